@@ -1,0 +1,63 @@
+# `make test` needs Python 3.11 or later with pip, and make; it brings the rest.
+
+PYTHON ?= python3
+VENV := .venv
+VERSION := $(shell $(PYTHON) -c 'import sys; print("%d.%d" % sys.version_info[:2])')
+RUN := $(VENV)/ready-run-$(VERSION)
+TEST := $(VENV)/ready-test-$(VERSION)
+BIN := $(VENV)/bin
+DEMO_AND_TEST := demo,test
+
+.DEFAULT_GOAL := help
+.PHONY: help test run soak bench format browser clean
+
+help: ## list these commands
+	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST)
+
+test: browser $(TEST) ## set up what is missing and run the gate
+	@$(BIN)/python -m tools.check
+
+run: $(RUN) ## start the service with its demo jobs
+	@$(BIN)/eventjobs serve --demo
+
+soak: $(RUN) ## run the service under load and faults for a while
+	@$(BIN)/python -m tools.soak
+
+bench: $(RUN) ## measure this machine against the floors
+	@$(BIN)/python -m tools.bench
+
+format: $(TEST) ## format the code and mend what ruff can
+	@$(BIN)/ruff check --fix-only --quiet .
+	@$(BIN)/ruff format .
+
+clean: ## remove what make and the tools made
+	rm -rf $(VENV) build *.egg-info .*_cache .hypothesis
+
+# Made from nothing and marked at the very end: half a venv never looks finished. It has no pip of
+# its own, because Debian's Python cannot give it one without yet another package.
+define setup
+	@echo "setting up $(VENV): Python $(VERSION), eventjobs[$(1)]"
+	@$(PYTHON) -m venv --clear --without-pip $(VENV)
+	@$(PYTHON) -m pip --python $(BIN)/python --quiet --quiet --disable-pip-version-check \
+		install --editable '.[$(1)]'
+endef
+
+$(RUN): pyproject.toml
+	$(call setup,demo)
+	@touch $@
+
+$(TEST): pyproject.toml
+	$(call setup,$(DEMO_AND_TEST))
+	@touch $(RUN) $@
+
+browser:
+	@for name in chromium chromium-browser google-chrome; do \
+		if command -v $$name >/dev/null; then exit 0; fi; \
+	done; \
+	if [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then \
+		echo "installing Chromium"; \
+		apt-get -qq update && DEBIAN_FRONTEND=noninteractive apt-get -qq --yes \
+			--no-install-recommends install chromium >/dev/null && exit 0; \
+	fi; \
+	echo "Chromium is missing; install it to run the browser tests"; \
+	[ "$$CI" != true ]

@@ -1,0 +1,1 @@
+"""Scripts that stand on the log and the projections alone."""
