@@ -1,0 +1,45 @@
+"""eventjobs: an event-sourced job service on asyncio.
+
+The names of floors 0 and 1 are here at once; what handler authors and embedding scripts need is
+imported when first asked for, because `projections` interleaves with the floors between.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+from eventjobs.errors import EventjobsError, JobError
+from eventjobs.events import JobSpec, Recorded
+
+if TYPE_CHECKING:
+    from eventjobs.handlers import Context, Handlers, ThreadContext, handler
+    from eventjobs.service import Service
+    from eventjobs.settings import Settings
+
+__version__ = "0.1.0"
+__all__ = [
+    "Context",
+    "EventjobsError",
+    "Handlers",
+    "JobError",
+    "JobSpec",
+    "Recorded",
+    "Service",
+    "Settings",
+    "ThreadContext",
+    "handler",
+]
+
+_LATER = {
+    "Context": "eventjobs.handlers",
+    "Handlers": "eventjobs.handlers",
+    "ThreadContext": "eventjobs.handlers",
+    "handler": "eventjobs.handlers",
+    "Service": "eventjobs.service",
+    "Settings": "eventjobs.settings",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name in _LATER:
+        return getattr(import_module(_LATER[name]), name)
+    raise AttributeError(f"module 'eventjobs' has no attribute {name!r}")

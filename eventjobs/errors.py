@@ -1,0 +1,196 @@
+"""Every error eventjobs raises, as one tree that knows nothing of HTTP.
+
+EventjobsError
+├── Rejected                 a decision said no; nothing was written
+│   ├── JobNotFound
+│   ├── JobGone              it was deleted or has expired
+│   ├── JobExists            the id is taken by another specification
+│   ├── KeyReused            the idempotency key belongs to another specification
+│   ├── WrongState           the job's status does not allow it
+│   └── StaleAttempt         a report from an attempt that is no longer the job's
+├── InvalidInput             the caller's data; `errors` names the fields
+│   ├── UnknownType
+│   ├── UnknownArtifact
+│   └── TooLarge
+├── LogError
+│   ├── Conflict             somebody else appended first; load and decide again
+│   ├── Overloaded           too many appends are waiting
+│   ├── DiskFull             no room; reads go on
+│   ├── LogUnavailable       the log does not take writes now; nothing was written
+│   ├── OutcomeUnknown       the event may or may not be there; repeat with the same id
+│   └── CorruptLog           a stored event cannot be read
+├── DataDirectoryError       raised when opening
+│   ├── DirectoryLocked
+│   ├── NotOurs
+│   └── TooNew
+└── JobError                 raised by handlers to end an attempt with a code of their own
+"""
+
+from typing import Any, ClassVar
+
+
+class EventjobsError(Exception):
+    """Something went wrong."""
+
+    code: ClassVar[str] = "error"
+
+    def __init__(self, message: str | None = None) -> None:
+        super().__init__(message or self.__doc__)
+
+    @property
+    def message(self) -> str:
+        return str(self.args[0])
+
+
+class Rejected(EventjobsError):
+    """The job does not allow this."""
+
+    code = "rejected"
+
+
+class JobNotFound(Rejected):
+    """There is no such job."""
+
+    code = "job_not_found"
+
+
+class JobGone(Rejected):
+    """This job was deleted or has expired."""
+
+    code = "job_gone"
+
+
+class JobExists(Rejected):
+    """A job with this id and another specification exists."""
+
+    code = "job_exists"
+
+
+class KeyReused(Rejected):
+    """This Idempotency-Key was used with another specification."""
+
+    code = "idempotency_key_reused"
+
+
+class WrongState(Rejected):
+    """The job's status does not allow this."""
+
+    code = "wrong_state"
+
+
+class StaleAttempt(Rejected):
+    """This attempt no longer holds the job."""
+
+    code = "stale_attempt"
+
+
+class InvalidInput(EventjobsError):
+    """The input is not valid."""
+
+    code = "invalid_input"
+
+    def __init__(
+        self, message: str | None = None, errors: list[dict[str, str]] | None = None
+    ) -> None:
+        super().__init__(message)
+        self.errors = errors or []
+
+
+class UnknownType(InvalidInput):
+    """No handler is registered for this job type."""
+
+    code = "unknown_type"
+
+
+class UnknownArtifact(InvalidInput):
+    """There is no such artifact; upload it first."""
+
+    code = "unknown_artifact"
+
+
+class TooLarge(InvalidInput):
+    """The input is larger than this service accepts."""
+
+    code = "too_large"
+
+
+class LogError(EventjobsError):
+    """The event log could not do this."""
+
+    code = "log_error"
+
+
+class Conflict(LogError):
+    """The job has moved on since it was read."""
+
+    code = "conflict"
+
+
+class Overloaded(LogError):
+    """Too many writes are waiting; try again shortly."""
+
+    code = "overloaded"
+
+
+class DiskFull(LogError):
+    """The disk is full; reads go on, writes resume by themselves when there is room."""
+
+    code = "disk_full"
+
+
+class LogUnavailable(LogError):
+    """The log does not accept writes now; nothing was written."""
+
+    code = "log_unavailable"
+
+
+class OutcomeUnknown(LogError):
+    """The write may have happened; repeat it with the same id to find out."""
+
+    code = "outcome_unknown"
+
+
+class CorruptLog(LogError):
+    """A stored event cannot be read."""
+
+    code = "corrupt_log"
+
+
+class DataDirectoryError(EventjobsError):
+    """The data directory cannot be used."""
+
+    code = "data_directory"
+
+
+class DirectoryLocked(DataDirectoryError):
+    """Another process is writing to this data directory."""
+
+    code = "data_directory_locked"
+
+
+class NotOurs(DataDirectoryError):
+    """This database was not made by eventjobs."""
+
+    code = "not_an_eventjobs_database"
+
+
+class TooNew(DataDirectoryError):
+    """This database was made by a newer eventjobs."""
+
+    code = "database_too_new"
+
+
+class JobError(EventjobsError):
+    """The job failed.
+
+    `code` is stable and for programs, `message` is for people, `details` (anything JSON holds)
+    is for operators. `retryable=False` ends the job now, whatever attempts are left.
+    """
+
+    def __init__(
+        self, code: str, message: str, *, retryable: bool = True, details: Any = None
+    ) -> None:
+        super().__init__(message)
+        self.error_code = code
+        self.retryable = retryable
+        self.details = details

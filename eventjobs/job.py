@@ -1,0 +1,280 @@
+"""One job: its state, how events change it, and the decisions that make events.
+
+A decision is pure: `(job, arguments) -> event | None`, or it raises a Rejected. None means that
+what was asked for is already so; deciding twice is harmless.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from enum import StrEnum
+from functools import reduce
+from typing import Any, assert_never
+
+from eventjobs.errors import JobExists, JobGone, JobNotFound, StaleAttempt, WrongState
+from eventjobs.events import (
+    JSON,
+    Artifact,
+    ArtifactStored,
+    AttemptFailed,
+    AttemptReleased,
+    AttemptStarted,
+    CancelRequested,
+    Event,
+    JobCancelled,
+    JobCompleted,
+    JobExpired,
+    JobRetried,
+    JobSpec,
+    JobSubmitted,
+    LogWritten,
+    ProgressReported,
+    Recorded,
+)
+
+
+class Status(StrEnum):
+    QUEUED = "queued"
+    RUNNING = "running"
+    COMPLETED = "completed"
+    FAILED = "failed"
+    CANCELLED = "cancelled"
+
+
+FINISHED = frozenset({Status.COMPLETED, Status.FAILED, Status.CANCELLED})
+
+
+@dataclass(frozen=True)
+class Job:
+    """What the events of one job add up to. Made by evolve alone."""
+
+    job_id: str
+    spec: JobSpec
+    #: position of the job's first event: its place in time order
+    born: int
+    created_us: int
+    version: int
+    position: int
+    updated_us: int
+    status: str = Status.QUEUED
+    #: when it may start; past or present unless it is scheduled or waits to be retried
+    due_us: int = 0
+    #: runs so far; the number of the newest one, and its fencing token
+    attempt: int = 0
+    #: runs that count against max_attempts: not those released, nor those before a manual retry
+    tries: int = 0
+    worker: str | None = None
+    started_us: int | None = None
+    finished_us: int | None = None
+    cancel_requested_us: int | None = None
+    expired_us: int | None = None
+    result: JSON = None
+    issues: JSON = None
+    #: {"code", "message", "retryable"} of the newest failed attempt, until one succeeds
+    error: dict[str, Any] | None = None
+    artifacts: tuple[Artifact, ...] = ()
+
+    @property
+    def finished(self) -> bool:
+        return self.status in FINISHED
+
+    @property
+    def can_retry(self) -> bool:
+        return self.expired_us is None and self.status in (Status.FAILED, Status.CANCELLED)
+
+
+def _with(job: Job, recorded: Recorded, **changes: Any) -> Job:
+    # dataclasses.replace re-runs __init__, 30 times slower; this is the hottest line there is.
+    twin = object.__new__(Job)
+    twin.__dict__.update(
+        job.__dict__,
+        version=recorded.version,
+        position=recorded.position,
+        updated_us=recorded.at_us,
+        **changes,
+    )
+    return twin
+
+
+def _ended(job: Job, recorded: Recorded, status: Status, **changes: Any) -> Job:
+    at_us = recorded.at_us
+    return _with(job, recorded, status=status, finished_us=at_us, worker=None, **changes)
+
+
+def _queued(job: Job, recorded: Recorded, due_us: int, **changes: Any) -> Job:
+    return _with(job, recorded, status=Status.QUEUED, due_us=due_us, worker=None, **changes)
+
+
+def _born(recorded: Recorded) -> Job:
+    event, at_us = recorded.event, recorded.at_us
+    assert isinstance(event, JobSubmitted), f"a job begins with {recorded.type}"
+    spec = event.spec
+    return Job(
+        job_id=recorded.job_id,
+        spec=spec,
+        born=recorded.position,
+        created_us=at_us,
+        version=recorded.version,
+        position=recorded.position,
+        updated_us=at_us,
+        due_us=at_us if spec.run_at_us is None else spec.run_at_us,
+        artifacts=spec.artifacts,
+    )
+
+
+def evolve(job: Job | None, recorded: Recorded) -> Job:
+    """The job after one more event. Never decides, never refuses what is recorded."""
+    if job is None:
+        return _born(recorded)
+    at_us = recorded.at_us
+    match recorded.event:
+        case AttemptStarted(attempt=number, worker=worker):
+            tries, running = job.tries + 1, Status.RUNNING
+            started = {"attempt": number, "tries": tries, "worker": worker, "started_us": at_us}
+            return _with(job, recorded, status=running, **started)
+        case JobCompleted(result=result, issues=issues):
+            told = {"result": result, "issues": issues, "error": None}
+            return _ended(job, recorded, Status.COMPLETED, **told)
+        case ProgressReported() | LogWritten():
+            return _with(job, recorded)
+        case ArtifactStored() as event:
+            stored = Artifact(event.name, event.sha256, event.size, event.media_type)
+            others = tuple(each for each in job.artifacts if each.name != event.name)
+            return _with(job, recorded, artifacts=(*others, stored))
+        case AttemptFailed(retry_at_us=retry_at_us) as event:
+            error = {"code": event.code, "message": event.message, "retryable": event.retryable}
+            if retry_at_us is None:
+                return _ended(job, recorded, Status.FAILED, error=error)
+            return _queued(job, recorded, retry_at_us, error=error)
+        case AttemptReleased():
+            return _queued(job, recorded, at_us, tries=job.tries - 1)
+        case CancelRequested():
+            return _with(job, recorded, cancel_requested_us=at_us)
+        case JobCancelled():
+            asked_us = job.cancel_requested_us or at_us
+            return _ended(job, recorded, Status.CANCELLED, cancel_requested_us=asked_us)
+        case JobRetried():
+            fresh = {"tries": 0, "finished_us": None, "cancel_requested_us": None}
+            return _queued(job, recorded, at_us, **fresh)
+        case JobExpired():
+            return _with(job, recorded, expired_us=at_us)
+        case JobSubmitted():
+            raise AssertionError("a job is submitted once")
+        case _ as never:
+            assert_never(never)
+
+
+def fold(events: list[Recorded]) -> Job | None:
+    """The job that *events*, all of one job and in order, add up to."""
+    return reduce(evolve, events, None)
+
+
+Decision = Callable[[Job | None], Event | None]
+
+
+def submit(job: Job | None, spec: JobSpec) -> JobSubmitted | None:
+    """The same specification again is a no-op; another one is refused."""
+    if job is None:
+        return JobSubmitted(spec)
+    if job.expired_us is not None:
+        raise JobGone
+    if job.spec != spec:
+        raise JobExists
+    return None
+
+
+def start(job: Job | None, now_us: int, worker: str) -> AttemptStarted:
+    """Claim a job that is due. Refused when it is not queued, or not due yet."""
+    job = _existing(job)
+    if job.status != Status.QUEUED or job.due_us > now_us:
+        raise WrongState(f"the job is {job.status} and cannot be started now")
+    return AttemptStarted(job.attempt + 1, worker)
+
+
+def report(
+    job: Job | None, event: ProgressReported | LogWritten | ArtifactStored
+) -> ProgressReported | LogWritten | ArtifactStored:
+    """Something a running attempt tells. A repeated report is a new fact."""
+    _holding(job, event.attempt)
+    return event
+
+
+def complete(job: Job | None, attempt: int, result: JSON, issues: JSON = None) -> JobCompleted:
+    _holding(job, attempt)
+    return JobCompleted(attempt, result, issues)
+
+
+def fail(job: Job | None, failed: AttemptFailed) -> AttemptFailed | JobCancelled:
+    """End an attempt. *retry_at_us* counts only while tries are left and nobody cancelled."""
+    job = _holding(job, failed.attempt)
+    if failed.retry_at_us is None:
+        return failed
+    if job.cancel_requested_us is not None:
+        return JobCancelled(failed.attempt)
+    if failed.retryable and job.tries < job.spec.max_attempts:
+        return failed
+    return AttemptFailed(
+        failed.attempt, failed.code, failed.retryable, None, failed.message, failed.details
+    )
+
+
+def release(job: Job | None, attempt: int, reason: str) -> AttemptReleased | JobCancelled:
+    """Give an attempt back unfinished; it does not count. A job asked to stop is stopped."""
+    job = _holding(job, attempt)
+    if job.cancel_requested_us is not None:
+        return JobCancelled(attempt)
+    return AttemptReleased(attempt, reason)
+
+
+def cancel(job: Job | None, reason: str | None = None) -> CancelRequested | JobCancelled | None:
+    """Queued: cancelled at once. Running: asked to stop. Refused when it ended otherwise."""
+    job = _existing(job)
+    if job.status == Status.QUEUED:
+        return JobCancelled(None, reason)
+    if job.status == Status.RUNNING:
+        return None if job.cancel_requested_us is not None else CancelRequested(reason)
+    if job.status == Status.CANCELLED:
+        return None
+    raise WrongState(f"cannot cancel a job that is {job.status}")
+
+
+def stopped(job: Job | None, attempt: int) -> JobCancelled:
+    """The attempt ended because the job was cancelled."""
+    _holding(job, attempt)
+    return JobCancelled(attempt)
+
+
+def retry(job: Job | None, reason: str | None = None) -> JobRetried | None:
+    """Queue a failed or cancelled job again with all its tries. A queued one is already there."""
+    job = _existing(job)
+    if job.status == Status.QUEUED:
+        return None
+    if not job.can_retry:
+        raise WrongState(f"cannot retry a job that is {job.status}")
+    return JobRetried(reason)
+
+
+def expire(job: Job | None, reason: str) -> JobExpired | None:
+    """Hide a finished job."""
+    if job is None:
+        raise JobNotFound
+    if job.expired_us is not None:
+        return None
+    if not job.finished:
+        raise WrongState(f"cannot hide a job that is {job.status}")
+    return JobExpired(reason)
+
+
+def _existing(job: Job | None) -> Job:
+    if job is None:
+        raise JobNotFound
+    if job.expired_us is not None:
+        raise JobGone
+    return job
+
+
+def _holding(job: Job | None, attempt: int) -> Job:
+    if job is None:
+        raise JobNotFound
+    if job.status != Status.RUNNING or job.attempt != attempt:
+        raise StaleAttempt(f"attempt {attempt} no longer holds the job")
+    return job
