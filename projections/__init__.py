@@ -1,0 +1,244 @@
+"""Views: the read models, kept beside the log and never the truth.
+
+*Views* follows a log and keeps every projection in one file, `views.db`, which can be deleted at
+any time. A new projection is a module with NAME, VERSION, SCHEMA and a pure *apply*, and one more
+name in store.PROJECTIONS.
+"""
+
+import asyncio
+import sqlite3
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Any, NamedTuple, Protocol
+
+import orjson
+import structlog
+
+from eventjobs.clock import Clock, SystemClock, sleep
+from eventjobs.events import Recorded
+from eventjobs.job import Job, Status
+from projections import progress, queue, status
+from projections.progress import Estimate
+from projections.stages import Progress
+from projections.store import Stale, Store
+from projections.touched import Touched
+
+__all__ = ["JobView", "Log", "Stale", "Store", "Views"]
+
+#: Events of one step of a rebuild that runs beside the live views.
+REBUILD_PAGE = 1000
+
+
+class Log(Protocol):
+    """What views need of an event log."""
+
+    @property
+    def log_id(self) -> str: ...
+    @property
+    def head(self) -> int: ...
+    async def read(self, after: int, limit: int) -> list[Recorded]: ...
+    async def wait(self, after: int) -> int: ...
+
+
+class JobView(NamedTuple):
+    """A job as the views show it. *estimate* is of this moment; the rest is of job.position."""
+
+    job: Job
+    progress: Progress | None
+    estimate: Estimate | None
+
+
+class Views:
+    """Made with *open*; *run* keeps them current until cancelled."""
+
+    def __init__(self, path: Path, log: Log, store: Store, clock: Clock) -> None:
+        self.path = path
+        self._events = log
+        self._store = store
+        self._clock = clock
+        self._there = asyncio.Event()  # cleared for the moment in which files are swapped
+        self._there.set()
+        self._turns: set[asyncio.Future[None]] = set()
+        self._listeners: list[Callable[[list[Touched]], object]] = []
+        self._rebuilding = asyncio.Lock()
+        self._swap: Store | None = None
+        self._log = structlog.get_logger("eventjobs.views")
+
+    @classmethod
+    async def open(cls, path: Path, log: Log, clock: Clock | None = None) -> "Views":
+        """Open *path*; views that do not match the log or this code are rebuilt first."""
+        try:
+            store = await Store.open(path, log.log_id, log.head)
+        except Stale:
+            Store.remove(path)
+            store = await Store.open(path, log.log_id, log.head)
+        return cls(path, log, store, clock or SystemClock())
+
+    async def close(self) -> None:
+        await self._store.close()
+
+    # --- following
+
+    @property
+    def position(self) -> int:
+        return self._store.position
+
+    async def run(self) -> None:
+        """Apply what the log gets, for ever. A full disk makes views late, not wrong."""
+        while True:
+            if self._swap is not None:
+                await self._take_place(self._swap)
+            batch = await self._events.read(self.position, REBUILD_PAGE)
+            if not batch:
+                await self._events.wait(self.position)
+                continue
+            try:
+                touched = await self._store.apply(batch)
+            except sqlite3.Error as error:
+                self._log.warning("views are behind", error=str(error), position=self.position)
+                await sleep(self._clock, 0.5)
+                continue
+            self._tell(touched)
+
+    def listen(self, listener: Callable[[list[Touched]], object]) -> None:
+        """Call *listener* with what each applied batch changed; it must not block."""
+        self._listeners.append(listener)
+
+    async def reached(self, position: int) -> None:
+        """Return once everything up to *position* can be read here."""
+        while self.position < position:
+            turn = asyncio.get_running_loop().create_future()
+            self._turns.add(turn)
+            try:
+                await turn
+            finally:
+                self._turns.discard(turn)
+
+    def _tell(self, touched: list[Touched]) -> None:
+        for turn in self._turns:
+            if not turn.done():
+                turn.set_result(None)
+        for listener in self._listeners:
+            listener(touched)
+
+    # --- rebuilding
+
+    async def rebuild(self, progress: Callable[[int, int], object] | None = None) -> int:
+        """Build the views anew beside the live ones, then take their place; reads go on.
+
+        Returns the position at which they were swapped. *run* must be running.
+        """
+        async with self._rebuilding:
+            path = self.path.with_name(self.path.name + ".new")
+            Store.remove(path)
+            fresh = await Store.open(path, self._events.log_id, self._events.head)
+            try:
+                while batch := await self._events.read(fresh.position, REBUILD_PAGE):
+                    await fresh.apply(batch)
+                    if progress is not None:
+                        progress(fresh.position, self._events.head)
+                    await asyncio.sleep(0)
+                self._swap = fresh
+                await self.reached(self._events.head)
+                while self._swap is not None:
+                    await sleep(self._clock, 0.01)
+            except BaseException:
+                self._swap = None
+                await fresh.close()
+                Store.remove(path)
+                raise
+            return self.position
+
+    async def _take_place(self, fresh: Store) -> None:
+        """Called between two batches: nothing is being applied."""
+        while fresh.position < self.position:
+            await fresh.apply(await self._events.read(fresh.position, REBUILD_PAGE))
+        self._there.clear()
+        try:
+            # SQLite finds its -wal and -shm by name: both files are closed while they are renamed.
+            await self._store.close()
+            await fresh.close()
+            Store.remove(self.path)
+            fresh.path.replace(self.path)
+            self._store = await Store.open(self.path, self._events.log_id, self._events.head)
+        finally:
+            self._swap = None
+            self._there.set()
+        self._log.info("views rebuilt", position=self.position)
+
+    # --- reading: as of *position*
+
+    async def job(self, job_id: str) -> JobView | None:
+        await self._there.wait()
+        kept = await self._store.get(job_id)
+        if kept is None:
+            return None
+        return (await self._viewed([kept]))[0]
+
+    def kept(self, job_id: str) -> Job | None:
+        """The job, if it is in memory: costs nothing."""
+        kept = self._store.kept(job_id)
+        return kept and kept[0]
+
+    async def jobs(
+        self, filters: dict[str, Any], *, order: str, cursor: int | None, limit: int
+    ) -> list[JobView]:
+        """A page of jobs that match *filters*, *cursor* being the last one's `born`."""
+        await self._there.wait()
+        given = {name: value for name, value in filters.items() if value is not None}
+        bound = {
+            name: orjson.dumps(value).decode() if isinstance(value, list) else value
+            for name, value in given.items()
+        }
+        if cursor is None:
+            cursor = 0 if order == "oldest" else 2**62
+        sql = status.listing(given, order)
+        found = await self._store.read_named(sql, bound | {"cursor": cursor, "limit": limit})
+        jobs = [status.job_from_row(row) for row in found]
+        told = await self._store.progress_of(jobs) if jobs else {}
+        return await self._viewed([(job, told.get(job.job_id)) for job in jobs])
+
+    async def counts(self) -> dict[str, dict[str, int]]:
+        """Jobs by type and status: kept, not counted."""
+        await self._there.wait()
+        counted: dict[str, dict[str, int]] = {}
+        for type, which, jobs in await self._store.read(status.COUNTS):
+            counted.setdefault(type, {})[which] = jobs
+        return counted
+
+    async def running(self) -> list[str]:
+        await self._there.wait()
+        found: list[str] = await self._store.read(status.RUNNING)
+        return found
+
+    async def due(
+        self, now_us: int, types: Iterable[str], taken: Iterable[str], limit: int
+    ) -> list[tuple[str, str]]:
+        """Up to *limit* (job id, type) that may start, best first, none of them in *taken*."""
+        await self._there.wait()
+        bound = {
+            "now_us": now_us,
+            "slack_us": queue.PRIORITY_MAX * queue.AGEING_US,
+            "types": orjson.dumps(list(types)).decode(),
+            "taken": orjson.dumps(list(taken)).decode(),
+            "limit": limit,
+        }
+        return [(id, type) for id, type in await self._store.read_named(queue.DUE, bound)]
+
+    async def next_due_us(self, now_us: int) -> int | None:
+        """When the first of the jobs scheduled for later becomes due."""
+        await self._there.wait()
+        found: int | None = await self._store.read_named(queue.NEXT_DUE, {"1": now_us})
+        return found
+
+    async def _viewed(self, found: list[tuple[Job, Progress | None]]) -> list[JobView]:
+        types = {job.spec.type for job, _ in found if job.status == Status.RUNNING}
+        times: dict[str, dict[str, progress.Usual]] = {}
+        if types:
+            listed = orjson.dumps(sorted(types)).decode()
+            times = progress.usual_times(await self._store.read(progress.TIMES, listed))
+        now_us = self._clock.now_us()
+        return [
+            JobView(job, told, progress.estimate(job, told, times.get(job.spec.type, {}), now_us))
+            for job, told in found
+        ]

@@ -1,0 +1,117 @@
+"""One job's events told for a person: who, what, when, why, and how long. Stores nothing."""
+
+from typing import Any
+
+from eventjobs.events import (
+    ArtifactStored,
+    AttemptFailed,
+    AttemptReleased,
+    AttemptStarted,
+    CancelRequested,
+    JobCancelled,
+    JobCompleted,
+    JobExpired,
+    JobRetried,
+    JobSubmitted,
+    Recorded,
+    rfc3339,
+)
+
+
+def tell(events: list[Recorded]) -> dict[str, Any]:
+    """*events* are all of one job's, oldest first.
+
+    `entries` has a line for each event but progress and logs, which are counted in their attempt.
+    `attempts` has one entry a run, with its `outcome` and `duration_s`.
+    """
+    entries: list[dict[str, Any]] = []
+    attempts: list[dict[str, Any]] = []
+    for recorded in events:
+        event = recorded.event
+        if (told := _sentence(event)) is not None:
+            entries.append(
+                {
+                    "position": recorded.position,
+                    "version": recorded.version,
+                    "at": rfc3339(recorded.at_us),
+                    "actor": recorded.actor,
+                    "type": recorded.type,
+                    "text": told,
+                }
+            )
+        if isinstance(event, AttemptStarted):
+            attempts.append(_begun(event, recorded))
+        elif attempts and getattr(event, "attempt", None) == attempts[-1]["attempt"]:
+            _continue(attempts[-1], recorded)
+    waited_from = events[0].at_us if events else None
+    return {
+        "entries": entries,
+        "attempts": [{k: v for k, v in each.items() if k != "_us"} for each in attempts],
+        "waited_s": (attempts[0]["_us"] - waited_from) / 1e6 if attempts and waited_from else None,
+    }
+
+
+def _begun(event: AttemptStarted, recorded: Recorded) -> dict[str, Any]:
+    return {
+        "_us": recorded.at_us,
+        "attempt": event.attempt,
+        "worker": event.worker,
+        "started_at": rfc3339(recorded.at_us),
+        "ended_at": None,
+        "duration_s": None,
+        "outcome": "running",
+        "error": None,
+        "reports": 0,
+    }
+
+
+_OUTCOMES = {
+    JobCompleted: "completed",
+    AttemptFailed: "failed",
+    AttemptReleased: "released",
+    JobCancelled: "cancelled",
+}
+
+
+def _continue(attempt: dict[str, Any], recorded: Recorded) -> None:
+    outcome = _OUTCOMES.get(type(recorded.event))
+    if outcome is None:
+        attempt["reports"] += 1
+        return
+    attempt["outcome"] = outcome
+    attempt["ended_at"] = rfc3339(recorded.at_us)
+    attempt["duration_s"] = (recorded.at_us - attempt["_us"]) / 1e6
+    if isinstance(recorded.event, AttemptFailed):
+        attempt["error"] = {"code": recorded.event.code, "message": recorded.event.message}
+
+
+def _sentence(event: Any) -> str | None:
+    match event:
+        case JobSubmitted(spec=spec):
+            return f"submitted as {spec.type}"
+        case AttemptStarted(attempt=number, worker=worker):
+            return f"attempt {number} started on {worker}"
+        case ArtifactStored(name=name, size=size):
+            return f"stored {name} ({size} bytes)"
+        case AttemptFailed(attempt=number, code=code, retry_at_us=None):
+            return f"attempt {number} failed with {code}; the job has failed"
+        case AttemptFailed(attempt=number, code=code, retry_at_us=int(at_us)):
+            return f"attempt {number} failed with {code}; to be retried at {rfc3339(at_us)}"
+        case AttemptReleased(attempt=number, reason=reason):
+            return f"attempt {number} was given back: {reason}"
+        case JobCompleted(attempt=number):
+            return f"completed by attempt {number}"
+        case CancelRequested(reason=reason):
+            return f"asked to stop{_because(reason)}"
+        case JobCancelled(reason=reason):
+            return f"cancelled{_because(reason)}"
+        case JobRetried(reason=reason):
+            return f"queued again by hand{_because(reason)}"
+        case JobExpired(reason=reason):
+            return f"hidden{_because(reason)}"
+        case _:
+            return None
+
+
+def _because(reason: str | None) -> str:
+    return f": {reason}" if reason else ""

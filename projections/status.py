@@ -1,0 +1,144 @@
+"""The present state of every job, with what listing, filtering and counting need."""
+
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+from eventjobs.events import Artifact, JobSpec
+from eventjobs.job import Job
+from projections.touched import Statement, Touched, rows
+
+NAME = "status"
+VERSION = 1
+
+SCHEMA = """
+CREATE TABLE jobs (
+  born       INTEGER PRIMARY KEY,  -- position of the job's first event: its place in time order
+  job_id     TEXT    NOT NULL UNIQUE,
+  type       TEXT    NOT NULL,
+  owner      TEXT,
+  created_us INTEGER NOT NULL,
+  status     TEXT,                 -- NULL: hidden
+  state      TEXT    NOT NULL
+) STRICT;
+CREATE INDEX jobs_status ON jobs (status, born);
+CREATE INDEX jobs_type ON jobs (type, born);
+CREATE INDEX jobs_owner ON jobs (owner, born) WHERE owner IS NOT NULL;
+CREATE INDEX jobs_created ON jobs (created_us);
+
+-- Beside the state and not in it: a payload is written once, not at every change.
+CREATE TABLE specs (
+  born INTEGER PRIMARY KEY,
+  spec TEXT NOT NULL
+) STRICT;
+
+CREATE TABLE tags (
+  tag  TEXT    NOT NULL,
+  born INTEGER NOT NULL,
+  PRIMARY KEY (tag, born)
+) STRICT, WITHOUT ROWID;
+
+CREATE TABLE counts (
+  type   TEXT    NOT NULL,
+  status TEXT    NOT NULL,
+  jobs   INTEGER NOT NULL,
+  PRIMARY KEY (type, status)
+) STRICT, WITHOUT ROWID;
+"""
+
+PUT_JOBS = """
+INSERT INTO jobs
+SELECT value ->> 0, value ->> 1, value ->> 2, value ->> 3, value ->> 4, value ->> 5, value -> 6
+FROM json_each(?1) WHERE true
+ON CONFLICT (born) DO UPDATE SET status = excluded.status, state = excluded.state
+"""
+PUT_SPECS = "INSERT INTO specs SELECT value ->> 0, value -> 1 FROM json_each(?1)"
+PUT_TAGS = "INSERT OR IGNORE INTO tags SELECT value ->> 0, value ->> 1 FROM json_each(?1)"
+ADD_COUNTS = """
+INSERT INTO counts SELECT value ->> 0, value ->> 1, value ->> 2 FROM json_each(?1) WHERE true
+ON CONFLICT DO UPDATE SET jobs = jobs + excluded.jobs
+"""
+# A count that came back to nothing leaves no row: however the log was cut into batches, the rows
+# are the same.
+DROP_ZEROES = "DELETE FROM counts WHERE jobs = 0"
+
+JOBS = """
+SELECT json_group_array(json_array(
+  job_id, born, created_us, json(state), json(spec), length(state) + length(spec)))
+FROM jobs JOIN specs USING (born) WHERE job_id IN (SELECT value FROM json_each(?1))
+"""
+RUNNING = "SELECT json_group_array(job_id) FROM jobs WHERE status = 'running'"
+COUNTS = "SELECT json_group_array(json_array(type, status, jobs)) FROM counts"
+
+#: Fields of a Job that have columns of their own, or are in its spec.
+_APART = ("job_id", "spec", "born", "created_us")
+
+
+def apply(touched: Iterable[Touched]) -> Iterator[Statement]:
+    jobs = []
+    specs = []
+    tags = []
+    counts: dict[tuple[str, str], int] = {}
+    for each in touched:
+        job = each.after
+        state = job.__dict__.copy()
+        for name in _APART:
+            del state[name]
+        listed = _listed(job)
+        jobs.append(
+            (job.born, job.job_id, job.spec.type, job.spec.owner, job.created_us, listed, state)
+        )
+        if each.before is None:
+            specs.append((job.born, each.submission))
+            tags += [(tag, job.born) for tag in job.spec.tags]
+        was = _listed(each.before) if each.before is not None else None
+        if was != listed:
+            for status, change in ((was, -1), (listed, +1)):
+                if status is not None:
+                    key = job.spec.type, status
+                    counts[key] = counts.get(key, 0) + change
+    yield PUT_JOBS, rows(jobs)
+    if specs:
+        yield PUT_SPECS, rows(specs)
+    if tags:
+        yield PUT_TAGS, rows(tags)
+    if counts:
+        yield ADD_COUNTS, rows([(*key, change) for key, change in counts.items()])
+        yield DROP_ZEROES, ()
+
+
+def _listed(job: Job) -> str | None:
+    return None if job.expired_us is not None else job.status
+
+
+def job_from_row(row: list[Any]) -> Job:
+    """The inverse of what *apply* stored."""
+    job_id, born, created_us, state, spec = row
+    state["artifacts"] = tuple(Artifact(**each) for each in state["artifacts"])
+    return Job(job_id, JobSpec(**spec), born, created_us, **state)
+
+
+# --- listing
+
+_LIST = """
+SELECT json_group_array(json_array(
+  job_id, born, created_us, json(state), (SELECT json(spec) FROM specs WHERE born = page.born)))
+FROM (SELECT job_id, born, created_us, state FROM jobs WHERE status IS NOT NULL
+"""
+_FILTERS = {
+    "status": "AND status IN (SELECT value FROM json_each(:status))",
+    "type": "AND type IN (SELECT value FROM json_each(:type))",
+    "owner": "AND owner = :owner",
+    "tag": "AND born IN (SELECT born FROM tags WHERE tag = :tag)",
+    "since_us": "AND created_us >= :since_us",
+    "until_us": "AND created_us < :until_us",
+    "job_id": "AND job_id IN (SELECT value FROM json_each(:job_id))",
+}
+_ORDERS = {
+    "newest": "AND born < :cursor ORDER BY born DESC LIMIT :limit) AS page",
+    "oldest": "AND born > :cursor ORDER BY born LIMIT :limit) AS page",
+}
+
+
+def listing(filters: Iterable[str], order: str) -> str:
+    """The statement that lists by these filters, each bound by its own name."""
+    return " ".join([_LIST, *(_FILTERS[name] for name in sorted(filters)), _ORDERS[order]])

@@ -1,0 +1,162 @@
+"""One views file: its tables, the position they stand at, and how a batch is applied."""
+
+import sqlite3
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+import aiosqlite
+import orjson
+
+from eventjobs.database import claim, connect, one, private_file, transaction
+from eventjobs.errors import NotOurs, TooNew
+from eventjobs.events import Recorded
+from eventjobs.job import Job, evolve
+from eventjobs.lru import Lru
+from projections import progress, queue, status
+from projections.stages import Progress, advance
+from projections.touched import Statement, Touched
+
+PROJECTIONS = (status, progress, queue)
+
+SCHEMA_VERSION = 1
+SCHEMA = """
+PRAGMA application_id = 0x656A6F62;
+PRAGMA user_version = 1;
+CREATE TABLE meta (
+  name  TEXT PRIMARY KEY,
+  value TEXT NOT NULL
+) STRICT, WITHOUT ROWID;
+"""
+GET_META = "SELECT json_group_object(name, value) FROM meta"
+SET_META = "INSERT INTO meta VALUES (?1, ?2) ON CONFLICT DO UPDATE SET value = excluded.value"
+
+KEPT_MAX = 20_000
+KEPT_BYTES_MAX = 64 * 2**20
+
+Kept = tuple[Job, Progress | None]
+
+
+class Stale(Exception):
+    """This file was made from another log, or by other versions of the projections."""
+
+
+class Store:
+    """Made with *open*. One task applies; any number may read."""
+
+    def __init__(self, path: Path, writer: aiosqlite.Connection, reader: aiosqlite.Connection):
+        self.path = path
+        self.position = 0
+        self._writer = writer
+        self._reader = reader
+        #: Folded jobs as of *position*, so that a job's next event needs no read.
+        self._kept: Lru[Kept] = Lru(KEPT_MAX, KEPT_BYTES_MAX)
+
+    @classmethod
+    async def open(cls, path: Path, log_id: str, head: int) -> "Store":
+        """Open or make *path*. Raises Stale when it does not belong to this log and this code."""
+        try:
+            private_file(path)
+        except NotOurs as error:
+            raise Stale from error
+        writer = await connect(path)
+        try:
+            # Disposable: after a power cut it may be some commits behind, and catches up.
+            schema = SCHEMA + "".join(each.SCHEMA for each in PROJECTIONS)
+            made = await claim(writer, schema, SCHEMA_VERSION)
+            await writer.execute_fetchall("PRAGMA journal_mode = WAL")
+            await writer.execute_fetchall("PRAGMA synchronous = NORMAL")
+            await writer.execute_fetchall("PRAGMA wal_autocheckpoint = 4000")
+            identity = {"log_id": log_id, "projections": _versions()}
+            if made:
+                await transaction(writer, [(SET_META, each) for each in identity.items()])
+            meta: dict[str, str] = orjson.loads(await one(writer, GET_META))
+            position = int(meta.pop("position", 0))
+            if meta != identity or position > head:
+                raise Stale
+            reader = await connect(path, read_only=True)
+        except (NotOurs, TooNew, sqlite3.DatabaseError) as error:
+            await writer.close()
+            raise Stale from error
+        except BaseException:
+            await writer.close()
+            raise
+        store = cls(path, writer, reader)
+        store.position = position
+        return store
+
+    @staticmethod
+    def remove(path: Path) -> None:
+        for suffix in ("", "-wal", "-shm"):
+            path.with_name(path.name + suffix).unlink(missing_ok=True)
+
+    async def close(self) -> None:
+        await self._reader.close()  # the last one to close checkpoints: the writer
+        await self._writer.close()
+
+    async def apply(self, batch: Sequence[Recorded]) -> list[Touched]:
+        """Fold *batch* into every projection and move the position, all or nothing."""
+        known = await self._load({each.job_id for each in batch})
+        touched: dict[str, Touched] = {}
+        for recorded in batch:
+            job_id = recorded.job_id
+            each = touched.get(job_id)
+            if each is None:
+                before, told = known.get(job_id) or (None, None)
+                each = Touched(before, before, told, told)  # type: ignore[arg-type]
+                touched[job_id] = each
+            each.after = evolve(each.after, recorded)
+            each.progress = advance(each.progress, recorded)
+            each.events.append(recorded)
+        changes = list(touched.values())
+        position = batch[-1].position
+        statements: list[Statement] = [
+            statement for projection in PROJECTIONS for statement in projection.apply(changes)
+        ]
+        await transaction(self._writer, [*statements, (SET_META, ("position", str(position)))])
+        for job_id, each in touched.items():
+            added = sum(len(told.body or b"") + len(told.facts) for told in each.events)
+            self._kept.put(job_id, (each.after, each.progress), self._kept.size(job_id) + added)
+        self.position = position
+        return changes
+
+    def kept(self, job_id: str) -> Kept | None:
+        """The job as of *position*, if it is in memory."""
+        return self._kept.get(job_id)
+
+    async def get(self, job_id: str) -> Kept | None:
+        return self._kept.get(job_id) or (await self._load({job_id})).get(job_id)
+
+    async def read(self, sql: str, *parameters: Any) -> Any:
+        """What one row with one JSON column says. Rows that cross one by one would each take the
+        interpreter lock from a busy loop."""
+        return orjson.loads(await one(self._reader, sql, *parameters))
+
+    async def read_named(self, sql: str, parameters: dict[str, Any]) -> Any:
+        [row] = await self._reader.execute_fetchall(sql, parameters)
+        return row[0] if not isinstance(row[0], str) else orjson.loads(row[0])
+
+    async def progress_of(self, jobs: Iterable[Job]) -> dict[str, Progress]:
+        ids = orjson.dumps([job.job_id for job in jobs]).decode()
+        found = await self.read(progress.PROGRESS, ids)
+        return {job_id: Progress.load(state) for job_id, state in found}
+
+    async def _load(self, ids: set[str]) -> dict[str, Kept]:
+        """Those of *ids* that there are, from memory or the file."""
+        known = {each: kept for each in ids if (kept := self._kept.get(each)) is not None}
+        if len(known) == len(ids):
+            return known
+        position = self.position
+        missing = orjson.dumps([each for each in ids if each not in known]).decode()
+        found = await self.read(status.JOBS, missing)
+        sized = [(status.job_from_row(row[:-1]), row[-1]) for row in found]
+        told = await self.progress_of([job for job, _ in sized]) if sized else {}
+        for job, size in sized:
+            known[job.job_id] = job, told.get(job.job_id)
+            if position == self.position:  # else what is kept may be newer
+                self._kept.put(job.job_id, known[job.job_id], size)
+        return known
+
+
+def _versions() -> str:
+    return " ".join(f"{each.NAME}={each.VERSION}" for each in PROJECTIONS)
