@@ -1,0 +1,155 @@
+"""One run of one job: what the handler does comes back as an outcome, a closed type."""
+
+import asyncio
+import threading
+import traceback
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import Any, Literal, assert_never
+
+from eventjobs.clock import Timer
+from eventjobs.errors import InvalidInput, JobError
+from eventjobs.handlers import Context, Handler, Stopped, ThreadContext, plain_json, plain_text
+from eventjobs.job import Job
+from eventjobs.reports import Reports
+
+
+@dataclass(frozen=True, slots=True)
+class Succeeded:
+    result: Any
+
+
+@dataclass(frozen=True, slots=True)
+class Failed:
+    code: str
+    message: str
+    retryable: bool = True
+    details: Any = None
+
+
+@dataclass(frozen=True, slots=True)
+class Cancelled:
+    pass
+
+
+@dataclass(frozen=True, slots=True)
+class Released:
+    reason: str
+
+
+Outcome = Succeeded | Failed | Cancelled | Released
+
+#: Why an attempt is told to stop.
+Why = Literal["cancelled", "timeout", "stalled", "shutdown"]
+
+
+class Attempt:
+    """One run of one job, while it lasts."""
+
+    def __init__(
+        self, job: Job, handler: Handler, context: Context | ThreadContext, reports: Reports
+    ) -> None:
+        self.job = job
+        self.handler = handler
+        self.context = context
+        self.reports = reports
+        self.task = asyncio.current_task()
+        self.why: Why | None = None
+        self.performing = False
+        self.abandoned = False
+        self.timers: list[Timer] = []
+
+    def interrupted(self) -> Outcome:
+        """What it comes to that this attempt was told to stop."""
+        match self.why:
+            case "cancelled":
+                return Cancelled()
+            case "timeout":
+                return Failed("timeout", f"ran longer than {self.job.spec.timeout_s} s")
+            case "stalled":
+                limit = self.job.spec.stall_timeout_s
+                return Failed("stalled", f"reported no progress for {limit} s")
+            case "shutdown":
+                return Released("the service was stopped")
+            case None:
+                return Failed("handler_error", "the handler cancelled itself")
+            case _ as never:
+                assert_never(never)
+
+    async def perform(self) -> Outcome:
+        """Run the handler; whatever it does comes back as an outcome."""
+        self.performing = True
+        try:
+            if self.why is not None:
+                return self.interrupted()
+            payload = self.handler.parse(self.job.spec.payload)
+            if self.handler.threaded:
+                result = await self._in_thread(payload)
+            else:
+                result = await self.handler.function(self.context, payload)
+            return self.interrupted() if self.why in ("timeout", "stalled") else _succeeded(result)
+        except (asyncio.CancelledError, Stopped):
+            if self.task is not None:
+                self.task.uncancel()
+            return self.interrupted()
+        except JobError as error:
+            return Failed(
+                error.error_code, plain_text(error), error.retryable, _details(error.details)
+            )
+        except InvalidInput as error:
+            return Failed("invalid_payload", error.message, False, error.errors)
+        except BaseException as error:  # noqa: BLE001 -- sys.exit() ends its job, not the service
+            return self.interrupted() if self.why is not None else _raised(error)
+        finally:
+            self.performing = False
+            for timer in self.timers:
+                timer.cancel()
+
+    async def _in_thread(self, payload: Any) -> Any:
+        """Run a plain function in a thread of its own: one that never ends blocks nobody."""
+        loop = asyncio.get_running_loop()
+        done: asyncio.Future[Any] = loop.create_future()
+
+        def answer(settle: Callable[[Any], None], value: Any) -> None:
+            if not done.done():
+                settle(value)
+
+        def work() -> None:
+            settle: Callable[[Any], None] = done.set_result
+            try:
+                value = self.handler.function(self.context, payload)
+            except BaseException as error:  # noqa: BLE001 -- it goes to whoever waits
+                settle = done.set_exception
+                # A future refuses StopIteration.
+                value = RuntimeError(repr(error)) if isinstance(error, StopIteration) else error
+            with suppress(RuntimeError):  # the service is gone; the next finds this one as lost
+                loop.call_soon_threadsafe(answer, settle, value)
+
+        threading.Thread(target=work, name=f"job {self.job.job_id}", daemon=True).start()
+        return await done
+
+
+def _raised(error: BaseException) -> Failed:
+    trace = "".join(traceback.format_exception(error)[-8:])
+    return Failed(
+        "handler_error",
+        plain_text(f"{type(error).__name__}: {error}"),
+        details={"traceback": plain_text(trace)},
+    )
+
+
+def _succeeded(result: Any) -> Outcome:
+    try:
+        return Succeeded(plain_json(result))
+    except (TypeError, ValueError, RecursionError) as error:
+        return Failed(
+            "result_not_json", plain_text(f"the result cannot be kept as JSON: {error}"), False
+        )
+
+
+def _details(details: Any) -> Any:
+    try:
+        return plain_json(details)
+    except (TypeError, ValueError, RecursionError):
+        return plain_text(repr(details))

@@ -1,0 +1,171 @@
+"""Every command on a job, each a short method: load, decide, append, and again on Conflict."""
+
+import os
+from collections.abc import Callable
+from functools import partial
+from typing import NamedTuple
+
+from eventjobs import job as decisions
+from eventjobs.clock import Clock, SystemClock
+from eventjobs.errors import Conflict, InvalidInput, JobExists, JobNotFound, KeyReused
+from eventjobs.events import (
+    JSON,
+    ArtifactStored,
+    AttemptFailed,
+    Event,
+    JobSpec,
+    LogWritten,
+    ProgressReported,
+)
+from eventjobs.job import Job, evolve
+from eventjobs.log import EventLog
+from eventjobs.lru import Lru
+
+#: Lost races in a row before the caller is told of the conflict.
+CONFLICTS_MAX = 10
+
+
+class Outcome(NamedTuple):
+    """The job after a command, and whether the command changed anything."""
+
+    job: Job
+    changed: bool
+
+
+class Jobs:
+    """The write side. Answers tell the position to read from; the views follow by themselves."""
+
+    def __init__(self, log: EventLog, clock: Clock | None = None) -> None:
+        self.log = log
+        self.clock = clock or SystemClock()
+        # Staleness costs a Conflict and a read, never a wrong decision.
+        self._kept: Lru[Job] = Lru(entries_max=20_000, bytes_max=64 * 2**20)
+
+    async def submit(
+        self, spec: JobSpec, *, actor: str, job_id: str | None = None, key: bool = False
+    ) -> Outcome:
+        """Submit *spec* as *job_id* (or under a new id). The same again changes nothing.
+
+        Raises JobExists, or KeyReused when the id was made from an idempotency *key*.
+        """
+        # A new id cannot be taken, and a given one hardly ever is: decide first, ask the log after.
+        try:
+            return await self._append(
+                None, job_id or new_id(self.clock.now_us()), decisions.submit(None, spec), actor
+            )
+        except Conflict:
+            assert job_id is not None, "two new ids were equal"
+        try:
+            return await self._do(job_id, partial(decisions.submit, spec=spec), actor)
+        except JobExists as error:
+            if key:
+                raise KeyReused from error
+            raise
+
+    async def start(self, job_id: str, *, worker: str) -> Job:
+        """Claim a due job. Raises WrongState when it is not (any longer) to be had."""
+        decide = partial(decisions.start, now_us=self.clock.now_us(), worker=worker)
+        return (await self._do(job_id, decide, worker)).job
+
+    async def report(
+        self, job_id: str, event: ProgressReported | LogWritten | ArtifactStored, *, actor: str
+    ) -> Job:
+        return (await self._do(job_id, partial(decisions.report, event=event), actor)).job
+
+    async def complete(
+        self, job_id: str, attempt: int, result: JSON, issues: JSON = None, *, actor: str
+    ) -> Job:
+        decide = partial(decisions.complete, attempt=attempt, result=result, issues=issues)
+        return (await self._do(job_id, decide, actor)).job
+
+    async def fail(self, job_id: str, failed: AttemptFailed, *, actor: str) -> Job:
+        return (await self._do(job_id, partial(decisions.fail, failed=failed), actor)).job
+
+    async def release(self, job_id: str, attempt: int, reason: str, *, actor: str) -> Job:
+        decide = partial(decisions.release, attempt=attempt, reason=reason)
+        return (await self._do(job_id, decide, actor)).job
+
+    async def stopped(self, job_id: str, attempt: int, *, actor: str) -> Job:
+        return (await self._do(job_id, partial(decisions.stopped, attempt=attempt), actor)).job
+
+    async def cancel(self, job_id: str, reason: str | None = None, *, actor: str) -> Outcome:
+        return await self._do(job_id, partial(decisions.cancel, reason=reason), actor)
+
+    async def retry(self, job_id: str, reason: str | None = None, *, actor: str) -> Outcome:
+        return await self._do(job_id, partial(decisions.retry, reason=reason), actor)
+
+    async def expire(self, job_id: str, reason: str, *, actor: str) -> Outcome:
+        return await self._do(job_id, partial(decisions.expire, reason=reason), actor)
+
+    async def load(self, job_id: str) -> Job | None:
+        """The job as the log has it, or as it was a moment ago."""
+        if (job := self._kept.get(job_id)) is None:
+            events = await self.log.read_job(job_id)
+            job = decisions.fold(events)
+            if job is not None:
+                size = sum(len(each.facts) + len(each.body or b"") for each in events)
+                self._kept.put(job_id, job, size)
+        return job
+
+    async def current(self, job_id: str) -> Job | None:
+        """The job as the log has it now.
+
+        What *load* keeps may lag behind an event that readers of the log have been woken for.
+        """
+        job = await self.load(job_id)
+        if job is not None:
+            for recorded in await self.log.read_job(job_id, job.position):
+                job = evolve(job, recorded)
+        return job
+
+    async def _do(
+        self, job_id: str, decide: Callable[[Job | None], Event | None], actor: str
+    ) -> Outcome:
+        for _ in range(CONFLICTS_MAX):
+            job = await self.load(job_id)
+            event = decide(job)
+            if event is None:
+                if job is None:
+                    raise JobNotFound
+                return Outcome(job, False)
+            try:
+                return await self._append(job, job_id, event, actor)
+            except Conflict:
+                continue  # _append has dropped what was kept
+        raise Conflict(f"job {job_id} changed {CONFLICTS_MAX} times while this was being decided")
+
+    async def _append(
+        self, job: Job | None, job_id: str, event: Event | None, actor: str
+    ) -> Outcome:
+        assert event is not None
+        try:
+            recorded = await self.log.append(job_id, job.version if job else 0, event, actor=actor)
+        except BaseException:
+            # Somebody was faster, or it cannot be told whether we were: ask the log next time.
+            self._kept.drop(job_id)
+            raise
+        job = evolve(job, recorded)
+        if job.finished:
+            self._kept.drop(job_id)  # hardly anything comes after its end
+        else:
+            size = self._kept.size(job_id) + len(recorded.facts) + len(recorded.body or b"")
+            self._kept.put(job_id, job, size)
+        return Outcome(job, True)
+
+
+def new_id(now_us: int) -> str:
+    """A UUIDv7 (RFC 9562, 5.7): time first, so that new jobs sit together in every index."""
+    milliseconds, micros = divmod(now_us, 1000)
+    # The microseconds go into rand_a (6.2, method 3), the rest is random.
+    drawn = int.from_bytes(os.urandom(8)) & (2**62 - 1)
+    number = milliseconds << 80 | 7 << 76 | (micros << 2) << 64 | 2 << 62 | drawn
+    digits = f"{number:032x}"
+    return f"{digits[:8]}-{digits[8:12]}-{digits[12:16]}-{digits[16:20]}-{digits[20:]}"
+
+
+def parse_id(text: str) -> str:
+    """A job id in its one written form. Raises InvalidInput for what is not a UUID."""
+    digits = text.replace("-", "").lower()
+    if len(digits) != 32 or not set(digits) <= set("0123456789abcdef"):
+        raise InvalidInput("a job id is a UUID")
+    return f"{digits[:8]}-{digits[8:12]}-{digits[12:16]}-{digits[16:20]}-{digits[20:]}"

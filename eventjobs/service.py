@@ -1,0 +1,269 @@
+"""A running eventjobs: opens its parts, wires them, and closes them in order."""
+
+import asyncio
+import os
+import sys
+import threading
+import traceback
+from collections.abc import Iterable
+from dataclasses import replace
+from datetime import datetime
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+import structlog
+
+from eventjobs.artifacts import Artifacts, check_name
+from eventjobs.clock import Clock, SystemClock
+from eventjobs.database import lock_directory
+from eventjobs.errors import JobNotFound, UnknownArtifact
+from eventjobs.events import Artifact, JobSpec
+from eventjobs.handlers import Handler, Handlers, plain_json
+from eventjobs.job import Job
+from eventjobs.jobs import Jobs, Outcome, parse_id
+from eventjobs.log.sqlite import SQLiteLog
+from eventjobs.runner import Runner
+from eventjobs.settings import Settings
+from projections import Views
+
+
+class Service:
+    """Use it as `async with Service("data", [handler, ...]) as service`.
+
+    Everything is durable when a method returns. One process at a time may have a data directory
+    open; a second one gets DirectoryLocked.
+    """
+
+    log: SQLiteLog
+    views: Views
+    jobs: Jobs
+    runner: Runner
+    artifacts: Artifacts
+
+    def __init__(
+        self,
+        data: Path | str | None = None,
+        handlers: Iterable[Handler] | Handlers = (),
+        *,
+        settings: Settings | None = None,
+        clock: Clock | None = None,
+    ) -> None:
+        settings = settings or Settings()
+        self.settings = (
+            settings if data is None else settings.model_copy(update={"data": Path(data)})
+        )
+        self.handlers = Handlers.of(handlers)
+        self.clock = clock or SystemClock()
+        self.ready = False
+        self._lock: int | None = None
+        self._tasks: list[asyncio.Task[None]] = []
+        self._closing: asyncio.Task[None] | None = None
+        self._watchdog: Watchdog | None = None
+
+    async def __aenter__(self) -> Self:
+        await self.start()
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        await self.close()
+
+    async def start(self) -> None:
+        """Open everything, recover what a crash cut off, and begin to run jobs.
+
+        Raises DirectoryLocked, NotOurs, TooNew.
+        """
+        settings = self.settings
+        self._lock = lock_directory(settings.data)
+        try:
+            self.artifacts = Artifacts(settings.data / "artifacts", settings.artifact_bytes_max)
+            self.artifacts.prepare()
+            self.log = await SQLiteLog.open(
+                settings.data / "log.db", self.clock, waiting_max=settings.log_waiting_max
+            )
+        except BaseException:
+            self._unlock()
+            raise
+        try:
+            self.views = await Views.open(settings.data / "views.db", self.log, self.clock)
+        except BaseException:
+            await self.log.close()
+            self._unlock()
+            raise
+        self.jobs = Jobs(self.log, self.clock)
+        self.runner = Runner(
+            self.jobs,
+            self.views,
+            self.handlers,
+            self.artifacts,
+            self.clock,
+            concurrency=settings.concurrency,
+            threads=settings.threads,
+            grace_s=settings.grace_s,
+            progress_interval_s=settings.progress_interval_s,
+            retry_delay_s=settings.retry_delay_s,
+            retry_delay_max_s=settings.retry_delay_max_s,
+            result_bytes_max=settings.result_bytes_max,
+        )
+        self._task(self.views.run(), "views")
+        try:
+            recovered = asyncio.create_task(self.runner.recover(), name="recovery")
+            await asyncio.wait({recovered, *self._tasks}, return_when=asyncio.FIRST_COMPLETED)
+            for broken in self._tasks:
+                if broken.done():
+                    recovered.cancel()
+                    await broken
+            await recovered
+        except BaseException:
+            await self.close()
+            raise
+        self._task(self.runner.run(), "runner")
+        self._watchdog = Watchdog(asyncio.get_running_loop())
+        self.ready = True
+
+    async def close(self) -> None:
+        """Drain, give back what does not finish, and close. Idempotent; finishes if cancelled."""
+        if self._closing is None:
+            self._closing = asyncio.create_task(self._close(), name="close")
+        await asyncio.shield(self._closing)
+
+    async def _close(self) -> None:
+        self.ready = False
+        if self._watchdog is not None:
+            self._watchdog.close()
+        await self.runner.stop(self.settings.drain_s)
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await self.log.close()
+        await self.views.close()
+        self._unlock()
+
+    def _unlock(self) -> None:
+        if self._lock is not None:
+            os.close(self._lock)
+            self._lock = None
+
+    def _task(self, work: Any, name: str) -> None:
+        task: asyncio.Task[None] = asyncio.create_task(work, name=name)
+        task.add_done_callback(self._ended)
+        self._tasks.append(task)
+
+    def _ended(self, task: asyncio.Task[None]) -> None:
+        """A part that dies takes readiness with it, and says so."""
+        if not task.cancelled() and (error := task.exception()) is not None:
+            self.ready = False
+            structlog.get_logger("eventjobs").critical(
+                "stopped working", part=task.get_name(), exc_info=error
+            )
+
+    # --- what embedding scripts use
+
+    async def submit(
+        self,
+        type: str,
+        payload: Any = None,
+        *,
+        job_id: str | None = None,
+        actor: str = "python",
+        **spec: Any,
+    ) -> Job:
+        """Submit a job; *spec* are further fields of JobSpec, and `run_at` as a datetime.
+
+        Raises UnknownType, InvalidInput, JobExists, Overloaded, DiskFull, LogUnavailable.
+        """
+        run_at: datetime | None = spec.pop("run_at", None)
+        if run_at is not None:
+            spec["run_at_us"] = int(run_at.timestamp() * 1e6)
+        spec["tags"] = tuple(spec.get("tags", ()))
+        if "max_attempts" not in spec:
+            spec["max_attempts"] = (
+                self.handlers.get(type).max_attempts or self.settings.max_attempts
+            )
+        made = JobSpec(type=type, payload=plain_json(payload), **spec)
+        job_id = None if job_id is None else parse_id(job_id)
+        return (await self.accept(made, actor=actor, job_id=job_id)).job
+
+    async def accept(
+        self, spec: JobSpec, *, actor: str, job_id: str | None = None, key: bool = False
+    ) -> Outcome:
+        """Check *spec* against its handler, fill in what it leaves open, and submit it."""
+        return await self.jobs.submit(self.checked(spec), actor=actor, job_id=job_id, key=key)
+
+    def checked(self, spec: JobSpec) -> JobSpec:
+        """*spec* with its handler's defaults. Raises UnknownType, InvalidInput."""
+        handler = self.handlers.get(spec.type)
+        handler.parse(spec.payload)
+        open_fields: dict[str, Any] = {
+            name: value
+            for name in ("timeout_s", "stall_timeout_s", "retry_delay_s")
+            if getattr(spec, name) is None and (value := getattr(handler, name)) is not None
+        }
+        if spec.max_attempts == 0:
+            open_fields["max_attempts"] = handler.max_attempts or self.settings.max_attempts
+        return replace(spec, **open_fields) if open_fields else spec
+
+    async def attached(self, given: dict[str, str]) -> tuple[Artifact, ...]:
+        """The artifacts of a submission, from {name: sha256}. Raises UnknownArtifact."""
+        made = []
+        for name, sha256 in given.items():
+            size = await self.artifacts.size(sha256)
+            if size is None:
+                raise UnknownArtifact(
+                    errors=[{"field": f"artifacts.{name}", "message": f"{sha256} is not here"}]
+                )
+            made.append(Artifact(check_name(name), sha256, size))
+        return tuple(made)
+
+    async def wait(self, job_id: str) -> Job:
+        """The job, once it has ended. Raises JobNotFound."""
+        while True:
+            head = self.log.head
+            job = await self.jobs.current(job_id)
+            if job is None:
+                raise JobNotFound
+            if job.finished:
+                return job
+            await self.log.wait(head, job_id)
+
+
+class Watchdog:
+    """Tells when a handler blocks the event loop, and where."""
+
+    BEAT_S = 0.25
+    BLOCKED_S = 1.0
+
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        self._loop = loop
+        self._thread_id = threading.get_ident()
+        self._answered = threading.Event()
+        self._closed = threading.Event()
+        threading.Thread(target=self._watch, name="watchdog", daemon=True).start()
+
+    def close(self) -> None:
+        self._closed.set()
+
+    def _watch(self) -> None:
+        while not self._closed.wait(self.BEAT_S):
+            self._answered.clear()
+            try:
+                self._loop.call_soon_threadsafe(self._answered.set)
+            except RuntimeError:
+                return
+            if not self._answered.wait(self.BLOCKED_S):
+                self._tell()
+                self._answered.wait()
+
+    def _tell(self) -> None:
+        task = asyncio.current_task(self._loop)
+        frame = sys._current_frames().get(self._thread_id)
+        structlog.get_logger("eventjobs.watchdog").warning(
+            "event loop blocked",
+            by=task.get_name() if task else None,
+            stack="".join(traceback.format_stack(frame, 4)) if frame else None,
+        )

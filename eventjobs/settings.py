@@ -1,0 +1,46 @@
+"""Every knob, its default and its unit."""
+
+from pathlib import Path
+
+from pydantic import Field
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+
+class Settings(BaseSettings):
+    """Read from arguments, then from EVENTJOBS_* in the environment."""
+
+    model_config = SettingsConfigDict(env_prefix="EVENTJOBS_", extra="forbid")
+
+    data: Path = Field(Path("eventjobs-data"), description="directory of the log, views and files")
+    host: str = Field("127.0.0.1", description="address to listen on; loopback only")
+    port: int = Field(8080, ge=0, le=65535, description="port to listen on; 0 picks one")
+
+    concurrency: int = Field(256, ge=0, description="jobs run at once; 0 runs none")
+    threads: int = Field(16, ge=1, description="of them, at most this many in threads")
+    grace_s: float = Field(5.0, ge=0, description="time to stop, before an attempt is abandoned")
+    drain_s: float = Field(10.0, ge=0, description="time to finish, at a shutdown")
+    progress_interval_s: float = Field(
+        0.25, ge=0, description="progress of a job is stored so often"
+    )
+    max_attempts: int = Field(3, ge=1, le=1000, description="runs of a job, unless it says")
+    retry_delay_s: float = Field(1.0, ge=0, description="before the second attempt; then doubled")
+    retry_delay_max_s: float = Field(300.0, ge=0, description="longest delay between attempts")
+    result_bytes_max: int = Field(262_144, ge=1024, description="larger results become artifacts")
+
+    body_bytes_max: int = Field(1_048_576, ge=1024, description="of a request; not of uploads")
+    batch_bytes_max: int = Field(67_108_864, ge=1024, description="of a batch submission")
+    batch_lines_max: int = Field(100_000, ge=1, description="jobs in a batch submission")
+    depth_max: int = Field(32, ge=1, le=200, description="nesting of JSON in a request")
+    keys_max: int = Field(10_000, ge=1, description="object keys and list items in a request")
+    string_chars_max: int = Field(524_288, ge=1, description="of one string in a request")
+    artifact_bytes_max: int = Field(8 * 2**30, ge=1, description="of one uploaded file")
+    body_timeout_s: float = Field(30.0, gt=0, description="for a request's body to move on")
+    page_max: int = Field(1000, ge=1, description="entries of one page")
+    wait_max_s: float = Field(25.0, ge=0, description="of a long poll")
+    ids_max: int = Field(200, ge=1, description="jobs named in one stream")
+
+    heartbeat_s: float = Field(15.0, gt=0, description="between comments on a quiet stream")
+    stall_s: float = Field(30.0, gt=0, description="a stream client that reads nothing is dropped")
+    stream_buffer_bytes_max: int = Field(65_536, ge=1024, description="unread bytes of a stream")
+    streams_max: int = Field(15_000, ge=1, description="open streams")
+    log_waiting_max: int = Field(20_000, ge=1, description="events waiting to be written")
