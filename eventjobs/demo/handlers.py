@@ -1,0 +1,180 @@
+"""The jobs of `eventjobs serve --demo`: two that do real work, three to try the service with."""
+
+import asyncio
+import tempfile
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from eventjobs.demo.protocol_text import review
+from eventjobs.errors import JobError
+from eventjobs.handlers import Context, ThreadContext, handler
+
+#: Where each stage of analyze-csv begins and ends, in percent of the whole job.
+_STAGES = {
+    "reading": (0, 40),
+    "analyzing": (40, 85),
+    "narrating": (85, 88),
+    "visualizing": (88, 100),
+}
+
+
+class CsvRequest(BaseModel):
+    """*artifact* is the name of the uploaded file; the only or first one when it is left out."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    artifact: str | None = None
+    separator: str | None = Field(
+        None,
+        pattern=r"^[\t !#-/:-@\[-`{-~]$",
+        description="What separates the fields; found out when left out.",
+    )
+    header: bool = Field(True, description="Whether the first line holds the column names.")
+    charts_max: int = Field(8, ge=0, le=50)
+    sentences_max: int = Field(8, ge=1, le=30)
+
+
+class TextRequest(BaseModel):
+    """The text of a clinical protocol, as the add-in for Word sends it."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    text: str
+    ta: str | None = Field(None, description="The therapeutic area.")
+    mode: str | None = Field(
+        None, description="`document_truncated` looks at the first 20,000 characters only."
+    )
+    user_id_hash: str | None = None
+
+
+class CountdownRequest(BaseModel):
+    model_config = ConfigDict(extra="forbid")
+
+    steps: int = Field(10, ge=1, le=10_000)
+    interval_s: float = Field(0.1, ge=0, le=60)
+
+
+class FlakyRequest(BaseModel):
+    model_config = ConfigDict(extra="forbid")
+
+    fail_times: int = Field(2, ge=0, le=100)
+
+
+class _Progress:
+    """Progress through the stages of a job, told once for each percent; stops when cancelled."""
+
+    def __init__(self, ctx: ThreadContext) -> None:
+        self._ctx = ctx
+        self._told = -1
+
+    def reading(self, share: float, message: str) -> None:
+        self._tell("reading", share, message)
+
+    def analyzing(self, share: float, message: str) -> None:
+        self._tell("analyzing", share, message)
+
+    def narrating(self, share: float, message: str) -> None:
+        self._tell("narrating", share, message)
+
+    def visualizing(self, share: float, message: str) -> None:
+        self._tell("visualizing", share, message)
+
+    def _tell(self, stage: str, share: float, message: str) -> None:
+        self._ctx.check_cancelled()
+        start, end = _STAGES[stage]
+        done = int(start + min(share, 1.0) * (end - start))
+        if done > self._told:
+            self._told = done
+            self._ctx.progress(done, 100, stage=stage, message=message)
+
+
+@handler("analyze-csv")
+def analyze_csv(ctx: ThreadContext, payload: CsvRequest) -> dict[str, Any]:
+    """Profile an uploaded CSV file: columns, correlations, sentences, and charts as artifacts.
+
+    The result is bounded in size whatever the file. A file that cannot be read fails the job
+    for good, with a code and a message that says what is wrong with it.
+    """
+    _require_polars()
+    # polars is an optional extra; all that stands on it is imported only once it is needed.
+    from eventjobs.demo.csv_charts import charts_of
+    from eventjobs.demo.csv_profile import profile_csv
+    from eventjobs.demo.csv_text import CsvError
+    from eventjobs.demo.sentences import narrate
+
+    tell = _Progress(ctx)
+    source = ctx.input(payload.artifact)
+    with tempfile.TemporaryDirectory(prefix="eventjobs-csv-") as workspace:
+        try:
+            profile = profile_csv(
+                source,
+                Path(workspace),
+                separator=payload.separator,
+                has_header=payload.header,
+                reading=tell.reading,
+                analyzing=tell.analyzing,
+            )
+        except CsvError as error:
+            details = {"line": error.line} if error.line else None
+            raise JobError(error.code, str(error), retryable=False, details=details) from error
+    ctx.log("profiled", rows=profile.rows, columns=profile.column_count, notes=profile.notes)
+    tell.narrating(0, "Putting the numbers into words")
+    sentences = narrate(profile, payload.sentences_max)
+    charts = charts_of(profile, payload.charts_max)
+    for at, chart in enumerate(charts):
+        tell.visualizing(at / len(charts), f"Chart {at + 1} of {len(charts)}: {chart.title}")
+        ctx.artifact(chart.name, chart.draw().encode(), "image/svg+xml")
+    tell.visualizing(1, "Done")
+    names = [chart.name for chart in charts]
+    return {**profile.as_json(), "sentences": sentences, "charts": names}
+
+
+def _require_polars() -> None:
+    try:
+        import polars  # noqa: F401
+    except ImportError as error:
+        raise JobError(
+            "polars_missing",
+            "This job needs polars, which is not installed: pip install 'eventjobs[demo]'",
+            retryable=False,
+        ) from error
+
+
+@handler("analyze-text")
+def analyze_text(ctx: ThreadContext, payload: TextRequest) -> dict[str, Any]:
+    """Suggestions for the text of a clinical protocol, each with its place in the text."""
+    if not payload.text.strip():
+        raise JobError("text_empty", "There is no text to analyze.", retryable=False)
+
+    def tell(share: float, message: str) -> None:
+        ctx.check_cancelled()
+        ctx.progress(round(share * 100), 100, stage="analyzing", message=message)
+
+    result = review(payload.text, truncate=payload.mode == "document_truncated", report=tell)
+    ctx.progress(100, 100, stage="analyzing", message="Done")
+    return {**result, "ta": payload.ta, "mode": payload.mode}
+
+
+@handler("countdown")
+async def countdown(ctx: Context, payload: CountdownRequest) -> dict[str, int]:
+    """Wait *steps* times, telling of each."""
+    for step in range(payload.steps):
+        ctx.progress(step, payload.steps, stage="counting", message=f"{payload.steps - step} to go")
+        await asyncio.sleep(payload.interval_s)
+    ctx.progress(payload.steps, payload.steps, stage="counting", message="Done")
+    return {"steps": payload.steps}
+
+
+@handler("flaky")
+async def flaky(ctx: Context, payload: FlakyRequest) -> dict[str, int]:
+    """Fail in the first *fail_times* attempts, then succeed."""
+    if ctx.attempt <= payload.fail_times:
+        raise JobError("flaky", f"Attempt {ctx.attempt} fails, as it was asked to.")
+    return {"attempts": ctx.attempt}
+
+
+@handler("noop")
+async def noop(ctx: Context, payload: Any) -> None:
+    """Nothing, at once."""
