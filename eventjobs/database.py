@@ -58,14 +58,16 @@ async def claim(connection: aiosqlite.Connection, schema: str, version: int) -> 
     """Make an empty database ours; True when it was empty. Refuses one that is not.
 
     *schema* sets application_id and user_version itself, so that they come with the tables.
-    Raises NotOurs, TooNew; nothing is written to a file that is refused.
+    Raises NotOurs, TooNew, sqlite3.Error; nothing is written to a file that is refused.
     """
     try:
         ours = await one(connection, "PRAGMA application_id")
         found = await one(connection, "PRAGMA user_version")
         tables = await one(connection, "SELECT count(*) FROM sqlite_schema")
     except sqlite3.DatabaseError as error:
-        raise NotOurs(f"this is not a database: {error}") from error
+        if error.sqlite_errorcode == sqlite3.SQLITE_NOTADB:
+            raise NotOurs(f"this is not a database: {error}") from error
+        raise  # a disk that fails, and a page that is spoilt, say nothing about whose it is
     if ours != APPLICATION_ID and (tables or ours):
         raise NotOurs
     if found > version:

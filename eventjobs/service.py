@@ -82,7 +82,7 @@ class Service:
         self._lock = lock_directory(settings.data)
         try:
             self.artifacts = Artifacts(settings.data / "artifacts", settings.artifact_bytes_max)
-            self.artifacts.prepare()
+            await asyncio.to_thread(self.artifacts.prepare)
             self.log = await SQLiteLog.open(
                 settings.data / "log.db", self.clock, waiting_max=settings.log_waiting_max
             )
@@ -96,20 +96,7 @@ class Service:
             self._unlock()
             raise
         self.jobs = Jobs(self.log, self.clock)
-        self.runner = Runner(
-            self.jobs,
-            self.views,
-            self.handlers,
-            self.artifacts,
-            self.clock,
-            concurrency=settings.concurrency,
-            threads=settings.threads,
-            grace_s=settings.grace_s,
-            progress_interval_s=settings.progress_interval_s,
-            retry_delay_s=settings.retry_delay_s,
-            retry_delay_max_s=settings.retry_delay_max_s,
-            result_bytes_max=settings.result_bytes_max,
-        )
+        self.runner = self._make_runner()
         self._task(self.views.run(), "views")
         try:
             recovered = asyncio.create_task(self.runner.recover(), name="recovery")
@@ -125,6 +112,23 @@ class Service:
         self._task(self.runner.run(), "runner")
         self._watchdog = Watchdog(asyncio.get_running_loop())
         self.ready = True
+
+    def _make_runner(self) -> Runner:
+        settings = self.settings
+        return Runner(
+            self.jobs,
+            self.views,
+            self.handlers,
+            self.artifacts,
+            self.clock,
+            concurrency=settings.concurrency,
+            threads=settings.threads,
+            grace_s=settings.grace_s,
+            progress_interval_s=settings.progress_interval_s,
+            retry_delay_s=settings.retry_delay_s,
+            retry_delay_max_s=settings.retry_delay_max_s,
+            result_bytes_max=settings.result_bytes_max,
+        )
 
     async def close(self) -> None:
         """Drain, give back what does not finish, and close. Idempotent; finishes if cancelled."""

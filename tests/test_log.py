@@ -1,7 +1,7 @@
 """What every event log does. A new log is one more case in *opened*, and nothing else here."""
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
 from contextlib import aclosing, asynccontextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -40,11 +40,6 @@ async def opened(kind: str, directory: Path, clock: FakeClock) -> AsyncIterator[
 @pytest.fixture(scope="session", params=["memory", "sqlite"])
 def kind(request: pytest.FixtureRequest) -> str:
     return str(request.param)
-
-
-@pytest.fixture
-def clock() -> FakeClock:
-    return FakeClock()
 
 
 @pytest.fixture
@@ -120,11 +115,12 @@ async def test_a_new_job_begins_at_version_zero(log: EventLog) -> None:
 
 
 async def test_what_cannot_be_stored_fails_alone(log: EventLog) -> None:
-    """A lone surrogate, as a header that is not UTF-8 becomes one, is no text."""
+    """A header that is not UTF-8 is read as lone surrogates, which no engine stores."""
     good = [asyncio.create_task(add(log, job, 0)) for job in (A, B)]
     bad = [
         asyncio.create_task(log.append(job_id(8), 0, SUBMITTED, actor="\udcff")),
         asyncio.create_task(add(log, "\udcff", 0)),
+        asyncio.create_task(log.append(job_id(7), 0, SUBMITTED, actor="a\0b")),
         asyncio.create_task(add(log, job_id(9), 0, JobSubmitted(JobSpec("test", 2**64)))),
     ]
     outcomes = await asyncio.gather(*bad, return_exceptions=True)
@@ -217,8 +213,11 @@ async def test_pages_join_what_is_in_memory_and_what_is_not(
         ]
 
 
+actors = texts.map(lambda text: text.replace("\0", ""))
+
+
 @settings(max_examples=30)
-@given(st.lists(st.tuples(texts, events), min_size=1, max_size=20))
+@given(st.lists(st.tuples(actors, events), min_size=1, max_size=20))
 async def test_an_event_is_read_as_it_was_appended(
     kind: str, told: list[tuple[str, Event]]
 ) -> None:
@@ -330,8 +329,10 @@ async def test_a_follower_misses_nothing_and_repeats_nothing(log: EventLog) -> N
         assert await each == list(range(after + 1, 121))
 
 
-def follow_batches(log: EventLog, after: int, limit: int) -> "AsyncGenerator":
-    return cast("AsyncGenerator", follow(log, after, limit))
+def follow_batches(
+    log: EventLog, after: int, limit: int
+) -> AsyncGenerator[list[Recorded], None]:
+    return cast(AsyncGenerator[list[Recorded], None], follow(log, after, limit))
 
 
 async def test_a_follower_of_a_reopened_log_goes_on_where_it_was(

@@ -30,8 +30,8 @@ class EventLog(Protocol):
         """Record *event* as number *version* + 1 of its job; return when it is durable.
 
         Raises Conflict when the job is not at *version*; Overloaded, DiskFull or LogUnavailable
-        when nothing was written; OutcomeUnknown when that cannot be told. A cancelled append
-        may have happened.
+        when nothing was written; OutcomeUnknown when that cannot be told; TypeError or
+        ValueError for what cannot be stored. A cancelled append may have happened.
         """
 
     async def read(self, after: int, limit: int = PAGE_MAX) -> list[Recorded]:
@@ -57,6 +57,14 @@ async def follow(log: EventLog, after: int, limit: int = PAGE_MAX) -> AsyncItera
             yield batch
         else:
             await log.wait(after)
+
+
+def check_text(text: str) -> None:
+    """Raises ValueError for what an engine cannot keep as it is: NUL, half a surrogate pair."""
+    if "\0" in text:
+        raise ValueError("text with NUL cannot be stored")
+    if not text.isascii():
+        text.encode()
 
 
 class Tail:

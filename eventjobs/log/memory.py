@@ -5,7 +5,7 @@ from uuid import uuid4
 from eventjobs.clock import Clock, SystemClock
 from eventjobs.errors import Conflict, LogUnavailable
 from eventjobs.events import Event, Recorded, encode
-from eventjobs.log import PAGE_MAX, Tail
+from eventjobs.log import PAGE_MAX, Tail, check_text
 
 
 class MemoryLog:
@@ -25,6 +25,8 @@ class MemoryLog:
     async def append(self, job_id: str, version: int, event: Event, *, actor: str) -> Recorded:
         if self._closed:
             raise LogUnavailable("the log is closed")
+        check_text(job_id)
+        check_text(actor)
         events = self._by_job.setdefault(job_id, [])
         if version != len(events):
             raise Conflict(f"job {job_id} is at version {len(events)}, not {version}")

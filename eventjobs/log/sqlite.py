@@ -10,7 +10,6 @@ from dataclasses import dataclass
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
-from uuid import uuid4
 
 import aiosqlite
 import orjson
@@ -20,6 +19,7 @@ from eventjobs.clock import Clock, SystemClock, sleep
 from eventjobs.database import claim, connect, one, private_file
 from eventjobs.errors import (
     Conflict,
+    DataDirectoryError,
     DiskFull,
     LogError,
     LogUnavailable,
@@ -27,7 +27,8 @@ from eventjobs.errors import (
     Overloaded,
 )
 from eventjobs.events import Event, Recorded, decode, encode
-from eventjobs.log import PAGE_MAX, Tail
+from eventjobs.log import PAGE_MAX, Tail, check_text
+from eventjobs.log.guard import authorize
 
 SCHEMA_VERSION = 1
 SCHEMA = files("eventjobs.log").joinpath("sqlite.sql").read_text()
@@ -115,6 +116,7 @@ class SQLiteLog:
         self._more = asyncio.Event()
         self._tail = Tail()
         self._closed = False
+        self._closing: asyncio.Task[None] | None = None
         self._broken: str | None = None  # why writes are refused, while they are
         self._log = structlog.get_logger("eventjobs.log")
 
@@ -163,6 +165,8 @@ class SQLiteLog:
             raise LogUnavailable(self._broken or "the log is closed")
         if len(self._waiting) >= self._waiting_max or self._waiting_bytes > self._waiting_bytes_max:
             raise Overloaded
+        check_text(job_id)
+        check_text(actor)
         type, facts, body = encode(event)
         at_us = self._clock.now_us()
         recorded = Recorded(0, job_id, version + 1, at_us, actor, event, type, facts, body)
@@ -189,10 +193,13 @@ class SQLiteLog:
         return await self._tail.wait(after, job_id)
 
     async def close(self) -> None:
-        if self._closed:
-            return
         self._closed = True
         self._more.set()
+        if self._closing is None:
+            self._closing = asyncio.create_task(self._close(), name="close log")
+        await asyncio.shield(self._closing)  # who asked may be cancelled; half closed is no state
+
+    async def _close(self) -> None:
         await self._task
         self._tail.close()
         await self._reader.close()  # readers first: the last to close checkpoints
@@ -209,8 +216,7 @@ class SQLiteLog:
     async def _connect_writer(self) -> aiosqlite.Connection:
         connection = await connect(self.path)
         try:
-            if await claim(connection, SCHEMA, SCHEMA_VERSION):
-                await connection.execute_fetchall(SET_META, ("log_id", uuid4().hex))
+            await claim(connection, SCHEMA, SCHEMA_VERSION)
             for pragma in (
                 "PRAGMA journal_mode = WAL",
                 # NORMAL would lose acknowledged events at a power cut; group commit pays for FULL.
@@ -219,7 +225,7 @@ class SQLiteLog:
                 "PRAGMA journal_size_limit = 67108864",
             ):
                 await connection.execute_fetchall(pragma)
-            await connection.set_authorizer(_authorize)
+            await connection.set_authorizer(authorize)
         except BaseException:
             await connection.close()
             raise
@@ -289,7 +295,10 @@ class SQLiteLog:
                 each.answer.set_result(each.recorded)
 
     async def _commit_winners(self, batch: Sequence[_Append]) -> None:
-        """Somebody in *batch* was late. Tell them, and commit the others."""
+        """Somebody in *batch* was late. Commit the others, and tell them."""
+        left = batch
+        late: list[tuple[_Append, Conflict]] = []
+        failure: sqlite3.Error | None = None
         try:
             ids = orjson.dumps(list({each.recorded.job_id for each in batch})).decode()
             versions: dict[str, int] = orjson.loads(await one(self._writer, VERSIONS, ids))
@@ -301,11 +310,19 @@ class SQLiteLog:
                     versions[job_id] = version
                     winners.append(each)
                 else:
-                    each.refuse(Conflict(f"job {job_id} is at version {at}, not {version - 1}"))
+                    why = f"job {job_id} is at version {at}, not {version - 1}"
+                    late.append((each, Conflict(why)))
+            left = winners
             if winners:
                 await self._commit(winners)
         except sqlite3.Error as error:
-            await self._after_failure([each for each in batch if not each.answer.done()], error)
+            failure = error
+        # Not before the winners are published: who was late reads the job again at once, and
+        # would find it as it was, be late again, and so on until it gives up.
+        for each, conflict in late:
+            each.refuse(conflict)
+        if failure is not None:
+            await self._after_failure(left, failure)
 
     async def _after_failure(self, batch: Sequence[_Append], error: sqlite3.Error) -> None:
         code = getattr(error, "sqlite_errorcode", sqlite3.SQLITE_ERROR) & 0xFF
@@ -326,7 +343,7 @@ class SQLiteLog:
             try:
                 found = await self._reopen(batch)
                 break
-            except (sqlite3.Error, OSError) as again:
+            except (sqlite3.Error, OSError, DataDirectoryError) as again:
                 # The callers should not wait for a disk to be replaced.
                 _refuse(batch, OutcomeUnknown())
                 _refuse(self._waiting, LogUnavailable(self._broken))
@@ -375,21 +392,3 @@ def _recorded(
     stored = facts.encode(), None if body is None else body.encode()
     event = decode(type, *stored)
     return Recorded(position, job_id, version, at_us, actor, event, type, *stored)
-
-
-_DENIED = {
-    sqlite3.SQLITE_ALTER_TABLE,
-    sqlite3.SQLITE_ATTACH,
-    sqlite3.SQLITE_CREATE_TABLE,
-    sqlite3.SQLITE_CREATE_TRIGGER,
-    sqlite3.SQLITE_DROP_INDEX,
-    sqlite3.SQLITE_DROP_TABLE,
-    sqlite3.SQLITE_DROP_TRIGGER,
-}
-
-
-def _authorize(
-    action: int, one: str | None, two: str | None, base: str | None, trigger: str | None
-) -> int:
-    """Nothing that runs may change the schema, triggers least of all."""
-    return sqlite3.SQLITE_DENY if action in _DENIED else sqlite3.SQLITE_OK

@@ -9,6 +9,7 @@ CREATE TABLE meta (
   name  TEXT PRIMARY KEY,
   value TEXT NOT NULL
 ) STRICT, WITHOUT ROWID;
+INSERT INTO meta VALUES ('log_id', lower(hex(randomblob(16))));
 
 CREATE TABLE events (
   position   INTEGER PRIMARY KEY,          -- dense from 1
