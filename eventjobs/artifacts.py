@@ -9,6 +9,7 @@ import hashlib
 import os
 import re
 import shutil
+import threading
 from collections.abc import AsyncIterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -43,7 +44,8 @@ class Artifacts:
     def prepare(self) -> None:
         """Make the directory, and clear what an interrupted upload left. Blocks."""
         shutil.rmtree(self._directory / "incoming", ignore_errors=True)
-        (self._directory / "incoming").mkdir(mode=0o700, parents=True)
+        self._directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+        (self._directory / "incoming").mkdir(mode=0o700)
 
     def path(self, sha256: str) -> Path:
         """Where the content is, if it is here."""
@@ -101,19 +103,22 @@ class _Incoming:
         self._hash = hashlib.sha256()
         self._size = 0
         self._file: BinaryIO | None = None
+        # The thread of a cancelled upload goes on: discarding waits for it, and ends it.
+        self._lock = threading.Lock()
+        self._discarded = False
 
     def write(self, block: bytes) -> None:
         self._size += len(block)
         if self._size > self._bytes_max:
             raise TooLarge(f"an artifact has at most {self._bytes_max} bytes")
         self._hash.update(block)
-        with _full_disk():
+        with self._lock, _full_disk():
             self._opened().write(block)
 
     def keep(self) -> tuple[str, int]:
         sha256 = self._hash.hexdigest()
         target = self._directory / sha256[:2] / sha256
-        with _full_disk():
+        with self._lock, _full_disk():
             file = self._opened()
             file.flush()
             os.fsync(file.fileno())
@@ -124,12 +129,16 @@ class _Incoming:
         return sha256, self._size
 
     def discard(self) -> None:
-        if self._file is not None:
-            with suppress(OSError):  # a full disk, met again by what was not flushed
-                self._file.close()
-            self._path.unlink(missing_ok=True)
+        with self._lock:
+            self._discarded = True
+            if self._file is not None:
+                with suppress(OSError):  # a full disk, met again by what was not flushed
+                    self._file.close()
+                self._path.unlink(missing_ok=True)
 
     def _opened(self) -> BinaryIO:
+        if self._discarded:
+            raise asyncio.CancelledError
         if self._file is None:
             descriptor = os.open(self._path, os.O_CREAT | os.O_WRONLY, 0o600)
             self._file = os.fdopen(descriptor, "wb")

@@ -3,7 +3,6 @@
 import asyncio
 import threading
 import traceback
-from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, Literal, assert_never
@@ -79,26 +78,36 @@ class Attempt:
 
     async def perform(self) -> Outcome:
         """Run the handler; whatever it does comes back as an outcome."""
+        outcome = await self._outcome()
+        if self.task is not None and self.task.cancelling():
+            while self.task.uncancel():
+                pass
+            # A handler that cancels its task and returns leaves that for the next await: this one.
+            with suppress(asyncio.CancelledError):
+                await asyncio.sleep(0)
+        return outcome
+
+    async def _outcome(self) -> Outcome:
         self.performing = True
         try:
             if self.why is not None:
                 return self.interrupted()
-            payload = self.handler.parse(self.job.spec.payload)
+            try:
+                payload = self.handler.parse(self.job.spec.payload)
+            except InvalidInput as error:
+                return Failed("invalid_payload", error.message, False, _details(error.errors))
             if self.handler.threaded:
                 result = await self._in_thread(payload)
             else:
                 result = await self.handler.function(self.context, payload)
             return self.interrupted() if self.why in ("timeout", "stalled") else _succeeded(result)
         except (asyncio.CancelledError, Stopped):
-            if self.task is not None:
-                self.task.uncancel()
             return self.interrupted()
         except JobError as error:
-            return Failed(
-                error.error_code, plain_text(error), error.retryable, _details(error.details)
-            )
-        except InvalidInput as error:
-            return Failed("invalid_payload", error.message, False, error.errors)
+            code, retryable = plain_text(error.error_code), bool(error.retryable)
+            return Failed(code, plain_text(error), retryable, _details(error.details))
+        except InvalidInput as error:  # a bad artifact name, or one too large
+            return Failed(error.code, plain_text(error.message), False, _details(error.errors))
         except BaseException as error:  # noqa: BLE001 -- sys.exit() ends its job, not the service
             return self.interrupted() if self.why is not None else _raised(error)
         finally:
@@ -109,34 +118,36 @@ class Attempt:
     async def _in_thread(self, payload: Any) -> Any:
         """Run a plain function in a thread of its own: one that never ends blocks nobody."""
         loop = asyncio.get_running_loop()
-        done: asyncio.Future[Any] = loop.create_future()
+        done: asyncio.Future[tuple[Any, BaseException | None]] = loop.create_future()
 
-        def answer(settle: Callable[[Any], None], value: Any) -> None:
+        def answer(value: Any, error: BaseException | None) -> None:
             if not done.done():
-                settle(value)
+                done.set_result((value, error))
 
         def work() -> None:
-            settle: Callable[[Any], None] = done.set_result
+            value, raised = None, None
             try:
                 value = self.handler.function(self.context, payload)
             except BaseException as error:  # noqa: BLE001 -- it goes to whoever waits
-                settle = done.set_exception
-                # A future refuses StopIteration.
-                value = RuntimeError(repr(error)) if isinstance(error, StopIteration) else error
+                raised = error
             with suppress(RuntimeError):  # the service is gone; the next finds this one as lost
-                loop.call_soon_threadsafe(answer, settle, value)
+                loop.call_soon_threadsafe(answer, value, raised)
 
         threading.Thread(target=work, name=f"job {self.job.job_id}", daemon=True).start()
-        return await done
+        # Raised here, and not by the future: that refuses StopIteration, and GeneratorExit out of a
+        # future would close this coroutine instead of ending its job.
+        value, raised = await done
+        if raised is not None:
+            raise raised
+        return value
 
 
 def _raised(error: BaseException) -> Failed:
-    trace = "".join(traceback.format_exception(error)[-8:])
-    return Failed(
-        "handler_error",
-        plain_text(f"{type(error).__name__}: {error}"),
-        details={"traceback": plain_text(trace)},
-    )
+    # Not str(error): what a handler raises may be unable to say what it is.
+    trace = traceback.TracebackException.from_exception(error)
+    message = "".join(trace.format_exception_only()).strip()
+    lines = "".join(list(trace.format())[-8:])
+    return Failed("handler_error", plain_text(message), details={"traceback": plain_text(lines)})
 
 
 def _succeeded(result: Any) -> Outcome:
@@ -152,4 +163,7 @@ def _details(details: Any) -> Any:
     try:
         return plain_json(details)
     except (TypeError, ValueError, RecursionError):
-        return plain_text(repr(details))
+        try:
+            return plain_text(repr(details))
+        except Exception:  # noqa: BLE001 -- it is somebody's __repr__
+            return plain_text(type(details))

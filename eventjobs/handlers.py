@@ -5,7 +5,7 @@ import builtins
 import inspect
 import math
 from collections.abc import Callable, Coroutine, Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, is_dataclass
 from pathlib import Path
 from types import ModuleType
 from typing import Any, TypeVar, get_type_hints
@@ -23,6 +23,8 @@ Function = TypeVar("Function", bound=Callable[..., Any])
 Answer = TypeVar("Answer")
 
 TEXT_CHARS_MAX = 4_000
+#: Nesting of what is stored; the engines and what wraps it in an answer need some room above.
+DEPTH_MAX = 200
 LEVELS = ("debug", "info", "warning", "error")
 
 
@@ -76,7 +78,12 @@ def handler(
     """
 
     def register(function: Callable[..., Any]) -> Handler:
-        parameters = list(inspect.signature(function).parameters)
+        signature = inspect.signature(function)
+        parameters = list(signature.parameters)
+        try:
+            signature.bind("context", "payload")
+        except TypeError:
+            parameters = []
         if len(parameters) != 2:
             raise TypeError(f"handler {type!r} must take (context, payload)")
         wanted = get_type_hints(function).get(parameters[1])
@@ -300,17 +307,28 @@ def plain_json(value: Any) -> Any:
     return orjson.loads(orjson.dumps(value))
 
 
-def _refuse_unreal(value: Any) -> None:
+def _refuse_unreal(value: Any, depth: int = 0) -> None:
     # orjson writes NaN and infinity as null: a result would silently lose a number.
     if isinstance(value, float) and not math.isfinite(value):
         raise TypeError(f"{value} is not a JSON number")
+    if depth > DEPTH_MAX:
+        raise TypeError(f"it is nested deeper than {DEPTH_MAX}")
+    if is_dataclass(value):
+        value = [getattr(value, each.name) for each in fields(value)]
     if isinstance(value, dict):
         for each in value.values():
-            _refuse_unreal(each)
+            _refuse_unreal(each, depth + 1)
     elif isinstance(value, list | tuple):
         for each in value:
-            _refuse_unreal(each)
+            _refuse_unreal(each, depth + 1)
 
 
 def _finite(number: float | None) -> float | None:
-    return number if number is not None and math.isfinite(number) else None
+    # Any number, also a library's own or an enormous one, as one that JSON holds.
+    if number is None or (type(number) is int and abs(number) < 2**53):
+        return number
+    try:
+        number = float(number)
+    except OverflowError:
+        return None
+    return number if math.isfinite(number) else None

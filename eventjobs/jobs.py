@@ -7,7 +7,14 @@ from typing import NamedTuple
 
 from eventjobs import job as decisions
 from eventjobs.clock import Clock, SystemClock
-from eventjobs.errors import Conflict, InvalidInput, JobExists, JobNotFound, KeyReused
+from eventjobs.errors import (
+    Conflict,
+    InvalidInput,
+    JobExists,
+    JobNotFound,
+    KeyReused,
+    Rejected,
+)
 from eventjobs.events import (
     JSON,
     ArtifactStored,
@@ -20,6 +27,7 @@ from eventjobs.events import (
 from eventjobs.job import Job, evolve
 from eventjobs.log import EventLog
 from eventjobs.lru import Lru
+from eventjobs.turns import Turns
 
 #: Lost races in a row before the caller is told of the conflict.
 CONFLICTS_MAX = 10
@@ -40,6 +48,9 @@ class Jobs:
         self.clock = clock or SystemClock()
         # Staleness costs a Conflict and a read, never a wrong decision.
         self._kept: Lru[Job] = Lru(entries_max=20_000, bytes_max=64 * 2**20)
+        self._turns = Turns()
+        #: Jobs being read, each with the newest of its readers; an append takes it away.
+        self._loading: dict[str, object] = {}
 
     async def submit(
         self, spec: JobSpec, *, actor: str, job_id: str | None = None, key: bool = False
@@ -100,11 +111,15 @@ class Jobs:
     async def load(self, job_id: str) -> Job | None:
         """The job as the log has it, or as it was a moment ago."""
         if (job := self._kept.get(job_id)) is None:
+            self._loading[job_id] = mine = object()
             events = await self.log.read_job(job_id)
             job = decisions.fold(events)
-            if job is not None:
-                size = sum(len(each.facts) + len(each.body or b"") for each in events)
-                self._kept.put(job_id, job, size)
+            # Else something was appended meanwhile: what was read before it must not be kept.
+            if self._loading.get(job_id) is mine:
+                del self._loading[job_id]
+                if job is not None:
+                    size = sum(len(each.facts) + len(each.body or b"") for each in events)
+                    self._kept.put(job_id, job, size)
         return job
 
     async def current(self, job_id: str) -> Job | None:
@@ -112,18 +127,38 @@ class Jobs:
 
         What *load* keeps may lag behind an event that readers of the log have been woken for.
         """
-        job = await self.load(job_id)
-        if job is not None:
-            for recorded in await self.log.read_job(job_id, job.position):
-                job = evolve(job, recorded)
+        return await self._newer(job_id, await self.load(job_id))
+
+    async def _newer(self, job_id: str, job: Job | None) -> Job | None:
+        if job is None:
+            return await self.load(job_id)
+        for recorded in await self.log.read_job(job_id, job.position):
+            job = evolve(job, recorded)
         return job
 
     async def _do(
         self, job_id: str, decide: Callable[[Job | None], Event | None], actor: str
     ) -> Outcome:
+        # In turn: a handler that reports on and on would otherwise win every race for its job,
+        # and whoever wants to cancel it would lose them all.
+        await self._turns.enter(job_id)
+        try:
+            return await self._decided(job_id, decide, actor)
+        finally:
+            self._turns.leave(job_id)
+
+    async def _decided(
+        self, job_id: str, decide: Callable[[Job | None], Event | None], actor: str
+    ) -> Outcome:
+        job = await self.load(job_id)
         for _ in range(CONFLICTS_MAX):
-            job = await self.load(job_id)
-            event = decide(job)
+            try:
+                event = decide(job)
+            except Rejected:
+                known, job = job, await self._newer(job_id, job)
+                if job is known:
+                    raise
+                continue  # what was kept had been overtaken
             if event is None:
                 if job is None:
                     raise JobNotFound
@@ -131,7 +166,7 @@ class Jobs:
             try:
                 return await self._append(job, job_id, event, actor)
             except Conflict:
-                continue  # _append has dropped what was kept
+                job = await self._newer(job_id, job)
         raise Conflict(f"job {job_id} changed {CONFLICTS_MAX} times while this was being decided")
 
     async def _append(
@@ -144,6 +179,8 @@ class Jobs:
             # Somebody was faster, or it cannot be told whether we were: ask the log next time.
             self._kept.drop(job_id)
             raise
+        finally:
+            self._loading.pop(job_id, None)
         job = evolve(job, recorded)
         if job.finished:
             self._kept.drop(job_id)  # hardly anything comes after its end

@@ -36,8 +36,10 @@ class Reports:
     def progress(self, report: ProgressReported) -> None:
         self.heard_s = self._jobs.clock.monotonic_s()
         new_stage = report.stage is not None and report.stage != self._stage
-        if self._timer is not None and not new_stage:
+        if self._full or (self._timer is not None and not new_stage):
             self._pending = report
+            if self._timer is None:
+                self._timer = self._jobs.clock.call_later(self._interval_s, self._tick)
             return
         if self._pending is not None and new_stage:
             self.add(self._pending)  # the last word of the stage before
@@ -51,7 +53,7 @@ class Reports:
     def add(self, report: Report) -> None:
         if self._stale:
             return
-        if len(self._waiting) >= WAITING_MAX:
+        if self._full:
             self._dropped += 1
             return
         self._waiting.append(report)
@@ -68,17 +70,29 @@ class Reports:
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
+        await self._sent()  # only then there is room for the last progress
         if self._pending is not None:
             pending, self._pending = self._pending, None
+            self._stage = pending.stage or self._stage
             self.add(pending)
+            await self._sent()
+
+    async def _sent(self) -> None:
+        # A handler cancelled in here must not take the sender with it, and what waits to be sent.
         if self._sender is not None:
-            await self._sender
+            await asyncio.shield(self._sender)
+
+    @property
+    def _full(self) -> bool:
+        return len(self._waiting) >= WAITING_MAX
 
     def _tick(self) -> None:
         self._timer = None
         if self._pending is not None:
-            pending, self._pending = self._pending, None
-            self.add(pending)
+            if not self._full:
+                pending, self._pending = self._pending, None
+                self._stage = pending.stage or self._stage
+                self.add(pending)
             self._timer = self._jobs.clock.call_later(self._interval_s, self._tick)
 
     async def _send(self) -> None:
@@ -93,8 +107,8 @@ class Reports:
             except StaleAttempt:
                 self._stale = True
                 self._waiting.clear()
-            except LogError as error:
+            except (LogError, TypeError, ValueError) as error:
                 # A report is not worth holding a job up: the outcome is what waits for the disk.
                 structlog.get_logger("eventjobs.runner").warning(
-                    "report lost", job_id=self._job_id, error=error.code
+                    "report lost", job_id=self._job_id, error=str(error)
                 )

@@ -12,7 +12,7 @@ import structlog
 from eventjobs.artifacts import Artifacts
 from eventjobs.attempt import Attempt, Cancelled, Failed, Outcome, Released, Succeeded, Why
 from eventjobs.clock import Clock, sleep
-from eventjobs.errors import LogError, Rejected
+from eventjobs.errors import InvalidInput, LogError, OutcomeUnknown, Rejected
 from eventjobs.events import ArtifactStored, AttemptFailed
 from eventjobs.handlers import Context, Handler, Handlers, ThreadContext
 from eventjobs.job import Job, Status
@@ -94,8 +94,9 @@ class Runner:
         """Claim and run what is due, until *stop*."""
         while not self._stopping and self._types and self._concurrency:
             self._wake.clear()
-            if not await self._claim_due():
-                await self._wait_for_more()
+            now_us = self._clock.now_us()
+            if not await self._claim_due(now_us):
+                await self._wait_for_more(now_us)
 
     async def stop(self, drain_s: float) -> None:
         """Claim nothing more; let what runs finish for *drain_s*, then give it back."""
@@ -124,7 +125,7 @@ class Runner:
 
     # --- due, claim
 
-    async def _claim_due(self) -> int:
+    async def _claim_due(self, now_us: int) -> int:
         """Start what is due and fits; how many."""
         free = self._concurrency - len(self._tasks)
         if free <= 0:
@@ -135,7 +136,7 @@ class Runner:
             if visible is not None and visible <= position:
                 del self._taken[job_id]
         types = self._types if threads > 0 else self._loop_types
-        due = await self._views.due(self._clock.now_us(), types, self._taken, free)
+        due = await self._views.due(now_us, types, self._taken, free)
         started = 0
         for job_id, type in due:
             handler = self._types[type]
@@ -150,10 +151,12 @@ class Runner:
             started += 1
         return started
 
-    async def _wait_for_more(self) -> None:
-        now_us = self._clock.now_us()
-        next_us = await self._views.next_due_us(now_us)
-        wait_s = LOOK_AGAIN_S if next_us is None else (next_us - now_us) / 1e6
+    async def _wait_for_more(self, looked_us: int) -> None:
+        # Later than when we looked, not later than now: between the two a job may have become due.
+        next_us = await self._views.next_due_us(looked_us)
+        wait_s = LOOK_AGAIN_S
+        if next_us is not None:
+            wait_s = max(0.0, (next_us - self._clock.now_us()) / 1e6)
         timer = self._clock.call_later(min(wait_s, LOOK_AGAIN_S), self._wake.set)
         try:
             await self._wake.wait()
@@ -181,27 +184,35 @@ class Runner:
             assert task is not None
             self._free(task, handler)
 
-    def _free(self, task: asyncio.Task[None], handler: Handler) -> None:
+    def _free(self, task: asyncio.Task[None], handler: Handler | None = None) -> None:
         """Give the slot to the next job; an abandoned attempt's was given already."""
         if task in self._tasks:
             self._tasks.discard(task)
-            self._in_threads -= handler.threaded
+            self._in_threads -= handler is not None and handler.threaded
             self._wake.set()
 
     async def _claim(self, job_id: str) -> Job | None:
-        try:
-            job = await self._jobs.start(job_id, worker=self.worker)
-        except Rejected:
-            # Cancelled or claimed since the views were read; they will show it by then.
-            self._taken[job_id] = self._jobs.log.head
-            return None
-        except LogError as error:
-            self._log.warning("claim failed", job_id=job_id, error=error.code)
-            await sleep(self._clock, 0.5)
-            self._taken[job_id] = 0
-            return None
-        self._taken[job_id] = job.position
-        return job
+        unknown = False
+        while True:
+            try:
+                job = await self._jobs.start(job_id, worker=self.worker)
+            except Rejected:
+                claimed = await self._jobs.current(job_id) if unknown else None
+                if claimed is None or claimed.worker != self.worker:
+                    # Cancelled or claimed since the views were read; they will show it by then.
+                    self._taken[job_id] = self._jobs.log.head
+                    return None
+                job = claimed  # by the append that could not be answered
+            except LogError as error:
+                self._log.warning("claim failed", job_id=job_id, error=error.code)
+                unknown = unknown or isinstance(error, OutcomeUnknown)
+                await sleep(self._clock, 0.5)
+                if unknown:
+                    continue  # it may be ours by now, and then nobody else will run it
+                self._taken[job_id] = 0
+                return None
+            self._taken[job_id] = job.position
+            return job
 
     # --- perform, under its limits
 
@@ -260,7 +271,7 @@ class Runner:
             self._record(attempt, attempt.interrupted()), name=f"abandon {attempt.job.job_id}"
         )
         self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
+        task.add_done_callback(self._free)
 
     # --- record
 
@@ -275,8 +286,11 @@ class Runner:
             except Rejected as error:
                 self._log.warning("outcome refused", job_id=attempt.job.job_id, error=error.code)
                 break
-            except LogError as error:
-                self._log.warning("outcome waits", job_id=attempt.job.job_id, error=error.code)
+            except InvalidInput as error:  # a result larger than any artifact may be
+                outcome = Failed(error.code, error.message, False)
+            except (LogError, OSError) as error:
+                why = error.code if isinstance(error, LogError) else str(error)
+                self._log.warning("outcome waits", job_id=attempt.job.job_id, error=why)
                 await sleep(self._clock, delay_s)
                 delay_s = min(delay_s * 2, 5.0)
         if self._attempts.get(attempt.job.job_id) is attempt:
@@ -324,5 +338,6 @@ class Runner:
         """Exponential backoff, with jitter: what failed together shall not return together."""
         spec = attempt.job.spec
         first_s = self._retry_delay_s if spec.retry_delay_s is None else spec.retry_delay_s
-        delay_s = min(first_s * 2 ** (attempt.job.tries - 1), self._retry_delay_max_s)
+        doubled = 2.0 ** min(attempt.job.tries - 1, 100)  # a float ends at 2**1024
+        delay_s = min(first_s * doubled, self._retry_delay_max_s)
         return self._clock.now_us() + int(delay_s * random.uniform(0.75, 1.25) * 1e6)  # noqa: S311

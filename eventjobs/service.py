@@ -17,9 +17,9 @@ import structlog
 from eventjobs.artifacts import Artifacts, check_name
 from eventjobs.clock import Clock, SystemClock
 from eventjobs.database import lock_directory
-from eventjobs.errors import JobNotFound, UnknownArtifact
+from eventjobs.errors import InvalidInput, JobNotFound, UnknownArtifact
 from eventjobs.events import Artifact, JobSpec
-from eventjobs.handlers import Handler, Handlers, plain_json
+from eventjobs.handlers import Handler, Handlers, plain_json, plain_text
 from eventjobs.job import Job
 from eventjobs.jobs import Jobs, Outcome, parse_id
 from eventjobs.log.sqlite import SQLiteLog
@@ -133,6 +133,8 @@ class Service:
     async def close(self) -> None:
         """Drain, give back what does not finish, and close. Idempotent; finishes if cancelled."""
         if self._closing is None:
+            if self._lock is None:
+                return  # it was never started
             self._closing = asyncio.create_task(self._close(), name="close")
         await asyncio.shield(self._closing)
 
@@ -189,7 +191,12 @@ class Service:
             spec["max_attempts"] = (
                 self.handlers.get(type).max_attempts or self.settings.max_attempts
             )
-        made = JobSpec(type=type, payload=plain_json(payload), **spec)
+        try:
+            payload = plain_json(payload)
+        except (TypeError, ValueError, RecursionError) as error:
+            problem = {"field": "payload", "message": plain_text(error)}
+            raise InvalidInput("the payload cannot be kept as JSON", [problem]) from error
+        made = JobSpec(type=type, payload=payload, **spec)
         job_id = None if job_id is None else parse_id(job_id)
         return (await self.accept(made, actor=actor, job_id=job_id)).job
 
@@ -260,8 +267,12 @@ class Watchdog:
             except RuntimeError:
                 return
             if not self._answered.wait(self.BLOCKED_S):
+                if self._closed.is_set():
+                    return  # the loop has ended, and is not blocked
                 self._tell()
-                self._answered.wait()
+                while not self._answered.wait(self.BLOCKED_S):
+                    if self._closed.is_set() or self._loop.is_closed():
+                        return
 
     def _tell(self) -> None:
         task = asyncio.current_task(self._loop)

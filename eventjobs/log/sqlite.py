@@ -298,7 +298,6 @@ class SQLiteLog:
         """Somebody in *batch* was late. Commit the others, and tell them."""
         left = batch
         late: list[tuple[_Append, Conflict]] = []
-        failure: sqlite3.Error | None = None
         try:
             ids = orjson.dumps(list({each.recorded.job_id for each in batch})).decode()
             versions: dict[str, int] = orjson.loads(await one(self._writer, VERSIONS, ids))
@@ -316,13 +315,10 @@ class SQLiteLog:
             if winners:
                 await self._commit(winners)
         except sqlite3.Error as error:
-            failure = error
-        # Not before the winners are published: who was late reads the job again at once, and
-        # would find it as it was, be late again, and so on until it gives up.
-        for each, conflict in late:
-            each.refuse(conflict)
-        if failure is not None:
-            await self._after_failure(left, failure)
+            await self._after_failure(left, error)
+        # Not before the winners are published: who was late reads the job again at once.
+        for entry, conflict in late:
+            entry.refuse(conflict)
 
     async def _after_failure(self, batch: Sequence[_Append], error: sqlite3.Error) -> None:
         code = getattr(error, "sqlite_errorcode", sqlite3.SQLITE_ERROR) & 0xFF
