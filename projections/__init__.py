@@ -7,7 +7,8 @@ name in store.PROJECTIONS.
 
 import asyncio
 import sqlite3
-from collections.abc import Callable, Iterable
+from collections.abc import AsyncIterator, Callable, Iterable
+from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
@@ -58,10 +59,13 @@ class Views:
         self._clock = clock
         self._there = asyncio.Event()  # cleared for the moment in which files are swapped
         self._there.set()
+        self._readers = 0
+        self._unread = asyncio.Event()  # set while nobody reads
+        self._unread.set()
+        self._applying = asyncio.Lock()  # held while a batch is applied, and while files are swapped
         self._turns: set[asyncio.Future[None]] = set()
         self._listeners: list[Callable[[list[Touched]], object]] = []
-        self._rebuilding = asyncio.Lock()
-        self._swap: Store | None = None
+        self._rebuilding: asyncio.Task[int] | None = None
         self._log = structlog.get_logger("eventjobs.views")
 
     @classmethod
@@ -70,11 +74,14 @@ class Views:
         try:
             store = await Store.open(path, log.log_id, log.head)
         except Stale:
-            Store.remove(path)
+            await asyncio.to_thread(Store.remove, path)
             store = await Store.open(path, log.log_id, log.head)
         return cls(path, log, store, clock or SystemClock())
 
     async def close(self) -> None:
+        if self._rebuilding is not None:
+            self._rebuilding.cancel()
+            await asyncio.wait({self._rebuilding})
         await self._store.close()
 
     # --- following
@@ -86,14 +93,13 @@ class Views:
     async def run(self) -> None:
         """Apply what the log gets, for ever. A full disk makes views late, not wrong."""
         while True:
-            if self._swap is not None:
-                await self._take_place(self._swap)
             batch = await self._events.read(self.position, REBUILD_PAGE)
             if not batch:
                 await self._events.wait(self.position)
                 continue
             try:
-                touched = await self._store.apply(batch)
+                async with self._applying:
+                    touched = await self._store.apply(batch)
             except sqlite3.Error as error:
                 self._log.warning("views are behind", error=str(error), position=self.position)
                 await sleep(self._clock, 0.5)
@@ -126,54 +132,71 @@ class Views:
     async def rebuild(self, progress: Callable[[int, int], object] | None = None) -> int:
         """Build the views anew beside the live ones, then take their place; reads go on.
 
-        Returns the position at which they were swapped. *run* must be running.
+        Returns the position at which they were swapped. There is one at a time, and it goes on
+        when its caller is cancelled: half way through there are no views.
         """
-        async with self._rebuilding:
-            path = self.path.with_name(self.path.name + ".new")
-            Store.remove(path)
-            fresh = await Store.open(path, self._events.log_id, self._events.head)
-            try:
-                while batch := await self._events.read(fresh.position, REBUILD_PAGE):
-                    await fresh.apply(batch)
-                    if progress is not None:
-                        progress(fresh.position, self._events.head)
-                    await asyncio.sleep(0)
-                self._swap = fresh
-                await self.reached(self._events.head)
-                while self._swap is not None:
-                    await sleep(self._clock, 0.01)
-            except BaseException:
-                self._swap = None
-                await fresh.close()
-                Store.remove(path)
-                raise
-            return self.position
+        if self._rebuilding is None or self._rebuilding.done():
+            self._rebuilding = asyncio.create_task(self._rebuild(progress), name="rebuild")
+        return await asyncio.shield(self._rebuilding)
+
+    async def _rebuild(self, progress: Callable[[int, int], object] | None) -> int:
+        path = self.path.with_name(self.path.name + ".new")
+        await asyncio.to_thread(Store.remove, path)
+        fresh = await Store.open(path, self._events.log_id, self._events.head)
+        try:
+            await self._catch_up(fresh, progress)
+            async with self._applying:
+                await self._catch_up(fresh, progress)
+                await self._take_place(fresh)
+        except BaseException:
+            await fresh.close()
+            await asyncio.to_thread(Store.remove, path)
+            raise
+        self._log.info("views rebuilt", position=self.position)
+        return self.position
+
+    async def _catch_up(self, fresh: Store, progress: Callable[[int, int], object] | None) -> None:
+        # No further than the live views: who listens to them has not been told of the rest.
+        while (left := self.position - fresh.position) > 0:
+            await fresh.apply(await self._events.read(fresh.position, min(left, REBUILD_PAGE)))
+            if progress is not None:
+                progress(fresh.position, self._events.head)
+            await asyncio.sleep(0)
 
     async def _take_place(self, fresh: Store) -> None:
-        """Called between two batches: nothing is being applied."""
-        while fresh.position < self.position:
-            await fresh.apply(await self._events.read(fresh.position, REBUILD_PAGE))
+        """Called while nothing is being applied; waits until nothing is being read."""
         self._there.clear()
         try:
+            await self._unread.wait()
             # SQLite finds its -wal and -shm by name: both files are closed while they are renamed.
             await self._store.close()
             await fresh.close()
-            Store.remove(self.path)
-            fresh.path.replace(self.path)
+            await asyncio.to_thread(Store.remove, self.path)
+            await asyncio.to_thread(fresh.path.replace, self.path)
             self._store = await Store.open(self.path, self._events.log_id, self._events.head)
         finally:
-            self._swap = None
             self._there.set()
-        self._log.info("views rebuilt", position=self.position)
+
+    @asynccontextmanager
+    async def _reading(self) -> AsyncIterator[Store]:
+        """The store, which is not swapped meanwhile."""
+        while not self._there.is_set():
+            await self._there.wait()
+        self._readers += 1
+        self._unread.clear()
+        try:
+            yield self._store
+        finally:
+            self._readers -= 1
+            if not self._readers:
+                self._unread.set()
 
     # --- reading: as of *position*
 
     async def job(self, job_id: str) -> JobView | None:
-        await self._there.wait()
-        kept = await self._store.get(job_id)
-        if kept is None:
-            return None
-        return (await self._viewed([kept]))[0]
+        async with self._reading() as store:
+            kept = await store.get(job_id)
+            return None if kept is None else (await self._viewed([kept]))[0]
 
     def kept(self, job_id: str) -> Job | None:
         """The job, if it is in memory: costs nothing."""
@@ -184,7 +207,6 @@ class Views:
         self, filters: dict[str, Any], *, order: str, cursor: int | None, limit: int
     ) -> list[JobView]:
         """A page of jobs that match *filters*, *cursor* being the last one's `born`."""
-        await self._there.wait()
         given = {name: value for name, value in filters.items() if value is not None}
         bound = {
             name: orjson.dumps(value).decode() if isinstance(value, list) else value
@@ -193,29 +215,29 @@ class Views:
         if cursor is None:
             cursor = 0 if order == "oldest" else 2**62
         sql = status.listing(given, order)
-        found = await self._store.read_named(sql, bound | {"cursor": cursor, "limit": limit})
-        jobs = [status.job_from_row(row) for row in found]
-        told = await self._store.progress_of(jobs) if jobs else {}
-        return await self._viewed([(job, told.get(job.job_id)) for job in jobs])
+        async with self._reading() as store:
+            found = await store.read_named(sql, bound | {"cursor": cursor, "limit": limit})
+            jobs = [status.job_from_row(row) for row in found]
+            told = await store.progress_of(jobs) if jobs else {}
+            return await self._viewed([(job, told.get(job.job_id)) for job in jobs])
 
     async def counts(self) -> dict[str, dict[str, int]]:
         """Jobs by type and status: kept, not counted."""
-        await self._there.wait()
         counted: dict[str, dict[str, int]] = {}
-        for type, which, jobs in await self._store.read(status.COUNTS):
-            counted.setdefault(type, {})[which] = jobs
+        async with self._reading() as store:
+            for type, which, jobs in await store.read(status.COUNTS):
+                counted.setdefault(type, {})[which] = jobs
         return counted
 
     async def running(self) -> list[str]:
-        await self._there.wait()
-        found: list[str] = await self._store.read(status.RUNNING)
+        async with self._reading() as store:
+            found: list[str] = await store.read(status.RUNNING)
         return found
 
     async def due(
         self, now_us: int, types: Iterable[str], taken: Iterable[str], limit: int
     ) -> list[tuple[str, str]]:
         """Up to *limit* (job id, type) that may start, best first, none of them in *taken*."""
-        await self._there.wait()
         bound = {
             "now_us": now_us,
             "slack_us": queue.PRIORITY_MAX * queue.AGEING_US,
@@ -223,12 +245,13 @@ class Views:
             "taken": orjson.dumps(list(taken)).decode(),
             "limit": limit,
         }
-        return [(id, type) for id, type in await self._store.read_named(queue.DUE, bound)]
+        async with self._reading() as store:
+            return [(id, type) for id, type in await store.read_named(queue.DUE, bound)]
 
     async def next_due_us(self, now_us: int) -> int | None:
         """When the first of the jobs scheduled for later becomes due."""
-        await self._there.wait()
-        found: int | None = await self._store.read_named(queue.NEXT_DUE, {"1": now_us})
+        async with self._reading() as store:
+            found: int | None = await store.read_named(queue.NEXT_DUE, {"1": now_us})
         return found
 
     async def _viewed(self, found: list[tuple[Job, Progress | None]]) -> list[JobView]:

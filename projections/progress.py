@@ -5,8 +5,10 @@ nothing to learn from, it is nothing.
 """
 
 from collections.abc import Iterable, Iterator
+from operator import itemgetter
 from typing import Any, NamedTuple
 
+from eventjobs.events import JobCompleted
 from eventjobs.job import Job, Status
 from projections.stages import Progress
 from projections.touched import Statement, Touched, rows
@@ -67,15 +69,18 @@ SELECT json_group_array(json_array(type, stage, place, duration_us)) FROM (
 
 def apply(touched: Iterable[Touched]) -> Iterator[Statement]:
     changed = []
-    learned: dict[tuple[str, str], list[tuple[int, int]]] = {}
+    completed: list[tuple[int, Touched]] = []
     for each in touched:
         if each.progress is not None and each.progress is not each.progress_before:
             changed.append((each.after.born, each.progress.dump()))
-        if each.after.status == Status.COMPLETED and (
-            each.before is None or each.before.status != Status.COMPLETED
-        ):
-            for stage, place, duration_us in _durations(each.after, each.progress):
-                learned.setdefault((each.after.spec.type, stage), []).append((place, duration_us))
+        for recorded in each.events:
+            if isinstance(recorded.event, JobCompleted):
+                completed.append((recorded.position, each))
+    learned: dict[tuple[str, str], list[tuple[int, int]]] = {}
+    # In the order of the log: that of *touched* depends on where the batch was cut.
+    for _, each in sorted(completed, key=itemgetter(0)):
+        for stage, place, duration_us in _durations(each.after, each.progress):
+            learned.setdefault((each.after.spec.type, stage), []).append((place, duration_us))
     if changed:
         yield PUT, rows(changed)
     samples = [
@@ -104,10 +109,13 @@ class Usual(NamedTuple):
 
 
 class Estimate(NamedTuple):
-    """*pace* is "usual", "slower" (than nine in ten jobs) or "stalled"."""
+    """What is left, as a range, and the *pace*: "usual", "slower" (than nine in ten) or "stalled".
 
-    low_s: float
-    high_s: float
+    A job that has outlasted what it could be compared with has a pace, and no range.
+    """
+
+    low_s: float | None
+    high_s: float | None
     pace: str
 
 
@@ -153,4 +161,6 @@ def estimate(
     pace = "slower" if spent_us > here.high_us else "usual"
     if now_us - heard_us > max(STALLED_MIN_US, STALLED_TIMES * here.high_us):
         pace = "stalled"
+    if pace != "usual":
+        return Estimate(None, None, pace)
     return Estimate(low_us / 1e6, high_us / 1e6, pace)

@@ -2,14 +2,25 @@
 
 import os
 import shutil
+import subprocess
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
+from contextlib import AsyncExitStack
 from pathlib import Path
+from typing import Any, Protocol
 
 import blockbuster.blockbuster
 import pytest
 from blockbuster import BlockBuster, BlockingError
+
+from eventjobs.clock import Clock
+from eventjobs.handlers import Handler
+from eventjobs.service import Service
+from eventjobs.settings import Settings
+from tests.api_client import Client, connected
+from tests.facts import time_passing
+from tests.fake_clock import FakeClock
 
 CI = os.environ.get("CI") == "true"
 ROOT = Path(__file__).parent.parent
@@ -80,3 +91,73 @@ def chromium() -> str:
     if CI:
         pytest.fail("Chromium is missing")
     pytest.skip("Chromium is missing")
+
+
+class Serve(Protocol):
+    """Opens a service on tests' own data directory, with these handlers and settings."""
+
+    async def __call__(
+        self, *handlers: Handler, clock: Clock | None = None, **settings: Any
+    ) -> Service: ...
+
+
+@pytest.fixture
+async def serve(tmp_path: Path) -> AsyncIterator[Serve]:
+    """Services that are closed at the end, if the test has not done so."""
+    services: list[Service] = []
+
+    async def serve(
+        *handlers: Handler, clock: Clock | None = None, **settings: Any
+    ) -> Service:
+        made = Settings(**{"data": tmp_path / "data", **settings})
+        service = Service(handlers=handlers, settings=made, clock=clock)
+        await service.start()
+        services.append(service)
+        return service
+
+    yield serve
+    for service in services:
+        if isinstance(service.clock, FakeClock):
+            await time_passing(service.clock, service.close())
+        else:
+            await service.close()
+
+
+@pytest.fixture
+def clock() -> FakeClock:
+    return FakeClock()
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """An empty disk of 3 MiB; needs root. Without it a test is skipped, but fails in CI."""
+    folder = tmp_path / "disk"
+    folder.mkdir()
+    command = ["mount", "-t", "tmpfs", "-o", "size=3m", "tmpfs", str(folder)]
+    if os.geteuid() != 0 or subprocess.run(command, check=False).returncode:
+        if CI:
+            pytest.fail("cannot mount a disk; be root")
+        pytest.skip("cannot mount a disk; be root")
+    yield folder
+    subprocess.run(["umount", str(folder)], check=True)
+
+
+class Connect(Protocol):
+    """Opens a service like Serve, and a client that talks to it over real HTTP."""
+
+    async def __call__(
+        self, *handlers: Handler, clock: Clock | None = None, **settings: Any
+    ) -> Client: ...
+
+
+@pytest.fixture
+async def client(serve: Serve) -> AsyncIterator[Connect]:
+    async with AsyncExitStack() as stack:
+
+        async def client(
+            *handlers: Handler, clock: Clock | None = None, **settings: Any
+        ) -> Client:
+            service = await serve(*handlers, clock=clock, **settings)
+            return await stack.enter_async_context(connected(service))
+
+        yield client

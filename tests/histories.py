@@ -1,7 +1,6 @@
 """What hypothesis draws: JSON, events of every class, and histories that the decisions allow."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 from typing import Any
 
 from hypothesis import strategies as st
@@ -28,8 +27,9 @@ from eventjobs.events import (
     encode,
 )
 from eventjobs.job import Job, evolve
+from eventjobs.log.memory import MemoryLog
+from tests.fake_clock import SECOND, FakeClock
 
-SECOND = 1_000_000
 START_US = 1_735_689_600 * SECOND
 
 #: Everything UTF-8 can hold.
@@ -202,6 +202,11 @@ def record(event: Event, job_id: str, job: Job | None, position: int, at_us: int
     return Recorded(position, job_id, version + 1, at_us, "tester", event, *encode(event))
 
 
-def of_log(history: Sequence[Recorded], log: Sequence[Recorded]) -> list[Recorded]:
-    """*history* with the times of *log*, which holds the same events."""
-    return [replace(a, at_us=b.at_us) for a, b in zip(history, log, strict=True)]
+async def log_of(history: Sequence[Recorded], clock: FakeClock) -> MemoryLog:
+    """A log that holds *history*; the clock then stands at its end."""
+    log = MemoryLog(clock)
+    for each in history:
+        clock.jump_wall((each.at_us - clock.now_us()) / SECOND)
+        made = await log.append(each.job_id, each.version - 1, each.event, actor=each.actor)
+        assert made == each
+    return log
