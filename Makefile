@@ -24,7 +24,7 @@ soak: $(RUN) ## run the service under load and faults for a while
 	@$(BIN)/python -m tools.soak
 
 bench: $(RUN) ## measure this machine against the floors
-	@$(BIN)/python -m tools.bench
+	@$(BIN)/python -m tools.bench $(ARGS)
 
 format: $(TEST) ## format the code and mend what ruff can
 	@$(BIN)/ruff check --fix-only --quiet .

@@ -1,0 +1,5 @@
+"""`python -m eventjobs` is `eventjobs`."""
+
+from eventjobs.cli import main
+
+main()

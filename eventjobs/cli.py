@@ -1,0 +1,389 @@
+"""The command line: serve, and what a client does."""
+
+import asyncio
+import re
+import sys
+from collections import Counter
+from collections.abc import Awaitable, Callable
+from contextlib import aclosing
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Annotated, Any, Literal, NoReturn
+
+import orjson
+import typer
+
+from eventjobs import watch as terminal
+from eventjobs.client import DEFAULT_URL, Client, Problem, Unreachable
+from eventjobs.clock import SystemClock
+from eventjobs.errors import EventjobsError, InvalidInput
+
+Job = dict[str, Any]
+
+REFUSED, WRONG, UNREACHABLE = 1, 2, 3
+
+app = typer.Typer(
+    add_completion=False,
+    no_args_is_help=True,
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+    help="Submit jobs, watch them live, and serve them.",
+    epilog="Exit codes: 0, done, and all jobs that were waited for completed; 1, refused, or a"
+    " job failed or was cancelled; 2, used wrongly; 3, the service cannot be reached;"
+    " 130, interrupted.",
+)
+
+Url = Annotated[str, typer.Option(envvar="EVENTJOBS_URL", help="Address of the service.")]
+Id = Annotated[str, typer.Argument(metavar="ID", help="A job, by its id.")]
+Ids = Annotated[list[str], typer.Argument(metavar="ID...", help="Jobs, by their ids.")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON, one object a line.")]
+Reason = Annotated[str | None, typer.Option(help="Why; told in the job's history.")]
+Statuses = Annotated[list[str] | None, typer.Option(help="Any of these; repeatable.")]
+Types = Annotated[list[str] | None, typer.Option(help="Any of these; repeatable.")]
+Tag = Annotated[str | None, typer.Option(help="Jobs that carry it.")]
+
+
+def main() -> None:
+    app(prog_name="eventjobs")
+
+
+@app.command()
+def serve(
+    host: Annotated[str | None, typer.Option(help="Loopback only. [127.0.0.1]")] = None,
+    port: Annotated[int | None, typer.Option(help="0 picks one. [8080]")] = None,
+    data: Annotated[
+        Path | None, typer.Option(help="Directory of the log. [eventjobs-data]")
+    ] = None,
+    application: Annotated[
+        list[str] | None,
+        typer.Option("--app", metavar="MODULE[:NAME]", help="Where handlers are; repeatable."),
+    ] = None,
+    demo: Annotated[bool, typer.Option("--demo", help="Run the demo's jobs, too.")] = False,
+    log_level: Annotated[
+        Literal["debug", "info", "warning", "error"], typer.Option(envvar="EVENTJOBS_LOG_LEVEL")
+    ] = "info",
+) -> None:
+    """Run the service until it is told to stop.
+
+    Prints its address once it is ready. Everything else is set by EVENTJOBS_* in the environment.
+    The first SIGTERM or SIGINT lets running jobs finish for a while, the second gives them back
+    at once. Exits with 1 when the data directory or the port is taken.
+    """
+    from pydantic import ValidationError
+
+    from eventjobs import logs, serving
+    from eventjobs.handlers import field_errors
+    from eventjobs.settings import Settings
+
+    given: dict[str, Any] = {"host": host, "port": port, "data": data}
+    try:
+        logs.configure(log_level)
+        settings = Settings(**_told(given))
+        serving.run(settings, serving.load(application or [], demo=demo))
+    except ValidationError as error:
+        wrong = [f"{each['field']}: {each['message']}" for each in field_errors(error)]
+        fail("settings", "; ".join(wrong), WRONG)
+    except InvalidInput as error:
+        fail(error.code, error.message, WRONG)
+    except EventjobsError as error:
+        fail(error.code, error.message, REFUSED)
+
+
+@app.command()
+def submit(
+    type: Annotated[str, typer.Argument(metavar="TYPE", help="Which handler does it.")],
+    payload: Annotated[
+        str | None, typer.Argument(metavar="[PAYLOAD]", help="JSON, @FILE, or - for stdin.")
+    ] = None,
+    artifact: Annotated[
+        list[str] | None, typer.Option(metavar="[NAME=]PATH", help="A file; repeatable.")
+    ] = None,
+    tag: Annotated[list[str] | None, typer.Option(help="To find it by; repeatable.")] = None,
+    priority: Annotated[int | None, typer.Option(help="Higher is sooner.")] = None,
+    run_at: Annotated[str | None, typer.Option(help="Not before this time.")] = None,
+    delay: Annotated[str | None, typer.Option(help="Not before so long: 90, 90s, 5m, 2h.")] = None,
+    max_attempts: Annotated[int | None, typer.Option(help="Runs, at most.")] = None,
+    timeout: Annotated[float | None, typer.Option(help="Longest run, in seconds.")] = None,
+    key: Annotated[str | None, typer.Option(help="Idempotency key: one key is one job.")] = None,
+    wait: Annotated[bool, typer.Option("--wait", help="Until it has ended.")] = False,
+    watch: Annotated[
+        bool, typer.Option("--watch", help="The same, and show how far it is.")
+    ] = False,
+    json: AsJson = False,
+    url: Url = DEFAULT_URL,
+) -> None:
+    """Submit a job and print its id. Safe to repeat with the same --key."""
+    if delay is not None and (key is not None or run_at is not None):
+        fail("usage", "--delay counts from now; with --key or --run-at it would be another time")
+    fields: dict[str, Any] = {
+        "tags": tag,
+        "priority": priority,
+        "run_at": _time(run_at) or _later(delay),
+        "max_attempts": max_attempts,
+        "timeout_s": timeout,
+    }
+    content = _payload(payload)
+    files = dict(map(_named, artifact or []))
+
+    async def run(client: Client) -> None:
+        job = await client.submit(
+            type, content, idempotency_key=key, artifacts=files, **_told(fields)
+        )
+        if wait or watch:
+            await _finish(client, job, json=json, watch=watch)
+        _print(job if json else job["job_id"])
+
+    ask(url, run)
+
+
+async def _finish(client: Client, job: Job, *, json: bool, watch: bool) -> NoReturn:
+    """Wait until *job* has ended; the exit code tells how."""
+    if not json:
+        _print(job["job_id"])
+    if watch:
+        await _watch(client, [job["job_id"]], {}, json=json)
+    client.lost = terminal.complain
+    job = await client.wait(job["job_id"])
+    if not (watch and json):
+        _print(job if json else terminal.details(job))
+    raise typer.Exit(0 if job["status"] == "completed" else REFUSED)
+
+
+@app.command()
+def watch(
+    ids: Annotated[list[str] | None, typer.Argument(metavar="[ID...]")] = None,
+    status: Statuses = None,
+    type: Types = None,
+    tag: Tag = None,
+    forever: Annotated[bool, typer.Option("--forever", help="Also those yet to come.")] = False,
+    json: AsJson = False,
+    url: Url = DEFAULT_URL,
+) -> None:
+    """Show these jobs, or all that match, until they have ended.
+
+    Exits with 0 when all of them completed, and with 1 when one failed or was cancelled.
+    """
+    given = _told({"status": status, "type": type, "tag": tag})
+    if ids and given:
+        fail("usage", "give ids or filters, not both")
+
+    async def run(client: Client) -> None:
+        counted = await _watch(client, ids or [], given, json=json, forever=forever)
+        if not json and len(ids or []) != 1:
+            told = [f"{number} {status}" for status, number in sorted(counted.items())]
+            _print(", ".join(told) or "no job matches")
+        raise typer.Exit(0 if set(counted) <= {"completed"} else REFUSED)
+
+    ask(url, run)
+
+
+@app.command("list")
+def listed(
+    status: Statuses = None,
+    type: Types = None,
+    tag: Tag = None,
+    since: Annotated[str | None, typer.Option(help="Submitted at this time or later.")] = None,
+    until: Annotated[str | None, typer.Option(help="Submitted before this time.")] = None,
+    order: Annotated[Literal["newest", "oldest"], typer.Option()] = "newest",
+    limit: Annotated[int, typer.Option(min=1, help="Jobs, at most.")] = 50,
+    everything: Annotated[bool, typer.Option("--all", help="All that match.")] = False,
+    json: AsJson = False,
+    url: Url = DEFAULT_URL,
+) -> None:
+    """List jobs: a table in a terminal, tab-separated values elsewhere."""
+    filters: dict[str, Any] = {"status": status, "type": type, "tag": tag, "order": order}
+    given = _told(filters | {"since": _time(since), "until": _time(until)})
+
+    async def run(client: Client) -> None:
+        jobs: list[Job] = []
+        async with aclosing(client.list(limit=min(limit, 1000), **given)) as found:
+            async for job in found:
+                if json:
+                    _print(job)
+                jobs.append(job)
+                if len(jobs) == limit and not everything:
+                    break
+        if not json:
+            terminal.table(jobs)
+
+    ask(url, run)
+
+
+@app.command()
+def show(
+    job_id: Id,
+    history: Annotated[bool, typer.Option("--history", help="What happened to it.")] = False,
+    events: Annotated[bool, typer.Option("--events", help="Every fact, as JSON.")] = False,
+    json: AsJson = False,
+    url: Url = DEFAULT_URL,
+) -> None:
+    """Show a job as it is now."""
+
+    async def run(client: Client) -> None:
+        if events:
+            async for event in client.events(job_id, follow=False):
+                _print(event)
+        elif history:
+            told = await client.history(job_id)
+            _print(told if json else terminal.history(told))
+        else:
+            job = await client.get(job_id)
+            _print(job if json else terminal.details(job))
+
+    ask(url, run)
+
+
+@app.command()
+def cancel(ids: Ids, reason: Reason = None, json: AsJson = False, url: Url = DEFAULT_URL) -> None:
+    """Cancel jobs that wait; ask those that run to stop."""
+    _each(url, ids, json, lambda client, job_id: client.cancel(job_id, reason))
+
+
+@app.command()
+def retry(ids: Ids, reason: Reason = None, json: AsJson = False, url: Url = DEFAULT_URL) -> None:
+    """Queue failed or cancelled jobs again, with all their attempts."""
+    _each(url, ids, json, lambda client, job_id: client.retry(job_id, reason))
+
+
+@app.command()
+def delete(ids: Ids, json: AsJson = False, url: Url = DEFAULT_URL) -> None:
+    """Hide jobs that have ended; cancel those that have not."""
+    _each(url, ids, json, lambda client, job_id: client.delete(job_id))
+
+
+@app.command()
+def download(
+    job_id: Id,
+    name: Annotated[str, typer.Argument(metavar="NAME", help="One of the job's artifacts.")],
+    output: Annotated[Path | None, typer.Option("-o", "--output", help="Instead of NAME.")] = None,
+    url: Url = DEFAULT_URL,
+) -> None:
+    """Fetch a file that a job was given, or made."""
+    to = output or Path(Path(name).name)
+
+    async def run(client: Client) -> None:
+        size = await client.download(job_id, name, to)
+        _print(f"{to}: {size} bytes")
+
+    ask(url, run)
+
+
+# --- asking the service
+
+
+def ask(url: str, run: Callable[[Client], Awaitable[None]]) -> None:
+    """*run* with a client; what goes wrong is one line and an exit code."""
+
+    async def connected() -> None:
+        async with Client(url) as client:
+            await run(client)
+
+    try:
+        asyncio.run(connected())
+    except Problem as problem:
+        fail(problem.code, _detail(problem), REFUSED)
+    except Unreachable as error:
+        fail(error.code, error.message, UNREACHABLE)
+    except InvalidInput as error:
+        fail(error.code, error.message)
+    except EventjobsError as error:
+        fail(error.code, error.message, REFUSED)
+    except BrokenPipeError:
+        raise  # whoever read our output has had enough
+    except OSError as error:
+        fail("file", str(error))
+
+
+def _each(
+    url: str, ids: list[str], json: bool, command: Callable[[Client, str], Awaitable[Job | None]]
+) -> None:
+    """One after the other; what is refused for one is no reason to leave out the rest."""
+
+    async def run(client: Client) -> None:
+        refused = False
+        for job_id in ids:
+            try:
+                job = await command(client, job_id)
+            except Problem as problem:
+                refused = True
+                _complain(problem.code, f"{job_id}: {_detail(problem)}")
+                continue
+            if json and job is not None:
+                _print(job)
+            elif not json:
+                _print(f"{job_id}  {'deleted' if job is None else terminal.says(job)}")
+        raise typer.Exit(REFUSED if refused else 0)
+
+    ask(url, run)
+
+
+async def _watch(
+    client: Client, ids: list[str], filters: dict[str, Any], *, json: bool, forever: bool = False
+) -> Counter[str]:
+    shown = terminal.display(json=json)
+    client.lost = shown.lost
+    try:
+        return await terminal.follow(client, shown, ids, filters, forever=forever)
+    finally:
+        shown.close()
+
+
+# --- what is typed, and what is printed
+
+
+def fail(code: str, detail: str, status: int = WRONG) -> NoReturn:
+    _complain(code, detail)
+    raise typer.Exit(status)
+
+
+def _complain(code: str, detail: str) -> None:
+    typer.echo(f"error: {code}: {terminal.printable(detail)}", err=True)
+
+
+def _detail(problem: Problem) -> str:
+    fields = [f"{each.get('field')}: {each.get('message')}" for each in problem.errors]
+    return f"{problem.detail} ({'; '.join(fields)})" if fields else problem.detail
+
+
+def _print(value: str | Job) -> None:
+    print(value if isinstance(value, str) else orjson.dumps(value).decode(), flush=True)
+
+
+def _told(options: dict[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in options.items() if value not in (None, [])}
+
+
+def _payload(text: str | None) -> Any:
+    try:
+        if text is None:
+            return None
+        if text == "-":
+            return orjson.loads(sys.stdin.buffer.read())
+        return orjson.loads(Path(text[1:]).read_bytes() if text.startswith("@") else text)
+    except orjson.JSONDecodeError as error:
+        fail("usage", f"PAYLOAD is not JSON: {error}")
+    except OSError as error:
+        fail("file", str(error))
+
+
+def _named(text: str) -> tuple[str, Path]:
+    name, _, path = text.rpartition("=")
+    return name or Path(path).name, Path(path)
+
+
+def _time(text: str | None) -> datetime | None:
+    if text is None:
+        return None
+    try:
+        return datetime.fromisoformat(text).astimezone()  # without an offset, it is local
+    except ValueError:
+        fail("usage", f"{text!r} is not a time like 2025-01-31T12:00 or 2025-01-31T12:00:00Z")
+
+
+def _later(delay: str | None) -> datetime | None:
+    if delay is None:
+        return None
+    if not (told := re.fullmatch(r"(\d+(?:\.\d+)?)([smhd]?)", delay)):
+        fail("usage", f"{delay!r} is not a delay like 90, 90s, 5m, 2h or 1d")
+    seconds = float(told[1]) * {"": 1, "s": 1, "m": 60, "h": 3600, "d": 86400}[told[2]]
+    return datetime.fromtimestamp(SystemClock().now_us() / 1e6 + seconds, UTC)

@@ -1,0 +1,209 @@
+"""The client's side of HTTP: requests that are sent again where that is harmless, and streams."""
+
+import random
+from collections.abc import AsyncGenerator, AsyncIterator, Callable
+from contextlib import aclosing, asynccontextmanager
+from http import HTTPStatus
+from typing import Any
+
+import aiohttp
+import orjson
+from yarl import URL
+
+from eventjobs.clock import Clock, sleep
+from eventjobs.errors import EventjobsError, InvalidInput
+from eventjobs.sse import Broken, EventSource, Message
+
+#: Times a request is sent again when it was not served and repeating it is harmless.
+AGAIN_MAX = 4
+AGAIN_S = 0.25
+#: Answers that are about this moment and not about the request: nothing was done.
+UNSERVED = frozenset({429, 503})
+#: And those that a stream which was there before may outlive.
+TEMPORARY = frozenset({429, 500, 502, 503, 504})
+
+REQUEST = aiohttp.ClientTimeout(total=60, sock_connect=10)
+TRANSFER = aiohttp.ClientTimeout(total=None, sock_connect=10, sock_read=60)
+
+
+class Problem(EventjobsError):
+    """The service refused the request."""
+
+    code: str  # type: ignore[misc]  # the service's, so each has its own
+
+    def __init__(
+        self,
+        status: int,
+        code: str,
+        detail: str,
+        errors: list[dict[str, str]] | None = None,
+        *,
+        request_id: str | None = None,
+        retry_after_s: float | None = None,
+    ) -> None:
+        super().__init__(detail)
+        self.status = status
+        self.code = code
+        self.detail = detail
+        self.errors = errors or []
+        self.request_id = request_id
+        self.retry_after_s = retry_after_s
+
+
+class Unreachable(EventjobsError):
+    """The service cannot be reached."""
+
+    code = "unreachable"
+
+
+class ConnectionLost(Unreachable):
+    """The connection broke before the answer was whole."""
+
+    code = "connection_lost"
+
+
+class Connection:
+    """One service at *url*, over *session*."""
+
+    def __init__(
+        self,
+        session: aiohttp.ClientSession,
+        url: str,
+        clock: Clock,
+        silence_s: float,
+        lost: Callable[[float], object],
+    ) -> None:
+        self._session = session
+        self._url = url
+        self._clock = clock
+        self._stream = aiohttp.ClientTimeout(total=None, sock_connect=10, sock_read=silence_s)
+        self._lost = lost
+
+    async def call(
+        self,
+        method: str,
+        path: str,
+        *,
+        again: bool = True,
+        json: dict[str, Any] | None = None,
+        data: Callable[[], Any] = lambda: None,
+        headers: dict[str, str] | None = None,
+        **sent: Any,
+    ) -> dict[str, Any]:
+        """The answer. What was not served is sent again, unless (*again*) that could do harm.
+
+        Sent is *json*, or what *data* returns, which is called for each attempt.
+        """
+        sent["headers"] = dict(headers or {})
+        if json is not None:
+            body = _dumped(json)
+            data = lambda: body  # noqa: E731
+            sent["headers"]["Content-Type"] = "application/json"
+        for number in range(AGAIN_MAX + 1):
+            delay_s = AGAIN_S * 2**number * random.uniform(1, 1.5)  # noqa: S311
+            try:
+                async with self.request(method, path, data=data(), **sent) as response:
+                    read = await response.read()
+                    answer: dict[str, Any] = orjson.loads(read) if read else {}
+                    return answer
+            except Problem as problem:
+                harmless = again or problem.code == "overloaded"
+                if problem.status not in UNSERVED or not harmless or number == AGAIN_MAX:
+                    raise
+                delay_s = max(delay_s, problem.retry_after_s or 0.0)
+            except ConnectionLost:
+                if not again or number == AGAIN_MAX:
+                    raise
+            await sleep(self._clock, delay_s)
+        raise AssertionError("the last attempt returns or raises")
+
+    @asynccontextmanager
+    async def request(
+        self, method: str, path: str, **sent: Any
+    ) -> AsyncIterator[aiohttp.ClientResponse]:
+        try:
+            url = URL(self._url + path, encoded=True)
+            async with self._session.request(method, url, **sent) as response:
+                if response.status >= HTTPStatus.BAD_REQUEST:
+                    raise await _problem(response)
+                yield response
+        except aiohttp.ClientConnectorError as error:
+            raise Unreachable(f"{self._url} cannot be reached: {error.os_error}") from error
+        except (aiohttp.ClientError, TimeoutError, ConnectionError) as error:
+            raise ConnectionLost(f"{self._url} broke off: {error}") from error
+
+    async def messages(
+        self, path: str, params: dict[str, str], after: int
+    ) -> AsyncGenerator[Message, None]:
+        """A stream's messages, none missing and none twice, until the service ends it."""
+        connected = False
+
+        @asynccontextmanager
+        async def connect(last_id: str) -> AsyncIterator[aiohttp.ClientResponse]:
+            nonlocal connected
+            headers = {"Accept": "text/event-stream"}
+            if last_id:
+                headers["Last-Event-ID"] = last_id
+            sent: dict[str, Any] = {"params": params, "headers": headers, "timeout": self._stream}
+            try:
+                async with self.request("GET", path, **sent) as response:
+                    _check_stream(response)
+                    connected = True
+                    yield response
+            except Problem as problem:
+                if problem.status not in (TEMPORARY if connected else UNSERVED):
+                    raise
+                raise Broken from problem
+            except Unreachable as error:
+                # Where there was never anything, waiting would be for ever.
+                if not connected:
+                    raise
+                raise Broken from error
+
+        source = EventSource(connect, str(after or ""), self._clock, self._lost)
+        async with aclosing(source.messages()) as messages:
+            async for message in messages:
+                yield message
+
+
+def address(url: str) -> str:
+    """*url* in the form that paths are added to. Raises InvalidInput."""
+    try:
+        parsed = URL(url)
+    except ValueError as error:
+        raise InvalidInput(f"{url} is not an address: {error}") from error
+    if parsed.scheme not in ("http", "https") or parsed.host is None:
+        raise InvalidInput(f"{url} is not an address like http://127.0.0.1:8080")
+    return str(parsed).rstrip("/")
+
+
+def _dumped(json: dict[str, Any]) -> bytes:
+    try:
+        return orjson.dumps(json)
+    except TypeError as error:
+        raise InvalidInput(f"this cannot be sent as JSON: {error}") from error
+
+
+def _check_stream(response: aiohttp.ClientResponse) -> None:
+    if response.status == HTTPStatus.NO_CONTENT:
+        return
+    if response.status != HTTPStatus.OK or response.content_type != "text/event-stream":
+        raise Problem(response.status, "not_a_stream", f"{response.url} sent no event stream")
+
+
+async def _problem(response: aiohttp.ClientResponse) -> Problem:
+    try:
+        told = orjson.loads(await response.read())
+    except orjson.JSONDecodeError:
+        told = None
+    if not isinstance(told, dict):
+        told = {}
+    after = response.headers.get("Retry-After", "")
+    return Problem(
+        response.status,
+        told.get("code") or f"http_{response.status}",
+        told.get("detail") or response.reason or "the service refused",
+        told.get("errors"),
+        request_id=told.get("request_id"),
+        retry_after_s=float(after) if after.isascii() and after.isdigit() else None,
+    )

@@ -1,0 +1,139 @@
+"""The service over HTTP: every route there is, and the application made of them."""
+
+from aiohttp import web
+
+from eventjobs.errors import JobExists, KeyReused, WrongState
+from eventjobs.http import api, batch, facts, files, pages, problem, shapes
+from eventjobs.http.listening import Listening, check_loopback, listen
+from eventjobs.http.openapi import document
+from eventjobs.http.polls import Polls
+from eventjobs.http.problem import ArtifactNotFound, BadCursor, NotReady, RangeNotSatisfiable
+from eventjobs.http.query import AllEventsQuery, EventsQuery, JobQuery, JobsQuery
+from eventjobs.http.route import Answer, RequestIds, Route, Site, Takes, sign, surrounded
+from eventjobs.http.snapshot import Snapshots
+from eventjobs.http.stream import Streams
+from eventjobs.http.submission import Line, Submission, Why
+from eventjobs.service import Service
+
+__all__ = ["ROUTES", "Listening", "check_loopback", "create_app", "serve"]
+
+JSON = "application/json"
+BYTES = "application/octet-stream"
+
+# --- what routes take
+
+NOTHING = Takes()
+SUBMISSION = Takes(Submission, JSON, headers=("Idempotency-Key",))
+NAMED = Takes(Submission, JSON)
+LINES = Takes(Line, batch.NDJSON)
+REASON = Takes(Why, JSON, optional=True)
+FILE = Takes(None, BYTES)
+PAGE = Takes(query=JobsQuery)
+NEWER = Takes(query=JobQuery, headers=("If-None-Match", "Prefer"))
+AFTER = Takes(query=EventsQuery)
+AFTER_OF_ALL = Takes(query=AllEventsQuery)
+PART = Takes(headers=("Range", "If-None-Match"))
+
+# --- what routes give
+
+JOB = Answer(200, "the job", shapes.Job, JSON, ("ETag",))
+NOW = Answer(200, "the job", shapes.Job, JSON, ("ETag", "Preference-Applied"), streams=True)
+KNOWN = Answer(304, "it is as you know it", headers=("ETag",))
+NEW = Answer(202, "it is in the log", shapes.Job, JSON, ("Location", "Retry-After", "ETag"))
+BEFORE = Answer(200, "it was submitted before", shapes.Job, JSON, ("Location", "ETag"))
+OUTCOMES = Answer(200, "an outcome for each line", shapes.BatchOutcome, batch.NDJSON)
+JOBS = Answer(200, "a page of jobs", shapes.JobPage, JSON, ("Link",), streams=True)
+COUNTS = Answer(200, "jobs by type and status", shapes.Counts, JSON)
+STOPPING = Answer(202, "it runs, and was asked to stop", shapes.Job, JSON, ("ETag",))
+HIDDEN = Answer(204, "it is hidden")
+FACTS = Answer(200, "facts, oldest first", shapes.EventPage, JSON, streams=True)
+HISTORY = Answer(200, "its history", shapes.History, JSON)
+STORED = Answer(201, "it is here", shapes.Stored, JSON)
+WHOLE = Answer(200, "the file", None, BYTES, ("ETag",))
+SOME = Answer(206, "a part of the file", None, BYTES, ("ETag", "Content-Range"))
+REBUILT = Answer(200, "the new views are in place", shapes.Rebuilt, JSON)
+ALIVE = Answer(200, "it lives", shapes.Health, JSON)
+READY = Answer(200, "it serves", shapes.Readiness, JSON)
+DOCUMENT = Answer(200, "OpenAPI 3.1", None, JSON)
+PAGE_OF_HTML = Answer(200, "the dashboard", None, "text/html")
+SCRIPT = Answer(200, "its script", None, "text/javascript")
+STYLE = Answer(200, "its style", None, "text/css")
+
+
+async def openapi(site: Site, request: web.Request) -> web.StreamResponse:
+    """This document."""
+    return web.Response(body=document(ROUTES, site.service.handlers), headers=api.JSON)
+
+
+#: Everything there is. What any route may answer besides is in openapi.py.
+ROUTES = (
+    Route("GET", "/v1/jobs/{id}", api.get, NEWER, (NOW, KNOWN), api.get_at_once),
+    Route("GET", "/v1/jobs", api.jobs, PAGE, (JOBS, BadCursor)),
+    Route("POST", "/v1/jobs", api.submit, SUBMISSION, (NEW, BEFORE, KeyReused)),
+    Route("PUT", "/v1/jobs/{id}", api.put, NAMED, (NEW, BEFORE, JobExists)),
+    Route("POST", "/v1/jobs/batch", batch.submit_batch, LINES, (OUTCOMES,)),
+    Route("POST", "/v1/jobs/{id}/cancel", api.cancel, REASON, (JOB, WrongState)),
+    Route("POST", "/v1/jobs/{id}/retry", api.retry, REASON, (JOB, WrongState)),
+    Route("DELETE", "/v1/jobs/{id}", api.delete, NOTHING, (HIDDEN, STOPPING)),
+    Route("GET", "/v1/jobs/{id}/events", facts.job_events, AFTER, (FACTS, BadCursor)),
+    Route("GET", "/v1/jobs/{id}/history", facts.history, NOTHING, (HISTORY,)),
+    Route("GET", "/v1/events", facts.events, AFTER_OF_ALL, (FACTS, BadCursor)),
+    Route("GET", "/v1/counts", api.counts, NOTHING, (COUNTS,)),
+    Route("POST", "/v1/artifacts", files.upload, FILE, (STORED,)),
+    Route(
+        "GET",
+        "/v1/jobs/{id}/artifacts/{name}",
+        files.download,
+        PART,
+        (WHOLE, SOME, KNOWN, ArtifactNotFound, RangeNotSatisfiable),
+    ),
+    Route("POST", "/v1/views/rebuild", api.rebuild, NOTHING, (REBUILT,)),
+    Route("GET", "/healthz", api.healthz, NOTHING, (ALIVE,)),
+    Route("GET", "/readyz", api.readyz, NOTHING, (READY, NotReady)),
+    Route("GET", "/openapi.json", openapi, NOTHING, (DOCUMENT,)),
+    Route("GET", "/", pages.page, NOTHING, (PAGE_OF_HTML,)),
+    Route("GET", "/dashboard.js", pages.page, NOTHING, (SCRIPT,)),
+    Route("GET", "/dashboard.css", pages.page, NOTHING, (STYLE,)),
+)
+
+
+def create_app(service: Service) -> web.Application:
+    """The application for a *service* that was started; whoever started it also closes it."""
+    snapshots = Snapshots(service.views)
+    polls = Polls(service.log, service.clock, service.settings.wait_max_s)
+    site = Site(service, snapshots, Streams(service, snapshots), polls, RequestIds())
+    app = web.Application(client_max_size=service.settings.body_bytes_max)
+    for path in dict.fromkeys(each.path for each in ROUTES):
+        resource = app.router.add_resource(path)
+        for each in ROUTES:
+            if each.path == path:
+                handler = surrounded(each.handler, site, each.quick)
+                resource.add_route(each.method, handler)
+                if each.method == "GET":
+                    resource.add_route("HEAD", handler)
+        resource.add_route("*", surrounded(_unknown_method, site))
+    app.router.add_route("*", "/{path:.*}", surrounded(_unknown_address, site))
+    app.on_response_prepare.append(sign)
+
+    async def end_waiting(_: web.Application) -> None:
+        site.polls.close()
+        await site.streams.close()
+
+    app.on_shutdown.append(end_waiting)
+    return app
+
+
+async def _unknown_method(site: Site, request: web.Request) -> web.StreamResponse:
+    """Raises MethodNotAllowed."""
+    allowed = {each.method for each in request.match_info.route.resource or ()}
+    raise problem.method_not_allowed(allowed - {"*"})
+
+
+async def _unknown_address(site: Site, request: web.Request) -> web.StreamResponse:
+    """Raises RouteNotFound."""
+    raise problem.RouteNotFound
+
+
+async def serve(service: Service, host: str, port: int) -> Listening:
+    """Serve a started *service*; port 0 picks one. Raises InvalidInput, OSError."""
+    return await listen(create_app(service), host, port)

@@ -1,0 +1,281 @@
+"""Jobs over HTTP: submit, list, read, cancel, retry, delete; and how the service is."""
+
+import re
+from typing import Any
+
+import orjson
+from aiohttp import web
+
+from eventjobs import __version__
+from eventjobs.clock import timeout
+from eventjobs.errors import InvalidInput, JobGone, JobNotFound, WrongState
+from eventjobs.http.body import read_json
+from eventjobs.http.problem import NotReady, RequestError
+from eventjobs.http.query import JobQuery, JobsQuery, born_of, cursor, read_query, unfit
+from eventjobs.http.ready import fits, ready
+from eventjobs.http.route import JOB_ID, REQUEST_ID, Site, is_strange
+from eventjobs.http.snapshot import Snapshot, render
+from eventjobs.http.stream import Selection, wants_stream
+from eventjobs.http.submission import Submission, Why, id_of_key, idempotency_key
+from eventjobs.job import Job
+from eventjobs.jobs import new_id, parse_id
+from eventjobs.service import Service
+from projections import JobView
+
+#: Who did what came in here: there is no authentication yet.
+ACTOR = "http"
+#: Answers wait this long for the views to show what was written; then they are a little old.
+VIEWS_S = 2.0
+
+NO_CACHE = {"Cache-Control": "no-cache"}
+JSON = {"Content-Type": "application/json", **NO_CACHE}
+_WAIT = re.compile(r"(?:^|[,;\s])wait\s*=\s*\"?(\d{1,9})\"?(?=$|[,;\s])")
+
+
+async def submit(site: Site, request: web.Request) -> web.StreamResponse:
+    """Submit a job. With an Idempotency-Key it is safe to repeat: one key is one job."""
+    key = idempotency_key(request.headers.getall("Idempotency-Key", []))
+    given = await read_json(site.service, request, Submission)
+    return await _accept(site, request, given, id_of_key(key) if key else None, key=bool(key))
+
+
+async def put(site: Site, request: web.Request) -> web.StreamResponse:
+    """Submit a job under an id of your own, a UUID: safe to repeat."""
+    if "Idempotency-Key" in request.headers:
+        raise RequestError("the id in the address is the key; leave Idempotency-Key out")
+    job_id = parse_id(request.match_info["id"])
+    return await _accept(site, request, await read_json(site.service, request, Submission), job_id)
+
+
+async def _accept(
+    site: Site, request: web.Request, given: Submission, job_id: str | None, *, key: bool = False
+) -> web.StreamResponse:
+    service = site.service
+    spec = await given.spec(service, named=job_id is not None)
+    # Drawn here, so that an unknown outcome can be told with the id to ask for.
+    job_id = request[JOB_ID] = job_id or new_id(service.clock.now_us())
+    job, changed = await service.accept(spec, actor=ACTOR, job_id=job_id, key=key)
+    if not changed:
+        return _answer(await _current(site, job), Location=f"/v1/jobs/{job_id}")
+    headers = {"Location": f"/v1/jobs/{job_id}", "Retry-After": "1", "ETag": f'"{job.version}"'}
+    body = orjson.dumps(render(JobView(job, None, None)))
+    if fits(request):
+        return ready(request, 202, headers, body, request[REQUEST_ID], service.clock.now_us())
+    return web.Response(status=202, body=body, headers=JSON | headers)
+
+
+async def get(site: Site, request: web.Request) -> web.StreamResponse:
+    """The job as it is now: at once, when it changes (`Prefer: wait`), or as a stream."""
+    headers = request.headers
+    if wants_stream(request) and request.method == "GET":
+        query = read_query(request, JobQuery)
+        selection = Selection(ids=frozenset({path_id(request)}))
+        return await site.streams.snapshots(request, selection, query.after)
+    if "Prefer" in headers and "If-None-Match" in headers:
+        return await _when_changed(site, request)
+    await caught_up(site.service)
+    snapshot = there(await site.snapshots.get(path_id(request)))
+    return _unless_known(snapshot, headers.get("If-None-Match"))
+
+
+def get_at_once(site: Site, request: web.Request) -> web.StreamResponse | None:
+    """The same where nothing has to be waited for; None goes the long way."""
+    service = site.service
+    headers = request.headers
+    if (
+        service.views.position < service.log.head
+        or "Prefer" in headers
+        or wants_stream(request)
+        or not fits(request)
+        or is_strange(request)
+    ):
+        return None
+    snapshot = site.snapshots.kept(request.match_info["id"])
+    if snapshot is None or snapshot.job.expired_us is not None:
+        return None
+    known = headers.get("If-None-Match")
+    status, body = 200, snapshot.body
+    if known is not None and _matches(snapshot.etag, known):
+        status, body = 304, b""
+    etag = {"ETag": snapshot.etag}
+    return ready(request, status, etag, body, site.ids.of(request), service.clock.now_us())
+
+
+async def _when_changed(site: Site, request: web.Request) -> web.Response:
+    """Answer once the job is not what the client knows, or time is up."""
+    job_id = path_id(request)
+    known = request.headers["If-None-Match"]
+    asked = _WAIT.search(request.headers["Prefer"])
+
+    async def look() -> Snapshot | None:
+        await caught_up(site.service)
+        snapshot = there(await site.snapshots.get(job_id))
+        return None if _matches(snapshot.etag, known) else snapshot
+
+    changed = await site.polls.until(look, int(asked[1]) if asked else 0, job_id)
+    if changed is None:
+        await caught_up(site.service)
+    response = _unless_known(changed or there(await site.snapshots.get(job_id)), known)
+    if asked:
+        response.headers["Preference-Applied"] = f"wait={asked[1]}"
+    return response
+
+
+async def jobs(site: Site, request: web.Request) -> web.StreamResponse:
+    """Jobs by page, newest first unless asked otherwise; or as a stream of what changes."""
+    service = site.service
+    settings = service.settings
+    query = read_query(request, JobsQuery)
+    if wants_stream(request) and request.method == "GET":
+        return await site.streams.snapshots(request, query.selection(settings.ids_max), query.after)
+    if query.after is not None:
+        raise unfit("after", "only a stream continues; a page has a cursor")
+    filters = query.filters(settings.ids_max)
+    born = None if query.cursor is None else born_of(query.cursor, filters, query.order)
+    limit = min(query.limit, settings.page_max)
+    await caught_up(service)
+    position = service.views.position
+    found = await service.views.jobs(filters, order=query.order, cursor=born, limit=limit + 1)
+    page = [site.snapshots.of(view) for view in found[:limit]]
+    headers = dict(JSON)
+    following = None
+    if len(found) > limit:
+        following = cursor(page[-1].job.born, filters, query.order)
+        address = request.rel_url.update_query(cursor=following)
+        headers["Link"] = f'<{address}>; rel="next"'
+    body = b'{"jobs":[%b],"next":%b,"position":%d}' % (
+        b",".join([each.body for each in page]),
+        orjson.dumps(following),
+        position,
+    )
+    return web.Response(body=body, headers=headers)
+
+
+async def counts(site: Site, request: web.Request) -> web.StreamResponse:
+    """How many jobs there are by type and status."""
+    await caught_up(site.service)
+    position = site.service.views.position
+    return reply({"counts": await site.service.views.counts(), "position": position})
+
+
+async def cancel(site: Site, request: web.Request) -> web.StreamResponse:
+    """Cancel a job that waits, at once; ask one that runs to stop. Harmless to repeat."""
+    why = await _why(site, request)
+    done = await site.service.jobs.cancel(path_id(request), why.reason, actor=ACTOR)
+    return _answer(await _current(site, done.job))
+
+
+async def retry(site: Site, request: web.Request) -> web.StreamResponse:
+    """Queue a failed or cancelled job again, with all its attempts."""
+    why = await _why(site, request)
+    done = await site.service.jobs.retry(path_id(request), why.reason, actor=ACTOR)
+    return _answer(await _current(site, done.job))
+
+
+async def delete(site: Site, request: web.Request) -> web.StreamResponse:
+    """Hide a job; one that waits is cancelled first. One that runs is only asked to stop (202):
+    delete it again once it has ended. The log keeps the facts.
+    """
+    job_id = path_id(request)
+    try:
+        job = (await site.service.jobs.cancel(job_id, "deleted", actor=ACTOR)).job
+        if not job.finished:
+            return _answer(await _current(site, job), status=202)
+    except WrongState:
+        pass  # it ended by itself: there is nothing to cancel
+    except JobGone:
+        return web.Response(status=204)
+    await site.service.jobs.expire(job_id, "deleted", actor=ACTOR)
+    return web.Response(status=204)
+
+
+async def rebuild(site: Site, request: web.Request) -> web.StreamResponse:
+    """Build the views anew from the log, beside the live ones; answers when they are in place."""
+    return reply({"position": await site.service.views.rebuild()})
+
+
+async def healthz(site: Site, request: web.Request) -> web.StreamResponse:
+    """Whether the process lives."""
+    return reply({"status": "ok"})
+
+
+async def readyz(site: Site, request: web.Request) -> web.StreamResponse:
+    """Whether the service serves, and how far its views are behind the log."""
+    service = site.service
+    if not service.ready:
+        raise NotReady
+    head, position = service.log.head, service.views.position
+    return reply(
+        {
+            "ready": True,
+            "version": __version__,
+            "log_position": head,
+            "views_position": position,
+            "lag": max(0, head - position),
+            "running": service.runner.running,
+        }
+    )
+
+
+# --- what they share
+
+
+def reply(value: Any, status: int = 200) -> web.Response:
+    return web.Response(status=status, body=orjson.dumps(value), headers=JSON)
+
+
+def path_id(request: web.Request) -> str:
+    """The job id of the address. What is no UUID names no job: raises JobNotFound."""
+    try:
+        return parse_id(request.match_info["id"])
+    except InvalidInput as error:
+        raise JobNotFound from error
+
+
+async def caught_up(service: Service) -> None:
+    """Return when the views show all that is in the log now: everyone reads their own writes."""
+    if service.views.position < (head := service.log.head):
+        try:
+            async with timeout(service.clock, VIEWS_S):
+                await service.views.reached(head)
+        except TimeoutError:
+            return  # views that cannot be written are late; that must not stop reads
+
+
+async def _why(site: Site, request: web.Request) -> Why:
+    return await read_json(site.service, request, Why) if request.can_read_body else Why()
+
+
+async def _current(site: Site, job: Job) -> Snapshot:
+    """The job as the views show it, once they have what was written just now."""
+    await caught_up(site.service)
+    snapshot = await site.snapshots.get(job.job_id)
+    if snapshot is None or snapshot.job.version < job.version:
+        return Snapshot(job, orjson.dumps(render(JobView(job, None, None))), f'"{job.version}"')
+    return snapshot
+
+
+def there(snapshot: Snapshot | None) -> Snapshot:
+    """Raises JobNotFound, JobGone."""
+    if snapshot is None:
+        raise JobNotFound
+    if snapshot.job.expired_us is not None:
+        raise JobGone
+    return snapshot
+
+
+def _answer(snapshot: Snapshot, status: int = 200, **headers: str) -> web.Response:
+    told = JSON | headers | {"ETag": snapshot.etag}
+    return web.Response(status=status, body=snapshot.body, headers=told)
+
+
+def _unless_known(snapshot: Snapshot, known: str | None) -> web.Response:
+    if known is not None and _matches(snapshot.etag, known):
+        return web.Response(status=304, headers={"ETag": snapshot.etag, **NO_CACHE})
+    return _answer(snapshot)
+
+
+def _matches(etag: str, known: str) -> bool:
+    """If-None-Match compares weakly (RFC 9110, 13.1.2)."""
+    tag = etag.removeprefix("W/")
+    return any(each.strip().removeprefix("W/") in {tag, "*"} for each in known.split(","))

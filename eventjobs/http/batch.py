@@ -1,0 +1,164 @@
+"""Many submissions in one request: NDJSON in, NDJSON out, each line its own outcome."""
+
+import asyncio
+import re
+from collections import deque
+from collections.abc import AsyncIterator
+
+import orjson
+from aiohttp import web
+
+from eventjobs.clock import timeout
+from eventjobs.errors import EventjobsError, OutcomeUnknown, TooLarge
+from eventjobs.http import problem
+from eventjobs.http.api import ACTOR
+from eventjobs.http.body import check_encoding, check_length, check_type, chunks, parse
+from eventjobs.http.route import Site
+from eventjobs.http.submission import Line, id_of_key
+from eventjobs.jobs import new_id, parse_id
+from eventjobs.service import Service
+
+NDJSON = "application/x-ndjson"
+_NDJSON_TYPES = re.compile(r"application/(?:x-)?(?:ndjson|jsonl|json-?lines)")
+
+#: Lines on their way into the log at one time: enough to fill two commits.
+ON_THEIR_WAY_MAX = 2048
+#: Less than the transport takes without making anyone wait.
+WRITTEN_AT_ONCE = 32_768
+
+
+async def submit_batch(site: Site, request: web.Request) -> web.StreamResponse:
+    """Submit a job per line; an outcome per line comes back, in the same order.
+
+    A line that is refused is no reason to refuse another. What was answered 202 is durable.
+    """
+    service = site.service
+    check_type(request, _NDJSON_TYPES, NDJSON)
+    check_encoding(request)
+    check_length(request, service.settings.batch_bytes_max)
+    response = web.StreamResponse(headers={"Content-Type": NDJSON, "Cache-Control": "no-store"})
+    await response.prepare(request)
+    outcomes = _Outcomes(service, request, response)
+    number = 0
+    async with asyncio.TaskGroup() as group:
+        try:
+            async for number, line in _lines(service, request):
+                task = group.create_task(_submit(service, number, line))
+                await outcomes.follow(task)
+        except EventjobsError as error:
+            # The batch cannot be read further: its last outcome says why.
+            await outcomes.follow(group.create_task(_broken(number + 1, error)))
+    await outcomes.write_all()
+    return response
+
+
+class _Outcomes:
+    """What is to be answered, and how much of it can be written without waiting.
+
+    Many clients send everything before they read anything. Waiting for such a client to read,
+    while it waits for us to read, would last for ever; so until its last line is here, what does
+    not fit is kept. There is a bound on the lines of a batch, and so on this.
+    """
+
+    def __init__(
+        self, service: Service, request: web.Request, response: web.StreamResponse
+    ) -> None:
+        self._service = service
+        self._transport = request.transport
+        self._response = response
+        self._waiting: deque[asyncio.Task[bytes]] = deque()
+        self._kept = bytearray()
+
+    async def follow(self, task: asyncio.Task[bytes]) -> None:
+        """Return when there is room for one more line on its way."""
+        waiting = self._waiting
+        waiting.append(task)
+        while waiting and (waiting[0].done() or len(waiting) >= ON_THEIR_WAY_MAX):
+            self._kept += await waiting.popleft()
+        if len(self._kept) >= WRITTEN_AT_ONCE and self._room():
+            await self._response.write(self._kept[:WRITTEN_AT_ONCE])
+            del self._kept[:WRITTEN_AT_ONCE]
+
+    def _room(self) -> bool:
+        return self._transport is not None and self._transport.get_write_buffer_size() == 0
+
+    async def write_all(self) -> None:
+        """The rest, as fast as the client reads. Raises TimeoutError when it does not."""
+        for task in self._waiting:
+            self._kept += await task
+        for begin in range(0, len(self._kept), WRITTEN_AT_ONCE):
+            async with timeout(self._service.clock, self._service.settings.stall_s):
+                await self._response.write(self._kept[begin : begin + WRITTEN_AT_ONCE])
+        await self._response.write_eof()
+
+
+async def _lines(service: Service, request: web.Request) -> AsyncIterator[tuple[int, bytes | None]]:
+    """The numbered lines that are not empty; None for one that is too long to be read.
+
+    Raises TooLarge past the limits of a batch, RequestError when the body breaks.
+    """
+    settings = service.settings
+    number = size = 0
+    rest = b""
+    skipping = False
+    async for chunk in _then_a_line_end(chunks(service, request)):
+        size += len(chunk)
+        beyond = max(0, size - settings.batch_bytes_max - 1)  # one is the line end that we add
+        *whole, rest = (rest + chunk[: len(chunk) - beyond]).split(b"\n")
+        for line in whole:
+            number += 1
+            if number > settings.batch_lines_max and (skipping or line.strip()):
+                raise TooLarge(f"the batch has more than {settings.batch_lines_max} lines")
+            if skipping or len(line) > settings.body_bytes_max:
+                skipping = False
+                yield number, None
+            elif line.strip():
+                yield number, line
+        if beyond:
+            raise TooLarge(f"the batch has more than {settings.batch_bytes_max} bytes")
+        if skipping or len(rest) > settings.body_bytes_max:
+            skipping, rest = True, b""
+
+
+async def _then_a_line_end(parts: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
+    """The last line may have come without."""
+    async for part in parts:
+        yield part
+    yield b"\n"
+
+
+async def _submit(service: Service, number: int, raw: bytes | None) -> bytes:
+    """The outcome of one line; never raises for what is wrong with it."""
+    job_id = None
+    try:
+        if raw is None:
+            raise TooLarge(f"the line has more than {service.settings.body_bytes_max} bytes")
+        line = parse(raw, Line, service.settings)
+        if line.job_id is not None:
+            job_id = parse_id(line.job_id)
+        elif line.idempotency_key is not None:
+            job_id = id_of_key(line.idempotency_key)
+        spec = await line.spec(service, named=job_id is not None)
+        job_id = job_id or new_id(service.clock.now_us())
+        job, changed = await service.accept(
+            spec, actor=ACTOR, job_id=job_id, key=line.idempotency_key is not None
+        )
+    except EventjobsError as error:
+        unknown = job_id if isinstance(error, OutcomeUnknown) else None
+        return _refused(number, error, unknown)
+    return b'{"line":%d,"status":%d,"job_id":"%b","position":%d}\n' % (
+        number,
+        202 if changed else 200,
+        job.job_id.encode(),
+        job.position,
+    )
+
+
+async def _broken(number: int, error: EventjobsError) -> bytes:
+    return _refused(number, error)
+
+
+def _refused(number: int, error: EventjobsError, job_id: str | None = None) -> bytes:
+    told = problem.members(error)
+    outcome = {"line": number, "status": told["status"], "error": told}
+    return orjson.dumps(outcome | ({"job_id": job_id} if job_id else {})) + b"\n"

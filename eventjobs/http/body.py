@@ -1,0 +1,167 @@
+"""Reading a request's body: its limits hold before anything is done with it."""
+
+import re
+from collections.abc import AsyncIterator
+from json import loads as read_slowly
+from typing import Any, TypeVar
+
+import orjson
+from aiohttp import web
+from aiohttp.http_exceptions import HttpProcessingError
+from pydantic import BaseModel, ValidationError
+
+from eventjobs.clock import timeout
+from eventjobs.errors import InvalidInput, TooLarge
+from eventjobs.handlers import field_errors
+from eventjobs.http.problem import BodyTimeout, MalformedJSON, RequestError, UnsupportedMediaType
+from eventjobs.service import Service
+from eventjobs.settings import Settings
+
+Model = TypeVar("Model", bound=BaseModel)
+
+#: Longer than any 64 bit integer that is not at its very end: worth a closer look.
+LONG_NUMBER = re.compile(rb"\d{19}")
+INTEGER_MAX = 2**64 - 1
+INTEGER_MIN = -(2**63)
+
+JSON_TYPES = re.compile(r"application/(?:[\w.-]+\+)?json")
+
+
+async def read_json(service: Service, request: web.Request, model: type[Model]) -> Model:
+    """The body as *model*. Raises InvalidInput naming the fields, TooLarge, RequestError."""
+    return parse(await read(service, request), model, service.settings)
+
+
+async def read(service: Service, request: web.Request) -> bytes:
+    """The bytes of a JSON body. Raises UnsupportedMediaType, TooLarge, and as *chunks*."""
+    if request.headers.get("Content-Type") != "application/json":
+        check_type(request, JSON_TYPES, "application/json")
+    if "Content-Encoding" in request.headers:
+        check_encoding(request)
+    limit = service.settings.body_bytes_max
+    check_length(request, limit)
+    content = request.content
+    if content.is_eof() and content.exception() is None:
+        raw = content.read_nowait()  # all of it came with the headers
+        if len(raw) > limit:
+            raise _too_long(limit)
+        return raw
+    parts: list[bytes] = []
+    size = 0
+    async for part in chunks(service, request):
+        size += len(part)
+        if size > limit:
+            raise _too_long(limit)
+        parts.append(part)
+    return b"".join(parts)
+
+
+async def chunks(service: Service, request: web.Request) -> AsyncIterator[bytes]:
+    """The body as it arrives. Raises BodyTimeout when it stops coming, RequestError when broken."""
+    while True:
+        try:
+            async with timeout(service.clock, service.settings.body_timeout_s):
+                part = await request.content.readany()
+        except TimeoutError as error:
+            raise BodyTimeout from error
+        except (HttpProcessingError, web.RequestPayloadError, ConnectionError) as error:
+            raise RequestError("the body is broken, or ended early") from error
+        if not part:
+            return
+        yield part
+
+
+def check_type(request: web.Request, wanted: re.Pattern[str], named: str) -> None:
+    if not wanted.fullmatch(request.content_type) or "Content-Type" not in request.headers:
+        raise UnsupportedMediaType(f"send {named} in Content-Type")
+
+
+def check_encoding(request: web.Request) -> None:
+    # A few kilobytes of gzip can be gigabytes; nobody needs that here.
+    if request.headers.get("Content-Encoding", "identity").lower() != "identity":
+        raise UnsupportedMediaType("send the body without Content-Encoding")
+
+
+def check_length(request: web.Request, limit: int) -> None:
+    if (request.content_length or 0) > limit:
+        raise _too_long(limit)
+
+
+def _too_long(limit: int) -> TooLarge:
+    return TooLarge(f"the body has more than {limit} bytes")
+
+
+def parse(raw: bytes, model: type[Model], settings: Settings) -> Model:
+    """*raw* as *model*. Raises MalformedJSON, TooLarge, InvalidInput."""
+    try:
+        value = orjson.loads(raw)
+    except orjson.JSONDecodeError as error:
+        raise MalformedJSON(f"the body is not JSON: {error}") from error
+    if not _harmless(raw, settings):
+        _Limits(settings).check(raw, value)
+    try:
+        return model.model_validate(value)
+    except ValidationError as error:
+        raise InvalidInput("the body does not fit", field_errors(error)) from error
+
+
+def _harmless(raw: bytes, settings: Settings) -> bool:
+    """Whether no limit can be passed in a text like this: cheap, and nearly always so."""
+    return (
+        len(raw) <= settings.string_chars_max
+        and raw.count(b",") + raw.count(b"{") + raw.count(b"[") < settings.keys_max
+        and raw.count(b"{") + raw.count(b"[") <= settings.depth_max
+        and LONG_NUMBER.search(raw) is None
+    )
+
+
+class _Limits:
+    """What a value may be so that it can be stored, sent again and read by everyone."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+
+    def check(self, raw: bytes, value: Any) -> None:
+        """Raises TooLarge, InvalidInput."""
+        keys = 0
+        suspicious = False
+        level = [value]
+        for _ in range(self._settings.depth_max + 1):
+            deeper: list[Any] = []
+            for each in level:
+                if isinstance(each, dict):
+                    keys += len(each)
+                    self._texts(each)
+                    deeper += each.values()
+                elif isinstance(each, list):
+                    keys += len(each)
+                    deeper += each
+                elif isinstance(each, str):
+                    self._text(each)
+                elif isinstance(each, float) and abs(each) >= -INTEGER_MIN:
+                    suspicious = True
+            if keys > self._settings.keys_max:
+                raise TooLarge(f"more than {self._settings.keys_max} keys and items")
+            if not deeper:
+                break
+            level = deeper
+        else:
+            raise TooLarge(f"nested deeper than {self._settings.depth_max}")
+        if suspicious:
+            # orjson reads an integer beyond 64 bit as a float, and says nothing.
+            read_slowly(raw, parse_int=_integer)
+
+    def _texts(self, keys: dict[str, Any]) -> None:
+        for each in keys:
+            self._text(each)
+
+    def _text(self, text: str) -> None:
+        if len(text) > self._settings.string_chars_max:
+            raise TooLarge(f"a string with more than {self._settings.string_chars_max} characters")
+
+
+def _integer(digits: str) -> int:
+    # The length first: Python takes quadratic time for very long ones, and refuses them.
+    if len(digits) > 20 or not INTEGER_MIN <= int(digits) <= INTEGER_MAX:
+        raise InvalidInput("an integer beyond 64 bit; send it as a string")
+    return int(digits)

@@ -1,0 +1,157 @@
+// The newest jobs, live. Uses the public API alone; everything people wrote is set as text.
+"use strict";
+
+const ROWS_MAX = 100;
+const jobs = new Map(); // job_id -> {job, row}
+const body = document.getElementById("jobs");
+const connection = document.getElementById("connection");
+let backoff = 1000;
+
+function connect() {
+  const source = new EventSource("/v1/jobs");
+  source.onopen = () => {
+    backoff = 1000;
+    say("live");
+  };
+  source.addEventListener("job", (event) => show(JSON.parse(event.data)));
+  source.addEventListener("reset", () => {
+    jobs.clear();
+    body.replaceChildren();
+  });
+  source.onerror = () => {
+    say("reconnecting");
+    // A browser gives up for good after any answer but 200: then it is ours to begin again.
+    if (source.readyState === EventSource.CLOSED) {
+      setTimeout(connect, backoff * (0.5 + Math.random()));
+      backoff = Math.min(backoff * 2, 30000);
+    }
+  };
+}
+
+function say(state) {
+  connection.textContent = state;
+  connection.dataset.state = state;
+}
+
+function show(job) {
+  let known = jobs.get(job.job_id);
+  if (known && known.job.version > job.version) return;
+  if (!known) {
+    known = { row: newRow(job) };
+    jobs.set(job.job_id, known);
+    place(known.row, job);
+  }
+  known.job = job;
+  fill(known.row, job);
+  trim();
+  document.getElementById("empty").hidden = jobs.size > 0;
+  count();
+}
+
+function newRow(job) {
+  const row = document.createElement("tr");
+  row.dataset.jobId = job.job_id;
+  row.dataset.created = job.created_at;
+  for (let column = 0; column < 7; column++) row.append(document.createElement("td"));
+  const bar = document.createElement("progress");
+  bar.max = 100;
+  row.cells[2].append(bar, document.createElement("span"));
+  row.addEventListener("click", () => tell(job.job_id));
+  return row;
+}
+
+function place(row, job) {
+  const after = [...body.rows].find((other) => other.dataset.created < job.created_at);
+  body.insertBefore(row, after ?? null);
+}
+
+function fill(row, job) {
+  const [type, status, progress, message, attempt, created, actions] = row.cells;
+  type.textContent = job.type;
+  status.textContent = job.status;
+  row.dataset.status = job.status;
+  progress.firstChild.value = job.progress;
+  progress.firstChild.setAttribute("aria-label", `progress of ${job.type}`);
+  progress.lastChild.textContent = `${Math.round(job.progress)} %${remaining(job)}`;
+  message.textContent = job.error ? `${job.error.code}: ${job.error.message}` : (job.message ?? "");
+  attempt.textContent = `${job.attempt}`;
+  created.textContent = clock(job.created_at);
+  created.title = job.created_at;
+  actions.replaceChildren();
+  if (job.status === "queued" || job.status === "running") actions.append(button(job, "cancel"));
+  if (job.can_retry) actions.append(button(job, "retry"));
+}
+
+function clock(time) {
+  return new Date(time).toLocaleTimeString([], { hour12: false });
+}
+
+function remaining(job) {
+  if (job.pace === "slower") return " · slower than usual";
+  if (job.pace === "stalled") return " · stalled";
+  return job.remaining_s ? ` · ${job.remaining_s.low} to ${job.remaining_s.high} s left` : "";
+}
+
+function button(job, command) {
+  const made = document.createElement("button");
+  made.type = "button";
+  made.textContent = command;
+  made.addEventListener("click", async (event) => {
+    event.stopPropagation();
+    made.disabled = true;
+    const answer = await ask(`/v1/jobs/${job.job_id}/${command}`, { method: "POST" });
+    if (answer && !answer.ok) say((await answer.json()).detail);
+  });
+  return made;
+}
+
+// The answer, or null while the service cannot be reached: the stream tells that already.
+async function ask(url, options) {
+  try {
+    return await fetch(url, options);
+  } catch {
+    return null;
+  }
+}
+
+async function tell(jobId) {
+  const answer = await ask(`/v1/jobs/${jobId}/history`);
+  if (!answer?.ok) return;
+  const story = await answer.json();
+  const section = document.getElementById("story");
+  section.hidden = false;
+  section.querySelector("h2").textContent = jobId;
+  section.querySelector("ol").replaceChildren(
+    ...story.entries.map((entry) => {
+      const line = document.createElement("li");
+      line.textContent = `${clock(entry.at)}  ${entry.text} (${entry.actor})`;
+      return line;
+    }),
+  );
+}
+
+function trim() {
+  while (body.rows.length > ROWS_MAX) {
+    jobs.delete(body.lastElementChild.dataset.jobId);
+    body.lastElementChild.remove();
+  }
+}
+
+let counting = false;
+async function count() {
+  if (counting) return;
+  counting = true;
+  await new Promise((resume) => setTimeout(resume, 500));
+  counting = false;
+  const answer = await ask("/v1/counts");
+  if (!answer?.ok) return;
+  const totals = {};
+  for (const statuses of Object.values((await answer.json()).counts)) {
+    for (const [status, n] of Object.entries(statuses)) totals[status] = (totals[status] ?? 0) + n;
+  }
+  document.getElementById("counts").textContent = Object.entries(totals)
+    .map(([status, n]) => `${n} ${status}`)
+    .join(" · ");
+}
+
+connect();

@@ -1,0 +1,126 @@
+"""Files over HTTP: uploads named by their content, and the artifacts of jobs."""
+
+import asyncio
+import re
+from typing import BinaryIO
+
+from aiohttp import web
+
+from eventjobs.clock import timeout
+from eventjobs.events import Artifact
+from eventjobs.http.api import caught_up, path_id, reply, there
+from eventjobs.http.body import check_encoding, check_length, chunks
+from eventjobs.http.problem import ArtifactNotFound, RangeNotSatisfiable
+from eventjobs.http.route import Site
+
+BLOCK_BYTES = 256 * 1024
+
+#: What a browser may show, or open, as what it says it is. All else is just bytes.
+SAFE_TYPES = frozenset(
+    {
+        "application/json",
+        "application/pdf",
+        "image/gif",
+        "image/jpeg",
+        "image/png",
+        "image/svg+xml",
+        "image/webp",
+        "text/csv",
+        "text/plain",
+    }
+)
+#: An SVG can carry scripts: opened by itself it may do nothing but draw.
+SANDBOX = "sandbox; default-src 'none'; style-src 'unsafe-inline'"
+
+
+async def upload(site: Site, request: web.Request) -> web.StreamResponse:
+    """Store a file; the answer's sha256 is what a submission names it by. Safe to repeat."""
+    check_encoding(request)
+    check_length(request, site.service.settings.artifact_bytes_max)
+    sha256, size = await site.service.artifacts.receive(chunks(site.service, request))
+    return reply({"sha256": sha256, "size": size}, status=201)
+
+
+async def download(site: Site, request: web.Request) -> web.StreamResponse:
+    """A file of a job, whole or a range of it. The name is looked up, and never a path."""
+    service = site.service
+    job_id = path_id(request)
+    await caught_up(service)
+    job = there(await site.snapshots.get(job_id)).job
+    artifact = next((a for a in job.artifacts if a.name == request.match_info["name"]), None)
+    if artifact is None:
+        raise ArtifactNotFound
+    headers = _headers(artifact)
+    if _known(request, artifact):
+        return web.Response(status=304, headers=headers)
+    begin, end = _range(request, artifact)
+    response = web.StreamResponse(headers=headers)
+    response.content_length = end - begin
+    if (begin, end) != (0, artifact.size):
+        response.set_status(206)
+        response.headers["Content-Range"] = f"bytes {begin}-{end - 1}/{artifact.size}"
+    try:
+        file = await asyncio.to_thread(service.artifacts.path(artifact.sha256).open, "rb")
+    except FileNotFoundError as error:
+        raise ArtifactNotFound("the file is no longer kept") from error
+    try:
+        await response.prepare(request)
+        if request.method != "HEAD":
+            await _send(site, response, file, begin, end)
+    finally:
+        await asyncio.to_thread(file.close)
+    await response.write_eof()
+    return response
+
+
+def _headers(artifact: Artifact) -> dict[str, str]:
+    media_type = artifact.media_type.partition(";")[0].strip().lower()
+    safe = media_type if media_type in SAFE_TYPES else "application/octet-stream"
+    shown = "inline" if safe.startswith("image/") else "attachment"
+    name = re.sub(r"[^A-Za-z0-9._ ()+-]", "_", artifact.name)
+    return {
+        "Content-Type": f"{safe}; charset=utf-8" if safe.startswith("text/") else safe,
+        "Content-Disposition": f'{shown}; filename="{name}"',
+        "Content-Security-Policy": SANDBOX,
+        "Accept-Ranges": "bytes",
+        "ETag": f'"{artifact.sha256}"',
+        # The name may stand for other content later: ask, and mostly get a 304.
+        "Cache-Control": "private, no-cache",
+    }
+
+
+def _known(request: web.Request, artifact: Artifact) -> bool:
+    known = request.if_none_match or ()
+    return any(each.value in {artifact.sha256, "*"} for each in known)
+
+
+def _range(request: web.Request, artifact: Artifact) -> tuple[int, int]:
+    """Begin and end of what is asked for. Raises RangeNotSatisfiable."""
+    whole = 0, artifact.size
+    if request.headers.get("If-Range", "").strip() not in {"", f'"{artifact.sha256}"'}:
+        return whole  # of another version of the file: all of this one
+    try:
+        asked = request.http_range
+    except ValueError:
+        return whole  # what is no range of bytes, or several, is ignored (RFC 9110, 14.2)
+    if asked.start is None:
+        return whole
+    begin, end, _ = asked.indices(artifact.size)
+    if begin >= end:
+        raise RangeNotSatisfiable(headers={"Content-Range": f"bytes */{artifact.size}"})
+    return begin, end
+
+
+async def _send(
+    site: Site, response: web.StreamResponse, file: BinaryIO, begin: int, end: int
+) -> None:
+    service = site.service
+    await asyncio.to_thread(file.seek, begin)
+    while begin < end:
+        block = await asyncio.to_thread(file.read, min(BLOCK_BYTES, end - begin))
+        if not block:
+            raise ConnectionResetError("the file is shorter than it was")
+        begin += len(block)
+        # A client that stops reading would otherwise hold the file for ever.
+        async with timeout(service.clock, service.settings.stall_s):
+            await response.write(block)

@@ -1,0 +1,63 @@
+"""Long polls: a question asked again whenever the log has moved, until it has an answer."""
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from typing import TypeVar
+
+from eventjobs.clock import Clock
+from eventjobs.log import EventLog
+
+Found = TypeVar("Found")
+
+
+class Polls:
+    """Everyone who waits; each for a bounded time, and nobody longer than the service serves."""
+
+    def __init__(self, log: EventLog, clock: Clock, wait_max_s: float) -> None:
+        self._log = log
+        self._clock = clock
+        self._wait_max_s = wait_max_s
+        self._open: set[asyncio.Timeout] = set()
+        self._closed = False
+
+    async def until(
+        self, look: Callable[[], Awaitable[Found | None]], wait_s: float, job_id: str | None = None
+    ) -> Found | None:
+        """What *look* finds, as soon as it finds something; None once *wait_s* are over.
+
+        Given *job_id*, only that job's events are a reason to look again.
+        """
+        if wait_s <= 0 or self._closed:
+            return await look()
+        try:
+            async with self._patience(min(wait_s, self._wait_max_s)):
+                while True:
+                    # Waiting begins before looking: what happens meanwhile is not missed.
+                    moved = asyncio.ensure_future(self._log.wait(self._log.head, job_id))
+                    try:
+                        if (found := await look()) is not None:
+                            return found
+                        await moved
+                    finally:
+                        moved.cancel()
+        except TimeoutError:
+            return None
+
+    def close(self) -> None:
+        """Time is up for everyone."""
+        self._closed = True
+        for each in self._open:
+            each.reschedule(asyncio.get_running_loop().time())
+
+    @asynccontextmanager
+    async def _patience(self, wait_s: float) -> AsyncIterator[None]:
+        now = asyncio.get_running_loop().time
+        async with asyncio.timeout(None) as deadline:
+            timer = self._clock.call_later(wait_s, lambda: deadline.reschedule(now()))
+            self._open.add(deadline)
+            try:
+                yield
+            finally:
+                self._open.discard(deadline)
+                timer.cancel()

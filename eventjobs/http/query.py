@@ -1,0 +1,165 @@
+"""What a query string may say, and the cursors that continue a list."""
+
+import base64
+import binascii
+import hashlib
+from collections.abc import Iterable
+from datetime import timedelta
+from typing import Annotated, Any, Literal, TypeVar
+
+import orjson
+from aiohttp import web
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+
+from eventjobs.errors import InvalidInput
+from eventjobs.handlers import field_errors
+from eventjobs.http.problem import BadCursor
+from eventjobs.http.selection import Selection
+from eventjobs.http.submission import EPOCH, Moment
+from eventjobs.job import Status
+from eventjobs.jobs import parse_id
+
+Model = TypeVar("Model", bound=BaseModel)
+
+POSITION_MAX = 2**62
+
+
+def _parts(values: object) -> object:
+    """`a=1&a=2,3` is ["1", "2", "3"], and `a=` is nothing."""
+    if not isinstance(values, list):
+        return values
+    return [part for value in values for part in str(value).split(",") if part] or None
+
+
+Many = BeforeValidator(_parts)
+Names = Annotated[list[str] | None, Many]
+Statuses = Annotated[list[Status] | None, Many]
+Position = Annotated[int, Field(ge=0, le=POSITION_MAX)]
+
+
+class Query(BaseModel):
+    model_config = ConfigDict(extra="forbid")
+
+
+class JobsQuery(Query):
+    """Which jobs, in which order."""
+
+    id: Names = Field(None, description="these jobs; repeated, or with commas")
+    status: Statuses = Field(None, description="any of these")
+    type: Names = Field(None, description="any of these")
+    tag: str | None = Field(None, description="jobs that carry it")
+    owner: str | None = None
+    since: Moment | None = Field(None, description="submitted at this time or later")
+    until: Moment | None = Field(None, description="submitted before this time")
+    order: Literal["newest", "oldest"] = "newest"
+    limit: int = Field(50, ge=1, description="jobs of one page; the service has a maximum")
+    cursor: str | None = Field(None, description="`next` of the page before")
+    after: Position | None = Field(None, description="of a stream: the position seen last")
+
+    def filters(self, ids_max: int) -> dict[str, Any]:
+        """What Views.jobs filters by. Raises InvalidInput."""
+        return {
+            "job_id": self.id and job_ids(self.id, ids_max),
+            "status": self.status and sorted(set(self.status)),
+            "type": self.type and sorted(set(self.type)),
+            "tag": self.tag,
+            "owner": self.owner,
+            "since_us": self.since and (self.since - EPOCH) // timedelta(microseconds=1),
+            "until_us": self.until and (self.until - EPOCH) // timedelta(microseconds=1),
+        }
+
+    def selection(self, ids_max: int) -> Selection:
+        """The same for a stream. Raises InvalidInput."""
+        for name in ("since", "until", "cursor"):
+            if getattr(self, name) is not None:
+                raise unfit(name, "a stream has no past; leave it out")
+        return Selection(
+            ids=_set(self.id and job_ids(self.id, ids_max)),
+            type=_set(self.type),
+            owner=self.owner,
+            tag=self.tag,
+            status=_set(self.status),
+        )
+
+
+class JobQuery(Query):
+    """Where a stream of one job continues."""
+
+    after: Position | None = Field(None, description="of a stream: the position seen last")
+
+
+class EventsQuery(Query):
+    """Which part of the facts."""
+
+    after: Position | None = Field(None, description="facts above this position only")
+    limit: int = Field(100, ge=1, description="facts of one page; the service has a maximum")
+    wait: float = Field(0, ge=0, description="seconds to wait for a first fact")
+
+
+class AllEventsQuery(EventsQuery):
+    """Which part of the facts, and whose."""
+
+    id: Names = Field(None, description="of these jobs; repeated, or with commas")
+    type: Names = Field(None, description="of jobs of these types")
+
+    def selection(self, ids_max: int) -> Selection:
+        """Raises InvalidInput."""
+        return Selection(ids=_set(self.id and job_ids(self.id, ids_max)), type=_set(self.type))
+
+
+def read_query(request: web.Request, model: type[Model]) -> Model:
+    """Raises InvalidInput naming the parameters."""
+    given: dict[str, Any] = {}
+    for name in request.query:
+        values = request.query.getall(name)
+        if name in ("id", "status", "type"):
+            given[name] = values
+        elif len(values) > 1:
+            raise unfit(name, "give it once")
+        else:
+            given[name] = values[0]
+    try:
+        return model.model_validate(given)
+    except ValidationError as error:
+        raise InvalidInput("the query does not fit", field_errors(error)) from error
+
+
+def job_ids(texts: Iterable[str], ids_max: int) -> list[str]:
+    """Raises InvalidInput."""
+    try:
+        ids = sorted({parse_id(each) for each in texts})
+    except InvalidInput as error:
+        raise unfit("id", error.message) from error
+    if len(ids) > ids_max:
+        raise unfit("id", f"at most {ids_max} jobs")
+    return ids
+
+
+def unfit(name: str, message: str) -> InvalidInput:
+    return InvalidInput("the query does not fit", [{"field": name, "message": message}])
+
+
+def _set(values: Iterable[str] | None) -> frozenset[str] | None:
+    return None if values is None else frozenset(values)
+
+
+# --- cursors: the place of the last job given, and what the list was filtered by
+
+
+def cursor(born: int, filters: dict[str, Any], order: str) -> str:
+    return base64.urlsafe_b64encode(born.to_bytes(8) + _mark(filters, order)).decode()
+
+
+def born_of(text: str, filters: dict[str, Any], order: str) -> int:
+    """Raises BadCursor when it was not given for these *filters*."""
+    try:
+        raw = base64.b64decode(text.encode(), altchars=b"-_", validate=True)
+    except (binascii.Error, UnicodeEncodeError) as error:
+        raise BadCursor from error
+    if len(raw) != 24 or raw[8:] != _mark(filters, order) or int.from_bytes(raw[:8]) > POSITION_MAX:
+        raise BadCursor
+    return int.from_bytes(raw[:8])
+
+
+def _mark(filters: dict[str, Any], order: str) -> bytes:
+    return hashlib.sha256(orjson.dumps([filters, order], option=orjson.OPT_SORT_KEYS)).digest()[:16]

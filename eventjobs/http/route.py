@@ -1,0 +1,191 @@
+"""A route: what is said about it once, and what surrounds its handler."""
+
+import ipaddress
+import logging
+import os
+import re
+from collections.abc import Awaitable, Callable, MutableMapping
+from dataclasses import dataclass
+from functools import lru_cache
+from itertools import count
+from typing import Any
+
+import structlog
+from aiohttp import web
+from pydantic import BaseModel
+from structlog.contextvars import bind_contextvars
+
+from eventjobs.errors import EventjobsError
+from eventjobs.http import problem
+from eventjobs.http.polls import Polls
+from eventjobs.http.problem import CrossOrigin, Misdirected
+from eventjobs.http.snapshot import Snapshots
+from eventjobs.http.stream import Streams
+from eventjobs.service import Service
+
+REQUEST_ID = web.RequestKey("request_id", str)
+JOB_ID = web.RequestKey("job_id", str)
+
+_ACCEPTED_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
+_SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS"})
+
+
+@dataclass(frozen=True)
+class Site:
+    """What handlers work with."""
+
+    service: Service
+    snapshots: Snapshots
+    streams: Streams
+    polls: Polls
+    ids: "RequestIds"
+
+
+#: Answers at once, or not at all; it asks *is_strange* by itself.
+Quick = Callable[[Site, web.Request], web.StreamResponse | None]
+Handler = Callable[[Site, web.Request], Awaitable[web.StreamResponse]]
+
+
+@dataclass(frozen=True)
+class Takes:
+    """What a request brings. A *media_type* with no *body* model is raw bytes."""
+
+    body: type[BaseModel] | None = None
+    media_type: str | None = None
+    optional: bool = False
+    query: type[BaseModel] | None = None
+    headers: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What comes back when all is well. A *media_type* with no *shape* is raw bytes."""
+
+    status: int
+    says: str
+    shape: type[BaseModel] | None = None
+    media_type: str | None = None
+    headers: tuple[str, ...] = ()
+    streams: bool = False
+
+
+@dataclass(frozen=True)
+class Route:
+    """Its handler's docstring describes it. Errors that any route can end in are not listed."""
+
+    method: str
+    path: str
+    handler: Handler
+    takes: Takes
+    gives: tuple[Answer | type[EventjobsError], ...]
+    quick: Quick | None = None
+
+
+class RequestIds:
+    """Names for requests that bring none: a random start, then counted."""
+
+    def __init__(self) -> None:
+        self._prefix = os.urandom(6).hex()
+        self._numbers = count(1)
+
+    def of(self, request: web.BaseRequest) -> str:
+        given = request.headers.get("X-Request-ID")
+        if given is not None and _ACCEPTED_ID.fullmatch(given):
+            return given
+        return f"{self._prefix}-{next(self._numbers):x}"
+
+
+def surrounded(handler: Handler, site: Site, quick: Quick | None = None) -> Any:
+    """*handler* as aiohttp wants it: with a request id, errors as problems, and a line in the log.
+
+    Around each handler and not a middleware: this is on the path of every request.
+    """
+    monotonic_s = site.service.clock.monotonic_s
+    log = structlog.get_logger("eventjobs.http").bind()
+    if log.is_enabled_for(logging.DEBUG):
+        quick = None  # it writes no line
+
+    async def handle(request: web.Request) -> web.StreamResponse:
+        if quick is not None and (answer := quick(site, request)) is not None:
+            return answer
+        began_s = monotonic_s()
+        request[REQUEST_ID] = request_id = site.ids.of(request)
+        bind_contextvars(request_id=request_id)
+        try:
+            if error := is_strange(request):
+                raise error
+            response = await handler(site, request)
+        except Exception as error:  # noqa: BLE001 the outermost place there is
+            response = _problem(request, error, log)
+        _note(log, request, response.status, monotonic_s() - began_s)
+        return response
+
+    return handle
+
+
+def _note(log: Any, request: web.Request, status: int, took_s: float) -> None:
+    """One line: at a level that fits, and never with what is in the query or the body."""
+    if status < 400:
+        log.debug("request", method=request.method, status=status, s=took_s)
+        return
+    write, told = (log.info, "refused") if status < 500 else (log.error, "failed")
+    path = problem.plain(request.rel_url.raw_path)
+    write(f"request {told}", method=request.method, path=path, status=status, s=round(took_s, 6))
+
+
+def _problem(request: web.Request, error: Exception, log: Any) -> web.StreamResponse:
+    if not isinstance(error, EventjobsError | web.HTTPException):
+        log.error("unexpected error", exc_info=error)
+    if request.writer.output_size > 0:
+        # A part of the answer is out: only a broken connection tells that it is not the whole.
+        if request.transport is not None:
+            request.transport.abort()  # closing would wait for a client that may not read
+        raise ConnectionResetError("cut off after an error") from error
+    job_id = request.get(JOB_ID) or request.match_info.get("id")
+    return problem.response(error, request.rel_url.raw_path, request[REQUEST_ID], job_id)
+
+
+async def sign(request: web.BaseRequest, response: web.StreamResponse) -> None:
+    """Put on every response what every response has; a signal, so that streams have it too."""
+    if (request_id := request.get(REQUEST_ID)) is not None:
+        signature(response.headers, request_id)
+
+
+def signature(headers: MutableMapping[str, str], request_id: str) -> None:
+    headers["Server"] = "eventjobs"  # and not which versions of what
+    headers["X-Content-Type-Options"] = "nosniff"
+    headers["X-Request-ID"] = request_id
+
+
+# --- what a browser can be made to send by somebody else's page
+
+
+def is_strange(request: web.BaseRequest) -> type[Misdirected | CrossOrigin] | None:
+    """Why this request is refused, if it is.
+
+    Without authentication every page in a local browser could otherwise use this service: by a
+    name of its own that resolves to 127.0.0.1, or by sending forms here blindly.
+    """
+    headers = request.headers
+    host = headers.get("Host")
+    if host is not None and not is_local(host):
+        return Misdirected
+    if request.method in _SAFE_METHODS:
+        return None
+    site = headers.get("Sec-Fetch-Site")
+    if site is not None:
+        return None if site in {"same-origin", "none"} else CrossOrigin
+    origin = headers.get("Origin")
+    return None if origin is None or origin.partition("://")[2] == host else CrossOrigin
+
+
+@lru_cache(maxsize=256)
+def is_local(host: str) -> bool:
+    """Whether *host*, with or without a port, names this machine only."""
+    name = re.sub(r":\d*$", "", host).strip("[]").lower()
+    if name == "localhost" or name.endswith(".localhost"):
+        return True
+    try:
+        return ipaddress.ip_address(name).is_loopback
+    except ValueError:
+        return False

@@ -1,0 +1,92 @@
+"""Which jobs a list or a stream is about."""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+
+from eventjobs.events import JobSubmitted, Recorded
+from eventjobs.job import Job, evolve
+from eventjobs.jobs import Jobs
+from eventjobs.lru import Lru
+
+
+@dataclass(frozen=True)
+class Selection:
+    """Named jobs, or all that match; what is None does not limit."""
+
+    ids: frozenset[str] | None = None
+    type: frozenset[str] | None = None
+    owner: str | None = None
+    tag: str | None = None
+    status: frozenset[str] | None = None
+
+    @property
+    def everything(self) -> bool:
+        return self == _EVERYTHING
+
+    def wants(self, job: Job | None) -> bool:
+        """Whether the facts of *job* belong here: by what never changes about it, so that whoever
+        reads them again reads the same.
+        """
+        return (
+            job is not None
+            and (self.ids is None or job.job_id in self.ids)
+            and (self.type is None or job.spec.type in self.type)
+            and (self.owner is None or job.spec.owner == self.owner)
+            and (self.tag is None or self.tag in job.spec.tags)
+        )
+
+    def shows(self, job: Job, statuses: Iterable[str] | None = None) -> bool:
+        """Whether *job*, unless it is hidden, belongs here. Given *statuses*, having had one of
+        those is enough: who watches is told that a job has left, too.
+        """
+        return (
+            job.expired_us is None
+            and self.wants(job)
+            and (self.status is None or statuses is None or not self.status.isdisjoint(statuses))
+        )
+
+    def among(self, named: Iterable[Job]) -> "Selection":
+        """For named jobs the same, once it is known which of them the other limits leave."""
+        if self.ids is None:
+            return self
+        ids = frozenset(job.job_id for job in named if self.wants(job))
+        return Selection(ids=ids, status=self.status)
+
+
+_EVERYTHING = Selection()
+
+
+class Known:
+    """Jobs as far as selections of facts ask: by what never changes, so any version will do."""
+
+    def __init__(self, jobs: Jobs) -> None:
+        self._jobs = jobs
+        # Not in the jobs' own cache: that is for deciding, and drops a job that has ended.
+        self._kept: Lru[Job] = Lru(entries_max=20_000, bytes_max=20_000)
+
+    async def of(self, batch: Sequence[Recorded]) -> dict[str, Job | None]:
+        """The jobs of *batch* by their ids."""
+        found: dict[str, Job | None] = {}
+        for each in batch:
+            if each.job_id not in found:
+                found[each.job_id] = self._kept.get(each.job_id) or await self._look(each)
+        return found
+
+    async def _look(self, recorded: Recorded) -> Job | None:
+        if isinstance(recorded.event, JobSubmitted):
+            job = evolve(None, recorded)
+        elif (known := await self._jobs.load(recorded.job_id)) is not None:
+            job = known
+        else:
+            return None
+        slim = Job(
+            job.job_id,
+            replace(job.spec, payload=None),
+            job.born,
+            job.created_us,
+            job.version,
+            job.position,
+            job.updated_us,
+        )
+        self._kept.put(job.job_id, slim, 1)
+        return slim

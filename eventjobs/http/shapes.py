@@ -1,0 +1,206 @@
+"""What answers look like: the schemas of everything that goes out."""
+
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from eventjobs.job import Status
+
+Time = Field(json_schema_extra={"format": "date-time"})
+
+
+class Shape(BaseModel):
+    model_config = ConfigDict(extra="forbid")
+
+
+class Stage(Shape):
+    name: str
+    started_at: str
+    ended_at: str | None
+
+
+class Range(Shape):
+    low: float
+    high: float
+
+
+class JobFailure(Shape):
+    code: str
+    message: str | None
+    retryable: bool
+
+
+class JobArtifact(Shape):
+    name: str
+    sha256: str
+    size: int
+    media_type: str
+    url: str
+
+
+class Links(Shape):
+    self: str
+    events: str
+    history: str
+    cancel: str
+    retry: str
+
+
+class Job(Shape):
+    """A job as it is now; null where there is nothing yet."""
+
+    job_id: str = Field(json_schema_extra={"format": "uuid"})
+    type: str
+    status: Status
+    progress: float = Field(ge=0, le=100)
+    stage: str | None
+    stages: list[Stage]
+    message: str | None
+    data: Any
+    remaining_s: Range | None
+    pace: str | None
+    attempt: int
+    max_attempts: int
+    can_retry: bool
+    payload: Any
+    result: Any
+    issues: list[Any]
+    error: JobFailure | None
+    artifacts: list[JobArtifact]
+    owner: str | None
+    tags: list[str]
+    priority: int
+    timeout_s: float | None
+    stall_timeout_s: float | None
+    retry_delay_s: float | None
+    run_at: str | None
+    created_at: str = Time
+    updated_at: str = Time
+    started_at: str | None
+    finished_at: str | None
+    cancel_requested_at: str | None
+    expires_at: str | None
+    version: int
+    position: int
+    links: Links
+
+
+class JobPage(Shape):
+    jobs: list[Job]
+    next: str | None = Field(description="the cursor of the next page")
+    position: int = Field(description="everything up to here is in this page")
+
+
+class Counts(Shape):
+    """How many jobs there are by type and status."""
+
+    counts: dict[str, dict[str, int]]
+    position: int
+
+
+class Event(Shape):
+    """A fact with its place."""
+
+    position: int
+    job_id: str = Field(json_schema_extra={"format": "uuid"})
+    version: int
+    type: str
+    at: str = Time
+    actor: str
+    data: dict[str, Any]
+
+
+class EventPage(Shape):
+    events: list[Event]
+    next: int = Field(description="`after` of the next page")
+    head: int = Field(description="the newest position of the log")
+    end: bool = Field(description="the job has ended, and this was the last of it")
+
+
+class Entry(Shape):
+    position: int
+    version: int
+    at: str = Time
+    actor: str
+    type: str
+    text: str
+
+
+class AttemptFailure(Shape):
+    code: str
+    message: str | None
+
+
+class Attempt(Shape):
+    attempt: int
+    worker: str
+    started_at: str = Time
+    ended_at: str | None
+    duration_s: float | None
+    outcome: str
+    error: AttemptFailure | None
+    reports: int
+
+
+class History(Shape):
+    """What happened to a job, told for a person."""
+
+    job_id: str
+    entries: list[Entry]
+    attempts: list[Attempt]
+    waited_s: float | None
+
+
+class Stored(Shape):
+    """A file that is here now, under the name of its content."""
+
+    sha256: str
+    size: int
+
+
+class Rebuilt(Shape):
+    position: int
+
+
+class Health(Shape):
+    status: Literal["ok"]
+
+
+class Readiness(Shape):
+    """Whether requests are served in full, and how far the views are behind the log."""
+
+    ready: Literal[True]
+    version: str
+    log_position: int
+    views_position: int
+    lag: int
+    running: int
+
+
+class FieldError(Shape):
+    field: str
+    message: str
+
+
+class Problem(BaseModel):
+    """RFC 9457, with a stable `code` for programs."""
+
+    type: str
+    title: str
+    status: int
+    detail: str
+    code: str
+    request_id: str | None = None
+    instance: str | None = None
+    job_id: str | None = Field(None, description="of the job that may or may not be there")
+    errors: list[FieldError] | None = None
+
+
+class BatchOutcome(Shape):
+    """What became of one line."""
+
+    line: int = Field(description="counted from 1")
+    status: int
+    job_id: str | None = None
+    position: int | None = None
+    error: Problem | None = None

@@ -1,0 +1,148 @@
+"""A job in JSON, as it is now: the one body that pages, polls, streams and commands share."""
+
+from typing import Any, NamedTuple
+from urllib.parse import quote
+
+import orjson
+
+from eventjobs.events import rfc3339
+from eventjobs.job import Job, Status
+from eventjobs.lru import Lru
+from projections import JobView, Views
+from projections.progress import Estimate
+from projections.stages import Progress
+
+
+class Snapshot(NamedTuple):
+    job: Job
+    body: bytes
+    etag: str
+
+
+class Snapshots:
+    """Encoded snapshots of jobs that were just read or changed, kept by version."""
+
+    def __init__(self, views: Views) -> None:
+        self._views = views
+        self._kept: Lru[Snapshot] = Lru(entries_max=20_000, bytes_max=64 * 2**20)
+
+    def kept(self, job_id: str) -> Snapshot | None:
+        """The job's newest snapshot, if it is in memory and nothing but time would change it."""
+        found = self._kept.get(job_id)
+        if found is None or found.job.status == Status.RUNNING:
+            return None  # what is left of a running job's time changes by itself
+        return found if self._views.kept(job_id) is found.job else None
+
+    async def get(self, job_id: str) -> Snapshot | None:
+        """The job as the views have it; None for one that is not there, or hidden."""
+        if (found := self.kept(job_id)) is not None:
+            return found
+        view = await self._views.job(job_id)
+        return None if view is None else self.of(view)
+
+    def of(self, view: JobView) -> Snapshot:
+        """Encode *view*, unless that was done before."""
+        job = view.job
+        found = self._kept.get(job.job_id)
+        if found is not None and found.job is job and job.status != Status.RUNNING:
+            return found
+        body = orjson.dumps(render(view))
+        # While it runs, remaining time makes two readings of one version differ: a weak tag.
+        etag = f'W/"{job.version}"' if job.status == Status.RUNNING else f'"{job.version}"'
+        made = Snapshot(job, body, etag)
+        self._kept.put(job.job_id, made, len(body))
+        return made
+
+
+def render(view: JobView) -> dict[str, Any]:
+    """The canonical JSON of a job: null where there is nothing yet, never a missing key."""
+    job, progress, estimate = view
+    return (
+        {"job_id": job.job_id, "type": job.spec.type, "status": job.status}
+        | _progress(job, progress)
+        | _estimate(estimate)
+        | _work(job)
+        | _times(job)
+        | {"version": job.version, "position": job.position, "links": _links(job)}
+    )
+
+
+def _progress(job: Job, progress: Progress | None) -> dict[str, Any]:
+    told = progress or Progress()
+    fraction = 1.0 if job.status == Status.COMPLETED else told.fraction
+    return {
+        "progress": round(fraction * 100, 2),
+        "stage": told.stage,
+        "stages": [
+            {
+                "name": each.name,
+                "started_at": rfc3339(each.started_us),
+                "ended_at": _time(each.ended_us),
+            }
+            for each in told.stages
+        ],
+        "message": told.message,
+        "data": told.data,
+    }
+
+
+def _estimate(estimate: Estimate | None) -> dict[str, Any]:
+    if estimate is None:
+        return {"remaining_s": None, "pace": None}
+    if estimate.low_s is None or estimate.high_s is None:
+        return {"remaining_s": None, "pace": estimate.pace}
+    left = {"low": round(estimate.low_s, 1), "high": round(estimate.high_s, 1)}
+    return {"remaining_s": left, "pace": estimate.pace}
+
+
+def _work(job: Job) -> dict[str, Any]:
+    spec = job.spec
+    return {
+        "attempt": job.attempt,
+        "max_attempts": spec.max_attempts,
+        "can_retry": job.can_retry,
+        "payload": spec.payload,
+        "result": job.result,
+        "issues": job.issues or [],
+        "error": job.error,
+        "artifacts": [
+            {
+                "name": each.name,
+                "sha256": each.sha256,
+                "size": each.size,
+                "media_type": each.media_type,
+                "url": f"/v1/jobs/{job.job_id}/artifacts/{quote(each.name)}",
+            }
+            for each in job.artifacts
+        ],
+        "owner": spec.owner,
+        "tags": spec.tags,
+        "priority": spec.priority,
+        "timeout_s": spec.timeout_s,
+        "stall_timeout_s": spec.stall_timeout_s,
+        "retry_delay_s": spec.retry_delay_s,
+    }
+
+
+def _times(job: Job) -> dict[str, Any]:
+    waits = job.status == Status.QUEUED
+    return {
+        "run_at": _time(job.due_us if waits else job.spec.run_at_us),
+        "created_at": rfc3339(job.created_us),
+        "updated_at": rfc3339(job.updated_us),
+        "started_at": _time(job.started_us),
+        "finished_at": _time(job.finished_us),
+        "cancel_requested_at": _time(job.cancel_requested_us),
+        "expires_at": None,
+    }
+
+
+def _links(job: Job) -> dict[str, str]:
+    here = f"/v1/jobs/{job.job_id}"
+    return {"self": here} | {
+        name: f"{here}/{name}" for name in ("events", "history", "cancel", "retry")
+    }
+
+
+def _time(at_us: int | None) -> str | None:
+    return None if at_us is None else rfc3339(at_us)

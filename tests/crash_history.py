@@ -1,0 +1,138 @@
+"""What clients tried, what they were told, and what their streams delivered (reliability.md B2)."""
+
+from collections import Counter
+from collections.abc import Iterable
+from typing import NamedTuple
+
+#: Faults that are kept; the first ones say the most.
+FAULTS_MAX = 20
+
+
+class Claim(NamedTuple):
+    """What *who* was told about a job: at *position*, the job was at *version*, and so on.
+
+    With a *token* it acknowledges the submission that carried it, or, where *cancelled*, a cancel.
+    """
+
+    who: str
+    job_id: str
+    position: int
+    version: int | None = None
+    status: str | None = None
+    attempt: int | None = None
+    token: str | None = None
+    cancelled: bool = False
+
+
+class Stream:
+    """The facts that one reader was given, over all its connections.
+
+    *ids* or *types* say which ones it asked for; without either, all of them.
+    """
+
+    def __init__(
+        self, name: str, ids: Iterable[str] | None = None, types: Iterable[str] | None = None
+    ) -> None:
+        self.name = name
+        self.ids = None if ids is None else frozenset(ids)
+        self.types = None if types is None else frozenset(types)
+        #: (position, hash of the data), not compared with the log yet
+        self.received: list[tuple[int, int]] = []
+        self.events = 0
+        self.newest = 0
+        #: the server said that there will be no more
+        self.ended = False
+        #: the newest position that was found to be right
+        self.confirmed = 0
+
+    def receive(self, position: int, data: str) -> None:
+        self.received.append((position, hash(data)))
+        self.events += 1
+        self.newest = position
+
+
+class History:
+    """The clients' side of a campaign: everything they may hold the service to."""
+
+    def __init__(self) -> None:
+        self.attempted: set[str] = set()
+        self.faults: list[str] = []
+        self.acknowledged = 0
+        self.outcomes: Counter[str] = Counter()
+        #: told, and not compared with the log yet
+        self.claims: list[Claim] = []
+        #: sent, and cut off before an answer came; since the last comparison
+        self.unknown: set[str] = set()
+        self.streams: list[Stream] = []
+        self._forgotten = 0  # events of streams that ended
+        #: by job, the newest version that anybody was told of in an answer
+        self.versions: dict[str, int] = {}
+        #: by job, the newest version that the reader of snapshots has seen
+        self.snapshots: dict[str, int] = {}
+        self.snapshots_seen = 0
+        self.snapshots_newest = 0
+
+    def fault(self, text: str) -> None:
+        if len(self.faults) < FAULTS_MAX:
+            self.faults.append(text)
+
+    def attempt(self, token: str) -> str:
+        """Something new will be asked for; *token* goes with it, and its effect carries it."""
+        assert token not in self.attempted
+        self.attempted.add(token)
+        return token
+
+    def acknowledge(self, claim: Claim) -> None:
+        self.acknowledged += 1
+        self.claims.append(claim)
+        if claim.version is not None:
+            self.versions[claim.job_id] = max(claim.version, self.versions.get(claim.job_id, 0))
+
+    def snapshot(self, claim: Claim) -> None:
+        """A state that a stream of snapshots delivered: it may skip some, but never go back."""
+        self.snapshots_seen += 1
+        self.snapshots_newest = max(self.snapshots_newest, claim.position)
+        self.claims.append(claim)
+        assert claim.version is not None
+        before = self.snapshots.get(claim.job_id, 0)
+        if claim.version < before:
+            change = f"from version {before} to {claim.version}"
+            self.fault(f"{claim.who}: job {claim.job_id} went back {change}")
+        self.snapshots[claim.job_id] = claim.version
+
+    def stream(
+        self, name: str, ids: Iterable[str] | None = None, types: Iterable[str] | None = None
+    ) -> Stream:
+        stream = Stream(name, ids, types)
+        self.streams.append(stream)
+        return stream
+
+    @property
+    def delivered(self) -> int:
+        return sum(each.events for each in self.streams) + self._forgotten
+
+    def forget(self, ended: Iterable[Stream]) -> None:
+        gone = set(ended)
+        self._forgotten += sum(each.events for each in gone)
+        self.streams = [each for each in self.streams if each not in gone]
+
+
+class Due(NamedTuple):
+    """What has to hold once the service is up again: a cut through a History."""
+
+    claims: list[Claim]
+    unknown: set[str]
+    #: each stream with what it received, and whether that is all it will
+    streams: list[tuple[Stream, list[tuple[int, int]], bool]]
+
+    @classmethod
+    def of(cls, history: History) -> "Due":
+        """Take what was told since the last time."""
+        claims, history.claims = history.claims, []
+        unknown, history.unknown = history.unknown, set()
+        streams = []
+        for each in history.streams:
+            received, each.received = each.received, []
+            streams.append((each, received, each.ended))
+        history.forget(each for each, _, ended in streams if ended)
+        return cls(claims, unknown, streams)

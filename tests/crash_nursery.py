@@ -1,0 +1,60 @@
+"""Servers without the wait: imports everything once, then forks `eventjobs serve` on demand.
+
+    python -m tests.crash_nursery ARGUMENT ...
+
+Each line on stdin starts one with the given arguments, which is exactly the command but for the
+start of the interpreter. It must be dead before the next line. On stdout, besides what the server
+prints: `born PID` and `dead EXITCODE`. When stdin ends, the server is killed.
+"""
+
+import gc
+import os
+import select
+import signal
+import sys
+from contextlib import suppress
+from importlib import import_module
+
+from eventjobs import cli, logs, serving, settings
+from tests import crash_handlers
+
+with suppress(ImportError):
+    import_module("uvloop")
+
+#: What the command imports only when it is run.
+WARM = (logs, serving, settings, crash_handlers)
+
+
+def main(arguments: list[str]) -> None:
+    gc.collect()
+    gc.freeze()  # else each child's first collection copies every page
+    while os.read(0, 1):
+        pid = os.fork()
+        if pid == 0:
+            sys.argv = ["eventjobs", "serve", *arguments]
+            cli.main()  # exits
+        tell(f"born {pid}")
+        process = os.pidfd_open(pid)
+        watched = select.poll()
+        watched.register(process, select.POLLIN)
+        watched.register(0, select.POLLHUP)
+        watched.poll()
+        os.close(process)
+        tell(f"dead {os.waitstatus_to_exitcode(ended(pid))}")
+
+
+def ended(pid: int) -> int:
+    """The status with which it died; it is killed unless it is dead already."""
+    done, status = os.waitpid(pid, os.WNOHANG)
+    if done == 0:
+        os.kill(pid, signal.SIGKILL)
+        _, status = os.waitpid(pid, 0)
+    return status
+
+
+def tell(line: str) -> None:
+    os.write(1, f"{line}\n".encode())
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])

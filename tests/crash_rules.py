@@ -1,0 +1,76 @@
+"""What may happen to a job in which state, written down a second time to judge what did."""
+
+from typing import assert_never
+
+from eventjobs.events import (
+    ArtifactStored,
+    AttemptFailed,
+    AttemptReleased,
+    AttemptStarted,
+    CancelRequested,
+    JobCancelled,
+    JobCompleted,
+    JobExpired,
+    JobRetried,
+    JobSubmitted,
+    LogWritten,
+    ProgressReported,
+    Recorded,
+)
+from eventjobs.job import FINISHED, Job, Status
+
+#: What only the worker that started an attempt can say.
+Own = ProgressReported | LogWritten | ArtifactStored | JobCompleted | AttemptReleased
+
+
+def illegal(job: Job | None, recorded: Recorded) -> str | None:
+    """Why *recorded* cannot follow on *job*, or None."""
+    event = recorded.event
+    if job is None:
+        return None if isinstance(event, JobSubmitted) else "its job was never submitted"
+    running = job.status == Status.RUNNING
+    match event:
+        case JobSubmitted():
+            return "its job is submitted already"
+        case AttemptStarted(attempt=attempt):
+            if job.status != Status.QUEUED:
+                return f"its job is {job.status}, not queued"
+            return None if attempt == job.attempt + 1 else f"it follows attempt {job.attempt}"
+        case (
+            ProgressReported()
+            | LogWritten()
+            | ArtifactStored()
+            | JobCompleted()
+            | AttemptReleased()
+            | AttemptFailed()
+        ):
+            return _told_by_its_attempt(job, recorded, event)
+        case JobCancelled(attempt=None):
+            return None if job.status == Status.QUEUED else f"its job is {job.status}, not queued"
+        case JobCancelled(attempt=attempt):
+            if job.cancel_requested_us is None:
+                return "nobody asked for it"
+            return None if running and attempt == job.attempt else _not_held(job)
+        case CancelRequested():
+            if job.cancel_requested_us is not None:
+                return "it was asked for before"
+            return None if running else f"its job is {job.status}, not running"
+        case JobRetried():
+            return None if job.status in FINISHED - {Status.COMPLETED} else f"it is {job.status}"
+        case JobExpired():
+            return None if job.finished else f"its job is {job.status}"
+        case _ as never:
+            assert_never(never)
+
+
+def _told_by_its_attempt(job: Job, recorded: Recorded, event: Own | AttemptFailed) -> str | None:
+    if job.status != Status.RUNNING or event.attempt != job.attempt:
+        return _not_held(job)
+    if isinstance(event, AttemptFailed) and event.code == "worker_lost":
+        # Only somebody else can find a worker dead.
+        return f"{job.worker} lost itself" if recorded.actor == job.worker else None
+    return None if recorded.actor == job.worker else f"{job.worker} holds the attempt"
+
+
+def _not_held(job: Job) -> str:
+    return f"its job is {job.status} in attempt {job.attempt}"

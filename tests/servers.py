@@ -1,0 +1,48 @@
+"""The real command, in a process of its own, for the tests that are about that."""
+
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+
+@dataclass
+class Server:
+    url: str
+    process: subprocess.Popen[str]
+    data: Path
+
+
+def start(data: Path, *arguments: str, port: int = 0, **environment: str) -> Server:
+    """`eventjobs serve` on *data*, once it has printed its address."""
+    command = [sys.executable, "-m", "eventjobs", "serve", "--data", str(data)]
+    with (data.parent / f"{data.name}.log").open("a") as log:
+        process = subprocess.Popen(
+            [*command, "--port", str(port), *arguments],
+            stdout=subprocess.PIPE,
+            stderr=log,
+            text=True,
+            env=os.environ | environment,
+        )
+    assert process.stdout is not None
+    line = process.stdout.readline()
+    assert "http://" in line, f"the server did not start: {line!r}, see {data}.log"
+    return Server("http://" + line.split("http://")[1].split()[0], process, data)
+
+
+@contextmanager
+def serving(folder: Path, *arguments: str, **environment: str) -> Iterator[Server]:
+    """A server that is told to stop at the end, and has to end well."""
+    server = start(folder / "data", *arguments, **environment)
+    try:
+        yield server
+    finally:
+        server.process.send_signal(signal.SIGTERM)
+        code = server.process.wait(30)
+        assert server.process.stdout is not None
+        server.process.stdout.close()
+    assert code == 0

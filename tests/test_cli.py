@@ -1,0 +1,488 @@
+"""The command line as it is used: real processes, a real service, real signals."""
+
+import fcntl
+import os
+import pty
+import re
+import select
+import signal
+import socket
+import sqlite3
+import struct
+import subprocess
+import sys
+import termios
+from collections.abc import Iterator
+from contextlib import chdir, closing
+from pathlib import Path
+from typing import Any
+
+import orjson
+import pytest
+from typer.testing import CliRunner, Result
+
+from eventjobs.cli import app
+from tests.servers import Server, serving, start
+
+ROOT = Path(__file__).parent.parent
+
+APP = '''
+import asyncio
+from pathlib import Path
+from eventjobs import JobError, handler
+
+@handler("echo")
+async def echo(context, payload):
+    context.progress(1, 2, stage="echoing", message="\\x1b[31mred\\x07\\nnext")
+    return payload
+
+@handler("fail", max_attempts=1)
+async def fail(context, payload):
+    raise JobError("broken", "it does not work")
+
+@handler("copy")
+async def copy(context, payload):
+    await context.artifact("copy.bin", context.input().read_bytes())
+
+@handler("until")
+async def until(context, payload):
+    """Runs until there is a file at *payload*."""
+    context.progress(1, 4, stage="waiting")
+    while not Path(payload).exists():
+        await asyncio.sleep(0.01)
+    return "it came"
+
+HANDLERS = [echo, fail, copy, until]
+'''
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """With a module of handlers in it."""
+    folder = tmp_path_factory.mktemp("cli")
+    (folder / "shop.py").write_text(APP)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def server(folder: Path) -> Iterator[Server]:
+    with serving(folder, "--app", "shop", PYTHONPATH=str(folder)) as server:
+        yield server
+
+
+@pytest.fixture
+def tool(server: Server, tmp_path: Path) -> "Tool":
+    return Tool(server.url, tmp_path)
+
+
+class Tool:
+    """`eventjobs` in *folder*, asking the service at *url*; here, or in a process of its own."""
+
+    def __init__(self, url: str, folder: Path) -> None:
+        self.folder = folder
+        self.environment = {"EVENTJOBS_URL": url, "PYTHONPATH": str(ROOT)}
+
+    def command(self, *arguments: object) -> list[str]:
+        return [sys.executable, "-m", "eventjobs", *map(str, arguments)]
+
+    def run(self, *arguments: object, stdin: str = "") -> Result:
+        with chdir(self.folder):
+            runner = CliRunner(env=self.environment)
+            return runner.invoke(app, list(map(str, arguments)), input=stdin)
+
+    def spawn(self, *arguments: object) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            self.command(*arguments),
+            cwd=self.folder,
+            env=os.environ | self.environment,
+            capture_output=True,
+            text=True,
+            timeout=60,
+            check=False,
+        )
+
+    def ok(self, *arguments: object, stdin: str = "") -> str:
+        run = self.run(*arguments, stdin=stdin)
+        assert (run.exit_code, run.stderr) == (0, "")
+        return run.stdout
+
+    def json(self, *arguments: object, stdin: str = "") -> list[Any]:
+        return [orjson.loads(line) for line in self.ok(*arguments, stdin=stdin).splitlines()]
+
+    def start(self, *arguments: object) -> subprocess.Popen[str]:
+        return subprocess.Popen(
+            self.command(*arguments),
+            cwd=self.folder,
+            env=os.environ | self.environment,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+
+
+# --- submit
+
+
+def test_a_submission_prints_the_id_and_can_be_waited_for(tool: Tool) -> None:
+    job_id = tool.ok("submit", "echo", '{"a": 1}').strip()
+    assert re.fullmatch(r"[0-9a-f-]{36}", job_id)
+    [job] = tool.json("submit", "echo", '{"a": 1}', "--wait", "--json", "--tag", "x", "--tag", "y")
+    assert (job["status"], job["result"], job["tags"]) == ("completed", {"a": 1}, ["x", "y"])
+    told = tool.ok("submit", "echo", '"b"', "--wait").splitlines()
+    assert re.fullmatch(r"[0-9a-f-]{36}", told[0])
+    assert "status       completed" in told
+    assert 'result       "b"' in told
+
+
+def test_the_exit_code_tells_that_a_job_failed(tool: Tool) -> None:
+    run = tool.run("submit", "fail", "--wait")
+    assert run.exit_code == 1
+    assert "error        broken: it does not work" in run.stdout.splitlines()
+
+
+def test_a_payload_comes_from_a_file_or_from_stdin(tool: Tool) -> None:
+    (tool.folder / "payload.json").write_text('{"from": "file"}')
+    [job] = tool.json("submit", "echo", "@payload.json", "--json")
+    assert job["payload"] == {"from": "file"}
+    [job] = tool.json("submit", "echo", "-", "--json", stdin='{"from": "stdin"}')
+    assert job["payload"] == {"from": "stdin"}
+
+
+def test_files_go_in_with_a_job_and_come_out_again(tool: Tool) -> None:
+    (tool.folder / "in.bin").write_bytes(bytes(range(256)) * 10_000)
+    job_id = tool.ok("submit", "copy", "--artifact", "data=in.bin", "--wait").split()[0]
+    told = tool.ok("download", job_id, "copy.bin")
+    assert told == "copy.bin: 2560000 bytes\n"
+    tool.ok("download", job_id, "data", "-o", "again.bin")
+    for name in ("copy.bin", "again.bin"):
+        assert (tool.folder / name).read_bytes() == (tool.folder / "in.bin").read_bytes()
+    run = tool.run("download", job_id, "nothing")
+    assert run.exit_code == 1
+    assert run.stderr.startswith("error: artifact_not_found: ")
+
+
+def test_one_key_is_one_job(tool: Tool) -> None:
+    first, again = (tool.ok("submit", "echo", "1", "--key", "k 1") for _ in range(2))
+    assert first == again
+    run = tool.run("submit", "echo", "2", "--key", "k 1")
+    assert (run.exit_code, run.stdout) == (1, "")
+    assert run.stderr.startswith("error: idempotency_key_reused: ")
+
+
+def test_a_job_can_be_for_later(tool: Tool) -> None:
+    [job] = tool.json("submit", "echo", "--delay", "2h", "--priority", "7", "--json")
+    assert (job["status"], job["priority"]) == ("queued", 7)
+    assert job["run_at"] > job["created_at"]
+    [job] = tool.json("submit", "echo", "--run-at", "2090-01-31T12:00:00+02:00", "--json")
+    assert job["run_at"].startswith("2090-01-31T10:00:00")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "status", "told"),
+    [
+        (["submit", "nothing"], 1, "error: unknown_type: no handler for type 'nothing'"),
+        (["submit", "echo", "{"], 2, "error: usage: PAYLOAD is not JSON"),
+        (["submit", "echo", "@nowhere"], 2, "error: file: "),
+        (["submit", "echo", "--artifact", "nowhere"], 2, "error: file: "),
+        (["submit", "echo", "--run-at", "soon"], 2, "error: usage: 'soon' is not a time"),
+        (["submit", "echo", "--delay", "soon"], 2, "error: usage: 'soon' is not a delay"),
+        (["submit", "echo", "--delay", "1", "--key", "k"], 2, "error: usage: --delay counts"),
+        (["submit", "echo", "--priority", "9999"], 1, "error: invalid_input: "),
+        (["watch", "x", "--tag", "y"], 2, "error: usage: give ids or filters"),
+        (["show", "x"], 1, "error: job_not_found: "),
+        (["cancel", "x"], 1, "error: job_not_found: x: "),
+        (["list", "--url", "nowhere"], 2, "error: invalid_input: nowhere is not an address"),
+        (["list", "--url", "http://127.0.0.1:1"], 3, "error: unreachable: http://127.0.0.1:1 "),
+    ],
+)
+def test_what_goes_wrong_is_one_line_and_an_exit_code(
+    tool: Tool, arguments: list[str], status: int, told: str
+) -> None:
+    run = tool.run(*arguments)
+    assert (run.exit_code, run.stdout) == (status, "")
+    assert run.stderr.startswith(told)
+    assert run.stderr.count("\n") == 1
+
+
+# --- lists
+
+
+def test_jobs_are_listed_as_values_or_as_json(tool: Tool) -> None:
+    ids = [tool.ok("submit", "echo", "--tag", "l", "--wait").split()[0] for _ in range(3)]
+    table = [line.split("\t") for line in tool.ok("list", "--tag", "l").splitlines()]
+    assert [row[0] for row in table] == ids[::-1]
+    assert {tuple(row[2:]) for row in table} == {
+        ("echo", "100%", "completed, \ufffd[31mred\ufffd next")
+    }
+    listed = tool.json("list", "--tag", "l", "--order", "oldest", "--limit", "2", "--json")
+    assert [job["job_id"] for job in listed] == ids[:2]
+    everything = tool.json("list", "--limit", "1", "--all", "--tag", "l", "--json")
+    assert len(everything) == 3
+    assert tool.ok("list", "--status", "failed", "--tag", "l") == ""
+
+
+def test_a_job_is_shown_with_its_history_and_its_facts(tool: Tool) -> None:
+    job_id = tool.ok("submit", "echo", "7", "--wait").split()[0]
+    assert "result       7" in tool.ok("show", job_id).splitlines()
+    assert "\x1b" not in tool.ok("show", job_id)
+    assert tool.json("show", job_id, "--json")[0]["result"] == 7
+    history = tool.ok("show", job_id, "--history").splitlines()
+    assert history[0].endswith("submitted as echo")
+    assert history[-1].startswith("attempt 1 completed after ")
+    facts = tool.json("show", job_id, "--events")
+    assert [fact["version"] for fact in facts] == list(range(1, len(facts) + 1))
+    assert facts[-1]["type"] == "JobCompleted"
+
+
+def test_what_is_refused_for_one_job_is_done_for_the_others(tool: Tool) -> None:
+    ids = [tool.ok("submit", "echo", "--delay", "1h").strip() for _ in range(2)]
+    run = tool.run("cancel", ids[0], "x", ids[1], "--reason", "enough")
+    assert run.exit_code == 1
+    assert run.stdout == "".join(f"{job_id}  cancelled\n" for job_id in ids)
+    assert run.stderr.startswith("error: job_not_found: x: ")
+    assert "cancelled: enough" in tool.ok("show", ids[0], "--history")
+    assert tool.json("retry", ids[0], "--json")[0]["status"] == "queued"
+    tool.ok("watch", ids[0])
+    assert tool.ok("delete", *ids) == "".join(f"{job_id}  deleted\n" for job_id in ids)
+    assert tool.run("show", ids[0]).stderr.startswith("error: job_gone: ")
+
+
+# --- watch
+
+
+def test_watching_tells_each_stage_in_a_line_and_ends_with_the_jobs(tool: Tool) -> None:
+    ids = [tool.ok("submit", type, "--tag", "w").strip() for type in ("echo", "fail")]
+    run = tool.run("watch", *ids)
+    assert run.exit_code == 1
+    assert f"{ids[0]}  echo  100%  completed, \ufffd[31mred\ufffd next" in run.stdout.splitlines()
+    assert f"{ids[1]}  fail  0%  failed, broken: it does not work" in run.stdout.splitlines()
+    assert run.stdout.splitlines()[-1] == "1 completed, 1 failed"
+    assert tool.run("watch", "--tag", "w").stdout == "1 completed, 1 failed\n"
+    assert tool.run("watch", "--tag", "w", "--type", "echo").exit_code == 0
+    assert tool.run("watch", "--tag", "none").stdout == "no job matches\n"
+
+
+def test_watching_a_selection_ends_when_all_of_it_has_ended(tool: Tool) -> None:
+    flag = tool.folder / "flag"
+    job_id = tool.ok("submit", "until", f'"{flag}"', "--tag", "s").strip()
+    with tool.start("watch", "--tag", "s", "--json") as watching:
+        assert watching.stdout is not None
+        first = orjson.loads(watching.stdout.readline())
+        assert (first["job_id"], first["status"]) == (job_id, "running")
+        flag.touch()
+        last = [orjson.loads(line) for line in watching.stdout][-1]
+    assert (last["status"], watching.returncode) == ("completed", 0)
+
+
+def test_submitting_and_watching_is_one_command(tool: Tool) -> None:
+    snapshots = tool.json("submit", "echo", "5", "--watch", "--json")
+    assert snapshots[-1]["result"] == 5
+    versions = [job["version"] for job in snapshots]
+    assert versions == sorted(set(versions))
+
+
+def test_interrupting_is_no_error_message(tool: Tool) -> None:
+    flag = tool.folder / "flag"
+    job_id = tool.ok("submit", "until", f'"{flag}"').strip()
+    with tool.start("watch", job_id) as watching:
+        assert watching.stdout is not None
+        assert job_id in watching.stdout.readline()
+        watching.send_signal(signal.SIGINT)
+        assert watching.wait(10) == 130
+        assert watching.stderr is not None
+        assert watching.stderr.read() == ""
+    flag.touch()
+
+
+def test_a_terminal_gets_live_bars(tool: Tool) -> None:
+    ours, theirs = pty.openpty()
+    fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 24, 120, 0, 0))
+    flag = tool.folder / "flag"
+    job_id = tool.ok("submit", "until", f'"{flag}"').strip()
+    environment = os.environ | tool.environment | {"TERM": "xterm-256color"}
+    process = subprocess.Popen(
+        tool.command("watch", job_id), env=environment, cwd=tool.folder, stdout=theirs
+    )
+    os.close(theirs)
+    seen = read_until(ours, "waiting")
+    assert f"until {job_id[-12:]}" in seen
+    assert "25%" in seen
+    assert "\x1b[" in seen
+    flag.touch()
+    assert f"{job_id}  until  100%  completed" in read_until(ours, "completed")
+    assert process.wait(10) == 0
+    os.close(ours)
+
+
+def read_until(descriptor: int, text: str) -> str:
+    seen = ""
+    while text not in seen:
+        assert select.select([descriptor], [], [], 20)[0], f"no {text!r} in {seen!r}"
+        seen += os.read(descriptor, 65_536).decode()
+    return seen
+
+
+# --- serve
+
+
+def test_the_address_is_the_only_line_on_stdout(folder: Path, tmp_path: Path) -> None:
+    server = start(tmp_path / "data", "--app", "shop:HANDLERS", PYTHONPATH=str(folder))
+    assert re.fullmatch(r"http://127\.0\.0\.1:\d+", server.url)
+    server.process.send_signal(signal.SIGINT)
+    assert server.process.stdout is not None
+    with server.process.stdout as out:
+        assert out.read() == ""
+    assert server.process.wait(20) == 0
+    lines = [orjson.loads(line) for line in (tmp_path / "data.log").read_text().splitlines()]
+    assert [line["event"] for line in lines] == ["serving", "stopping", "stopped"]
+    assert lines[0]["types"] == ["copy", "echo", "fail", "until"]
+
+
+def test_handlers_are_found_in_the_folder_one_is_in(folder: Path, tmp_path: Path) -> None:
+    tool = Tool("", folder)
+    with tool.start("serve", "--app", "shop:echo", "--port", "0", "--data", tmp_path) as serving:
+        assert serving.stdout is not None
+        tool = Tool(serving.stdout.readline().strip(), tmp_path)
+        assert tool.json("submit", "echo", "3", "--wait", "--json")[0]["result"] == 3
+        assert tool.run("submit", "fail").exit_code == 1
+        serving.terminate()
+        assert serving.wait(20) == 0
+
+
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        (["--host", "0.0.0.0"], "error: invalid_input: "),
+        (["--port", "99999"], "error: settings: port: "),
+        (["--app", "nowhere"], "error: invalid_input: nowhere: No module named"),
+        (["--app", "json:nothing"], "error: invalid_input: json:nothing: "),
+        (["--app", "json"], "error: invalid_input: json has no handlers"),
+        (["--app", "shop", "--app", "shop:echo"], "error: invalid_input: two handlers for 'echo'"),
+    ],
+)
+def test_a_service_that_cannot_start_says_why_in_a_line(
+    folder: Path, arguments: list[str], told: str
+) -> None:
+    run = Tool("", folder).spawn("serve", *arguments)
+    assert (run.returncode, run.stdout) == (2, "")
+    assert run.stderr.startswith(told)
+    assert run.stderr.count("\n") == 1
+    assert not (folder / "eventjobs-data").exists()
+
+
+def test_a_second_service_on_a_directory_is_refused(server: Server, tool: Tool) -> None:
+    run = tool.spawn("serve", "--data", server.data, "--port", "0")
+    assert (run.returncode, run.stdout) == (1, "")
+    assert run.stderr.startswith("error: data_directory_locked: process ")
+    assert run.stderr.count("\n") == 1
+
+
+def test_a_port_that_is_taken_is_told(tool: Tool) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        run = tool.spawn("serve", "--data", "data", "--port", port)
+    assert (run.returncode, run.stdout) == (1, "")
+    assert (
+        run.stderr
+        == f"error: address_in_use: another program listens on port {port} of 127.0.0.1\n"
+    )
+
+
+@pytest.mark.parametrize(
+    ("change", "code"),
+    [
+        ("PRAGMA user_version = 99", "database_too_new"),
+        ("PRAGMA application_id = 1", "not_an_eventjobs_database"),
+    ],
+)
+def test_a_log_that_is_not_ours_is_left_alone(tool: Tool, change: str, code: str) -> None:
+    data = tool.folder / "data"
+    data.mkdir()
+    with closing(sqlite3.connect(data / "log.db")) as connection:
+        connection.executescript(f"CREATE TABLE somebodys (a); {change}")
+    before = (data / "log.db").read_bytes()
+    if code == "database_too_new":
+        with closing(sqlite3.connect(data / "log.db")) as connection:
+            connection.execute("PRAGMA application_id = 0x656A6F62")
+        before = (data / "log.db").read_bytes()
+    run = tool.spawn("serve", "--data", data, "--port", "0")
+    assert (run.returncode, run.stdout) == (1, "")
+    assert run.stderr.startswith(f"error: {code}: ")
+    assert run.stderr.count("\n") == 1
+    assert (data / "log.db").read_bytes() == before
+
+
+def test_settings_come_from_the_environment(tool: Tool) -> None:
+    tool.environment["EVENTJOBS_PORT"] = "-1"
+    run = tool.spawn("serve")
+    assert run.returncode == 2
+    assert run.stderr.startswith("error: settings: port: ")
+
+
+def test_a_signal_lets_a_running_job_finish(folder: Path, tmp_path: Path) -> None:
+    with serving(tmp_path, "--app", "shop", PYTHONPATH=str(folder)) as server:
+        job_id, flag = running(server, tmp_path)
+        server.process.send_signal(signal.SIGTERM)
+        wait_for_line(tmp_path / "data.log", "draining")
+        flag.touch()
+        assert server.process.wait(20) == 0
+    assert facts(server)[-1] == ("JobCompleted", job_id)
+
+
+def test_a_second_signal_gives_running_jobs_back_at_once(folder: Path, tmp_path: Path) -> None:
+    drain = {"EVENTJOBS_DRAIN_S": "3600"}
+    with serving(tmp_path, "--app", "shop", PYTHONPATH=str(folder), **drain) as server:
+        job_id, _ = running(server, tmp_path)
+        server.process.send_signal(signal.SIGTERM)
+        wait_for_line(tmp_path / "data.log", "draining")
+        server.process.send_signal(signal.SIGTERM)
+        assert server.process.wait(20) == 0
+    assert facts(server)[-1] == ("AttemptReleased", job_id)
+
+
+def test_watching_goes_on_through_a_crash_of_the_service(folder: Path, tmp_path: Path) -> None:
+    """Killed, and started again on the same port: the watcher has only been waiting."""
+    server = start(tmp_path / "data", "--app", "shop", PYTHONPATH=str(folder))
+    job_id, flag = running(server, tmp_path)
+    with Tool(server.url, tmp_path).start("watch", job_id, "--json") as watching:
+        assert watching.stdout is not None
+        assert orjson.loads(watching.stdout.readline())["attempt"] == 1
+        server.process.kill()
+        server.process.wait(10)
+        assert server.process.stdout is not None
+        server.process.stdout.close()
+        port = int(server.url.rpartition(":")[2])
+        with serving(tmp_path, "--app", "shop", "--port", str(port), PYTHONPATH=str(folder)):
+            flag.touch()
+            snapshots = [orjson.loads(line) for line in watching.stdout]
+        assert watching.wait(10) == 0
+        assert watching.stderr is not None
+        assert "the connection is lost; trying again in" in watching.stderr.read()
+    assert (snapshots[-1]["status"], snapshots[-1]["attempt"]) == ("completed", 2)
+
+
+def running(server: Server, folder: Path) -> tuple[str, Path]:
+    """A job that runs until there is a file, and that file."""
+    tool, flag = Tool(server.url, folder), folder / "flag"
+    job_id = tool.ok("submit", "until", f'"{flag}"').strip()
+    with tool.start("watch", job_id, "--json") as watching:
+        assert watching.stdout is not None
+        for line in watching.stdout:
+            if orjson.loads(line)["stage"] == "waiting":
+                break
+        watching.kill()
+    return job_id, flag
+
+
+def wait_for_line(log: Path, event: str) -> None:
+    with subprocess.Popen(["tail", "-n", "+1", "-f", log], stdout=subprocess.PIPE) as tail:
+        assert tail.stdout is not None
+        for line in tail.stdout:
+            if orjson.loads(line)["event"] == event:
+                break
+        tail.kill()
+
+
+def facts(server: Server) -> list[tuple[str, str]]:
+    with closing(sqlite3.connect(server.data / "log.db")) as connection:
+        return connection.execute("SELECT type, job_id FROM events ORDER BY position").fetchall()

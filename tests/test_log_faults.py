@@ -1,0 +1,271 @@
+"""Disks fail and processes die; what was answered is true all the same."""
+
+import asyncio
+import hashlib
+import random
+import shutil
+import sqlite3
+import subprocess
+import sys
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+from pathlib import Path
+from typing import NamedTuple
+
+import pytest
+
+from eventjobs.log.sqlite import SQLiteLog
+from tests.conftest import CI, ROOT
+from tests.workload import GROUP
+
+SEED = 20250101
+
+
+class Answer(NamedTuple):
+    outcome: str
+    job: str
+    group: str
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    """An empty log: opening it writes nothing, so that the first call that fails is an append's."""
+    path = tmp_path / "log.db"
+    make(path)
+    return path
+
+
+def make(path: Path) -> None:
+    async def open_and_close() -> None:
+        log = await SQLiteLog.open(path)
+        await log.close()
+
+    asyncio.run(open_and_close())
+
+
+@pytest.fixture(scope="session")
+def strace() -> str:
+    """The path of strace. Without it a test is skipped, but fails in CI."""
+    if found := shutil.which("strace"):
+        return found
+    if CI:
+        pytest.fail("strace is missing; apt-get install strace")
+    pytest.skip("strace is missing; apt-get install strace")
+
+
+def workload(mode: str, path: Path, count: int = 0) -> list[str]:
+    return [sys.executable, "-m", "tests.workload", mode, str(path), str(count)]
+
+
+def answers(text: str) -> list[Answer]:
+    """What was answered: a line that was cut off by the end of the process was not read."""
+    lines = [line.split(" ") for line in text.splitlines(keepends=True) if line.endswith("\n")]
+    return [Answer(*line) for line in lines if line[0] in {"ok", "no", "disk_full", "unknown"}]
+
+
+def stored(path: Path) -> set[str]:
+    """The jobs that are there when the log is opened again, which must be whole."""
+    with closing(sqlite3.connect(path)) as connection:
+        assert connection.execute("PRAGMA integrity_check").fetchall() == [("ok",)]
+        found = connection.execute(
+            "SELECT position, job_id, body, salt, commitment FROM events ORDER BY position"
+        ).fetchall()
+    assert [row[0] for row in found] == list(range(1, len(found) + 1))
+    for _, _, body, salt, commitment in found:
+        made = hashlib.sha256(b"eventjobs/body/v1\0" + salt + body).digest()
+        assert commitment == made
+    return {row[1] for row in found}
+
+
+def judge(path: Path, told: list[Answer]) -> None:
+    """Every "ok" is there, and every refusal is not; "unknown" may be either."""
+    there = stored(path)
+    assert {each.job for each in told if each.outcome == "ok"} <= there
+    assert not {each.job for each in told if each.outcome in {"no", "disk_full"}} & there
+
+
+# --- a disk that fails
+
+
+def failing(strace: str, path: Path, *faults: str) -> list[str]:
+    """strace, making calls on the database's files fail as *faults* say."""
+    calls = ",".join(sorted({fault.split(":")[0] for fault in faults}))
+    files = [f"--trace-path={path}{suffix}" for suffix in ("", "-wal", "-journal")]
+    injected = [f"--inject={fault}" for fault in faults]
+    quiet = ["--quiet=attach,exit,path-resolution", f"--output={path.with_name('strace')}"]
+    return [strace, "--follow-forks", *quiet, f"--trace={calls}", *files, *injected]
+
+
+def points(call: str, highest: int, count: int) -> list[str]:
+    """Some calls to fail at. Each connection's thread counts its own, and the first few are needed
+    to come back after a failure."""
+    drawn = random.Random(f"{SEED} {call}").sample(range(3, highest), count)
+    return [f"{call}:error=EIO:when={number}" for number in sorted(drawn)]
+
+
+FAULTS = [
+    *points("fdatasync", 12, 4),
+    *points("pwrite64", 40, 4),
+    "pwrite64:error=ENOSPC:when=15",
+    "fdatasync:error=EIO:when=3+2",
+]
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+def test_what_a_failing_disk_made_us_answer_is_true(
+    strace: str, path: Path, fault: str
+) -> None:
+    """And the log writes again by itself."""
+    command = [*failing(strace, path, fault), *workload("groups", path, 10)]
+    run = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=60, check=True)
+    told = answers(run.stdout)
+    assert len(told) > 10 * GROUP
+    assert "INJECTED" in path.with_name("strace").read_text(), "nothing failed"
+    judge(path, told)
+
+
+@pytest.mark.parametrize("fault", [*points("fdatasync", 12, 3), *points("pwrite64", 40, 3)])
+def test_what_was_not_written_does_not_come_back_when_the_process_dies(
+    strace: str, path: Path, fault: str
+) -> None:
+    """Its frames may be in the WAL, whole; only the commit after it makes them void."""
+    command = [*failing(strace, path, fault), *workload("die", path, 10)]
+    run = subprocess.run(
+        command, cwd=ROOT, capture_output=True, text=True, timeout=60, check=False
+    )
+    told = answers(run.stdout)
+    assert "no" in {each.outcome for each in told}
+    assert "closed" not in run.stdout
+    judge(path, told)
+
+
+def test_a_log_that_cannot_be_reopened_says_so_and_closes(strace: str, path: Path) -> None:
+    command = [*failing(strace, path, "fdatasync:error=EIO"), *workload("close", path, 2)]
+    run = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=60, check=True)
+    told = answers(run.stdout)
+    assert Counter(each.outcome for each in told) == {"unknown": GROUP}
+    assert "closed" in run.stdout
+    judge(path, told)
+
+
+@pytest.fixture
+def running(path: Path) -> Iterator["subprocess.Popen[str]"]:
+    pipe = subprocess.PIPE
+    command = workload("asked", path)
+    with subprocess.Popen(
+        command, cwd=ROOT, stdin=pipe, stdout=pipe, stderr=subprocess.DEVNULL, text=True
+    ) as process:
+        assert process.stdout is not None
+        while not process.stdout.readline().startswith("open"):
+            pass
+        try:
+            yield process
+        finally:
+            process.kill()
+
+
+def ask(process: "subprocess.Popen[str]") -> list[Answer]:
+    """The answers to one more group."""
+    assert process.stdin is not None
+    assert process.stdout is not None
+    process.stdin.write("\n")
+    process.stdin.flush()
+    told: list[Answer] = []
+    while len(told) < GROUP:
+        told += answers(process.stdout.readline())
+    return told
+
+
+@contextmanager
+def attached(command: list[str], pid: int) -> Iterator[None]:
+    command = [each for each in command if not each.startswith("--quiet")]  # it says that it is
+    with subprocess.Popen(
+        [*command, f"--attach={pid}"], stderr=subprocess.PIPE, text=True
+    ) as tracer:
+        try:
+            assert tracer.stderr is not None
+            while "attached" not in (line := tracer.stderr.readline()):
+                assert line, "strace could not attach"
+            yield
+        finally:
+            tracer.terminate()
+
+
+def test_a_disk_that_fails_for_a_while_stops_writes_for_that_while(
+    strace: str, path: Path, running: "subprocess.Popen[str]"
+) -> None:
+    """Nothing can be read or written: the log stays closed to writers until it can.
+
+    A page that could not be read while coming back used to be taken for a stranger's file, which
+    ended the writer for good.
+    """
+    told = ask(running)
+    assert {each.outcome for each in told} == {"ok"}
+    faults = ("fdatasync:error=EIO", "pwrite64:error=EIO", "pread64:error=EIO:when=2+")
+    with attached(failing(strace, path, *faults), running.pid):
+        during = [each for _ in range(3) for each in ask(running)]
+    assert {each.outcome for each in during[:GROUP]} == {"unknown"}
+    assert {each.outcome for each in during[GROUP:]} == {"no"}
+    told += during
+    for _ in range(1_000_000):
+        told += ask(running)
+        if told[-1].outcome == "ok":
+            break
+    assert running.stdin is not None
+    running.stdin.close()
+    assert running.wait(30) == 0
+    judge(path, told)
+
+
+# --- a process that dies
+
+
+@pytest.mark.parametrize("number", range(6))
+def test_a_killed_process_loses_nothing_acknowledged_and_halves_no_batch(
+    path: Path, number: int
+) -> None:
+    lines = random.Random(f"{SEED} {number}").randrange(1, 400)
+    told: list[Answer] = []
+    with subprocess.Popen(
+        workload("groups", path, 10**6), cwd=ROOT, stdout=subprocess.PIPE, text=True
+    ) as process:
+        assert process.stdout is not None
+        while len(told) < lines:
+            told += answers(process.stdout.readline())
+        process.kill()
+        told += answers(process.stdout.read())
+    judge(path, told)
+    groups = Counter(int(job[-12:]) // GROUP for job in stored(path))
+    assert set(groups.values()) == {GROUP}, "half a batch"
+
+
+@pytest.mark.parametrize("call", ["pwrite64", "fdatasync"])
+def test_a_process_killed_while_it_made_its_log_can_be_started_again(
+    strace: str, path: Path, call: str
+) -> None:
+    for number in range(1, 8, 3):
+        path.unlink()
+        command = failing(strace, path, f"{call}:signal=SIGKILL:when={number}")
+        run = subprocess.run(
+            [*command, *workload("groups", path, 0)],
+            cwd=ROOT,
+            capture_output=True,
+            text=True,
+            timeout=60,
+            check=False,
+        )
+        assert "closed" not in run.stdout
+        make(path)
+        judge(path, answers(run.stdout))
+
+
+def test_a_disk_that_cannot_be_read_is_not_taken_for_a_strangers_file(
+    strace: str, path: Path
+) -> None:
+    command = [*failing(strace, path, "pread64:error=EIO:when=2+"), *workload("groups", path)]
+    run = subprocess.run(
+        command, cwd=ROOT, capture_output=True, text=True, timeout=60, check=False
+    )
+    assert "sqlite3.DatabaseError" in run.stderr
+    assert "NotOurs" not in run.stderr

@@ -1,0 +1,80 @@
+"""What tests/test_log_faults.py runs in processes that are killed, or whose disk fails.
+
+    python -m tests.workload MODE PATH COUNT
+
+groups    COUNT groups of appends, then single ones until one succeeds
+die       the same, but killed right after the first refusal
+close     the same, but closed after the first that did not succeed
+asked     a group for each line of the standard input
+
+It prints a line for each answer as it comes: the outcome, the job, and its group.
+"""
+
+import asyncio
+import os
+import signal
+import sys
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+from eventjobs.errors import LogError, LogUnavailable, OutcomeUnknown
+from eventjobs.events import JobSpec, JobSubmitted
+from eventjobs.log.sqlite import SQLiteLog
+from tests.histories import job_id
+
+#: Appends that wait together, and so become one transaction.
+GROUP = 8
+
+
+async def main(mode: str, path: Path, count: int) -> None:
+    log = await SQLiteLog.open(path)
+    tell("open", log.log_id, 0)
+    first = log.head * 1000  # beyond all that runs before this one tried
+    async for group in asked() if mode == "asked" else counted(count):
+        numbers = range(first + group * GROUP, first + (group + 1) * GROUP)
+        answers = await asyncio.gather(*(append(log, number, group) for number in numbers))
+        if mode == "die" and "no" in answers:
+            os.kill(os.getpid(), signal.SIGKILL)
+        if mode == "close" and answers != ["ok"] * GROUP:
+            break
+    number = first + count * GROUP
+    while mode == "groups" and await append(log, number, number) != "ok":
+        number += 1
+    await log.close()
+    tell("closed", "", 0)
+
+
+async def counted(count: int) -> AsyncIterator[int]:
+    for group in range(count):
+        yield group
+
+
+async def asked() -> AsyncIterator[int]:
+    group = 0
+    while await asyncio.to_thread(sys.stdin.readline):
+        yield group
+        group += 1
+
+
+async def append(log: SQLiteLog, number: int, group: int) -> str:
+    event = JobSubmitted(JobSpec("test", "x" * (number * 397 % 5000)))
+    try:
+        await log.append(job_id(number), 0, event, actor="tester")
+        answer = "ok"
+    except LogUnavailable:
+        answer = "no"
+    except OutcomeUnknown:
+        answer = "unknown"
+    except LogError as error:
+        answer = error.code
+    tell(answer, job_id(number), group)
+    return answer
+
+
+def tell(*words: object) -> None:
+    """At once and in one piece: the process may end right after."""
+    os.write(1, (" ".join(map(str, words)) + "\n").encode())
+
+
+if __name__ == "__main__":
+    asyncio.run(main(sys.argv[1], Path(sys.argv[2]), int(sys.argv[3])))

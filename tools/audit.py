@@ -1,0 +1,201 @@
+"""Export a log as JSON lines for an auditor, checking every commitment on the way.
+
+    eventjobs-audit DATA [--job ID] [--after N] [--until N] [-o FILE]
+
+A line is an event as everyone reads it, with what proves it: `facts` and `body` as the exact text
+that is stored, `salt` and `commitment` in hex; `body` and `salt` are null once erased. The last
+line, on stderr, has the number of events and the SHA-256 of the whole output. Exits with 1 when
+something does not hold, naming the first bad position, and with 2 when it cannot read the log.
+It may run beside the service.
+"""
+
+import argparse
+import asyncio
+import hashlib
+import os
+import sqlite3
+import sys
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import BinaryIO, NamedTuple
+from uuid import UUID
+
+import orjson
+
+from eventjobs.errors import CorruptLog, EventjobsError, NotOurs
+from eventjobs.events import Recorded, decode, rfc3339
+from eventjobs.log.sqlite import COMMITMENT
+
+from .replay import Log
+
+READ = """
+SELECT position, job_id, version, at_us, actor, type, facts, body, salt, commitment
+FROM events
+WHERE position > ?1 AND position <= ?2
+ORDER BY position
+LIMIT ?3
+"""
+READ_JOB = """
+SELECT position, job_id, version, at_us, actor, type, facts, body, salt, commitment
+FROM events
+WHERE job_id = ?4 AND position > ?1 AND position <= ?2
+ORDER BY position
+LIMIT ?3
+"""
+PAGE = 2000
+
+
+class Stored(NamedTuple):
+    """A row of the log."""
+
+    position: int
+    job_id: str
+    version: int
+    at_us: int
+    actor: str
+    type: str
+    facts: bytes
+    body: bytes | None
+    salt: bytes | None
+    commitment: bytes
+
+    def fault(self) -> str | None:
+        """Why this row cannot be what was recorded; None when it can."""
+        if self.body is not None and self.salt is not None:
+            if hashlib.sha256(COMMITMENT + self.salt + self.body).digest() != self.commitment:
+                return "the body is not the one that was committed to"
+        elif self.body is not None or self.salt is not None:
+            return "only one of body and salt is erased"
+        try:
+            decode(self.type, self.facts, self.body)
+        except CorruptLog as error:
+            return error.message
+        return None
+
+    def line(self) -> bytes:
+        proof = {
+            "facts": self.facts.decode("utf-8", "replace"),
+            "body": None if self.body is None else self.body.decode("utf-8", "replace"),
+            "salt": None if self.salt is None else self.salt.hex(),
+            "commitment": self.commitment.hex(),
+        }
+        return self._told()[:-1] + b"," + orjson.dumps(proof)[1:] + b"\n"
+
+    def _told(self) -> bytes:
+        place = self.position, self.job_id, self.version, self.at_us, self.actor
+        try:
+            event = decode(self.type, self.facts, self.body)
+        except CorruptLog:
+            names = ("position", "job_id", "version", "at", "actor")
+            known = dict(zip(names, place, strict=True)) | {"at": rfc3339(self.at_us)}
+            return orjson.dumps(known | {"type": self.type, "data": None})
+        return Recorded(*place, event, self.type, self.facts, self.body).json()
+
+
+class Export:
+    """Events written to *file*, and what did not hold."""
+
+    def __init__(self, file: BinaryIO) -> None:
+        self.events = 0
+        self.first_bad: str | None = None
+        self._file = file
+        self._bad = 0
+        self._first = 0
+        self._last = 0
+        self._hash = hashlib.sha256()
+
+    async def run(
+        self, data: Path, job_id: str | None = None, after: int = 0, until: int | None = None
+    ) -> None:
+        """Raises NotOurs, TooNew."""
+        log = await Log.open(data)
+        try:
+            until = log.head if until is None else min(until, log.head)
+            before: Stored | None = None
+            async for row in _rows(log, job_id, after, until):
+                self._check(row, before, after, job_id is not None)
+                self._write(row)
+                before = row
+            if job_id is None and after < until and self._last != until:
+                self._refuse(self._last or after, "the events after it are missing")
+        except sqlite3.Error as error:
+            raise NotOurs(f"the log in {data} cannot be read: {error}") from error
+        finally:
+            await log.connection.close()
+
+    def _check(self, row: Stored, before: Stored | None, after: int, one_job: bool) -> None:
+        if one_job:
+            version = before.version + 1 if before else 1
+            whole = before is not None or after == 0
+            if whole and row.version != version:
+                self._refuse(row.position, f"it is version {row.version}, after {version - 1}")
+        elif row.position != (position := (before.position if before else after) + 1):
+            self._refuse(position, "the event is missing")
+        if (fault := row.fault()) is not None:
+            self._refuse(row.position, fault)
+
+    def _refuse(self, position: int, why: str) -> None:
+        self._bad += 1
+        self.first_bad = self.first_bad or f"position {position}: {why}"
+
+    def _write(self, row: Stored) -> None:
+        line = row.line()
+        self._file.write(line)
+        self._hash.update(line)
+        self.events += 1
+        self._first = self._first or row.position
+        self._last = row.position
+
+    def summary(self) -> str:
+        where = f"positions {self._first} to {self._last}" if self.events else "no positions"
+        held = f"{self._bad} faults" if self._bad else "every commitment holds"
+        return f"{self.events} events, {where}, {held}, sha256 {self._hash.hexdigest()}"
+
+
+async def _rows(log: Log, job_id: str | None, after: int, until: int) -> AsyncIterator[Stored]:
+    sql, *more = (READ,) if job_id is None else (READ_JOB, job_id)
+    while page := await log.connection.execute_fetchall(sql, (after, until, PAGE, *more)):
+        for row in page:
+            yield Stored(*row)
+            after = row[0]
+
+
+def main(arguments: list[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(
+        "eventjobs-audit", description=(__doc__ or "").partition("\n")[0]
+    )
+    parser.add_argument("data", type=Path, help="the data directory")
+    parser.add_argument("--job", type=UUID, metavar="ID", help="only this job's events")
+    parser.add_argument("--after", type=int, default=0, metavar="N", help="only later positions")
+    parser.add_argument("--until", type=int, metavar="N", help="only positions up to N")
+    parser.add_argument("-o", "--output", type=Path, metavar="FILE", help="instead of stdout")
+    given = parser.parse_args(arguments)
+    try:
+        if not (given.data / "log.db").is_file():
+            raise NotOurs(f"there is no log in {given.data}")
+        with _opened(given.output) as file:
+            told = Export(file)
+            job_id = given.job and str(given.job)
+            asyncio.run(told.run(given.data, job_id, given.after, given.until))
+            file.flush()
+    except EventjobsError as error:
+        print(f"error: {error.code}: {error.message}", file=sys.stderr)
+        return 2
+    except OSError as error:
+        print(f"error: output: {error}", file=sys.stderr)
+        return 2
+    if told.first_bad is not None:
+        print(f"error: {told.first_bad}", file=sys.stderr)
+    print(told.summary(), file=sys.stderr)
+    return 0 if told.first_bad is None else 1
+
+
+def _opened(path: Path | None) -> BinaryIO:
+    """For the owner alone: it holds what people put in."""
+    if path is None:
+        return os.fdopen(os.dup(sys.stdout.fileno()), "wb")
+    return os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "wb")
+
+
+if __name__ == "__main__":
+    sys.exit(main())
