@@ -62,10 +62,11 @@ class Views:
         self._readers = 0
         self._unread = asyncio.Event()  # set while nobody reads
         self._unread.set()
-        self._applying = asyncio.Lock()  # held while a batch is applied, and while files are swapped
+        self._applying = asyncio.Lock()  # held to apply a batch, and to swap files
         self._turns: set[asyncio.Future[None]] = set()
         self._listeners: list[Callable[[list[Touched]], object]] = []
         self._rebuilding: asyncio.Task[int] | None = None
+        self._closing = False
         self._log = structlog.get_logger("eventjobs.views")
 
     @classmethod
@@ -79,9 +80,9 @@ class Views:
         return cls(path, log, store, clock or SystemClock())
 
     async def close(self) -> None:
+        self._closing = True
         if self._rebuilding is not None:
-            self._rebuilding.cancel()
-            await asyncio.wait({self._rebuilding})
+            await asyncio.wait({self._rebuilding})  # stops before its next step
         await self._store.close()
 
     # --- following
@@ -158,6 +159,8 @@ class Views:
     async def _catch_up(self, fresh: Store, progress: Callable[[int, int], object] | None) -> None:
         # No further than the live views: who listens to them has not been told of the rest.
         while (left := self.position - fresh.position) > 0:
+            if self._closing:
+                raise asyncio.CancelledError
             await fresh.apply(await self._events.read(fresh.position, min(left, REBUILD_PAGE)))
             if progress is not None:
                 progress(fresh.position, self._events.head)

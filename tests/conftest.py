@@ -106,9 +106,7 @@ async def serve(tmp_path: Path) -> AsyncIterator[Serve]:
     """Services that are closed at the end, if the test has not done so."""
     services: list[Service] = []
 
-    async def serve(
-        *handlers: Handler, clock: Clock | None = None, **settings: Any
-    ) -> Service:
+    async def serve(*handlers: Handler, clock: Clock | None = None, **settings: Any) -> Service:
         made = Settings(**{"data": tmp_path / "data", **settings})
         service = Service(handlers=handlers, settings=made, clock=clock)
         await service.start()
@@ -154,9 +152,7 @@ class Connect(Protocol):
 async def client(serve: Serve) -> AsyncIterator[Connect]:
     async with AsyncExitStack() as stack:
 
-        async def client(
-            *handlers: Handler, clock: Clock | None = None, **settings: Any
-        ) -> Client:
+        async def client(*handlers: Handler, clock: Clock | None = None, **settings: Any) -> Client:
             service = await serve(*handlers, clock=clock, **settings)
             return await stack.enter_async_context(connected(service))
 

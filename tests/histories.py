@@ -114,7 +114,7 @@ def _artifact(job: Job | None, number: int) -> ArtifactStored:
     return ArtifactStored(_attempt(job), f"file {number % 2}", "ab" * 32, number, "text/csv")
 
 
-RESULTS = (None, {"rows": 3}, [1, 2.5, "\u0000"], "ü", {})
+RESULTS: tuple[object, ...] = (None, {"rows": 3}, [1, 2.5, "\u0000"], "ü", {})
 
 #: What a running job does is tried more often: without it there is little to see.
 COMMANDS: dict[str, Command] = {

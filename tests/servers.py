@@ -37,7 +37,7 @@ def start(data: Path, *arguments: str, port: int = 0, **environment: str) -> Ser
 @contextmanager
 def serving(folder: Path, *arguments: str, **environment: str) -> Iterator[Server]:
     """A server that is told to stop at the end, and has to end well."""
-    server = start(folder / "data", *arguments, **environment)
+    server = start(folder / "data", *arguments, port=0, **environment)
     try:
         yield server
     finally:

@@ -40,6 +40,7 @@ def path(tmp_path: Path) -> Path:
 
 # --- claiming
 
+
 async def test_an_empty_file_becomes_ours_and_stays_it(path: Path) -> None:
     connection = await connect(path)
     assert await claim(connection, SCHEMA, 1)
@@ -148,6 +149,7 @@ async def test_a_claim_is_all_or_nothing(path: Path) -> None:
 
 # --- connections
 
+
 async def test_every_connection_guards_against_replace_and_strangers_schemas(path: Path) -> None:
     for read_only in (False, True):
         connection = await connect(path, read_only=read_only)
@@ -194,6 +196,7 @@ asyncio.run(connect(pathlib.Path({str(path)!r})))
 
 # --- transactions
 
+
 async def test_a_transaction_is_all_or_nothing(path: Path) -> None:
     connection = await connect(path)
     await claim(connection, SCHEMA, 1)
@@ -216,12 +219,13 @@ async def test_a_cancelled_transaction_leaves_none_open(path: Path) -> None:
             await asyncio.sleep(0)
         adding.cancel()
         await asyncio.wait({adding})
-        assert not await connection._execute(lambda: connection.in_transaction)
+        assert not connection.in_transaction
     assert await one(connection, COUNT) % 2 == 0, "half a transaction"
     await connection.close()
 
 
 # --- files
+
 
 def test_a_private_file_is_readable_by_its_owner_alone(tmp_path: Path) -> None:
     before = os.umask(0)

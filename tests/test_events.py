@@ -37,6 +37,7 @@ GOLDEN = sorted((Path(__file__).parent / "golden").glob("*.json"))
 
 # --- written and read
 
+
 @given(events)
 def test_every_event_is_read_back_as_it_was_written(event: Event) -> None:
     type, facts, body = encode(event)
@@ -55,7 +56,7 @@ def test_what_is_not_set_is_not_stored() -> None:
 
 
 def test_keys_are_sorted_and_nothing_is_between_them() -> None:
-    type, facts, body = encode(LogWritten(3, "info", "Zoë", {"b": 1, "a": 2}))
+    _, facts, body = encode(LogWritten(3, "info", "Zoë", {"b": 1, "a": 2}))
     assert facts == b'{"attempt":3,"level":"info"}'
     assert body == '{"fields":{"b":1,"a":2},"message":"Zoë"}'.encode()
 
@@ -75,6 +76,7 @@ def test_what_json_cannot_hold_is_a_type_error(value: object) -> None:
 
 
 # --- golden files: never edited, whatever becomes of the classes
+
 
 @pytest.mark.parametrize("path", GOLDEN, ids=lambda path: path.stem)
 def test_a_golden_file_is_read_and_written_again_to_the_same_bytes(path: Path) -> None:
@@ -106,6 +108,7 @@ def test_every_class_has_a_golden_file_of_its_newest_shape() -> None:
 
 # --- older shapes
 
+
 def renamed(facts: dict[str, Any], body: dict[str, Any]) -> tuple[str, Any, Any]:
     """An upcaster: in the first shape the worker was called node."""
     return "AttemptStarted/2", {**facts, "worker": facts["node"]}, body
@@ -119,7 +122,8 @@ CHAIN: dict[str, Upcaster] = {"AttemptBegan": renamed, "AttemptStarted/2": witho
 
 
 def test_an_older_shape_is_brought_up_to_today_step_by_step() -> None:
-    assert decode("AttemptBegan", b'{"attempt":1,"node":"a"}', b"{}", CHAIN) == AttemptStarted(1, "a")
+    began = decode("AttemptBegan", b'{"attempt":1,"node":"a"}', b"{}", CHAIN)
+    assert began == AttemptStarted(1, "a")
 
 
 def test_a_shape_is_brought_up_from_its_own_version_on() -> None:
@@ -137,6 +141,7 @@ def test_todays_shape_passes_no_upcaster() -> None:
 
 
 # --- what cannot be read
+
 
 def test_an_unknown_type_is_told_by_name() -> None:
     with pytest.raises(CorruptLog, match="'JobTeleported'"):
@@ -167,6 +172,7 @@ def test_an_upcaster_that_misses_a_field_does_not_blame_the_type() -> None:
 
 # --- erasure
 
+
 def test_an_erased_event_keeps_its_facts_and_says_so() -> None:
     spec = JobSpec("csv", {"secret": 1}, tags=("private",), priority=7)
     type, facts, _ = encode(JobSubmitted(spec))
@@ -182,6 +188,7 @@ def test_an_erased_event_without_facts_says_so_too() -> None:
 
 
 # --- as the outside reads it
+
 
 @given(events, texts)
 def test_a_recorded_event_in_json_has_every_key(event: Event, actor: str) -> None:

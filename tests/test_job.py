@@ -153,11 +153,12 @@ def test_every_decision_on_every_status(status: str, name: str, word: str) -> No
 
 
 def test_the_table_is_whole() -> None:
-    assert HEADING == list(STATUSES)
+    assert list(STATUSES) == HEADING
     assert [row[0] for row in ROWS] == list(DECISIONS)
 
 
 # --- submitting
+
 
 def test_a_job_is_submitted_as_specified() -> None:
     given().when(submit, SPEC).then(JobSubmitted(SPEC))
@@ -172,6 +173,7 @@ def test_a_hidden_job_is_gone_and_its_id_is_not_free() -> None:
 
 
 # --- attempts
+
 
 def test_a_job_starts_when_it_is_due_and_not_before() -> None:
     given(scheduled).when(start, LATER_US - 1, "w").refused(WrongState)
@@ -223,6 +225,7 @@ def test_a_repeated_report_is_a_new_fact() -> None:
 
 # --- failing
 
+
 def test_a_failed_attempt_is_retried_while_tries_are_left() -> None:
     given(submitted, started).when(fail, attempt_failed(1)).then(attempt_failed(1))
 
@@ -272,6 +275,7 @@ def test_a_job_asked_to_stop_may_still_complete_or_fail_for_good() -> None:
 
 # --- cancelling, retrying, hiding
 
+
 def test_a_queued_job_is_cancelled_at_once_and_a_running_one_is_asked() -> None:
     given(submitted).when(cancel, "enough").then(JobCancelled(None, "enough"))
     given(submitted, started).when(cancel, "enough").then(CancelRequested("enough"))
@@ -293,6 +297,7 @@ def test_hiding_says_why() -> None:
 
 
 # --- what events add up to
+
 
 def test_nothing_adds_up_to_no_job() -> None:
     assert fold([]) is None

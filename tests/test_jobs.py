@@ -148,9 +148,7 @@ async def test_a_job_cancelled_while_it_is_claimed_is_never_both(jobs: Jobs) -> 
     for number in range(20):
         id = job_id(100 + number)
         await jobs.submit(SPEC, actor="ann", job_id=id)
-        started, cancelled = await all_of(
-            jobs.start(id, worker="w"), jobs.cancel(id, actor="ann")
-        )
+        started, cancelled = await all_of(jobs.start(id, worker="w"), jobs.cancel(id, actor="ann"))
         job = fold(await jobs.log.read_job(id))
         assert job is not None
         assert isinstance(cancelled, Outcome)
@@ -225,7 +223,7 @@ async def test_what_is_kept_never_changes_an_outcome(steps: list[tuple[int, str]
         jobs = Jobs(log, FakeClock())
         jobs._kept = Lru(entries_max, 2**20)
         await submit(jobs)
-        outcomes = []
+        outcomes: list[object] = []
         for number, command in steps:
             try:
                 outcome = await COMMANDS[command](jobs)
@@ -314,7 +312,7 @@ def test_an_id_has_one_written_form(id: UUID) -> None:
         assert parse_id(written) == str(id)
 
 
-@pytest.mark.parametrize("text", ["", "1", "g" * 32, str(UUID(int=0)) + "0", "０" * 32, "../x"])
+@pytest.mark.parametrize("text", ["", "1", "g" * 32, str(UUID(int=0)) + "0", "\uff10" * 32, "../x"])
 def test_what_is_no_uuid_is_no_id(text: str) -> None:
     with pytest.raises(InvalidInput):
         parse_id(text)

@@ -27,9 +27,7 @@ A, B, C = job_id(1), job_id(2), job_id(3)
 @asynccontextmanager
 async def opened(kind: str, directory: Path, clock: FakeClock) -> AsyncIterator[EventLog]:
     log: EventLog = (
-        MemoryLog(clock)
-        if kind == "memory"
-        else await SQLiteLog.open(directory / "log.db", clock)
+        MemoryLog(clock) if kind == "memory" else await SQLiteLog.open(directory / "log.db", clock)
     )
     try:
         yield log
@@ -79,6 +77,7 @@ async def fill(log: EventLog) -> list[Recorded]:
 
 
 # --- append
+
 
 async def test_an_event_is_recorded_with_its_place_and_time(
     log: EventLog, clock: FakeClock
@@ -172,6 +171,7 @@ async def test_of_many_that_race_for_one_version_one_wins(log: EventLog) -> None
 
 # --- read
 
+
 async def test_a_page_is_what_comes_after_a_position_up_to_a_limit(
     log: EventLog, again: Callable[[], Awaitable[EventLog]]
 ) -> None:
@@ -257,6 +257,7 @@ async def test_a_reader_sees_a_prefix_of_the_log_at_every_moment(log: EventLog) 
 
 # --- wait
 
+
 async def test_waiting_ends_when_there_is_more(log: EventLog) -> None:
     waiting = asyncio.create_task(log.wait(0))
     await asyncio.sleep(0)
@@ -307,6 +308,7 @@ async def turns() -> None:
 
 # --- follow
 
+
 async def test_a_follower_misses_nothing_and_repeats_nothing(log: EventLog) -> None:
     async def write(number: int) -> None:
         for version in range(30):
@@ -329,9 +331,7 @@ async def test_a_follower_misses_nothing_and_repeats_nothing(log: EventLog) -> N
         assert await each == list(range(after + 1, 121))
 
 
-def follow_batches(
-    log: EventLog, after: int, limit: int
-) -> AsyncGenerator[list[Recorded], None]:
+def follow_batches(log: EventLog, after: int, limit: int) -> AsyncGenerator[list[Recorded], None]:
     return cast(AsyncGenerator[list[Recorded], None], follow(log, after, limit))
 
 
@@ -351,6 +351,7 @@ async def test_a_follower_of_a_reopened_log_goes_on_where_it_was(
 
 
 # --- cancel, close
+
 
 async def test_a_cancelled_append_may_have_happened_and_harms_nobody(log: EventLog) -> None:
     for number in range(40):
@@ -429,6 +430,7 @@ async def test_every_refusal_is_a_log_error(log: EventLog) -> None:
 
 
 # --- what is kept in memory
+
 
 @given(
     st.lists(st.integers(1, 5), max_size=20),

@@ -113,9 +113,7 @@ FAULTS = [
 
 
 @pytest.mark.parametrize("fault", FAULTS)
-def test_what_a_failing_disk_made_us_answer_is_true(
-    strace: str, path: Path, fault: str
-) -> None:
+def test_what_a_failing_disk_made_us_answer_is_true(strace: str, path: Path, fault: str) -> None:
     """And the log writes again by itself."""
     command = [*failing(strace, path, fault), *workload("groups", path, 10)]
     run = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=60, check=True)
@@ -131,9 +129,7 @@ def test_what_was_not_written_does_not_come_back_when_the_process_dies(
 ) -> None:
     """Its frames may be in the WAL, whole; only the commit after it makes them void."""
     command = [*failing(strace, path, fault), *workload("die", path, 10)]
-    run = subprocess.run(
-        command, cwd=ROOT, capture_output=True, text=True, timeout=60, check=False
-    )
+    run = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=60, check=False)
     told = answers(run.stdout)
     assert "no" in {each.outcome for each in told}
     assert "closed" not in run.stdout
@@ -264,8 +260,6 @@ def test_a_disk_that_cannot_be_read_is_not_taken_for_a_strangers_file(
     strace: str, path: Path
 ) -> None:
     command = [*failing(strace, path, "pread64:error=EIO:when=2+"), *workload("groups", path)]
-    run = subprocess.run(
-        command, cwd=ROOT, capture_output=True, text=True, timeout=60, check=False
-    )
+    run = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=60, check=False)
     assert "sqlite3.DatabaseError" in run.stderr
     assert "NotOurs" not in run.stderr

@@ -178,14 +178,20 @@ async def running(path: Path, log: MemoryLog, clock: FakeClock) -> AsyncIterator
 # --- opening
 
 
+#: Twelve jobs, of which each has come one step further than the one before.
 HISTORY = play(
-    [spec(0), spec(1)],
-    [(n % 2, command, 3, 5) for n in range(8) for command in COMMANDS],
+    [spec(number) for number in range(12)],
+    [
+        (job, command, 3, 5)
+        for job in range(12)
+        for command in ["submit", "start", "progress", "fail", *COMMANDS, "retry"][: job + 1]
+    ],
 )
 
 
 async def answers(views: Views) -> Any:
     listed = await views.jobs({}, order="newest", cursor=None, limit=99)
+    assert listed
     return listed, await views.counts(), await views.running(), await views.next_due_us(0)
 
 
@@ -387,7 +393,7 @@ async def test_views_can_be_closed_during_a_rebuild(tmp_path: Path, clock: FakeC
         await asyncio.wait({rebuilding})
     async with running(path, log, clock) as views:
         await views.reached(log.head)
-        assert len(await views.jobs({}, order="newest", cursor=None, limit=9)) == 2
+        assert len(await views.jobs({}, order="newest", cursor=None, limit=99)) == 12
 
 
 async def test_views_that_cannot_write_are_late_and_then_catch_up(

@@ -56,6 +56,7 @@ def rows(path: Path) -> list[tuple[object, ...]]:
 
 # --- opening
 
+
 async def test_a_log_is_what_it_was_when_it_is_opened_again(log: SQLiteLog, path: Path) -> None:
     made = await log.read(0)
     await log.close()
@@ -140,6 +141,7 @@ async def test_every_connection_is_set_up_to_lose_and_change_nothing(log: SQLite
 
 
 # --- what is stored
+
 
 async def test_a_row_is_what_was_encoded_and_its_commitment(log: SQLiteLog, path: Path) -> None:
     await add(log, B, 1, LogWritten(1, "info"))  # with an empty body
@@ -275,9 +277,7 @@ async def test_nothing_is_changed_over_the_readers_connection(
     assert rows(path) == before
 
 
-async def test_no_guard_can_be_turned_off_before_an_attack(
-    log: SQLiteLog, path: Path
-) -> None:
+async def test_no_guard_can_be_turned_off_before_an_attack(log: SQLiteLog, path: Path) -> None:
     """What stops one attack must not be what another attack turns off first."""
     for first in ("PRAGMA recursive_triggers = OFF", "PRAGMA writable_schema = ON"):
         for attack in (ATTACKS["replace position"], ATTACKS["schema"], ATTACKS["drop trigger"]):
@@ -311,6 +311,7 @@ async def test_an_event_can_be_erased_and_keeps_its_facts_and_commitment(
 
 # --- bounds
 
+
 async def test_too_many_waiting_appends_are_refused_and_harm_no_other(path: Path) -> None:
     log = await SQLiteLog.open(path, waiting_max=10)
     outcomes = await asyncio.gather(
@@ -343,6 +344,7 @@ async def test_a_batch_is_bounded_and_order_is_kept_across_batches(path: Path) -
 
 
 # --- from disk
+
 
 async def test_pages_from_disk_equal_what_was_in_memory(path: Path) -> None:
     log = await SQLiteLog.open(path)
