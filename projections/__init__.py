@@ -210,14 +210,9 @@ class Views:
         self, filters: dict[str, Any], *, order: str, cursor: int | None, limit: int
     ) -> list[JobView]:
         """A page of jobs that match *filters*, *cursor* being the last one's `born`."""
-        given = {name: value for name, value in filters.items() if value is not None}
-        bound = {
-            name: orjson.dumps(value).decode() if isinstance(value, list) else value
-            for name, value in given.items()
-        }
+        sql, bound = status.listing(filters, order)
         if cursor is None:
             cursor = 0 if order == "oldest" else 2**62
-        sql = status.listing(given, order)
         async with self._reading() as store:
             found = await store.read_named(sql, bound | {"cursor": cursor, "limit": limit})
             jobs = [status.job_from_row(row) for row in found]

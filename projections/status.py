@@ -3,6 +3,8 @@
 from collections.abc import Iterable, Iterator
 from typing import Any
 
+import orjson
+
 from eventjobs.events import Artifact, JobSpec
 from eventjobs.job import Job
 from projections.touched import Statement, Touched, rows
@@ -133,12 +135,26 @@ _FILTERS = {
     "until_us": "AND created_us < :until_us",
     "job_id": "AND job_id IN (SELECT value FROM json_each(:job_id))",
 }
+# An index has the jobs of one status in order; those of two would have to be sorted.
+_ONE = {
+    "status": "AND status = :status",
+    "type": "AND type = :type",
+}
 _ORDERS = {
     "newest": "AND born < :cursor ORDER BY born DESC LIMIT :limit) AS page",
     "oldest": "AND born > :cursor ORDER BY born LIMIT :limit) AS page",
 }
 
 
-def listing(filters: Iterable[str], order: str) -> str:
-    """The statement that lists by these filters, each bound by its own name."""
-    return " ".join([_LIST, *(_FILTERS[name] for name in sorted(filters)), _ORDERS[order]])
+def listing(filters: dict[str, Any], order: str) -> tuple[str, dict[str, Any]]:
+    """The statement that lists by these filters, and what is bound to it; None filters nothing."""
+    clauses = []
+    bound: dict[str, Any] = {}
+    for name, value in sorted(filters.items()):
+        if isinstance(value, list) and len(value) == 1 and name in _ONE:
+            clauses.append(_ONE[name])
+            bound[name] = value[0]
+        elif value is not None:
+            clauses.append(_FILTERS[name])
+            bound[name] = orjson.dumps(value).decode() if isinstance(value, list) else value
+    return " ".join([_LIST, *clauses, _ORDERS[order]]), bound

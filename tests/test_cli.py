@@ -1,4 +1,4 @@
-"""The command line as it is used: real processes, a real service, real signals."""
+"""The command line as it is used, beside a real service."""
 
 import fcntl
 import os
@@ -6,54 +6,17 @@ import pty
 import re
 import select
 import signal
-import socket
-import sqlite3
 import struct
 import subprocess
-import sys
 import termios
 from collections.abc import Iterator
-from contextlib import chdir, closing
 from pathlib import Path
-from typing import Any
 
 import orjson
 import pytest
-from typer.testing import CliRunner, Result
 
-from eventjobs.cli import app
-from tests.servers import Server, serving, start
-
-ROOT = Path(__file__).parent.parent
-
-APP = '''
-import asyncio
-from pathlib import Path
-from eventjobs import JobError, handler
-
-@handler("echo")
-async def echo(context, payload):
-    context.progress(1, 2, stage="echoing", message="\\x1b[31mred\\x07\\nnext")
-    return payload
-
-@handler("fail", max_attempts=1)
-async def fail(context, payload):
-    raise JobError("broken", "it does not work")
-
-@handler("copy")
-async def copy(context, payload):
-    await context.artifact("copy.bin", context.input().read_bytes())
-
-@handler("until")
-async def until(context, payload):
-    """Runs until there is a file at *payload*."""
-    context.progress(1, 4, stage="waiting")
-    while not Path(payload).exists():
-        await asyncio.sleep(0.01)
-    return "it came"
-
-HANDLERS = [echo, fail, copy, until]
-'''
+from tests.servers import Server, serving
+from tests.tool import APP, Tool
 
 
 @pytest.fixture(scope="module")
@@ -71,53 +34,8 @@ def server(folder: Path) -> Iterator[Server]:
 
 
 @pytest.fixture
-def tool(server: Server, tmp_path: Path) -> "Tool":
+def tool(server: Server, tmp_path: Path) -> Tool:
     return Tool(server.url, tmp_path)
-
-
-class Tool:
-    """`eventjobs` in *folder*, asking the service at *url*; here, or in a process of its own."""
-
-    def __init__(self, url: str, folder: Path) -> None:
-        self.folder = folder
-        self.environment = {"EVENTJOBS_URL": url, "PYTHONPATH": str(ROOT)}
-
-    def command(self, *arguments: object) -> list[str]:
-        return [sys.executable, "-m", "eventjobs", *map(str, arguments)]
-
-    def run(self, *arguments: object, stdin: str = "") -> Result:
-        with chdir(self.folder):
-            runner = CliRunner(env=self.environment)
-            return runner.invoke(app, list(map(str, arguments)), input=stdin)
-
-    def spawn(self, *arguments: object) -> subprocess.CompletedProcess[str]:
-        return subprocess.run(
-            self.command(*arguments),
-            cwd=self.folder,
-            env=os.environ | self.environment,
-            capture_output=True,
-            text=True,
-            timeout=60,
-            check=False,
-        )
-
-    def ok(self, *arguments: object, stdin: str = "") -> str:
-        run = self.run(*arguments, stdin=stdin)
-        assert (run.exit_code, run.stderr) == (0, "")
-        return run.stdout
-
-    def json(self, *arguments: object, stdin: str = "") -> list[Any]:
-        return [orjson.loads(line) for line in self.ok(*arguments, stdin=stdin).splitlines()]
-
-    def start(self, *arguments: object) -> subprocess.Popen[str]:
-        return subprocess.Popen(
-            self.command(*arguments),
-            cwd=self.folder,
-            env=os.environ | self.environment,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-        )
 
 
 # --- submit
@@ -274,6 +192,20 @@ def test_watching_a_selection_ends_when_all_of_it_has_ended(tool: Tool) -> None:
     assert (last["status"], watching.returncode) == ("completed", 0)
 
 
+def test_watching_for_ever_shows_also_what_comes_later(tool: Tool) -> None:
+    before = tool.ok("submit", "echo", "--tag", "f", "--delay", "1h").strip()
+    with tool.start("watch", "--tag", "f", "--forever", "--json") as watching:
+        assert watching.stdout is not None
+        assert orjson.loads(watching.stdout.readline())["job_id"] == before
+        later = tool.ok("submit", "echo", "--tag", "f").strip()
+        told = next(
+            job for line in watching.stdout if (job := orjson.loads(line))["job_id"] == later
+        )
+        assert told["tags"] == ["f"]
+        watching.send_signal(signal.SIGINT)
+        assert watching.wait(10) == 130
+
+
 def test_submitting_and_watching_is_one_command(tool: Tool) -> None:
     snapshots = tool.json("submit", "echo", "5", "--watch", "--json")
     assert snapshots[-1]["result"] == 5
@@ -320,169 +252,3 @@ def read_until(descriptor: int, text: str) -> str:
         assert select.select([descriptor], [], [], 20)[0], f"no {text!r} in {seen!r}"
         seen += os.read(descriptor, 65_536).decode()
     return seen
-
-
-# --- serve
-
-
-def test_the_address_is_the_only_line_on_stdout(folder: Path, tmp_path: Path) -> None:
-    server = start(tmp_path / "data", "--app", "shop:HANDLERS", PYTHONPATH=str(folder))
-    assert re.fullmatch(r"http://127\.0\.0\.1:\d+", server.url)
-    server.process.send_signal(signal.SIGINT)
-    assert server.process.stdout is not None
-    with server.process.stdout as out:
-        assert out.read() == ""
-    assert server.process.wait(20) == 0
-    lines = [orjson.loads(line) for line in (tmp_path / "data.log").read_text().splitlines()]
-    assert [line["event"] for line in lines] == ["serving", "stopping", "stopped"]
-    assert lines[0]["types"] == ["copy", "echo", "fail", "until"]
-
-
-def test_handlers_are_found_in_the_folder_one_is_in(folder: Path, tmp_path: Path) -> None:
-    tool = Tool("", folder)
-    with tool.start("serve", "--app", "shop:echo", "--port", "0", "--data", tmp_path) as serving:
-        assert serving.stdout is not None
-        tool = Tool(serving.stdout.readline().strip(), tmp_path)
-        assert tool.json("submit", "echo", "3", "--wait", "--json")[0]["result"] == 3
-        assert tool.run("submit", "fail").exit_code == 1
-        serving.terminate()
-        assert serving.wait(20) == 0
-
-
-@pytest.mark.parametrize(
-    ("arguments", "told"),
-    [
-        (["--host", "0.0.0.0"], "error: invalid_input: "),
-        (["--port", "99999"], "error: settings: port: "),
-        (["--app", "nowhere"], "error: invalid_input: nowhere: No module named"),
-        (["--app", "json:nothing"], "error: invalid_input: json:nothing: "),
-        (["--app", "json"], "error: invalid_input: json has no handlers"),
-        (["--app", "shop", "--app", "shop:echo"], "error: invalid_input: two handlers for 'echo'"),
-    ],
-)
-def test_a_service_that_cannot_start_says_why_in_a_line(
-    folder: Path, arguments: list[str], told: str
-) -> None:
-    run = Tool("", folder).spawn("serve", *arguments)
-    assert (run.returncode, run.stdout) == (2, "")
-    assert run.stderr.startswith(told)
-    assert run.stderr.count("\n") == 1
-    assert not (folder / "eventjobs-data").exists()
-
-
-def test_a_second_service_on_a_directory_is_refused(server: Server, tool: Tool) -> None:
-    run = tool.spawn("serve", "--data", server.data, "--port", "0")
-    assert (run.returncode, run.stdout) == (1, "")
-    assert run.stderr.startswith("error: data_directory_locked: process ")
-    assert run.stderr.count("\n") == 1
-
-
-def test_a_port_that_is_taken_is_told(tool: Tool) -> None:
-    with socket.create_server(("127.0.0.1", 0)) as taken:
-        port = taken.getsockname()[1]
-        run = tool.spawn("serve", "--data", "data", "--port", port)
-    assert (run.returncode, run.stdout) == (1, "")
-    assert (
-        run.stderr
-        == f"error: address_in_use: another program listens on port {port} of 127.0.0.1\n"
-    )
-
-
-@pytest.mark.parametrize(
-    ("change", "code"),
-    [
-        ("PRAGMA user_version = 99", "database_too_new"),
-        ("PRAGMA application_id = 1", "not_an_eventjobs_database"),
-    ],
-)
-def test_a_log_that_is_not_ours_is_left_alone(tool: Tool, change: str, code: str) -> None:
-    data = tool.folder / "data"
-    data.mkdir()
-    with closing(sqlite3.connect(data / "log.db")) as connection:
-        connection.executescript(f"CREATE TABLE somebodys (a); {change}")
-    before = (data / "log.db").read_bytes()
-    if code == "database_too_new":
-        with closing(sqlite3.connect(data / "log.db")) as connection:
-            connection.execute("PRAGMA application_id = 0x656A6F62")
-        before = (data / "log.db").read_bytes()
-    run = tool.spawn("serve", "--data", data, "--port", "0")
-    assert (run.returncode, run.stdout) == (1, "")
-    assert run.stderr.startswith(f"error: {code}: ")
-    assert run.stderr.count("\n") == 1
-    assert (data / "log.db").read_bytes() == before
-
-
-def test_settings_come_from_the_environment(tool: Tool) -> None:
-    tool.environment["EVENTJOBS_PORT"] = "-1"
-    run = tool.spawn("serve")
-    assert run.returncode == 2
-    assert run.stderr.startswith("error: settings: port: ")
-
-
-def test_a_signal_lets_a_running_job_finish(folder: Path, tmp_path: Path) -> None:
-    with serving(tmp_path, "--app", "shop", PYTHONPATH=str(folder)) as server:
-        job_id, flag = running(server, tmp_path)
-        server.process.send_signal(signal.SIGTERM)
-        wait_for_line(tmp_path / "data.log", "draining")
-        flag.touch()
-        assert server.process.wait(20) == 0
-    assert facts(server)[-1] == ("JobCompleted", job_id)
-
-
-def test_a_second_signal_gives_running_jobs_back_at_once(folder: Path, tmp_path: Path) -> None:
-    drain = {"EVENTJOBS_DRAIN_S": "3600"}
-    with serving(tmp_path, "--app", "shop", PYTHONPATH=str(folder), **drain) as server:
-        job_id, _ = running(server, tmp_path)
-        server.process.send_signal(signal.SIGTERM)
-        wait_for_line(tmp_path / "data.log", "draining")
-        server.process.send_signal(signal.SIGTERM)
-        assert server.process.wait(20) == 0
-    assert facts(server)[-1] == ("AttemptReleased", job_id)
-
-
-def test_watching_goes_on_through_a_crash_of_the_service(folder: Path, tmp_path: Path) -> None:
-    """Killed, and started again on the same port: the watcher has only been waiting."""
-    server = start(tmp_path / "data", "--app", "shop", PYTHONPATH=str(folder))
-    job_id, flag = running(server, tmp_path)
-    with Tool(server.url, tmp_path).start("watch", job_id, "--json") as watching:
-        assert watching.stdout is not None
-        assert orjson.loads(watching.stdout.readline())["attempt"] == 1
-        server.process.kill()
-        server.process.wait(10)
-        assert server.process.stdout is not None
-        server.process.stdout.close()
-        port = int(server.url.rpartition(":")[2])
-        with serving(tmp_path, "--app", "shop", "--port", str(port), PYTHONPATH=str(folder)):
-            flag.touch()
-            snapshots = [orjson.loads(line) for line in watching.stdout]
-        assert watching.wait(10) == 0
-        assert watching.stderr is not None
-        assert "the connection is lost; trying again in" in watching.stderr.read()
-    assert (snapshots[-1]["status"], snapshots[-1]["attempt"]) == ("completed", 2)
-
-
-def running(server: Server, folder: Path) -> tuple[str, Path]:
-    """A job that runs until there is a file, and that file."""
-    tool, flag = Tool(server.url, folder), folder / "flag"
-    job_id = tool.ok("submit", "until", f'"{flag}"').strip()
-    with tool.start("watch", job_id, "--json") as watching:
-        assert watching.stdout is not None
-        for line in watching.stdout:
-            if orjson.loads(line)["stage"] == "waiting":
-                break
-        watching.kill()
-    return job_id, flag
-
-
-def wait_for_line(log: Path, event: str) -> None:
-    with subprocess.Popen(["tail", "-n", "+1", "-f", log], stdout=subprocess.PIPE) as tail:
-        assert tail.stdout is not None
-        for line in tail.stdout:
-            if orjson.loads(line)["event"] == event:
-                break
-        tail.kill()
-
-
-def facts(server: Server) -> list[tuple[str, str]]:
-    with closing(sqlite3.connect(server.data / "log.db")) as connection:
-        return connection.execute("SELECT type, job_id FROM events ORDER BY position").fetchall()

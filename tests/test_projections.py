@@ -2,10 +2,9 @@
 
 import asyncio
 import sqlite3
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
-from contextlib import asynccontextmanager, closing, contextmanager, suppress
+from collections.abc import Awaitable, Callable, Sequence
+from contextlib import closing
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any
 
 import pytest
@@ -20,17 +19,10 @@ from projections.stages import Progress, advance
 from tests.facts import time_passing, turns
 from tests.fake_clock import FakeClock
 from tests.histories import COMMANDS, histories, job_id, log_of, play
+from tests.viewing import quick_folder, running, viewed
 
 LOG_ID = "0" * 32
 HEAD = 10**9
-
-
-@contextmanager
-def quick_folder() -> Iterator[Path]:
-    """In memory where the system has it: these tests are about rows, not about disks."""
-    memory = Path("/dev/shm")
-    with TemporaryDirectory(dir=memory if memory.is_dir() else None) as folder:
-        yield Path(folder)
 
 
 def dump(path: Path) -> dict[str, list[tuple[Any, ...]]]:
@@ -147,32 +139,6 @@ async def test_what_the_views_hold_is_what_the_events_add_up_to(history: list[Re
                 assert found.progress == told[id]
                 views._store._kept.drop(id)
         assert await views.job(job_id(99)) is None
-
-
-@asynccontextmanager
-async def viewed(
-    history: Sequence[Recorded], clock: FakeClock | None = None
-) -> AsyncIterator[Views]:
-    """Views that have seen *history*."""
-    clock = clock or FakeClock()
-    log = await log_of(history, clock)
-    with quick_folder() as folder:
-        async with running(folder / "views.db", log, clock) as views:
-            await views.reached(log.head)
-            yield views
-
-
-@asynccontextmanager
-async def running(path: Path, log: MemoryLog, clock: FakeClock) -> AsyncIterator[Views]:
-    views = await Views.open(path, log, clock)
-    task = asyncio.create_task(views.run())
-    try:
-        yield views
-    finally:
-        task.cancel()
-        with suppress(asyncio.CancelledError):
-            await task
-        await views.close()
 
 
 # --- opening

@@ -9,7 +9,6 @@ import os
 import random
 import selectors
 from collections.abc import Callable, Coroutine, Iterable
-from contextlib import suppress
 from functools import cached_property
 from typing import Any, cast
 
@@ -17,8 +16,8 @@ import pytest
 from aiohttp import web
 
 from eventjobs.clock import SystemClock
-from eventjobs.errors import JobGone, Rejected
-from eventjobs.events import AttemptFailed, JobSpec, LogWritten, ProgressReported, Recorded
+from eventjobs.errors import JobGone
+from eventjobs.events import Recorded
 from eventjobs.http import hub, stream
 from eventjobs.http.selection import Selection
 from eventjobs.http.snapshot import Snapshots
@@ -33,6 +32,7 @@ from projections import JobView, Views
 from projections.touched import Touched
 from tests.histories import job_id
 from tests.test_stream_reader import Chunks, Head, Message, Wire, positions, request
+from tests.test_stream_site import change
 
 TURN_S = 0.001
 BEAT_S = 0.5
@@ -291,10 +291,7 @@ class World:
     async def write(self, steps: int) -> None:
         """Change some job again and again, mostly in the way jobs change."""
         for _ in range(steps):
-            number = self.rng.randrange(4)
-            job = await self.jobs.load(job_id(number))
-            with suppress(Rejected):
-                await self._change(job, number)
+            await change(self.jobs, self.rng, self.rng.randrange(4))
             await pause(self.rng)
             if self.rng.random() < 0.05:
                 await asyncio.sleep(self.rng.random())
@@ -302,40 +299,7 @@ class World:
     async def submit_all(self) -> None:
         for number in range(4):
             if await self.jobs.load(job_id(number)) is None:
-                await self._change(None, number)
-
-    async def _change(self, job: Job | None, number: int) -> None:
-        jobs, rng, me = self.jobs, self.rng, "writer"
-        if job is None:
-            spec = JobSpec("ab"[number % 2], tags=("t",) * (number % 3), max_attempts=2)
-            await jobs.submit(spec, job_id=job_id(number), actor=me)
-            return
-        id, attempt = job.job_id, job.attempt
-        if job.status == "queued":
-            if rng.random() < 0.1:
-                await jobs.cancel(id, actor=me)
-            else:
-                await jobs.start(id, worker=me)
-        elif job.finished:
-            if rng.random() < 0.05:
-                await jobs.expire(id, "over", actor=me)
-            elif rng.random() < 0.5:
-                await jobs.retry(id, actor=me)
-        else:
-            line = "x" * rng.choice((1, 100, 600))
-            match rng.randrange(12):
-                case 0:
-                    await jobs.complete(id, attempt, {"n": 1}, actor=me)
-                case 1:
-                    retry_at_us = rng.choice((None, 1))
-                    failed = AttemptFailed(attempt, "broken", True, retry_at_us)
-                    await jobs.fail(id, failed, actor=me)
-                case 2:
-                    await jobs.release(id, attempt, "stop", actor=me)
-                case 3 | 4 | 5:
-                    await jobs.report(id, ProgressReported(attempt, 1, 9), actor=me)
-                case _:
-                    await jobs.report(id, LogWritten(attempt, "info", line), actor=me)
+                await change(self.jobs, self.rng, number)
 
 
 SELECTIONS = [

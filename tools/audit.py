@@ -184,6 +184,8 @@ def main(arguments: list[str] | None = None) -> int:
     except OSError as error:
         print(f"error: output: {error}", file=sys.stderr)
         return 2
+    except KeyboardInterrupt:
+        return 130
     if told.first_bad is not None:
         print(f"error: {told.first_bad}", file=sys.stderr)
     print(told.summary(), file=sys.stderr)

@@ -287,6 +287,11 @@ def main(arguments: list[str] | None = None) -> int:
     except EventjobsError as error:
         print(f"error: {error.code}: {error.message}", file=sys.stderr)
         return 2
+    except (sqlite3.Error, OSError) as error:
+        print(f"error: data_directory: {given.data} cannot be used: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        return 130
     if given.json:
         outcome = {"equal": difference is None, "position": position, "checked": given.check}
         outcome["difference"] = None if difference is None else difference._asdict()

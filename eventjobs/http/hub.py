@@ -286,21 +286,20 @@ class SnapshotHub(Heads):
     def _send(self, part: Sequence[Snapshot], changed: dict[str, set[str]], upto: int) -> None:
         """Write *part* to everyone at the head, and move on to its last position."""
         wanted: dict[Selection, list[Snapshot]] = {}
+        over: set[Selection] = set()
         for each in part:
-            statuses = changed[each.job.job_id]
             named = self._by_job.get(each.job.job_id, set())
+            if each.job.finished:
+                over |= named  # a hidden job has ended, too, though nobody is shown it
             for selection in self._others | named:
-                if selection.shows(each.job, statuses):
+                if selection.shows(each.job, changed[each.job.job_id]):
                     wanted.setdefault(selection, []).append(each)
-        ended: list[Client] = []
         for selection, snapshots in wanted.items():
-            clients = self._same[selection]
-            self._share(snapshots, clients, upto)
-            if selection.ids is not None and any(each.job.finished for each in snapshots):
-                ended += clients
+            self._share(snapshots, self._same[selection], upto)
         self.position = max(self.position, min(part[-1].job.position, upto))
-        for client in ended:
-            self.dismiss(client, "ended")
+        for selection in over:
+            for client in self._same[selection]:
+                self.dismiss(client, "ended")
 
     def _share(self, snapshots: Sequence[Snapshot], clients: Iterable[Client], upto: int) -> None:
         frames = _frames(snapshots, upto)

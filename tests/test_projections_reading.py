@@ -1,0 +1,287 @@
+"""What the views answer, against a model in plain Python; and that no answer looks at every job."""
+
+import sqlite3
+from collections import Counter
+from collections.abc import Iterable
+from contextlib import closing
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from eventjobs.events import JobSpec, JobSubmitted, Recorded
+from eventjobs.job import Job, Status, evolve
+from eventjobs.log.memory import MemoryLog
+from projections import Store, Views, queue, status
+from tests.fake_clock import SECOND, FakeClock
+from tests.histories import START_US, histories, job_id, play
+from tests.viewing import quick_folder, running, viewed
+
+MINUTE = 60
+
+
+def folded(history: list[Recorded]) -> list[Job]:
+    """The jobs there are, oldest first."""
+    jobs: dict[str, Job] = {}
+    for each in history:
+        jobs[each.job_id] = evolve(jobs.get(each.job_id), each)
+    return sorted(jobs.values(), key=lambda job: job.born)
+
+
+async def page(
+    views: Views,
+    order: str = "newest",
+    cursor: int | None = None,
+    limit: int = 99,
+    **filters: Any,
+) -> list[Job]:
+    found = await views.jobs(filters, order=order, cursor=cursor, limit=limit)
+    return [each.job for each in found]
+
+
+# --- listing
+
+some_statuses = st.lists(st.sampled_from([str(each) for each in Status]), min_size=1, max_size=3)
+some_types = st.lists(st.sampled_from(["csv", "render", "mail", "other"]), min_size=1, max_size=2)
+times = st.integers(-60, 900).map(lambda seconds: START_US + seconds * SECOND)
+filters = st.fixed_dictionaries(
+    {},
+    optional={
+        "status": some_statuses,
+        "type": some_types,
+        "owner": st.sampled_from(["ann", "bob", "nobody"]),
+        "tag": st.sampled_from(["a", "b", "ü", 'q"', "none"]),
+        "since_us": times,
+        "until_us": times,
+        "job_id": st.lists(st.integers(0, 9).map(job_id), min_size=1, max_size=4),
+    },
+)
+
+
+def fits(job: Job, wanted: dict[str, Any]) -> bool:
+    return (
+        job.expired_us is None
+        and job.status in wanted.get("status", [job.status])
+        and job.spec.type in wanted.get("type", [job.spec.type])
+        and job.spec.owner == wanted.get("owner", job.spec.owner)
+        and ("tag" not in wanted or wanted["tag"] in job.spec.tags)
+        and job.created_us >= wanted.get("since_us", 0)
+        and job.created_us < wanted.get("until_us", 2**62)
+        and job.job_id in wanted.get("job_id", [job.job_id])
+    )
+
+
+@settings(max_examples=30, deadline=None)
+@given(histories(jobs_max=9, steps_max=80), st.lists(filters, min_size=1, max_size=12))
+async def test_a_page_lists_what_fits_in_order(
+    history: list[Recorded], wanted: list[dict[str, Any]]
+) -> None:
+    jobs = folded(history)
+    async with viewed(history) as views:
+        for each in wanted:
+            fitting = [job for job in jobs if fits(job, each)]
+            assert await page(views, "oldest", **each) == fitting
+            assert await page(views, "newest", **each) == fitting[::-1]
+            assert await page(views, "oldest", limit=2, **each) == fitting[:2]
+            for cursor in (fitting or jobs)[:3]:
+                after = [job for job in fitting if job.born > cursor.born]
+                assert await page(views, "oldest", cursor.born, 2, **each) == after[:2]
+                before = [job for job in fitting if job.born < cursor.born][::-1]
+                assert await page(views, "newest", cursor.born, 2, **each) == before[:2]
+
+
+@settings(max_examples=30, deadline=None)
+@given(histories(jobs_max=9, steps_max=80))
+async def test_counts_are_what_counting_gives(history: list[Recorded]) -> None:
+    counted = Counter(
+        (job.spec.type, str(job.status)) for job in folded(history) if job.expired_us is None
+    )
+    async with viewed(history) as views:
+        found = await views.counts()
+        assert {
+            (type, status): jobs
+            for type, statuses in found.items()
+            for status, jobs in statuses.items()
+        } == counted
+        assert sorted(await views.running()) == sorted(
+            job.job_id for job in folded(history) if job.status == Status.RUNNING
+        )
+
+
+async def submit(log: MemoryLog, number: int, **fields: Any) -> str:
+    spec = JobSpec(**{"type": "csv", "max_attempts": 3, **fields})
+    await log.append(job_id(number), 0, JobSubmitted(spec), actor="ann")
+    return job_id(number)
+
+
+async def test_pages_are_stable_while_jobs_arrive(clock: FakeClock) -> None:
+    """Nothing is listed twice and nothing left out of what was there at the first page."""
+    log = MemoryLog(clock)
+    with quick_folder() as folder:
+        async with running(folder / "views.db", log, clock) as views:
+            for number in range(30):
+                await submit(log, number)
+            await views.reached(log.head)
+            for order in ("newest", "oldest"):
+                there = await page(views, order)
+                seen = await page(views, order, None, 7)
+                while len(seen) < len(there):
+                    await submit(log, 100 + log.head)
+                    await views.reached(log.head)
+                    seen += await page(views, order, seen[-1].born, 7)
+                assert seen[: len(there)] == there
+
+
+# --- the queue
+
+
+def rank(job: Job) -> int:
+    return job.due_us - job.spec.priority * queue.AGEING_US
+
+
+@settings(max_examples=40, deadline=None)
+@given(
+    histories(jobs_max=9, steps_max=60),
+    st.integers(-100, 1000),
+    some_types,
+    st.lists(st.integers(0, 8).map(job_id), max_size=3),
+    st.integers(1, 9),
+)
+async def test_what_is_due_comes_by_priority_and_age(
+    history: list[Recorded], seconds: int, types: list[str], taken: list[str], limit: int
+) -> None:
+    jobs = folded(history)
+    now_us = START_US + seconds * SECOND
+    queued = [job for job in jobs if job.status == Status.QUEUED]
+    due = [
+        job
+        for job in queued
+        if job.due_us <= now_us and job.spec.type in types and job.job_id not in taken
+    ]
+    due.sort(key=lambda job: (rank(job), job.born))
+    async with viewed(history) as views:
+        found = await views.due(now_us, types, taken, limit)
+        assert found == [(job.job_id, job.spec.type) for job in due][:limit]
+
+
+@settings(max_examples=30, deadline=None)
+@given(histories(jobs_max=9, steps_max=60))
+async def test_the_next_job_to_be_due_is_known(history: list[Recorded]) -> None:
+    now_us = history[-1].at_us
+    later = [
+        job.due_us
+        for job in folded(history)
+        if job.status == Status.QUEUED and job.due_us > now_us
+    ]
+    async with viewed(history) as views:
+        assert await views.next_due_us(now_us) == min(later, default=None)
+
+
+async def due_of(log: MemoryLog, clock: FakeClock) -> list[str]:
+    with quick_folder() as folder:
+        async with running(folder / "views.db", log, clock) as views:
+            await views.reached(log.head)
+            return [id for id, _ in await views.due(clock.now_us(), ["csv"], [], 99)]
+
+
+async def test_a_higher_priority_goes_first_and_among_equals_the_older(clock: FakeClock) -> None:
+    log = MemoryLog(clock)
+    for number, priority in enumerate([0, 5, 0, 5, -5]):
+        await submit(log, number, priority=priority)
+    assert await due_of(log, clock) == [job_id(number) for number in (1, 3, 0, 2, 4)]
+
+
+async def test_a_job_that_has_waited_long_goes_before_a_new_one_of_higher_priority(
+    clock: FakeClock,
+) -> None:
+    """One step of priority is worth a minute: nothing starves."""
+    log = MemoryLog(clock)
+    await submit(log, 0, priority=0)
+    await clock.advance(8 * MINUTE)
+    await submit(log, 1, priority=9)
+    assert await due_of(log, clock) == [job_id(1), job_id(0)]
+    await clock.advance(2 * MINUTE)
+    await submit(log, 2, priority=9)
+    assert await due_of(log, clock) == [job_id(1), job_id(0), job_id(2)]
+
+
+async def test_the_highest_priority_there_is_does_not_make_a_job_due_early(
+    clock: FakeClock,
+) -> None:
+    log = MemoryLog(clock)
+    late_us = clock.now_us() + 60 * SECOND
+    await submit(log, 0, priority=queue.PRIORITY_MAX, run_at_us=late_us)
+    await submit(log, 1, priority=-queue.PRIORITY_MAX)
+    assert await due_of(log, clock) == [job_id(1)]
+    await clock.advance(MINUTE)
+    assert await due_of(log, clock) == [job_id(0), job_id(1)]
+
+
+# --- no answer looks at every job
+
+
+LISTINGS: list[tuple[dict[str, Any], str]] = [
+    ({"status": ["failed"]}, "jobs_status (status=? AND born"),
+    ({"status": ["failed"], "type": ["csv"]}, "=? AND born"),
+    ({"type": ["csv"]}, "jobs_type (type=? AND born"),
+    ({"owner": "ann"}, "jobs_owner (owner=? AND born"),
+    ({"tag": "a"}, "tags USING PRIMARY KEY (tag=?)"),
+    ({"since_us": 0, "until_us": 2**62}, "jobs"),
+    ({}, "INTEGER PRIMARY KEY (rowid"),
+]
+BOUND = {
+    "cursor": 10**9,
+    "limit": 50,
+    "now_us": START_US,
+    "slack_us": 0,
+    "types": '["csv"]',
+    "taken": "[]",
+    "1": "[]",
+}
+READS = {
+    "due": queue.DUE,
+    "next due": queue.NEXT_DUE,
+    "jobs": status.JOBS,
+    "running": status.RUNNING,
+}
+
+
+async def plan(sql: str, bound: dict[str, Any]) -> list[str]:
+    """How SQLite would run it on a file with many jobs."""
+    steps = [(n % 50, c, 3, 5) for c in ("submit", "start", "fail", "cancel") for n in range(50)]
+    history = play([JobSpec("csv", owner="ann", tags=("a",))] * 50, steps)
+    with quick_folder() as folder:
+        store = await Store.open(folder / "views.db", "0" * 32, 10**9)
+        await store.apply(history)
+        await store.close()
+        with closing(sqlite3.connect(folder / "views.db")) as connection:
+            found = connection.execute("EXPLAIN QUERY PLAN " + sql, BOUND | bound).fetchall()
+    return [row[3] for row in found]
+
+
+def looks_at_everything(steps: Iterable[str]) -> list[str]:
+    ours = ("jobs", "specs", "tags", "queue", "progress")
+    return [
+        each
+        for each in steps
+        if each.startswith(tuple(f"SCAN {name}" for name in ours)) or "TEMP B-TREE" in each
+    ]
+
+
+@pytest.mark.parametrize("name", READS)
+async def test_no_read_looks_at_every_job(name: str) -> None:
+    steps = await plan(READS[name], {})
+    assert not looks_at_everything(steps), steps
+
+
+@pytest.mark.parametrize("order", ["newest", "oldest"])
+@pytest.mark.parametrize(("filters", "index"), LISTINGS, ids=[str(each) for each, _ in LISTINGS])
+async def test_a_usual_listing_neither_looks_at_every_job_nor_sorts(
+    filters: dict[str, Any], index: str, order: str
+) -> None:
+    steps = await plan(*status.listing(filters, order))
+    assert any(index in each for each in steps), steps
+    assert not looks_at_everything(steps), steps
+
+
