@@ -96,7 +96,9 @@ class Store:
 
     async def apply(self, batch: Sequence[Recorded]) -> list[Touched]:
         """Fold *batch* into every projection and move the position, all or nothing."""
-        known = await self._load({each.job_id for each in batch})
+        # A job that begins in this batch is not in the file: most batches read nothing.
+        begun = {each.job_id for each in batch if each.version == 1}
+        known = await self._load({each.job_id for each in batch} - begun)
         touched: dict[str, Touched] = {}
         for recorded in batch:
             job_id = recorded.job_id

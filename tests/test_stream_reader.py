@@ -6,6 +6,7 @@ It shares no code with eventjobs. What it takes in is tried at the end of this f
 import asyncio
 import re
 from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -261,8 +262,9 @@ class Stream:
         """Vanish, like a browser whose tab is closed."""
         self._writer.transport.abort()
 
-    async def close(self) -> None:
-        self._writer.close()
+    async def closed(self) -> None:
+        with suppress(ConnectionError):
+            await self._writer.wait_closed()
 
 
 def positions(messages: Iterable[Message]) -> list[int]:

@@ -4,7 +4,7 @@ import asyncio
 import random
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +34,7 @@ class Site:
     streams: Streams
     port: int
     close: Callable[[], Any]
+    opened: list[Stream] = field(default_factory=list)
 
     @property
     def jobs(self) -> Jobs:
@@ -43,11 +44,17 @@ class Site:
     def head(self) -> int:
         return self.service.log.head
 
-    async def watch(self, path: str, last_id: str | int | None = None, **told: Any) -> Stream:
-        """A stream that has begun."""
+    async def open(self, path: str, last_id: str | int | None = None, **told: Any) -> Stream:
+        """A stream, or what came instead."""
         last_id = None if last_id is None else str(last_id)
         stream = await Stream.open(self.port, path, last_id=last_id, **told)
-        assert stream.status == 200, stream.raw
+        self.opened.append(stream)
+        return stream
+
+    async def watch(self, path: str, last_id: str | int | None = None, **told: Any) -> Stream:
+        """A stream that has begun."""
+        stream = await self.open(path, last_id, **told)
+        assert stream.status == 200
         return stream
 
     async def get(self, path: str, **told: Any) -> tuple[Head, bytes]:
@@ -138,14 +145,18 @@ async def site(path: Path, clock: Clock | None = None, **settings: Any) -> Async
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(http, "Streams", Kept)
             listening = await http.serve(service, "127.0.0.1", 0)
+        made_of_it = Site(service, made[0], listening.port, listening.close)
         try:
-            yield Site(service, made[0], listening.port, listening.close)
+            yield made_of_it
         finally:
+            for each in made_of_it.opened:
+                each.drop()
             await listening.close()
-    left = {each for each in asyncio.all_tasks() - before if not each.done()}
-    if left:
-        await asyncio.wait(left, timeout=1)
-    assert not {each for each in left if not each.done()}, "a task is left"
+            await asyncio.gather(*(each.closed() for each in made_of_it.opened))
+    late: set[Any] = asyncio.all_tasks() - before - {asyncio.current_task()}
+    if late:
+        _, late = await asyncio.wait(late, timeout=1)
+    assert not late, "a task is left"
 
 
 async def change(jobs: Jobs, rng: random.Random, number: int) -> None:
