@@ -5,7 +5,7 @@ what was asked for is already so; deciding twice is harmless.
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from enum import StrEnum
 from functools import reduce
 from typing import Any, assert_never
@@ -104,11 +104,16 @@ def _queued(job: Job, recorded: Recorded, due_us: int, **changes: Any) -> Job:
     return _with(job, recorded, status=Status.QUEUED, due_us=due_us, worker=None, **changes)
 
 
+_NOTHING_YET = {each.name: each.default for each in fields(Job)}
+
+
 def _born(recorded: Recorded) -> Job:
     event, at_us = recorded.event, recorded.at_us
     assert isinstance(event, JobSubmitted), f"a job begins with {recorded.type}"
     spec = event.spec
-    return Job(
+    job = object.__new__(Job)  # as in _with
+    job.__dict__.update(
+        _NOTHING_YET,
         job_id=recorded.job_id,
         spec=spec,
         born=recorded.position,
@@ -119,6 +124,7 @@ def _born(recorded: Recorded) -> Job:
         due_us=at_us if spec.run_at_us is None else spec.run_at_us,
         artifacts=spec.artifacts,
     )
+    return job
 
 
 def evolve(job: Job | None, recorded: Recorded) -> Job:

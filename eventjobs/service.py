@@ -216,8 +216,12 @@ class Service:
             if getattr(spec, name) is None and (value := getattr(handler, name)) is not None
         }
         if spec.max_attempts == 0:
-            open_fields["max_attempts"] = handler.max_attempts or self.settings.max_attempts
+            open_fields["max_attempts"] = self.attempts(spec.type)
         return replace(spec, **open_fields) if open_fields else spec
+
+    def attempts(self, type: str) -> int:
+        """How often a job is tried that does not say. Raises UnknownType."""
+        return self.handlers.get(type).max_attempts or self.settings.max_attempts
 
     async def attached(self, given: dict[str, str]) -> tuple[Artifact, ...]:
         """The artifacts of a submission, from {name: sha256}. Raises UnknownArtifact."""

@@ -58,7 +58,10 @@ def test_progress_is_what_was_told_last() -> None:
 
 def test_what_is_not_told_again_stays() -> None:
     progress = told(
-        submitted, started, ProgressReported(1, 3, 12, "read", "row 3", 5), ProgressReported(1, 6, 12)
+        submitted,
+        started,
+        ProgressReported(1, 3, 12, "read", "row 3", 5),
+        ProgressReported(1, 6, 12),
     )
     assert progress == Progress(0.5, "read", "row 3", 5, 4 * SECOND, (Stage("read", 3 * SECOND),))
 

@@ -170,9 +170,7 @@ async def test_what_is_due_comes_by_priority_and_age(
 async def test_the_next_job_to_be_due_is_known(history: list[Recorded]) -> None:
     now_us = history[-1].at_us
     later = [
-        job.due_us
-        for job in folded(history)
-        if job.status == Status.QUEUED and job.due_us > now_us
+        job.due_us for job in folded(history) if job.status == Status.QUEUED and job.due_us > now_us
     ]
     async with viewed(history) as views:
         assert await views.next_due_us(now_us) == min(later, default=None)
@@ -283,5 +281,3 @@ async def test_a_usual_listing_neither_looks_at_every_job_nor_sorts(
     steps = await plan(*status.listing(filters, order))
     assert any(index in each for each in steps), steps
     assert not looks_at_everything(steps), steps
-
-

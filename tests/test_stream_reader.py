@@ -231,8 +231,12 @@ class Stream:
         """All, up to the end."""
         while await self.more():
             pass
-        read, self._read = self._read, []
-        return read
+        return self.taken()
+
+    def taken(self) -> list[Message]:
+        """What was read so far, and not taken yet."""
+        taken, self._read = self._read, []
+        return taken
 
     async def more(self) -> bool:
         """Read what is there, or wait for it; whether there was something."""

@@ -344,7 +344,7 @@ class Watcher:
         ended = False
         while not (ended and (self.world.closing or (self.world.written and self.complete))):
             if ended:
-                await asyncio.sleep(1)
+                await asyncio.sleep(1000 * TURN_S)
             ended = await self._connect()
 
     async def _connect(self) -> bool:

@@ -159,14 +159,14 @@ async def site(path: Path, clock: Clock | None = None, **settings: Any) -> Async
     assert not late, "a task is left"
 
 
-async def change(jobs: Jobs, rng: random.Random, number: int) -> None:
+async def change(jobs: Jobs, rng: random.Random, number: int, *, hide: bool = True) -> None:
     """Do to a job what may be done to it: mostly what happens most."""
     job = await jobs.load(job_id(number))
     with suppress(Rejected):
-        await _change(jobs, job, rng, number)
+        await _change(jobs, job, rng, number, hide)
 
 
-async def _change(jobs: Jobs, job: Job | None, rng: random.Random, number: int) -> None:
+async def _change(jobs: Jobs, job: Job | None, rng: random.Random, number: int, hide: bool) -> None:
     if job is None:
         spec = JobSpec("ab"[number % 2], tags=("t",) * (number % 3), max_attempts=2)
         await jobs.submit(spec, job_id=job_id(number), actor=ME)
@@ -179,7 +179,7 @@ async def _change(jobs: Jobs, job: Job | None, rng: random.Random, number: int) 
             await jobs.start(id, worker=ME)
         return
     if job.finished:
-        if rng.random() < 0.05:
+        if hide and rng.random() < 0.05:
             await jobs.expire(id, "over", actor=ME)
         elif rng.random() < 0.5:
             await jobs.retry(id, actor=ME)

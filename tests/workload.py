@@ -6,6 +6,8 @@ groups    COUNT groups of appends, then single ones until one succeeds
 die       the same, but killed right after the first refusal
 close     the same, but closed after the first that did not succeed
 asked     a group for each line of the standard input
+jobs      a service, to which a group of jobs is submitted for each line; at the end of them it
+          waits until every job that may be there has ended
 
 It prints a line for each answer as it comes: the outcome, the job, and its group.
 """
@@ -14,12 +16,17 @@ import asyncio
 import os
 import signal
 import sys
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable
+from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
-from eventjobs.errors import LogError, LogUnavailable, OutcomeUnknown
+from eventjobs.errors import JobNotFound, LogError, LogUnavailable, OutcomeUnknown
 from eventjobs.events import JobSpec, JobSubmitted
+from eventjobs.handlers import Context, handler
 from eventjobs.log.sqlite import SQLiteLog
+from eventjobs.service import Service
+from eventjobs.settings import Settings
 from tests.histories import job_id
 
 #: Appends that wait together, and so become one transaction.
@@ -27,6 +34,9 @@ GROUP = 8
 
 
 async def main(mode: str, path: Path, count: int) -> None:
+    if mode == "jobs":
+        await jobs(path)
+        return
     log = await SQLiteLog.open(path)
     tell("open", log.log_id, 0)
     first = log.head * 1000  # beyond all that runs before this one tried
@@ -58,8 +68,12 @@ async def asked() -> AsyncIterator[int]:
 
 async def append(log: SQLiteLog, number: int, group: int) -> str:
     event = JobSubmitted(JobSpec("test", "x" * (number * 397 % 5000)))
+    return await answered(log.append(job_id(number), 0, event, actor="tester"), number, group)
+
+
+async def answered(writing: Awaitable[object], number: int, group: int) -> str:
     try:
-        await log.append(job_id(number), 0, event, actor="tester")
+        await writing
         answer = "ok"
     except LogUnavailable:
         answer = "no"
@@ -69,6 +83,28 @@ async def append(log: SQLiteLog, number: int, group: int) -> str:
         answer = error.code
     tell(answer, job_id(number), group)
     return answer
+
+
+@handler("slow")
+async def slow(context: Context, payload: Any) -> None:
+    for _ in range(1000):
+        await asyncio.sleep(0)
+
+
+async def jobs(path: Path) -> None:
+    async with Service(path.parent, [slow], settings=Settings(concurrency=3)) as service:
+        tell("open", service.log.log_id, 0)
+        maybe: list[int] = []
+        async for group in asked():
+            numbers = range(group * GROUP, (group + 1) * GROUP)
+            answers = await asyncio.gather(
+                *(answered(service.submit("slow", job_id=job_id(n)), n, group) for n in numbers)
+            )
+            maybe += [n for n, answer in zip(numbers, answers, strict=True) if answer != "no"]
+        for number in maybe:
+            with suppress(JobNotFound):
+                await service.wait(job_id(number))
+    tell("closed", "", 0)
 
 
 def tell(*words: object) -> None:

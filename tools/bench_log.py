@@ -55,7 +55,7 @@ FROM events
 WHERE position <= ?2
 ORDER BY position
 """
-MADE = 50_000
+MADE = 20_000
 #: Each is dropped for the figure without.
 DROPS = (
     "DROP TRIGGER events_insert",

@@ -40,14 +40,17 @@ async def submit_batch(site: Site, request: web.Request) -> web.StreamResponse:
     await response.prepare(request)
     outcomes = _Outcomes(service, request, response)
     number = 0
-    async with asyncio.TaskGroup() as group:
-        try:
-            async for number, line in _lines(service, request):
-                task = group.create_task(_submit(service, number, line))
-                await outcomes.follow(task)
-        except EventjobsError as error:
-            # The batch cannot be read further: its last outcome says why.
-            await outcomes.follow(group.create_task(_broken(number + 1, error)))
+    try:
+        async for lines in _lines(service, request):
+            for number, line in lines:
+                if outcomes.crowded:
+                    await outcomes.thin_out()
+                outcomes.follow(asyncio.create_task(_submit(service, number, line)))
+    except EventjobsError as error:
+        # The batch cannot be read further: its last outcome says why.
+        outcomes.follow(asyncio.create_task(_broken(number + 1, error)))
+    finally:
+        await outcomes.settle()
     await outcomes.write_all()
     return response
 
@@ -69,31 +72,42 @@ class _Outcomes:
         self._waiting: deque[asyncio.Task[bytes]] = deque()
         self._kept = bytearray()
 
-    async def follow(self, task: asyncio.Task[bytes]) -> None:
-        """Return when there is room for one more line on its way."""
-        waiting = self._waiting
-        waiting.append(task)
-        while waiting and (waiting[0].done() or len(waiting) >= ON_THEIR_WAY_MAX):
-            self._kept += await waiting.popleft()
-        if len(self._kept) >= WRITTEN_AT_ONCE and self._room():
+    def follow(self, task: asyncio.Task[bytes]) -> None:
+        self._waiting.append(task)
+
+    @property
+    def crowded(self) -> bool:
+        return len(self._waiting) >= ON_THEIR_WAY_MAX
+
+    async def thin_out(self) -> None:
+        """Return when half of the lines have their outcomes: the others keep the log busy."""
+        while len(self._waiting) > ON_THEIR_WAY_MAX // 2:
+            self._kept += await self._waiting.popleft()
+        while len(self._kept) >= WRITTEN_AT_ONCE and self._room():
             await self._response.write(self._kept[:WRITTEN_AT_ONCE])
             del self._kept[:WRITTEN_AT_ONCE]
 
     def _room(self) -> bool:
         return self._transport is not None and self._transport.get_write_buffer_size() == 0
 
+    async def settle(self) -> None:
+        """Return when every line has its outcome, also if the client has gone."""
+        while self._waiting:
+            self._kept += await self._waiting.popleft()
+
     async def write_all(self) -> None:
         """The rest, as fast as the client reads. Raises TimeoutError when it does not."""
-        for task in self._waiting:
-            self._kept += await task
         for begin in range(0, len(self._kept), WRITTEN_AT_ONCE):
             async with timeout(self._service.clock, self._service.settings.stall_s):
                 await self._response.write(self._kept[begin : begin + WRITTEN_AT_ONCE])
         await self._response.write_eof()
 
 
-async def _lines(service: Service, request: web.Request) -> AsyncIterator[tuple[int, bytes | None]]:
-    """The numbered lines that are not empty; None for one that is too long to be read.
+Numbered = list[tuple[int, bytes | None]]
+
+
+async def _lines(service: Service, request: web.Request) -> AsyncIterator[Numbered]:
+    """The lines that are not empty, as they come; None for one that is too long to be read.
 
     Raises TooLarge past the limits of a batch, RequestError when the body breaks.
     """
@@ -105,15 +119,19 @@ async def _lines(service: Service, request: web.Request) -> AsyncIterator[tuple[
         size += len(chunk)
         beyond = max(0, size - settings.batch_bytes_max - 1)  # one is the line end that we add
         *whole, rest = (rest + chunk[: len(chunk) - beyond]).split(b"\n")
+        room = settings.batch_lines_max - number
+        whole, more = whole[:room], whole[room:]
+        lines: Numbered = []
         for line in whole:
             number += 1
-            if number > settings.batch_lines_max and (skipping or line.strip()):
-                raise TooLarge(f"the batch has more than {settings.batch_lines_max} lines")
             if skipping or len(line) > settings.body_bytes_max:
                 skipping = False
-                yield number, None
+                lines.append((number, None))
             elif line.strip():
-                yield number, line
+                lines.append((number, line))
+        yield lines
+        if any(map(bytes.strip, more)):
+            raise TooLarge(f"the batch has more than {settings.batch_lines_max} lines")
         if beyond:
             raise TooLarge(f"the batch has more than {settings.batch_bytes_max} bytes")
         if skipping or len(rest) > settings.body_bytes_max:

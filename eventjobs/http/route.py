@@ -115,6 +115,8 @@ def surrounded(handler: Handler, site: Site, quick: Quick | None = None) -> Any:
             if error := is_strange(request):
                 raise error
             response = await handler(site, request)
+        except ConnectionError:
+            raise  # the client has gone; aiohttp knows
         except Exception as error:  # noqa: BLE001 the outermost place there is
             response = _problem(request, error, log)
         _note(log, request, response.status, monotonic_s() - began_s)

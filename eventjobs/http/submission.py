@@ -91,7 +91,8 @@ class Submission(BaseModel):
             None,
             self.priority,
             run_at_us,
-            self.max_attempts or 0,
+            # Here and not by *checked*: copying a specification costs more than all its checks.
+            self.max_attempts or service.attempts(self.type),
             self.timeout_s,
             self.stall_timeout_s,
             self.retry_delay_s,

@@ -1,0 +1,170 @@
+"""A full disk stops writes, not reads, and heals without a restart."""
+
+import asyncio
+import os
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from eventjobs.errors import DiskFull, LogError, LogUnavailable, OutcomeUnknown
+from eventjobs.events import JobSpec, JobSubmitted, Recorded
+from eventjobs.handlers import Context, handler
+from eventjobs.log.sqlite import SQLiteLog
+from eventjobs.service import Service
+from tests.conftest import Serve
+from tests.facts import job_when
+from tests.histories import job_id
+
+
+async def grow(disk: Path) -> None:
+    """Make room, as an operator does."""
+    command = ["mount", "-o", "remount,size=16m", str(disk)]
+    await asyncio.to_thread(subprocess.run, command, check=True)
+
+
+def fill(disk: Path) -> None:
+    """Leave no room at all."""
+    with (disk / "ballast").open("wb", buffering=0) as file:
+        for size in (65536, 4096):
+            try:
+                while True:
+                    file.write(b"x" * size)
+            except OSError:
+                continue
+
+
+async def add(log: SQLiteLog, number: int, size: int) -> Recorded:
+    event = JobSubmitted(JobSpec("test", os.urandom(size // 2).hex()))
+    return await log.append(job_id(number), 0, event, actor="tester")
+
+
+async def until_full(log: SQLiteLog, size: int) -> list[Recorded]:
+    """What was accepted before the disk was full."""
+    made: list[Recorded] = []
+    for first in range(0, 100_000, 5):
+        numbers = range(first, first + 5)
+        outcomes = await asyncio.gather(
+            *(add(log, number, size) for number in numbers), return_exceptions=True
+        )
+        made += [each for each in outcomes if isinstance(each, Recorded)]
+        if refused := [each for each in outcomes if not isinstance(each, Recorded)]:
+            assert all(isinstance(each, DiskFull) for each in refused), refused
+            return made
+    raise AssertionError("the disk was never full")
+
+
+@pytest.mark.parametrize("size", [20, 3_000, 100_000])
+async def test_a_full_disk_refuses_appends_and_loses_nothing(small_disk: Path, size: int) -> None:
+    path = small_disk / "log.db"
+    log = await SQLiteLog.open(path)
+    await asyncio.to_thread(fill_but, small_disk, 2**20)
+    made = await until_full(log, size)
+    assert made
+    for number in range(200_000, 200_003):
+        with pytest.raises(DiskFull):
+            await add(log, number, 200_000)
+    assert await log.read(0, 100_000) == made
+    assert log.head == len(made)
+    await grow(small_disk)
+    made.append(await add(log, 300_000, size))
+    await log.close()
+    again = await SQLiteLog.open(path)
+    assert await again.read(0, 100_000) == made
+    await again.close()
+
+
+def fill_but(disk: Path, left: int) -> None:
+    free = os.statvfs(disk).f_bavail * os.statvfs(disk).f_frsize
+    (disk / "ballast").write_bytes(b"x" * (free - left))
+
+
+async def test_a_log_read_from_a_full_disk_is_whole(small_disk: Path) -> None:
+    """Opened again while there is no room: what is there is read, what is new is refused."""
+    path = small_disk / "log.db"
+    log = await SQLiteLog.open(path)
+    made = [await add(log, number, 3_000) for number in range(20)]
+    await log.close()
+    log = await SQLiteLog.open(path)
+    await asyncio.to_thread(fill, small_disk)
+    assert await log.read(0, 100) == made
+    with pytest.raises((DiskFull, LogUnavailable, OutcomeUnknown)):
+        await add(log, 99, 3_000)
+    assert await log.read(0, 100) == made
+    (small_disk / "ballast").unlink()
+    while not await accepted(log, 99):
+        pass
+    await log.close()
+
+
+async def accepted(log: SQLiteLog, number: int) -> bool:
+    try:
+        await add(log, number, 3_000)
+    except LogError:
+        return False
+    return True
+
+
+# --- a whole service
+
+
+@handler("echo")
+async def echo(context: Context, payload: Any) -> int:
+    context.progress(1, 2, stage="half")
+    return len(payload)
+
+
+async def submit_until_full(service: Service) -> list[str]:
+    accepted: list[str] = []
+    while True:
+        try:
+            accepted.append((await service.submit("echo", os.urandom(30_000).hex())).job_id)
+        except DiskFull:
+            return accepted
+
+
+async def test_a_service_on_a_full_disk_answers_and_goes_on_when_there_is_room(
+    small_disk: Path, serve: Serve
+) -> None:
+    service = await serve(echo, data=small_disk / "data", progress_interval_s=0)
+    accepted = await submit_until_full(service)
+    await asyncio.to_thread(fill, small_disk)
+    with pytest.raises((DiskFull, LogUnavailable)):
+        await service.submit("echo", os.urandom(200_000).hex())
+    assert service.ready
+    read = await service.log.read(0, 10_000)
+    assert {each.job_id for each in read} == set(accepted)
+    found = await service.views.jobs({}, order="newest", cursor=None, limit=1000)
+    assert {each.job.job_id for each in found} <= set(accepted)
+    await grow(small_disk)
+    for each in accepted:
+        job = await service.wait(each)
+        assert (job.status, job.result) == ("completed", 60_000)
+    job = await service.submit("echo", "more")
+    await service.wait(job.job_id)
+    await service.views.reached(service.log.head)
+    assert await service.views.counts() == {"echo": {"completed": len(accepted) + 1}}
+
+
+async def test_an_outcome_waits_until_it_can_be_written(small_disk: Path, serve: Serve) -> None:
+    go = asyncio.Event()
+    ran: list[int] = []
+
+    @handler("large")
+    async def large(context: Context, payload: Any) -> str:
+        ran.append(context.attempt)
+        await go.wait()
+        return "x" * 200_000
+
+    service = await serve(large, data=small_disk / "data")
+    job = await service.submit("large")
+    await job_when(service, job.job_id, lambda job: job.status == "running")
+    await asyncio.to_thread(fill, small_disk)
+    go.set()
+    with pytest.raises((DiskFull, LogUnavailable)):
+        await service.submit("large", os.urandom(200_000).hex())
+    await grow(small_disk)
+    job = await service.wait(job.job_id)
+    assert (job.status, job.result) == ("completed", "x" * 200_000)
+    assert ran == [1], "it was not run again"
