@@ -26,6 +26,8 @@ from projections.touched import Touched
 
 __all__ = ["JobView", "Log", "Stale", "Store", "Views"]
 
+_SPOILT = (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)
+
 #: Events of one step of a rebuild that runs beside the live views.
 REBUILD_PAGE = 1000
 
@@ -103,9 +105,18 @@ class Views:
                     touched = await self._store.apply(batch)
             except sqlite3.Error as error:
                 self._log.warning("views are behind", error=str(error), position=self.position)
+                if getattr(error, "sqlite_errorcode", 0) & 0xFF in _SPOILT:
+                    await self._heal()
                 await sleep(self._clock, 0.5)
                 continue
             self._tell(touched)
+
+    async def _heal(self) -> None:
+        """The file is spoilt, and no later try would find it otherwise."""
+        try:
+            await self.rebuild()
+        except (sqlite3.Error, OSError, Stale) as error:
+            self._log.error("views cannot be rebuilt", error=str(error))
 
     def listen(self, listener: Callable[[list[Touched]], object]) -> None:
         """Call *listener* with what each applied batch changed; it must not block."""

@@ -1007,6 +1007,24 @@ async def test_a_name_is_looked_up_and_never_a_path(client: Connect) -> None:
         assert b"SQLite" not in answer
 
 
+async def test_a_client_that_stops_reading_is_dropped(client: Connect, clock: FakeClock) -> None:
+    api = await client(*HANDLERS, clock=clock, concurrency=0)
+    content = bytes(24 * 2**20)
+    stored = await api("POST", "/v1/artifacts", data=BytesIO(content))
+    job = await api.submit("echo", artifacts={"x": stored.json["sha256"]})
+    address = job["artifacts"][0]["url"].encode()
+    reader, writer = await asyncio.open_connection(api.listening.host, api.listening.port)
+    writer.write(b"GET %b HTTP/1.1\r\nHost: localhost\r\n\r\n" % address)
+    with capture_logs() as lines:
+        for _ in range(300):
+            await asyncio.to_thread(str)
+            await clock.advance(5)
+    assert lines == []
+    with pytest.raises((asyncio.IncompleteReadError, ConnectionResetError)):
+        await reader.readexactly(len(content))
+    writer.close()
+
+
 async def test_a_file_that_was_removed_is_not_found(client: Connect) -> None:
     api = await client(*HANDLERS)
     job = await finished(api, await api.submit("draw", {"x": ["x", "text/plain"]}))

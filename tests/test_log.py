@@ -4,7 +4,6 @@ import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
 from contextlib import aclosing, asynccontextmanager
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import cast
 
 import pytest
@@ -19,6 +18,7 @@ from eventjobs.log.sqlite import SQLiteLog
 from tests.fake_clock import FakeClock
 from tests.given import recorded
 from tests.histories import events, job_id, texts
+from tests.viewing import quick_folder
 
 SUBMITTED = JobSubmitted(JobSpec("test", {"n": 1}))
 A, B, C = job_id(1), job_id(2), job_id(3)
@@ -137,8 +137,8 @@ async def test_a_conflict_never_fails_its_neighbours(
     kind: str, appends: list[tuple[int, int]]
 ) -> None:
     """Appends that race are decided one by one in the order they came, chains v, v+1 too."""
-    with TemporaryDirectory() as directory:
-        async with opened(kind, Path(directory), FakeClock()) as log:
+    with quick_folder() as folder:
+        async with opened(kind, folder, FakeClock()) as log:
             outcomes = await asyncio.gather(
                 *(add(log, job_id(job), version) for job, version in appends),
                 return_exceptions=True,
@@ -222,8 +222,8 @@ async def test_an_event_is_read_as_it_was_appended(
     kind: str, told: list[tuple[str, Event]]
 ) -> None:
     clock = FakeClock()
-    with TemporaryDirectory() as directory:
-        async with opened(kind, Path(directory), clock) as log:
+    with quick_folder() as folder:
+        async with opened(kind, folder, clock) as log:
             made = [
                 await log.append(A, version, event, actor=actor)
                 for version, (actor, event) in enumerate(told)
@@ -231,7 +231,7 @@ async def test_an_event_is_read_as_it_was_appended(
             assert await log.read(0) == made
             if kind == "memory":
                 return
-        async with opened(kind, Path(directory), clock) as log:
+        async with opened(kind, folder, clock) as log:
             assert await log.read(0) == made
             assert await log.read_job(A) == made
             assert [each.json() for each in await log.read(0)] == [each.json() for each in made]

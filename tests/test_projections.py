@@ -387,3 +387,28 @@ async def test_views_that_cannot_write_are_late_and_then_catch_up(
 
 def test_every_projection_has_a_name_and_a_version_of_its_own() -> None:
     assert {each.NAME for each in (status, progress)} == {"status", "progress"}
+
+
+async def test_views_that_are_spoilt_while_they_run_are_made_anew(
+    tmp_path: Path, clock: FakeClock
+) -> None:
+    """A disk that wrote rubbish used to leave the views behind, and with them the queue."""
+    log = await log_of(HISTORY, clock)
+    for number in range(300):
+        await add(log, number)
+    path = tmp_path / "views.db"
+    async with running(path, log, clock) as views:
+        await views.reached(log.head)
+        for connection in (views._store._writer, views._store._reader):
+            await connection.execute_fetchall("PRAGMA cache_size = 0")
+        await views._store._writer.execute_fetchall("PRAGMA wal_checkpoint(TRUNCATE)")
+        with path.open("r+b") as file:
+            file.seek(4096)
+            file.write(b"rubbish!" * 4096)
+        await add(log, 300)
+        await time_passing(clock, views.reached(log.head))
+        assert len(await views.jobs({}, order="newest", cursor=None, limit=999)) == 313
+    fresh = tmp_path / "fresh.db"
+    async with running(fresh, log, clock) as views:
+        await views.reached(log.head)
+    assert dump(path) == dump(fresh)

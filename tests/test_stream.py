@@ -4,12 +4,18 @@ import asyncio
 import random
 from collections.abc import AsyncIterator
 from pathlib import Path
-from typing import Any
 
 import orjson
 import pytest
 
-from eventjobs.events import AttemptFailed, JobSubmitted, LogWritten, ProgressReported, Recorded
+from eventjobs.events import (
+    AttemptFailed,
+    JobExpired,
+    JobSubmitted,
+    LogWritten,
+    ProgressReported,
+    Recorded,
+)
 from tests.histories import job_id
 from tests.test_stream_reader import Message, Stream, positions, whatwg
 from tests.test_stream_site import ME, Site, change, site
@@ -291,23 +297,23 @@ async def test_nothing_is_missed_or_repeated_while_many_write_and_connections_br
     }
     written = asyncio.Event()
 
-    async def write(writer: int) -> None:
+    async def write(it: Site, writer: int) -> None:
         for _ in range(60):
-            await change(it.jobs, rng, writer, hide=False)
-            await change(it.jobs, rng, rng.randrange(8), hide=False)
+            await change(here.jobs, rng, writer, hide=False)
+            await change(here.jobs, rng, rng.randrange(8), hide=False)
 
-    async with site(tmp_path, heartbeat_s=0.1, stream_buffer_bytes_max=2048) as it:
+    async with site(tmp_path, heartbeat_s=0.1, stream_buffer_bytes_max=2048) as here:
         for number in range(8):
-            await change(it.jobs, rng, number)
+            await change(here.jobs, rng, number)
         followers = [
-            Follower(it, rng, path, wanted, rng.randint(0, it.head))
+            Follower(here, rng, path, wanted, rng.randint(0, here.head))
             for path, wanted in selections.items()
             for _ in range(5)
         ]
         async with asyncio.TaskGroup() as group:
             for each in followers:
                 group.create_task(each.run(written, 0.05))
-            await asyncio.gather(*(write(number) for number in range(8)))
+            await asyncio.gather(*(write(it, number) for number in range(8)))
             written.set()
         for each in followers:
             assert each.read == await each.expected()
@@ -319,10 +325,10 @@ async def test_clients_that_join_between_two_writes_get_exactly_what_comes_after
 ) -> None:
     """They ask in the very turn in which an event is told to those who were there before."""
     rng = random.Random(1)
-    lines = 400
+    rounds = 120  # each of at least one fact from either writer
 
-    async def join(path: str, wanted: set[str]) -> None:
-        moment = rng.randint(1, lines)
+    async def join(it: Site, path: str, wanted: set[str]) -> None:
+        moment = rng.randint(1, 2 * rounds)
         if moment > it.head:
             await it.service.log.wait(moment)
         after = rng.choice((0, moment, it.head, rng.randint(0, it.head)))
@@ -333,8 +339,8 @@ async def test_clients_that_join_between_two_writes_get_exactly_what_comes_after
             read += stream.taken()
         assert read == chosen(await it.facts(), wanted, after)
 
-    async def write(id: str) -> None:
-        for _ in range(lines // 4):
+    async def write(it: Site, id: str) -> None:
+        for _ in range(rounds):
             if rng.random() < 0.3:
                 await it.talk(id, 3)
             else:
@@ -347,10 +353,10 @@ async def test_clients_that_join_between_two_writes_get_exactly_what_comes_after
         paths = [(EVENTS, {a, b}), (of(a), {a}), (f"{EVENTS}?type=b", {b})]
         paths += [(f"{EVENTS}?id={a},{b}", {a, b}), (f"{EVENTS}?type=a,b", {a, b})]
         async with asyncio.TaskGroup() as group:
-            for number in range(300):
-                group.create_task(join(*paths[number % len(paths)]))
-            await asyncio.gather(write(a), write(b))
-            while len(it.opened) < 300:  # noqa: ASYNC110  nobody is told
+            for number in range(200):
+                group.create_task(join(it, *paths[number % len(paths)]))
+            await asyncio.gather(write(it, a), write(it, b))
+            while len(it.opened) < 200:  # noqa: ASYNC110  nobody is told
                 await asyncio.sleep(0)
             finished.set()
 
@@ -465,17 +471,11 @@ async def test_a_job_that_is_hidden_as_it_ends_ends_its_stream(it: Site) -> None
     job = await it.jobs.load(id)
     assert job is not None
     # In one commit: nobody sees it finished and not hidden.
-    completing = it.jobs.complete(id, 1, actor=ME)
-    hiding = it.service.log.append(id, job.version + 1, expired(), actor=ME)
+    completing = it.jobs.complete(id, 1, None, actor=ME)
+    hiding = it.service.log.append(id, job.version + 1, JobExpired("over"), actor=ME)
     await asyncio.gather(completing, hiding)
     assert positions(await facts.rest()) == [1, 2, 3, 4]
     assert (await states.rest())[-1].event == "end"
-
-
-def expired() -> Any:
-    from eventjobs.events import JobExpired
-
-    return JobExpired("over")
 
 
 @pytest.mark.parametrize("states", [False, True], ids=["facts", "states"])

@@ -60,7 +60,7 @@ class Wire:
         self.beats = 0
         self.retries: list[int] = []
         self._rest = b""
-        self._floor = int(last_id) if last_id.isdigit() else 0
+        self._floor = int(last_id) if re.fullmatch(r"[0-9]+", last_id) else 0
 
     def feed(self, data: bytes) -> list[Message]:
         assert b"\r" not in data, f"a carriage return in {data!r}"
@@ -197,7 +197,11 @@ class Stream:
         """Send the request, and read the headers of what comes."""
         reader, writer = await asyncio.open_connection("127.0.0.1", port, limit=limit)
         writer.write(request(path, **told))
-        head = Head.parse(await reader.readuntil(b"\r\n\r\n"))
+        try:
+            head = Head.parse(await reader.readuntil(b"\r\n\r\n"))
+        except BaseException:
+            writer.transport.abort()
+            raise
         stream = cls(head, reader, writer, told.get("last_id") or "")
         stream._keep = keep
         return stream

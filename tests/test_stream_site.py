@@ -14,7 +14,7 @@ import pytest
 from eventjobs import http
 from eventjobs.clock import Clock
 from eventjobs.errors import Rejected
-from eventjobs.events import AttemptFailed, JobSpec, LogWritten, ProgressReported, Recorded
+from eventjobs.events import AttemptFailed, Event, JobSpec, LogWritten, ProgressReported, Recorded
 from eventjobs.http.stream import Streams
 from eventjobs.job import Job, Status
 from eventjobs.jobs import Jobs
@@ -24,6 +24,7 @@ from tests.histories import job_id
 from tests.test_stream_reader import Chunks, Head, Stream, request
 
 ME = "tester"
+LINE = LogWritten(1, "info", "x" * 100)
 
 
 @dataclass
@@ -64,6 +65,7 @@ class Site:
         writer.write(request(path, headers=headers, **told))
         head, _, body = (await reader.read()).partition(b"\r\n\r\n")
         writer.close()
+        await writer.wait_closed()
         answer = Head.parse(head + b"\r\n\r\n")
         return answer, Chunks().feed(body) if "transfer-encoding" in answer.headers else body
 
@@ -97,12 +99,12 @@ class Site:
         for text in texts:
             await self.jobs.report(id, LogWritten(job.attempt, "info", text), actor=ME)
 
-    async def talk(self, id: str, count: int) -> None:
-        """The same, fast."""
-        job = await self.jobs.load(id)
+    async def talk(self, id: str, count: int, event: Event = LINE) -> None:
+        """The same fact of a running job again and again, as fast as it goes."""
+        job = await self.jobs.current(id)
         assert job is not None
-        version, line = job.version, LogWritten(job.attempt, "info", "x" * 100)
-        written = [self.service.log.append(id, version + n, line, actor=ME) for n in range(count)]
+        version = job.version
+        written = [self.service.log.append(id, version + n, event, actor=ME) for n in range(count)]
         await asyncio.gather(*written)
         self.jobs._kept.drop(id)
 

@@ -8,9 +8,8 @@ from collections.abc import AsyncIterator
 import orjson
 from aiohttp import web
 
-from eventjobs.clock import timeout
 from eventjobs.errors import EventjobsError, OutcomeUnknown, TooLarge
-from eventjobs.http import problem
+from eventjobs.http import patience, problem
 from eventjobs.http.api import ACTOR
 from eventjobs.http.body import check_encoding, check_length, check_type, chunks, parse
 from eventjobs.http.route import Site
@@ -67,7 +66,7 @@ class _Outcomes:
         self, service: Service, request: web.Request, response: web.StreamResponse
     ) -> None:
         self._service = service
-        self._transport = request.transport
+        self._request = request
         self._response = response
         self._waiting: deque[asyncio.Task[bytes]] = deque()
         self._kept = bytearray()
@@ -88,7 +87,8 @@ class _Outcomes:
             del self._kept[:WRITTEN_AT_ONCE]
 
     def _room(self) -> bool:
-        return self._transport is not None and self._transport.get_write_buffer_size() == 0
+        transport = self._request.transport
+        return transport is not None and transport.get_write_buffer_size() == 0
 
     async def settle(self) -> None:
         """Return when every line has its outcome, also if the client has gone."""
@@ -96,10 +96,10 @@ class _Outcomes:
             self._kept += await self._waiting.popleft()
 
     async def write_all(self) -> None:
-        """The rest, as fast as the client reads. Raises TimeoutError when it does not."""
+        """The rest, as fast as the client reads. Raises ConnectionResetError when it does not."""
         for begin in range(0, len(self._kept), WRITTEN_AT_ONCE):
-            async with timeout(self._service.clock, self._service.settings.stall_s):
-                await self._response.write(self._kept[begin : begin + WRITTEN_AT_ONCE])
+            part = self._kept[begin : begin + WRITTEN_AT_ONCE]
+            await patience.write(self._service, self._request, self._response, part)
         await self._response.write_eof()
 
 

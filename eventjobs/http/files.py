@@ -6,12 +6,13 @@ from typing import BinaryIO
 
 from aiohttp import web
 
-from eventjobs.clock import timeout
 from eventjobs.events import Artifact
+from eventjobs.http import patience
 from eventjobs.http.api import caught_up, path_id, reply, there
 from eventjobs.http.body import check_encoding, check_length, chunks
 from eventjobs.http.problem import ArtifactNotFound, RangeNotSatisfiable
 from eventjobs.http.route import Site
+from eventjobs.service import Service
 
 BLOCK_BYTES = 256 * 1024
 
@@ -66,7 +67,7 @@ async def download(site: Site, request: web.Request) -> web.StreamResponse:
     try:
         await response.prepare(request)
         if request.method != "HEAD":
-            await _send(site, response, file, begin, end)
+            await _send(site.service, request, response, file, begin, end)
     finally:
         await asyncio.to_thread(file.close)
     await response.write_eof()
@@ -112,15 +113,17 @@ def _range(request: web.Request, artifact: Artifact) -> tuple[int, int]:
 
 
 async def _send(
-    site: Site, response: web.StreamResponse, file: BinaryIO, begin: int, end: int
+    service: Service,
+    request: web.Request,
+    response: web.StreamResponse,
+    file: BinaryIO,
+    begin: int,
+    end: int,
 ) -> None:
-    service = site.service
     await asyncio.to_thread(file.seek, begin)
     while begin < end:
         block = await asyncio.to_thread(file.read, min(BLOCK_BYTES, end - begin))
         if not block:
             raise ConnectionResetError("the file is shorter than it was")
         begin += len(block)
-        # A client that stops reading would otherwise hold the file for ever.
-        async with timeout(service.clock, service.settings.stall_s):
-            await response.write(block)
+        await patience.write(service, request, response, block)

@@ -93,6 +93,8 @@ class _Connection(web.RequestHandler):
         exc: BaseException | None = None,
         message: str | None = None,
     ) -> web.StreamResponse:
+        if isinstance(exc, ConnectionError):
+            raise exc  # the client has gone, or was cut off: there is nobody to tell
         log = structlog.get_logger("eventjobs.http")
         if status >= 500:
             log.error("unexpected error", exc_info=exc)

@@ -313,7 +313,7 @@ class Streams:
                     if frames:
                         client.write(frames)
                         await self._drained(request, client)
-                    if self._closing:
+                    if self._closing or client.gone:
                         break
             if self._closing:
                 await _goodbye(client, response)
