@@ -297,7 +297,7 @@ async def test_nothing_is_missed_or_repeated_while_many_write_and_connections_br
     }
     written = asyncio.Event()
 
-    async def write(it: Site, writer: int) -> None:
+    async def write(writer: int) -> None:
         for _ in range(60):
             await change(here.jobs, rng, writer, hide=False)
             await change(here.jobs, rng, rng.randrange(8), hide=False)
@@ -313,7 +313,7 @@ async def test_nothing_is_missed_or_repeated_while_many_write_and_connections_br
         async with asyncio.TaskGroup() as group:
             for each in followers:
                 group.create_task(each.run(written, 0.05))
-            await asyncio.gather(*(write(it, number) for number in range(8)))
+            await asyncio.gather(*(write(number) for number in range(8)))
             written.set()
         for each in followers:
             assert each.read == await each.expected()
