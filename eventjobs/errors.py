@@ -22,7 +22,12 @@ EventjobsError
 ├── DataDirectoryError       raised when opening
 │   ├── DirectoryLocked
 │   ├── NotOurs
-│   └── TooNew
+│   ├── TooNew
+│   └── SecretKeyUnusable
+├── OutboundError            a request of ours to somebody else
+│   ├── OutboundRefused      this service does not talk to such an address
+│   └── OutboundFailed       no answer came
+│       └── OutboundTimeout  not in time
 └── JobError                 raised by handlers to end an attempt with a code of their own
 """
 
@@ -178,6 +183,36 @@ class TooNew(DataDirectoryError):
     """This database was made by a newer eventjobs."""
 
     code = "database_too_new"
+
+
+class SecretKeyUnusable(DataDirectoryError):
+    """The file of the secret key does not hold one; put it back from a backup, or delete it."""
+
+    code = "secret_key_unusable"
+
+
+class OutboundError(EventjobsError):
+    """A request to another service came to nothing."""
+
+    code = "outbound_error"
+
+
+class OutboundRefused(OutboundError):
+    """This service does not talk to that address."""
+
+    code = "outbound_refused"
+
+
+class OutboundFailed(OutboundError):
+    """The other service did not answer."""
+
+    code = "outbound_failed"
+
+
+class OutboundTimeout(OutboundFailed):
+    """The other service did not answer in time."""
+
+    code = "outbound_timeout"
 
 
 class JobError(EventjobsError):

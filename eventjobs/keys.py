@@ -1,0 +1,74 @@
+"""One random key in the data directory; every other secret is derived from it, and stored nowhere.
+
+What is derived is the same after a restart, so a token that was handed out stays good, and no
+secret is ever in the log, in a view or in a backup of either.
+"""
+
+import base64
+import hashlib
+import hmac
+import os
+from pathlib import Path
+
+from eventjobs.errors import SecretKeyUnusable
+
+KEY_BYTES = 32
+
+
+class Keys:
+    """Secrets by their purpose. Whoever has the master key can make all of them."""
+
+    def __init__(self, master: bytes) -> None:
+        self._master = master
+
+    @classmethod
+    def open(cls, path: Path) -> "Keys":
+        """From the file at *path*, made with a new key when there is none. Blocks.
+
+        Raises SecretKeyUnusable for a file that holds something else, OSError. To be called by the
+        one process that holds the data directory.
+        """
+        try:
+            master = path.read_bytes()
+        except FileNotFoundError:
+            master = os.urandom(KEY_BYTES)
+            _write(path, master)
+        if len(master) != KEY_BYTES:
+            raise SecretKeyUnusable(f"{path} has {len(master)} bytes, and not {KEY_BYTES}")
+        return cls(master)
+
+    def derive(self, purpose: str, *parts: str | int) -> bytes:
+        """32 bytes that nobody can guess: others for each purpose, and for each of its parts."""
+        pieces = [each.encode() for each in (purpose, *map(str, parts))]
+        # With their lengths, so that ("ab", "c") is never ("a", "bc").
+        told = b"".join(len(each).to_bytes(8) + each for each in pieces)
+        return hmac.digest(self._master, told, hashlib.sha256)
+
+    def callback_token(self, job_id: str, attempt: int) -> str:
+        """Lets its holder report on this attempt of this job, and do nothing else."""
+        return f"ej_cb_{self.derive('callback', job_id, attempt).hex()}"
+
+    def is_callback_token(self, token: str, job_id: str, attempt: int) -> bool:
+        """Whether *token* is that attempt's; takes the same time for every wrong one."""
+        return hmac.compare_digest(token.encode(), self.callback_token(job_id, attempt).encode())
+
+    def signing_secret(self, purpose: str, *parts: str | int) -> str:
+        """A secret as Standard Webhooks writes it, to be given to whoever checks signatures."""
+        return f"whsec_{base64.b64encode(self.derive(purpose, *parts)).decode()}"
+
+
+def _write(path: Path, content: bytes) -> None:
+    """All of it or nothing, and on the disk: a key that is lost takes every token with it."""
+    new = path.with_name(f"{path.name}.new")
+    new.unlink(missing_ok=True)  # left by a start that was cut off
+    descriptor = os.open(new, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600)
+    with os.fdopen(descriptor, "wb") as file:
+        file.write(content)
+        file.flush()
+        os.fsync(file.fileno())
+    new.replace(path)
+    directory = os.open(path.parent, os.O_RDONLY)
+    try:
+        os.fsync(directory)
+    finally:
+        os.close(directory)

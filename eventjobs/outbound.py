@@ -1,0 +1,264 @@
+"""The only way this service talks to an address that somebody gave it.
+
+Such an address must not become a way into the network that the service stands in. It is checked
+where the connection is made, not before: a name that was looked up twice can have two answers.
+"""
+
+import ipaddress
+import re
+import socket
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from types import TracebackType
+from typing import Self
+
+from aiohttp import (
+    ClientConnectorCertificateError,
+    ClientConnectorDNSError,
+    ClientConnectorError,
+    ClientError,
+    ClientSession,
+    ClientSSLError,
+    ClientTimeout,
+    DummyCookieJar,
+    InvalidURL,
+    TCPConnector,
+    ThreadedResolver,
+)
+from aiohttp.abc import AbstractResolver, ResolveResult
+from standardwebhooks.webhooks import Webhook
+from yarl import URL
+
+from eventjobs.clock import Clock, timeout
+from eventjobs.errors import InvalidInput, OutboundFailed, OutboundRefused, OutboundTimeout
+
+Address = ipaddress.IPv4Address | ipaddress.IPv6Address
+Network = ipaddress.IPv4Network | ipaddress.IPv6Network
+
+#: Where the public may be talked to; everything else is named in outbound_allow.
+PUBLIC_PORTS = frozenset({80, 443})
+#: What the internet routes (RFC 4291), and in it what stands for an IPv4 address (RFC 3056).
+UNICAST = ipaddress.ip_network("2000::/3")
+SIX_TO_FOUR = ipaddress.ip_network("2002::/16")
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What came back. Of a body that is too long only the beginning, and *whole* says so."""
+
+    status: int
+    body: bytes
+    whole: bool = True
+
+
+class Outbound:
+    """Sends requests to public addresses on ports 80 and 443, and to what *allow* names.
+
+    *allow* is a list, with commas, of hosts, addresses and networks, each with a port after a
+    colon or without one for every port: `127.0.0.0/8, analysis.internal:8000`. A host that is
+    named may have any address. Raises InvalidInput for a list that cannot be read.
+    """
+
+    def __init__(
+        self, clock: Clock, allow: str = "", *, resolver: AbstractResolver | None = None
+    ) -> None:
+        self._clock = clock
+        self._rules = [_rule(each) for each in map(str.strip, allow.split(",")) if each]
+        self._resolver = resolver
+        self._session: ClientSession | None = None
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        await self.close()
+
+    async def close(self) -> None:
+        """Cut off what is under way. Idempotent."""
+        if self._session is not None:
+            await self._session.close()
+            self._session = None
+
+    async def post(
+        self,
+        url: str,
+        body: bytes,
+        headers: Mapping[str, str],
+        *,
+        timeout_s: float,
+        answer_bytes_max: int = 65_536,
+    ) -> Answer:
+        """POST *body* and read what comes back, whatever its status; a redirect is not followed.
+
+        Raises OutboundRefused when the address is not one to talk to, OutboundTimeout when all of
+        it together takes longer than *timeout_s*, OutboundFailed when there is no answer.
+        """
+        target = self.check(url)
+        try:
+            async with (
+                timeout(self._clock, timeout_s),
+                self._opened().post(
+                    target, data=body, headers=headers, allow_redirects=False
+                ) as response,
+            ):
+                received = bytearray()
+                async for part in response.content.iter_any():
+                    received += part
+                    if len(received) > answer_bytes_max:
+                        return Answer(response.status, bytes(received[:answer_bytes_max]), False)
+                return Answer(response.status, bytes(received))
+        except TimeoutError as error:
+            raise OutboundTimeout(f"no answer within {timeout_s:g} s") from error
+        except InvalidURL as error:
+            raise OutboundRefused("this is not an address that can be asked") from error
+        except (ClientError, OSError) as error:
+            raise OutboundFailed(f"no answer: {_reason(error)}") from error
+
+    def check(self, url: str) -> URL:
+        """*url* as far as it can be judged without asking for it. Raises OutboundRefused.
+
+        For telling somebody early; *post* checks again, and the addresses behind a name too.
+        """
+        try:
+            target = URL(url)
+            host, port = target.host, target.port
+        except ValueError as error:
+            raise OutboundRefused("this is not a URL") from error
+        if target.scheme not in ("http", "https") or not host or not port:
+            raise OutboundRefused("give a whole URL that begins with http:// or https://")
+        if target.user is not None or target.password is not None:
+            raise OutboundRefused("a URL is no place for a password: it is told in logs")
+        try:
+            ipaddress.ip_address(host)
+        except ValueError:
+            return target  # a name; what it stands for is looked at when it is looked up
+        if not self.allows(host, host, port):
+            raise OutboundRefused(f"{host} port {port} is not an address to talk to")
+        return target
+
+    def allows(self, host: str, address: str, port: int) -> bool:
+        """Whether *address*, which *host* stands for, may be connected to at *port*."""
+        ip = _unmapped(address)
+        if any(each.fits(host, ip, port) for each in self._rules):
+            return True
+        return port in PUBLIC_PORTS and _is_public(ip)
+
+    def _opened(self) -> ClientSession:
+        if self._session is None:
+            guard = _Guard(self, self._resolver or ThreadedResolver())
+            connector = TCPConnector(
+                resolver=guard,
+                use_dns_cache=False,
+                # A kept connection that the other side has just closed would lose the request.
+                force_close=True,
+                limit=0,  # whoever sends has limits of his own, and waits for no stranger's
+            )
+            self._session = ClientSession(
+                connector=connector,
+                # The clock's time counts, and for all of it.
+                timeout=ClientTimeout(total=None, connect=None, sock_connect=None, sock_read=None),
+                cookie_jar=DummyCookieJar(),
+                trust_env=False,  # a proxy would make the connection, and look up the name
+                auto_decompress=False,  # a few kilobytes can be gigabytes
+                skip_auto_headers=("Accept-Encoding",),
+                headers={"User-Agent": "eventjobs"},
+            )
+        return self._session
+
+
+def signature(secret: str, message_id: str, body: bytes, at_us: int) -> dict[str, str]:
+    """The headers of a message signed with a `whsec_` *secret* (Standard Webhooks).
+
+    *message_id* is the same for every delivery of one message, and has no dot in it. *body* is
+    UTF-8.
+    """
+    at = datetime.fromtimestamp(at_us // 1_000_000, UTC)
+    return {
+        "webhook-id": message_id,
+        "webhook-timestamp": str(at_us // 1_000_000),
+        "webhook-signature": Webhook(secret).sign(message_id, at, body.decode()),
+    }
+
+
+class _Guard(AbstractResolver):
+    """The last word before a connection: nothing but allowed addresses come out of it."""
+
+    def __init__(self, outbound: Outbound, resolver: AbstractResolver) -> None:
+        self._outbound = outbound
+        self._resolver = resolver
+
+    async def resolve(
+        self, host: str, port: int = 0, family: socket.AddressFamily = socket.AF_INET
+    ) -> list[ResolveResult]:
+        found = await self._resolver.resolve(host, port, family)
+        allowed = [each for each in found if self._outbound.allows(host, each["host"], port)]
+        if not allowed:
+            # Without the addresses: what a name means in this network is nobody's business.
+            raise OutboundRefused(f"{host} port {port} is not an address to talk to")
+        return allowed
+
+    async def close(self) -> None:
+        await self._resolver.close()
+
+
+@dataclass(frozen=True, slots=True)
+class _Rule:
+    """A host or a network that may be talked to, at one port or at all."""
+
+    host: str | None
+    network: Network | None
+    port: int | None
+
+    def fits(self, host: str, ip: Address, port: int) -> bool:
+        if self.port is not None and self.port != port:
+            return False
+        if self.network is not None:
+            return ip in self.network
+        return host.rstrip(".").lower() == self.host
+
+
+def _rule(text: str) -> _Rule:
+    """From "host", "host:80", "10.0.0.0/8", "10.0.0.0/8:80", "fd00::/8" or "[fd00::/8]:80"."""
+    parts = re.fullmatch(r"(\[[^\[\]]+\]|[^:]+):(\d{1,5})", text)
+    name, port = (parts[1], int(parts[2])) if parts else (text, None)
+    if name.startswith("[") and name.endswith("]"):
+        name = name[1:-1]
+    if port is not None and not 0 < port < 65_536:
+        raise InvalidInput(f"{text!r} has no port that there could be")
+    try:
+        return _Rule(None, ipaddress.ip_network(name), port)
+    except ValueError as error:
+        if not re.fullmatch(r"(?=.*[A-Za-z])[A-Za-z0-9._-]+", name):
+            raise InvalidInput(f"{text!r} is no host, address or network: {error}") from error
+        return _Rule(name.rstrip(".").lower(), None, port)
+
+
+def _unmapped(address: str) -> Address:
+    ip = ipaddress.ip_address(address)
+    mapped = ip.ipv4_mapped if isinstance(ip, ipaddress.IPv6Address) else None
+    return mapped or ip
+
+
+def _is_public(ip: Address) -> bool:
+    if isinstance(ip, ipaddress.IPv6Address) and (ip not in UNICAST or ip in SIX_TO_FOUR):
+        return False
+    return ip.is_global and not ip.is_multicast
+
+
+def _reason(error: Exception) -> str:
+    """What happened, without addresses and paths."""
+    match error:
+        case ClientConnectorDNSError():
+            return "there is no such host"
+        case ClientConnectorCertificateError() | ClientSSLError():
+            return "no safe connection could be made"
+        case ClientConnectorError():
+            return "nobody took the connection"
+        case _:
+            return "the connection broke"

@@ -1,0 +1,75 @@
+"""One key file, and what is derived from it."""
+
+import base64
+from pathlib import Path
+
+import pytest
+
+from eventjobs.errors import SecretKeyUnusable
+from eventjobs.keys import KEY_BYTES, Keys
+from eventjobs.logs import HIDDEN, SECRET_VALUE
+
+JOB = "00000000-0000-4000-8000-000000000001"
+
+
+def test_a_key_is_made_once_for_its_owner_alone_and_kept(tmp_path: Path) -> None:
+    path = tmp_path / "secret.key"
+    token = Keys.open(path).callback_token(JOB, 1)
+    assert path.stat().st_mode & 0o777 == 0o600
+    assert len(path.read_bytes()) == KEY_BYTES
+    assert Keys.open(path).callback_token(JOB, 1) == token
+    assert [each.name for each in tmp_path.iterdir()] == ["secret.key"]
+
+
+def test_two_services_have_different_keys(tmp_path: Path) -> None:
+    one, other = Keys.open(tmp_path / "one"), Keys.open(tmp_path / "other")
+    assert one.derive("callback") != other.derive("callback")
+
+
+def test_what_a_start_that_was_cut_off_has_left_does_no_harm(tmp_path: Path) -> None:
+    (tmp_path / "secret.key.new").write_bytes(b"half")
+    Keys.open(tmp_path / "secret.key")
+    assert not (tmp_path / "secret.key.new").exists()
+
+
+@pytest.mark.parametrize("content", [b"", b"short", bytes(33)])
+def test_a_file_that_holds_no_key_is_left_alone_and_told_of(tmp_path: Path, content: bytes) -> None:
+    path = tmp_path / "secret.key"
+    path.write_bytes(content)
+    with pytest.raises(SecretKeyUnusable, match=r"secret\.key"):
+        Keys.open(path)
+    assert path.read_bytes() == content
+
+
+def test_every_purpose_and_every_part_has_its_own_secret() -> None:
+    keys = Keys(bytes(KEY_BYTES))
+    made = [("ab", "c"), ("a", "bc"), ("abc",), ("ab", "c", ""), ("ab", 1), ("ab", 11)]
+    assert len({keys.derive(*each) for each in made}) == len(made)  # type: ignore[arg-type]
+    assert all(len(keys.derive(*each)) == 32 for each in made)  # type: ignore[arg-type]
+
+
+def test_a_token_is_good_for_its_attempt_alone() -> None:
+    keys = Keys(bytes(KEY_BYTES))
+    token = keys.callback_token(JOB, 1)
+    assert keys.is_callback_token(token, JOB, 1)
+    assert not keys.is_callback_token(token, JOB, 2)
+    assert not keys.is_callback_token(token, JOB.replace("1", "2"), 1)
+    assert not keys.is_callback_token(token[:-1], JOB, 1)
+    assert not keys.is_callback_token("", JOB, 1)
+    assert not keys.is_callback_token("€", JOB, 1)
+
+
+def test_what_is_made_is_hidden_wherever_it_is_logged() -> None:
+    keys = Keys(bytes(KEY_BYTES))
+    made = [keys.callback_token(JOB, number) for number in range(1, 200)]
+    made += [keys.signing_secret("dispatch", number) for number in range(200)]
+    for secret in made:
+        # What cannot be a part of a word of it, a dash say, must not end the hiding.
+        assert SECRET_VALUE.sub(HIDDEN, f"was {secret}, sent") == f"was {HIDDEN}, sent"
+
+
+def test_a_signing_secret_is_written_as_standard_webhooks_wants_it() -> None:
+    """`whsec_` and base64 of 24 to 64 bytes."""
+    prefix, _, secret = Keys(bytes(KEY_BYTES)).signing_secret("webhook", 7).partition("_")
+    assert prefix == "whsec"
+    assert len(base64.b64decode(secret, validate=True)) == 32

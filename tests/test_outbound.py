@@ -1,0 +1,347 @@
+"""What this service sends to addresses that somebody gave it, and what it refuses to."""
+
+import asyncio
+import socket
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+
+import pytest
+from aiohttp import web
+from aiohttp.abc import AbstractResolver, ResolveResult
+from standardwebhooks.webhooks import Webhook, WebhookVerificationError
+
+from eventjobs.clock import SystemClock
+from eventjobs.errors import InvalidInput, OutboundFailed, OutboundRefused, OutboundTimeout
+from eventjobs.keys import Keys
+from eventjobs.outbound import Answer, Outbound, signature
+from tests.facts import time_passing
+from tests.fake_clock import FakeClock
+
+Handle = Callable[[web.Request], Awaitable[web.StreamResponse]]
+PUBLIC = "192.0.0.9"  # is routed (RFC 7723), and leads nowhere
+
+
+class Names(AbstractResolver):
+    """A resolver that answers with the next of what was prepared."""
+
+    def __init__(self, *answers: str) -> None:
+        self.answers = list(answers)
+
+    async def resolve(
+        self, host: str, port: int = 0, family: socket.AddressFamily = socket.AF_INET
+    ) -> list[ResolveResult]:
+        addresses = self.answers.pop(0).split()
+        return [
+            ResolveResult(hostname=host, host=each, port=port, family=family, proto=0, flags=0)
+            for each in addresses
+        ]
+
+    async def close(self) -> None:
+        pass
+
+
+@asynccontextmanager
+async def somebody(handle: Handle) -> AsyncIterator[int]:
+    """Another service on this machine; its port."""
+    app = web.Application()
+    app.router.add_route("*", "/{path:.*}", handle)
+    runner = web.AppRunner(app, shutdown_timeout=0.1)
+    await runner.setup()
+    site = web.TCPSite(runner, "127.0.0.1", 0)
+    await site.start()
+    try:
+        yield runner.addresses[0][1]
+    finally:
+        await runner.cleanup()
+
+
+async def post(outbound: Outbound, url: str, timeout_s: float = 10.0) -> Answer:
+    return await outbound.post(
+        url, b"{}", {"Content-Type": "application/json"}, timeout_s=timeout_s
+    )
+
+
+async def refuses(outbound: Outbound, url: str) -> bool:
+    try:
+        await post(outbound, url)
+    except OutboundRefused:
+        return True
+    return False
+
+
+# --- where it goes
+
+
+@pytest.mark.parametrize(
+    "address",
+    [
+        *("127.0.0.1", "10.1.2.3", "172.16.0.1", "192.168.1.1", "169.254.169.254", "100.64.0.1"),
+        *("0.0.0.0", "224.0.0.1", "240.0.0.1", "255.255.255.255", "198.51.100.7"),
+        *("::", "::1", "fe80::1", "fd00::1", "fec0::1", "ff0e::1", "2001:db8::1", "2001::1"),
+        # an IPv4 address in one of version 6: mapped, compatible, NAT64, 6to4
+        *("::ffff:127.0.0.1", "::ffff:10.0.0.1", "::7f00:1", "64:ff9b::7f00:1", "64:ff9b:1::a00:1"),
+        *("2002:7f00:1::", "2002:a00:1::1"),
+    ],
+)
+async def test_an_address_that_is_not_public_is_refused(address: str) -> None:
+    literal = f"[{address}]" if ":" in address else address
+    async with Outbound(SystemClock(), resolver=Names(address)) as outbound:
+        assert await refuses(outbound, f"http://{literal}/")
+        assert await refuses(outbound, "http://name.example/")
+
+
+@pytest.mark.parametrize("address", ["8.8.8.8", "2606:4700::1", "::ffff:8.8.8.8", PUBLIC])
+def test_a_public_address_is_talked_to_on_the_ports_of_the_web_alone(address: str) -> None:
+    outbound = Outbound(SystemClock())
+    assert outbound.allows("name.example", address, 443)
+    assert outbound.allows("name.example", address, 80)
+    assert not outbound.allows("name.example", address, 22)
+    assert not outbound.allows("name.example", address, 8080)
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        *("", "name.example", "//name.example/", "ftp://name.example/", "file:///etc/passwd"),
+        *("http:///path", "http://name.example:99999/", "http://[::1/", "http://[fe80::1%25lo]/"),
+        *("http://user:word@name.example/", "http://user@name.example/"),
+        # what the C library takes for 127.0.0.1
+        *("http://2130706433/", "http://127.1/", "http://017700000001/", "http://127.0.0.1./"),
+        *("http://0x7f.1/", "http://0x7f000001/", "http://localhost/"),
+    ],
+)
+async def test_what_is_no_address_of_the_web_is_refused(url: str) -> None:
+    async with Outbound(SystemClock()) as outbound:
+        assert await refuses(outbound, url)
+
+
+async def test_a_name_that_is_public_and_then_private_is_refused_when_it_is_connected_to() -> None:
+    """Checked first and fetched after, the second answer would reach what is behind the wall."""
+    reached = []
+
+    async def handle(request: web.Request) -> web.Response:
+        reached.append(request.path)
+        return web.Response()
+
+    async with somebody(handle) as port:
+        # The port is open for the name's public address, so that only the address can be wrong.
+        names = Names(PUBLIC, "127.0.0.1")
+        async with Outbound(SystemClock(), f"{PUBLIC}:{port}", resolver=names) as outbound:
+            url = f"http://rebinding.example:{port}/"
+            outbound.check(url)
+            with pytest.raises(OutboundFailed):
+                await post(outbound, url, timeout_s=0.05)
+            with pytest.raises(OutboundRefused):
+                await post(outbound, url)
+    assert names.answers == []  # asked once for each connection, and never again
+    assert reached == []
+
+
+async def test_of_the_addresses_of_a_name_only_allowed_ones_are_tried() -> None:
+    async def handle(request: web.Request) -> web.Response:
+        return web.Response(text=request.headers["Host"])
+
+    async with somebody(handle) as port:
+        names = Names("10.0.0.1 127.0.0.1 ::1")
+        async with Outbound(SystemClock(), "127.0.0.1", resolver=names) as outbound:
+            answer = await post(outbound, f"http://mixed.example:{port}/")
+    assert answer == Answer(200, f"mixed.example:{port}".encode())
+
+
+async def test_a_redirect_is_an_answer_and_is_not_followed() -> None:
+    paths = []
+
+    async def handle(request: web.Request) -> web.Response:
+        paths.append(request.path)
+        return web.Response(status=307, headers={"Location": "http://169.254.169.254/secret"})
+
+    async with somebody(handle) as port, Outbound(SystemClock(), "127.0.0.1") as outbound:
+        assert (await post(outbound, f"http://127.0.0.1:{port}/a")).status == 307
+    assert paths == ["/a"]
+
+
+async def test_a_proxy_in_the_environment_is_not_used(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It would look the name up by itself."""
+    monkeypatch.setenv("http_proxy", "http://127.0.0.1:9")
+    monkeypatch.setenv("HTTP_PROXY", "http://127.0.0.1:9")
+
+    async def handle(request: web.Request) -> web.Response:
+        return web.Response(text="direct")
+
+    async with somebody(handle) as port, Outbound(SystemClock(), "127.0.0.1") as outbound:
+        assert (await post(outbound, f"http://127.0.0.1:{port}/")).body == b"direct"
+
+
+# --- what is allowed besides
+
+
+@pytest.mark.parametrize(
+    ("allow", "host", "address", "port"),
+    [
+        ("127.0.0.0/8", "name", "127.0.0.1", 8000),
+        ("127.0.0.0/8", "name", "::ffff:127.0.0.1", 8000),
+        ("10.1.2.3", "name", "10.1.2.3", 1),
+        ("analysis.internal", "analysis.internal", "10.9.9.9", 8000),
+        ("Analysis.Internal.", "analysis.internal", "fd00::1", 8000),
+        ("analysis.internal", "analysis.internal.", "10.9.9.9", 8000),
+        ("localhost:8000", "localhost", "::1", 8000),
+        ("10.0.0.0/8:8000", "name", "10.9.9.9", 8000),
+        ("::1", "name", "::1", 8000),
+        ("fd00::/8", "name", "fd12::1", 8000),
+        ("[::1]:8000", "name", "::1", 8000),
+        ("[fd00::/8]:8000", "name", "fd12::1", 8000),
+        ("8.8.8.8:8443", "name", "8.8.8.8", 8443),
+        (" a.internal , b.internal:1 ,", "b.internal", "10.0.0.1", 1),
+    ],
+)
+def test_private_addresses_can_be_allowed(allow: str, host: str, address: str, port: int) -> None:
+    assert Outbound(SystemClock(), allow).allows(host, address, port)
+    assert not Outbound(SystemClock()).allows(host, address, port)
+
+
+@pytest.mark.parametrize(
+    ("allow", "host", "address", "port"),
+    [
+        ("127.0.0.0/8", "name", "10.0.0.1", 80),
+        ("127.0.0.0/8", "name", "::1", 80),
+        ("localhost:8000", "localhost", "127.0.0.1", 8001),
+        ("10.0.0.0/8:8000", "name", "10.9.9.9", 80),
+        ("[::1]:8000", "name", "::1", 80),
+        ("analysis.internal", "evil.analysis.internal", "10.9.9.9", 80),
+        ("analysis.internal", "analysis.internal.evil.example", "10.9.9.9", 80),
+    ],
+)
+def test_and_nothing_else_is_allowed_by_it(allow: str, host: str, address: str, port: int) -> None:
+    assert not Outbound(SystemClock(), allow).allows(host, address, port)
+
+
+@pytest.mark.parametrize(
+    "allow",
+    ["10.1.2.3/8", "10.0.0.0/33", "10.0.0", "name:99999", "name:0", "a b", "http://name/", "[::1"],
+)
+def test_a_list_that_cannot_be_read_is_an_error(allow: str) -> None:
+    with pytest.raises(InvalidInput):
+        Outbound(SystemClock(), allow)
+
+
+# --- what comes back
+
+
+async def test_what_is_sent_arrives_as_it_is() -> None:
+    seen: list[tuple[str, bytes, dict[str, str]]] = []
+
+    async def handle(request: web.Request) -> web.Response:
+        seen.append((request.method, await request.read(), dict(request.headers)))
+        return web.json_response({"ok": True}, status=202)
+
+    async with somebody(handle) as port, Outbound(SystemClock(), "127.0.0.1") as outbound:
+        headers = {"Content-Type": "application/json", "X-One": "1"}
+        url = f"http://127.0.0.1:{port}/"
+        answer = await outbound.post(url, b'{"a":1}', headers, timeout_s=10.0)
+    assert answer == Answer(202, b'{"ok": true}')
+    [(method, body, received)] = seen
+    assert (method, body) == ("POST", b'{"a":1}')
+    assert received["Content-Type"] == "application/json"
+    assert received["X-One"] == "1"
+    assert "Accept-Encoding" not in received
+
+
+async def test_an_answer_is_read_so_far_and_no_further() -> None:
+    async def handle(request: web.Request) -> web.Response:
+        return web.Response(body=b"x" * 1_000_000)
+
+    async with somebody(handle) as port, Outbound(SystemClock(), "127.0.0.1") as outbound:
+        url = f"http://127.0.0.1:{port}/"
+        answer = await outbound.post(url, b"", {}, timeout_s=10.0, answer_bytes_max=1000)
+    assert answer == Answer(200, b"x" * 1000, whole=False)
+
+
+async def test_a_body_that_is_packed_small_is_not_unpacked() -> None:
+    async def handle(request: web.Request) -> web.Response:
+        return web.Response(body=b"not gzip", headers={"Content-Encoding": "gzip"})
+
+    async with somebody(handle) as port, Outbound(SystemClock(), "127.0.0.1") as outbound:
+        assert (await post(outbound, f"http://127.0.0.1:{port}/")).body == b"not gzip"
+
+
+@pytest.mark.parametrize("begins", [False, True])
+async def test_a_slow_answer_is_waited_for_so_long(begins: bool) -> None:
+    """From the beginning to the end of it, however steadily it drips."""
+    clock = FakeClock()
+
+    async def handle(request: web.Request) -> web.StreamResponse:
+        response = web.StreamResponse()
+        if begins:
+            await response.prepare(request)
+            await response.write(b"x")
+        await asyncio.Event().wait()
+        return response
+
+    async with somebody(handle) as port, Outbound(clock, "127.0.0.1") as outbound:
+        began_s = clock.monotonic_s()
+        with pytest.raises(OutboundTimeout, match="30 s"):
+            await time_passing(clock, post(outbound, f"http://127.0.0.1:{port}/", 30.0), 1.0)
+        assert 30.0 <= clock.monotonic_s() - began_s <= 31.0
+
+
+async def test_nobody_there_is_a_failure() -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))  # and not listening
+        async with Outbound(SystemClock(), "127.0.0.1") as outbound:
+            with pytest.raises(OutboundFailed, match="nobody took the connection"):
+                await post(outbound, f"http://127.0.0.1:{taken.getsockname()[1]}/")
+
+
+async def test_an_answer_that_breaks_off_is_a_failure() -> None:
+    async def handle(request: web.Request) -> web.StreamResponse:
+        response = web.StreamResponse(headers={"Content-Length": "10"})
+        await response.prepare(request)
+        await response.write(b"half")
+        assert request.transport is not None
+        request.transport.abort()
+        return response
+
+    async with somebody(handle) as port, Outbound(SystemClock(), "127.0.0.1") as outbound:
+        with pytest.raises(OutboundFailed, match="the connection broke"):
+            await post(outbound, f"http://127.0.0.1:{port}/")
+
+
+async def test_what_is_under_way_is_cut_off_by_closing() -> None:
+    arrived = asyncio.Event()
+
+    async def handle(request: web.Request) -> web.Response:
+        arrived.set()
+        await asyncio.Event().wait()
+        return web.Response()
+
+    async with somebody(handle) as port:
+        outbound = Outbound(SystemClock(), "127.0.0.1")
+        asking = asyncio.create_task(post(outbound, f"http://127.0.0.1:{port}/"))
+        await arrived.wait()
+        await outbound.close()
+        with pytest.raises(OutboundFailed):
+            await asking
+
+
+# --- signatures
+
+
+def test_a_signature_is_one_that_the_library_of_the_standard_accepts() -> None:
+    secret = Keys(bytes(32)).signing_secret("dispatch", "analyse")
+    body = '{"name":"Zoë"}'.encode()
+    now_us = SystemClock().now_us()
+    headers = signature(secret, "msg_1", body, now_us)
+    assert headers["webhook-id"] == "msg_1"
+    assert headers["webhook-timestamp"] == str(now_us // 1_000_000)
+    assert Webhook(secret).verify(body, headers) == {"name": "Zoë"}
+    with pytest.raises(WebhookVerificationError):
+        Webhook(secret).verify(body + b" ", headers)
+    with pytest.raises(WebhookVerificationError):
+        Webhook(secret).verify(body, headers | {"webhook-id": "msg_2"})
+
+
+def test_a_signature_is_the_one_of_the_standards_own_example() -> None:
+    secret = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"
+    at_us = 1_614_265_330_000_000
+    made = signature(secret, "msg_p5jXN8AQM9LWM0D4loKWxJek", b'{"test": 2432232314}', at_us)
+    assert made["webhook-signature"] == "v1,g0hM9SsE+OTPJTGt/tmIKtSyZlE3uFJELVlNIOLJ1OE="
