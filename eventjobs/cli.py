@@ -1,26 +1,23 @@
 """The command line: serve, and what a client does."""
 
 import asyncio
-import re
-import sys
 from collections import Counter
-from collections.abc import Awaitable, Callable
-from contextlib import aclosing
-from datetime import UTC, datetime
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import aclosing, asynccontextmanager
 from pathlib import Path
 from typing import Annotated, Any, Literal, NoReturn
 
 import orjson
 import typer
 
+from eventjobs import typed
 from eventjobs import watch as terminal
 from eventjobs.client import DEFAULT_URL, Client, Problem, Unreachable
-from eventjobs.clock import SystemClock
+from eventjobs.clock import SystemClock, timeout
 from eventjobs.errors import EventjobsError, InvalidInput
+from eventjobs.typed import LATE, REFUSED, UNREACHABLE, WRONG, complain, fail
 
 Job = dict[str, Any]
-
-REFUSED, WRONG, UNREACHABLE = 1, 2, 3
 
 app = typer.Typer(
     add_completion=False,
@@ -30,12 +27,24 @@ app = typer.Typer(
     help="Submit jobs, watch them live, and serve them.",
     epilog="Exit codes: 0, done, and all jobs that were waited for completed; 1, refused, or a"
     " job failed or was cancelled; 2, used wrongly; 3, the service cannot be reached;"
-    " 130, interrupted.",
+    " 4, not ended within --max-wait; 130, interrupted.",
 )
 
 Url = Annotated[str, typer.Option(envvar="EVENTJOBS_URL", help="Address of the service.")]
 Id = Annotated[str, typer.Argument(metavar="ID", help="A job, by its id.")]
 Ids = Annotated[list[str], typer.Argument(metavar="ID...", help="Jobs, by their ids.")]
+Host = Annotated[str | None, typer.Option(help="Loopback only. [127.0.0.1]")]
+Port = Annotated[int | None, typer.Option(help="0 picks one. [8080]")]
+Data = Annotated[Path | None, typer.Option(help="Directory of the log. [eventjobs-data]")]
+MaxWait = Annotated[
+    float | None,
+    typer.Option(
+        envvar=["EVENTJOBS_MAX_WAIT_S", "CLIENT_MAX_WAIT_SECONDS"],
+        min=0,
+        metavar="SECONDS",
+        help="Wait no longer for a job to end; it goes on.",
+    ),
+]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON, one object a line.")]
 Reason = Annotated[str | None, typer.Option(help="Why; told in the job's history.")]
 Statuses = Annotated[list[str] | None, typer.Option(help="Any of these; repeatable.")]
@@ -49,18 +58,17 @@ def main() -> None:
 
 @app.command()
 def serve(
-    host: Annotated[str | None, typer.Option(help="Loopback only. [127.0.0.1]")] = None,
-    port: Annotated[int | None, typer.Option(help="0 picks one. [8080]")] = None,
-    data: Annotated[
-        Path | None, typer.Option(help="Directory of the log. [eventjobs-data]")
-    ] = None,
+    host: Host = None,
+    port: Port = None,
+    data: Data = None,
     application: Annotated[
         list[str] | None,
         typer.Option("--app", metavar="MODULE[:NAME]", help="Where handlers are; repeatable."),
     ] = None,
     demo: Annotated[bool, typer.Option("--demo", help="Run the demo's jobs, too.")] = False,
     log_level: Annotated[
-        Literal["debug", "info", "warning", "error"], typer.Option(envvar="EVENTJOBS_LOG_LEVEL")
+        Literal["debug", "info", "warning", "error"],
+        typer.Option(envvar="EVENTJOBS_LOG_LEVEL", help="Of the service's own log."),
     ] = "info",
 ) -> None:
     """Run the service until it is told to stop.
@@ -69,24 +77,40 @@ def serve(
     The first SIGTERM or SIGINT lets running jobs finish for a while, the second gives them back
     at once. Exits with 1 when the data directory or the port is taken.
     """
-    from pydantic import ValidationError
-
-    from eventjobs import logs, serving
-    from eventjobs.handlers import field_errors
+    from eventjobs import knobs, logs, serving
     from eventjobs.settings import Settings
 
     given: dict[str, Any] = {"host": host, "port": port, "data": data}
     try:
         logs.configure(log_level)
-        settings = Settings(**_told(given))
+        settings = knobs.read(Settings, _told(given))
         serving.run(settings, serving.load(application or [], demo=demo))
-    except ValidationError as error:
-        wrong = [f"{each['field']}: {each['message']}" for each in field_errors(error)]
-        fail("settings", "; ".join(wrong), WRONG)
     except InvalidInput as error:
         fail(error.code, error.message, WRONG)
     except EventjobsError as error:
         fail(error.code, error.message, REFUSED)
+
+
+@app.command()
+def config(
+    context: typer.Context,
+    host: Host = None,
+    port: Port = None,
+    data: Data = None,
+    json: AsJson = False,
+) -> None:
+    """Show every setting, its value, and where the value came from; secrets are masked.
+
+    Takes the options of serve, and shows what serve would run with. What is set and changes
+    nothing is told on stderr.
+    """
+    from eventjobs import knobs
+
+    root: Any = context.find_root().command
+    try:
+        knobs.show(root, _told({"host": host, "port": port, "data": data}), json=json)
+    except InvalidInput as error:
+        fail(error.code, error.message, WRONG)
 
 
 @app.command()
@@ -109,6 +133,7 @@ def submit(
     watch: Annotated[
         bool, typer.Option("--watch", help="The same, and show how far it is.")
     ] = False,
+    max_wait: MaxWait = None,
     json: AsJson = False,
     url: Url = DEFAULT_URL,
 ) -> None:
@@ -118,19 +143,20 @@ def submit(
     fields: dict[str, Any] = {
         "tags": tag,
         "priority": priority,
-        "run_at": _time(run_at) or _later(delay),
+        "run_at": typed.time(run_at) or typed.later(delay),
         "max_attempts": max_attempts,
         "timeout_s": timeout,
     }
-    content = _payload(payload)
-    files = dict(map(_named, artifact or []))
+    content = typed.payload(payload)
+    files = dict(map(typed.named, artifact or []))
 
     async def run(client: Client) -> None:
         job = await client.submit(
             type, content, idempotency_key=key, artifacts=files, **_told(fields)
         )
         if wait or watch:
-            await _finish(client, job, json=json, watch=watch)
+            async with _no_longer_than(max_wait):
+                await _finish(client, job, json=json, watch=watch)
         _print(job if json else job["job_id"])
 
     ask(url, run)
@@ -156,6 +182,7 @@ def watch(
     type: Types = None,
     tag: Tag = None,
     forever: Annotated[bool, typer.Option("--forever", help="Also those yet to come.")] = False,
+    max_wait: MaxWait = None,
     json: AsJson = False,
     url: Url = DEFAULT_URL,
 ) -> None:
@@ -168,7 +195,8 @@ def watch(
         fail("usage", "give ids or filters, not both")
 
     async def run(client: Client) -> None:
-        counted = await _watch(client, ids or [], given, json=json, forever=forever)
+        async with _no_longer_than(None if forever else max_wait):
+            counted = await _watch(client, ids or [], given, json=json, forever=forever)
         if not json and len(ids or []) != 1:
             told = [f"{number} {status}" for status, number in sorted(counted.items())]
             _print(", ".join(told) or "no job matches")
@@ -192,7 +220,7 @@ def listed(
 ) -> None:
     """List jobs: a table in a terminal, tab-separated values elsewhere."""
     filters: dict[str, Any] = {"status": status, "type": type, "tag": tag, "order": order}
-    given = _told(filters | {"since": _time(since), "until": _time(until)})
+    given = _told(filters | {"since": typed.time(since), "until": typed.time(until)})
 
     async def run(client: Client) -> None:
         jobs: list[Job] = []
@@ -306,7 +334,7 @@ def _each(
                 job = await command(client, job_id)
             except Problem as problem:
                 refused = True
-                _complain(problem.code, f"{job_id}: {_detail(problem)}")
+                complain(problem.code, f"{job_id}: {_detail(problem)}")
                 continue
             if json and job is not None:
                 _print(job)
@@ -328,16 +356,16 @@ async def _watch(
         shown.close()
 
 
-# --- what is typed, and what is printed
+@asynccontextmanager
+async def _no_longer_than(max_wait_s: float | None) -> AsyncIterator[None]:
+    try:
+        async with timeout(SystemClock(), max_wait_s):
+            yield
+    except TimeoutError:
+        fail("max_wait", f"not ended within {max_wait_s:g} s; it goes on", LATE)
 
 
-def fail(code: str, detail: str, status: int = WRONG) -> NoReturn:
-    _complain(code, detail)
-    raise typer.Exit(status)
-
-
-def _complain(code: str, detail: str) -> None:
-    typer.echo(f"error: {code}: {terminal.printable(detail)}", err=True)
+# --- what is printed
 
 
 def _detail(problem: Problem) -> str:
@@ -351,39 +379,3 @@ def _print(value: str | Job) -> None:
 
 def _told(options: dict[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in options.items() if value not in (None, [])}
-
-
-def _payload(text: str | None) -> Any:
-    try:
-        if text is None:
-            return None
-        if text == "-":
-            return orjson.loads(sys.stdin.buffer.read())
-        return orjson.loads(Path(text[1:]).read_bytes() if text.startswith("@") else text)
-    except orjson.JSONDecodeError as error:
-        fail("usage", f"PAYLOAD is not JSON: {error}")
-    except OSError as error:
-        fail("file", str(error))
-
-
-def _named(text: str) -> tuple[str, Path]:
-    name, _, path = text.rpartition("=")
-    return name or Path(path).name, Path(path)
-
-
-def _time(text: str | None) -> datetime | None:
-    if text is None:
-        return None
-    try:
-        return datetime.fromisoformat(text).astimezone()  # without an offset, it is local
-    except ValueError:
-        fail("usage", f"{text!r} is not a time like 2025-01-31T12:00 or 2025-01-31T12:00:00Z")
-
-
-def _later(delay: str | None) -> datetime | None:
-    if delay is None:
-        return None
-    if not (told := re.fullmatch(r"(\d+(?:\.\d+)?)([smhd]?)", delay)):
-        fail("usage", f"{delay!r} is not a delay like 90, 90s, 5m, 2h or 1d")
-    seconds = float(told[1]) * {"": 1, "s": 1, "m": 60, "h": 3600, "d": 86400}[told[2]]
-    return datetime.fromtimestamp(SystemClock().now_us() / 1e6 + seconds, UTC)

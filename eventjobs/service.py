@@ -215,6 +215,8 @@ class Service:
             for name in ("timeout_s", "stall_timeout_s", "retry_delay_s")
             if getattr(spec, name) is None and (value := getattr(handler, name)) is not None
         }
+        if spec.timeout_s is None and "timeout_s" not in open_fields and self.settings.timeout_s:
+            open_fields["timeout_s"] = self.settings.timeout_s
         if spec.max_attempts == 0:
             open_fields["max_attempts"] = self.attempts(spec.type)
         return replace(spec, **open_fields) if open_fields else spec

@@ -1,15 +1,21 @@
 """Every knob, its default and its unit."""
 
 from pathlib import Path
+from typing import Annotated
 
 from pydantic import Field
-from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from eventjobs.environment import Also, FromEnvironment
+
+#: What other job services read and we have nothing for: setting them changes nothing.
+WITHOUT_EFFECT = {
+    "DATABASE_URL": "there is no database to connect to: all is in the data directory",
+    "RESULTS_DIR": "results and files are kept in the data directory, and served from there",
+}
 
 
-class Settings(BaseSettings):
-    """Read from arguments, then from EVENTJOBS_* in the environment."""
-
-    model_config = SettingsConfigDict(env_prefix="EVENTJOBS_", extra="forbid")
+class Settings(FromEnvironment):
+    """Of the service. The variable of a setting is EVENTJOBS_ and its name in capitals."""
 
     data: Path = Field(Path("eventjobs-data"), description="directory of the log, views and files")
     host: str = Field("127.0.0.1", description="address to listen on; loopback only")
@@ -21,6 +27,9 @@ class Settings(BaseSettings):
     drain_s: float = Field(10.0, ge=0, description="time to finish, at a shutdown")
     progress_interval_s: float = Field(
         0.25, ge=0, description="progress of a job is stored so often"
+    )
+    timeout_s: Annotated[float | None, Also("JOB_TIMEOUT_SECONDS")] = Field(
+        None, gt=0, description="longest run of a job, unless it says; unset, there is no limit"
     )
     max_attempts: int = Field(3, ge=1, le=1000, description="runs of a job, unless it says")
     retry_delay_s: float = Field(1.0, ge=0, description="before the second attempt; then doubled")

@@ -52,6 +52,23 @@ def test_a_submission_prints_the_id_and_can_be_waited_for(tool: Tool) -> None:
     assert 'result       "b"' in told
 
 
+@pytest.mark.parametrize("how", [["--wait", "--max-wait", "0.1"], ["--watch"]])
+def test_waiting_has_an_end_when_one_is_set_and_the_job_goes_on(
+    tool: Tool, tmp_path: Path, how: list[str]
+) -> None:
+    if "--watch" in how:
+        tool.environment["CLIENT_MAX_WAIT_SECONDS"] = "0.1"
+    flag = tmp_path / "flag"
+    run = tool.run("submit", "until", f'"{flag}"', *how)
+    assert (run.exit_code, run.stderr) == (
+        4,
+        "error: max_wait: not ended within 0.1 s; it goes on\n",
+    )
+    flag.touch()
+    job_id = run.stdout.split()[0]
+    assert "100%" in tool.ok("watch", job_id, "--max-wait", "60")
+
+
 def test_the_exit_code_tells_that_a_job_failed(tool: Tool) -> None:
     run = tool.run("submit", "fail", "--wait")
     assert run.exit_code == 1
