@@ -4,40 +4,14 @@ import asyncio
 import threading
 import traceback
 from contextlib import suppress
-from dataclasses import dataclass
 from typing import Any, Literal, assert_never
 
 from eventjobs.clock import Timer
 from eventjobs.errors import InvalidInput, JobError
 from eventjobs.handlers import Context, Handler, Stopped, ThreadContext, plain_json, plain_text
 from eventjobs.job import Job
+from eventjobs.outcomes import Cancelled, Failed, Outcome, Released, Succeeded
 from eventjobs.reports import Reports
-
-
-@dataclass(frozen=True, slots=True)
-class Succeeded:
-    result: Any
-
-
-@dataclass(frozen=True, slots=True)
-class Failed:
-    code: str
-    message: str
-    retryable: bool = True
-    details: Any = None
-
-
-@dataclass(frozen=True, slots=True)
-class Cancelled:
-    pass
-
-
-@dataclass(frozen=True, slots=True)
-class Released:
-    reason: str
-
-
-Outcome = Succeeded | Failed | Cancelled | Released
 
 #: Why an attempt is told to stop.
 Why = Literal["cancelled", "timeout", "stalled", "shutdown"]
@@ -96,10 +70,7 @@ class Attempt:
                 payload = self.handler.parse(self.job.spec.payload)
             except InvalidInput as error:
                 return Failed("invalid_payload", error.message, False, _details(error.errors))
-            if self.handler.threaded:
-                result = await self._in_thread(payload)
-            else:
-                result = await self.handler.function(self.context, payload)
+            result = await self._performed(payload)
             return self.interrupted() if self.why in ("timeout", "stalled") else _succeeded(result)
         except (asyncio.CancelledError, Stopped):
             return self.interrupted()
@@ -114,6 +85,18 @@ class Attempt:
             self.performing = False
             for timer in self.timers:
                 timer.cancel()
+
+    async def _performed(self, payload: Any) -> Any:
+        """What the handler returns. Raises whatever it raises."""
+        match self.handler.mode:
+            case "loop":
+                return await self.handler.function(self.context, payload)
+            case "thread":
+                return await self._in_thread(payload)
+            case "process" | "external" | "outside":
+                raise NotImplementedError(self.handler.mode)
+            case _ as never:
+                assert_never(never)
 
     async def _in_thread(self, payload: Any) -> Any:
         """Run a plain function in a thread of its own: one that never ends blocks nobody."""

@@ -7,6 +7,7 @@ EventjobsError
 │   ├── JobExists            the id is taken by another specification
 │   ├── KeyReused            the idempotency key belongs to another specification
 │   ├── WrongState           the job's status does not allow it
+│   ├── UnknownStep          the job has no such completed step
 │   └── StaleAttempt         a report from an attempt that is no longer the job's
 ├── InvalidInput             the caller's data; `errors` names the fields
 │   ├── UnknownType
@@ -81,6 +82,12 @@ class WrongState(Rejected):
     """The job's status does not allow this."""
 
     code = "wrong_state"
+
+
+class UnknownStep(Rejected):
+    """The job has no such completed step."""
+
+    code = "unknown_step"
 
 
 class StaleAttempt(Rejected):

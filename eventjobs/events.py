@@ -1,4 +1,4 @@
-"""The vocabulary: what can happen to a job, and how it is stored.
+"""The vocabulary: what can happen to a job.
 
 The class names and field names here are the storage format. An event type that changes its
 shape gets a new schema version: add the class's SCHEMA, an upcaster, and a golden file.
@@ -7,16 +7,12 @@ A stored event has two halves. *facts* are what the state machine needs and are 
 *body* (the fields a class lists in BODY) is what people put in, and can be erased.
 """
 
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from functools import lru_cache
-from operator import attrgetter
 from typing import Any, ClassVar
 
 import orjson
-
-from eventjobs.errors import CorruptLog
 
 JSON = Any  # whatever orjson reads and writes
 
@@ -49,6 +45,18 @@ class JobSpec:
     #: Seconds before the second attempt; doubled for each later one. None: the handler's.
     retry_delay_s: float | None = None
     artifacts: tuple[Artifact, ...] = ()
+    #: What it waits in; limits and pauses may hold for a whole queue. None: "default".
+    queue: str | None = None
+    #: Of jobs with the same key, only so many run at once as their handler says: one.
+    concurrency_key: str | None = None
+    #: Seconds after its end until it is hidden. None: as the settings say.
+    ttl_s: float | None = None
+    #: Jobs that have to be completed before this one may start.
+    after: tuple[str, ...] = ()
+    #: "run": it starts when those have ended, however; None: it is cancelled when one failed.
+    after_failure: str | None = None
+    #: The job whose handler submitted this one.
+    parent: str | None = None
 
     def __post_init__(self) -> None:
         # What was read back from JSON becomes what was written: tuples, not lists of dicts.
@@ -57,6 +65,8 @@ class JobSpec:
             object.__setattr__(self, "artifacts", made)
         if self.tags.__class__ is not tuple:
             object.__setattr__(self, "tags", tuple(self.tags))
+        if self.after.__class__ is not tuple:
+            object.__setattr__(self, "after", tuple(self.after))
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,8 +76,11 @@ class JobSubmitted:
 
 @dataclass(frozen=True, slots=True)
 class AttemptStarted:
+    """With a *lease_s* the worker is elsewhere, and holds the job while it is heard from."""
+
     attempt: int
     worker: str
+    lease_s: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,6 +112,29 @@ class ArtifactStored:
     sha256: str
     size: int
     media_type: str
+
+
+@dataclass(frozen=True, slots=True)
+class StepCompleted:
+    """*number* is its place among the steps of its attempt: 0, 1, 2 …"""
+
+    BODY: ClassVar = frozenset({"result"})
+
+    attempt: int
+    name: str
+    number: int
+    result: JSON = None
+
+
+@dataclass(frozen=True, slots=True)
+class BreakerChanged:
+    """This job's call opened, or closed, the circuit breaker of something outside."""
+
+    attempt: int
+    name: str
+    state: str
+    failures: int
+    until_us: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -149,9 +185,14 @@ class JobCancelled:
 
 @dataclass(frozen=True, slots=True)
 class JobRetried:
+    """By hand. Steps that were completed are not repeated, but for *from_step* and later ones."""
+
     BODY: ClassVar = frozenset({"reason"})
 
     reason: str | None = None
+    from_step: str | None = None
+    #: True: all steps are repeated
+    restart: bool | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -161,12 +202,66 @@ class JobExpired:
     reason: str
 
 
-Event = (
+@dataclass(frozen=True, slots=True)
+class LateReportRefused:
+    """Evidence: a worker whose *attempt* no longer held the job came with this *report*."""
+
+    attempt: int
+    report: str
+
+
+# --- about the service and not about one job: each has a stream of its own, under an id of its own
+
+
+@dataclass(frozen=True, slots=True)
+class Paused:
+    """No job of this type, or in this queue, is started."""
+
+    BODY: ClassVar = frozenset({"reason"})
+
+    kind: str  # "type" or "queue"
+    name: str
+    reason: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Resumed:
+    kind: str
+    name: str
+
+
+@dataclass(frozen=True, slots=True)
+class WebhookAdded:
+    """From here on, events that match are sent to *url*. What is None does not limit."""
+
+    BODY: ClassVar = frozenset({"url"})
+
+    events: tuple[str, ...] = ()  # types of events; none: those that end a job
+    types: tuple[str, ...] = ()  # of jobs
+    owner: str | None = None
+    url: str | None = None
+
+    def __post_init__(self) -> None:
+        for name in ("events", "types"):
+            if getattr(self, name).__class__ is not tuple:
+                object.__setattr__(self, name, tuple(getattr(self, name)))
+
+
+@dataclass(frozen=True, slots=True)
+class WebhookRemoved:
+    BODY: ClassVar = frozenset({"reason"})
+
+    reason: str | None = None
+
+
+JobEvent = (
     JobSubmitted
     | AttemptStarted
     | ProgressReported
+    | StepCompleted
     | LogWritten
     | ArtifactStored
+    | BreakerChanged
     | AttemptFailed
     | AttemptReleased
     | JobCompleted
@@ -174,7 +269,11 @@ Event = (
     | JobCancelled
     | JobRetried
     | JobExpired
+    | LateReportRefused
 )
+ServiceEvent = Paused | Resumed | WebhookAdded | WebhookRemoved
+Event = JobEvent | ServiceEvent
+SERVICE_EVENTS: frozenset[type[Any]] = frozenset(ServiceEvent.__args__)
 
 
 @dataclass(slots=True)
@@ -228,87 +327,3 @@ def rfc3339(at_us: int) -> str:
 def _second(seconds: int) -> str:
     # Kept, because one job is told with several times, and most times are of a few seconds.
     return f"{datetime.fromtimestamp(seconds, UTC):%Y-%m-%dT%H:%M:%S}"
-
-
-Upcaster = Callable[[dict[str, Any], dict[str, Any]], tuple[str, dict[str, Any], dict[str, Any]]]
-
-#: From a stored type of an older shape to the next one: (facts, body) -> (type, facts, body).
-#: A class whose shape changed sets `SCHEMA = 2` and is stored as "Name/2" from then on.
-UPCASTERS: dict[str, Upcaster] = {}
-
-
-class _Shape:
-    """How one event class is split into facts and body."""
-
-    def __init__(self, event: type[Any]) -> None:
-        schema = getattr(event, "SCHEMA", 1)
-        self.type = event.__name__ if schema == 1 else f"{event.__name__}/{schema}"
-        # A submission is stored as its specification; the wrapper has nothing of its own.
-        submission = event is JobSubmitted
-        holder = JobSpec if submission else event
-        self.build: Callable[..., Event] = _submitted if submission else event
-        private: frozenset[str] = getattr(holder, "BODY", frozenset())
-        names = sorted(each.name for each in fields(holder))
-        self.facts = _Half(name for name in names if name not in private)
-        self.body = _Half(name for name in names if name in private)
-
-
-class _Half:
-    """Some fields of an event class, as JSON with sorted keys."""
-
-    def __init__(self, names: Iterable[str]) -> None:
-        self._names = tuple(names)
-        if len(self._names) == 1:
-            only = attrgetter(*self._names)
-            self._read: Callable[[Any], tuple[Any, ...]] = lambda holder: (only(holder),)
-        elif self._names:
-            self._read = attrgetter(*self._names)
-
-    def dump(self, holder: Any) -> bytes:
-        """What is None or () is left out: the class's own default brings it back."""
-        if not self._names:
-            return b"{}"
-        values = self._read(holder)
-        if None in values or () in values:
-            kept = {
-                name: value
-                for name, value in zip(self._names, values, strict=True)
-                if value is not None and value != ()
-            }
-            return orjson.dumps(kept) if kept else b"{}"
-        return orjson.dumps(dict(zip(self._names, values, strict=True)))
-
-
-def _submitted(**spec: Any) -> JobSubmitted:
-    return JobSubmitted(JobSpec(**spec))
-
-
-_SHAPES: dict[type[Any], _Shape] = {each: _Shape(each) for each in Event.__args__}
-_BY_TYPE = {shape.type: shape for shape in _SHAPES.values()}
-
-
-def encode(event: Event) -> tuple[str, bytes, bytes]:
-    """The stored type, facts and body. Raises TypeError for what JSON cannot hold."""
-    shape = _SHAPES[event.__class__]
-    holder = event.spec if isinstance(event, JobSubmitted) else event
-    return shape.type, shape.facts.dump(holder), shape.body.dump(holder)
-
-
-def decode(
-    type: str,
-    facts: bytes,
-    body: bytes | None,
-    upcasters: dict[str, Upcaster] = UPCASTERS,
-) -> Event:
-    """The event stored under *type*, brought up to today's shape. Raises CorruptLog."""
-    try:
-        known = orjson.loads(facts)
-        told = {} if body is None or body == b"{}" else orjson.loads(body)
-        while type in upcasters:
-            type, known, told = upcasters[type](known, told)
-        shape = _BY_TYPE.get(type)
-        if shape is not None:
-            return shape.build(**known, **told)
-    except (KeyError, TypeError, ValueError) as error:
-        raise CorruptLog(f"a stored {type} cannot be read: {error}") from error
-    raise CorruptLog(f"no event type {type!r} is known; it may be from a newer eventjobs")

@@ -8,12 +8,13 @@ from collections.abc import Callable, Coroutine, Iterable, Iterator
 from dataclasses import dataclass, fields, is_dataclass
 from pathlib import Path
 from types import ModuleType
-from typing import Any, TypeVar, get_type_hints
+from typing import Any, Literal, TypeVar, get_type_hints
 
 import orjson
 from pydantic import BaseModel, ValidationError
 
-from eventjobs.artifacts import Artifacts, check_name
+from eventjobs.artifacts import check_name
+from eventjobs.desk import Files
 from eventjobs.errors import InvalidInput, JobError, UnknownType
 from eventjobs.events import ArtifactStored, JobSpec, LogWritten, ProgressReported
 from eventjobs.job import Job
@@ -28,6 +29,11 @@ DEPTH_MAX = 200
 LEVELS = ("debug", "info", "warning", "error")
 
 
+#: Where a function runs: on the event loop, in a thread, in a process; or it is none of ours, but
+#: an external service, or workers elsewhere.
+Mode = Literal["loop", "thread", "process", "external", "outside"]
+
+
 @dataclass(frozen=True)
 class Handler:
     """How jobs of one type are done. What a submission does not say is taken from here."""
@@ -35,7 +41,7 @@ class Handler:
     type: str
     function: Callable[..., Any]
     model: "builtins.type[BaseModel] | None"
-    threaded: bool
+    mode: Mode
     max_attempts: int | None
     timeout_s: float | None
     stall_timeout_s: float | None
@@ -92,7 +98,7 @@ def handler(
             type,
             function,
             model,
-            not inspect.iscoroutinefunction(function),
+            "loop" if inspect.iscoroutinefunction(function) else "thread",
             max_attempts,
             timeout_s,
             stall_timeout_s,
@@ -156,9 +162,9 @@ class Stopped(BaseException):
 class _Told:
     """What both kinds of context share."""
 
-    def __init__(self, job: Job, artifacts: Artifacts, reports: Reports) -> None:
+    def __init__(self, job: Job, files: Files, reports: Reports) -> None:
         self._job = job
-        self._artifacts = artifacts
+        self._files = files
         self._reports = reports
         self._stopped = False  # set from the loop, read from any thread
 
@@ -192,7 +198,7 @@ class _Told:
         """
         for each in self._job.artifacts:
             if name is None or each.name == name:
-                return self._artifacts.path(each.sha256)
+                return self._files.path(each.sha256)
         raise JobError(
             "artifact_missing",
             f"the job has no artifact {name!r}" if name else "the job has no artifact",
@@ -249,7 +255,7 @@ class Context(_Told):
     ) -> None:
         """Store a file of this job; the same *name* replaces it. Raises DiskFull, TooLarge."""
         check_name(name)
-        kept = await asyncio.to_thread(self._artifacts.store, content)
+        kept = await asyncio.to_thread(self._files.store, content)
         await self._reports.now(self._stored(name, kept, media_type))
 
 
@@ -257,9 +263,9 @@ class ThreadContext(_Told):
     """What a plain function may do while it runs in its thread."""
 
     def __init__(
-        self, job: Job, artifacts: Artifacts, reports: Reports, loop: asyncio.AbstractEventLoop
+        self, job: Job, files: Files, reports: Reports, loop: asyncio.AbstractEventLoop
     ) -> None:
-        super().__init__(job, artifacts, reports)
+        super().__init__(job, files, reports)
         self._loop = loop
 
     def progress(
@@ -284,7 +290,7 @@ class ThreadContext(_Told):
     ) -> None:
         """Store a file of this job; the same *name* replaces it. Raises DiskFull, TooLarge."""
         check_name(name)
-        kept = self._artifacts.store(content)
+        kept = self._files.store(content)
         self._wait(self._reports.now(self._stored(name, kept, media_type)))
 
     def _wait(self, coroutine: Coroutine[Any, Any, Answer]) -> Answer:

@@ -10,7 +10,14 @@ from enum import StrEnum
 from functools import reduce
 from typing import Any, assert_never
 
-from eventjobs.errors import JobExists, JobGone, JobNotFound, StaleAttempt, WrongState
+from eventjobs.errors import (
+    JobExists,
+    JobGone,
+    JobNotFound,
+    StaleAttempt,
+    UnknownStep,
+    WrongState,
+)
 from eventjobs.events import (
     JSON,
     Artifact,
@@ -18,6 +25,7 @@ from eventjobs.events import (
     AttemptFailed,
     AttemptReleased,
     AttemptStarted,
+    BreakerChanged,
     CancelRequested,
     Event,
     JobCancelled,
@@ -26,9 +34,15 @@ from eventjobs.events import (
     JobRetried,
     JobSpec,
     JobSubmitted,
+    LateReportRefused,
     LogWritten,
+    Paused,
     ProgressReported,
     Recorded,
+    Resumed,
+    StepCompleted,
+    WebhookAdded,
+    WebhookRemoved,
 )
 
 
@@ -39,6 +53,10 @@ class Status(StrEnum):
     FAILED = "failed"
     CANCELLED = "cancelled"
 
+
+DEFAULT_QUEUE = "default"
+#: Late reports put on record for one job: a worker that goes on and on shall not fill the log.
+LATE_MAX = 20
 
 FINISHED = frozenset({Status.COMPLETED, Status.FAILED, Status.CANCELLED})
 
@@ -63,6 +81,8 @@ class Job:
     #: runs that count against max_attempts: not those released, nor those before a manual retry
     tries: int = 0
     worker: str | None = None
+    #: how often the worker must be heard from; None while it is this process, or there is none
+    lease_s: float | None = None
     started_us: int | None = None
     finished_us: int | None = None
     cancel_requested_us: int | None = None
@@ -72,6 +92,14 @@ class Job:
     #: {"code", "message", "retryable"} of the newest failed attempt, until one succeeds
     error: dict[str, Any] | None = None
     artifacts: tuple[Artifact, ...] = ()
+    #: (name, position of the event) of steps that need no repeating
+    steps: tuple[tuple[str, int], ...] = ()
+    #: (attempt, report) of the late reports that are on record
+    late: tuple[tuple[int, str], ...] = ()
+
+    @property
+    def queue(self) -> str:
+        return self.spec.queue or DEFAULT_QUEUE
 
     @property
     def finished(self) -> bool:
@@ -97,13 +125,15 @@ def _with(job: Job, recorded: Recorded, **changes: Any) -> Job:
 
 def _ended(job: Job, recorded: Recorded, status: Status, **changes: Any) -> Job:
     at_us = recorded.at_us
-    return _with(job, recorded, status=status, finished_us=at_us, worker=None, **changes)
+    return _with(job, recorded, status=status, finished_us=at_us, **_FREE, **changes)
 
 
 def _queued(job: Job, recorded: Recorded, due_us: int, **changes: Any) -> Job:
-    return _with(job, recorded, status=Status.QUEUED, due_us=due_us, worker=None, **changes)
+    return _with(job, recorded, status=Status.QUEUED, due_us=due_us, **_FREE, **changes)
 
 
+#: Nobody holds it.
+_FREE: dict[str, Any] = {"worker": None, "lease_s": None}
 _NOTHING_YET = {each.name: each.default for each in fields(Job)}
 
 
@@ -133,15 +163,18 @@ def evolve(job: Job | None, recorded: Recorded) -> Job:
         return _born(recorded)
     at_us = recorded.at_us
     match recorded.event:
-        case AttemptStarted(attempt=number, worker=worker):
-            tries, running = job.tries + 1, Status.RUNNING
-            started = {"attempt": number, "tries": tries, "worker": worker, "started_us": at_us}
-            return _with(job, recorded, status=running, **started)
+        case AttemptStarted(attempt=number, worker=worker, lease_s=lease_s):
+            started = {"attempt": number, "tries": job.tries + 1, "started_us": at_us}
+            holder = {"worker": worker, "lease_s": lease_s}
+            return _with(job, recorded, status=Status.RUNNING, **started, **holder)
         case JobCompleted(result=result, issues=issues):
             told = {"result": result, "issues": issues, "error": None}
             return _ended(job, recorded, Status.COMPLETED, **told)
-        case ProgressReported() | LogWritten():
+        case ProgressReported() | LogWritten() | BreakerChanged():
             return _with(job, recorded)
+        case StepCompleted(name=name):
+            others_done = tuple(each for each in job.steps if each[0] != name)
+            return _with(job, recorded, steps=(*others_done, (name, recorded.position)))
         case ArtifactStored() as event:
             stored = Artifact(event.name, event.sha256, event.size, event.media_type)
             others = tuple(each for each in job.artifacts if each.name != event.name)
@@ -158,23 +191,38 @@ def evolve(job: Job | None, recorded: Recorded) -> Job:
         case JobCancelled():
             asked_us = job.cancel_requested_us or at_us
             return _ended(job, recorded, Status.CANCELLED, cancel_requested_us=asked_us)
-        case JobRetried():
+        case JobRetried() as event:
             fresh = {"tries": 0, "finished_us": None, "cancel_requested_us": None}
-            return _queued(job, recorded, at_us, **fresh)
+            return _queued(job, recorded, at_us, steps=_kept_steps(job, event), **fresh)
         case JobExpired():
             return _with(job, recorded, expired_us=at_us)
+        case LateReportRefused(attempt=number, report=report):
+            return _with(job, recorded, late=(*job.late, (number, report)))
         case JobSubmitted():
             raise AssertionError("a job is submitted once")
+        case Paused() | Resumed() | WebhookAdded() | WebhookRemoved():
+            raise AssertionError(f"{recorded.type} is not about a job")
         case _ as never:
             assert_never(never)
 
 
+def _kept_steps(job: Job, event: JobRetried) -> tuple[tuple[str, int], ...]:
+    if event.restart:
+        return ()
+    names = [name for name, _ in job.steps]
+    return job.steps[: names.index(event.from_step)] if event.from_step in names else job.steps
+
+
 def fold(events: list[Recorded]) -> Job | None:
-    """The job that *events*, all of one job and in order, add up to."""
+    """The job that *events*, all of one stream and in order, add up to; None if it is no job's."""
+    if not events or not isinstance(events[0].event, JobSubmitted):
+        return None
     return reduce(evolve, events, None)
 
 
 Decision = Callable[[Job | None], Event | None]
+#: What a running attempt may tell.
+Report = ProgressReported | LogWritten | ArtifactStored | StepCompleted | BreakerChanged
 
 
 def submit(job: Job | None, spec: JobSpec) -> JobSubmitted | None:
@@ -188,20 +236,31 @@ def submit(job: Job | None, spec: JobSpec) -> JobSubmitted | None:
     return None
 
 
-def start(job: Job | None, now_us: int, worker: str) -> AttemptStarted:
+def start(
+    job: Job | None, now_us: int, worker: str, lease_s: float | None = None
+) -> AttemptStarted:
     """Claim a job that is due. Refused when it is not queued, or not due yet."""
     job = _existing(job)
     if job.status != Status.QUEUED or job.due_us > now_us:
         raise WrongState(f"the job is {job.status} and cannot be started now")
-    return AttemptStarted(job.attempt + 1, worker)
+    return AttemptStarted(job.attempt + 1, worker, lease_s)
 
 
-def report(
-    job: Job | None, event: ProgressReported | LogWritten | ArtifactStored
-) -> ProgressReported | LogWritten | ArtifactStored:
+def report(job: Job | None, event: Report) -> Report:
     """Something a running attempt tells. A repeated report is a new fact."""
     _holding(job, event.attempt)
     return event
+
+
+def refuse(job: Job | None, attempt: int, report: str) -> LateReportRefused | None:
+    """Put on record, once, that *attempt* came with a *report* when it no longer held the job."""
+    if job is None or attempt > job.attempt or attempt < 1:
+        return None  # there never was such an attempt: nothing was late
+    if job.status == Status.RUNNING and job.attempt == attempt:
+        return None
+    if (attempt, report) in job.late or len(job.late) >= LATE_MAX:
+        return None
+    return LateReportRefused(attempt, report)
 
 
 def complete(job: Job | None, attempt: int, result: JSON, issues: JSON = None) -> JobCompleted:
@@ -249,14 +308,26 @@ def stopped(job: Job | None, attempt: int) -> JobCancelled:
     return JobCancelled(attempt)
 
 
-def retry(job: Job | None, reason: str | None = None) -> JobRetried | None:
-    """Queue a failed or cancelled job again with all its tries. A queued one is already there."""
+def retry(
+    job: Job | None,
+    reason: str | None = None,
+    *,
+    from_step: str | None = None,
+    restart: bool | None = None,
+) -> JobRetried | None:
+    """Queue a failed or cancelled job again with all its tries. A queued one is already there.
+
+    Completed steps are kept; with *from_step* those before it, with *restart* none.
+    """
     job = _existing(job)
     if job.status == Status.QUEUED:
         return None
     if not job.can_retry:
         raise WrongState(f"cannot retry a job that is {job.status}")
-    return JobRetried(reason)
+    names = [name for name, _ in job.steps]
+    if from_step is not None and from_step not in names:
+        raise UnknownStep(f"no step {from_step!r} is completed; there are: {names}")
+    return JobRetried(reason, from_step, restart or None)
 
 
 def expire(job: Job | None, reason: str) -> JobExpired | None:

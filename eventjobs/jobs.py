@@ -16,16 +16,8 @@ from eventjobs.errors import (
     KeyReused,
     Rejected,
 )
-from eventjobs.events import (
-    JSON,
-    ArtifactStored,
-    AttemptFailed,
-    Event,
-    JobSpec,
-    LogWritten,
-    ProgressReported,
-)
-from eventjobs.job import Job, evolve
+from eventjobs.events import JSON, AttemptFailed, Event, JobSpec
+from eventjobs.job import Job, Report, evolve
 from eventjobs.log import EventLog
 from eventjobs.lru import Lru
 from eventjobs.turns import Turns
@@ -74,14 +66,13 @@ class Jobs:
                 raise KeyReused from error
             raise
 
-    async def start(self, job_id: str, *, worker: str) -> Job:
+    async def start(self, job_id: str, *, worker: str, lease_s: float | None = None) -> Job:
         """Claim a due job. Raises WrongState when it is not (any longer) to be had."""
-        decide = partial(decisions.start, now_us=self.clock.now_us(), worker=worker)
+        now_us = self.clock.now_us()
+        decide = partial(decisions.start, now_us=now_us, worker=worker, lease_s=lease_s)
         return (await self._do(job_id, decide, worker)).job
 
-    async def report(
-        self, job_id: str, event: ProgressReported | LogWritten | ArtifactStored, *, actor: str
-    ) -> Job:
+    async def report(self, job_id: str, event: Report, *, actor: str) -> Job:
         return (await self._do(job_id, partial(decisions.report, event=event), actor)).job
 
     async def complete(
@@ -103,8 +94,24 @@ class Jobs:
     async def cancel(self, job_id: str, reason: str | None = None, *, actor: str) -> Outcome:
         return await self._do(job_id, partial(decisions.cancel, reason=reason), actor)
 
-    async def retry(self, job_id: str, reason: str | None = None, *, actor: str) -> Outcome:
-        return await self._do(job_id, partial(decisions.retry, reason=reason), actor)
+    async def retry(
+        self,
+        job_id: str,
+        reason: str | None = None,
+        *,
+        from_step: str | None = None,
+        restart: bool | None = None,
+        actor: str,
+    ) -> Outcome:
+        """Queue it again. Raises WrongState, UnknownStep."""
+        decide = partial(decisions.retry, reason=reason, from_step=from_step, restart=restart)
+        return await self._do(job_id, decide, actor)
+
+    async def refuse(self, job_id: str, attempt: int, report: str, *, actor: str) -> Outcome:
+        """Put on record that *attempt* came too late with *report*: once, and never in the way."""
+        return await self._do(
+            job_id, partial(decisions.refuse, attempt=attempt, report=report), actor
+        )
 
     async def expire(self, job_id: str, reason: str, *, actor: str) -> Outcome:
         return await self._do(job_id, partial(decisions.expire, reason=reason), actor)

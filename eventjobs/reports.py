@@ -6,11 +6,10 @@ from collections import deque
 import structlog
 
 from eventjobs.clock import Timer
+from eventjobs.desk import Desk
 from eventjobs.errors import LogError, StaleAttempt
-from eventjobs.events import ArtifactStored, LogWritten, ProgressReported
-from eventjobs.jobs import Jobs
-
-Report = ProgressReported | LogWritten | ArtifactStored
+from eventjobs.events import LogWritten, ProgressReported
+from eventjobs.job import Job, Report
 
 #: Lines that may wait for the log; later ones are dropped, and their number is told.
 WAITING_MAX = 1_000
@@ -19,10 +18,9 @@ WAITING_MAX = 1_000
 class Reports:
     """A progress report waits up to *interval_s* for a newer one; a new stage never waits."""
 
-    def __init__(self, jobs: Jobs, job_id: str, actor: str, interval_s: float) -> None:
-        self._jobs = jobs
-        self._job_id = job_id
-        self._actor = actor
+    def __init__(self, desk: Desk, job: Job, interval_s: float) -> None:
+        self._desk = desk
+        self._job = job
         self._interval_s = interval_s
         self._waiting: deque[Report] = deque()
         self._pending: ProgressReported | None = None
@@ -31,15 +29,15 @@ class Reports:
         self._sender: asyncio.Task[None] | None = None
         self._dropped = 0
         self._stale = False
-        self.heard_s = jobs.clock.monotonic_s()
+        self.heard_s = desk.clock.monotonic_s()
 
     def progress(self, report: ProgressReported) -> None:
-        self.heard_s = self._jobs.clock.monotonic_s()
+        self.heard_s = self._desk.clock.monotonic_s()
         new_stage = report.stage is not None and report.stage != self._stage
         if self._full or (self._timer is not None and not new_stage):
             self._pending = report
             if self._timer is None:
-                self._timer = self._jobs.clock.call_later(self._interval_s, self._tick)
+                self._timer = self._desk.clock.call_later(self._interval_s, self._tick)
             return
         if self._pending is not None and new_stage:
             self.add(self._pending)  # the last word of the stage before
@@ -48,7 +46,7 @@ class Reports:
         self.add(report)
         if self._timer is not None:
             self._timer.cancel()
-        self._timer = self._jobs.clock.call_later(self._interval_s, self._tick)
+        self._timer = self._desk.clock.call_later(self._interval_s, self._tick)
 
     def add(self, report: Report) -> None:
         if self._stale:
@@ -58,12 +56,12 @@ class Reports:
             return
         self._waiting.append(report)
         if self._sender is None or self._sender.done():
-            self._sender = asyncio.create_task(self._send(), name=f"reports {self._job_id}")
+            self._sender = asyncio.create_task(self._send(), name=f"reports {self._job.job_id}")
 
     async def now(self, report: Report) -> None:
         """Record *report* after all that was told before it. Raises StaleAttempt, LogError."""
         await self.flush()
-        await self._jobs.report(self._job_id, report, actor=self._actor)
+        await self._desk.report(self._job, report)
 
     async def flush(self) -> None:
         """Return when everything told so far is in the log, the last progress too."""
@@ -93,13 +91,13 @@ class Reports:
                 pending, self._pending = self._pending, None
                 self._stage = pending.stage or self._stage
                 self.add(pending)
-            self._timer = self._jobs.clock.call_later(self._interval_s, self._tick)
+            self._timer = self._desk.clock.call_later(self._interval_s, self._tick)
 
     async def _send(self) -> None:
         while self._waiting and not self._stale:
             report = self._waiting.popleft()
             try:
-                await self._jobs.report(self._job_id, report, actor=self._actor)
+                await self._desk.report(self._job, report)
                 if self._dropped and not self._waiting:
                     lost, self._dropped = self._dropped, 0
                     text = f"{lost} earlier reports were dropped: they came too fast"
@@ -110,5 +108,5 @@ class Reports:
             except (LogError, TypeError, ValueError) as error:
                 # A report is not worth holding a job up: the outcome is what waits for the disk.
                 structlog.get_logger("eventjobs.runner").warning(
-                    "report lost", job_id=self._job_id, error=str(error)
+                    "report lost", job_id=self._job.job_id, error=str(error)
                 )

@@ -1,107 +1,70 @@
-"""Running jobs: due -> claim -> perform under its limits -> outcome -> record."""
+"""Running jobs: offer -> claim -> perform under its limits -> outcome -> record."""
 
 import asyncio
-import os
-import random
 from collections.abc import Callable
-from typing import Any, assert_never
 
-import orjson
 import structlog
 
-from eventjobs.artifacts import Artifacts
-from eventjobs.attempt import Attempt, Cancelled, Failed, Outcome, Released, Succeeded, Why
-from eventjobs.clock import Clock, sleep
-from eventjobs.errors import InvalidInput, LogError, OutcomeUnknown, Rejected
-from eventjobs.events import ArtifactStored, AttemptFailed
-from eventjobs.handlers import Context, Handler, Handlers, ThreadContext
-from eventjobs.job import Job, Status
-from eventjobs.jobs import Jobs
+from eventjobs.attempt import Attempt, Why
+from eventjobs.claims import Room
+from eventjobs.clock import sleep
+from eventjobs.desk import Desk, Offer
+from eventjobs.errors import InvalidInput, LogError, Rejected
+from eventjobs.handlers import Context, Handler, Handlers, Mode, ThreadContext
+from eventjobs.job import Job
+from eventjobs.outcomes import Failed, Outcome
 from eventjobs.reports import Reports
-from projections import Views
-from projections.touched import Touched
-
-#: A wall clock that jumps must not keep a scheduled job waiting longer than this.
-LOOK_AGAIN_S = 30.0
 
 
 class Runner:
-    """Runs due jobs in this process: *concurrency* at once, of them *threads* in threads."""
+    """Runs the jobs of a desk: *concurrency* at once, of them *threads* in threads."""
 
     def __init__(
         self,
-        jobs: Jobs,
-        views: Views,
+        desk: Desk,
         handlers: Handlers,
-        artifacts: Artifacts,
-        clock: Clock,
         *,
         concurrency: int,
         threads: int,
         grace_s: float,
         progress_interval_s: float,
-        retry_delay_s: float,
-        retry_delay_max_s: float,
-        result_bytes_max: int,
     ) -> None:
-        # Random at each start: a restarted process must never look like the one that died.
-        self.worker = f"worker-{os.urandom(4).hex()}"
-        self._jobs = jobs
-        self._views = views
-        self._handlers = handlers
-        self._artifacts = artifacts
-        self._clock = clock
+        self._desk = desk
+        self._clock = desk.clock
         self._concurrency = concurrency
-        self._threads = threads
         self._grace_s = grace_s
         self._progress_interval_s = progress_interval_s
-        self._retry_delay_s = retry_delay_s
-        self._retry_delay_max_s = retry_delay_max_s
-        self._result_bytes_max = result_bytes_max
-        self._types = {each.type: each for each in handlers}
-        self._loop_types = [each.type for each in self._types.values() if not each.threaded]
+        self._handlers = {each.type: each for each in handlers if each.mode != "outside"}
+        self._types: dict[Mode, list[str]] = {}
+        for each in self._handlers.values():
+            self._types.setdefault(each.mode, []).append(each.type)
+        #: How many more of each kind fit; what is not here is bounded by the concurrency alone.
+        self._free: dict[Mode, int] = {"thread": threads}
         self._attempts: dict[str, Attempt] = {}
         self._tasks: set[asyncio.Task[None]] = set()
-        self._in_threads = 0
-        #: Claims the views may not show yet, and the position at which they will.
-        self._taken: dict[str, int | None] = {}
-        self._wake = asyncio.Event()
         self._stopping = False
         self._log = structlog.get_logger("eventjobs.runner")
-        views.listen(self._noticed)
+        desk.on_cancel(self._cancelled)
 
     @property
     def running(self) -> int:
         return len(self._tasks)
 
-    async def recover(self) -> int:
-        """End the attempts that a crash cut off, so that they run again. Before *run*."""
-        await self._views.reached(self._jobs.log.head)
-        lost = await self._views.running()
-        now_us = self._clock.now_us()
-        for job_id in lost:
-            job = await self._jobs.load(job_id)
-            if job is not None and job.status == Status.RUNNING:
-                failed = AttemptFailed(
-                    job.attempt, "worker_lost", True, now_us, "the service stopped while it ran"
-                )
-                await self._jobs.fail(job_id, failed, actor=self.worker)
-        if lost:
-            self._log.warning("attempts lost", jobs=len(lost))
-        return len(lost)
-
     async def run(self) -> None:
         """Claim and run what is due, until *stop*."""
-        while not self._stopping and self._types and self._concurrency:
-            self._wake.clear()
-            now_us = self._clock.now_us()
-            if not await self._claim_due(now_us):
-                await self._wait_for_more(now_us)
+        while not self._stopping and self._handlers and self._concurrency:
+            free = self._concurrency - len(self._tasks)
+            rooms = [Room(types, self._free.get(mode, free)) for mode, types in self._types.items()]
+            for offer in await self._desk.offers(rooms, free):
+                handler = self._handlers[offer.type]
+                self._fill(handler, +1)
+                task = asyncio.create_task(self._one(offer, handler), name=f"job {offer.job_id}")
+                self._tasks.add(task)
 
     async def stop(self, drain_s: float) -> None:
         """Claim nothing more; let what runs finish for *drain_s*, then give it back."""
         self._stopping = True
-        self._wake.set()
+        self._desk.hurry()
         if self._tasks:
             self._log.info("draining", jobs=len(self._tasks), drain_s=drain_s)
             await self._finish(drain_s)
@@ -123,57 +86,11 @@ class Runner:
             timer.cancel()
             until.cancel()
 
-    # --- due, claim
+    # --- one job
 
-    async def _claim_due(self, now_us: int) -> int:
-        """Start what is due and fits; how many."""
-        free = self._concurrency - len(self._tasks)
-        if free <= 0:
-            return 0
-        threads = self._threads - self._in_threads
-        position = self._views.position
-        for job_id, visible in list(self._taken.items()):
-            if visible is not None and visible <= position:
-                del self._taken[job_id]
-        types = self._types if threads > 0 else self._loop_types
-        due = await self._views.due(now_us, types, self._taken, free)
-        started = 0
-        for job_id, type in due:
-            handler = self._types[type]
-            if handler.threaded:
-                if threads <= 0:
-                    continue
-                threads -= 1
-                self._in_threads += 1
-            self._taken[job_id] = None
-            task = asyncio.create_task(self._one(job_id, handler), name=f"job {job_id}")
-            self._tasks.add(task)
-            started += 1
-        return started
-
-    async def _wait_for_more(self, looked_us: int) -> None:
-        # Later than when we looked, not later than now: between the two a job may have become due.
-        next_us = await self._views.next_due_us(looked_us)
-        wait_s = LOOK_AGAIN_S
-        if next_us is not None:
-            wait_s = max(0.0, (next_us - self._clock.now_us()) / 1e6)
-        timer = self._clock.call_later(min(wait_s, LOOK_AGAIN_S), self._wake.set)
+    async def _one(self, offer: Offer, handler: Handler) -> None:
         try:
-            await self._wake.wait()
-        finally:
-            timer.cancel()
-
-    def _noticed(self, touched: list[Touched]) -> None:
-        self._wake.set()
-        for each in touched:
-            if each.after.cancel_requested_us is not None and each.after.status == Status.RUNNING:
-                attempt = self._attempts.get(each.after.job_id)
-                if attempt is not None and attempt.job.attempt == each.after.attempt:
-                    self._stop(attempt, "cancelled")
-
-    async def _one(self, job_id: str, handler: Handler) -> None:
-        try:
-            job = await self._claim(job_id)
+            job = await offer.claim()
             if job is not None:
                 attempt = self._begin(job, handler)
                 outcome = await attempt.perform()
@@ -182,46 +99,34 @@ class Runner:
         finally:
             task = asyncio.current_task()
             assert task is not None
-            self._free(task, handler)
+            self._leave(task, handler)
 
-    def _free(self, task: asyncio.Task[None], handler: Handler | None = None) -> None:
+    def _fill(self, handler: Handler, by: int) -> None:
+        if handler.mode in self._free:
+            self._free[handler.mode] -= by
+
+    def _leave(self, task: asyncio.Task[None], handler: Handler | None = None) -> None:
         """Give the slot to the next job; an abandoned attempt's was given already."""
         if task in self._tasks:
             self._tasks.discard(task)
-            self._in_threads -= handler is not None and handler.threaded
-            self._wake.set()
+            if handler is not None:
+                self._fill(handler, -1)
+            self._desk.hurry()
 
-    async def _claim(self, job_id: str) -> Job | None:
-        unknown = False
-        while True:
-            try:
-                job = await self._jobs.start(job_id, worker=self.worker)
-            except Rejected:
-                claimed = await self._jobs.current(job_id) if unknown else None
-                if claimed is None or claimed.worker != self.worker:
-                    # Cancelled or claimed since the views were read; they will show it by then.
-                    self._taken[job_id] = self._jobs.log.head
-                    return None
-                job = claimed  # by the append that could not be answered
-            except LogError as error:
-                self._log.warning("claim failed", job_id=job_id, error=error.code)
-                unknown = unknown or isinstance(error, OutcomeUnknown)
-                await sleep(self._clock, 0.5)
-                if unknown:
-                    continue  # it may be ours by now, and then nobody else will run it
-                self._taken[job_id] = 0
-                return None
-            self._taken[job_id] = job.position
-            return job
+    def _cancelled(self, job_id: str, number: int) -> None:
+        attempt = self._attempts.get(job_id)
+        if attempt is not None and attempt.job.attempt == number:
+            self._stop(attempt, "cancelled")
 
     # --- perform, under its limits
 
     def _begin(self, job: Job, handler: Handler) -> Attempt:
-        reports = Reports(self._jobs, job.job_id, self.worker, self._progress_interval_s)
+        reports = Reports(self._desk, job, self._progress_interval_s)
+        files = self._desk.files
         context = (
-            ThreadContext(job, self._artifacts, reports, asyncio.get_running_loop())
-            if handler.threaded
-            else Context(job, self._artifacts, reports)
+            Context(job, files, reports)
+            if handler.mode == "loop"
+            else ThreadContext(job, files, reports, asyncio.get_running_loop())
         )
         attempt = Attempt(job, handler, context, reports)
         self._attempts[job.job_id] = attempt
@@ -251,7 +156,7 @@ class Runner:
         attempt.why = why
         attempt.context._stopped = True
         if attempt.performing:
-            if not attempt.handler.threaded and attempt.task is not None:
+            if attempt.handler.mode != "thread" and attempt.task is not None:
                 attempt.task.cancel()
             self._later(attempt, self._grace_s, lambda: self._abandon(attempt))
 
@@ -266,12 +171,12 @@ class Runner:
             type=attempt.handler.type,
             why=attempt.why,
         )
-        self._free(attempt.task, attempt.handler)
+        self._leave(attempt.task, attempt.handler)
         task = asyncio.create_task(
             self._record(attempt, attempt.interrupted()), name=f"abandon {attempt.job.job_id}"
         )
         self._tasks.add(task)
-        task.add_done_callback(self._free)
+        task.add_done_callback(self._leave)
 
     # --- record
 
@@ -281,7 +186,7 @@ class Runner:
         delay_s = 0.1
         while True:
             try:
-                await self._write(attempt, outcome)
+                await self._desk.settle(attempt.job, outcome)
                 break
             except Rejected as error:
                 self._log.warning("outcome refused", job_id=attempt.job.job_id, error=error.code)
@@ -295,49 +200,3 @@ class Runner:
                 delay_s = min(delay_s * 2, 5.0)
         if self._attempts.get(attempt.job.job_id) is attempt:
             del self._attempts[attempt.job.job_id]
-
-    async def _write(self, attempt: Attempt, outcome: Outcome) -> None:
-        job_id, number = attempt.job.job_id, attempt.job.attempt
-        match outcome:
-            case Succeeded(result=result):
-                result = await self._small(attempt, result)
-                await self._jobs.complete(job_id, number, result, actor=self.worker)
-            case Failed():
-                retry_at_us = self._retry_at_us(attempt) if outcome.retryable else None
-                failed = AttemptFailed(
-                    number,
-                    outcome.code,
-                    outcome.retryable,
-                    retry_at_us,
-                    outcome.message,
-                    outcome.details,
-                )
-                await self._jobs.fail(job_id, failed, actor=self.worker)
-            case Cancelled():
-                await self._jobs.stopped(job_id, number, actor=self.worker)
-            case Released(reason=reason):
-                await self._jobs.release(job_id, number, reason, actor=self.worker)
-            case _ as never:
-                assert_never(never)
-
-    async def _small(self, attempt: Attempt, result: Any) -> Any:
-        """*result*, or where to find it when it is too large for an event."""
-        if result is None:
-            return None
-        encoded = orjson.dumps(result)
-        if len(encoded) <= self._result_bytes_max:
-            return result
-        sha256, size = await asyncio.to_thread(self._artifacts.store, encoded)
-        stored = ArtifactStored(
-            attempt.job.attempt, "result.json", sha256, size, "application/json"
-        )
-        await self._jobs.report(attempt.job.job_id, stored, actor=self.worker)
-        return {"artifact": "result.json", "size": size}
-
-    def _retry_at_us(self, attempt: Attempt) -> int:
-        """Exponential backoff, with jitter: what failed together shall not return together."""
-        spec = attempt.job.spec
-        first_s = self._retry_delay_s if spec.retry_delay_s is None else spec.retry_delay_s
-        doubled = 2.0 ** min(attempt.job.tries - 1, 100)  # a float ends at 2**1024
-        delay_s = min(first_s * doubled, self._retry_delay_max_s)
-        return self._clock.now_us() + int(delay_s * random.uniform(0.75, 1.25) * 1e6)  # noqa: S311

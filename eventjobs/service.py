@@ -15,16 +15,20 @@ from typing import Any, Self
 import structlog
 
 from eventjobs.artifacts import Artifacts, check_name
+from eventjobs.claims import Claims
 from eventjobs.clock import Clock, SystemClock
 from eventjobs.database import lock_directory
+from eventjobs.desk import LocalDesk
 from eventjobs.errors import InvalidInput, JobNotFound, UnknownArtifact
 from eventjobs.events import Artifact, JobSpec
 from eventjobs.handlers import Handler, Handlers, plain_json, plain_text
 from eventjobs.job import Job
 from eventjobs.jobs import Jobs, Outcome, parse_id
 from eventjobs.log.sqlite import SQLiteLog
+from eventjobs.recovery import recover
 from eventjobs.runner import Runner
 from eventjobs.settings import Settings
+from eventjobs.settlement import Settlement
 from projections import Views
 
 
@@ -38,6 +42,9 @@ class Service:
     log: SQLiteLog
     views: Views
     jobs: Jobs
+    claims: Claims
+    settlement: Settlement
+    desk: LocalDesk
     runner: Runner
     artifacts: Artifacts
 
@@ -96,10 +103,10 @@ class Service:
             self._unlock()
             raise
         self.jobs = Jobs(self.log, self.clock)
-        self.runner = self._make_runner()
         self._task(self.views.run(), "views")
         try:
-            recovered = asyncio.create_task(self.runner.recover(), name="recovery")
+            self._wire()
+            recovered = asyncio.create_task(self._recover(), name="recovery")
             await asyncio.wait({recovered, *self._tasks}, return_when=asyncio.FIRST_COMPLETED)
             for broken in self._tasks:
                 if broken.done():
@@ -113,22 +120,32 @@ class Service:
         self._watchdog = Watchdog(asyncio.get_running_loop())
         self.ready = True
 
-    def _make_runner(self) -> Runner:
+    def _wire(self) -> None:
         settings = self.settings
-        return Runner(
+        # Random at each start: a restarted process must never look like the one that died.
+        worker = f"worker-{os.urandom(4).hex()}"
+        self.claims = Claims(self.jobs, self.views, self.clock)
+        self.settlement = Settlement(
             self.jobs,
-            self.views,
-            self.handlers,
             self.artifacts,
-            self.clock,
-            concurrency=settings.concurrency,
-            threads=settings.threads,
-            grace_s=settings.grace_s,
-            progress_interval_s=settings.progress_interval_s,
             retry_delay_s=settings.retry_delay_s,
             retry_delay_max_s=settings.retry_delay_max_s,
             result_bytes_max=settings.result_bytes_max,
         )
+        self.desk = LocalDesk(
+            worker, self.jobs, self.views, self.claims, self.artifacts, self.settlement
+        )
+        self.runner = Runner(
+            self.desk,
+            self.handlers,
+            concurrency=settings.concurrency,
+            threads=settings.threads,
+            grace_s=settings.grace_s,
+            progress_interval_s=settings.progress_interval_s,
+        )
+
+    async def _recover(self) -> None:
+        await recover(self.jobs, self.views, self.settlement, actor=self.desk.worker)
 
     async def close(self) -> None:
         """Drain, give back what does not finish, and close. Idempotent; finishes if cancelled."""

@@ -7,13 +7,16 @@ from eventjobs.events import (
     AttemptFailed,
     AttemptReleased,
     AttemptStarted,
+    BreakerChanged,
     CancelRequested,
     JobCancelled,
     JobCompleted,
     JobExpired,
     JobRetried,
     JobSubmitted,
+    LateReportRefused,
     Recorded,
+    StepCompleted,
     rfc3339,
 )
 
@@ -41,7 +44,7 @@ def tell(events: list[Recorded]) -> dict[str, Any]:
             )
         if isinstance(event, AttemptStarted):
             attempts.append(_begun(event, recorded))
-        elif attempts and getattr(event, "attempt", None) == attempts[-1]["attempt"]:
+        elif attempts and _is_of(event, attempts[-1]["attempt"]):
             _continue(attempts[-1], recorded)
     waited_from = events[0].at_us if events else None
     return {
@@ -49,6 +52,11 @@ def tell(events: list[Recorded]) -> dict[str, Any]:
         "attempts": [{k: v for k, v in each.items() if k != "_us"} for each in attempts],
         "waited_s": (attempts[0]["_us"] - waited_from) / 1e6 if attempts and waited_from else None,
     }
+
+
+def _is_of(event: Any, attempt: int) -> bool:
+    late = isinstance(event, LateReportRefused)
+    return not late and getattr(event, "attempt", None) == attempt
 
 
 def _begun(event: AttemptStarted, recorded: Recorded) -> dict[str, Any]:
@@ -105,12 +113,24 @@ def _sentence(event: Any) -> str | None:
             return f"asked to stop{_because(reason)}"
         case JobCancelled(reason=reason):
             return f"cancelled{_because(reason)}"
-        case JobRetried(reason=reason):
-            return f"queued again by hand{_because(reason)}"
+        case JobRetried(reason=reason) as retried:
+            return f"queued again by hand{_from(retried)}{_because(reason)}"
+        case StepCompleted(name=name):
+            return f"completed the step {name}"
+        case BreakerChanged(name=name, state=state):
+            return f"the circuit breaker of {name} is {state}"
+        case LateReportRefused(attempt=number, report=report):
+            return f"attempt {number} came too late with {report}, and was refused"
         case JobExpired(reason=reason):
             return f"hidden{_because(reason)}"
         case _:
             return None
+
+
+def _from(retried: JobRetried) -> str:
+    if retried.restart:
+        return " from the start"
+    return f" from the step {retried.from_step}" if retried.from_step else ""
 
 
 def _because(reason: str | None) -> str:

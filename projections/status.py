@@ -10,7 +10,7 @@ from eventjobs.job import Job
 from projections.touched import Statement, Touched, rows
 
 NAME = "status"
-VERSION = 1
+VERSION = 2
 
 SCHEMA = """
 CREATE TABLE jobs (
@@ -98,7 +98,8 @@ def apply(touched: Iterable[Touched]) -> Iterator[Statement]:
                 if status is not None:
                     key = job.spec.type, status
                     counts[key] = counts.get(key, 0) + change
-    yield PUT_JOBS, rows(jobs)
+    if jobs:
+        yield PUT_JOBS, rows(jobs)
     if specs:
         yield PUT_SPECS, rows(specs)
     if tags:
@@ -116,6 +117,8 @@ def job_from_row(row: list[Any]) -> Job:
     """The inverse of what *apply* stored."""
     job_id, born, created_us, state, spec = row
     state["artifacts"] = tuple(Artifact(**each) for each in state["artifacts"])
+    for name in ("steps", "late"):
+        state[name] = tuple(map(tuple, state[name]))
     return Job(job_id, JobSpec(**spec), born, created_us, **state)
 
 

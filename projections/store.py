@@ -1,23 +1,45 @@
 """One views file: its tables, the position they stand at, and how a batch is applied."""
 
 import sqlite3
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import aiosqlite
 import orjson
 
 from eventjobs.database import claim, connect, one, private_file, transaction
 from eventjobs.errors import NotOurs, TooNew
-from eventjobs.events import Recorded
+from eventjobs.events import SERVICE_EVENTS, Recorded
 from eventjobs.job import Job, evolve
 from eventjobs.lru import Lru
 from projections import progress, queue, status
 from projections.stages import Progress, advance
 from projections.touched import Statement, Touched
 
-PROJECTIONS = (status, progress, queue)
+
+class Projection(Protocol):
+    """Of jobs: *apply* is given what a batch of events did to each."""
+
+    NAME: str
+    VERSION: int
+    SCHEMA: str
+
+    def apply(self, touched: Iterable[Touched], /) -> Iterator[Statement]: ...
+
+
+class EventProjection(Protocol):
+    """Of events, whatever they are about: *apply* is given the batch itself, in order."""
+
+    NAME: str
+    VERSION: int
+    SCHEMA: str
+
+    def apply(self, batch: Sequence[Recorded], /) -> Iterator[Statement]: ...
+
+
+PROJECTIONS: tuple[Projection, ...] = (status, progress, queue)
+EVENT_PROJECTIONS: tuple[EventProjection, ...] = ()
 
 SCHEMA_VERSION = 1
 SCHEMA = """
@@ -62,7 +84,7 @@ class Store:
         writer = await connect(path)
         try:
             # Disposable: after a power cut it may be some commits behind, and catches up.
-            schema = SCHEMA + "".join(each.SCHEMA for each in PROJECTIONS)
+            schema = SCHEMA + "".join(each.SCHEMA for each in _all())
             made = await claim(writer, schema, SCHEMA_VERSION)
             await writer.execute_fetchall("PRAGMA journal_mode = WAL")
             await writer.execute_fetchall("PRAGMA synchronous = NORMAL")
@@ -97,10 +119,11 @@ class Store:
     async def apply(self, batch: Sequence[Recorded]) -> list[Touched]:
         """Fold *batch* into every projection and move the position, all or nothing."""
         # A job that begins in this batch is not in the file: most batches read nothing.
-        begun = {each.job_id for each in batch if each.version == 1}
-        known = await self._load({each.job_id for each in batch} - begun)
+        about_jobs = [each for each in batch if each.event.__class__ not in SERVICE_EVENTS]
+        begun = {each.job_id for each in about_jobs if each.version == 1}
+        known = await self._load({each.job_id for each in about_jobs} - begun)
         touched: dict[str, Touched] = {}
-        for recorded in batch:
+        for recorded in about_jobs:
             job_id = recorded.job_id
             each = touched.get(job_id)
             if each is None:
@@ -115,6 +138,8 @@ class Store:
         statements: list[Statement] = [
             statement for projection in PROJECTIONS for statement in projection.apply(changes)
         ]
+        for each_of_events in EVENT_PROJECTIONS:
+            statements += each_of_events.apply(batch)
         await transaction(self._writer, [*statements, (SET_META, ("position", str(position)))])
         for job_id, each in touched.items():
             added = sum(len(told.body or b"") + len(told.facts) for told in each.events)
@@ -160,5 +185,9 @@ class Store:
         return known
 
 
+def _all() -> tuple[Projection | EventProjection, ...]:
+    return (*PROJECTIONS, *EVENT_PROJECTIONS)
+
+
 def _versions() -> str:
-    return " ".join(f"{each.NAME}={each.VERSION}" for each in PROJECTIONS)
+    return " ".join(f"{each.NAME}={each.VERSION}" for each in _all())

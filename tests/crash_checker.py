@@ -7,6 +7,7 @@ from contextlib import closing
 from pathlib import Path
 from typing import NamedTuple
 
+from eventjobs.codec import decode
 from eventjobs.errors import CorruptLog
 from eventjobs.events import (
     ArtifactStored,
@@ -16,7 +17,6 @@ from eventjobs.events import (
     JobRetried,
     JobSubmitted,
     Recorded,
-    decode,
 )
 from eventjobs.job import Job, evolve
 from tests.crash_history import FAULTS_MAX, Claim, Due, Stream

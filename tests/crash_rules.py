@@ -7,20 +7,35 @@ from eventjobs.events import (
     AttemptFailed,
     AttemptReleased,
     AttemptStarted,
+    BreakerChanged,
     CancelRequested,
     JobCancelled,
     JobCompleted,
     JobExpired,
     JobRetried,
     JobSubmitted,
+    LateReportRefused,
     LogWritten,
+    Paused,
     ProgressReported,
     Recorded,
+    Resumed,
+    StepCompleted,
+    WebhookAdded,
+    WebhookRemoved,
 )
 from eventjobs.job import FINISHED, Job, Status
 
 #: What only the worker that started an attempt can say.
-Own = ProgressReported | LogWritten | ArtifactStored | JobCompleted | AttemptReleased
+Own = (
+    ProgressReported
+    | LogWritten
+    | ArtifactStored
+    | StepCompleted
+    | BreakerChanged
+    | JobCompleted
+    | AttemptReleased
+)
 
 
 def illegal(job: Job | None, recorded: Recorded) -> str | None:
@@ -40,6 +55,8 @@ def illegal(job: Job | None, recorded: Recorded) -> str | None:
             ProgressReported()
             | LogWritten()
             | ArtifactStored()
+            | StepCompleted()
+            | BreakerChanged()
             | JobCompleted()
             | AttemptReleased()
             | AttemptFailed()
@@ -59,6 +76,11 @@ def illegal(job: Job | None, recorded: Recorded) -> str | None:
             return None if job.status in FINISHED - {Status.COMPLETED} else f"it is {job.status}"
         case JobExpired():
             return None if job.finished else f"its job is {job.status}"
+        case LateReportRefused(attempt=attempt):
+            held = running and attempt == job.attempt
+            return "it was not late" if held or attempt > job.attempt else None
+        case Paused() | Resumed() | WebhookAdded() | WebhookRemoved():
+            return "it is not about a job"
         case _ as never:
             assert_never(never)
 

@@ -7,8 +7,9 @@ given().when(cancel).refused(JobNotFound)
 
 from collections.abc import Callable
 
+from eventjobs.codec import encode
 from eventjobs.errors import Rejected
-from eventjobs.events import Event, Recorded, encode
+from eventjobs.events import Event, Recorded
 from eventjobs.job import Job, fold
 
 JOB_ID = "00000000-0000-4000-8000-000000000001"

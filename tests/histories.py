@@ -6,6 +6,7 @@ from typing import Any
 from hypothesis import strategies as st
 
 from eventjobs import job as decisions
+from eventjobs.codec import encode
 from eventjobs.errors import Rejected
 from eventjobs.events import (
     Artifact,
@@ -13,6 +14,7 @@ from eventjobs.events import (
     AttemptFailed,
     AttemptReleased,
     AttemptStarted,
+    BreakerChanged,
     CancelRequested,
     Event,
     JobCancelled,
@@ -21,10 +23,15 @@ from eventjobs.events import (
     JobRetried,
     JobSpec,
     JobSubmitted,
+    LateReportRefused,
     LogWritten,
+    Paused,
     ProgressReported,
     Recorded,
-    encode,
+    Resumed,
+    StepCompleted,
+    WebhookAdded,
+    WebhookRemoved,
 )
 from eventjobs.job import Job, evolve
 from eventjobs.log.memory import MemoryLog
@@ -58,11 +65,17 @@ specs = st.builds(
     stall_timeout_s=st.none() | st.floats(0, 1e9),
     retry_delay_s=st.none() | st.floats(0, 1e9),
     artifacts=st.lists(artifacts, max_size=2).map(tuple),
+    queue=maybe_text,
+    concurrency_key=maybe_text,
+    ttl_s=st.none() | st.floats(0, 1e9),
+    after=st.lists(texts, max_size=2).map(tuple),
+    after_failure=st.sampled_from([None, "run"]),
+    parent=maybe_text,
 )
 #: A strategy for each class there is; a class without one fails tests/test_events.py.
 BY_CLASS: dict[type[Any], st.SearchStrategy[Event]] = {
     JobSubmitted: st.builds(JobSubmitted, specs),
-    AttemptStarted: st.builds(AttemptStarted, small, texts),
+    AttemptStarted: st.builds(AttemptStarted, small, texts, st.none() | st.floats(0, 1e9)),
     ProgressReported: st.builds(
         ProgressReported,
         small,
@@ -72,6 +85,8 @@ BY_CLASS: dict[type[Any], st.SearchStrategy[Event]] = {
         maybe_text,
         json_values,
     ),
+    StepCompleted: st.builds(StepCompleted, small, texts, small, json_values),
+    BreakerChanged: st.builds(BreakerChanged, small, texts, texts, small, st.none() | small),
     LogWritten: st.builds(LogWritten, small, texts, maybe_text, json_values),
     ArtifactStored: st.builds(ArtifactStored, small, texts, texts, small, texts),
     AttemptFailed: st.builds(
@@ -81,8 +96,19 @@ BY_CLASS: dict[type[Any], st.SearchStrategy[Event]] = {
     JobCompleted: st.builds(JobCompleted, small, json_values, json_values),
     CancelRequested: st.builds(CancelRequested, maybe_text),
     JobCancelled: st.builds(JobCancelled, st.none() | small, maybe_text),
-    JobRetried: st.builds(JobRetried, maybe_text),
+    JobRetried: st.builds(JobRetried, maybe_text, maybe_text, st.none() | st.just(True)),
     JobExpired: st.builds(JobExpired, texts),
+    LateReportRefused: st.builds(LateReportRefused, small, texts),
+    Paused: st.builds(Paused, texts, texts, maybe_text),
+    Resumed: st.builds(Resumed, texts, texts),
+    WebhookAdded: st.builds(
+        WebhookAdded,
+        st.lists(texts, max_size=2).map(tuple),
+        st.lists(texts, max_size=2).map(tuple),
+        maybe_text,
+        maybe_text,
+    ),
+    WebhookRemoved: st.builds(WebhookRemoved, maybe_text),
 }
 events: st.SearchStrategy[Event] = st.one_of(*BY_CLASS.values())
 
@@ -118,11 +144,20 @@ RESULTS: tuple[object, ...] = (None, {"rows": 3}, [1, 2.5, "\u0000"], "ü", {})
 
 #: What a running job does is tried more often: without it there is little to see.
 COMMANDS: dict[str, Command] = {
-    "start": lambda job, now, n: decisions.start(job, now, f"worker-{n % 2}"),
+    "start": lambda job, now, n: decisions.start(
+        job, now, f"worker-{n % 2}", 30.0 if n % 3 else None
+    ),
     "start it": lambda job, now, n: decisions.start(job, now, f"worker-{n % 2}"),
     "progress": lambda job, now, n: decisions.report(job, _progress(job, n)),
     "more progress": lambda job, now, n: decisions.report(job, _progress(job, n)),
     "log": lambda job, now, n: decisions.report(job, LogWritten(_attempt(job), "info", "line")),
+    "step": lambda job, now, n: decisions.report(
+        job, StepCompleted(_attempt(job), f"step {n % 3}", n % 3, {"n": n})
+    ),
+    "breaker": lambda job, now, n: decisions.report(
+        job, BreakerChanged(_attempt(job), "llm", ("open", "closed")[n % 2], n, now + n)
+    ),
+    "late": lambda job, now, n: decisions.refuse(job, _attempt(job) - n % 2, "complete"),
     "artifact": lambda job, now, n: decisions.report(job, _artifact(job, n)),
     "complete": lambda job, now, n: decisions.complete(
         job, _attempt(job), RESULTS[n % 5], [{"issue": n}] if n % 3 == 0 else None
@@ -133,7 +168,9 @@ COMMANDS: dict[str, Command] = {
     "stopped": lambda job, now, n: (
         decisions.stopped(job, _attempt(job)) if job and job.cancel_requested_us else None
     ),
-    "retry": lambda job, now, n: decisions.retry(job, None),
+    "retry": lambda job, now, n: decisions.retry(
+        job, None, from_step="step 1" if n % 3 == 0 else None, restart=n % 3 == 1
+    ),
     "expire": lambda job, now, n: decisions.expire(job, "ttl"),
 }
 

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from eventjobs.codec import encode
 from eventjobs.errors import Conflict
 from eventjobs.events import (
     AttemptFailed,
@@ -23,7 +24,6 @@ from eventjobs.events import (
     LogWritten,
     ProgressReported,
     Recorded,
-    encode,
 )
 from eventjobs.log.sqlite import SQLiteLog
 from projections import Store

@@ -11,9 +11,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from eventjobs.codec import UPCASTERS, Upcaster, decode, encode
 from eventjobs.errors import CorruptLog
 from eventjobs.events import (
-    UPCASTERS,
     AttemptStarted,
     Event,
     JobExpired,
@@ -23,9 +23,6 @@ from eventjobs.events import (
     LogWritten,
     ProgressReported,
     Recorded,
-    Upcaster,
-    decode,
-    encode,
     rfc3339,
 )
 from tests.given import JOB_ID, recorded
@@ -87,22 +84,27 @@ def test_a_golden_file_is_read_and_written_again_to_the_same_bytes(path: Path) -
         assert encode(event) == (stored["type"], facts, body)
 
 
-@pytest.mark.parametrize("path", GOLDEN, ids=lambda path: path.stem)
-def test_a_golden_file_shows_every_field(path: Path) -> None:
-    """A field that is left at its default would not be proven."""
-    stored = json.loads(path.read_text())
-    event = decode(stored["type"], stored["facts"].encode(), stored["body"].encode())
-    holder = event.spec if isinstance(event, JobSubmitted) else event
-    if stored["type"] not in UPCASTERS:
-        names = {*json.loads(stored["facts"]), *json.loads(stored["body"])}
-        assert names == set(holder.__dataclass_fields__) - {"BODY"}
+@pytest.mark.parametrize("kind", CLASSES)
+def test_the_golden_files_of_a_class_show_every_field(kind: type[Any]) -> None:
+    """A field that is left at its default would not be proven. One that was added since the first
+    file, and may be missing, is in a second one of the same shape: JobSubmitted~2.
+    """
+    names: set[str] = set()
+    for path in GOLDEN:
+        stored = json.loads(path.read_text())
+        event = decode(stored["type"], stored["facts"].encode(), stored["body"].encode())
+        if type(event) is kind and stored["type"] not in UPCASTERS:
+            names |= {*json.loads(stored["facts"]), *json.loads(stored["body"])}
+    holder = JobSpec if kind is JobSubmitted else kind
+    assert names == set(holder.__dataclass_fields__) - {"BODY"}
 
 
 def test_every_class_has_a_golden_file_of_its_newest_shape() -> None:
     schemas = [(each.__name__, getattr(each, "SCHEMA", 1)) for each in CLASSES]
     wanted = {name if schema == 1 else f"{name}-{schema}" for name, schema in schemas}
-    assert wanted <= {path.stem for path in GOLDEN}, "add the new shape under tests/golden"
-    older = {path.stem for path in GOLDEN} - wanted
+    shapes = {path.stem.partition("~")[0] for path in GOLDEN}
+    assert wanted <= shapes, "add the new shape under tests/golden"
+    older = shapes - wanted
     assert older <= {type.replace("/", "-") for type in UPCASTERS}, "add an upcaster"
 
 

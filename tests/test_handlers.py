@@ -474,6 +474,6 @@ async def test_a_file_is_in_the_log_once_the_handler_goes_on(serve: Serve) -> No
 
 
 def test_a_handler_is_never_a_coroutine_by_mistake() -> None:
-    assert not echo.threaded
-    assert order_in_a_thread.threaded
+    assert echo.mode == "loop"
+    assert order_in_a_thread.mode == "thread"
     assert isinstance(echo, Handler)

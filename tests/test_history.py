@@ -8,6 +8,7 @@ from eventjobs.events import (
     AttemptFailed,
     AttemptReleased,
     AttemptStarted,
+    BreakerChanged,
     CancelRequested,
     Event,
     JobCancelled,
@@ -16,9 +17,11 @@ from eventjobs.events import (
     JobRetried,
     JobSpec,
     JobSubmitted,
+    LateReportRefused,
     LogWritten,
     ProgressReported,
     Recorded,
+    StepCompleted,
 )
 from projections.history import tell
 from tests.given import recorded
@@ -30,6 +33,23 @@ started = AttemptStarted(1, "worker-1")
 
 def sentences(*events: Event) -> list[str]:
     return [each["text"] for each in tell(recorded(*events))["entries"]]
+
+
+def test_steps_breakers_and_late_reports_are_told() -> None:
+    step = StepCompleted(1, "fetch", 0, {"rows": 3})
+    breaker = BreakerChanged(1, "llm", "open", 5)
+    ended = AttemptFailed(1, "io", False)
+    late = LateReportRefused(1, "complete")
+    told = sentences(submitted, started, step, breaker, ended, late, JobRetried(from_step="fetch"))
+    assert told[2:] == [
+        "completed the step fetch",
+        "the circuit breaker of llm is open",
+        "attempt 1 failed with io; the job has failed",
+        "attempt 1 came too late with complete, and was refused",
+        "queued again by hand from the step fetch",
+    ]
+    [attempt] = tell(recorded(submitted, started, ended, late))["attempts"]
+    assert attempt["reports"] == 0, "what is refused was no report"
 
 
 def test_nothing_has_no_history() -> None:
@@ -156,5 +176,7 @@ def test_any_history_can_be_told_and_put_into_json(history: list[Recorded]) -> N
     assert [each["attempt"] for each in told["attempts"]] == list(range(1, len(starts) + 1))
     assert all(each["outcome"] != "running" for each in told["attempts"][:-1])
     reports = sum(each["reports"] for each in told["attempts"])
-    told_by_attempts = ProgressReported | LogWritten | ArtifactStored
+    told_by_attempts = (
+        ProgressReported | LogWritten | ArtifactStored | StepCompleted | BreakerChanged
+    )
     assert reports == sum(isinstance(each.event, told_by_attempts) for each in history)

@@ -13,6 +13,7 @@ from eventjobs.errors import (
     JobNotFound,
     Rejected,
     StaleAttempt,
+    UnknownStep,
     WrongState,
 )
 from eventjobs.events import (
@@ -29,12 +30,17 @@ from eventjobs.events import (
     JobRetried,
     JobSpec,
     JobSubmitted,
+    LateReportRefused,
     LogWritten,
+    Paused,
     ProgressReported,
     Recorded,
+    Resumed,
+    StepCompleted,
 )
 from eventjobs.job import (
     Job,
+    Report,
     Status,
     cancel,
     complete,
@@ -42,6 +48,7 @@ from eventjobs.job import (
     expire,
     fail,
     fold,
+    refuse,
     release,
     report,
     retry,
@@ -99,6 +106,7 @@ DECISIONS: dict[str, Callable[[Job | None], Event | None]] = {
     "cancel": cancel,
     "stopped": lambda job: stopped(job, 1),
     "retry": retry,
+    "refuse": lambda job: refuse(job, 1, "complete"),
     "expire": lambda job: expire(job, "ttl"),
 }
 TABLE = """
@@ -113,10 +121,12 @@ release      NotFound  Stale      Stale      Released  Cancelled  Stale      Sta
 cancel       NotFound  Cancelled  Cancelled  Requested nothing    Cancelled  Wrong     Wrong     nothing   Gone
 stopped      NotFound  Stale      Stale      Cancelled Cancelled  Stale      Stale     Stale     Stale     Stale
 retry        NotFound  nothing    nothing    Wrong     Wrong      nothing    Wrong     Retried   Retried   Gone
+refuse       nothing   nothing   nothing    nothing   nothing    Late       Late      Late      nothing   Late
 expire       NotFound  Wrong      Wrong      Wrong     Wrong      Wrong      Expired   Expired   Expired   nothing
 """  # noqa: E501
 WORDS: dict[str, type[Event] | type[Rejected] | None] = {
     "nothing": None,
+    "Late": LateReportRefused,
     "Submitted": JobSubmitted,
     "Started": AttemptStarted,
     "Progress": ProgressReported,
@@ -364,7 +374,7 @@ def test_deciding_twice_is_harmless(history: list[Recorded], command: str, numbe
         again = decide(after, now_us, number)
     except Rejected:
         return
-    assert again is None or isinstance(event, ProgressReported | LogWritten | ArtifactStored)
+    assert again is None or isinstance(event, Report)
 
 
 @drawn(histories(jobs_max=1))
@@ -377,3 +387,74 @@ def test_a_job_ends_once_unless_it_is_retried_by_hand(history: list[Recorded]) -
             case JobRetried():
                 ends -= 1
         assert 0 <= ends <= 1
+
+
+# --- steps, late reports, leases
+
+fetched = StepCompleted(1, "fetch", 0, {"rows": 3})
+parsed = StepCompleted(1, "parse", 1)
+saved = StepCompleted(1, "save", 2)
+done_so_far = (submitted, started, fetched, parsed, saved, failed)
+
+
+def steps_after(*events: Event) -> list[str]:
+    job = fold(recorded(*events))
+    assert job is not None
+    return [name for name, _ in job.steps]
+
+
+def test_completed_steps_outlive_their_attempt() -> None:
+    assert steps_after(*done_so_far, JobRetried()) == ["fetch", "parse", "save"]
+
+
+def test_a_step_done_again_counts_where_it_was_done_again() -> None:
+    again = StepCompleted(2, "fetch", 0)
+    assert steps_after(*done_so_far, JobRetried(), started_again, again) == [
+        "parse",
+        "save",
+        "fetch",
+    ]
+
+
+def test_a_retry_from_a_step_forgets_it_and_those_after_it() -> None:
+    given(*done_so_far).when(retry, from_step="parse").then(JobRetried(None, "parse"))
+    assert steps_after(*done_so_far, JobRetried(None, "parse")) == ["fetch"]
+
+
+def test_a_retry_from_the_start_forgets_all_steps() -> None:
+    given(*done_so_far).when(retry, restart=True).then(JobRetried(restart=True))
+    assert steps_after(*done_so_far, JobRetried(restart=True)) == []
+
+
+def test_a_retry_from_a_step_that_was_never_completed_is_refused() -> None:
+    given(*done_so_far).when(retry, from_step="print").refused(UnknownStep)
+
+
+def test_a_late_report_is_put_on_record_once() -> None:
+    lost = (submitted, started, to_retry, started_again)
+    late = LateReportRefused(1, "complete")
+    given(*lost).when(refuse, 1, "complete").then(late)
+    given(*lost, late).when(refuse, 1, "complete").then_nothing()
+    given(*lost, late).when(refuse, 1, "fail").then(LateReportRefused(1, "fail"))
+
+
+def test_an_attempt_that_never_was_is_not_late() -> None:
+    given(submitted, started).when(refuse, 7, "complete").then_nothing()
+
+
+def test_there_is_an_end_to_the_record_of_late_reports() -> None:
+    lates = [LateReportRefused(1, f"report {number}") for number in range(20)]
+    given(submitted, started, failed, *lates).when(refuse, 1, "one more").then_nothing()
+
+
+def test_a_lease_is_held_as_long_as_the_attempt() -> None:
+    leased = AttemptStarted(1, "worker-1", 30.0)
+    held = fold(recorded(submitted, leased))
+    ended = fold(recorded(submitted, leased, to_retry))
+    assert held is not None
+    assert ended is not None
+    assert (held.lease_s, ended.lease_s) == (30.0, None)
+
+
+def test_what_is_about_the_service_adds_up_to_no_job() -> None:
+    assert fold(recorded(Paused("queue", "reports"), Resumed("queue", "reports"))) is None

@@ -10,8 +10,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from eventjobs.codec import encode
 from eventjobs.errors import Conflict, LogError, LogUnavailable
-from eventjobs.events import Event, JobSpec, JobSubmitted, LogWritten, Recorded, encode
+from eventjobs.events import Event, JobSpec, JobSubmitted, LogWritten, Recorded
 from eventjobs.log import EventLog, Tail, follow
 from eventjobs.log.memory import MemoryLog
 from eventjobs.log.sqlite import SQLiteLog

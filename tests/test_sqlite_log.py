@@ -12,9 +12,10 @@ from pathlib import Path
 import aiosqlite
 import pytest
 
+from eventjobs.codec import encode
 from eventjobs.database import one
 from eventjobs.errors import CorruptLog, NotOurs, Overloaded, TooNew
-from eventjobs.events import Event, JobSpec, JobSubmitted, LogWritten, Recorded, encode
+from eventjobs.events import Event, JobSpec, JobSubmitted, LogWritten, Recorded
 from eventjobs.log import sqlite
 from eventjobs.log.sqlite import SQLiteLog
 from tests.histories import job_id

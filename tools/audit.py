@@ -22,8 +22,9 @@ from uuid import UUID
 
 import orjson
 
+from eventjobs.codec import decode
 from eventjobs.errors import CorruptLog, EventjobsError, NotOurs
-from eventjobs.events import Recorded, decode, rfc3339
+from eventjobs.events import Recorded, rfc3339
 from eventjobs.log.sqlite import COMMITMENT
 
 from .replay import Log

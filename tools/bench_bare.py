@@ -6,7 +6,8 @@ from pathlib import Path
 import orjson
 from aiohttp import web
 
-from eventjobs.events import Recorded, encode
+from eventjobs.codec import encode
+from eventjobs.events import Recorded
 
 from .bench_log import ACTOR, START_US, new_id
 from .bench_process import Children, now_s, obey, raise_descriptor_limit, run

@@ -14,6 +14,7 @@ from tempfile import TemporaryDirectory
 from typing import Any
 from uuid import uuid4
 
+from eventjobs.codec import decode, encode
 from eventjobs.events import (
     AttemptFailed,
     AttemptStarted,
@@ -24,8 +25,6 @@ from eventjobs.events import (
     LogWritten,
     ProgressReported,
     Recorded,
-    decode,
-    encode,
 )
 from eventjobs.log import Tail
 from eventjobs.log.sqlite import COMMITMENT, SCHEMA, SQLiteLog

@@ -22,9 +22,10 @@ import orjson
 from rich.console import Console
 from rich.progress import MofNCompleteColumn, Progress, TextColumn
 
+from eventjobs.codec import decode
 from eventjobs.database import claim, connect, lock_directory, one
 from eventjobs.errors import EventjobsError, NotOurs
-from eventjobs.events import Recorded, decode
+from eventjobs.events import Recorded
 from eventjobs.log.sqlite import HEAD, LOG_ID, SCHEMA_VERSION
 from projections import Store
 

@@ -3,8 +3,9 @@
 from uuid import uuid4
 
 from eventjobs.clock import Clock, SystemClock
+from eventjobs.codec import encode
 from eventjobs.errors import Conflict, LogUnavailable
-from eventjobs.events import Event, Recorded, encode
+from eventjobs.events import Event, Recorded
 from eventjobs.log import PAGE_MAX, Tail, check_text
 
 

@@ -16,6 +16,7 @@ import orjson
 import structlog
 
 from eventjobs.clock import Clock, SystemClock, sleep
+from eventjobs.codec import decode, encode
 from eventjobs.database import claim, connect, one, private_file
 from eventjobs.errors import (
     Conflict,
@@ -26,7 +27,7 @@ from eventjobs.errors import (
     OutcomeUnknown,
     Overloaded,
 )
-from eventjobs.events import Event, Recorded, decode, encode
+from eventjobs.events import Event, Recorded
 from eventjobs.log import PAGE_MAX, Tail, check_text
 from eventjobs.log.guard import authorize
 

@@ -1,0 +1,132 @@
+"""Where a runner gets its work, and takes what comes of it: this service, or one elsewhere."""
+
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+from eventjobs.artifacts import Artifacts
+from eventjobs.claims import Claims, Room
+from eventjobs.clock import Clock
+from eventjobs.events import StepCompleted
+from eventjobs.job import Job, Report, Status
+from eventjobs.jobs import Jobs
+from eventjobs.outcomes import Outcome
+from eventjobs.settlement import Settlement
+from projections import Views
+from projections.touched import Touched
+
+
+@dataclass(frozen=True, slots=True)
+class Offer:
+    """A job that may be had: *claim* gives it, unless somebody was faster."""
+
+    job_id: str
+    type: str
+    claim: Callable[[], Awaitable[Job | None]]
+
+
+class Files(Protocol):
+    """The files of jobs, on this machine. Both block, and are called in threads."""
+
+    def path(self, sha256: str) -> Path: ...
+    def store(self, content: bytes | Path) -> tuple[str, int]: ...
+
+
+class Desk(Protocol):
+    """What a runner asks of the service whose jobs it runs."""
+
+    @property
+    def worker(self) -> str:
+        """Who runs the jobs: random at each start."""
+
+    @property
+    def clock(self) -> Clock: ...
+
+    @property
+    def files(self) -> Files: ...
+
+    async def offers(self, rooms: Sequence[Room], limit: int) -> list[Offer]:
+        """Up to *limit* jobs that fit into *rooms*. With none, returns when asking makes sense."""
+
+    def hurry(self) -> None:
+        """Let *offers* return at once, if it waits: there is more room, or no more is wanted."""
+
+    def on_cancel(self, tell: Callable[[str, int], object]) -> None:
+        """Call *tell* with (job id, attempt) when a running job is asked to stop."""
+
+    async def report(self, job: Job, report: Report) -> None:
+        """Record what *job*'s attempt tells. Raises StaleAttempt, LogError."""
+
+    async def steps(self, job: Job) -> dict[str, Any]:
+        """The results of the steps that need no repeating, in order, by name."""
+
+    async def settle(self, job: Job, outcome: Outcome) -> None:
+        """Record how *job*'s attempt ended. Raises Rejected, LogError, OSError, TooLarge."""
+
+
+class LocalDesk:
+    """This service's own: straight to the log."""
+
+    def __init__(
+        self,
+        worker: str,
+        jobs: Jobs,
+        views: Views,
+        claims: Claims,
+        artifacts: Artifacts,
+        settlement: Settlement,
+    ) -> None:
+        self.worker = worker
+        self.clock: Clock = jobs.clock
+        self.files: Files = artifacts
+        self._jobs = jobs
+        self._views = views
+        self._claims = claims
+        self._settlement = settlement
+        self._news = claims.news()
+
+    async def offers(self, rooms: Sequence[Room], limit: int) -> list[Offer]:
+        self._news.clear()
+        now_us = self.clock.now_us()
+        picked = await self._claims.pick(now_us, rooms, limit)
+        if not picked:
+            await self._claims.wait(self._news, now_us)
+        return [self._offer(job_id, type) for job_id, type in picked]
+
+    def _offer(self, job_id: str, type: str) -> Offer:
+        return Offer(job_id, type, lambda: self._claims.claim(job_id, worker=self.worker))
+
+    def hurry(self) -> None:
+        self._news.set()
+
+    def on_cancel(self, tell: Callable[[str, int], object]) -> None:
+        def noticed(touched: list[Touched]) -> None:
+            for each in touched:
+                job = each.after
+                if job.cancel_requested_us is not None and job.status == Status.RUNNING:
+                    tell(job.job_id, job.attempt)
+
+        self._views.listen(noticed)
+
+    async def report(self, job: Job, report: Report) -> None:
+        await self._jobs.report(job.job_id, report, actor=self.worker)
+
+    async def steps(self, job: Job) -> dict[str, Any]:
+        return await steps_of(self._jobs, job)
+
+    async def settle(self, job: Job, outcome: Outcome) -> None:
+        await self._settlement.settle(job, outcome, actor=self.worker)
+
+
+async def steps_of(jobs: Jobs, job: Job) -> dict[str, Any]:
+    """What *job*'s completed steps came to, in order, by name."""
+    if not job.steps:
+        return {}
+    wanted = {position for _, position in job.steps}
+    events = await jobs.log.read_job(job.job_id, min(wanted) - 1)
+    return {
+        each.event.name: each.event.result
+        for each in events
+        if each.position in wanted and isinstance(each.event, StepCompleted)
+    }

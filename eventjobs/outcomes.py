@@ -1,0 +1,35 @@
+"""What an attempt comes to: a closed type, whoever ran it and wherever."""
+
+from dataclasses import dataclass
+from typing import Any
+
+
+@dataclass(frozen=True, slots=True)
+class Succeeded:
+    """*issues* are what went wrong on the way and was made up for: [{"code", "message", …}]."""
+
+    result: Any
+    issues: Any = None
+
+
+@dataclass(frozen=True, slots=True)
+class Failed:
+    code: str
+    message: str
+    retryable: bool = True
+    details: Any = None
+
+
+@dataclass(frozen=True, slots=True)
+class Cancelled:
+    pass
+
+
+@dataclass(frozen=True, slots=True)
+class Released:
+    """Given back unfinished; it does not count."""
+
+    reason: str
+
+
+Outcome = Succeeded | Failed | Cancelled | Released

@@ -1,0 +1,86 @@
+"""Writing down what an attempt came to: when it is tried again, and where a large result goes."""
+
+import asyncio
+import random
+from typing import Any, assert_never
+
+import orjson
+
+from eventjobs.artifacts import Artifacts
+from eventjobs.events import ArtifactStored, AttemptFailed
+from eventjobs.job import Job
+from eventjobs.jobs import Jobs
+from eventjobs.outcomes import Cancelled, Failed, Outcome, Released, Succeeded
+
+
+class Settlement:
+    """The one way an attempt ends, for handlers here, workers elsewhere and external services."""
+
+    def __init__(
+        self,
+        jobs: Jobs,
+        artifacts: Artifacts,
+        *,
+        retry_delay_s: float,
+        retry_delay_max_s: float,
+        result_bytes_max: int,
+    ) -> None:
+        self._jobs = jobs
+        self._artifacts = artifacts
+        self._retry_delay_s = retry_delay_s
+        self._retry_delay_max_s = retry_delay_max_s
+        self._result_bytes_max = result_bytes_max
+
+    async def settle(self, job: Job, outcome: Outcome, *, actor: str) -> Job:
+        """Record how *job*'s present attempt ended; the job after that.
+
+        Raises StaleAttempt when it no longer holds the job, LogError, OSError when an artifact
+        cannot be written, TooLarge for a result larger than any artifact may be.
+        """
+        job_id, number = job.job_id, job.attempt
+        match outcome:
+            case Succeeded(result=result, issues=issues):
+                result = await self._small(job, result, actor)
+                return await self._jobs.complete(job_id, number, result, issues, actor=actor)
+            case Failed():
+                failed = AttemptFailed(
+                    number,
+                    outcome.code,
+                    outcome.retryable,
+                    self._retry_at_us(job) if outcome.retryable else None,
+                    outcome.message,
+                    outcome.details,
+                )
+                return await self._jobs.fail(job_id, failed, actor=actor)
+            case Cancelled():
+                return await self._jobs.stopped(job_id, number, actor=actor)
+            case Released(reason=reason):
+                return await self._jobs.release(job_id, number, reason, actor=actor)
+            case _ as never:
+                assert_never(never)
+
+    async def lost(self, job: Job, why: str, *, actor: str) -> Job:
+        """Whoever ran *job*'s present attempt is gone: it runs again at once, if it may."""
+        now_us = self._jobs.clock.now_us()
+        failed = AttemptFailed(job.attempt, "worker_lost", True, now_us, why)
+        return await self._jobs.fail(job.job_id, failed, actor=actor)
+
+    async def _small(self, job: Job, result: Any, actor: str) -> Any:
+        """*result*, or where to find it when it is too large for an event."""
+        if result is None:
+            return None
+        encoded = orjson.dumps(result)
+        if len(encoded) <= self._result_bytes_max:
+            return result
+        sha256, size = await asyncio.to_thread(self._artifacts.store, encoded)
+        stored = ArtifactStored(job.attempt, "result.json", sha256, size, "application/json")
+        await self._jobs.report(job.job_id, stored, actor=actor)
+        return {"artifact": "result.json", "size": size}
+
+    def _retry_at_us(self, job: Job) -> int:
+        """Exponential backoff, with jitter: what failed together shall not return together."""
+        spec = job.spec
+        first_s = self._retry_delay_s if spec.retry_delay_s is None else spec.retry_delay_s
+        doubled = 2.0 ** min(job.tries - 1, 100)  # a float ends at 2**1024
+        delay_s = min(first_s * doubled, self._retry_delay_max_s)
+        return self._jobs.clock.now_us() + int(delay_s * random.uniform(0.75, 1.25) * 1e6)  # noqa: S311
