@@ -1,4 +1,4 @@
-"""What the README says is so: its examples are run as printed, its tables are complete."""
+"""What README.md and docs/ say is so: examples run as printed, the tables are complete."""
 
 import doctest
 import os
@@ -7,6 +7,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import NamedTuple
 
 import pytest
 
@@ -14,26 +15,61 @@ from tests.servers import Server, serving
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text()
-EXAMPLES = re.findall(r"```(sh|python)\n(.*?)```\n```text\n(.*?)```", README, re.DOTALL)
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+EXAMPLE = re.compile(r"```(sh|python)\n(.*?)```\n```text\n(.*?)```", re.DOTALL)
+
+
+class Example(NamedTuple):
+    """A fenced `sh` or `python` block, and the `text` block right below it: what it prints."""
+
+    page: Path
+    line: int
+    language: str
+    code: str
+    expected: str
+
+
+def examples(page: Path) -> Iterator[Example]:
+    text = page.read_text()
+    for match in EXAMPLE.finditer(text):
+        yield Example(page, text.count("\n", 0, match.start()) + 1, *match.groups())
+
+
+EXAMPLES = [each for page in PAGES for each in examples(page)]
+NAMES = [f"{each.page.relative_to(ROOT)}:{each.line}" for each in EXAMPLES]
 
 
 @pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    with serving(tmp_path_factory.mktemp("docs"), "--demo") as started:
+def page(request: pytest.FixtureRequest) -> Path:
+    path: Path = request.param
+    return path
+
+
+@pytest.fixture(scope="module")
+def server(page: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    """Each page has a server of its own: what one shows disturbs no other."""
+    with serving(tmp_path_factory.mktemp(page.stem), "--demo") as started:
         yield started
 
 
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tmp_path_factory.mktemp("reader")
+def folder(page: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Where the reader of a page works: an example finds the files of those above it."""
+    return tmp_path_factory.mktemp(f"reader of {page.stem}")
 
 
-@pytest.mark.parametrize(("language", "code", "expected"), EXAMPLES)
-def test_an_example_prints_what_the_readme_says(
-    language: str, code: str, expected: str, server: Server, folder: Path
+@pytest.mark.parametrize(
+    ("page", "example"),
+    [(each.page, each) for each in EXAMPLES],
+    ids=NAMES,
+    indirect=["page"],
+    scope="module",
+)
+def test_an_example_prints_what_its_page_says(
+    example: Example, server: Server, folder: Path
 ) -> None:
-    command = ["bash", "-e"] if language == "sh" else [sys.executable, "-W", "error", "-"]
-    code = code.replace("http://127.0.0.1:8080", server.url)
+    command = ["bash", "-e"] if example.language == "sh" else [sys.executable, "-W", "error", "-"]
+    code = example.code.replace("http://127.0.0.1:8080", server.url)
     path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
     environment = os.environ | {"PATH": path, "EVENTJOBS_URL": server.url}
     ran = subprocess.run(
@@ -47,12 +83,12 @@ def test_an_example_prints_what_the_readme_says(
         check=False,
     )
     assert ran.returncode == 0, ran.stderr
-    matches = doctest.OutputChecker().check_output(expected, ran.stdout, doctest.ELLIPSIS)
-    assert matches, f"expected:\n{expected}\ngot:\n{ran.stdout}\n{ran.stderr}"
+    matches = doctest.OutputChecker().check_output(example.expected, ran.stdout, doctest.ELLIPSIS)
+    assert matches, f"expected:\n{example.expected}\ngot:\n{ran.stdout}\n{ran.stderr}"
 
 
 def test_there_are_examples() -> None:
-    assert len(EXAMPLES) >= 7
+    assert sum(each.page.name == "README.md" for each in EXAMPLES) >= 7
 
 
 def test_every_route_is_in_the_readme() -> None:
