@@ -76,7 +76,8 @@ class Attempt:
             return self.interrupted()
         except JobError as error:
             code, retryable = plain_text(error.error_code), bool(error.retryable)
-            return Failed(code, plain_text(error), retryable, _details(error.details))
+            details = _details(error.details)
+            return Failed(code, plain_text(error), retryable, details, error.retry_after_s)
         except InvalidInput as error:  # a bad artifact name, or one too large
             return Failed(error.code, plain_text(error.message), False, _details(error.errors))
         except BaseException as error:  # noqa: BLE001 -- sys.exit() ends its job, not the service

@@ -226,13 +226,21 @@ class JobError(EventjobsError):
     """The job failed.
 
     `code` is stable and for programs, `message` is for people, `details` (anything JSON holds)
-    is for operators. `retryable=False` ends the job now, whatever attempts are left.
+    is for operators. `retryable=False` ends the job now, whatever attempts are left. With
+    *retry_after_s* the next attempt is not before so many seconds, instead of the usual delay.
     """
 
     def __init__(
-        self, code: str, message: str, *, retryable: bool = True, details: Any = None
+        self,
+        code: str,
+        message: str,
+        *,
+        retryable: bool = True,
+        details: Any = None,
+        retry_after_s: float | None = None,
     ) -> None:
         super().__init__(message)
         self.error_code = code
         self.retryable = retryable
         self.details = details
+        self.retry_after_s = retry_after_s

@@ -14,10 +14,13 @@ class Succeeded:
 
 @dataclass(frozen=True, slots=True)
 class Failed:
+    """*retry_after_s* takes the place of the usual delay before the next attempt."""
+
     code: str
     message: str
     retryable: bool = True
     details: Any = None
+    retry_after_s: float | None = None
 
 
 @dataclass(frozen=True, slots=True)

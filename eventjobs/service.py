@@ -24,7 +24,9 @@ from eventjobs.events import Artifact, JobSpec
 from eventjobs.handlers import Handler, Handlers, plain_json, plain_text
 from eventjobs.job import Job
 from eventjobs.jobs import Jobs, Outcome, parse_id
+from eventjobs.keys import Keys
 from eventjobs.log.sqlite import SQLiteLog
+from eventjobs.outbound import Outbound
 from eventjobs.recovery import recover
 from eventjobs.runner import Runner
 from eventjobs.settings import Settings
@@ -47,6 +49,8 @@ class Service:
     desk: LocalDesk
     runner: Runner
     artifacts: Artifacts
+    keys: Keys
+    outbound: Outbound
 
     def __init__(
         self,
@@ -88,6 +92,8 @@ class Service:
         settings = self.settings
         self._lock = lock_directory(settings.data)
         try:
+            self.outbound = Outbound(self.clock, settings.outbound_allow)
+            self.keys = await asyncio.to_thread(Keys.open, settings.data / "secret.key")
             self.artifacts = Artifacts(settings.data / "artifacts", settings.artifact_bytes_max)
             await asyncio.to_thread(self.artifacts.prepare)
             self.log = await SQLiteLog.open(
@@ -163,6 +169,7 @@ class Service:
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
+        await self.outbound.close()
         await self.log.close()
         await self.views.close()
         self._unlock()

@@ -36,6 +36,12 @@ class Settings(FromEnvironment):
     retry_delay_max_s: float = Field(300.0, ge=0, description="longest delay between attempts")
     result_bytes_max: int = Field(262_144, ge=1024, description="larger results become artifacts")
 
+    outbound_allow: str = Field(
+        "",
+        description="hosts, addresses and networks, with commas, that webhooks and external"
+        " services may be at besides public addresses on ports 80 and 443",
+    )
+
     body_bytes_max: int = Field(1_048_576, ge=1024, description="of a request; not of uploads")
     batch_bytes_max: int = Field(67_108_864, ge=1024, description="of a batch submission")
     batch_lines_max: int = Field(100_000, ge=1, description="jobs in a batch submission")

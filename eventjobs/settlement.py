@@ -47,7 +47,7 @@ class Settlement:
                     number,
                     outcome.code,
                     outcome.retryable,
-                    self._retry_at_us(job) if outcome.retryable else None,
+                    self._retry_at_us(job, outcome) if outcome.retryable else None,
                     outcome.message,
                     outcome.details,
                 )
@@ -77,10 +77,13 @@ class Settlement:
         await self._jobs.report(job.job_id, stored, actor=actor)
         return {"artifact": "result.json", "size": size}
 
-    def _retry_at_us(self, job: Job) -> int:
+    def _retry_at_us(self, job: Job, failed: Failed) -> int:
         """Exponential backoff, with jitter: what failed together shall not return together."""
+        now_us = self._jobs.clock.now_us()
+        if failed.retry_after_s is not None:
+            return now_us + int(max(0.0, failed.retry_after_s) * 1e6)
         spec = job.spec
         first_s = self._retry_delay_s if spec.retry_delay_s is None else spec.retry_delay_s
         doubled = 2.0 ** min(job.tries - 1, 100)  # a float ends at 2**1024
         delay_s = min(first_s * doubled, self._retry_delay_max_s)
-        return self._jobs.clock.now_us() + int(delay_s * random.uniform(0.75, 1.25) * 1e6)  # noqa: S311
+        return now_us + int(delay_s * random.uniform(0.75, 1.25) * 1e6)  # noqa: S311

@@ -238,6 +238,11 @@ class Views:
                 counted.setdefault(type, {})[which] = jobs
         return counted
 
+    async def ask(self, sql: str, *parameters: Any) -> Any:
+        """What a projection's own question comes to: *sql* gives one row with one JSON value."""
+        async with self._reading() as store:
+            return await store.read(sql, *parameters)
+
     async def running(self) -> list[str]:
         async with self._reading() as store:
             found: list[str] = await store.read(status.RUNNING)

@@ -544,3 +544,21 @@ async def test_a_log_that_fails_for_a_while_loses_neither_claim_nor_outcome(
         assert ended.result == number
         assert await kinds(service, job.job_id) == "JobSubmitted AttemptStarted JobCompleted"
     assert left == [0]
+
+
+async def test_an_error_can_say_when_it_makes_sense_to_try_again(
+    serve: Serve, clock: FakeClock
+) -> None:
+    @handler("asked-to-wait", max_attempts=2, retry_delay_s=1)
+    async def asked_to_wait(context: Context, payload: Any) -> int:
+        if context.attempt == 1:
+            raise JobError("rate_limited", "Come back later.", retry_after_s=600)
+        return context.attempt
+
+    service = await serve(asked_to_wait, clock=clock)
+    job = await service.submit("asked-to-wait")
+    job = await time_passing(clock, service.wait(job.job_id), 30)
+    [failed] = await recorded_of(service, job.job_id, AttemptFailed)
+    assert isinstance(failed.event, AttemptFailed)
+    assert failed.event.retry_at_us == failed.at_us + 600 * SECOND
+    assert job.result == 2
