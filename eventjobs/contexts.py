@@ -1,0 +1,213 @@
+"""What a handler may do while it runs: tell of it, keep files, and learn that it is to stop."""
+
+import asyncio
+import math
+from collections.abc import Coroutine
+from dataclasses import fields, is_dataclass
+from pathlib import Path
+from typing import Any, TypeVar
+
+import orjson
+from pydantic import BaseModel
+
+from eventjobs.artifacts import check_name
+from eventjobs.desk import Files
+from eventjobs.errors import JobError
+from eventjobs.events import ArtifactStored, JobSpec, LogWritten, ProgressReported
+from eventjobs.job import Job
+from eventjobs.reports import Reports
+
+Answer = TypeVar("Answer")
+
+TEXT_CHARS_MAX = 4_000
+#: Nesting of what is stored; the engines and what wraps it in an answer need some room above.
+DEPTH_MAX = 200
+LEVELS = ("debug", "info", "warning", "error")
+
+
+class Stopped(BaseException):
+    """Raised in a thread by check_cancelled: the job was cancelled or has timed out.
+
+    Not an Exception, so that a handler's own `except Exception` does not swallow it.
+    """
+
+
+class _Told:
+    """What both kinds of context share."""
+
+    def __init__(self, job: Job, files: Files, reports: Reports) -> None:
+        self._job = job
+        self._files = files
+        self._reports = reports
+        self._stopped = False  # set from the loop, read from any thread
+
+    @property
+    def job_id(self) -> str:
+        return self._job.job_id
+
+    @property
+    def attempt(self) -> int:
+        """1 for the first run of the job."""
+        return self._job.attempt
+
+    @property
+    def spec(self) -> JobSpec:
+        return self._job.spec
+
+    @property
+    def cancelled(self) -> bool:
+        """Whether this attempt should stop: cancelled, out of time, or shut down."""
+        return self._stopped
+
+    def check_cancelled(self) -> None:
+        """Raise when this attempt should stop."""
+        if self._stopped:
+            raise Stopped
+
+    def input(self, name: str | None = None) -> Path:
+        """The local file of an artifact of this job; without a name, its first one.
+
+        Raises JobError `artifact_missing`. The file is not to be changed.
+        """
+        for each in self._job.artifacts:
+            if name is None or each.name == name:
+                return self._files.path(each.sha256)
+        raise JobError(
+            "artifact_missing",
+            f"the job has no artifact {name!r}" if name else "the job has no artifact",
+            retryable=False,
+        )
+
+    def _progress(
+        self,
+        done: float | None,
+        total: float | None,
+        stage: str | None,
+        message: str | None,
+        data: Any,
+    ) -> ProgressReported:
+        return ProgressReported(
+            self.attempt,
+            _finite(done),
+            _finite(total),
+            None if stage is None else plain_text(stage)[:200],
+            None if message is None else plain_text(message),
+            plain_json(data),
+        )
+
+    def _line(self, message: str, level: str, fields: dict[str, Any]) -> LogWritten:
+        if level not in LEVELS:
+            raise ValueError(f"level is one of {', '.join(LEVELS)}")
+        return LogWritten(self.attempt, level, plain_text(message), plain_json(fields or None))
+
+    def _stored(self, name: str, kept: tuple[str, int], media_type: str) -> ArtifactStored:
+        return ArtifactStored(self.attempt, check_name(name), *kept, media_type)
+
+
+class Context(_Told):
+    """What an `async def` handler may do while it runs."""
+
+    def progress(
+        self,
+        done: float | None = None,
+        total: float | None = None,
+        *,
+        stage: str | None = None,
+        message: str | None = None,
+        data: Any = None,
+    ) -> None:
+        """Tell how far the whole job is. Stored at a set rate, the last always; never blocks."""
+        self._reports.progress(self._progress(done, total, stage, message, data))
+
+    def log(self, message: str, level: str = "info", **fields: Any) -> None:
+        """Add a line to the job's own log. Never blocks."""
+        self._reports.add(self._line(message, level, fields))
+
+    async def artifact(
+        self, name: str, content: bytes | Path, media_type: str = "application/octet-stream"
+    ) -> None:
+        """Store a file of this job; the same *name* replaces it. Raises DiskFull, TooLarge."""
+        check_name(name)
+        kept = await asyncio.to_thread(self._files.store, content)
+        await self._reports.now(self._stored(name, kept, media_type))
+
+
+class ThreadContext(_Told):
+    """What a plain function may do while it runs in its thread."""
+
+    def __init__(
+        self, job: Job, files: Files, reports: Reports, loop: asyncio.AbstractEventLoop
+    ) -> None:
+        super().__init__(job, files, reports)
+        self._loop = loop
+
+    def progress(
+        self,
+        done: float | None = None,
+        total: float | None = None,
+        *,
+        stage: str | None = None,
+        message: str | None = None,
+        data: Any = None,
+    ) -> None:
+        """Tell how far the whole job is. Stored at a set rate, the last always; never blocks."""
+        told = self._progress(done, total, stage, message, data)
+        self._loop.call_soon_threadsafe(self._reports.progress, told)
+
+    def log(self, message: str, level: str = "info", **fields: Any) -> None:
+        """Add a line to the job's own log. Never blocks."""
+        self._loop.call_soon_threadsafe(self._reports.add, self._line(message, level, fields))
+
+    def artifact(
+        self, name: str, content: bytes | Path, media_type: str = "application/octet-stream"
+    ) -> None:
+        """Store a file of this job; the same *name* replaces it. Raises DiskFull, TooLarge."""
+        check_name(name)
+        kept = self._files.store(content)
+        self._wait(self._reports.now(self._stored(name, kept, media_type)))
+
+    def _wait(self, coroutine: Coroutine[Any, Any, Answer]) -> Answer:
+        return asyncio.run_coroutine_threadsafe(coroutine, self._loop).result()
+
+
+def plain_text(value: object) -> str:
+    """*value* as text that can be stored: no lone surrogates, not too long."""
+    text = str(value)[:TEXT_CHARS_MAX]
+    return text.encode("utf-8", "replace").decode()
+
+
+def plain_json(value: Any) -> Any:
+    """*value* as it will be read back. Raises TypeError for what JSON cannot hold."""
+    if value is None:
+        return None
+    if isinstance(value, BaseModel):
+        value = value.model_dump(mode="json")
+    _refuse_unreal(value)
+    return orjson.loads(orjson.dumps(value))
+
+
+def _refuse_unreal(value: Any, depth: int = 0) -> None:
+    # orjson writes NaN and infinity as null: a result would silently lose a number.
+    if isinstance(value, float) and not math.isfinite(value):
+        raise TypeError(f"{value} is not a JSON number")
+    if depth > DEPTH_MAX:
+        raise TypeError(f"it is nested deeper than {DEPTH_MAX}")
+    if is_dataclass(value):
+        value = [getattr(value, each.name) for each in fields(value)]
+    if isinstance(value, dict):
+        for each in value.values():
+            _refuse_unreal(each, depth + 1)
+    elif isinstance(value, list | tuple):
+        for each in value:
+            _refuse_unreal(each, depth + 1)
+
+
+def _finite(number: float | None) -> float | None:
+    # Any number, also a library's own or an enormous one, as one that JSON holds.
+    if number is None or (type(number) is int and abs(number) < 2**53):
+        return number
+    try:
+        number = float(number)
+    except OverflowError:
+        return None
+    return number if math.isfinite(number) else None
