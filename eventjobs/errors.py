@@ -9,6 +9,7 @@ EventjobsError
 │   ├── WrongState           the job's status does not allow it
 │   ├── UnknownStep          the job has no such completed step
 │   └── StaleAttempt         a report from an attempt that is no longer the job's
+├── WebhookNotFound
 ├── InvalidInput             the caller's data; `errors` names the fields
 │   ├── UnknownType
 │   ├── UnknownArtifact
@@ -94,6 +95,12 @@ class StaleAttempt(Rejected):
     """This attempt no longer holds the job."""
 
     code = "stale_attempt"
+
+
+class WebhookNotFound(EventjobsError):
+    """There is no such webhook."""
+
+    code = "webhook_not_found"
 
 
 class InvalidInput(EventjobsError):

@@ -31,6 +31,7 @@ from eventjobs.recovery import recover
 from eventjobs.runner import Runner
 from eventjobs.settings import Settings
 from eventjobs.settlement import Settlement
+from eventjobs.webhooks import Webhooks
 from projections import Views
 
 
@@ -51,6 +52,7 @@ class Service:
     artifacts: Artifacts
     keys: Keys
     outbound: Outbound
+    webhooks: Webhooks
 
     def __init__(
         self,
@@ -123,6 +125,8 @@ class Service:
             await self.close()
             raise
         self._task(self.runner.run(), "runner")
+        self._task(self.webhooks.runner.run(), "deliveries")
+        self._task(self.webhooks.follow(), "webhooks")
         self._watchdog = Watchdog(asyncio.get_running_loop())
         self.ready = True
 
@@ -138,9 +142,7 @@ class Service:
             retry_delay_max_s=settings.retry_delay_max_s,
             result_bytes_max=settings.result_bytes_max,
         )
-        self.desk = LocalDesk(
-            worker, self.jobs, self.views, self.claims, self.artifacts, self.settlement
-        )
+        self.desk = self._desk(worker)
         self.runner = Runner(
             self.desk,
             self.handlers,
@@ -148,6 +150,14 @@ class Service:
             threads=settings.threads,
             grace_s=settings.grace_s,
             progress_interval_s=settings.progress_interval_s,
+        )
+        self.webhooks = Webhooks(
+            self.jobs, self.views, self._desk(worker), self.keys, self.outbound, at_once=16
+        )
+
+    def _desk(self, worker: str) -> LocalDesk:
+        return LocalDesk(
+            worker, self.jobs, self.views, self.claims, self.artifacts, self.settlement
         )
 
     async def _recover(self) -> None:
@@ -165,7 +175,9 @@ class Service:
         self.ready = False
         if self._watchdog is not None:
             self._watchdog.close()
-        await self.runner.stop(self.settings.drain_s)
+        await asyncio.gather(
+            self.runner.stop(self.settings.drain_s), self.webhooks.runner.stop(0.0)
+        )
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)

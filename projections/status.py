@@ -138,6 +138,8 @@ _FILTERS = {
     "until_us": "AND created_us < :until_us",
     "job_id": "AND job_id IN (SELECT value FROM json_each(:job_id))",
 }
+#: Jobs of the service's own, such as deliveries of webhooks, are listed when they are asked for.
+_EVERYBODYS = "AND type NOT GLOB 'eventjobs.*'"
 # An index has the jobs of one status in order; those of two would have to be sorted.
 _ONE = {
     "status": "AND status = :status",
@@ -160,4 +162,6 @@ def listing(filters: dict[str, Any], order: str) -> tuple[str, dict[str, Any]]:
         elif value is not None:
             clauses.append(_FILTERS[name])
             bound[name] = orjson.dumps(value).decode() if isinstance(value, list) else value
+    if filters.get("type") is None and filters.get("job_id") is None:
+        clauses.append(_EVERYBODYS)
     return " ".join([_LIST, *clauses, _ORDERS[order]]), bound

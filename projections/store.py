@@ -13,7 +13,7 @@ from eventjobs.errors import NotOurs, TooNew
 from eventjobs.events import SERVICE_EVENTS, Recorded
 from eventjobs.job import Job, evolve
 from eventjobs.lru import Lru
-from projections import progress, queue, status
+from projections import progress, queue, status, webhooks
 from projections.stages import Progress, advance
 from projections.touched import Statement, Touched
 
@@ -39,7 +39,7 @@ class EventProjection(Protocol):
 
 
 PROJECTIONS: tuple[Projection, ...] = (status, progress, queue)
-EVENT_PROJECTIONS: tuple[EventProjection, ...] = ()
+EVENT_PROJECTIONS: tuple[EventProjection, ...] = (webhooks,)
 
 SCHEMA_VERSION = 1
 SCHEMA = """

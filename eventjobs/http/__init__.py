@@ -2,8 +2,8 @@
 
 from aiohttp import web
 
-from eventjobs.errors import JobExists, KeyReused, WrongState
-from eventjobs.http import api, batch, facts, files, pages, problem, shapes
+from eventjobs.errors import JobExists, KeyReused, OutboundRefused, WebhookNotFound, WrongState
+from eventjobs.http import api, batch, facts, files, pages, problem, shapes, webhooks
 from eventjobs.http.listening import Listening, check_loopback, listen
 from eventjobs.http.openapi import document
 from eventjobs.http.polls import Polls
@@ -28,6 +28,8 @@ NAMED = Takes(Submission, JSON)
 LINES = Takes(Line, batch.NDJSON)
 REASON = Takes(Why, JSON, optional=True)
 FILE = Takes(None, BYTES)
+SUBSCRIPTION = Takes(webhooks.Subscription, JSON)
+REDELIVERY = Takes(webhooks.Redelivery, JSON)
 PAGE = Takes(query=JobsQuery)
 NEWER = Takes(query=JobQuery, headers=("If-None-Match", "Prefer"))
 AFTER = Takes(query=EventsQuery)
@@ -51,6 +53,11 @@ HISTORY = Answer(200, "its history", shapes.History, JSON)
 STORED = Answer(201, "it is here", shapes.Stored, JSON)
 WHOLE = Answer(200, "the file", None, BYTES, ("ETag",))
 SOME = Answer(206, "a part of the file", None, BYTES, ("ETag", "Content-Range"))
+SUBSCRIBED = Answer(201, "it is told from now on", shapes.NewWebhook, JSON, ("Location",))
+WEBHOOKS = Answer(200, "all of them", shapes.WebhookList, JSON)
+WEBHOOK = Answer(200, "the webhook", shapes.Webhook, JSON)
+UNSUBSCRIBED = Answer(204, "it is told nothing more")
+SENT_AGAIN = Answer(202, "they are on their way", shapes.Redelivered, JSON)
 REBUILT = Answer(200, "the new views are in place", shapes.Rebuilt, JSON)
 ALIVE = Answer(200, "it lives", shapes.Health, JSON)
 READY = Answer(200, "it serves", shapes.Readiness, JSON)
@@ -86,6 +93,25 @@ ROUTES = (
         files.download,
         PART,
         (WHOLE, SOME, KNOWN, ArtifactNotFound, RangeNotSatisfiable),
+    ),
+    Route("POST", "/v1/webhooks", webhooks.add, SUBSCRIPTION, (SUBSCRIBED, OutboundRefused)),
+    Route("GET", "/v1/webhooks", webhooks.webhooks, NOTHING, (WEBHOOKS,)),
+    Route(
+        "GET", "/v1/webhooks/{webhook_id}", webhooks.webhook, NOTHING, (WEBHOOK, WebhookNotFound)
+    ),
+    Route(
+        "DELETE",
+        "/v1/webhooks/{webhook_id}",
+        webhooks.remove,
+        NOTHING,
+        (UNSUBSCRIBED, WebhookNotFound),
+    ),
+    Route(
+        "POST",
+        "/v1/webhooks/{webhook_id}/redeliver",
+        webhooks.redeliver,
+        REDELIVERY,
+        (SENT_AGAIN, WebhookNotFound),
     ),
     Route("POST", "/v1/views/rebuild", api.rebuild, NOTHING, (REBUILT,)),
     Route("GET", "/healthz", api.healthz, NOTHING, (ALIVE,)),

@@ -19,10 +19,12 @@ from eventjobs.errors import (
     KeyReused,
     LogError,
     LogUnavailable,
+    OutboundRefused,
     OutcomeUnknown,
     Overloaded,
     Rejected,
     TooLarge,
+    WebhookNotFound,
 )
 
 MEDIA_TYPE = "application/problem+json"
@@ -120,6 +122,8 @@ class NotReady(RequestError):
 TABLE: dict[type[EventjobsError], tuple[int, int | None]] = {
     JobNotFound: (404, None),
     JobGone: (410, None),
+    WebhookNotFound: (404, None),
+    OutboundRefused: (422, None),
     JobExists: (409, None),
     KeyReused: (422, None),
     Rejected: (409, None),  # WrongState, StaleAttempt

@@ -23,6 +23,11 @@ class Selection:
     def everything(self) -> bool:
         return self == _EVERYTHING
 
+    @property
+    def _names_them(self) -> bool:
+        """The service's own jobs are shown when they are asked for, as in lists."""
+        return self.ids is not None or self.type is not None
+
     def wants(self, job: Job | None) -> bool:
         """Whether the facts of *job* belong here: by what never changes about it, so that whoever
         reads them again reads the same.
@@ -42,6 +47,7 @@ class Selection:
         return (
             job.expired_us is None
             and self.wants(job)
+            and (self._names_them or not job.spec.type.startswith("eventjobs."))
             and (self.status is None or statuses is None or not self.status.isdisjoint(statuses))
         )
 

@@ -158,6 +158,41 @@ class Stored(Shape):
     size: int
 
 
+class WebhookLinks(Shape):
+    self: str
+    deliveries: str
+    redeliver: str
+
+
+class Webhook(Shape):
+    """Who is told of what. Its deliveries are jobs, found under `links.deliveries`."""
+
+    webhook_id: str
+    url: str | None
+    events: list[str] = Field(description="none: those that end a job")
+    types: list[str] = Field(description="of jobs; none: all")
+    owner: str | None
+    added_at: str = Time
+    actor: str
+    position: int = Field(description="it is told of events after this one")
+    told: int = Field(description="the newest event there is a delivery of")
+    links: WebhookLinks
+
+
+class NewWebhook(Webhook):
+    """The *secret* is told this once: the receiver checks signatures with it."""
+
+    secret: str
+
+
+class WebhookList(Shape):
+    webhooks: list[Webhook]
+
+
+class Redelivered(Shape):
+    deliveries: list[str] = Field(description="the jobs that they are")
+
+
 class Rebuilt(Shape):
     position: int
 

@@ -1,0 +1,107 @@
+"""Webhooks over HTTP: who is to be told of what. Their deliveries are jobs like any other."""
+
+from typing import Annotated, Any
+from urllib.parse import quote
+
+from aiohttp import web
+from pydantic import BaseModel, ConfigDict, Field
+
+from eventjobs.errors import InvalidInput, WebhookNotFound
+from eventjobs.events import WebhookAdded, rfc3339
+from eventjobs.http.api import ACTOR, reply
+from eventjobs.http.body import read_json
+from eventjobs.http.route import Site
+from eventjobs.jobs import parse_id
+from eventjobs.webhooks import Webhook
+from projections.webhooks import DELIVERY
+
+Name = Annotated[str, Field(min_length=1, max_length=200)]
+
+
+class Subscription(BaseModel):
+    """Who is to be told of what. What is left out does not limit."""
+
+    model_config = ConfigDict(extra="forbid", strict=True)
+
+    url: str = Field(min_length=1, max_length=2000, description="where messages are POSTed to")
+    events: list[Name] = Field(
+        default_factory=list,
+        max_length=50,
+        description="types of events, as in the log; none: those that end a job",
+    )
+    types: list[Name] = Field(default_factory=list, max_length=100, description="of jobs")
+    owner: Name | None = Field(None, description="of jobs")
+
+
+class Redelivery(BaseModel):
+    """Which messages are to be sent again."""
+
+    model_config = ConfigDict(extra="forbid", strict=True)
+
+    after: int = Field(ge=0, le=2**62, description="those of events after this position")
+    limit: int = Field(100, ge=1, le=1000, description="messages, at most")
+
+
+async def add(site: Site, request: web.Request) -> web.StreamResponse:
+    """Be told of events from now on. The answer has the secret that messages are signed with."""
+    given = await read_json(site.service, request, Subscription)
+    wanted = WebhookAdded(tuple(given.events), tuple(given.types), given.owner, given.url)
+    webhook = await site.service.webhooks.add(wanted, actor=ACTOR)
+    secret = site.service.webhooks.secret(webhook.webhook_id)
+    answer = reply(_told(webhook) | {"secret": secret}, status=201)
+    answer.headers["Location"] = f"/v1/webhooks/{webhook.webhook_id}"
+    return answer
+
+
+async def webhooks(site: Site, request: web.Request) -> web.StreamResponse:
+    """All of them, the oldest first."""
+    return reply({"webhooks": [_told(each) for each in await site.service.webhooks.listed()]})
+
+
+async def webhook(site: Site, request: web.Request) -> web.StreamResponse:
+    """One of them."""
+    return reply(_told(await site.service.webhooks.get(_id(request))))
+
+
+async def remove(site: Site, request: web.Request) -> web.StreamResponse:
+    """Tell it nothing more. Harmless to repeat."""
+    await site.service.webhooks.remove(_id(request), None, actor=ACTOR)
+    return web.Response(status=204)
+
+
+async def redeliver(site: Site, request: web.Request) -> web.StreamResponse:
+    """Send messages again, from any position on: also those of before there was the webhook."""
+    given = await read_json(site.service, request, Redelivery)
+    sent = await site.service.webhooks.redeliver(
+        _id(request), given.after, given.limit, actor=ACTOR
+    )
+    return reply({"deliveries": sent}, status=202)
+
+
+def _id(request: web.Request) -> str:
+    """Raises WebhookNotFound."""
+    try:
+        return parse_id(request.match_info["webhook_id"])
+    except InvalidInput as error:
+        raise WebhookNotFound from error
+
+
+def _told(webhook: Webhook) -> dict[str, Any]:
+    here = f"/v1/webhooks/{webhook.webhook_id}"
+    tag = quote(f"webhook:{webhook.webhook_id}")
+    return {
+        "webhook_id": webhook.webhook_id,
+        "url": webhook.url,
+        "events": webhook.events,
+        "types": webhook.types,
+        "owner": webhook.owner,
+        "added_at": rfc3339(webhook.added_us),
+        "actor": webhook.actor,
+        "position": webhook.position,
+        "told": webhook.told,
+        "links": {
+            "self": here,
+            "deliveries": f"/v1/jobs?type={DELIVERY}&tag={tag}",
+            "redeliver": f"{here}/redeliver",
+        },
+    }

@@ -1,0 +1,350 @@
+"""Webhooks: whoever subscribed is told of events over HTTP, in Standard Webhooks' form.
+
+A delivery is a job, so it is retried, seen, cancelled and told about like any other. Its id is made
+from the webhook and the position of the event: whatever is read twice is sent once. Where to
+go on after a restart follows from the deliveries there are; nothing else is kept.
+"""
+
+import asyncio
+import random
+from collections.abc import Iterable, Sequence
+from typing import Any, NamedTuple
+from uuid import UUID, uuid5
+
+import orjson
+import structlog
+
+from eventjobs.clock import sleep
+from eventjobs.desk import Desk
+from eventjobs.errors import (
+    Conflict,
+    InvalidInput,
+    JobError,
+    LogError,
+    OutboundFailed,
+    OutboundRefused,
+    Rejected,
+    WebhookNotFound,
+)
+from eventjobs.events import (
+    AttemptFailed,
+    Event,
+    JobCancelled,
+    JobCompleted,
+    JobEvent,
+    JobSpec,
+    Recorded,
+    WebhookAdded,
+    WebhookRemoved,
+    rfc3339,
+)
+from eventjobs.handlers import Context, Handlers, handler
+from eventjobs.job import Job
+from eventjobs.jobs import Jobs, new_id
+from eventjobs.keys import Keys
+from eventjobs.outbound import Outbound, signature
+from eventjobs.runner import Runner
+from projections import Views
+from projections.webhooks import DELIVERY, WEBHOOKS
+
+#: What can be asked for by name: all that happens to jobs.
+KINDS = [each.__name__ for each in JobEvent.__args__]
+#: Seconds before each further attempt (Standard Webhooks, "Deliverability and reliability").
+SCHEDULE_S = (5, 300, 1800, 7200, 18_000, 36_000, 50_400, 72_000, 86_400)
+TIMEOUT_S = 20.0
+#: Of a message. Above it the event's own data is left out, and the address to read it from is in.
+BYTES_MAX = 20_000
+#: Deliveries on their way into the log at one time.
+BATCH = 256
+
+
+class Webhook(NamedTuple):
+    """A subscription. It is told of what comes after *position*, and was told up to *told*."""
+
+    webhook_id: str
+    position: int
+    told: int
+    added_us: int
+    actor: str
+    url: str | None
+    events: Sequence[str]
+    types: Sequence[str]
+    owner: str | None
+
+    def wants(self, recorded: Recorded, job: Job) -> bool:
+        kind = type(recorded.event)
+        if self.events:
+            fits = kind.__name__ in self.events
+        else:
+            fits = kind in (JobCompleted, JobCancelled) or _is_final(recorded.event)
+        return (
+            fits
+            and (not self.types or job.spec.type in self.types)
+            and (self.owner is None or job.spec.owner == self.owner)
+        )
+
+
+def _is_final(event: Event) -> bool:
+    return isinstance(event, AttemptFailed) and event.retry_at_us is None
+
+
+class Webhooks:
+    """Adds and removes subscriptions, and tells each. *follow* and *runner* are to be run."""
+
+    def __init__(
+        self, jobs: Jobs, views: Views, desk: Desk, keys: Keys, outbound: Outbound, at_once: int
+    ) -> None:
+        self._jobs = jobs
+        self._events = jobs.log
+        self._views = views
+        self._keys = keys
+        self._outbound = outbound
+        self._added = asyncio.Event()
+        self._log = structlog.get_logger("eventjobs.webhooks")
+        deliver = handler(DELIVERY, max_attempts=len(SCHEDULE_S) + 1)(self._deliver)
+        #: Beside the runner of everybody's jobs: neither can hold the other up.
+        self.runner = Runner(
+            desk,
+            Handlers([deliver]),
+            concurrency=at_once,
+            threads=0,
+            grace_s=1.0,
+            progress_interval_s=1.0,
+        )
+
+    # --- subscriptions
+
+    async def add(self, wanted: WebhookAdded, *, actor: str) -> Webhook:
+        """Subscribe. Raises OutboundRefused for an address not to be talked to, InvalidInput."""
+        self._outbound.check(wanted.url or "")
+        unknown = [each for each in wanted.events if each not in KINDS]
+        if unknown:
+            message = f"there are no events {', '.join(unknown)}; there are {', '.join(KINDS)}"
+            raise InvalidInput("no such event", [{"field": "events", "message": message}])
+        webhook_id = new_id(self._jobs.clock.now_us())
+        recorded = await self._events.append(webhook_id, 0, wanted, actor=actor)
+        self._added.set()
+        return Webhook(
+            webhook_id,
+            recorded.position,
+            recorded.position,
+            recorded.at_us,
+            actor,
+            wanted.url,
+            wanted.events,
+            wanted.types,
+            wanted.owner,
+        )
+
+    async def remove(self, webhook_id: str, reason: str | None, *, actor: str) -> None:
+        """Tell it nothing more. Raises WebhookNotFound; a second time nothing happens."""
+        if not await self._events.read_job(webhook_id, 0, 1):
+            raise WebhookNotFound
+        try:
+            await self._events.append(webhook_id, 1, WebhookRemoved(reason), actor=actor)
+        except Conflict:
+            return  # it is removed already
+
+    async def listed(self) -> list[Webhook]:
+        await self._views.reached(self._events.head)
+        return [Webhook(*row) for row in await self._views.ask(WEBHOOKS)]
+
+    async def get(self, webhook_id: str) -> Webhook:
+        """Raises WebhookNotFound."""
+        for each in await self.listed():
+            if each.webhook_id == webhook_id:
+                return each
+        raise WebhookNotFound
+
+    def secret(self, webhook_id: str) -> str:
+        """What the receiver checks signatures with."""
+        return self._keys.signing_secret("webhook", webhook_id)
+
+    # --- following the log
+
+    async def follow(self) -> None:
+        """Make a delivery of every event that somebody wants, for ever."""
+        while True:
+            webhooks = await self.listed()
+            if not webhooks:
+                await self._added.wait()
+                self._added.clear()
+                continue
+            self._added.clear()
+            after = min(each.told for each in webhooks)
+            await self._tell_from(after, {each.webhook_id: each for each in webhooks})
+
+    async def _tell_from(self, after: int, webhooks: dict[str, Webhook]) -> None:
+        """Until there is a webhook more, or none is left."""
+        while webhooks and not self._added.is_set():
+            batch = await self._events.read(after, BATCH)
+            if not batch:
+                await self._more(after)
+                continue
+            for each in batch:
+                if isinstance(each.event, WebhookRemoved):
+                    webhooks.pop(each.job_id, None)
+            await self._submit(await self._wanted(batch, webhooks.values()))
+            after = batch[-1].position
+
+    async def _more(self, after: int) -> None:
+        """Return when there is an event after *after*, or a webhook more."""
+        waits = [
+            asyncio.ensure_future(self._events.wait(after)),
+            asyncio.ensure_future(self._added.wait()),
+        ]
+        try:
+            await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            for each in waits:
+                each.cancel()
+
+    async def _wanted(
+        self, batch: Sequence[Recorded], webhooks: Iterable[Webhook]
+    ) -> list[tuple[Webhook, Recorded]]:
+        wanted = []
+        for recorded in batch:
+            job = None
+            for webhook in webhooks:
+                if recorded.position <= webhook.told:
+                    continue
+                job = job or await self._jobs.load(recorded.job_id)
+                if job is None or job.spec.type == DELIVERY:
+                    break  # a delivery that is told of would be told of, and so on
+                if webhook.wants(recorded, job):
+                    wanted.append((webhook, recorded))
+        return wanted
+
+    async def _submit(self, wanted: Sequence[tuple[Webhook, Recorded]]) -> None:
+        """All of them, however long the log takes to accept them."""
+        while wanted:
+            tried = await asyncio.gather(
+                *(self._deliver_later(*each) for each in wanted), return_exceptions=True
+            )
+            left = []
+            for each, outcome in zip(wanted, tried, strict=True):
+                if isinstance(outcome, LogError):
+                    left.append(each)
+                elif isinstance(outcome, BaseException) and not isinstance(outcome, Rejected):
+                    raise outcome
+            wanted = left
+            if wanted:
+                self._log.warning("deliveries wait", count=len(wanted))
+                await sleep(self._jobs.clock, 1.0)
+
+    async def _deliver_later(self, webhook: Webhook, recorded: Recorded, again: int = 0) -> bool:
+        payload = {"webhook": webhook.webhook_id, "position": recorded.position}
+        spec = JobSpec(
+            DELIVERY,
+            payload,
+            tags=(f"webhook:{webhook.webhook_id}",),
+            owner=webhook.owner,
+            max_attempts=len(SCHEDULE_S) + 1,
+        )
+        job_id = delivery_id(webhook.webhook_id, recorded.position, again)
+        return (await self._jobs.submit(spec, actor="webhooks", job_id=job_id)).changed
+
+    async def redeliver(self, webhook_id: str, after: int, limit: int, *, actor: str) -> list[str]:
+        """Send again what it wants of the events after *after*; the ids of the deliveries.
+
+        One that waits or runs is left alone, one that failed is queued again, and one that was
+        received, or is hidden by now, becomes a new one. Raises WebhookNotFound.
+        """
+        webhook = (await self.get(webhook_id))._replace(told=after)
+        sent: list[str] = []
+        head = self._events.head
+        while after < head and len(sent) < limit:
+            batch = await self._events.read(after, BATCH)
+            for _, recorded in (await self._wanted(batch, [webhook]))[: limit - len(sent)]:
+                sent.append(await self._again(webhook, recorded, actor))
+            after = batch[-1].position
+        return sent
+
+    async def _again(self, webhook: Webhook, recorded: Recorded, actor: str) -> str:
+        number = 0
+        while True:
+            job_id = delivery_id(webhook.webhook_id, recorded.position, number)
+            job = await self._jobs.current(job_id)
+            if job is None:
+                await self._deliver_later(webhook, recorded, number)
+                return job_id
+            if job.can_retry:
+                await self._jobs.retry(job_id, "redelivery", actor=actor)
+                return job_id
+            if not job.finished:
+                return job_id
+            number += 1
+
+    # --- one delivery
+
+    async def _deliver(self, ctx: Context, payload: Any) -> dict[str, Any]:
+        webhook_id, position = payload["webhook"], payload["position"]
+        try:
+            webhook = await self.get(webhook_id)
+        except WebhookNotFound as error:
+            raise JobError("webhook_removed", "It was removed.", retryable=False) from error
+        [recorded] = await self._events.read(position - 1, 1)
+        job = await self._jobs.load(recorded.job_id)
+        if webhook.url is None or job is None:
+            raise JobError("erased", "What it was about is erased.", retryable=False)
+        itself = await self._jobs.load(ctx.job_id)
+        tries = itself.tries if itself is not None else ctx.attempt  # by hand begins them anew
+        body = message(recorded, job)
+        now_us = self._jobs.clock.now_us()
+        secret, name = self.secret(webhook_id), message_id(webhook_id, position)
+        signed = signature(secret, name, body, now_us)
+        try:
+            answer = await self._outbound.post(
+                webhook.url,
+                body,
+                {"Content-Type": "application/json", **signed},
+                timeout_s=TIMEOUT_S,
+            )
+        except OutboundRefused as error:
+            raise JobError(error.code, error.message, retryable=False) from error
+        except OutboundFailed as error:
+            raise _later(tries, error.code, error.message) from error
+        if answer.status == 410:
+            await self.remove(webhook_id, "its address answered 410 Gone", actor="webhooks")
+            raise JobError("gone", "Answered 410: nobody is there any more.", retryable=False)
+        if not 200 <= answer.status < 300:  # a redirect is one, too: it is not followed
+            raise _later(tries, "not_accepted", f"Answered {answer.status}.")
+        return {"status": answer.status}
+
+
+def _later(tries: int, code: str, text: str) -> JobError:
+    delay_s = SCHEDULE_S[min(tries, len(SCHEDULE_S)) - 1] * random.uniform(1.0, 1.1)  # noqa: S311
+    return JobError(code, text, retry_after_s=delay_s)
+
+
+def delivery_id(webhook_id: str, position: int, again: int = 0) -> str:
+    """The job that the delivery is; *again* counts deliveries of the same by hand."""
+    return str(uuid5(UUID(webhook_id), f"{position}/{again}" if again else str(position)))
+
+
+def message_id(webhook_id: str, position: int) -> str:
+    """The same however often it is sent: receivers tell repetitions by it."""
+    return f"msg_{webhook_id}_{position}"
+
+
+def message(recorded: Recorded, job: Job) -> bytes:
+    """What is sent: the event, and what its job is; the same bytes each time."""
+    about = {
+        "position": recorded.position,
+        "version": recorded.version,
+        "job_id": job.job_id,
+        "job_type": job.spec.type,
+        "owner": job.spec.owner,
+        "tags": job.spec.tags,
+        "actor": recorded.actor,
+        "url": f"/v1/jobs/{job.job_id}",
+    }
+    whole = {
+        "type": recorded.type,
+        "timestamp": rfc3339(recorded.at_us),
+        "data": {**about, "event": orjson.Fragment(recorded.data)},
+    }
+    body = orjson.dumps(whole)
+    if len(body) <= BYTES_MAX:
+        return body
+    return orjson.dumps({**whole, "data": {**about, "event": None}})

@@ -1,0 +1,68 @@
+"""Who is to be told of what: every webhook there is, and how far it was told."""
+
+from collections.abc import Iterator, Sequence
+
+from eventjobs.events import JobSubmitted, Recorded, WebhookAdded, WebhookRemoved
+from projections.touched import Statement, rows
+
+NAME = "webhooks"
+VERSION = 1
+
+#: The type of the jobs that deliveries are. Their payload names the webhook and the position.
+DELIVERY = "eventjobs.webhook"
+
+SCHEMA = """
+CREATE TABLE webhooks (
+  webhook_id TEXT    PRIMARY KEY,
+  position   INTEGER NOT NULL,     -- of the event that added it: it is told of what comes after
+  told       INTEGER NOT NULL,     -- the newest event that has a delivery
+  added_us   INTEGER NOT NULL,
+  actor      TEXT    NOT NULL,
+  url        TEXT,                 -- NULL: erased
+  events     TEXT    NOT NULL,     -- JSON lists
+  types      TEXT    NOT NULL,
+  owner      TEXT
+) STRICT, WITHOUT ROWID;
+"""
+
+ADD = """
+INSERT OR REPLACE INTO webhooks
+SELECT value ->> 0, value ->> 1, value ->> 1, value ->> 2, value ->> 3, value ->> 4,
+  value -> 5, value -> 6, value ->> 7
+FROM json_each(?1)
+"""
+TELL = """
+UPDATE webhooks SET told = max(told, (
+  SELECT max(value ->> 1) FROM json_each(?1) WHERE value ->> 0 = webhook_id))
+WHERE webhook_id IN (SELECT value ->> 0 FROM json_each(?1))
+"""
+REMOVE = "DELETE FROM webhooks WHERE webhook_id IN (SELECT value FROM json_each(?1))"
+
+WEBHOOKS = """
+SELECT json_group_array(json_array(
+  webhook_id, position, told, added_us, actor, url, json(events), json(types), owner))
+FROM (SELECT * FROM webhooks ORDER BY position)
+"""
+
+
+def apply(batch: Sequence[Recorded]) -> Iterator[Statement]:
+    added = []
+    told = []
+    removed = []
+    for each in batch:
+        match each.event:
+            case WebhookAdded() as event:
+                named = (each.job_id, each.position, each.at_us, each.actor)
+                added.append((*named, event.url, event.events, event.types, event.owner))
+            case WebhookRemoved():
+                removed.append(each.job_id)
+            case JobSubmitted(spec=spec) if spec.type == DELIVERY and spec.payload is not None:
+                told.append((spec.payload["webhook"], spec.payload["position"]))
+            case _:
+                pass
+    if added:
+        yield ADD, rows(added)
+    if told:
+        yield TELL, rows(told)
+    if removed:
+        yield REMOVE, rows(removed)
