@@ -19,6 +19,10 @@ PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 EXAMPLE = re.compile(r"```(sh|python)\n(.*?)```\n```text\n(.*?)```", re.DOTALL)
 
 
+#: What a reader is told to set, to try on one machine what is meant for several.
+ENVIRONMENT = {"EVENTJOBS_OUTBOUND_ALLOW": "127.0.0.0/8"}
+
+
 class Example(NamedTuple):
     """A fenced `sh` or `python` block, and the `text` block right below it: what it prints."""
 
@@ -48,7 +52,7 @@ def page(request: pytest.FixtureRequest) -> Path:
 @pytest.fixture(scope="module")
 def server(page: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     """Each page has a server of its own: what one shows disturbs no other."""
-    with serving(tmp_path_factory.mktemp(page.stem), "--demo") as started:
+    with serving(tmp_path_factory.mktemp(page.stem), "--demo", **ENVIRONMENT) as started:
         yield started
 
 
