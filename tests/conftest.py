@@ -32,6 +32,24 @@ MAY_BLOCK = [
     ("eventjobs/database.py", "lock_directory"),
 ]
 
+#: What a test records as this property is printed at the end, whichever process it ran in.
+TOLD = "told"
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    told = [
+        value
+        for reports in terminalreporter.stats.values()
+        for report in reports
+        if isinstance(report, pytest.TestReport) and report.when == "call"
+        for name, value in report.user_properties
+        if name == TOLD
+    ]
+    if told:
+        terminalreporter.section("what campaigns came to")
+        for each in told:
+            terminalreporter.write_line(str(each))
+
 
 @pytest.fixture(scope="session")
 def detector() -> BlockBuster:

@@ -27,6 +27,7 @@ from eventjobs.events import (
 )
 from eventjobs.log.sqlite import SQLiteLog
 from projections import Store
+from tests.conftest import TOLD
 from tests.crash_checker import COMMITMENT, Checker, Row
 from tests.crash_history import Claim, Due, History, Stream
 from tests.crash_server import Life
@@ -37,11 +38,10 @@ KILLS = 200
 
 @pytest.mark.timeout(900)
 def test_two_hundred_kills_under_load_break_no_promise(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path, record_property: Callable[[str, object], None]
 ) -> None:
     outcome = asyncio.run(campaign(tmp_path / "data", Plan(KILLS, seed=1)))
-    with capsys.disabled():
-        print(f"\n{outcome}")
+    record_property(TOLD, str(outcome))
     assert not outcome.faults
     assert outcome.kills == KILLS
     assert outcome.checker.recovered, "no request was cut off between its commit and its answer"
@@ -61,8 +61,10 @@ class LosesItsTail(Campaign):
 
 
 def test_a_log_that_loses_its_tail_at_a_crash_is_noticed(tmp_path: Path) -> None:
+    """By who was told of what is gone, or by a reader who had been further: whoever is first."""
     outcome = asyncio.run(LosesItsTail(tmp_path / "data", Plan(20, seed=2)).run())
-    assert any("is lost" in each for each in outcome.faults), outcome.faults
+    noticed = "is lost", "was sent reset"
+    assert any(word in each for each in outcome.faults for word in noticed), outcome.faults
 
 
 def test_a_service_that_forgets_idempotency_keys_is_noticed(tmp_path: Path) -> None:

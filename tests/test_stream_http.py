@@ -8,6 +8,7 @@ from pathlib import Path
 
 import aiohttp
 import pytest
+from structlog.testing import capture_logs
 
 from eventjobs.events import JobSpec
 from eventjobs.handlers import Context, handler
@@ -126,15 +127,18 @@ async def test_a_thousand_readers_of_one_job_all_get_all_of_it(tmp_path: Path) -
 async def test_a_reader_that_never_reads_is_bounded_and_dropped(tmp_path: Path) -> None:
     async with site(tmp_path, stall_s=0.3, stream_buffer_bytes_max=16_384) as here:
         port = int(here.url.rsplit(":", 1)[1])
-        deaf = socket.create_connection(("127.0.0.1", port))
-        deaf.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
-        deaf.sendall(
-            b"GET /v1/events HTTP/1.1\r\nHost: localhost\r\nAccept: text/event-stream\r\n\r\n"
-        )
-        for number in range(400):
-            spec = JobSpec("steps", {"filler": "x" * 20_000, "n": number}, run_at_us=2**60)
-            await here.service.jobs.submit(spec, actor="test")
-        received = await asyncio.to_thread(_drained, deaf)
+        with socket.create_connection(("127.0.0.1", port)) as deaf, capture_logs() as logged:
+            deaf.settimeout(30)
+            deaf.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+            deaf.sendall(
+                b"GET /v1/events HTTP/1.1\r\nHost: localhost\r\nAccept: text/event-stream\r\n\r\n"
+            )
+            for number in range(400):
+                spec = JobSpec("steps", {"filler": "x" * 20_000, "n": number}, run_at_us=2**60)
+                await here.service.jobs.submit(spec, actor="test")
+            while "reader dropped" not in [each["event"] for each in logged]:  # noqa: ASYNC110
+                await asyncio.sleep(0)
+            received = await asyncio.to_thread(_drained, deaf)
         assert received < 1_000_000, "it was dropped long before it was sent everything"
         assert len(await here.service.log.read(0, 1000)) == 400
 
@@ -142,7 +146,7 @@ async def test_a_reader_that_never_reads_is_bounded_and_dropped(tmp_path: Path) 
 def _drained(connection: socket.socket) -> int:
     """How much had been sent when the service gave up."""
     got = 0
-    with connection, suppress(ConnectionResetError):
+    with suppress(ConnectionResetError):
         while block := connection.recv(65_536):
             got += len(block)
     return got
