@@ -11,7 +11,7 @@ from eventjobs.errors import EventjobsError, JobError
 from eventjobs.events import JobSpec, Recorded
 
 if TYPE_CHECKING:
-    from eventjobs.handlers import Context, Handlers, ThreadContext, handler
+    from eventjobs.handlers import Context, Handlers, ThreadContext, external, handler
     from eventjobs.service import Service
     from eventjobs.settings import Settings
 
@@ -26,6 +26,7 @@ __all__ = [
     "Service",
     "Settings",
     "ThreadContext",
+    "external",
     "handler",
 ]
 
@@ -33,6 +34,7 @@ _LATER = {
     "Context": "eventjobs.handlers",
     "Handlers": "eventjobs.handlers",
     "ThreadContext": "eventjobs.handlers",
+    "external": "eventjobs.handlers",
     "handler": "eventjobs.handlers",
     "Service": "eventjobs.service",
     "Settings": "eventjobs.settings",

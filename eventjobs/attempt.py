@@ -10,7 +10,7 @@ from eventjobs.clock import Timer
 from eventjobs.errors import InvalidInput, JobError
 from eventjobs.handlers import Context, Handler, Stopped, ThreadContext, plain_json, plain_text
 from eventjobs.job import Job
-from eventjobs.outcomes import Cancelled, Failed, Outcome, Released, Succeeded
+from eventjobs.outcomes import Cancelled, Failed, HandedOver, Outcome, Released, Succeeded
 from eventjobs.reports import Reports
 
 #: Why an attempt is told to stop.
@@ -135,6 +135,8 @@ def _raised(error: BaseException) -> Failed:
 
 
 def _succeeded(result: Any) -> Outcome:
+    if isinstance(result, HandedOver):
+        return result
     try:
         return Succeeded(plain_json(result))
     except (TypeError, ValueError, RecursionError) as error:

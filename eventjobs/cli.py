@@ -15,6 +15,7 @@ from eventjobs import watch as terminal
 from eventjobs.client import DEFAULT_URL, Client, Problem, Unreachable
 from eventjobs.clock import SystemClock, timeout
 from eventjobs.errors import EventjobsError, InvalidInput
+from eventjobs.secret import Data, secret
 from eventjobs.typed import LATE, REFUSED, UNREACHABLE, WRONG, complain, fail
 
 Job = dict[str, Any]
@@ -35,7 +36,6 @@ Id = Annotated[str, typer.Argument(metavar="ID", help="A job, by its id.")]
 Ids = Annotated[list[str], typer.Argument(metavar="ID...", help="Jobs, by their ids.")]
 Host = Annotated[str | None, typer.Option(help="Loopback only. [127.0.0.1]")]
 Port = Annotated[int | None, typer.Option(help="0 picks one. [8080]")]
-Data = Annotated[Path | None, typer.Option(help="Directory of the log. [eventjobs-data]")]
 MaxWait = Annotated[
     float | None,
     typer.Option(
@@ -111,6 +111,9 @@ def config(
         knobs.show(root, _told({"host": host, "port": port, "data": data}), json=json)
     except InvalidInput as error:
         fail(error.code, error.message, WRONG)
+
+
+app.command()(secret)
 
 
 @app.command()

@@ -84,6 +84,19 @@ class AttemptStarted:
 
 
 @dataclass(frozen=True, slots=True)
+class AttemptHandedOver:
+    """An external service has taken it on: it is the *worker* now, and will report."""
+
+    BODY: ClassVar = frozenset({"cancel_url"})
+
+    attempt: int
+    worker: str
+    lease_s: float
+    #: Where the service wants to be told when nobody waits for it any longer.
+    cancel_url: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class ProgressReported:
     BODY: ClassVar = frozenset({"message", "data"})
 
@@ -257,6 +270,7 @@ class WebhookRemoved:
 JobEvent = (
     JobSubmitted
     | AttemptStarted
+    | AttemptHandedOver
     | ProgressReported
     | StepCompleted
     | LogWritten

@@ -2,6 +2,7 @@
 
 import builtins
 import inspect
+import re
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from types import ModuleType
@@ -14,11 +15,13 @@ from eventjobs.errors import InvalidInput, UnknownType
 
 __all__ = [
     "Context",
+    "External",
     "Handler",
     "Handlers",
     "Mode",
     "Stopped",
     "ThreadContext",
+    "external",
     "field_errors",
     "handler",
     "plain_json",
@@ -28,6 +31,14 @@ __all__ = [
 #: Where a function runs: on the event loop, in a thread, in a process; or it is none of ours, but
 #: an external service, or workers elsewhere.
 Mode = Literal["loop", "thread", "process", "external", "outside"]
+
+
+@dataclass(frozen=True)
+class External:
+    """The service that does the jobs of a type, and how long it may take to answer a request."""
+
+    dispatch_url: str
+    answer_timeout_s: float
 
 
 @dataclass(frozen=True)
@@ -42,6 +53,7 @@ class Handler:
     timeout_s: float | None
     stall_timeout_s: float | None
     retry_delay_s: float | None
+    external: External | None = None
 
     def parse(self, payload: Any) -> Any:
         """*payload* as the handler wants it. Raises InvalidInput naming the fields."""
@@ -102,6 +114,35 @@ def handler(
         )
 
     return register
+
+
+def external(
+    type: str,
+    *,
+    dispatch_url: str,
+    model: "builtins.type[BaseModel] | None" = None,
+    answer_timeout_s: float = 30.0,
+    max_attempts: int | None = None,
+    timeout_s: float | None = None,
+    stall_timeout_s: float | None = None,
+    retry_delay_s: float | None = None,
+) -> Handler:
+    """A handler whose jobs an HTTP service does: each attempt is POSTed to *dispatch_url*.
+
+    The service answers within *answer_timeout_s*, with the result, or with 202 to report later.
+    A *dispatch_url* that begins with a slash is one of the service in python_service_url.
+    """
+    if not re.match(r"https?://[^/]|/", dispatch_url):
+        raise ValueError(f"dispatch_url of {type!r} begins with http://, https:// or /")
+    if answer_timeout_s <= 0:
+        raise ValueError(f"answer_timeout_s of {type!r} must be more than nothing")
+    limits = (max_attempts, timeout_s, stall_timeout_s, retry_delay_s)
+    service = External(dispatch_url, answer_timeout_s)
+    return Handler(type, _not_here, model, "external", *limits, service)
+
+
+async def _not_here(context: Context, payload: Any) -> None:
+    raise NotImplementedError("an external handler is performed by a dispatcher")
 
 
 class Handlers:

@@ -23,6 +23,7 @@ from eventjobs.events import (
     Artifact,
     ArtifactStored,
     AttemptFailed,
+    AttemptHandedOver,
     AttemptReleased,
     AttemptStarted,
     BreakerChanged,
@@ -167,6 +168,8 @@ def evolve(job: Job | None, recorded: Recorded) -> Job:
             started = {"attempt": number, "tries": job.tries + 1, "started_us": at_us}
             holder = {"worker": worker, "lease_s": lease_s}
             return _with(job, recorded, status=Status.RUNNING, **started, **holder)
+        case AttemptHandedOver(worker=worker, lease_s=lease_s):
+            return _with(job, recorded, worker=worker, lease_s=lease_s)
         case JobCompleted(result=result, issues=issues):
             told = {"result": result, "issues": issues, "error": None}
             return _ended(job, recorded, Status.COMPLETED, **told)
@@ -244,6 +247,13 @@ def start(
     if job.status != Status.QUEUED or job.due_us > now_us:
         raise WrongState(f"the job is {job.status} and cannot be started now")
     return AttemptStarted(job.attempt + 1, worker, lease_s)
+
+
+def hand_over(job: Job | None, handed: AttemptHandedOver) -> AttemptHandedOver | None:
+    """Leave a running attempt to somebody elsewhere, who has taken it on."""
+    job = _holding(job, handed.attempt)
+    known = job.worker == handed.worker and job.lease_s == handed.lease_s
+    return None if known else handed
 
 
 def report(job: Job | None, event: Report) -> Report:

@@ -16,7 +16,7 @@ from eventjobs.errors import (
     KeyReused,
     Rejected,
 )
-from eventjobs.events import JSON, AttemptFailed, Event, JobSpec
+from eventjobs.events import JSON, AttemptFailed, AttemptHandedOver, Event, JobSpec
 from eventjobs.job import Job, Report, evolve
 from eventjobs.log import EventLog
 from eventjobs.lru import Lru
@@ -71,6 +71,9 @@ class Jobs:
         now_us = self.clock.now_us()
         decide = partial(decisions.start, now_us=now_us, worker=worker, lease_s=lease_s)
         return (await self._do(job_id, decide, worker)).job
+
+    async def hand_over(self, job_id: str, handed: AttemptHandedOver, *, actor: str) -> Job:
+        return (await self._do(job_id, partial(decisions.hand_over, handed=handed), actor)).job
 
     async def report(self, job_id: str, event: Report, *, actor: str) -> Job:
         return (await self._do(job_id, partial(decisions.report, event=event), actor)).job

@@ -45,11 +45,15 @@ SIX_TO_FOUR = ipaddress.ip_network("2002::/16")
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """What came back. Of a body that is too long only the beginning, and *whole* says so."""
+    """What came back. Of a body that is too long only the beginning, and *whole* says so.
+
+    *retry_after_s* is how long the other side asks not to be asked again, where it does.
+    """
 
     status: int
     body: bytes
     whole: bool = True
+    retry_after_s: float | None = None
 
 
 class Outbound:
@@ -111,8 +115,10 @@ class Outbound:
                 async for part in response.content.iter_any():
                     received += part
                     if len(received) > answer_bytes_max:
-                        return Answer(response.status, bytes(received[:answer_bytes_max]), False)
-                return Answer(response.status, bytes(received))
+                        break
+                whole = len(received) <= answer_bytes_max
+                body = bytes(received[:answer_bytes_max])
+                return Answer(response.status, body, whole, _retry_after_s(response.headers))
         except TimeoutError as error:
             raise OutboundTimeout(f"no answer within {timeout_s:g} s") from error
         except InvalidURL as error:
@@ -139,7 +145,7 @@ class Outbound:
         except ValueError:
             return target  # a name; what it stands for is looked at when it is looked up
         if not self.allows(host, host, port):
-            raise OutboundRefused(f"{host} port {port} is not an address to talk to")
+            raise OutboundRefused(_not_allowed(host, port))
         return target
 
     def allows(self, host: str, address: str, port: int) -> bool:
@@ -200,7 +206,7 @@ class _Guard(AbstractResolver):
         allowed = [each for each in found if self._outbound.allows(host, each["host"], port)]
         if not allowed:
             # Without the addresses: what a name means in this network is nobody's business.
-            raise OutboundRefused(f"{host} port {port} is not an address to talk to")
+            raise OutboundRefused(_not_allowed(host, port))
         return allowed
 
     async def close(self) -> None:
@@ -249,6 +255,16 @@ def _is_public(ip: Address) -> bool:
     if isinstance(ip, ipaddress.IPv6Address) and (ip not in UNICAST or ip in SIX_TO_FOUR):
         return False
     return ip.is_global and not ip.is_multicast
+
+
+def _retry_after_s(headers: Mapping[str, str]) -> float | None:
+    """In seconds (RFC 9110, 10.2.3); a date would need the other side's clock to be right."""
+    asked = headers.get("Retry-After", "")
+    return float(asked) if re.fullmatch(r"[0-9]{1,7}", asked) else None
+
+
+def _not_allowed(host: str, port: int) -> str:
+    return f"{host} port {port} is not public; EVENTJOBS_OUTBOUND_ALLOW can allow it"
 
 
 def _reason(error: Exception) -> str:

@@ -35,4 +35,15 @@ class Released:
     reason: str
 
 
-Outcome = Succeeded | Failed | Cancelled | Released
+@dataclass(frozen=True, slots=True)
+class HandedOver:
+    """Not the end of it: *worker*, a service elsewhere, goes on, and is heard from at least so
+    often. It is told at *cancel_url*, if it has one, when nobody waits for it any longer.
+    """
+
+    worker: str
+    lease_s: float
+    cancel_url: str | None = None
+
+
+Outcome = Succeeded | Failed | Cancelled | Released | HandedOver

@@ -15,6 +15,9 @@ from eventjobs.job import Job
 from eventjobs.outcomes import Failed, Outcome
 from eventjobs.reports import Reports
 
+#: What is done elsewhere. (A dispatcher's handlers are functions on the loop.)
+NOT_OURS: tuple[Mode, ...] = ("external", "outside")
+
 
 class Runner:
     """Runs the jobs of a desk: *concurrency* at once, of them *threads* in threads."""
@@ -34,7 +37,7 @@ class Runner:
         self._concurrency = concurrency
         self._grace_s = grace_s
         self._progress_interval_s = progress_interval_s
-        self._handlers = {each.type: each for each in handlers if each.mode != "outside"}
+        self._handlers = {each.type: each for each in handlers if each.mode not in NOT_OURS}
         self._types: dict[Mode, list[str]] = {}
         for each in self._handlers.values():
             self._types.setdefault(each.mode, []).append(each.type)

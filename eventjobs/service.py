@@ -15,10 +15,12 @@ from typing import Any, Self
 import structlog
 
 from eventjobs.artifacts import Artifacts, check_name
+from eventjobs.callbacks import Callbacks
 from eventjobs.claims import Claims
 from eventjobs.clock import Clock, SystemClock
 from eventjobs.database import lock_directory
 from eventjobs.desk import LocalDesk
+from eventjobs.dispatch import Address, Dispatcher, targets
 from eventjobs.errors import InvalidInput, JobNotFound, UnknownArtifact
 from eventjobs.events import Artifact, JobSpec
 from eventjobs.handlers import Handler, Handlers, plain_json, plain_text
@@ -27,6 +29,7 @@ from eventjobs.jobs import Jobs, Outcome, parse_id
 from eventjobs.keys import Keys
 from eventjobs.log.sqlite import SQLiteLog
 from eventjobs.outbound import Outbound
+from eventjobs.pending import Pending
 from eventjobs.recovery import recover
 from eventjobs.runner import Runner
 from eventjobs.settings import Settings
@@ -53,6 +56,9 @@ class Service:
     keys: Keys
     outbound: Outbound
     webhooks: Webhooks
+    address: Address
+    callbacks: Callbacks
+    pending: Pending
 
     def __init__(
         self,
@@ -68,6 +74,8 @@ class Service:
         )
         self.handlers = Handlers.of(handlers)
         self.clock = clock or SystemClock()
+        self.outbound = Outbound(self.clock, self.settings.outbound_allow)
+        self._targets = targets(self.handlers, self.outbound, self.settings.python_service_url)
         self.ready = False
         self._lock: int | None = None
         self._tasks: list[asyncio.Task[None]] = []
@@ -94,7 +102,6 @@ class Service:
         settings = self.settings
         self._lock = lock_directory(settings.data)
         try:
-            self.outbound = Outbound(self.clock, settings.outbound_allow)
             self.keys = await asyncio.to_thread(Keys.open, settings.data / "secret.key")
             self.artifacts = Artifacts(settings.data / "artifacts", settings.artifact_bytes_max)
             await asyncio.to_thread(self.artifacts.prepare)
@@ -143,9 +150,27 @@ class Service:
             result_bytes_max=settings.result_bytes_max,
         )
         self.desk = self._desk(worker)
+        self.address = Address(self.clock, settings.public_url)
+        dispatcher = Dispatcher(
+            self.outbound,
+            self.keys,
+            self.jobs,
+            self.address,
+            targets=self._targets,
+            silence_s=settings.service_silence_s,
+        )
+        self.callbacks = Callbacks(self.jobs, self.settlement)
+        self.pending = Pending(
+            self.jobs,
+            self.views,
+            self.handlers,
+            self.settlement,
+            dispatcher.withdraw,
+            actor=worker,
+        )
         self.runner = Runner(
             self.desk,
-            self.handlers,
+            dispatcher.bound(self.handlers),
             concurrency=settings.concurrency,
             threads=settings.threads,
             grace_s=settings.grace_s,
@@ -162,6 +187,7 @@ class Service:
 
     async def _recover(self) -> None:
         await recover(self.jobs, self.views, self.settlement, actor=self.desk.worker)
+        await self.pending.resume()
 
     async def close(self) -> None:
         """Drain, give back what does not finish, and close. Idempotent; finishes if cancelled."""
@@ -178,6 +204,7 @@ class Service:
         await asyncio.gather(
             self.runner.stop(self.settings.drain_s), self.webhooks.runner.stop(0.0)
         )
+        await self.pending.close()
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)

@@ -127,14 +127,13 @@ class _Process:
             raise InvalidInput(f"cannot listen on port {port} of {host}: {error}") from error
 
     def _tell(self, listening: Listening) -> None:
-        host = f"[{listening.host}]" if ":" in listening.host else listening.host
         self._log.info(
             "serving",
             data=str(self._settings.data.absolute()),
             types=sorted(self._service.handlers.types()),
             position=self._service.log.head,
         )
-        print(f"http://{host}:{listening.port}", flush=True)
+        print(listening.url, flush=True)
 
     def _signalled(self) -> None:
         if not self._stop.is_set():

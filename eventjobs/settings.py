@@ -36,6 +36,15 @@ class Settings(FromEnvironment):
     retry_delay_max_s: float = Field(300.0, ge=0, description="longest delay between attempts")
     result_bytes_max: int = Field(262_144, ge=1024, description="larger results become artifacts")
 
+    python_service_url: Annotated[str | None, Also("PYTHON_SERVICE_URL")] = Field(
+        None, description="the external service whose addresses begin with a slash"
+    )
+    public_url: str | None = Field(
+        None, description="where external services call back; unset, where it listens"
+    )
+    service_silence_s: float = Field(
+        900.0, gt=0, description="an external service is heard from so often; a job's limits win"
+    )
     outbound_allow: str = Field(
         "",
         description="hosts, addresses and networks, with commas, that webhooks and external"

@@ -7,10 +7,10 @@ from typing import Any, assert_never
 import orjson
 
 from eventjobs.artifacts import Artifacts
-from eventjobs.events import ArtifactStored, AttemptFailed
+from eventjobs.events import ArtifactStored, AttemptFailed, AttemptHandedOver
 from eventjobs.job import Job
 from eventjobs.jobs import Jobs
-from eventjobs.outcomes import Cancelled, Failed, Outcome, Released, Succeeded
+from eventjobs.outcomes import Cancelled, Failed, HandedOver, Outcome, Released, Succeeded
 
 
 class Settlement:
@@ -56,6 +56,11 @@ class Settlement:
                 return await self._jobs.stopped(job_id, number, actor=actor)
             case Released(reason=reason):
                 return await self._jobs.release(job_id, number, reason, actor=actor)
+            case HandedOver():
+                handed = AttemptHandedOver(
+                    number, outcome.worker, outcome.lease_s, outcome.cancel_url
+                )
+                return await self._jobs.hand_over(job_id, handed, actor=actor)
             case _ as never:
                 assert_never(never)
 

@@ -5,6 +5,7 @@ from typing import Any
 from eventjobs.events import (
     ArtifactStored,
     AttemptFailed,
+    AttemptHandedOver,
     AttemptReleased,
     AttemptStarted,
     BreakerChanged,
@@ -82,6 +83,9 @@ _OUTCOMES = {
 
 
 def _continue(attempt: dict[str, Any], recorded: Recorded) -> None:
+    if isinstance(recorded.event, AttemptHandedOver):
+        attempt["worker"] = recorded.event.worker
+        return
     outcome = _OUTCOMES.get(type(recorded.event))
     if outcome is None:
         attempt["reports"] += 1
@@ -99,6 +103,8 @@ def _sentence(event: Any) -> str | None:
             return f"submitted as {spec.type}"
         case AttemptStarted(attempt=number, worker=worker):
             return f"attempt {number} started on {worker}"
+        case AttemptHandedOver(attempt=number, worker=worker):
+            return f"attempt {number} was handed over to {worker}"
         case ArtifactStored(name=name, size=size):
             return f"stored {name} ({size} bytes)"
         case AttemptFailed(attempt=number, code=code, retry_at_us=None):

@@ -5,6 +5,7 @@ from typing import assert_never
 from eventjobs.events import (
     ArtifactStored,
     AttemptFailed,
+    AttemptHandedOver,
     AttemptReleased,
     AttemptStarted,
     BreakerChanged,
@@ -35,6 +36,7 @@ Own = (
     | BreakerChanged
     | JobCompleted
     | AttemptReleased
+    | AttemptHandedOver
 )
 
 
@@ -59,6 +61,7 @@ def illegal(job: Job | None, recorded: Recorded) -> str | None:
             | BreakerChanged()
             | JobCompleted()
             | AttemptReleased()
+            | AttemptHandedOver()
             | AttemptFailed()
         ):
             return _told_by_its_attempt(job, recorded, event)

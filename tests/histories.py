@@ -12,6 +12,7 @@ from eventjobs.events import (
     Artifact,
     ArtifactStored,
     AttemptFailed,
+    AttemptHandedOver,
     AttemptReleased,
     AttemptStarted,
     BreakerChanged,
@@ -76,6 +77,7 @@ specs = st.builds(
 BY_CLASS: dict[type[Any], st.SearchStrategy[Event]] = {
     JobSubmitted: st.builds(JobSubmitted, specs),
     AttemptStarted: st.builds(AttemptStarted, small, texts, st.none() | st.floats(0, 1e9)),
+    AttemptHandedOver: st.builds(AttemptHandedOver, small, texts, st.floats(0, 1e9), maybe_text),
     ProgressReported: st.builds(
         ProgressReported,
         small,
@@ -148,6 +150,9 @@ COMMANDS: dict[str, Command] = {
         job, now, f"worker-{n % 2}", 30.0 if n % 3 else None
     ),
     "start it": lambda job, now, n: decisions.start(job, now, f"worker-{n % 2}"),
+    "hand over": lambda job, now, n: decisions.hand_over(
+        job, AttemptHandedOver(_attempt(job), f"service {n % 2}", 30.0, None if n % 3 else "url")
+    ),
     "progress": lambda job, now, n: decisions.report(job, _progress(job, n)),
     "more progress": lambda job, now, n: decisions.report(job, _progress(job, n)),
     "log": lambda job, now, n: decisions.report(job, LogWritten(_attempt(job), "info", "line")),

@@ -6,6 +6,7 @@ from hypothesis import given
 from eventjobs.events import (
     ArtifactStored,
     AttemptFailed,
+    AttemptHandedOver,
     AttemptReleased,
     AttemptStarted,
     BreakerChanged,
@@ -50,6 +51,15 @@ def test_steps_breakers_and_late_reports_are_told() -> None:
     ]
     [attempt] = tell(recorded(submitted, started, ended, late))["attempts"]
     assert attempt["reports"] == 0, "what is refused was no report"
+
+
+def test_an_attempt_that_was_handed_over_is_its_services() -> None:
+    handed = AttemptHandedOver(1, "service analysis.example", 900.0)
+    assert sentences(submitted, started, handed)[2:] == [
+        "attempt 1 was handed over to service analysis.example"
+    ]
+    [attempt] = tell(recorded(submitted, started, handed))["attempts"]
+    assert (attempt["worker"], attempt["reports"]) == ("service analysis.example", 0)
 
 
 def test_nothing_has_no_history() -> None:

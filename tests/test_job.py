@@ -20,6 +20,7 @@ from eventjobs.events import (
     Artifact,
     ArtifactStored,
     AttemptFailed,
+    AttemptHandedOver,
     AttemptReleased,
     AttemptStarted,
     CancelRequested,
@@ -48,6 +49,7 @@ from eventjobs.job import (
     expire,
     fail,
     fold,
+    hand_over,
     refuse,
     release,
     report,
@@ -73,6 +75,7 @@ completed = JobCompleted(1, "result")
 asked_to_stop = CancelRequested("enough")
 cancelled = JobCancelled(1)
 released = AttemptReleased(1, "shutdown")
+handed_over = AttemptHandedOver(1, "service analysis.example", 900.0)
 hidden = JobExpired("ttl")
 
 
@@ -100,6 +103,7 @@ DECISIONS: dict[str, Callable[[Job | None], Event | None]] = {
     "submit-other": lambda job: submit(job, JobSpec("other")),
     "start": lambda job: start(job, NOW_US, "worker-3"),
     "report": lambda job: report(job, ProgressReported(1)),
+    "hand-over": lambda job: hand_over(job, handed_over),
     "complete": lambda job: complete(job, 1, None),
     "fail": lambda job: fail(job, attempt_failed(1)),
     "release": lambda job: release(job, 1, "shutdown"),
@@ -115,6 +119,7 @@ submit       Submitted nothing    nothing    nothing   nothing    nothing    not
 submit-other Submitted Exists     Exists     Exists    Exists     Exists     Exists    Exists    Exists    Gone
 start        NotFound  Started    Wrong      Wrong     Wrong      Wrong      Wrong     Wrong     Wrong     Gone
 report       NotFound  Stale      Stale      Progress  Progress   Stale      Stale     Stale     Stale     Stale
+hand-over    NotFound  Stale      Stale      HandedOver HandedOver Stale      Stale     Stale     Stale     Stale
 complete     NotFound  Stale      Stale      Completed Completed  Stale      Stale     Stale     Stale     Stale
 fail         NotFound  Stale      Stale      Failed    Cancelled  Stale      Stale     Stale     Stale     Stale
 release      NotFound  Stale      Stale      Released  Cancelled  Stale      Stale     Stale     Stale     Stale
@@ -126,6 +131,7 @@ expire       NotFound  Wrong      Wrong      Wrong     Wrong      Wrong      Exp
 """  # noqa: E501
 WORDS: dict[str, type[Event] | type[Rejected] | None] = {
     "nothing": None,
+    "HandedOver": AttemptHandedOver,
     "Late": LateReportRefused,
     "Submitted": JobSubmitted,
     "Started": AttemptStarted,
@@ -454,6 +460,16 @@ def test_a_lease_is_held_as_long_as_the_attempt() -> None:
     assert held is not None
     assert ended is not None
     assert (held.lease_s, ended.lease_s) == (30.0, None)
+
+
+def test_an_attempt_that_is_handed_over_is_held_by_whoever_took_it() -> None:
+    job = fold(recorded(submitted, started, handed_over))
+    assert job is not None
+    assert (job.worker, job.lease_s) == ("service analysis.example", 900.0)
+    given(submitted, started, handed_over).when(hand_over, handed_over).then_nothing()
+    given(submitted, started, to_retry, started_again).when(hand_over, handed_over).refused(
+        StaleAttempt
+    )
 
 
 def test_what_is_about_the_service_adds_up_to_no_job() -> None:

@@ -51,12 +51,28 @@ def test_every_purpose_and_every_part_has_its_own_secret() -> None:
 def test_a_token_is_good_for_its_attempt_alone() -> None:
     keys = Keys(bytes(KEY_BYTES))
     token = keys.callback_token(JOB, 1)
-    assert keys.is_callback_token(token, JOB, 1)
-    assert not keys.is_callback_token(token, JOB, 2)
-    assert not keys.is_callback_token(token, JOB.replace("1", "2"), 1)
-    assert not keys.is_callback_token(token[:-1], JOB, 1)
-    assert not keys.is_callback_token("", JOB, 1)
-    assert not keys.is_callback_token("€", JOB, 1)
+    assert keys.attempt_of(token, JOB) == 1
+    assert keys.attempt_of(keys.callback_token(JOB, 12), JOB) == 12
+    assert keys.attempt_of(token.replace("cb_1", "cb_2"), JOB) is None
+    assert keys.attempt_of(token, JOB.replace("1", "2")) is None
+
+
+@pytest.mark.parametrize("attempt", [0, -1, 10**9])
+def test_there_is_no_token_for_an_attempt_that_cannot_be(attempt: int) -> None:
+    keys = Keys(bytes(KEY_BYTES))
+    assert keys.attempt_of(keys.callback_token(JOB, attempt), JOB) is None
+
+
+@pytest.mark.parametrize("token", ["", "€", "ej_cb_1_", "ej_cb_1_" + "0" * 64, "Ej_cb_1_", "\n"])
+def test_what_is_no_token_is_good_for_nothing(token: str) -> None:
+    assert Keys(bytes(KEY_BYTES)).attempt_of(token, JOB) is None
+
+
+def test_a_token_with_something_around_it_is_none() -> None:
+    keys = Keys(bytes(KEY_BYTES))
+    token = keys.callback_token(JOB, 1)
+    for wrong in (token[:-1], token + "0", token + "\n", " " + token, token.upper()):
+        assert keys.attempt_of(wrong, JOB) is None
 
 
 def test_what_is_made_is_hidden_wherever_it_is_logged() -> None:

@@ -2,8 +2,6 @@
 
 import asyncio
 import socket
-from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
 
 import pytest
 from aiohttp import web
@@ -14,10 +12,10 @@ from eventjobs.clock import SystemClock
 from eventjobs.errors import InvalidInput, OutboundFailed, OutboundRefused, OutboundTimeout
 from eventjobs.keys import Keys
 from eventjobs.outbound import Answer, Outbound, signature
+from tests.external_service import somebody
 from tests.facts import time_passing
 from tests.fake_clock import FakeClock
 
-Handle = Callable[[web.Request], Awaitable[web.StreamResponse]]
 PUBLIC = "192.0.0.9"  # is routed (RFC 7723), and leads nowhere
 
 
@@ -38,21 +36,6 @@ class Names(AbstractResolver):
 
     async def close(self) -> None:
         pass
-
-
-@asynccontextmanager
-async def somebody(handle: Handle) -> AsyncIterator[int]:
-    """Another service on this machine; its port."""
-    app = web.Application()
-    app.router.add_route("*", "/{path:.*}", handle)
-    runner = web.AppRunner(app, shutdown_timeout=0.1)
-    await runner.setup()
-    site = web.TCPSite(runner, "127.0.0.1", 0)
-    await site.start()
-    try:
-        yield runner.addresses[0][1]
-    finally:
-        await runner.cleanup()
 
 
 async def post(outbound: Outbound, url: str, timeout_s: float = 10.0) -> Answer:
@@ -244,6 +227,16 @@ async def test_what_is_sent_arrives_as_it_is() -> None:
     assert received["Content-Type"] == "application/json"
     assert received["X-One"] == "1"
     assert "Accept-Encoding" not in received
+
+
+@pytest.mark.parametrize(("said", "seconds"), [("120", 120.0), ("soon", None), ("-1", None)])
+async def test_an_answer_can_say_when_to_ask_again(said: str, seconds: float | None) -> None:
+    async def handle(request: web.Request) -> web.Response:
+        return web.Response(status=503, headers={"Retry-After": said})
+
+    async with somebody(handle) as port, Outbound(SystemClock(), "127.0.0.1") as outbound:
+        answer = await post(outbound, f"http://127.0.0.1:{port}/")
+    assert (answer.status, answer.retry_after_s) == (503, seconds)
 
 
 async def test_an_answer_is_read_so_far_and_no_further() -> None:

@@ -2,12 +2,25 @@
 
 from aiohttp import web
 
-from eventjobs.errors import JobExists, KeyReused, OutboundRefused, WebhookNotFound, WrongState
-from eventjobs.http import api, batch, facts, files, pages, problem, shapes, webhooks
+from eventjobs.errors import (
+    JobExists,
+    KeyReused,
+    OutboundRefused,
+    StaleAttempt,
+    WebhookNotFound,
+    WrongState,
+)
+from eventjobs.http import api, batch, callback, facts, files, pages, problem, shapes, webhooks
 from eventjobs.http.listening import Listening, check_loopback, listen
 from eventjobs.http.openapi import document
 from eventjobs.http.polls import Polls
-from eventjobs.http.problem import ArtifactNotFound, BadCursor, NotReady, RangeNotSatisfiable
+from eventjobs.http.problem import (
+    ArtifactNotFound,
+    BadCursor,
+    BadToken,
+    NotReady,
+    RangeNotSatisfiable,
+)
 from eventjobs.http.query import AllEventsQuery, EventsQuery, JobQuery, JobsQuery
 from eventjobs.http.route import Answer, RequestIds, Route, Site, Takes, sign, surrounded
 from eventjobs.http.snapshot import Snapshots
@@ -27,6 +40,7 @@ SUBMISSION = Takes(Submission, JSON, headers=("Idempotency-Key",))
 NAMED = Takes(Submission, JSON)
 LINES = Takes(Line, batch.NDJSON)
 REASON = Takes(Why, JSON, optional=True)
+REPORT = Takes(callback.Callback, JSON, headers=("Authorization",))
 FILE = Takes(None, BYTES)
 SUBSCRIPTION = Takes(webhooks.Subscription, JSON)
 REDELIVERY = Takes(webhooks.Redelivery, JSON)
@@ -47,6 +61,7 @@ OUTCOMES = Answer(200, "an outcome for each line", shapes.BatchOutcome, batch.ND
 JOBS = Answer(200, "a page of jobs", shapes.JobPage, JSON, ("Link",), streams=True)
 COUNTS = Answer(200, "jobs by type and status", shapes.Counts, JSON)
 STOPPING = Answer(202, "it runs, and was asked to stop", shapes.Job, JSON, ("ETag",))
+TAKEN = Answer(200, "it is in the log, perhaps since before", shapes.Taken, JSON)
 HIDDEN = Answer(204, "it is hidden")
 FACTS = Answer(200, "facts, oldest first", shapes.EventPage, JSON, streams=True)
 HISTORY = Answer(200, "its history", shapes.History, JSON)
@@ -81,6 +96,9 @@ ROUTES = (
     Route("POST", "/v1/jobs/batch", batch.submit_batch, LINES, (OUTCOMES,)),
     Route("POST", "/v1/jobs/{id}/cancel", api.cancel, REASON, (JOB, WrongState)),
     Route("POST", "/v1/jobs/{id}/retry", api.retry, REASON, (JOB, WrongState)),
+    Route(
+        "POST", "/v1/jobs/{id}/callback", callback.report, REPORT, (TAKEN, BadToken, StaleAttempt)
+    ),
     Route("DELETE", "/v1/jobs/{id}", api.delete, NOTHING, (HIDDEN, STOPPING)),
     Route("GET", "/v1/jobs/{id}/events", facts.job_events, AFTER, (FACTS, BadCursor)),
     Route("GET", "/v1/jobs/{id}/history", facts.history, NOTHING, (HISTORY,)),
@@ -162,4 +180,6 @@ async def _unknown_address(site: Site, request: web.Request) -> web.StreamRespon
 
 async def serve(service: Service, host: str, port: int) -> Listening:
     """Serve a started *service*; port 0 picks one. Raises InvalidInput, OSError."""
-    return await listen(create_app(service), host, port)
+    listening = await listen(create_app(service), host, port)
+    service.address.listening(listening.url)
+    return listening

@@ -32,6 +32,11 @@ class Listening:
     _server: asyncio.Server
     _runner: web.AppRunner
 
+    @property
+    def url(self) -> str:
+        host = f"[{self.host}]" if ":" in self.host else self.host
+        return f"http://{host}:{self.port}"
+
     async def close(self) -> None:
         """Take no more connections, end streams and long polls, and let requests finish."""
         self._server.close()

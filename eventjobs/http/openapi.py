@@ -42,6 +42,7 @@ SCHEMAS = "#/components/schemas/"
 
 #: Every header a request may bring to some effect, or an answer carries.
 HEADERS = {
+    "Authorization": "`Bearer` and the token that came with the attempt",
     "Idempotency-Key": "1 to 255 characters; one key is one job, however often it is sent",
     "If-None-Match": "the ETag you have: 304 when nothing changed",
     "Prefer": "`wait=20`, with If-None-Match: answer when the job changes, or after 20 seconds",

@@ -55,6 +55,13 @@ class BadCursor(RequestError):
     code = "bad_cursor"
 
 
+class BadToken(RequestError):
+    """This token is not good here."""
+
+    code = "bad_token"
+    status = 401
+
+
 class CrossOrigin(RequestError):
     """Another site's page may not change anything here."""
 

@@ -193,6 +193,16 @@ class Redelivered(Shape):
     deliveries: list[str] = Field(description="the jobs that they are")
 
 
+class Taken(Shape):
+    """What a report has come to."""
+
+    job_id: str
+    attempt: int
+    status: Status
+    repeated: bool = Field(description="it was there already, and nothing has changed")
+    cancel_requested: bool = Field(description="nobody waits for it any longer: stop")
+
+
 class Rebuilt(Shape):
     position: int
 

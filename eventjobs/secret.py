@@ -1,0 +1,34 @@
+"""The command that tells the secret of an external service, for those who set that service up."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from eventjobs.errors import EventjobsError, InvalidInput
+from eventjobs.typed import REFUSED, WRONG, fail
+
+Data = Annotated[Path | None, typer.Option(help="Directory of the log. [eventjobs-data]")]
+
+
+def secret(
+    type: Annotated[str, typer.Argument(metavar="TYPE", help="Of jobs.")], data: Data = None
+) -> None:
+    """Print the secret that signs what the external service of a type of jobs is sent.
+
+    It follows from the key in the data directory, which is made when the service first starts.
+    """
+    from eventjobs import knobs
+    from eventjobs.keys import Keys
+    from eventjobs.settings import Settings
+
+    try:
+        settings = knobs.read(Settings, {} if data is None else {"data": data})
+        key = settings.data / "secret.key"
+        if not key.is_file():
+            fail("no_key", f"{key} is not there; the service makes it when it starts", REFUSED)
+        print(Keys.open(key).signing_secret("dispatch", type))
+    except InvalidInput as error:
+        fail(error.code, error.message, WRONG)
+    except EventjobsError as error:
+        fail(error.code, error.message, REFUSED)
