@@ -11,6 +11,7 @@ from eventjobs.errors import InvalidInput, JobError
 from eventjobs.handlers import Context, Handler, Stopped, ThreadContext, plain_json, plain_text
 from eventjobs.job import Job
 from eventjobs.outcomes import Cancelled, Failed, HandedOver, Outcome, Released, Succeeded
+from eventjobs.processes import Processes
 from eventjobs.reports import Reports
 
 #: Why an attempt is told to stop.
@@ -21,12 +22,18 @@ class Attempt:
     """One run of one job, while it lasts."""
 
     def __init__(
-        self, job: Job, handler: Handler, context: Context | ThreadContext, reports: Reports
+        self,
+        job: Job,
+        handler: Handler,
+        context: Context | ThreadContext,
+        reports: Reports,
+        processes: Processes | None,
     ) -> None:
         self.job = job
         self.handler = handler
         self.context = context
         self.reports = reports
+        self.processes = processes
         self.task = asyncio.current_task()
         self.why: Why | None = None
         self.performing = False
@@ -70,31 +77,31 @@ class Attempt:
                 payload = self.handler.parse(self.job.spec.payload)
             except InvalidInput as error:
                 return Failed("invalid_payload", error.message, False, _details(error.errors))
-            result = await self._performed(payload)
-            return self.interrupted() if self.why in ("timeout", "stalled") else _succeeded(result)
+            outcome = await self._performed(payload)
+            late = self.why in ("timeout", "stalled") and not isinstance(outcome, Failed)
+            return self.interrupted() if late else outcome
         except (asyncio.CancelledError, Stopped):
             return self.interrupted()
-        except JobError as error:
-            code, retryable = plain_text(error.error_code), bool(error.retryable)
-            details = _details(error.details)
-            return Failed(code, plain_text(error), retryable, details, error.retry_after_s)
-        except InvalidInput as error:  # a bad artifact name, or one too large
-            return Failed(error.code, plain_text(error.message), False, _details(error.errors))
+        except (JobError, InvalidInput) as error:
+            return failure(error)
         except BaseException as error:  # noqa: BLE001 -- sys.exit() ends its job, not the service
-            return self.interrupted() if self.why is not None else _raised(error)
+            return self.interrupted() if self.why is not None else failure(error)
         finally:
             self.performing = False
             for timer in self.timers:
                 timer.cancel()
 
-    async def _performed(self, payload: Any) -> Any:
-        """What the handler returns. Raises whatever it raises."""
+    async def _performed(self, payload: Any) -> Outcome:
+        """What the handler comes to. Raises whatever it raises."""
         match self.handler.mode:
             case "loop":
-                return await self.handler.function(self.context, payload)
+                return success(await self.handler.function(self.context, payload))
             case "thread":
-                return await self._in_thread(payload)
-            case "process" | "external" | "outside":
+                return success(await self._in_thread(payload))
+            case "process":
+                assert self.processes is not None
+                return await self.processes.run(self.handler, self.job, self.reports)
+            case "external" | "outside":
                 raise NotImplementedError(self.handler.mode)
             case _ as never:
                 assert_never(never)
@@ -126,15 +133,8 @@ class Attempt:
         return value
 
 
-def _raised(error: BaseException) -> Failed:
-    # Not str(error): what a handler raises may be unable to say what it is.
-    trace = traceback.TracebackException.from_exception(error)
-    message = "".join(trace.format_exception_only()).strip()
-    lines = "".join(list(trace.format())[-8:])
-    return Failed("handler_error", plain_text(message), details={"traceback": plain_text(lines)})
-
-
-def _succeeded(result: Any) -> Outcome:
+def success(result: Any) -> Outcome:
+    """What it comes to that a handler returned *result*."""
     if isinstance(result, HandedOver):
         return result
     try:
@@ -143,6 +143,21 @@ def _succeeded(result: Any) -> Outcome:
         return Failed(
             "result_not_json", plain_text(f"the result cannot be kept as JSON: {error}"), False
         )
+
+
+def failure(error: BaseException) -> Failed:
+    """What it comes to that a handler raised *error*."""
+    if isinstance(error, JobError):
+        code, retryable = plain_text(error.error_code), bool(error.retryable)
+        details = _details(error.details)
+        return Failed(code, plain_text(error), retryable, details, error.retry_after_s)
+    if isinstance(error, InvalidInput):  # a bad artifact name, or one too large
+        return Failed(error.code, plain_text(error.message), False, _details(error.errors))
+    # Not str(error): what a handler raises may be unable to say what it is.
+    trace = traceback.TracebackException.from_exception(error)
+    message = "".join(trace.format_exception_only()).strip()
+    lines = "".join(list(trace.format())[-8:])
+    return Failed("handler_error", plain_text(message), details={"traceback": plain_text(lines)})
 
 
 def _details(details: Any) -> Any:

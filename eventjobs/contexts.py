@@ -2,7 +2,7 @@
 
 import asyncio
 import math
-from collections.abc import Coroutine
+from collections.abc import Callable, Coroutine
 from dataclasses import fields, is_dataclass
 from pathlib import Path
 from typing import Any, TypeVar
@@ -33,7 +33,7 @@ class Stopped(BaseException):
 
 
 class _Told:
-    """What both kinds of context share."""
+    """What all contexts share."""
 
     def __init__(self, job: Job, files: Files, reports: Reports) -> None:
         self._job = job
@@ -133,7 +133,7 @@ class Context(_Told):
 
 
 class ThreadContext(_Told):
-    """What a plain function may do while it runs in its thread."""
+    """What a plain function may do while it runs, in a thread or a process of its own."""
 
     def __init__(
         self, job: Job, files: Files, reports: Reports, loop: asyncio.AbstractEventLoop
@@ -151,12 +151,11 @@ class ThreadContext(_Told):
         data: Any = None,
     ) -> None:
         """Tell how far the whole job is. Stored at a set rate, the last always; never blocks."""
-        told = self._progress(done, total, stage, message, data)
-        self._loop.call_soon_threadsafe(self._reports.progress, told)
+        self._soon(self._reports.progress, self._progress(done, total, stage, message, data))
 
     def log(self, message: str, level: str = "info", **fields: Any) -> None:
         """Add a line to the job's own log. Never blocks."""
-        self._loop.call_soon_threadsafe(self._reports.add, self._line(message, level, fields))
+        self._soon(self._reports.add, self._line(message, level, fields))
 
     def artifact(
         self, name: str, content: bytes | Path, media_type: str = "application/octet-stream"
@@ -165,6 +164,9 @@ class ThreadContext(_Told):
         check_name(name)
         kept = self._files.store(content)
         self._wait(self._reports.now(self._stored(name, kept, media_type)))
+
+    def _soon(self, function: Callable[..., object], *arguments: Any) -> None:
+        self._loop.call_soon_threadsafe(function, *arguments)
 
     def _wait(self, coroutine: Coroutine[Any, Any, Answer]) -> Answer:
         return asyncio.run_coroutine_threadsafe(coroutine, self._loop).result()

@@ -3,8 +3,10 @@
 import builtins
 import inspect
 import re
+import sys
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
+from pathlib import Path
 from types import ModuleType
 from typing import Any, Literal, get_type_hints
 
@@ -82,13 +84,15 @@ def handler(
     timeout_s: float | None = None,
     stall_timeout_s: float | None = None,
     retry_delay_s: float | None = None,
+    process: bool = False,
 ) -> Callable[[Callable[..., Any]], Handler]:
     """Make a function of (context, payload) the handler of a job type.
 
-    An `async def` runs on the event loop and gets a Context; a plain function runs in a thread
-    and gets a ThreadContext. When the payload is annotated with a pydantic model, submissions
-    that do not fit it are refused, and the function gets the model. What it returns, anything
-    that JSON holds, is the result. It may run more than once: at least once, never two outcomes.
+    An `async def` runs on the event loop and gets a Context; a plain function runs in a thread,
+    or with *process* in a process that can be killed, and gets a ThreadContext. When the payload is
+    annotated with a pydantic model, submissions that do not fit it are refused, and the function
+    gets the model. What it returns, anything that JSON holds, is the result. It may run more than
+    once: at least once, never two outcomes. Raises TypeError for what cannot be a handler.
     """
 
     def register(function: Callable[..., Any]) -> Handler:
@@ -106,7 +110,7 @@ def handler(
             type,
             function,
             model,
-            "loop" if inspect.iscoroutinefunction(function) else "thread",
+            _mode(type, function, process),
             max_attempts,
             timeout_s,
             stall_timeout_s,
@@ -143,6 +147,27 @@ def external(
 
 async def _not_here(context: Context, payload: Any) -> None:
     raise NotImplementedError("an external handler is performed by a dispatcher")
+
+
+def _mode(type: str, function: Callable[..., Any], process: bool) -> Mode:
+    if not process:
+        return "loop" if inspect.iscoroutinefunction(function) else "thread"
+    if inspect.iscoroutinefunction(function):
+        raise TypeError(f"handler {type!r}: an async def runs on the loop, not in a process")
+    name = getattr(function, "__qualname__", "<no function>")
+    if "<" in name or not _has_file(function.__module__):
+        raise TypeError(
+            f"handler {type!r}: {function.__module__}.{name} cannot be imported by another process;"
+            " define it at the top level of a module"
+        )
+    return "process"
+
+
+def _has_file(module: str) -> bool:
+    # What is typed at a prompt, or comes on stdin, is nowhere to be imported from.
+    if module != "__main__" or sys.modules[module].__spec__ is not None:
+        return True
+    return Path(getattr(sys.modules[module], "__file__", None) or "?").is_file()
 
 
 class Handlers:

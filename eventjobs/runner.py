@@ -13,6 +13,7 @@ from eventjobs.errors import InvalidInput, LogError, Rejected
 from eventjobs.handlers import Context, Handler, Handlers, Mode, ThreadContext
 from eventjobs.job import Job
 from eventjobs.outcomes import Failed, Outcome
+from eventjobs.processes import Processes
 from eventjobs.reports import Reports
 
 #: What is done elsewhere. (A dispatcher's handlers are functions on the loop.)
@@ -20,7 +21,10 @@ NOT_OURS: tuple[Mode, ...] = ("external", "outside")
 
 
 class Runner:
-    """Runs the jobs of a desk: *concurrency* at once, of them *threads* in threads."""
+    """Runs the jobs of a desk: *concurrency* at once, of them *threads* in threads.
+
+    The *processes* are its own, and end with it; without them, it runs no jobs in processes.
+    """
 
     def __init__(
         self,
@@ -29,6 +33,7 @@ class Runner:
         *,
         concurrency: int,
         threads: int,
+        processes: Processes | None = None,
         grace_s: float,
         progress_interval_s: float,
     ) -> None:
@@ -42,7 +47,11 @@ class Runner:
         for each in self._handlers.values():
             self._types.setdefault(each.mode, []).append(each.type)
         #: How many more of each kind fit; what is not here is bounded by the concurrency alone.
-        self._free: dict[Mode, int] = {"thread": threads}
+        self._free: dict[Mode, int] = {
+            "thread": threads,
+            "process": processes.limit if processes else 0,
+        }
+        self._processes = processes
         self._attempts: dict[str, Attempt] = {}
         self._tasks: set[asyncio.Task[None]] = set()
         self._stopping = False
@@ -77,6 +86,8 @@ class Runner:
         await self._finish(self._grace_s + 1.0)
         for task in self._tasks:
             task.cancel()  # the log takes nothing now: the next start finds these as lost
+        if self._processes is not None:
+            await self._processes.close()
 
     async def _finish(self, within_s: float) -> None:
         over = asyncio.Event()
@@ -127,11 +138,11 @@ class Runner:
         reports = Reports(self._desk, job, self._progress_interval_s)
         files = self._desk.files
         context = (
-            Context(job, files, reports)
-            if handler.mode == "loop"
-            else ThreadContext(job, files, reports, asyncio.get_running_loop())
+            ThreadContext(job, files, reports, asyncio.get_running_loop())
+            if handler.mode == "thread"
+            else Context(job, files, reports)
         )
-        attempt = Attempt(job, handler, context, reports)
+        attempt = Attempt(job, handler, context, reports, self._processes)
         self._attempts[job.job_id] = attempt
         spec = job.spec
         if spec.timeout_s is not None:
@@ -161,7 +172,8 @@ class Runner:
         if attempt.performing:
             if attempt.handler.mode != "thread" and attempt.task is not None:
                 attempt.task.cancel()
-            self._later(attempt, self._grace_s, lambda: self._abandon(attempt))
+            if attempt.handler.mode != "process":  # a process is killed, and then it has ended
+                self._later(attempt, self._grace_s, lambda: self._abandon(attempt))
 
     def _abandon(self, attempt: Attempt) -> None:
         """The handler ignores that it was told to stop: end the attempt without it."""

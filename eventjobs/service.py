@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import shutil
 import sys
 import threading
 import traceback
@@ -30,6 +31,7 @@ from eventjobs.keys import Keys
 from eventjobs.log.sqlite import SQLiteLog
 from eventjobs.outbound import Outbound
 from eventjobs.pending import Pending
+from eventjobs.processes import Processes
 from eventjobs.recovery import recover
 from eventjobs.runner import Runner
 from eventjobs.settings import Settings
@@ -105,6 +107,8 @@ class Service:
             self.keys = await asyncio.to_thread(Keys.open, settings.data / "secret.key")
             self.artifacts = Artifacts(settings.data / "artifacts", settings.artifact_bytes_max)
             await asyncio.to_thread(self.artifacts.prepare)
+            # What the processes of a service that was killed have left.
+            await asyncio.to_thread(shutil.rmtree, settings.data / "scratch", ignore_errors=True)
             self.log = await SQLiteLog.open(
                 settings.data / "log.db", self.clock, waiting_max=settings.log_waiting_max
             )
@@ -173,6 +177,7 @@ class Service:
             dispatcher.bound(self.handlers),
             concurrency=settings.concurrency,
             threads=settings.threads,
+            processes=self._processes(),
             grace_s=settings.grace_s,
             progress_interval_s=settings.progress_interval_s,
         )
@@ -183,6 +188,17 @@ class Service:
     def _desk(self, worker: str) -> LocalDesk:
         return LocalDesk(
             worker, self.jobs, self.views, self.claims, self.artifacts, self.settlement
+        )
+
+    def _processes(self) -> Processes:
+        settings = self.settings
+        return Processes(
+            self.clock,
+            self.desk.files,
+            settings.data / "scratch",
+            limit=settings.processes or os.cpu_count() or 1,
+            jobs_max=settings.process_jobs_max,
+            grace_s=settings.grace_s,
         )
 
     async def _recover(self) -> None:

@@ -23,7 +23,15 @@ class Settings(FromEnvironment):
 
     concurrency: int = Field(256, ge=0, description="jobs run at once; 0 runs none")
     threads: int = Field(16, ge=1, description="of them, at most this many in threads")
-    grace_s: float = Field(5.0, ge=0, description="time to stop, before an attempt is abandoned")
+    processes: int | None = Field(
+        None, ge=1, description="and at most this many in processes; unset, one for each CPU"
+    )
+    process_jobs_max: int = Field(
+        1000, ge=1, description="jobs of a process, until a fresh one takes its place"
+    )
+    grace_s: float = Field(
+        5.0, ge=0, description="time to stop, before an attempt is abandoned or its process killed"
+    )
     drain_s: float = Field(10.0, ge=0, description="time to finish, at a shutdown")
     progress_interval_s: float = Field(
         0.25, ge=0, description="progress of a job is stored so often"

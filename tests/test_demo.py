@@ -29,6 +29,7 @@ from eventjobs.demo import (
     csv_reading,
     flaky,
     noop,
+    primes,
 )
 from eventjobs.demo.csv_types import MARKERS
 from eventjobs.demo.protocol_text import split_sentences, syllables
@@ -607,7 +608,7 @@ def test_a_payload_that_does_not_fit_is_refused(payload: Result) -> None:
 
 
 def test_the_demo_has_five_types() -> None:
-    types = ["analyze-csv", "analyze-text", "countdown", "flaky", "noop"]
+    types = ["analyze-csv", "analyze-text", "countdown", "flaky", "noop", "primes"]
     assert Handlers.of(HANDLERS).types() == types
 
 
@@ -731,6 +732,12 @@ def test_an_abbreviation_is_defined_by_brackets_or_a_list(text: str, undefined: 
     found = run(analyze_text, Told(), text=text)["suggestions"]
     told = {text[each["start"] : each["end"]] for each in found}
     assert told == undefined
+
+
+def test_primes_are_counted() -> None:
+    told = Told()
+    assert run(primes, told, below=10_000) == {"count": 1229, "largest": 9973}
+    assert run(primes, told, below=2) == {"count": 0, "largest": 0}
 
 
 async def test_a_countdown_tells_of_every_step() -> None:

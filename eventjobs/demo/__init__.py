@@ -1,7 +1,8 @@
 """Jobs to try eventjobs with; `eventjobs serve --demo` runs them."""
 
 from eventjobs.demo.handlers import analyze_csv, analyze_text, countdown, flaky, noop
+from eventjobs.demo.primes import primes
 
-__all__ = ["HANDLERS", "analyze_csv", "analyze_text", "countdown", "flaky", "noop"]
+__all__ = ["HANDLERS", "analyze_csv", "analyze_text", "countdown", "flaky", "noop", "primes"]
 
-HANDLERS = [analyze_csv, analyze_text, countdown, flaky, noop]
+HANDLERS = [analyze_csv, analyze_text, countdown, flaky, noop, primes]

@@ -1,4 +1,4 @@
-"""The jobs of `eventjobs serve --demo`: two that do real work, three to try the service with."""
+"""The jobs of `eventjobs serve --demo`: two that do real work, and some to try the service with."""
 
 import asyncio
 import tempfile

@@ -1,0 +1,279 @@
+"""A process that runs handlers for a service: started by processes.py, never to outlive it."""
+
+import ctypes
+import errno
+import itertools
+import os
+import queue
+import signal
+import socket
+import sys
+import tempfile
+import threading
+from collections.abc import Callable, Coroutine, Iterator
+from concurrent.futures import Future
+from contextlib import contextmanager
+from functools import reduce
+from importlib import import_module
+from io import BufferedReader
+from pathlib import Path
+from typing import Any, cast
+
+import orjson
+from pydantic import TypeAdapter
+
+from eventjobs import errors
+from eventjobs.attempt import failure, success
+from eventjobs.codec import encode
+from eventjobs.contexts import Answer, Stopped, ThreadContext
+from eventjobs.errors import DiskFull, InvalidInput, JobError, TooLarge
+from eventjobs.events import Event
+from eventjobs.handlers import Handler, handler
+from eventjobs.job import Job
+from eventjobs.outcomes import Failed, Outcome
+from eventjobs.processes import MESSAGE_BYTES_MAX, frame
+from eventjobs.reports import Reports
+
+_PR_SET_PDEATHSIG = 1
+_JOB = TypeAdapter(Job)
+
+
+def main(service: int) -> None:
+    """Run what the process *service* sends, until it closes the socket that is our stdin."""
+    _end_with(service)
+    connection = socket.socket(fileno=os.dup(0))
+    nothing = os.open(os.devnull, os.O_RDONLY)
+    os.dup2(nothing, 0)  # for a handler that reads stdin
+    os.close(nothing)
+    # What a handler forks must not keep the socket open when this process is gone.
+    os.register_at_fork(after_in_child=connection.close)
+    for stream in (sys.stdout, sys.stderr):
+        stream.reconfigure(line_buffering=True)  # type: ignore[union-attr] # they are real files
+    Child(connection).run()
+
+
+def _end_with(service: int) -> None:
+    """Be killed when the process *service* ends, even while no Python code is run.
+
+    The end of the socket says the same, but only where a thread can get to hear it.
+    """
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+    if os.getppid() != service:  # it was faster
+        os._exit(1)
+
+
+class Child:
+    """Runs one job after the other in the main thread, while another listens to the service."""
+
+    def __init__(self, connection: socket.socket) -> None:
+        self._connection = connection
+        self._sending = threading.Lock()
+        self._jobs: queue.SimpleQueue[tuple[int, dict[str, Any]] | None] = queue.SimpleQueue()
+        self._questions = itertools.count()
+        self._answers: dict[int, Future[Any]] = {}
+        self._number = 0  # of the job that is run; 0 when there is none
+        self._context: ProcessContext | None = None
+        self._stopping = False  # from then on: a process that was told to stop is not used again
+        self._may_raise = False  # the handler has the main thread, and nothing of ours is half done
+
+    def run(self) -> None:
+        signal.signal(signal.SIGTERM, self._signalled)
+        threading.Thread(target=self._listen, name="service", daemon=True).start()
+        while (given := self._jobs.get()) is not None:
+            self._perform(*given)
+
+    # --- what the service says
+
+    def _listen(self) -> None:
+        with self._connection.makefile("rb") as file:
+            while (message := _read(file)) is not None:
+                match message:
+                    case ["job", number, given]:
+                        self._number = number
+                        self._jobs.put((number, given))
+                    case ["stop", number] if number == self._number:
+                        self._stop()
+                    case ["answer", question, kind, told]:
+                        self._answers.pop(question).set_result((kind, told))
+        if self._number:
+            _service_is_gone()
+        self._jobs.put(None)
+
+    def _stop(self) -> None:
+        self._stopping = True
+        if self._context is not None:
+            self._context._stopped = True
+        # Ends what the main thread waits in, a sleep, say; then `_signalled` is called there.
+        signal.pthread_kill(cast(int, threading.main_thread().ident), signal.SIGTERM)
+
+    def _signalled(self, number: int, frame: object) -> None:
+        # A SIGTERM from elsewhere changes nothing: a supervisor sends one to all processes at once,
+        # and then it is for the service to say how long jobs may go on.
+        if self._stopping and self._may_raise:
+            self._may_raise = False
+            raise Stopped
+
+    # --- running a job
+
+    def _perform(self, number: int, given: dict[str, Any]) -> None:
+        outcome = self._outcome(number, given)
+        self._context = None
+        self._number = 0  # before it is told: the service may answer with the next job
+        try:
+            self.send("outcome", number, type(outcome).__name__ if outcome else None, outcome)
+        except TooLarge as error:
+            self.send("outcome", number, Failed.__name__, Failed(error.code, error.message, False))
+
+    def _outcome(self, number: int, given: dict[str, Any]) -> Outcome | None:
+        """What the handler comes to; None when it has stopped."""
+        try:
+            try:
+                self._may_raise = True
+                return success(self._performed(number, given))
+            finally:
+                self._may_raise = False
+        except Stopped:
+            return None
+        except BaseException as error:  # noqa: BLE001 -- it goes to whoever waits
+            meant = isinstance(error, JobError | InvalidInput)
+            return None if self._stopping and not meant else failure(error)
+
+    def _performed(self, number: int, given: dict[str, Any]) -> Any:
+        handler = load(given["type"], given["module"], given["name"], given["main"])
+        job = _JOB.validate_python(given["job"])
+        self._context = ProcessContext(job, Remote(self, number))
+        if self._stopping:
+            raise Stopped
+        return handler.function(self._context, handler.parse(job.spec.payload))
+
+    # --- what the service is told
+
+    def send(self, *message: Any) -> None:
+        """Raises TooLarge. Waits while the service cannot take more."""
+        content = frame(*message)
+        if len(content) > MESSAGE_BYTES_MAX:
+            raise TooLarge(
+                f"a process tells at most {MESSAGE_BYTES_MAX} bytes at once; store a file instead"
+            )
+        try:
+            with self._whole(), self._sending:
+                self._connection.sendall(content)
+        except OSError:
+            _service_is_gone()
+
+    def ask(self, number: int, what: str, *told: Any) -> Any:
+        """What the service answers. Raises what it raised."""
+        question = next(self._questions)
+        answer = self._answers[question] = Future()
+        self.send("ask", number, question, what, *told)
+        match answer.result():
+            case ("value", value):
+                return value
+            case ("OSError", arguments):
+                raise OSError(*arguments)
+            case (name, message):
+                raise getattr(errors, name)(message)
+
+    @contextmanager
+    def _whole(self) -> Iterator[None]:
+        """Keep Stopped out of what must not be left half done; it comes right after."""
+        if threading.current_thread() is not threading.main_thread():
+            yield
+            return
+        could, self._may_raise = self._may_raise, False
+        try:
+            yield
+        finally:
+            self._may_raise = could
+        if could and self._stopping:
+            self._may_raise = False
+            raise Stopped
+
+
+class Remote:
+    """The service's end of an attempt, seen from here: its Reports and its Files."""
+
+    def __init__(self, child: Child, number: int) -> None:
+        self._child = child
+        self._number = number
+
+    def progress(self, report: Event) -> None:
+        self._child.send("progress", self._number, *_encoded(report))
+
+    def add(self, report: Event) -> None:
+        self._child.send("add", self._number, *_encoded(report))
+
+    async def now(self, report: Event) -> None:
+        self._child.ask(self._number, "now", *_encoded(report))
+
+    def path(self, sha256: str) -> Path:
+        return Path(self._child.ask(self._number, "path", sha256))
+
+    def store(self, content: bytes | Path) -> tuple[str, int]:
+        if isinstance(content, Path):
+            return self._store(content.absolute())
+        try:
+            with tempfile.NamedTemporaryFile() as file:
+                file.write(content)
+                file.flush()
+                return self._store(Path(file.name))
+        except OSError as error:
+            if error.errno in (errno.ENOSPC, errno.EDQUOT):
+                raise DiskFull from error
+            raise
+
+    def _store(self, path: Path) -> tuple[str, int]:
+        sha256, size = self._child.ask(self._number, "store", str(path))
+        return sha256, size
+
+
+class ProcessContext(ThreadContext):
+    """A ThreadContext whose other end is in another process."""
+
+    def __init__(self, job: Job, remote: Remote) -> None:
+        super(ThreadContext, self).__init__(job, remote, cast(Reports, remote))  # without a loop
+
+    def _soon(self, function: Callable[..., object], *arguments: Any) -> None:
+        function(*arguments)
+
+    def _wait(self, coroutine: Coroutine[Any, Any, Answer]) -> Answer:
+        # Nothing in it is asynchronous here: it waits for the service as plain functions do.
+        try:
+            coroutine.send(None)
+        except StopIteration as returned:
+            return cast(Answer, returned.value)
+        raise RuntimeError("it waits for an event loop, and there is none")
+
+
+def load(type: str, module: str, name: str, main: dict[str, Any] | None) -> Handler:
+    """The handler of *type* that is called *name* in *module*. Raises whatever importing raises."""
+    if main is not None:
+        from multiprocessing import spawn
+
+        spawn.prepare(main)  # runs the program once more, as `__mp_main__`; it guards itself
+    found: Any = reduce(getattr, name.split("."), import_module(module))
+    made = found if isinstance(found, Handler) else handler(type, process=True)(found)
+    if made.type != type:
+        raise LookupError(f"{module}.{name} is the handler of {made.type!r}, not of {type!r}")
+    return made
+
+
+def _encoded(event: Event) -> tuple[str, str, str]:
+    type, facts, body = encode(event)
+    return type, facts.decode(), body.decode()
+
+
+def _read(file: BufferedReader) -> Any:
+    """The next message; None at the end."""
+    try:
+        size = file.read(4)
+        content = file.read(int.from_bytes(size)) if len(size) == 4 else b""
+    except ConnectionError:
+        return None
+    return orjson.loads(content) if content else None
+
+
+def _service_is_gone() -> None:
+    """Neither the job goes on, nor what it has started."""
+    os.killpg(0, signal.SIGKILL)

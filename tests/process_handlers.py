@@ -1,0 +1,134 @@
+"""Handlers that run in processes, in all the ways that end well and badly."""
+
+import ctypes
+import logging
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+import threading
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel
+
+from eventjobs.errors import JobError
+from eventjobs.handlers import ThreadContext, handler
+
+
+class Order(BaseModel):
+    item: str
+
+
+@handler("work", process=True)
+def work(context: ThreadContext, payload: Order) -> dict[str, Any]:
+    print("this goes to", payload.item)  # to the service's stderr, and not among the messages
+    context.log("begun", pid=os.getpid())
+    for done in range(3):
+        context.progress(done + 1, 3, stage=f"stage {done}")
+    given = context.input("given.txt").read_bytes() if context.spec.artifacts else b""
+    context.artifact("bytes.txt", given + b" and more", "text/plain")
+    path = Path(tempfile.gettempdir()) / "file.txt"
+    path.write_text("a file")
+    context.artifact("file.txt", path)
+    return {"item": payload.item, "pid": os.getpid(), "stdin": sys.stdin.read()}
+
+
+@handler("pid", process=True)
+def pid(context: ThreadContext, payload: Any) -> int:
+    return os.getpid()
+
+
+@handler("end", process=True)
+def end(context: ThreadContext, payload: str) -> Any:
+    """Comes to all kinds of ends."""
+    match payload:
+        case "killed":
+            os.kill(os.getpid(), signal.SIGKILL)
+        case "exit code":
+            os._exit(3)
+        case "another program":
+            os.execv(sys.executable, [sys.executable, "-c", "raise SystemExit(4)"])
+        case "segfault":
+            ctypes.string_at(0)
+        case "sys.exit":
+            sys.exit(5)
+        case "job error":
+            raise JobError("no_tea", "there is no tea", retryable=False, details={"cups": [1, 2]})
+        case "exception":
+            raise ValueError("a \ud800 wrong value")
+        case "not json":
+            return {1, 2}
+        case "too large":
+            return "x" * (17 * 2**20)
+        case "bad name":
+            context.artifact("../x", b"")
+        case "no such file":
+            context.artifact("x", Path("nowhere"))
+        case "bad level":
+            context.log("line", "loud")
+    return None
+
+
+@handler("loop", process=True)
+def loop(context: ThreadContext, payload: Any) -> None:
+    context.log("begun", pid=os.getpid())
+    while True:
+        pass
+
+
+@handler("waits", process=True)
+def waits(context: ThreadContext, payload: str) -> str:
+    """Returns what comes out of a pipe."""
+    context.log("begun", pid=os.getpid())
+    return Path(payload).read_text()
+
+
+@handler("tidy", process=True)
+def tidy(context: ThreadContext, payload: Any) -> str | None:
+    """Ends by itself when it is told to, with a result, or an error of its own."""
+    try:
+        context.log("begun", pid=os.getpid())
+        threading.Event().wait()
+    except BaseException:
+        context.log("tidied up", cancelled=context.cancelled)
+        if payload == "fail":
+            raise RuntimeError("while it was tidied up") from None
+        if payload == "return":
+            return "what there was"
+        raise
+    return None
+
+
+@handler("deaf", process=True)
+def deaf(context: ThreadContext, payload: Any) -> None:
+    """Ignores that it is told to stop, and has started another program."""
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    other = subprocess.Popen([sys.executable, "-c", "import signal; signal.pause()"])
+    with tempfile.NamedTemporaryFile() as file:
+        context.log("begun", pid=os.getpid(), other=other.pid, file=file.name)
+        while True:
+            signal.pause()
+
+
+@handler("left", process=True)
+def left(context: ThreadContext, payload: Any) -> None:
+    """Leaves a thread behind that goes on telling."""
+    pause = threading.Event()
+
+    def tell() -> None:
+        while True:
+            context.progress(99)
+            context.log("from the job before")
+            pause.wait(0.001)
+
+    threading.Thread(target=tell, daemon=True).start()
+
+
+@handler("flood", process=True)
+def flood(context: ThreadContext, payload: int) -> None:
+    for number in range(payload):
+        context.progress(number + 1, payload)
+        context.log("line")
+    logging.getLogger("somebody").warning("not in the way")
