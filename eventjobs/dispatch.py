@@ -182,8 +182,8 @@ class Dispatcher:
             )
         spec = context.spec
         worker = f"service {URL(url).host}"
-        lease_s = spec.stall_timeout_s or spec.timeout_s or self._silence_s
-        return HandedOver(worker, lease_s, self._cancel_url(url, context, answer))
+        silence_s = spec.stall_timeout_s or spec.timeout_s or self._silence_s
+        return HandedOver(worker, silence_s, self._cancel_url(url, context, answer))
 
     def _cancel_url(self, url: str, context: Context, answer: Answer) -> str | None:
         try:

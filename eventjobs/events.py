@@ -85,13 +85,16 @@ class AttemptStarted:
 
 @dataclass(frozen=True, slots=True)
 class AttemptHandedOver:
-    """An external service has taken it on: it is the *worker* now, and will report."""
+    """An external service has taken it on: it is the *worker* now, and will report.
+
+    It has no lease to renew; it holds the job until it reports the end, or is silent for too long.
+    """
 
     BODY: ClassVar = frozenset({"cancel_url"})
 
     attempt: int
     worker: str
-    lease_s: float
+    silence_s: float
     #: Where the service wants to be told when nobody waits for it any longer.
     cancel_url: str | None = None
 

@@ -84,6 +84,8 @@ class Job:
     worker: str | None = None
     #: how often the worker must be heard from; None while it is this process, or there is none
     lease_s: float | None = None
+    #: how long the external service that has it may be silent; None while none has it
+    silence_s: float | None = None
     started_us: int | None = None
     finished_us: int | None = None
     cancel_requested_us: int | None = None
@@ -134,7 +136,7 @@ def _queued(job: Job, recorded: Recorded, due_us: int, **changes: Any) -> Job:
 
 
 #: Nobody holds it.
-_FREE: dict[str, Any] = {"worker": None, "lease_s": None}
+_FREE: dict[str, Any] = {"worker": None, "lease_s": None, "silence_s": None}
 _NOTHING_YET = {each.name: each.default for each in fields(Job)}
 
 
@@ -168,8 +170,8 @@ def evolve(job: Job | None, recorded: Recorded) -> Job:
             started = {"attempt": number, "tries": job.tries + 1, "started_us": at_us}
             holder = {"worker": worker, "lease_s": lease_s}
             return _with(job, recorded, status=Status.RUNNING, **started, **holder)
-        case AttemptHandedOver(worker=worker, lease_s=lease_s):
-            return _with(job, recorded, worker=worker, lease_s=lease_s)
+        case AttemptHandedOver(worker=worker, silence_s=silence_s):
+            return _with(job, recorded, worker=worker, silence_s=silence_s)
         case JobCompleted(result=result, issues=issues):
             told = {"result": result, "issues": issues, "error": None}
             return _ended(job, recorded, Status.COMPLETED, **told)
@@ -252,8 +254,7 @@ def start(
 def hand_over(job: Job | None, handed: AttemptHandedOver) -> AttemptHandedOver | None:
     """Leave a running attempt to somebody elsewhere, who has taken it on."""
     job = _holding(job, handed.attempt)
-    known = job.worker == handed.worker and job.lease_s == handed.lease_s
-    return None if known else handed
+    return None if job.silence_s is not None else handed
 
 
 def report(job: Job | None, event: Report) -> Report:

@@ -37,12 +37,12 @@ class Released:
 
 @dataclass(frozen=True, slots=True)
 class HandedOver:
-    """Not the end of it: *worker*, a service elsewhere, goes on, and is heard from at least so
-    often. It is told at *cancel_url*, if it has one, when nobody waits for it any longer.
+    """Not the end of it: *worker*, a service elsewhere, goes on, and may be silent for so long.
+    It is told at *cancel_url*, if it has one, when nobody waits for it any longer.
     """
 
     worker: str
-    lease_s: float
+    silence_s: float
     cancel_url: str | None = None
 
 

@@ -13,7 +13,6 @@ import structlog
 from eventjobs.clock import Clock, Timer, sleep
 from eventjobs.errors import LogError, Rejected
 from eventjobs.events import ProgressReported
-from eventjobs.handlers import Handlers
 from eventjobs.job import Job, Status
 from eventjobs.jobs import Jobs
 from eventjobs.outcomes import Cancelled, Failed
@@ -26,13 +25,12 @@ Withdraw = Callable[[Job, str], Awaitable[None]]
 
 
 class Pending:
-    """Ends what is silent for longer than its lease, runs longer than it may, or is cancelled."""
+    """Ends what is silent for too long, takes longer than it may, or is cancelled."""
 
     def __init__(
         self,
         jobs: Jobs,
         views: Views,
-        handlers: Handlers,
         settlement: Settlement,
         withdraw: Withdraw,
         *,
@@ -40,7 +38,6 @@ class Pending:
     ) -> None:
         self._jobs = jobs
         self._views = views
-        self._types = {each.type for each in handlers if each.external}
         self._settlement = settlement
         self._withdraw = withdraw
         self._actor = actor
@@ -48,17 +45,16 @@ class Pending:
         self._closed = False
         self._tasks: set[asyncio.Task[None]] = set()
         self._log = structlog.get_logger("eventjobs.pending")
-        if self._types:
-            views.listen(self._noticed)
+        views.listen(self._noticed)
 
     def __len__(self) -> int:
         return len(self._waits)
 
     async def resume(self) -> None:
         """Wait again for what was handed over before this start; to be called first."""
-        for job_id in await self._views.running() if self._types else ():
+        for job_id in await self._views.running():
             job = await self._jobs.load(job_id)
-            if job is not None and self._is_pending(job):
+            if job is not None and _is_pending(job):
                 self._follow(job)
 
     async def close(self) -> None:
@@ -70,14 +66,10 @@ class Pending:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
 
-    def _is_pending(self, job: Job) -> bool:
-        running = job.status == Status.RUNNING and job.lease_s is not None
-        return running and job.spec.type in self._types
-
     def _noticed(self, touched: list[Touched]) -> None:
         for each in () if self._closed else touched:
             job = each.after
-            if self._is_pending(job):
+            if _is_pending(job):
                 self._follow(job)
                 if any(isinstance(told.event, ProgressReported) for told in each.events):
                     self._waits[job.job_id].heard()
@@ -112,6 +104,10 @@ class Pending:
         await self._withdraw(job, why)
 
 
+def _is_pending(job: Job) -> bool:
+    return job.status == Status.RUNNING and job.silence_s is not None
+
+
 class _Wait:
     """For one attempt to be heard from. It ends once, by whichever limit comes first."""
 
@@ -121,7 +117,7 @@ class _Wait:
         self._tell = tell
         self._ended = False
         self._heard_s = clock.monotonic_s()
-        self._silence = self._limit(job.lease_s, self._look)
+        self._silence = self._limit(job.silence_s, self._look)
         self._timeout = self._limit(job.spec.timeout_s, lambda: self.end("timeout"))
 
     def heard(self) -> None:
@@ -143,8 +139,8 @@ class _Wait:
 
     def _look(self) -> None:
         # Looked at when it is over, and not set anew by each report: there may be many.
-        assert self.job.lease_s is not None
-        left_s = self._heard_s + self.job.lease_s - self._clock.monotonic_s()
+        assert self.job.silence_s is not None
+        left_s = self._heard_s + self.job.silence_s - self._clock.monotonic_s()
         if left_s <= 0:
             self.end("stalled")
         else:
@@ -158,4 +154,4 @@ def _outcome(job: Job, why: str) -> Cancelled | Failed:
         case "timeout":
             return Failed("timeout", f"the service took longer than {job.spec.timeout_s} s")
         case _:
-            return Failed("stalled", f"the service was not heard from for {job.lease_s} s")
+            return Failed("stalled", f"the service was not heard from for {job.silence_s} s")

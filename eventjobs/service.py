@@ -167,7 +167,6 @@ class Service:
         self.pending = Pending(
             self.jobs,
             self.views,
-            self.handlers,
             self.settlement,
             dispatcher.withdraw,
             actor=worker,

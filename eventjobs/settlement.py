@@ -58,7 +58,7 @@ class Settlement:
                 return await self._jobs.release(job_id, number, reason, actor=actor)
             case HandedOver():
                 handed = AttemptHandedOver(
-                    number, outcome.worker, outcome.lease_s, outcome.cancel_url
+                    number, outcome.worker, outcome.silence_s, outcome.cancel_url
                 )
                 return await self._jobs.hand_over(job_id, handed, actor=actor)
             case _ as never:

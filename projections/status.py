@@ -10,7 +10,7 @@ from eventjobs.job import Job
 from projections.touched import Statement, Touched, rows
 
 NAME = "status"
-VERSION = 2
+VERSION = 3
 
 SCHEMA = """
 CREATE TABLE jobs (

@@ -33,6 +33,7 @@ from tests.fake_clock import SECOND, FakeClock
 from tests.servers import Server, start
 
 TAKEN: tuple[int, Any] = (202, {})
+STALE = "stale_attempt"
 
 
 def analyse(at: ExternalService, **more: Any) -> Handler:
@@ -57,7 +58,7 @@ async def handed_over(api: Client, at: ExternalService, **spec: Any) -> Dispatch
     """What the service was sent, once it has taken the job."""
     job = await api.submit("analyse", **spec)
     dispatched = await at.next()
-    await job_when(api.service, job["job_id"], lambda job: job.lease_s is not None)
+    await job_when(api.service, job["job_id"], lambda job: job.silence_s is not None)
     await api.service.views.reached(api.service.log.head)
     return dispatched
 
@@ -342,7 +343,7 @@ async def test_a_large_result_becomes_an_artifact_and_can_be_repeated(client: Co
         assert (await sent.report(report))[1]["repeated"] is False
         assert (await sent.report(report))[1]["repeated"] is True
         other = {"status": "completed", "result": ["y" * 2000]}
-        assert await sent.report(other) == (409, "stale_attempt")
+        assert await sent.report(other) == (409, STALE)
         job = await ended(api, named(sent))
         [artifact] = job["artifacts"]
         assert artifact["sha256"] == hashlib.sha256(orjson.dumps(report["result"])).hexdigest()
@@ -407,12 +408,28 @@ async def test_the_same_failure_again_changes_nothing_even_when_the_next_attempt
         report = {"status": "failed", "error": {"code": "BUSY"}}
         await first.report(report)
         second = await at.next()
-        await job_when(api.service, named(first), lambda job: job.lease_s is not None)
+        await job_when(api.service, named(first), lambda job: job.silence_s is not None)
         head = api.service.log.head
         status, told = await first.report(report)
         assert (status, told["repeated"], told["attempt"]) == (200, True, 1)
         assert api.service.log.head == head
         assert (await second.report({"status": "completed"}))[1]["status"] == "completed"
+
+
+async def test_of_reports_that_come_together_one_counts(client: Connect) -> None:
+    """The same one is taken once, another one is refused."""
+    async with external_service(TAKEN) as at:
+        api = await opened(client, analyse(at))
+        sent = await handed_over(api, at)
+        reports = [{"status": "completed", "result": number % 2} for number in range(12)]
+        answers = await asyncio.gather(*map(sent.report, reports))
+        job = await ended(api, named(sent))
+        for number, (status, told) in enumerate(answers):
+            same = number % 2 == job["result"]
+            assert (status, told == STALE) == ((200, False) if same else (409, True))
+        taken = [told for status, told in answers if status == 200]
+        assert [told["repeated"] for told in taken].count(False) == 1
+        assert len(await recorded_of(api.service, named(sent), JobCompleted)) == 1
 
 
 async def test_another_end_than_the_first_is_refused_and_put_on_record(client: Connect) -> None:
@@ -426,7 +443,7 @@ async def test_another_end_than_the_first_is_refused_and_put_on_record(client: C
             {"progress": {"done": 1}},
             {"progress": {"done": 2}},
         ):
-            assert await sent.report(late) == (409, "stale_attempt")
+            assert await sent.report(late) == (409, STALE)
         refused = await recorded_of(api.service, named(sent), LateReportRefused)
         assert [each.event for each in refused] == [
             LateReportRefused(1, "complete"),
@@ -445,7 +462,7 @@ async def test_an_attempt_that_no_longer_holds_the_job_is_refused(
         api = await opened(client, handler, clock)
         first = await handed_over(api, at)
         second = await time_passing(clock, at.next())
-        assert await first.report({"status": "completed", "result": 1}) == (409, "stale_attempt")
+        assert await first.report({"status": "completed", "result": 1}) == (409, STALE)
         assert (await second.report({"status": "completed", "result": 2}))[0] == 200
         assert (await ended(api, named(first)))["result"] == 2
         [refused] = await recorded_of(api.service, named(first), LateReportRefused)
@@ -547,7 +564,7 @@ async def test_a_cancelled_job_ends_at_once_and_its_service_is_told(
         sent = await handed_over(api, at)
         await api("POST", f"/v1/jobs/{named(sent)}/cancel", {"reason": "changed my mind"})
         assert (await ended(api, named(sent)))["status"] == "cancelled"
-        assert await sent.report({"status": "completed"}) == (409, "stale_attempt")
+        assert await sent.report({"status": "completed"}) == (409, STALE)
         assert await recorded_of(api.service, named(sent), LateReportRefused)
         if given is None:
             return
@@ -561,6 +578,28 @@ async def test_a_cancelled_job_ends_at_once_and_its_service_is_told(
         }
         secret = api.service.keys.signing_secret("dispatch", "analyse")
         assert Webhook(secret).verify(told.raw, told.headers)
+
+
+async def test_time_that_jumps_ends_nothing(client: Connect, clock: FakeClock) -> None:
+    async with external_service(TAKEN) as at:
+        api = await opened(client, analyse(at, stall_timeout_s=60.0, timeout_s=120.0), clock)
+        sent = await handed_over(api, at)
+        for hours in (24, -48):
+            clock.jump_wall(hours * 3600.0)
+            await clock.advance(20.0)
+        assert (await sent.report({"status": "completed"}))[1]["status"] == "completed"
+
+
+async def test_views_that_are_rebuilt_lose_nothing_that_is_pending(
+    client: Connect, clock: FakeClock
+) -> None:
+    async with external_service(TAKEN) as at:
+        api = await opened(client, analyse(at, stall_timeout_s=60.0), clock)
+        job_id = named(await handed_over(api, at))
+        await api.service.views.rebuild()
+        assert len(api.service.pending) == 1
+        job = await time_passing(clock, api.service.wait(job_id), 5.0)
+        assert (job.attempt, job.error and job.error["code"]) == (1, "stalled")
 
 
 async def test_a_service_is_told_again_when_it_did_not_hear(
@@ -602,7 +641,7 @@ async def test_a_job_that_is_cancelled_while_it_is_sent_ends_at_once(client: Con
         sent = await at.next()
         await api("POST", f"/v1/jobs/{job['job_id']}/cancel")
         assert (await ended(api, job["job_id"]))["status"] == "cancelled"
-        assert await sent.report({"status": "completed"}) == (409, "stale_attempt")
+        assert await sent.report({"status": "completed"}) == (409, STALE)
 
 
 # --- start, stop
@@ -627,6 +666,18 @@ async def test_what_was_handed_over_outlives_a_restart_with_all_its_time(
         job = await time_passing(clock, second.service.wait(named(left)), 5.0)
         assert (job.attempt, job.error and job.error["code"]) == (1, "stalled")
         assert "AttemptReleased" not in await kinds(second.service, named(left))
+
+
+async def test_what_a_service_has_outlives_the_handler_that_gave_it_away(
+    client: Connect, serve: Serve, clock: FakeClock
+) -> None:
+    async with external_service(TAKEN) as at:
+        first = await opened(client, analyse(at, stall_timeout_s=60.0), clock)
+        job_id = named(await handed_over(first, at))
+        await time_passing(clock, first.service.close())
+        second = await serve(clock=clock)
+        job = await time_passing(clock, second.wait(job_id), 5.0)
+        assert (job.attempt, job.error and job.error["code"]) == (1, "stalled")
 
 
 async def test_a_request_that_a_shutdown_cuts_off_does_not_count(
@@ -702,7 +753,7 @@ async def test_a_server_that_is_killed_loses_nothing_that_a_service_works_on(
             for sent in (kept, again):
                 assert (await sent.report({"status": "completed", "result": 1}))[0] == 200
             late = await cut_off.report({"status": "completed", "result": 2})
-            assert late == (409, "stale_attempt")
+            assert late == (409, STALE)
             async with HttpClient(server.url) as jobs:
                 for sent, attempt in ((kept, 1), (again, 2)):
                     job = await jobs.wait(named(sent))

@@ -10,10 +10,11 @@ import pytest
 
 from eventjobs.errors import DiskFull, LogError, LogUnavailable, OutcomeUnknown
 from eventjobs.events import JobSpec, JobSubmitted, Recorded
-from eventjobs.handlers import Context, handler
+from eventjobs.handlers import Context, external, handler
 from eventjobs.log.sqlite import SQLiteLog
 from eventjobs.service import Service
-from tests.conftest import Serve
+from tests.conftest import Connect, Serve
+from tests.external_service import LOOPBACK, external_service
 from tests.facts import job_when
 from tests.histories import job_id
 
@@ -168,3 +169,24 @@ async def test_an_outcome_waits_until_it_can_be_written(small_disk: Path, serve:
     job = await service.wait(job.job_id)
     assert (job.status, job.result) == ("completed", "x" * 200_000)
     assert ran == [1], "it was not run again"
+
+
+async def test_a_report_of_an_external_service_is_not_lost_on_a_full_disk(
+    small_disk: Path, client: Connect
+) -> None:
+    """It is refused as long as there is no room, and counts when it is sent again."""
+    async with external_service((202, {})) as at:
+        handler = external("analyse", dispatch_url=f"{at.url}/analyse")
+        api = await client(handler, data=small_disk / "data", outbound_allow=LOOPBACK)
+        job = await api.submit("analyse")
+        sent = await at.next()
+        await job_when(api.service, job["job_id"], lambda job: job.silence_s is not None)
+        await asyncio.to_thread(fill, small_disk)
+        report = {"status": "completed", "result": "x" * 200_000}
+        status, code = await sent.report(report)
+        assert (status, code) in {(507, "disk_full"), (503, "log_unavailable")}
+        await grow(small_disk)
+        while (answer := await sent.report(report))[0] != 200:
+            assert answer[1] in {"disk_full", "log_unavailable"}
+        assert answer[1]["repeated"] is False
+        assert (await api.service.wait(job["job_id"])).result == "x" * 200_000

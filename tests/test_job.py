@@ -465,7 +465,10 @@ def test_a_lease_is_held_as_long_as_the_attempt() -> None:
 def test_an_attempt_that_is_handed_over_is_held_by_whoever_took_it() -> None:
     job = fold(recorded(submitted, started, handed_over))
     assert job is not None
-    assert (job.worker, job.lease_s) == ("service analysis.example", 900.0)
+    assert (job.worker, job.silence_s) == ("service analysis.example", 900.0)
+    ended = fold(recorded(submitted, started, handed_over, to_retry))
+    assert ended is not None
+    assert (ended.worker, ended.silence_s) == (None, None)
     given(submitted, started, handed_over).when(hand_over, handed_over).then_nothing()
     given(submitted, started, to_retry, started_again).when(hand_over, handed_over).refused(
         StaleAttempt
