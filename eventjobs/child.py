@@ -45,8 +45,7 @@ def main(service: int) -> None:
     nothing = os.open(os.devnull, os.O_RDONLY)
     os.dup2(nothing, 0)  # for a handler that reads stdin
     os.close(nothing)
-    # What a handler forks must not keep the socket open when this process is gone.
-    os.register_at_fork(after_in_child=connection.close)
+    os.register_at_fork(after_in_child=lambda: _forked(connection))
     for stream in (sys.stdout, sys.stderr):
         stream.reconfigure(line_buffering=True)  # type: ignore[union-attr] # they are real files
     Child(connection).run()
@@ -63,11 +62,18 @@ def _end_with(service: int) -> None:
         os._exit(1)
 
 
+def _forked(connection: socket.socket) -> None:
+    """What a handler forks is like any other process: it ends when it is told to."""
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    connection.close()  # or it would seem that we are still there when we are not
+
+
 class Child:
     """Runs one job after the other in the main thread, while another listens to the service."""
 
     def __init__(self, connection: socket.socket) -> None:
         self._connection = connection
+        self._pid = os.getpid()
         self._sending = threading.Lock()
         self._jobs: queue.SimpleQueue[tuple[int, dict[str, Any]] | None] = queue.SimpleQueue()
         self._questions = itertools.count()
@@ -78,9 +84,9 @@ class Child:
         self._may_raise = False  # the handler has the main thread, and nothing of ours is half done
 
     def run(self) -> None:
-        signal.signal(signal.SIGTERM, self._signalled)
         threading.Thread(target=self._listen, name="service", daemon=True).start()
         while (given := self._jobs.get()) is not None:
+            signal.signal(signal.SIGTERM, self._signalled)  # a handler may have changed it
             self._perform(*given)
 
     # --- what the service says
@@ -151,6 +157,8 @@ class Child:
 
     def send(self, *message: Any) -> None:
         """Raises TooLarge. Waits while the service cannot take more."""
+        if os.getpid() != self._pid:
+            raise RuntimeError("only the process of the handler itself can tell anything")
         content = frame(*message)
         if len(content) > MESSAGE_BYTES_MAX:
             raise TooLarge(
@@ -172,6 +180,8 @@ class Child:
                 return value
             case ("OSError", arguments):
                 raise OSError(*arguments)
+            case ("JobError", (code, message, retryable, details)):
+                raise JobError(code, message, retryable=retryable, details=details)
             case (name, message):
                 raise getattr(errors, name)(message)
 

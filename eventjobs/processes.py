@@ -23,7 +23,7 @@ from eventjobs import outcomes
 from eventjobs.clock import Clock, Timer
 from eventjobs.codec import decode
 from eventjobs.desk import Files
-from eventjobs.errors import EventjobsError
+from eventjobs.errors import EventjobsError, JobError
 from eventjobs.events import ProgressReported
 from eventjobs.handlers import Handler
 from eventjobs.job import Job, Report
@@ -37,9 +37,11 @@ IDLE_S = 60.0
 #: For a process to end by itself, once it is needed no more.
 LEAVE_S = 2.0
 
-# With the service's own sys.path, so that all it can import is found there, too.
+# With the service's own sys.path, so that all it can import is found there, too. A SIGTERM that a
+# supervisor sends to everybody must not end it while it gets ready: that would be a failed attempt.
 _PROGRAM = """
-import sys
+import signal, sys
+signal.signal(signal.SIGTERM, lambda *_: None)
 sys.path[:] = sys.argv[2:]
 from eventjobs.child import main
 main(int(sys.argv[1]))
@@ -276,6 +278,9 @@ class _Child:
     async def _answer(self, question: int, what: str, *told: Any) -> None:
         try:
             answer = ["value", await self._value(what, *told)]
+        except JobError as error:
+            told = (error.error_code, error.message, error.retryable, error.details)
+            answer = ["JobError", told]
         except EventjobsError as error:
             answer = [type(error).__name__, error.message]
         except OSError as error:

@@ -2,6 +2,7 @@
 
 import ctypes
 import logging
+import multiprocessing
 import os
 import signal
 import subprocess
@@ -124,6 +125,21 @@ def left(context: ThreadContext, payload: Any) -> None:
             pause.wait(0.001)
 
     threading.Thread(target=tell, daemon=True).start()
+
+
+@handler("forks", process=True)
+def forks(context: ThreadContext, payload: Any) -> list[Any]:
+    """Uses processes of its own, as libraries do; ending them is a SIGTERM."""
+    with multiprocessing.get_context("fork").Pool(2) as pool:
+        mapped = pool.map(abs, [-1, 2])
+    forked = os.fork()
+    if forked == 0:
+        try:
+            context.log("from elsewhere")
+        except RuntimeError:
+            os._exit(7)
+        os._exit(0)
+    return [mapped, os.waitstatus_to_exitcode(os.waitpid(forked, 0)[1])]
 
 
 @handler("flood", process=True)

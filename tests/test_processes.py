@@ -22,7 +22,7 @@ from eventjobs.service import Service
 from tests.conftest import Connect, Serve
 from tests.facts import job_when, kinds, recorded_of, time_passing, told, turns
 from tests.fake_clock import FakeClock
-from tests.process_handlers import deaf, end, flood, left, loop, pid, tidy, waits, work
+from tests.process_handlers import deaf, end, flood, forks, left, loop, pid, tidy, waits, work
 from tests.servers import start
 from tests.tool import Tool
 
@@ -178,6 +178,12 @@ async def test_what_a_thread_tells_after_its_job_is_not_the_next_ones(serve: Ser
     for _ in range(20):
         job = await service.wait((await service.submit("pid")).job_id)
         assert await kinds(service, job.job_id) == "JobSubmitted AttemptStarted JobCompleted"
+
+
+async def test_a_handler_may_use_processes_of_its_own(serve: Serve) -> None:
+    """Those it forked used to ignore SIGTERM as it does itself: a pool of them never ended."""
+    service = await serve(forks)
+    assert await result_of(service, "forks") == [[1, 2], 7]
 
 
 # --- stopping
