@@ -10,12 +10,21 @@ from eventjobs.clock import Timer
 from eventjobs.errors import InvalidInput, JobError
 from eventjobs.handlers import Context, Handler, Stopped, ThreadContext, plain_json, plain_text
 from eventjobs.job import Job
-from eventjobs.outcomes import Cancelled, Failed, HandedOver, Outcome, Released, Succeeded
+from eventjobs.outcomes import (
+    Cancelled,
+    Failed,
+    HandedOver,
+    Outcome,
+    Released,
+    Succeeded,
+    stalled,
+    timed_out,
+)
 from eventjobs.processes import Processes
 from eventjobs.reports import Reports
 
 #: Why an attempt is told to stop.
-Why = Literal["cancelled", "timeout", "stalled", "shutdown"]
+Why = Literal["cancelled", "lost", "timeout", "stalled", "shutdown"]
 
 
 class Attempt:
@@ -45,11 +54,12 @@ class Attempt:
         match self.why:
             case "cancelled":
                 return Cancelled()
+            case "lost":
+                return Released("it is no longer this worker's")  # which nobody will record
             case "timeout":
-                return Failed("timeout", f"ran longer than {self.job.spec.timeout_s} s")
+                return timed_out(self.job.spec.timeout_s)
             case "stalled":
-                limit = self.job.spec.stall_timeout_s
-                return Failed("stalled", f"reported no progress for {limit} s")
+                return stalled(self.job.spec.stall_timeout_s)
             case "shutdown":
                 return Released("the service was stopped")
             case None:

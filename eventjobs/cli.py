@@ -17,6 +17,7 @@ from eventjobs.clock import SystemClock, timeout
 from eventjobs.errors import EventjobsError, InvalidInput
 from eventjobs.secret import Data, secret
 from eventjobs.typed import LATE, REFUSED, UNREACHABLE, WRONG, complain, fail
+from eventjobs.worker import worker
 
 Job = dict[str, Any]
 
@@ -89,6 +90,9 @@ def serve(
         fail(error.code, error.message, WRONG)
     except EventjobsError as error:
         fail(error.code, error.message, REFUSED)
+
+
+app.command()(worker)
 
 
 @app.command()

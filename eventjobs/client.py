@@ -139,7 +139,7 @@ class Client:
         stored = await self._http.call(
             "POST",
             "/v1/artifacts",
-            data=lambda: content if isinstance(content, bytes) else _blocks(content),
+            data=lambda: content if isinstance(content, bytes) else blocks(content),
             headers={"Content-Type": "application/octet-stream"},
             timeout=TRANSFER,
         )
@@ -312,7 +312,8 @@ def _readable(path: Path) -> None:
     path.open("rb").close()
 
 
-async def _blocks(path: Path) -> AsyncIterator[bytes]:
+async def blocks(path: Path) -> AsyncIterator[bytes]:
+    """The content of a file, without holding up the loop."""
     file = await asyncio.to_thread(path.open, "rb")
     try:
         while block := await asyncio.to_thread(file.read, BLOCK_BYTES):

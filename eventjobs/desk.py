@@ -3,7 +3,7 @@
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol
 
 from eventjobs.artifacts import Artifacts
 from eventjobs.claims import Claims, Room
@@ -15,6 +15,9 @@ from eventjobs.outcomes import Outcome
 from eventjobs.settlement import Settlement
 from projections import Views
 from projections.touched import Touched
+
+#: Why a desk has an attempt stopped.
+StopWhy = Literal["cancelled", "lost"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,8 +55,11 @@ class Desk(Protocol):
     def hurry(self) -> None:
         """Let *offers* return at once, if it waits: there is more room, or no more is wanted."""
 
-    def on_cancel(self, tell: Callable[[str, int], object]) -> None:
-        """Call *tell* with (job id, attempt) when a running job is asked to stop."""
+    def on_stop(self, tell: Callable[[str, int, StopWhy], object]) -> None:
+        """Call *tell* with (job id, attempt, why) when a running attempt is to stop.
+
+        One that is lost is somebody else's by now, or nobody's: nothing it comes to counts.
+        """
 
     async def report(self, job: Job, report: Report) -> None:
         """Record what *job*'s attempt tells. Raises StaleAttempt, LogError."""
@@ -100,12 +106,12 @@ class LocalDesk:
     def hurry(self) -> None:
         self._news.set()
 
-    def on_cancel(self, tell: Callable[[str, int], object]) -> None:
+    def on_stop(self, tell: Callable[[str, int, StopWhy], object]) -> None:
         def noticed(touched: list[Touched]) -> None:
             for each in touched:
                 job = each.after
                 if job.cancel_requested_us is not None and job.status == Status.RUNNING:
-                    tell(job.job_id, job.attempt)
+                    tell(job.job_id, job.attempt, "cancelled")
 
         self._views.listen(noticed)
 

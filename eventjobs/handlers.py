@@ -170,6 +170,27 @@ def _has_file(module: str) -> bool:
     return Path(getattr(sys.modules[module], "__file__", None) or "?").is_file()
 
 
+def outside(
+    type: str,
+    *,
+    model: builtins.type[BaseModel] | None = None,
+    max_attempts: int | None = None,
+    timeout_s: float | None = None,
+    stall_timeout_s: float | None = None,
+    retry_delay_s: float | None = None,
+) -> Handler:
+    """A job type that only workers elsewhere run; submissions that do not fit *model* are refused.
+
+    Without code, the setting `worker_types` declares such types.
+    """
+    limits = (max_attempts, timeout_s, stall_timeout_s, retry_delay_s)
+    return Handler(type, _nowhere, model, "outside", *limits)
+
+
+def _nowhere(context: Any, payload: Any) -> Any:
+    raise NotImplementedError("a worker elsewhere runs this")
+
+
 class Handlers:
     """The handlers of one service, by type."""
 
@@ -192,6 +213,12 @@ class Handlers:
         if isinstance(holder, Iterable):
             return cls(holder)
         raise TypeError(f"{holder!r} holds no handlers")
+
+    def besides(self, more: Iterable[Handler]) -> "Handlers":
+        """These, and those of *more* whose types have none here."""
+        return Handlers(
+            (self._by_type | {each.type: each for each in more} | self._by_type).values()
+        )
 
     def __iter__(self) -> Iterator[Handler]:
         return iter(self._by_type.values())

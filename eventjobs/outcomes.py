@@ -47,3 +47,11 @@ class HandedOver:
 
 
 Outcome = Succeeded | Failed | Cancelled | Released | HandedOver
+
+
+def timed_out(limit_s: float | None) -> Failed:
+    return Failed("timeout", f"ran longer than {limit_s} s")
+
+
+def stalled(limit_s: float | None) -> Failed:
+    return Failed("stalled", f"reported no progress for {limit_s} s")

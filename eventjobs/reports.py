@@ -7,7 +7,7 @@ import structlog
 
 from eventjobs.clock import Timer
 from eventjobs.desk import Desk
-from eventjobs.errors import LogError, StaleAttempt
+from eventjobs.errors import InvalidInput, LogError, StaleAttempt
 from eventjobs.events import LogWritten, ProgressReported
 from eventjobs.job import Job, Report
 
@@ -105,7 +105,7 @@ class Reports:
             except StaleAttempt:
                 self._stale = True
                 self._waiting.clear()
-            except (LogError, TypeError, ValueError) as error:
+            except (LogError, InvalidInput, TypeError, ValueError) as error:
                 # A report is not worth holding a job up: the outcome is what waits for the disk.
                 structlog.get_logger("eventjobs.runner").warning(
                     "report lost", job_id=self._job.job_id, error=str(error)

@@ -8,7 +8,7 @@ import structlog
 from eventjobs.attempt import Attempt, Why
 from eventjobs.claims import Room
 from eventjobs.clock import sleep
-from eventjobs.desk import Desk, Offer
+from eventjobs.desk import Desk, Offer, StopWhy
 from eventjobs.errors import InvalidInput, LogError, Rejected
 from eventjobs.handlers import Context, Handler, Handlers, Mode, ThreadContext
 from eventjobs.job import Job
@@ -56,7 +56,7 @@ class Runner:
         self._tasks: set[asyncio.Task[None]] = set()
         self._stopping = False
         self._log = structlog.get_logger("eventjobs.runner")
-        desk.on_cancel(self._cancelled)
+        desk.on_stop(self._told_to_stop)
 
     @property
     def running(self) -> int:
@@ -127,10 +127,10 @@ class Runner:
                 self._fill(handler, -1)
             self._desk.hurry()
 
-    def _cancelled(self, job_id: str, number: int) -> None:
+    def _told_to_stop(self, job_id: str, number: int, why: StopWhy) -> None:
         attempt = self._attempts.get(job_id)
         if attempt is not None and attempt.job.attempt == number:
-            self._stop(attempt, "cancelled")
+            self._stop(attempt, why)
 
     # --- perform, under its limits
 

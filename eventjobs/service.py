@@ -24,10 +24,12 @@ from eventjobs.desk import LocalDesk
 from eventjobs.dispatch import Address, Dispatcher, targets
 from eventjobs.errors import InvalidInput, JobNotFound, UnknownArtifact
 from eventjobs.events import Artifact, JobSpec
-from eventjobs.handlers import Handler, Handlers, plain_json, plain_text
+from eventjobs.fence import Fence
+from eventjobs.handlers import Handler, Handlers, outside, plain_json, plain_text
 from eventjobs.job import Job
 from eventjobs.jobs import Jobs, Outcome, parse_id
 from eventjobs.keys import Keys
+from eventjobs.leases import Leases
 from eventjobs.log.sqlite import SQLiteLog
 from eventjobs.outbound import Outbound
 from eventjobs.pending import Pending
@@ -52,6 +54,8 @@ class Service:
     jobs: Jobs
     claims: Claims
     settlement: Settlement
+    leases: Leases
+    fence: Fence
     desk: LocalDesk
     runner: Runner
     artifacts: Artifacts
@@ -74,7 +78,8 @@ class Service:
         self.settings = (
             settings if data is None else settings.model_copy(update={"data": Path(data)})
         )
-        self.handlers = Handlers.of(handlers)
+        declared = filter(None, map(str.strip, self.settings.worker_types.split(",")))
+        self.handlers = Handlers.of(handlers).besides(map(outside, declared))
         self.clock = clock or SystemClock()
         self.outbound = Outbound(self.clock, self.settings.outbound_allow)
         self._targets = targets(self.handlers, self.outbound, self.settings.python_service_url)
@@ -135,6 +140,7 @@ class Service:
         except BaseException:
             await self.close()
             raise
+        self._task(self.leases.run(), "leases")
         self._task(self.runner.run(), "runner")
         self._task(self.webhooks.runner.run(), "deliveries")
         self._task(self.webhooks.follow(), "webhooks")
@@ -153,6 +159,8 @@ class Service:
             retry_delay_max_s=settings.retry_delay_max_s,
             result_bytes_max=settings.result_bytes_max,
         )
+        self.leases = Leases(self.jobs, self.views, self.settlement, grace_s=settings.grace_s)
+        self.fence = Fence(self.jobs, self.settlement, self.leases)
         self.desk = self._desk(worker)
         self.address = Address(self.clock, settings.public_url)
         dispatcher = Dispatcher(
@@ -203,6 +211,7 @@ class Service:
     async def _recover(self) -> None:
         await recover(self.jobs, self.views, self.settlement, actor=self.desk.worker)
         await self.pending.resume()
+        await self.leases.restore()
 
     async def close(self) -> None:
         """Drain, give back what does not finish, and close. Idempotent; finishes if cancelled."""

@@ -57,11 +57,11 @@ def _handlers_at(name: str) -> list[Handler]:
 def run(settings: Settings, handlers: Handlers) -> None:
     """Serve until a signal says to stop. Raises InvalidInput, DataDirectoryError, AddressInUse."""
     check_loopback(settings.host)
-    with asyncio.Runner(loop_factory=_loop_factory()) as runner:
+    with asyncio.Runner(loop_factory=loop_factory()) as runner:
         runner.run(_Process(settings, handlers).run())
 
 
-def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
+def loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
     try:
         import uvloop
     except ImportError:  # there is none for this platform

@@ -42,6 +42,12 @@ class Settings(FromEnvironment):
     max_attempts: int = Field(3, ge=1, le=1000, description="runs of a job, unless it says")
     retry_delay_s: float = Field(1.0, ge=0, description="before the second attempt; then doubled")
     retry_delay_max_s: float = Field(300.0, ge=0, description="longest delay between attempts")
+    worker_types: str = Field(
+        "", description="job types, with commas, that only workers elsewhere run"
+    )
+    lease_s: float = Field(
+        30.0, ge=1, le=86_400, description="a worker elsewhere not heard from for so long is lost"
+    )
     result_bytes_max: int = Field(262_144, ge=1024, description="larger results become artifacts")
 
     python_service_url: Annotated[str | None, Also("PYTHON_SERVICE_URL")] = Field(

@@ -57,11 +57,15 @@ class FakeClock:
         while self._timers and self._timers[0].due_us <= until_us:
             timer = heappop(self._timers)
             if not timer.cancelled:
-                self._elapsed_us = timer.due_us
+                self._elapsed_us = max(self._elapsed_us, timer.due_us)
                 timer.callback()
                 await _settle()
         self._elapsed_us = until_us
         await _settle()
+
+    def freeze(self, seconds: float) -> None:
+        """Let *seconds* pass in which the process is stopped: timers fire afterwards, late."""
+        self._elapsed_us += round(seconds * SECOND)
 
     def jump_wall(self, seconds: float) -> None:
         """Set the wall clock forward, or back; no time passes and no timer fires."""

@@ -109,6 +109,12 @@ def test_every_route_is_in_the_readme() -> None:
 #: Said in a row with another one.
 README_SHORT = {
     "/v1/jobs/{id}/retry": "`/retry`",
+    **{
+        f"/v1/work/{{id}}/{{attempt}}/{name}": f"`/{name}`"
+        for name in ["progress", "log", "step", "artifact", "breaker", "complete", "fail"]
+    },
+    "/v1/work/{id}/{attempt}/cancelled": "`/cancelled`",
+    "/v1/work/{id}/{attempt}/release": "`/release`",
     "/readyz": "`/readyz`",
     "/openapi.json": "`/openapi.json`",
 }

@@ -1,8 +1,10 @@
 """The service over HTTP: every route there is, and the application made of them."""
 
 from aiohttp import web
+from pydantic import BaseModel
 
 from eventjobs.errors import (
+    EventjobsError,
     JobExists,
     KeyReused,
     OutboundRefused,
@@ -10,7 +12,19 @@ from eventjobs.errors import (
     WebhookNotFound,
     WrongState,
 )
-from eventjobs.http import api, batch, callback, facts, files, pages, problem, shapes, webhooks
+from eventjobs.http import (
+    api,
+    batch,
+    callback,
+    facts,
+    files,
+    pages,
+    problem,
+    reported,
+    shapes,
+    webhooks,
+    work,
+)
 from eventjobs.http.listening import Listening, check_loopback, listen
 from eventjobs.http.openapi import document
 from eventjobs.http.polls import Polls
@@ -22,10 +36,11 @@ from eventjobs.http.problem import (
     RangeNotSatisfiable,
 )
 from eventjobs.http.query import AllEventsQuery, EventsQuery, JobQuery, JobsQuery
-from eventjobs.http.route import Answer, RequestIds, Route, Site, Takes, sign, surrounded
+from eventjobs.http.route import Answer, Handler, RequestIds, Route, Site, Takes, sign, surrounded
 from eventjobs.http.snapshot import Snapshots
 from eventjobs.http.stream import Streams
 from eventjobs.http.submission import Line, Submission, Why
+from eventjobs.http.takers import Takers
 from eventjobs.service import Service
 
 __all__ = ["ROUTES", "Listening", "check_loopback", "create_app", "serve"]
@@ -48,6 +63,7 @@ PAGE = Takes(query=JobsQuery)
 NEWER = Takes(query=JobQuery, headers=("If-None-Match", "Prefer"))
 AFTER = Takes(query=EventsQuery)
 AFTER_OF_ALL = Takes(query=AllEventsQuery)
+CLAIM = Takes(reported.Claim, JSON)
 PART = Takes(headers=("Range", "If-None-Match"))
 
 # --- what routes give
@@ -65,6 +81,9 @@ TAKEN = Answer(200, "it is in the log, perhaps since before", shapes.Taken, JSON
 HIDDEN = Answer(204, "it is hidden")
 FACTS = Answer(200, "facts, oldest first", shapes.EventPage, JSON, streams=True)
 HISTORY = Answer(200, "its history", shapes.History, JSON)
+CLAIMED = Answer(200, "jobs, which now are the worker's", shapes.Claimed, JSON)
+HEARD = Answer(200, "it is in the log", shapes.Heard, JSON)
+ENDED = Answer(200, "the attempt is over", shapes.Ended, JSON)
 STORED = Answer(201, "it is here", shapes.Stored, JSON)
 WHOLE = Answer(200, "the file", None, BYTES, ("ETag",))
 SOME = Answer(206, "a part of the file", None, BYTES, ("ETag", "Content-Range"))
@@ -85,6 +104,18 @@ STYLE = Answer(200, "its style", None, "text/css")
 async def openapi(site: Site, request: web.Request) -> web.StreamResponse:
     """This document."""
     return web.Response(body=document(ROUTES, site.service.handlers), headers=api.JSON)
+
+
+def _told(
+    name: str,
+    handler: Handler,
+    body: type[BaseModel],
+    answer: Answer = HEARD,
+    *errors: type[EventjobsError],
+) -> Route:
+    """What an attempt elsewhere tells."""
+    path = f"/v1/work/{{id}}/{{attempt}}/{name}"
+    return Route("POST", path, handler, Takes(body, JSON), (answer, StaleAttempt, *errors))
 
 
 #: Everything there is. What any route may answer besides is in openapi.py.
@@ -131,6 +162,17 @@ ROUTES = (
         REDELIVERY,
         (SENT_AGAIN, WebhookNotFound),
     ),
+    Route("POST", "/v1/work/claim", work.claim, CLAIM, (CLAIMED,)),
+    _told("heartbeat", work.heartbeat, reported.ByWorker),
+    _told("progress", work.progress, reported.Progress),
+    _told("log", work.log, reported.LogReport),
+    _told("step", work.step, reported.StepReport),
+    _told("artifact", work.artifact, reported.ArtifactReport),
+    _told("breaker", work.breaker, reported.BreakerReport),
+    _told("complete", work.complete, reported.Completion, ENDED),
+    _told("fail", work.fail, reported.Failure, ENDED),
+    _told("cancelled", work.cancelled, reported.ByWorker, ENDED, WrongState),
+    _told("release", work.release, reported.Release, ENDED),
     Route("POST", "/v1/views/rebuild", api.rebuild, NOTHING, (REBUILT,)),
     Route("GET", "/healthz", api.healthz, NOTHING, (ALIVE,)),
     Route("GET", "/readyz", api.readyz, NOTHING, (READY, NotReady)),
@@ -145,7 +187,9 @@ def create_app(service: Service) -> web.Application:
     """The application for a *service* that was started; whoever started it also closes it."""
     snapshots = Snapshots(service.views)
     polls = Polls(service.log, service.clock, service.settings.wait_max_s)
-    site = Site(service, snapshots, Streams(service, snapshots), polls, RequestIds())
+    site = Site(
+        service, snapshots, Streams(service, snapshots), polls, RequestIds(), Takers(service, polls)
+    )
     app = web.Application(client_max_size=service.settings.body_bytes_max)
     for path in dict.fromkeys(each.path for each in ROUTES):
         resource = app.router.add_resource(path)
@@ -160,6 +204,7 @@ def create_app(service: Service) -> web.Application:
     app.on_response_prepare.append(sign)
 
     async def end_waiting(_: web.Application) -> None:
+        service.leases.close()
         site.polls.close()
         await site.streams.close()
 

@@ -56,6 +56,11 @@ HEADERS = {
     "Link": 'rel="next": the next page',
 }
 
+_IN_PATHS: dict[str, dict[str, Any]] = {
+    "id": {"type": "string", "format": "uuid"},
+    "attempt": {"type": "integer", "minimum": 1, "maximum": 999_999_999},
+}
+
 _WRITES = (Overloaded, LogUnavailable, OutcomeUnknown, DiskFull)
 _BODIES = (RequestError, BodyTimeout, TooLarge, UnsupportedMediaType)
 
@@ -96,7 +101,7 @@ def _operation(route: Route) -> dict[str, Any]:
 
 def _path(path: str) -> Iterable[dict[str, Any]]:
     for name in re.findall(r"{(\w+)}", path):
-        schema = {"type": "string"} | ({"format": "uuid"} if name == "id" else {})
+        schema = _IN_PATHS.get(name, {"type": "string"})
         yield {"name": name, "in": "path", "required": True, "schema": schema}
 
 

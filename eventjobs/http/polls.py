@@ -31,7 +31,7 @@ class Polls:
         if wait_s <= 0 or self._closed:
             return await look()
         try:
-            async with self._patience(min(wait_s, self._wait_max_s)):
+            async with self.patience(wait_s):
                 while True:
                     # Waiting begins before looking: what happens meanwhile is not missed.
                     moved = asyncio.ensure_future(self._log.wait(self._log.head, job_id))
@@ -51,13 +51,18 @@ class Polls:
             each.reschedule(asyncio.get_running_loop().time())
 
     @asynccontextmanager
-    async def _patience(self, wait_s: float) -> AsyncIterator[None]:
+    async def patience(self, wait_s: float) -> AsyncIterator[Callable[[], object]]:
+        """Raise TimeoutError once *wait_s* are over, or as much as anyone may wait, or the service
+        closes, or somebody calls what this gives.
+        """
         now = asyncio.get_running_loop().time
         async with asyncio.timeout(None) as deadline:
-            timer = self._clock.call_later(wait_s, lambda: deadline.reschedule(now()))
+            end = lambda: deadline.reschedule(now())  # noqa: E731
+            wait_s = 0.0 if self._closed else min(wait_s, self._wait_max_s)
+            timer = self._clock.call_later(wait_s, end)
             self._open.add(deadline)
             try:
-                yield
+                yield end
             finally:
                 self._open.discard(deadline)
                 timer.cancel()

@@ -21,6 +21,7 @@ from eventjobs.http.polls import Polls
 from eventjobs.http.problem import CrossOrigin, Misdirected
 from eventjobs.http.snapshot import Snapshots
 from eventjobs.http.stream import Streams
+from eventjobs.http.takers import Takers
 from eventjobs.service import Service
 
 REQUEST_ID = web.RequestKey("request_id", str)
@@ -39,6 +40,7 @@ class Site:
     streams: Streams
     polls: Polls
     ids: "RequestIds"
+    takers: Takers
 
 
 #: Answers at once, or not at all; it asks *is_strange* by itself.

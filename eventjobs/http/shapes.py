@@ -85,6 +85,36 @@ class Job(Shape):
     links: Links
 
 
+class StepDone(Shape):
+    name: str
+    result: Any
+
+
+class ClaimedJob(Job):
+    """A job as its worker gets it."""
+
+    lease_s: float = Field(description="report or send a heartbeat far more often than this")
+    steps: list[StepDone] = Field(
+        description="what earlier attempts did, and is not to be repeated"
+    )
+
+
+class Claimed(Shape):
+    jobs: list[ClaimedJob]
+
+
+class Heard(Shape):
+    """What a worker is told whenever it is heard from."""
+
+    cancel: bool = Field(description="whether to stop, and then to say `cancelled`")
+    reason: Literal["cancelled", "timeout", "stalled"] | None
+    lease_s: float
+
+
+class Ended(Shape):
+    """The attempt is over."""
+
+
 class JobPage(Shape):
     jobs: list[Job]
     next: str | None = Field(description="the cursor of the next page")

@@ -1,0 +1,100 @@
+"""What goes between a service and its workers elsewhere as JSON: jobs there, reports back."""
+
+from dataclasses import asdict, dataclass, fields
+from datetime import datetime
+from typing import Any, assert_never
+
+from eventjobs.events import (
+    Artifact,
+    ArtifactStored,
+    BreakerChanged,
+    JobSpec,
+    LogWritten,
+    ProgressReported,
+    StepCompleted,
+    rfc3339,
+)
+from eventjobs.job import Job, Report, Status
+from eventjobs.outcomes import Cancelled, Failed, HandedOver, Outcome, Released, Succeeded
+
+
+@dataclass(frozen=True)
+class Work:
+    """A job that was claimed; *steps* are results of earlier attempts, by name and in order."""
+
+    job: Job
+    lease_s: float
+    steps: dict[str, Any]
+
+
+def read_work(told: dict[str, Any]) -> Work:
+    """As the service answers a claim."""
+    steps = {each["name"]: each["result"] for each in told["steps"]}
+    return Work(_job(told), told["lease_s"], steps)
+
+
+def _job(told: dict[str, Any]) -> Job:
+    artifacts = tuple(
+        Artifact(each["name"], each["sha256"], each["size"], each["media_type"])
+        for each in told["artifacts"]
+    )
+    given = {each.name: told[each.name] for each in fields(JobSpec) if each.name in told}
+    return Job(
+        told["job_id"],
+        JobSpec(**{**given, "artifacts": artifacts}),
+        born=told["position"],
+        created_us=_us(told["created_at"]) or 0,
+        version=told["version"],
+        position=told["position"],
+        updated_us=_us(told["updated_at"]) or 0,
+        status=Status.RUNNING,
+        attempt=told["attempt"],
+        lease_s=told["lease_s"],
+        started_us=_us(told["started_at"]),
+        cancel_requested_us=_us(told["cancel_requested_at"]),
+        artifacts=artifacts,
+    )
+
+
+def _us(time: str | None) -> int | None:
+    return None if time is None else round(datetime.fromisoformat(time).timestamp() * 1e6)
+
+
+def body_of(report: Report) -> tuple[str, dict[str, Any]]:
+    """How *report* is called, and what is sent."""
+    match report:
+        case ProgressReported():
+            told = asdict(report)
+            del told["attempt"]
+            return "progress", told
+        case LogWritten():
+            line = {"level": report.level, "message": report.message or "", "fields": report.fields}
+            return "log", {"lines": [line]}
+        case StepCompleted(name=name, number=number, result=result):
+            return "step", {"name": name, "number": number, "result": result}
+        case ArtifactStored(name=name, sha256=sha256, media_type=media_type):
+            return "artifact", {"name": name, "sha256": sha256, "media_type": media_type}
+        case BreakerChanged(name=name, state=state, failures=failures, until_us=until_us):
+            until = None if until_us is None else rfc3339(until_us)
+            return "breaker", {"name": name, "state": state, "failures": failures, "until": until}
+        case _ as never:
+            assert_never(never)
+
+
+def end_of(outcome: Outcome) -> tuple[str, dict[str, Any]]:
+    """The same for how an attempt ended."""
+    match outcome:
+        case Succeeded(result=result, issues=issues):
+            return "complete", {"result": result, "issues": issues}
+        case Failed():
+            told = asdict(outcome)
+            told["code"] = outcome.code[:200] or "error"
+            return "fail", told
+        case Cancelled():
+            return "cancelled", {}
+        case Released(reason=reason):
+            return "release", {"reason": reason}
+        case HandedOver():
+            raise AssertionError("only the service itself gives jobs to external services")
+        case _ as never:
+            assert_never(never)

@@ -1,0 +1,112 @@
+"""What workers elsewhere send: claims, and reports of the attempts they make."""
+
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from eventjobs.contexts import TEXT_CHARS_MAX
+from eventjobs.events import ProgressReported
+from eventjobs.http.submission import EPOCH, SECONDS_MAX, ArtifactName, Moment, Sha256
+
+WAIT_MAX_S = 3_600
+LEASE_MAX_S = 86_400
+
+Name = Annotated[str, Field(min_length=1, max_length=200, pattern=r"^[^\x00-\x1f\x7f]+$")]
+Worker = Annotated[
+    str,
+    Field(
+        pattern=r"^[A-Za-z0-9][A-Za-z0-9._:@-]{0,99}$",
+        description="drawn at random when the worker starts: two must never have the same",
+    ),
+]
+Text = Annotated[str, Field(max_length=TEXT_CHARS_MAX)]
+Number = Annotated[float, Field(allow_inf_nan=False)]
+
+
+class ByWorker(BaseModel):
+    """Every report says whose it is."""
+
+    model_config = ConfigDict(extra="forbid", strict=True)
+
+    worker: Worker
+
+
+class Claim(ByWorker):
+    types: list[str] = Field(max_length=1_000, description="which jobs it can do")
+    max: int = Field(1, ge=1, le=1_000, description="how many it can take now")
+    wait_s: float = Field(0, ge=0, le=WAIT_MAX_S, description="for the first; there is a maximum")
+    lease_s: float | None = Field(
+        None, ge=1, le=LEASE_MAX_S, description="silence after which its jobs are somebody else's"
+    )
+
+
+class Progress(ByWorker):
+    done: Number | None = None
+    total: Number | None = None
+    stage: Annotated[str, Field(max_length=200)] | None = None
+    message: Text | None = None
+    data: Any = None
+
+    def event(self, attempt: int) -> ProgressReported:
+        told = (self.done, self.total, self.stage, self.message, self.data)
+        return ProgressReported(attempt, *told)
+
+
+class LogLine(BaseModel):
+    model_config = ConfigDict(extra="forbid", strict=True)
+
+    message: Text
+    level: Literal["debug", "info", "warning", "error"] = "info"
+    fields: dict[str, Any] | None = None
+
+
+class LogReport(ByWorker):
+    lines: list[LogLine] = Field(min_length=1, max_length=100)
+
+
+class StepReport(ByWorker):
+    name: Name
+    number: int = Field(ge=0, le=2**31, description="its place among the attempt's steps, from 0")
+    result: Any = None
+
+
+class ArtifactReport(ByWorker):
+    name: ArtifactName
+    sha256: Sha256 = Field(description="as the upload answered it")
+    media_type: str = Field(
+        "application/octet-stream", max_length=255, pattern=r"^[\w.+-]+/[\w.+-]+(?:\s*;[ -~]*)?$"
+    )
+
+
+class BreakerReport(ByWorker):
+    name: Name
+    state: Annotated[str, Field(min_length=1, max_length=50)]
+    failures: int = Field(ge=0, le=2**31)
+    until: Moment | None = None
+
+    @property
+    def until_us(self) -> int | None:
+        return None if self.until is None else int((self.until - EPOCH).total_seconds() * 1e6)
+
+
+class Completion(ByWorker):
+    result: Any = None
+    issues: list[dict[str, Any]] | None = Field(
+        None, max_length=1_000, description="what went wrong on the way and was made up for"
+    )
+
+
+class Failure(ByWorker):
+    code: Annotated[str, Field(min_length=1, max_length=200)] = Field(
+        description="stable, and for programs"
+    )
+    message: Text = Field(description="for people")
+    retryable: bool = Field(True, description="whether trying again can help")
+    details: Any = Field(None, description="for operators")
+    retry_after_s: float | None = Field(
+        None, ge=0, le=SECONDS_MAX, description="in place of the usual delay"
+    )
+
+
+class Release(ByWorker):
+    reason: Annotated[str, Field(min_length=1, max_length=1_000)]

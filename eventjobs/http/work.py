@@ -1,0 +1,164 @@
+"""Work for workers elsewhere: claiming jobs, and reporting what becomes of them."""
+
+from typing import Any
+
+import orjson
+from aiohttp import web
+
+from eventjobs.desk import steps_of
+from eventjobs.events import ArtifactStored, BreakerChanged, LogWritten, StepCompleted
+from eventjobs.fence import End, Holder
+from eventjobs.http.api import JSON, caught_up, path_id, reply
+from eventjobs.http.body import read_json
+from eventjobs.http.problem import RouteNotFound
+from eventjobs.http.reported import (
+    ArtifactReport,
+    BreakerReport,
+    ByWorker,
+    Claim,
+    Completion,
+    Failure,
+    LogReport,
+    Progress,
+    Release,
+    StepReport,
+)
+from eventjobs.http.route import Site
+from eventjobs.http.snapshot import render
+from eventjobs.job import Job, Report
+from eventjobs.leases import Told
+from eventjobs.outcomes import Cancelled, Failed, Outcome, Released, Succeeded
+from projections import JobView
+
+#: The number of an attempt has no more digits than that.
+DIGITS_MAX = 9
+
+
+async def claim(site: Site, request: web.Request) -> web.StreamResponse:
+    """Take up to `max` jobs of these types, waiting for the first one for up to `wait_s` seconds.
+
+    A claim that does not wait also ends the wait of an earlier one by the same worker.
+    """
+    service = site.service
+    asked = await read_json(service, request, Claim)
+    for each in asked.types:
+        service.handlers.get(each)  # raises UnknownType
+
+    if asked.wait_s == 0:
+        await caught_up(service)
+
+    def gone() -> bool:
+        return request.transport is None or request.transport.is_closing()
+
+    jobs = await site.takers.take(asked, gone)
+    told = [_work(job, await steps_of(service.jobs, job)) for job in jobs]
+    return web.Response(body=orjson.dumps({"jobs": told}), headers=JSON)
+
+
+def _work(job: Job, steps: dict[str, Any]) -> dict[str, Any]:
+    """A job as its worker gets it."""
+    done = [{"name": name, "result": result} for name, result in steps.items()]
+    return render(JobView(job, None, None)) | {"lease_s": job.lease_s, "steps": done}
+
+
+async def heartbeat(site: Site, request: web.Request) -> web.StreamResponse:
+    """Renew the lease. The answer says whether to stop, and why."""
+    given = await read_json(site.service, request, ByWorker)
+    return _told(await site.service.fence.heard(_holder(request, given)))
+
+
+async def progress(site: Site, request: web.Request) -> web.StreamResponse:
+    """Tell how far the whole job is. Renews the lease, as every report does."""
+    given = await read_json(site.service, request, Progress)
+    holder = _holder(request, given)
+    return await _report(site, holder, "progress", [given.event(holder.attempt)])
+
+
+async def log(site: Site, request: web.Request) -> web.StreamResponse:
+    """Add lines to the job's own log."""
+    given = await read_json(site.service, request, LogReport)
+    holder = _holder(request, given)
+    lines: list[Report] = [
+        LogWritten(holder.attempt, each.level, each.message, each.fields) for each in given.lines
+    ]
+    return await _report(site, holder, "log", lines)
+
+
+async def step(site: Site, request: web.Request) -> web.StreamResponse:
+    """Store the result of a step, which a later attempt finds in `steps` and need not repeat."""
+    given = await read_json(site.service, request, StepReport)
+    holder = _holder(request, given)
+    done = StepCompleted(holder.attempt, given.name, given.number, given.result)
+    return await _report(site, holder, "step", [done])
+
+
+async def artifact(site: Site, request: web.Request) -> web.StreamResponse:
+    """Make an uploaded file one of the job's, in place of one with the same name."""
+    service = site.service
+    given = await read_json(service, request, ArtifactReport)
+    holder = _holder(request, given)
+    [found] = await service.attached({given.name: given.sha256})
+    kept = (given.name, given.sha256, found.size, given.media_type)
+    return await _report(site, holder, "artifact", [ArtifactStored(holder.attempt, *kept)])
+
+
+async def breaker(site: Site, request: web.Request) -> web.StreamResponse:
+    """Tell that a call of this job opened, or closed, a circuit breaker."""
+    given = await read_json(site.service, request, BreakerReport)
+    holder = _holder(request, given)
+    changed = BreakerChanged(
+        holder.attempt, given.name, given.state, given.failures, given.until_us
+    )
+    return await _report(site, holder, "breaker", [changed])
+
+
+async def complete(site: Site, request: web.Request) -> web.StreamResponse:
+    """The job is done. Like every report of an end, harmless to repeat: the first one counts."""
+    given = await read_json(site.service, request, Completion)
+    outcome = Succeeded(given.result, given.issues)
+    return await _settle(site, _holder(request, given), "complete", outcome)
+
+
+async def fail(site: Site, request: web.Request) -> web.StreamResponse:
+    """The attempt failed; the job is tried again later, if it may."""
+    given = await read_json(site.service, request, Failure)
+    outcome = Failed(given.code, given.message, given.retryable, given.details, given.retry_after_s)
+    return await _settle(site, _holder(request, given), "fail", outcome)
+
+
+async def cancelled(site: Site, request: web.Request) -> web.StreamResponse:
+    """The attempt has stopped, as it was told to."""
+    given = await read_json(site.service, request, ByWorker)
+    return await _settle(site, _holder(request, given), "cancelled", Cancelled())
+
+
+async def release(site: Site, request: web.Request) -> web.StreamResponse:
+    """Give the job back unfinished: it runs again at once, and the attempt does not count."""
+    given = await read_json(site.service, request, Release)
+    return await _settle(site, _holder(request, given), "release", Released(given.reason))
+
+
+# --- what they share
+
+
+def _holder(request: web.Request, given: ByWorker) -> Holder:
+    """Raises RouteNotFound, JobNotFound."""
+    number = request.match_info["attempt"]
+    if not (number.isascii() and number.isdigit() and len(number) <= DIGITS_MAX):
+        raise RouteNotFound
+    return Holder(path_id(request), int(number), given.worker)
+
+
+async def _report(
+    site: Site, holder: Holder, kind: str, reports: list[Report]
+) -> web.StreamResponse:
+    return _told(await site.service.fence.report(holder, kind, reports))
+
+
+async def _settle(site: Site, holder: Holder, end: End, outcome: Outcome) -> web.StreamResponse:
+    await site.service.fence.settle(holder, end, outcome)
+    return reply({})
+
+
+def _told(told: Told) -> web.StreamResponse:
+    return reply({"cancel": told.stop is not None, "reason": told.stop, "lease_s": told.lease_s})

@@ -1,0 +1,194 @@
+"""Leases: who was heard from, and when. In memory beside the log, on the monotonic clock."""
+
+import asyncio
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Literal, NamedTuple, assert_never
+
+import structlog
+
+from eventjobs.clock import Clock, sleep
+from eventjobs.errors import LogError, Rejected
+from eventjobs.job import Job, Status
+from eventjobs.jobs import Jobs
+from eventjobs.outcomes import Cancelled, Outcome, stalled, timed_out
+from eventjobs.settlement import Settlement
+from projections import Views
+from projections.touched import Touched
+
+#: Leases are looked at so often: far below the second in which a lost one has to be noticed.
+LOOK_S = 0.25
+#: A longer gap between two looks is a time in which this service could not hear anybody.
+DEAF_S = 1.0
+
+Why = Literal["cancelled", "timeout", "stalled"]
+
+
+class Told(NamedTuple):
+    """What whoever holds an attempt gets to know whenever it is heard from."""
+
+    stop: Why | None
+    lease_s: float
+
+
+@dataclass(slots=True)
+class _Lease:
+    job: Job  # as its attempt began
+    lease_s: float
+    began_s: float
+    heard_s: float
+    moved_s: float  # with progress
+    stop: Why | None = None
+    #: since when whoever holds it knows that it is to stop
+    told_s: float | None = None
+    ending: bool = False
+
+
+class Leases:
+    """Ends attempts that are made elsewhere, when nobody is heard from or a limit is passed.
+
+    An attempt is leased when its AttemptStarted says a `lease_s`. After a start of the service each
+    of them has one full period again. Only time in which the service could listen counts.
+    """
+
+    def __init__(self, jobs: Jobs, views: Views, settlement: Settlement, *, grace_s: float) -> None:
+        self._clock: Clock = jobs.clock
+        self._jobs = jobs
+        self._views = views
+        self._settlement = settlement
+        self._grace_s = grace_s
+        self._leases: dict[str, _Lease] = {}
+        self._any = asyncio.Event()
+        self._closed = False
+        self._looked_s = self._clock.monotonic_s()
+        self._deaf_s = 0.0
+        self._log = structlog.get_logger("eventjobs.leases")
+        views.listen(self._noticed)
+
+    def __len__(self) -> int:
+        return len(self._leases)
+
+    async def restore(self) -> None:
+        """Begin one for every leased attempt there is; before anything else is claimed."""
+        for job_id in await self._views.running():
+            job = await self._jobs.load(job_id)
+            if job is not None:
+                self.begin(job)
+
+    def begin(self, job: Job) -> None:
+        """From now on *job*'s present attempt is ended when it is not heard from. Idempotent."""
+        if job.lease_s is None or job.status != Status.RUNNING:
+            return
+        known = self._leases.get(job.job_id)
+        if known is None or known.job.attempt < job.attempt:
+            now_s = self._now_s()
+            self._leases[job.job_id] = _Lease(job, job.lease_s, now_s, now_s, now_s)
+            self._any.set()
+        lease = self._leases[job.job_id]
+        if job.cancel_requested_us is not None and lease.job.attempt == job.attempt:
+            lease.stop = lease.stop or "cancelled"
+
+    def heard(self, job_id: str, attempt: int, *, moved: bool = False) -> Told | None:
+        """Note that *attempt* lives, and (*moved*) makes progress; None if there is no such lease.
+
+        What the answer says counts as told: whoever is to stop has the grace time from here on.
+        """
+        lease = self._leases.get(job_id)
+        if lease is None or lease.job.attempt != attempt:
+            return None
+        lease.heard_s = now_s = self._now_s()
+        if moved:
+            lease.moved_s = now_s
+        if lease.stop is not None and lease.told_s is None:
+            lease.told_s = now_s
+        return Told(lease.stop, lease.lease_s)
+
+    def close(self) -> None:
+        """Lose nobody from now on: this service stops listening, and whoever lives cannot tell."""
+        self._closed = True
+
+    async def run(self) -> None:
+        """Look after the leases, until cancelled."""
+        async with asyncio.TaskGroup() as endings:
+            while True:
+                if not self._leases:
+                    self._any.clear()
+                    await self._any.wait()
+                await sleep(self._clock, LOOK_S)
+                if self._closed:
+                    return
+                now_s = self._now_s()
+                for lease in list(self._leases.values()):
+                    self._limit(lease, now_s)
+                    if not lease.ending and self._over(lease, now_s):
+                        lease.ending = True
+                        endings.create_task(self._end(lease))
+
+    def _now_s(self) -> float:
+        """The monotonic clock, less the time in which this process was stopped or blocked."""
+        looked_s, self._looked_s = self._looked_s, self._clock.monotonic_s()
+        gap_s = self._looked_s - looked_s
+        if gap_s > DEAF_S:
+            self._deaf_s += gap_s - LOOK_S
+        return self._looked_s - self._deaf_s
+
+    def _limit(self, lease: _Lease, now_s: float) -> None:
+        """Have an attempt stopped that is past a limit; its holder may keep the limits itself."""
+        spec = lease.job.spec
+        if lease.stop is not None:
+            return
+        if spec.timeout_s is not None and now_s - lease.began_s >= spec.timeout_s:
+            lease.stop = "timeout"
+        elif spec.stall_timeout_s is not None and now_s - lease.moved_s >= spec.stall_timeout_s:
+            lease.stop = "stalled"
+        if lease.stop is not None:
+            lease.told_s = now_s  # the limits are in the job, so they are known to its holder
+
+    def _over(self, lease: _Lease, now_s: float) -> bool:
+        unheard = now_s - lease.heard_s >= lease.lease_s
+        return unheard or (lease.told_s is not None and now_s - lease.told_s >= self._grace_s)
+
+    async def _end(self, lease: _Lease) -> None:
+        job = lease.job
+        try:
+            if (outcome := interrupted(job, lease.stop)) is not None:
+                await self._settlement.settle(job, outcome, actor="service")
+                self._log.warning("attempt ended", job_id=job.job_id, why=lease.stop)
+            else:
+                why = f"not heard from for {lease.lease_s:g} s"
+                await self._settlement.lost(job, why, actor="service")
+                self._log.warning("attempt lost", job_id=job.job_id, worker=job.worker)
+        except Rejected:
+            pass  # it ended by itself, just now
+        except (LogError, OSError) as error:
+            self._log.warning("lost attempt waits", job_id=job.job_id, error=str(error))
+            lease.ending = False  # look again
+            return
+        if self._leases.get(job.job_id) is lease:
+            del self._leases[job.job_id]
+
+    def _noticed(self, touched: Iterable[Touched]) -> None:
+        for each in touched:
+            job = each.after
+            lease = self._leases.get(job.job_id)
+            if lease is None:
+                self.begin(job)
+            elif job.version >= lease.job.version:
+                if job.status != Status.RUNNING or job.attempt != lease.job.attempt:
+                    del self._leases[job.job_id]
+                self.begin(job)
+
+
+def interrupted(job: Job, why: Why | None) -> Outcome | None:
+    """What it comes to that *job*'s attempt was stopped; None if it was not."""
+    match why:
+        case "cancelled":
+            return Cancelled()
+        case "timeout":
+            return timed_out(job.spec.timeout_s)
+        case "stalled":
+            return stalled(job.spec.stall_timeout_s)
+        case None:
+            return None
+        case _ as never:
+            assert_never(never)

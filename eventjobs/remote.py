@@ -1,0 +1,342 @@
+"""A desk elsewhere: the jobs of a service behind HTTP, for a runner in this process."""
+
+import asyncio
+import random
+from collections.abc import Awaitable, Callable, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+from typing import Any, TypeVar
+from urllib.parse import quote
+
+import aiohttp
+import orjson
+import structlog
+
+from eventjobs.artifacts import Artifacts
+from eventjobs.claimed import Work, body_of, end_of, read_work
+from eventjobs.claims import Room
+from eventjobs.client import BLOCK_BYTES, blocks
+from eventjobs.clock import Clock, sleep, timeout
+from eventjobs.connection import REQUEST, TRANSFER, Connection, Problem, Unreachable
+from eventjobs.desk import Offer, StopWhy
+from eventjobs.errors import DiskFull, InvalidInput, StaleAttempt, TooLarge
+from eventjobs.events import ArtifactStored
+from eventjobs.job import Job, Report
+from eventjobs.outcomes import Failed, Outcome, Released, Succeeded
+
+Answer = TypeVar("Answer")
+
+#: One claim waits so long for a job.
+WAIT_S = 20.0
+#: Between two attempts to say something: the first, and the longest.
+AGAIN_S, AGAIN_MAX_S = 0.1, 1.0
+#: After these answers nothing that the attempt comes to counts.
+LOST = frozenset({"stale_attempt", "job_not_found", "job_gone", "wrong_state"})
+
+
+@dataclass(eq=False)
+class _Held:
+    work: Work
+    files: set[str] = field(default_factory=set)
+
+    @property
+    def job(self) -> Job:
+        return self.work.job
+
+
+class RemoteDesk:
+    """Jobs of the service behind *http*. Whatever is to be told is told until it was heard, or the
+    attempt is lost: over restarts of the service and cuts of the network.
+    """
+
+    def __init__(
+        self,
+        http: Connection,
+        *,
+        worker: str,
+        lease_s: float | None,
+        files: Artifacts,
+        clock: Clock,
+    ) -> None:
+        self.worker = worker
+        self.clock = clock
+        self.files = files
+        self._http = http
+        self._lease_s = lease_s
+        self._held: dict[str, _Held] = {}
+        self._any = asyncio.Event()
+        self._poll: asyncio.Task[list[Work]] | None = None
+        self._asked: frozenset[str] = frozenset()
+        self._hurried = asyncio.Event()
+        self._tell: Callable[[str, int, StopWhy], object] = lambda job_id, attempt, why: None
+        self._trouble: str | None = None
+        self._delay_s = AGAIN_S
+        self._log = structlog.get_logger("eventjobs.worker")
+
+    def on_stop(self, tell: Callable[[str, int, StopWhy], object]) -> None:
+        self._tell = tell
+
+    def hurry(self) -> None:
+        self._hurried.set()
+
+    # --- claiming
+
+    async def offers(self, rooms: Sequence[Room], limit: int) -> list[Offer]:
+        self._hurried.clear()
+        open_rooms = [room for room in rooms if room.free > 0]
+        types = frozenset(type for room in open_rooms for type in room.types)
+        if self._poll is not None and not types <= self._asked:
+            works = await self._withdrawn()
+        else:
+            works = []
+            if self._poll is None and types and limit > 0:
+                # Of the smallest room: whatever comes, it fits.
+                size = min(limit, *(room.free for room in open_rooms))
+                self._asked = types
+                self._poll = asyncio.create_task(self._claim(sorted(types), size), name="claim")
+            hurried = asyncio.create_task(self._hurried.wait())
+            waiting: set[asyncio.Task[Any]] = {hurried} | ({self._poll} if self._poll else set())
+            try:
+                await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
+            finally:
+                hurried.cancel()
+            if self._poll is not None and self._poll.done():
+                works, self._poll = self._poll.result(), None
+        return [Offer(work.job.job_id, work.job.spec.type, self._prepare(work)) for work in works]
+
+    async def leave(self) -> None:
+        """Claim nothing more; give back at once what came too late."""
+        for work in await self._withdrawn():
+            job = work.job
+            try:
+                await self._call(job, "release", end_of(Released("the worker was stopped"))[1])
+                self._drop(job)
+            except (Unreachable, Problem) as error:
+                self._log.warning("job not given back", job_id=job.job_id, error=str(error))
+
+    async def _claim(self, types: list[str], size: int, wait_s: float = WAIT_S) -> list[Work]:
+        """What is had; nothing, after a pause, when there was trouble."""
+        asked = {"worker": self.worker, "types": types, "max": size, "wait_s": wait_s}
+        if self._lease_s is not None:
+            asked["lease_s"] = self._lease_s
+        limit = aiohttp.ClientTimeout(total=wait_s + 15, sock_connect=10)
+        try:
+            answer = await self._http.call(
+                "POST", "/v1/work/claim", again=False, json=asked, timeout=limit
+            )
+        except (Unreachable, Problem) as error:
+            await self._pause(error)
+            return []
+        self._reached()
+        works = [read_work(each) for each in answer["jobs"]]
+        for work in works:
+            if (before := self._held.get(work.job.job_id)) is not None:
+                self._lose(before)
+            self._held[work.job.job_id] = _Held(work)
+            self._any.set()
+        return works
+
+    async def _withdrawn(self) -> list[Work]:
+        """End the wait of the claim that is open; what it brought all the same."""
+        poll, self._poll = self._poll, None
+        if poll is None:
+            return []
+        while not poll.done():
+            # A claim that does not wait ends it, unless it overtakes it on the way: then the next.
+            ending = asyncio.create_task(self._claim([], 1, wait_s=0), name="withdraw")
+            try:
+                async with timeout(self.clock, 0.5):
+                    await asyncio.wait({poll})
+            except TimeoutError:
+                if self._trouble is not None:
+                    poll.cancel()  # nobody is there who could answer it
+                    return []
+            finally:
+                ending.cancel()
+        return poll.result()
+
+    def _prepare(self, work: Work) -> Callable[[], Awaitable[Job | None]]:
+        async def prepare() -> Job | None:
+            """The job, once its files are here."""
+            held = self._held.get(work.job.job_id)
+            if held is None or held.work is not work:
+                return None  # lost already
+            try:
+                await self._fetch(held)
+                return held.job
+            except StaleAttempt:
+                return None
+            except (DiskFull, OSError) as error:
+                self._log.error("files cannot be kept", job_id=held.job.job_id, error=str(error))
+                why = Failed("files_unavailable", "the worker cannot keep the job's files")
+            with suppress(StaleAttempt):
+                await self.settle(held.job, why)
+            return None
+
+        return prepare
+
+    # --- telling
+
+    async def report(self, job: Job, report: Report) -> None:
+        if isinstance(report, ArtifactStored):
+            self._holding(job).files.add(report.sha256)
+            await self._upload(job, report.sha256)
+        name, body = body_of(report)
+        await self._until_heard(job, lambda: self._call(job, name, body))
+
+    async def steps(self, job: Job) -> dict[str, Any]:
+        return self._holding(job).work.steps
+
+    async def settle(self, job: Job, outcome: Outcome) -> None:
+        name, body = end_of(outcome)
+        try:
+            await self._until_heard(job, lambda: self._call(job, name, body))
+        except TooLarge:
+            if not isinstance(outcome, Succeeded):
+                raise
+            body["result"] = await self._as_artifact(job, body["result"])
+            await self._until_heard(job, lambda: self._call(job, name, body))
+        self._drop(job)
+
+    async def beat(self) -> None:
+        """Send heartbeats for all that is held, until cancelled."""
+        while True:
+            if not self._held:
+                self._any.clear()
+                await self._any.wait()
+            began_s = self.clock.monotonic_s()
+            third_s = min(held.work.lease_s for held in self._held.values()) / 3
+            await asyncio.gather(*(self._beat(each, third_s) for each in self._held.values()))
+            took_s = self.clock.monotonic_s() - began_s
+            wait_s = third_s if self._trouble is None else min(third_s, 1.0)
+            await sleep(self.clock, max(0.05, wait_s - took_s))
+
+    async def _beat(self, held: _Held, limit_s: float) -> None:
+        limit = aiohttp.ClientTimeout(total=max(limit_s, 0.5))
+        try:
+            await self._call(held.job, "heartbeat", {}, limit)
+        except Problem as problem:
+            if problem.code in LOST:
+                self._lose(held)
+            else:
+                self._note(problem)
+        except Unreachable as error:
+            self._note(error)
+
+    async def _call(
+        self, job: Job, name: str, body: dict[str, Any], limit: aiohttp.ClientTimeout = REQUEST
+    ) -> None:
+        path = f"/v1/work/{job.job_id}/{job.attempt}/{name}"
+        sent = {"worker": self.worker, **body}
+        answer = await self._http.call("POST", path, again=False, json=sent, timeout=limit)
+        self._reached()
+        if answer.get("cancel"):
+            self._tell(job.job_id, job.attempt, "cancelled")
+
+    async def _until_heard(self, job: Job, say: Callable[[], Awaitable[Answer]]) -> Answer:
+        """Raises StaleAttempt when the attempt is lost, InvalidInput for what is not accepted."""
+        while True:
+            held = self._holding(job)
+            try:
+                return await say()
+            except Problem as problem:
+                if problem.code in LOST:
+                    self._lose(held)
+                    raise StaleAttempt from problem
+                if problem.status < 500 and problem.status != 429:
+                    kind = TooLarge if problem.status == 413 else InvalidInput
+                    raise kind(problem.detail, problem.errors) from problem
+                await self._pause(problem)
+            except Unreachable as error:
+                await self._pause(error)
+
+    def _holding(self, job: Job) -> _Held:
+        held = self._held.get(job.job_id)
+        if held is None or held.job.attempt != job.attempt:
+            raise StaleAttempt(f"attempt {job.attempt} is lost")
+        return held
+
+    def _lose(self, held: _Held) -> None:
+        """Somebody else runs it, or nobody: stop it, and never mention it again."""
+        job = held.job
+        if self._held.get(job.job_id) is held:
+            self._log.warning("attempt lost", job_id=job.job_id, attempt=job.attempt)
+            self._drop(job)
+            self._tell(job.job_id, job.attempt, "lost")
+
+    def _drop(self, job: Job) -> None:
+        held = self._held.pop(job.job_id, None)
+        if held is not None:
+            used = {each for other in self._held.values() for each in other.files}
+            paths = [self.files.path(each) for each in held.files - used]
+            if paths:
+                asyncio.get_running_loop().run_in_executor(None, _remove, paths)
+
+    # --- files
+
+    async def _fetch(self, held: _Held) -> None:
+        """Bring the job's files here. What cannot be had is missing, as it would be there."""
+        job = held.job
+        for each in job.artifacts:
+            held.files.add(each.sha256)
+            if await self.files.size(each.sha256) is not None:
+                continue
+            path = f"/v1/jobs/{job.job_id}/artifacts/{quote(each.name, safe='')}"
+            try:
+                await self._until_heard(job, partial(self._download, path))
+            except InvalidInput as error:
+                self._log.warning("file missing", job_id=job.job_id, error=error.message)
+
+    async def _download(self, path: str) -> None:
+        async with self._http.request("GET", path, timeout=TRANSFER) as response:
+            await self.files.receive(response.content.iter_chunked(BLOCK_BYTES))
+
+    async def _upload(self, job: Job, sha256: str) -> None:
+        file = self.files.path(sha256)
+        headers = {"Content-Type": "application/octet-stream"}
+
+        async def send() -> None:
+            await self._http.call(
+                "POST",
+                "/v1/artifacts",
+                again=False,
+                data=lambda: blocks(file),
+                headers=headers,
+                timeout=TRANSFER,
+            )
+
+        await self._until_heard(job, send)
+
+    async def _as_artifact(self, job: Job, result: Any) -> dict[str, Any]:
+        """Where to find *result*, which is too large for a report."""
+        sha256, size = await asyncio.to_thread(self.files.store, orjson.dumps(result))
+        stored = ArtifactStored(job.attempt, "result.json", sha256, size, "application/json")
+        await self.report(job, stored)
+        return {"artifact": "result.json", "size": size}
+
+    # --- trouble
+
+    async def _pause(self, error: Unreachable | Problem) -> None:
+        self._note(error)
+        delay_s = self._delay_s * random.uniform(1, 1.5)  # noqa: S311
+        self._delay_s = min(self._delay_s * 2, AGAIN_MAX_S)
+        await sleep(self.clock, delay_s)
+
+    def _note(self, error: Unreachable | Problem) -> None:
+        """Say what is wrong, once."""
+        code = Unreachable.code if isinstance(error, Unreachable) else error.code
+        if self._trouble != code:
+            self._trouble = code
+            self._log.warning("service does not answer; trying on", code=code, why=str(error))
+
+    def _reached(self) -> None:
+        if self._trouble is not None:
+            self._log.info("service answers again")
+        self._trouble, self._delay_s = None, AGAIN_S
+
+
+def _remove(paths: list[Path]) -> None:
+    for each in paths:
+        each.unlink(missing_ok=True)
