@@ -18,7 +18,7 @@ import structlog
 from eventjobs.clock import Clock, SystemClock, sleep
 from eventjobs.events import Recorded
 from eventjobs.job import Job, Status
-from projections import progress, queue, status
+from projections import progress, queue, status, ties
 from projections.progress import Estimate
 from projections.stages import Progress
 from projections.store import Stale, Store
@@ -266,6 +266,23 @@ class Views:
         """When the first of the jobs scheduled for later becomes due."""
         async with self._reading() as store:
             found: int | None = await store.read_named(queue.NEXT_DUE, {"1": now_us})
+        return found
+
+    async def unmet(self, job_id: str) -> list[tuple[str, str | None]]:
+        """The (id, status) of the jobs that *job_id* waits for; that is why it does not start."""
+        async with self._reading() as store:
+            return [(other, status) for other, status in await store.read(ties.UNMET, job_id)]
+
+    async def doomed(self, limit: int) -> list[ties.Doom]:
+        """Up to *limit* unfinished jobs that are to be cancelled because of another one."""
+        async with self._reading() as store:
+            return [ties.Doom(*each) for each in await store.read(ties.DOOMED, limit)]
+
+    async def expiring(self, now_us: int, ended_us: int, limit: int) -> list[str]:
+        """Jobs that expire by themselves at *now_us*, or say nothing and ended by *ended_us*."""
+        bound = {"now_us": now_us, "ended_us": ended_us, "limit": limit}
+        async with self._reading() as store:
+            found: list[str] = await store.read_named(status.EXPIRING, bound)
         return found
 
     async def _viewed(self, found: list[tuple[Job, Progress | None]]) -> list[JobView]:

@@ -6,7 +6,7 @@ from eventjobs.job import Job, Status
 from projections.touched import Statement, Touched, rows
 
 NAME = "queue"
-VERSION = 1
+VERSION = 2
 
 PRIORITY_MAX = 1000
 #: One step of priority is worth this much waiting, so that nothing starves: a job of priority 0
@@ -20,15 +20,16 @@ CREATE TABLE queue (
   type   TEXT    NOT NULL,
   due_us INTEGER NOT NULL,
   rank   INTEGER NOT NULL,  -- due_us less what priority is worth: the order, fixed once
-  later  INTEGER NOT NULL   -- 1 when it was not due yet as it was queued
+  later  INTEGER NOT NULL,  -- 1 when it was not due yet as it was queued
+  waits  INTEGER NOT NULL   -- 1 while it waits for other jobs; see ties.py
 ) STRICT;
-CREATE INDEX queue_rank ON queue (rank, born);
+CREATE INDEX queue_rank ON queue (rank, born) WHERE NOT waits;
 CREATE INDEX queue_later ON queue (due_us) WHERE later;
 """
 
 PUT = """
 INSERT OR REPLACE INTO queue
-SELECT value ->> 0, value ->> 1, value ->> 2, value ->> 3, value ->> 4, value ->> 5
+SELECT value ->> 0, value ->> 1, value ->> 2, value ->> 3, value ->> 4, value ->> 5, 0
 FROM json_each(?1)
 """
 REMOVE = "DELETE FROM queue WHERE born IN (SELECT value FROM json_each(?1))"
@@ -37,7 +38,7 @@ REMOVE = "DELETE FROM queue WHERE born IN (SELECT value FROM json_each(?1))"
 DUE = """
 SELECT json_group_array(json_array(job_id, type)) FROM (
   SELECT job_id, type FROM queue
-  WHERE rank <= :now_us + :slack_us AND due_us <= :now_us
+  WHERE NOT waits AND rank <= :now_us + :slack_us AND due_us <= :now_us
     AND type IN (SELECT value FROM json_each(:types))
     AND job_id NOT IN (SELECT value FROM json_each(:taken))
   ORDER BY rank, born LIMIT :limit)

@@ -20,12 +20,19 @@ CREATE TABLE jobs (
   owner      TEXT,
   created_us INTEGER NOT NULL,
   status     TEXT,                 -- NULL: hidden
-  state      TEXT    NOT NULL
+  state      TEXT    NOT NULL,
+  outcome    TEXT,                 -- how it ended, hidden or not; 'stopping' when it was asked to
+  parent     TEXT,
+  ended_us   INTEGER,              -- of a job to be hidden as the settings say
+  expires_us INTEGER               -- of one that says by itself when to hide it
 ) STRICT;
 CREATE INDEX jobs_status ON jobs (status, born);
 CREATE INDEX jobs_type ON jobs (type, born);
 CREATE INDEX jobs_owner ON jobs (owner, born) WHERE owner IS NOT NULL;
 CREATE INDEX jobs_created ON jobs (created_us);
+CREATE INDEX jobs_parent ON jobs (parent, born) WHERE parent IS NOT NULL;
+CREATE INDEX jobs_ended ON jobs (ended_us) WHERE ended_us IS NOT NULL;
+CREATE INDEX jobs_expires ON jobs (expires_us) WHERE expires_us IS NOT NULL;
 
 -- Beside the state and not in it: a payload is written once, not at every change.
 CREATE TABLE specs (
@@ -49,9 +56,11 @@ CREATE TABLE counts (
 
 PUT_JOBS = """
 INSERT INTO jobs
-SELECT value ->> 0, value ->> 1, value ->> 2, value ->> 3, value ->> 4, value ->> 5, value -> 6
+SELECT value ->> 0, value ->> 1, value ->> 2, value ->> 3, value ->> 4, value ->> 5, value -> 6,
+  value ->> 7, value ->> 8, value ->> 9, value ->> 10
 FROM json_each(?1) WHERE true
-ON CONFLICT (born) DO UPDATE SET status = excluded.status, state = excluded.state
+ON CONFLICT (born) DO UPDATE SET status = excluded.status, state = excluded.state,
+  outcome = excluded.outcome, ended_us = excluded.ended_us, expires_us = excluded.expires_us
 """
 PUT_SPECS = "INSERT INTO specs SELECT value ->> 0, value -> 1 FROM json_each(?1)"
 PUT_TAGS = "INSERT OR IGNORE INTO tags SELECT value ->> 0, value ->> 1 FROM json_each(?1)"
@@ -69,6 +78,15 @@ SELECT json_group_array(json_array(
 FROM jobs JOIN specs USING (born) WHERE job_id IN (SELECT value FROM json_each(?1))
 """
 RUNNING = "SELECT json_group_array(job_id) FROM jobs WHERE status = 'running'"
+#: Each half has an index of its own.
+EXPIRING = """
+SELECT json_group_array(job_id) FROM (
+  SELECT job_id FROM (
+    SELECT job_id FROM jobs WHERE ended_us <= :ended_us ORDER BY ended_us LIMIT :limit)
+  UNION ALL
+  SELECT job_id FROM (
+    SELECT job_id FROM jobs WHERE expires_us <= :now_us ORDER BY expires_us LIMIT :limit))
+"""
 COUNTS = "SELECT json_group_array(json_array(type, status, jobs)) FROM counts"
 
 #: Fields of a Job that have columns of their own, or are in its spec.
@@ -86,9 +104,9 @@ def apply(touched: Iterable[Touched]) -> Iterator[Statement]:
         for name in _APART:
             del state[name]
         listed = _listed(job)
-        jobs.append(
-            (job.born, job.job_id, job.spec.type, job.spec.owner, job.created_us, listed, state)
-        )
+        spec = job.spec
+        listing = (job.born, job.job_id, spec.type, spec.owner, job.created_us, listed, state)
+        jobs.append((*listing, outcome(job), spec.parent, *_end(job)))
         if each.before is None:
             specs.append((job.born, each.submission))
             tags += [(tag, job.born) for tag in job.spec.tags]
@@ -113,6 +131,22 @@ def _listed(job: Job) -> str | None:
     return None if job.expired_us is not None else job.status
 
 
+def outcome(job: Job) -> str | None:
+    """What other jobs may depend on."""
+    if job.finished:
+        return job.status
+    return None if job.cancel_requested_us is None else "stopping"
+
+
+def _end(job: Job) -> tuple[int | None, int | None]:
+    """When it ended, or when it expires if it says so; neither, if nothing is to be hidden."""
+    if job.finished_us is None or job.expired_us is not None:
+        return None, None
+    if job.spec.ttl_s is None:
+        return job.finished_us, None
+    return None, job.finished_us + int(job.spec.ttl_s * 1e6)
+
+
 def job_from_row(row: list[Any]) -> Job:
     """The inverse of what *apply* stored."""
     job_id, born, created_us, state, spec = row
@@ -133,6 +167,7 @@ _FILTERS = {
     "status": "AND status IN (SELECT value FROM json_each(:status))",
     "type": "AND type IN (SELECT value FROM json_each(:type))",
     "owner": "AND owner = :owner",
+    "parent": "AND parent = :parent",
     "tag": "AND born IN (SELECT born FROM tags WHERE tag = :tag)",
     "since_us": "AND created_us >= :since_us",
     "until_us": "AND created_us < :until_us",

@@ -13,7 +13,7 @@ from eventjobs.errors import NotOurs, TooNew
 from eventjobs.events import SERVICE_EVENTS, Recorded
 from eventjobs.job import Job, evolve
 from eventjobs.lru import Lru
-from projections import progress, queue, status, webhooks
+from projections import progress, queue, status, ties, webhooks
 from projections.stages import Progress, advance
 from projections.touched import Statement, Touched
 
@@ -38,7 +38,8 @@ class EventProjection(Protocol):
     def apply(self, batch: Sequence[Recorded], /) -> Iterator[Statement]: ...
 
 
-PROJECTIONS: tuple[Projection, ...] = (status, progress, queue)
+#: In this order: ties looks at what status and queue have written.
+PROJECTIONS: tuple[Projection, ...] = (status, progress, queue, ties)
 EVENT_PROJECTIONS: tuple[EventProjection, ...] = (webhooks,)
 
 SCHEMA_VERSION = 1

@@ -179,8 +179,13 @@ COMMANDS: dict[str, Command] = {
     "expire": lambda job, now, n: decisions.expire(job, "ttl"),
 }
 
+
+def job_id(number: int) -> str:
+    return f"00000000-0000-4000-8000-{number:012d}"
+
+
 submissions = st.builds(
-    lambda type, tags, owner, priority, late_s, max_attempts, payload: JobSpec(
+    lambda type, tags, owner, priority, late_s, max_attempts, payload, ttl_s, ties: JobSpec(
         type,
         payload,
         tags=tuple(tags),
@@ -189,6 +194,10 @@ submissions = st.builds(
         run_at_us=None if late_s is None else START_US + late_s * SECOND,
         max_attempts=max_attempts,
         artifacts=(Artifact("in", "cd" * 32, 9),) if max_attempts == 3 else (),
+        ttl_s=ttl_s,
+        after=tuple(map(job_id, ties[0])),
+        after_failure=ties[1],
+        parent=None if ties[2] is None else job_id(ties[2]),
     ),
     st.sampled_from(["csv", "render", "mail"]),
     st.lists(st.sampled_from(["a", "b", "ü", 'q"']), max_size=3),
@@ -197,14 +206,17 @@ submissions = st.builds(
     st.none() | st.integers(-60, 60),
     st.integers(1, 3),
     st.sampled_from([None, {"frames": 3}, ["\0", 1e300], 'text "quoted"', {}]),
+    st.sampled_from([None, None, 0, 60.5]),
+    # Of jobs that may come later, never come, or be the same: the views have to bear it.
+    st.tuples(
+        st.just([]) | st.lists(st.integers(0, 5), max_size=3, unique=True),
+        st.sampled_from([None, "run"]),
+        st.none() | st.integers(0, 5),
+    ),
 )
 _steps = st.tuples(
     st.integers(0, 5), st.sampled_from(list(COMMANDS)), st.integers(0, 60), st.integers(0, 20)
 )
-
-
-def job_id(number: int) -> str:
-    return f"00000000-0000-4000-8000-{number:012d}"
 
 
 @st.composite

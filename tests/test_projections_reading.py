@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from eventjobs.events import JobSpec, JobSubmitted, Recorded
 from eventjobs.job import Job, Status, evolve
 from eventjobs.log.memory import MemoryLog
-from projections import Store, Views, queue, status
+from projections import Store, Views, queue, status, ties
 from tests.fake_clock import SECOND, FakeClock
 from tests.histories import START_US, histories, job_id, play
 from tests.viewing import quick_folder, running, viewed
@@ -52,6 +52,7 @@ filters = st.fixed_dictionaries(
         "type": some_types,
         "owner": st.sampled_from(["ann", "bob", "nobody"]),
         "tag": st.sampled_from(["a", "b", "ü", 'q"', "none"]),
+        "parent": st.integers(0, 5).map(job_id),
         "since_us": times,
         "until_us": times,
         "job_id": st.lists(st.integers(0, 9).map(job_id), min_size=1, max_size=4),
@@ -65,6 +66,7 @@ def fits(job: Job, wanted: dict[str, Any]) -> bool:
         and job.status in wanted.get("status", [job.status])
         and job.spec.type in wanted.get("type", [job.spec.type])
         and job.spec.owner == wanted.get("owner", job.spec.owner)
+        and job.spec.parent == wanted.get("parent", job.spec.parent)
         and ("tag" not in wanted or wanted["tag"] in job.spec.tags)
         and job.created_us >= wanted.get("since_us", 0)
         and job.created_us < wanted.get("until_us", 2**62)
@@ -136,6 +138,66 @@ async def test_pages_are_stable_while_jobs_arrive(clock: FakeClock) -> None:
 # --- the queue
 
 
+def unmet(job: Job, jobs: list[Job]) -> list[tuple[str, str | None]]:
+    """The jobs that *job* waits for, and how they are."""
+    there = {each.job_id: each for each in jobs}
+    waiting = []
+    for other_id in job.spec.after if job.status == Status.QUEUED else ():
+        other = there.get(other_id)
+        any_end = job.spec.after_failure == "run" and other is not None and other.finished
+        if not any_end and (other is None or other.status != Status.COMPLETED):
+            waiting.append((other_id, None if other is None else str(other.status)))
+    return sorted(waiting)
+
+
+def doomed_by(job: Job, jobs: list[Job]) -> list[tuple[str, str, str, str]]:
+    """Why *job* is to be cancelled, if it is."""
+    dooms = []
+    for other in jobs:
+        failed = other.finished and other.status != Status.COMPLETED
+        asked = other.status == Status.CANCELLED or (
+            other.cancel_requested_us is not None and not other.finished
+        )
+        outcome = str(other.status) if other.finished else "stopping"
+        spec, why = job.spec, (other.job_id, outcome)
+        if job.status == Status.QUEUED and other.job_id in spec.after and failed:
+            dooms += [(job.job_id, "after", *why)] if spec.after_failure is None else []
+        if other.job_id == spec.parent and asked and not job.finished:
+            dooms += [(job.job_id, "child", *why)] if job.cancel_requested_us is None else []
+    return dooms
+
+
+@settings(max_examples=60, deadline=None)
+@given(histories(jobs_max=6, steps_max=80))
+async def test_what_waits_for_others_and_what_waits_in_vain_is_known(
+    history: list[Recorded],
+) -> None:
+    jobs = folded(history)
+    async with viewed(history) as views:
+        for job in jobs:
+            assert sorted(await views.unmet(job.job_id)) == unmet(job, jobs)
+        dooms = [doom for job in jobs for doom in doomed_by(job, jobs)]
+        assert sorted(await views.doomed(99)) == sorted(dooms)
+
+
+@settings(max_examples=30, deadline=None)
+@given(histories(jobs_max=9, steps_max=80), st.integers(-10, 900), st.integers(-10, 900))
+async def test_what_expires_is_what_ended_long_enough_ago(
+    history: list[Recorded], now_s: int, ended_s: int
+) -> None:
+    now_us, ended_us = START_US + now_s * SECOND, START_US + ended_s * SECOND
+    expiring = []
+    for job in folded(history):
+        if job.finished_us is not None and job.expired_us is None:
+            own = job.spec.ttl_s
+            at_us = job.finished_us + (0 if own is None else int(own * SECOND))
+            if at_us <= (ended_us if own is None else now_us):
+                expiring.append(job.job_id)
+    async with viewed(history) as views:
+        assert sorted(await views.expiring(now_us, ended_us, 99)) == sorted(expiring)
+        assert len(await views.expiring(now_us, ended_us, 1)) <= 2, "one of each kind"
+
+
 def rank(job: Job) -> int:
     return job.due_us - job.spec.priority * queue.AGEING_US
 
@@ -158,6 +220,7 @@ async def test_what_is_due_comes_by_priority_and_age(
         job
         for job in queued
         if job.due_us <= now_us and job.spec.type in types and job.job_id not in taken
+        if not unmet(job, jobs)
     ]
     due.sort(key=lambda job: (rank(job), job.born))
     async with viewed(history) as views:
@@ -224,6 +287,7 @@ LISTINGS: list[tuple[dict[str, Any], str]] = [
     ({"status": ["failed"], "type": ["csv"]}, "=? AND born"),
     ({"type": ["csv"]}, "jobs_type (type=? AND born"),
     ({"owner": "ann"}, "jobs_owner (owner=? AND born"),
+    ({"parent": job_id(0)}, "jobs_parent (parent=? AND born"),
     ({"tag": "a"}, "tags USING PRIMARY KEY (tag=?)"),
     ({"since_us": 0, "until_us": 2**62}, "jobs"),
     ({}, "INTEGER PRIMARY KEY (rowid"),
@@ -235,13 +299,21 @@ BOUND = {
     "slack_us": 0,
     "types": '["csv"]',
     "taken": "[]",
+    "ended_us": START_US,
     "1": "[]",
+    "2": "[]",
 }
 READS = {
     "due": queue.DUE,
     "next due": queue.NEXT_DUE,
     "jobs": status.JOBS,
     "running": status.RUNNING,
+    "expiring": status.EXPIRING,
+    "unmet": ties.UNMET,
+    "move": ties.MOVE,
+    "hold": ties.HOLD,
+    "doom": ties.DOOM,
+    "doomed": ties.DOOMED,
 }
 
 
@@ -259,7 +331,7 @@ async def plan(sql: str, bound: dict[str, Any]) -> list[str]:
 
 
 def looks_at_everything(steps: Iterable[str]) -> list[str]:
-    ours = ("jobs", "specs", "tags", "queue", "progress")
+    ours = ("jobs", "specs", "tags", "queue", "progress", "ties")
     return [
         each
         for each in steps
