@@ -54,10 +54,22 @@ def thread(context: ThreadContext, payload: Any) -> Any:
     return "worked"
 
 
+@handler("deaf")
+def deaf(context: ThreadContext, payload: Any) -> Any:
+    """Does not care whether anybody wants it to stop."""
+    time.sleep(10 * payload["s"])
+    return "heard nothing"
+
+
+@handler("process", process=True, retry_delay_s=0.02)
+def process(context: ThreadContext, payload: Any) -> Any:
+    return thread.function(context, payload)
+
+
 @handler("artifact")
 async def artifact(context: Context, payload: Any) -> Any:
     await context.artifact("report.txt", payload["token"].encode() * 50, "text/plain")
     return None
 
 
-HANDLERS = [noop, progress, flaky, broken, slow, thread, artifact]
+HANDLERS = [noop, progress, flaky, broken, slow, thread, deaf, process, artifact]

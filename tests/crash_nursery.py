@@ -4,9 +4,11 @@
 
 Each line on stdin starts one with the given arguments, which is exactly the command but for the
 start of the interpreter. It must be dead before the next line. On stdout, besides what the server
-prints: `born PID` and `dead EXITCODE`. When stdin ends, the server is killed.
+prints: `born PID`, then `left COMMAND` for each process that it left behind, and `dead EXITCODE`.
+When stdin ends, the server is killed.
 """
 
+import ctypes
 import gc
 import os
 import select
@@ -14,6 +16,7 @@ import signal
 import sys
 from contextlib import suppress
 from importlib import import_module
+from pathlib import Path
 
 from eventjobs import cli, logs, serving, settings
 from tests import crash_handlers
@@ -23,11 +26,14 @@ with suppress(ImportError):
 
 #: What the command imports only when it is run.
 WARM = (logs, serving, settings, crash_handlers)
+PR_SET_CHILD_SUBREAPER = 36
 
 
 def main(arguments: list[str]) -> None:
     gc.collect()
     gc.freeze()  # else each child's first collection copies every page
+    # What a server leaves behind becomes a child of this process.
+    ctypes.CDLL(None).prctl(PR_SET_CHILD_SUBREAPER, 1)
     while os.read(0, 1):
         pid = os.fork()
         if pid == 0:
@@ -40,7 +46,10 @@ def main(arguments: list[str]) -> None:
         watched.register(0, select.POLLHUP)
         watched.poll()
         os.close(process)
-        tell(f"dead {os.waitstatus_to_exitcode(ended(pid))}")
+        status = ended(pid)
+        for command in left_behind():
+            tell(f"left {command}")
+        tell(f"dead {os.waitstatus_to_exitcode(status)}")
 
 
 def ended(pid: int) -> int:
@@ -50,6 +59,18 @@ def ended(pid: int) -> int:
         os.kill(pid, signal.SIGKILL)
         _, status = os.waitpid(pid, 0)
     return status
+
+
+def left_behind() -> list[str]:
+    """The commands of the processes that outlived the server; they are killed."""
+    found = []
+    for child in map(int, Path("/proc/thread-self/children").read_text().split()):
+        if os.waitpid(child, os.WNOHANG) == (0, 0):
+            command = Path(f"/proc/{child}/cmdline").read_bytes().replace(b"\0", b" ")
+            found.append(repr(command[:200])[2:-1])
+            os.kill(child, signal.SIGKILL)
+            os.waitpid(child, 0)
+    return found
 
 
 def tell(line: str) -> None:

@@ -77,11 +77,19 @@ class Targets:
 class Requests:
     """An endless supply of requests for one submitter."""
 
-    def __init__(self, name: str, seed: int, history: History, targets: Targets) -> None:
+    def __init__(
+        self,
+        name: str,
+        seed: int,
+        history: History,
+        targets: Targets,
+        types: dict[str, int] | None = None,
+    ) -> None:
         self._name = name
         self._drawn = random.Random(f"{seed} {name}")
         self._history = history
         self._targets = targets
+        self._types = types or TYPES
         self._count = 0
         #: submissions that were acknowledged, to be sent again
         self._done: deque[Request] = deque(maxlen=20)
@@ -139,14 +147,14 @@ class Requests:
         return request
 
     def _spec(self) -> dict[str, Any]:
-        type = self._choose(TYPES)
+        type = self._choose(self._types)
         payload: dict[str, Any] = {"token": self._history.attempt(self._new("job"))}
         spec: dict[str, Any] = {"type": type, "payload": payload}
         if type == "flaky":
             payload["fails"] = self._drawn.choice([1, 1, 1, 2, 9])
         elif type == "slow":
             payload["s"] = self._drawn.choice([0.05, 0.05, 0.05, 0.4])
-        elif type == "thread":
+        elif type in ("thread", "deaf", "process"):
             payload["s"] = self._drawn.uniform(0.001, 0.03)
         if self._drawn.random() < 0.1:
             spec["tags"] = [f"of {self._name}", "tägged"]

@@ -1,15 +1,55 @@
-"""A service that breaks a promise, to see that the campaign notices."""
+"""Services that break a promise, to see that the campaigns notice."""
 
+import subprocess
+from collections.abc import Callable
+from typing import Any
 from uuid import uuid4
 
+from eventjobs import Context, handler
+from eventjobs.attempt import Attempt
 from eventjobs.handlers import Handler
 from eventjobs.http import api
+from eventjobs.outcomes import Failed, Outcome
 from tests.crash_handlers import HANDLERS
 
 
 def __getattr__(name: str) -> list[Handler]:
-    """The same handlers, in a process whose idempotency keys mean nothing from now on."""
-    if name != "FORGETS_KEYS":
+    """The handlers, in a process that from now on does as *name* says."""
+    if name not in SABOTAGE:
         raise AttributeError(name)
+    return SABOTAGE[name]()
+
+
+def _forgets_keys() -> list[Handler]:
+    """Idempotency keys mean nothing."""
     setattr(api, "id_of_key", lambda key: str(uuid4()))  # noqa: B010 mypy knows its type
     return HANDLERS
+
+
+def _counts_shutdowns() -> list[Handler]:
+    """An attempt that a shutdown cuts off has failed."""
+    told = Attempt.interrupted
+
+    def interrupted(attempt: Attempt) -> Outcome:
+        return Failed("stopped", "too slow") if attempt.why == "shutdown" else told(attempt)
+
+    setattr(Attempt, "interrupted", interrupted)  # noqa: B010 mypy knows its type
+    return HANDLERS
+
+
+def _leaves_processes() -> list[Handler]:
+    """A handler starts a process, and forgets about it."""
+
+    @handler("noop")
+    def noop(context: Context, payload: Any) -> Any:
+        subprocess.Popen(["sleep", "60"], start_new_session=True)
+        return payload["token"]
+
+    return [noop, *(each for each in HANDLERS if each.type != "noop")]
+
+
+SABOTAGE: dict[str, Callable[[], list[Handler]]] = {
+    "FORGETS_KEYS": _forgets_keys,
+    "COUNTS_SHUTDOWNS": _counts_shutdowns,
+    "LEAVES_PROCESSES": _leaves_processes,
+}

@@ -33,6 +33,8 @@ class Life:
         self.pid: asyncio.Future[int] = loop.create_future()
         self.url: asyncio.Future[str] = loop.create_future()
         self.dead: asyncio.Future[int] = loop.create_future()
+        #: the commands of processes that it left behind
+        self.left: list[str] = []
 
     async def ready(self) -> str:
         """Its address, once it serves. Raises Died, TimeoutError."""
@@ -42,13 +44,16 @@ class Life:
             raise Died(f"the server ended with {self.dead.result()} at its start")
         return self.url.result()
 
-    async def end(self, number: signal.Signals) -> int:
-        """Send it a signal; the code it ended with. Raises Died when it had ended before."""
+    async def end(self, number: signal.Signals, within_s: float = START_S) -> int:
+        """Send it a signal; the code it ended with. Raises TimeoutError.
+
+        Raises Died when it had ended before.
+        """
         pid = await self.pid
         if self.dead.done():
             raise Died(f"the server ended by itself, with {self.dead.result()}")
         os.kill(pid, number)
-        async with asyncio.timeout(START_S):
+        async with asyncio.timeout(within_s):
             return await self.dead
 
 
@@ -62,8 +67,9 @@ class Servers:
     The real command costs half a second of imports; forks of a process that has done them do not.
     """
 
-    def __init__(self, data: Path, app: str = APP) -> None:
+    def __init__(self, data: Path, app: str = APP, **environment: str) -> None:
         self.log = data.with_name(f"{data.name}.log")
+        self._environment = os.environ | ENVIRONMENT | environment
         self._arguments = ["--data", str(data), "--port", "0", "--app", app]
         self._life: Life | None = None
         self._pumps: list[asyncio.Task[None]] = []
@@ -129,7 +135,7 @@ class Servers:
                 stdout=asyncio.subprocess.PIPE,
                 stderr=log,
                 cwd=ROOT,
-                env=os.environ | ENVIRONMENT,
+                env=self._environment,
             )
         finally:
             os.close(log)
@@ -142,6 +148,8 @@ class Servers:
             assert life is not None
             if text.startswith("born "):
                 life.pid.set_result(int(text.split()[1]))
+            elif text.startswith("left "):
+                life.left.append(text[len("left ") :].strip())
             elif text.startswith("dead "):
                 life.dead.set_result(int(text.split()[1]))
             elif (address := ADDRESS.search(text)) and not life.url.done():

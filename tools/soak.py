@@ -86,12 +86,15 @@ class Outcome:
 class Campaign:
     """Lives and deaths of one data directory."""
 
-    def __init__(self, data: Path, plan: Plan) -> None:
+    def __init__(self, data: Path, plan: Plan, checker: type[Checker] = Checker) -> None:
         self._data = data
         self._plan = plan
+        #: what is submitted, with the shares of each type; None for the usual
+        self._types: dict[str, int] | None = None
+        self._settings: dict[str, str] = {}
         self._drawn = random.Random(plan.seed)  # noqa: S311
         self._history = History()
-        self._checker = Checker(self._history.attempted)
+        self._checker = checker(self._history.attempted)
         self._targets = Targets()
         self._gate = Gate()
         self._stopping = asyncio.Event()
@@ -107,7 +110,7 @@ class Campaign:
         began_s = time.monotonic()
         patient = aiohttp.ClientTimeout(total=None)
         async with (
-            Servers(self._data, self._plan.app) as self._servers,
+            Servers(self._data, self._plan.app, **self._settings) as self._servers,
             aiohttp.ClientSession(
                 connector=aiohttp.TCPConnector(limit=0), timeout=patient
             ) as self._session,
@@ -140,7 +143,8 @@ class Campaign:
     # --- clients
 
     def _submitter(self, name: str) -> Submitter:
-        requests = Requests(name, self._plan.seed, self._history, self._targets)
+        plan, history = self._plan, self._history
+        requests = Requests(name, plan.seed, history, self._targets, self._types)
         return Submitter(requests, self._history, self._targets, self._gate, self._session, name)
 
     def _readers(self) -> list[Coroutine[Any, Any, None]]:
