@@ -233,7 +233,7 @@ class _Child:
         self._timers.append(self._clock.call_later(delay_s, callback))
 
     def _kill(self) -> None:
-        if not self.ended.done():
+        if self._process.returncode is None:  # else the number may be somebody else's by now
             _kill(self._process.pid)
 
     def _send(self, *message: Any) -> None:

@@ -25,14 +25,14 @@ from typing import Any
 import orjson
 
 from eventjobs.events import JobCompleted, JobSpec
-from eventjobs.handlers import Context, handler
+from eventjobs.handlers import Context, ThreadContext, handler
 from eventjobs.jobs import new_id
 from eventjobs.log import follow
 from eventjobs.logs import configure
 from eventjobs.service import Service
 from eventjobs.settings import Settings
 
-from . import bench_bare, bench_http, bench_log, bench_sse
+from . import bench_bare, bench_http, bench_log, bench_pool, bench_sse
 from .bench_process import (
     ROOT,
     Answer,
@@ -88,35 +88,40 @@ async def noop(context: Context, payload: Any) -> None:
     pass
 
 
+@handler("noop-in-a-process", process=True)
+def noop_in_a_process(context: ThreadContext, payload: Any) -> None:
+    pass
+
+
 @asynccontextmanager
 async def service(data: str, **settings: Any) -> AsyncIterator[Service]:
-    """The service as `eventjobs serve` sets it up, with one type of job that does nothing."""
+    """The service as `eventjobs serve` sets it up, with jobs that do nothing."""
     configure("WARNING")
     made = Settings(data=Path(data), **settings)
-    async with Service(handlers=[noop], settings=made) as started:
+    async with Service(handlers=[noop, noop_in_a_process], settings=made) as started:
         gc.collect()
         gc.freeze()
         yield started
         gc.unfreeze()
 
 
-def jobs(directory: str, seconds: float, in_flight: int) -> Answer:
+def jobs(directory: str, seconds: float, in_flight: int, type: str = "noop") -> Answer:
     """Jobs a second from submission to the end, while so many are on their way."""
 
     async def work() -> Answer:
         with TemporaryDirectory(dir=directory) as data, bench_log.seen_commits() as seen:
             async with service(data, concurrency=in_flight) as started:
-                await through(started, seconds / 4, in_flight)
+                await through(started, seconds / 4, in_flight, type)
                 seen.clear()
                 with Stopwatch() as watch:
-                    count = await through(started, seconds, in_flight)
+                    count = await through(started, seconds, in_flight, type)
                 batch = mean(size for _, size in seen)
         return {"batch": batch, **watch.sample(count)}
 
     return run(work())
 
 
-async def through(started: Service, seconds: float, in_flight: int) -> int:
+async def through(started: Service, seconds: float, in_flight: int, type: str) -> int:
     """Submit for so long, always so many at once; how many have ended once all have."""
     loop = asyncio.get_running_loop()
     until_s = now_s() + seconds
@@ -127,7 +132,7 @@ async def through(started: Service, seconds: float, in_flight: int) -> int:
         while now_s() < until_s:
             job_id = new_id(started.clock.now_us())
             ended[job_id] = loop.create_future()
-            await started.submit("noop", {"n": 1}, job_id=job_id)
+            await started.submit(type, {"n": 1}, job_id=job_id)
             await ended[job_id]
 
     async def see() -> None:
@@ -196,6 +201,7 @@ CHILDREN: Children = {
     "latency": latency,
     "served": served,
     **bench_bare.CHILDREN,
+    **bench_pool.CHILDREN,
     **bench_log.CHILDREN,
 }
 
@@ -215,6 +221,17 @@ def no_ops(bench: Bench) -> list[Row]:
         raw = bench.once("plain", events=size.plain, batch=batch, writers=0)
         row.what = f"{what}, {batch} events a commit"
         row.add(Sample(ours["rate"], ours["cpu_us"]), Sample(raw["rate"] / 3, raw["cpu_us"] * 3))
+    return [row]
+
+
+def in_processes(bench: Bench) -> list[Row]:
+    row = Row("no-op jobs in processes, one for each CPU", JOBS, "a spawned ProcessPoolExecutor")
+    load = {"seconds": bench.size.seconds, "in_flight": 64}
+    for number in range(bench.size.runs):
+        say(f"processes, run {number + 1}")
+        ours = bench.once("jobs", type=noop_in_a_process.type, **load)
+        raw = bench.once("pool", **load)
+        row.add(Sample(ours["rate"], ours["cpu_us"]), Sample(raw["rate"], raw["cpu_us"]))
     return [row]
 
 
@@ -273,6 +290,7 @@ def first_line(command: list[str], log: Path) -> float:
 
 SECTIONS: dict[str, Callable[[Bench], list[Row]]] = {
     "jobs": no_ops,
+    "processes": in_processes,
     "append": bench_log.appends,
     "rebuild": bench_log.rebuilds,
     "post": bench_http.posts,
