@@ -52,9 +52,10 @@ class Keys:
     def attempt_of(self, token: str, job_id: str) -> int | None:
         """The attempt of this job that *token* is good for; None when it was made up."""
         found = re.fullmatch(r"ej_cb_([1-9]\d{0,8})_[0-9a-f]{64}", token, re.ASCII)
-        attempt = int(found[1]) if found else 0
-        right = self.callback_token(job_id, attempt)
-        return attempt if hmac.compare_digest(token.encode(), right.encode()) and found else None
+        if found is None:
+            return None
+        attempt = int(found[1])
+        return attempt if hmac.compare_digest(token, self.callback_token(job_id, attempt)) else None
 
     def signing_secret(self, purpose: str, *parts: str | int) -> str:
         """A secret as Standard Webhooks writes it, to be given to whoever checks signatures."""

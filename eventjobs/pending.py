@@ -15,7 +15,7 @@ from eventjobs.errors import LogError, Rejected
 from eventjobs.events import ProgressReported
 from eventjobs.job import Job, Status
 from eventjobs.jobs import Jobs
-from eventjobs.outcomes import Cancelled, Failed
+from eventjobs.outcomes import Cancelled, Failed, stalled, timed_out
 from eventjobs.settlement import Settlement
 from projections import Views
 from projections.touched import Touched
@@ -152,6 +152,6 @@ def _outcome(job: Job, why: str) -> Cancelled | Failed:
         case "cancelled":
             return Cancelled()
         case "timeout":
-            return Failed("timeout", f"the service took longer than {job.spec.timeout_s} s")
+            return timed_out(job.spec.timeout_s)
         case _:
-            return Failed("stalled", f"the service was not heard from for {job.silence_s} s")
+            return stalled(job.silence_s)

@@ -16,14 +16,14 @@ from typing import Any, Self
 import structlog
 
 from eventjobs.artifacts import Artifacts, check_name
-from eventjobs.callbacks import Callbacks
 from eventjobs.claims import Claims
 from eventjobs.clock import Clock, SystemClock
 from eventjobs.database import lock_directory
 from eventjobs.desk import LocalDesk
-from eventjobs.dispatch import Address, Dispatcher, targets
+from eventjobs.dispatch import targets
 from eventjobs.errors import InvalidInput, JobNotFound, UnknownArtifact
 from eventjobs.events import Artifact, JobSpec
+from eventjobs.external_services import ExternalServices
 from eventjobs.fence import Fence
 from eventjobs.handlers import Handler, Handlers, outside, plain_json, plain_text
 from eventjobs.job import Job
@@ -32,7 +32,6 @@ from eventjobs.keys import Keys
 from eventjobs.leases import Leases
 from eventjobs.log.sqlite import SQLiteLog
 from eventjobs.outbound import Outbound
-from eventjobs.pending import Pending
 from eventjobs.processes import Processes
 from eventjobs.recovery import recover
 from eventjobs.runner import Runner
@@ -62,9 +61,7 @@ class Service:
     keys: Keys
     outbound: Outbound
     webhooks: Webhooks
-    address: Address
-    callbacks: Callbacks
-    pending: Pending
+    external: ExternalServices
 
     def __init__(
         self,
@@ -162,26 +159,20 @@ class Service:
         self.leases = Leases(self.jobs, self.views, self.settlement, grace_s=settings.grace_s)
         self.fence = Fence(self.jobs, self.settlement, self.leases)
         self.desk = self._desk(worker)
-        self.address = Address(self.clock, settings.public_url)
-        dispatcher = Dispatcher(
-            self.outbound,
-            self.keys,
-            self.jobs,
-            self.address,
-            targets=self._targets,
-            silence_s=settings.service_silence_s,
-        )
-        self.callbacks = Callbacks(self.jobs, self.settlement)
-        self.pending = Pending(
+        self.external = ExternalServices(
             self.jobs,
             self.views,
             self.settlement,
-            dispatcher.withdraw,
+            self.keys,
+            self.outbound,
+            targets=self._targets,
+            public_url=settings.public_url,
+            silence_s=settings.service_silence_s,
             actor=worker,
         )
         self.runner = Runner(
             self.desk,
-            dispatcher.bound(self.handlers),
+            self.external.bound(self.handlers),
             concurrency=settings.concurrency,
             threads=settings.threads,
             processes=self._processes(),
@@ -210,7 +201,7 @@ class Service:
 
     async def _recover(self) -> None:
         await recover(self.jobs, self.views, self.settlement, actor=self.desk.worker)
-        await self.pending.resume()
+        await self.external.pending.resume()
         await self.leases.restore()
 
     async def close(self) -> None:
@@ -228,7 +219,7 @@ class Service:
         await asyncio.gather(
             self.runner.stop(self.settings.drain_s), self.webhooks.runner.stop(0.0)
         )
-        await self.pending.close()
+        await self.external.pending.close()
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)

@@ -303,7 +303,7 @@ async def test_a_job_that_was_taken_is_reported_on_and_completed(client: Connect
         assert reported.actor == "service 127.0.0.1"
         history = (await api.get(f"/v1/jobs/{job_id}/history")).json
         assert history["attempts"][0]["worker"] == "service 127.0.0.1"
-        assert len(api.service.pending) == 0
+        assert len(api.service.external.pending) == 0
 
 
 async def test_a_job_that_was_taken_can_fail_and_be_tried_again(client: Connect) -> None:
@@ -349,7 +349,7 @@ async def test_a_large_result_becomes_an_artifact_and_can_be_repeated(client: Co
         assert artifact["sha256"] == hashlib.sha256(orjson.dumps(report["result"])).hexdigest()
 
 
-@pytest.mark.parametrize("wrong", ["none", "made up", "of another attempt", "with more"])
+@pytest.mark.parametrize("wrong", ["none", "made up", "strange", "of another attempt", "with more"])
 async def test_a_wrong_token_is_refused_and_tells_nothing(client: Connect, wrong: str) -> None:
     async with external_service(TAKEN) as at:
         api = await opened(client, analyse(at))
@@ -358,6 +358,7 @@ async def test_a_wrong_token_is_refused_and_tells_nothing(client: Connect, wrong
         token = {
             "none": "",
             "made up": "ej_cb_1_" + "0" * 64,
+            "strange": "ej_cb_1_\udcff",
             "of another attempt": right.replace("ej_cb_1_", "ej_cb_2_"),
             "with more": right + "0",
         }[wrong]
@@ -597,7 +598,7 @@ async def test_views_that_are_rebuilt_lose_nothing_that_is_pending(
         api = await opened(client, analyse(at, stall_timeout_s=60.0), clock)
         job_id = named(await handed_over(api, at))
         await api.service.views.rebuild()
-        assert len(api.service.pending) == 1
+        assert len(api.service.external.pending) == 1
         job = await time_passing(clock, api.service.wait(job_id), 5.0)
         assert (job.attempt, job.error and job.error["code"]) == (1, "stalled")
 
@@ -657,7 +658,7 @@ async def test_what_was_handed_over_outlives_a_restart_with_all_its_time(
         await clock.advance(50.0)
         await time_passing(clock, first.service.close())
         second = await opened(client, handler, clock)
-        assert len(second.service.pending) == 2
+        assert len(second.service.external.pending) == 2
         await clock.advance(50.0)
         for sent in (kept, left):  # by a proxy, in real life
             url = f"http://127.0.0.1:{second.listening.port}/v1/jobs/{named(sent)}/callback"
@@ -714,7 +715,7 @@ async def test_what_a_service_works_on_takes_none_of_the_room_in_which_jobs_run_
     async with external_service(TAKEN) as at:
         api = await opened(client, analyse(at), concurrency=4)
         sent = [await handed_over(api, at) for _ in range(20)]
-        assert len(api.service.pending) == 20
+        assert len(api.service.external.pending) == 20
         assert api.service.runner.running <= 4
         await asyncio.gather(*(each.report({"status": "completed"}) for each in sent))
         for each in sent:

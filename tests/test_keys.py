@@ -63,7 +63,9 @@ def test_there_is_no_token_for_an_attempt_that_cannot_be(attempt: int) -> None:
     assert keys.attempt_of(keys.callback_token(JOB, attempt), JOB) is None
 
 
-@pytest.mark.parametrize("token", ["", "€", "ej_cb_1_", "ej_cb_1_" + "0" * 64, "Ej_cb_1_", "\n"])
+@pytest.mark.parametrize(
+    "token", ["", "€", "\udcff", "ej_cb_1_", "ej_cb_1_" + "0" * 64, "Ej_cb_1_", "\n"]
+)
 def test_what_is_no_token_is_good_for_nothing(token: str) -> None:
     assert Keys(bytes(KEY_BYTES)).attempt_of(token, JOB) is None
 

@@ -120,6 +120,21 @@ async def test_a_name_that_is_public_and_then_private_is_refused_when_it_is_conn
     assert reached == []
 
 
+async def test_a_name_is_looked_up_for_each_request_and_no_connection_outlives_its_address() -> (
+    None
+):
+    async def handle(request: web.Request) -> web.Response:
+        return web.Response()
+
+    async with somebody(handle) as port:
+        names = Names("127.0.0.1", "10.0.0.1")
+        async with Outbound(SystemClock(), "127.0.0.1", resolver=names) as outbound:
+            url = f"http://rebinding.example:{port}/"
+            assert (await post(outbound, url)).status == 200
+            with pytest.raises(OutboundRefused):
+                await post(outbound, url)
+
+
 async def test_of_the_addresses_of_a_name_only_allowed_ones_are_tried() -> None:
     async def handle(request: web.Request) -> web.Response:
         return web.Response(text=request.headers["Host"])

@@ -226,5 +226,5 @@ async def _unknown_address(site: Site, request: web.Request) -> web.StreamRespon
 async def serve(service: Service, host: str, port: int) -> Listening:
     """Serve a started *service*; port 0 picks one. Raises InvalidInput, OSError."""
     listening = await listen(create_app(service), host, port)
-    service.address.listening(listening.url)
+    service.external.address.listening(listening.url)
     return listening

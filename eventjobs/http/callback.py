@@ -86,9 +86,9 @@ async def report(site: Site, request: web.Request) -> web.StreamResponse:
         raise InvalidInput("the body does not fit", [problem])
     if (progress := given.progress) is not None:
         told = ProgressReported(attempt, **dict(progress))
-        taken = await service.callbacks.progress(job_id, told)
+        taken = await service.external.callbacks.progress(job_id, told)
     else:
-        taken = await service.callbacks.end(job_id, attempt, given.outcome())
+        taken = await service.external.callbacks.end(job_id, attempt, given.outcome())
     body = {
         "job_id": job_id,
         "attempt": attempt,
