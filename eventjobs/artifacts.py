@@ -13,7 +13,7 @@ import threading
 from collections.abc import AsyncIterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, Protocol
 from uuid import uuid4
 
 from eventjobs.errors import DiskFull, InvalidInput, TooLarge
@@ -32,6 +32,13 @@ def check_name(name: str) -> str:
             " beginning with a letter or digit"
         )
     return name
+
+
+class Files(Protocol):
+    """The files of jobs, on this machine. Both block, and are called in threads."""
+
+    def path(self, sha256: str) -> Path: ...
+    def store(self, content: bytes | Path) -> tuple[str, int]: ...
 
 
 class Artifacts:

@@ -10,8 +10,7 @@ from typing import Any, TypeVar
 import orjson
 from pydantic import BaseModel
 
-from eventjobs.artifacts import check_name
-from eventjobs.desk import Files
+from eventjobs.artifacts import Files, check_name
 from eventjobs.errors import JobError
 from eventjobs.events import ArtifactStored, JobSpec, LogWritten, ProgressReported
 from eventjobs.job import Job

@@ -2,10 +2,9 @@
 
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, Literal, Protocol
 
-from eventjobs.artifacts import Artifacts
+from eventjobs.artifacts import Artifacts, Files
 from eventjobs.claims import Claims, Room
 from eventjobs.clock import Clock
 from eventjobs.events import StepCompleted
@@ -27,13 +26,6 @@ class Offer:
     job_id: str
     type: str
     claim: Callable[[], Awaitable[Job | None]]
-
-
-class Files(Protocol):
-    """The files of jobs, on this machine. Both block, and are called in threads."""
-
-    def path(self, sha256: str) -> Path: ...
-    def store(self, content: bytes | Path) -> tuple[str, int]: ...
 
 
 class Desk(Protocol):

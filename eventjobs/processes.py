@@ -20,9 +20,9 @@ from uuid import uuid4
 import orjson
 
 from eventjobs import outcomes
+from eventjobs.artifacts import Files
 from eventjobs.clock import Clock, Timer
 from eventjobs.codec import decode
-from eventjobs.desk import Files
 from eventjobs.errors import EventjobsError, JobError
 from eventjobs.events import ProgressReported
 from eventjobs.handlers import Handler

@@ -2,14 +2,15 @@
 
 import asyncio
 from collections import deque
-
-import structlog
+from typing import TYPE_CHECKING
 
 from eventjobs.clock import Timer
-from eventjobs.desk import Desk
 from eventjobs.errors import InvalidInput, LogError, StaleAttempt
 from eventjobs.events import LogWritten, ProgressReported
 from eventjobs.job import Job, Report
+
+if TYPE_CHECKING:  # a process of a handler has reports without a desk, and starts faster
+    from eventjobs.desk import Desk
 
 #: Lines that may wait for the log; later ones are dropped, and their number is told.
 WAITING_MAX = 1_000
@@ -18,7 +19,7 @@ WAITING_MAX = 1_000
 class Reports:
     """A progress report waits up to *interval_s* for a newer one; a new stage never waits."""
 
-    def __init__(self, desk: Desk, job: Job, interval_s: float) -> None:
+    def __init__(self, desk: "Desk", job: Job, interval_s: float) -> None:
         self._desk = desk
         self._job = job
         self._interval_s = interval_s
@@ -107,6 +108,8 @@ class Reports:
                 self._waiting.clear()
             except (LogError, InvalidInput, TypeError, ValueError) as error:
                 # A report is not worth holding a job up: the outcome is what waits for the disk.
+                import structlog
+
                 structlog.get_logger("eventjobs.runner").warning(
                     "report lost", job_id=self._job.job_id, error=str(error)
                 )

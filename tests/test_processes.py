@@ -345,6 +345,15 @@ async def test_a_process_that_cannot_be_started_is_a_failed_attempt(
     assert await result_of(service, "pid")
 
 
+def test_a_process_imports_no_more_of_eventjobs_than_handlers_do() -> None:
+    """Half of its start would be the log, the views and their libraries."""
+    code = "import eventjobs.child, sys; print(*sys.modules)"
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    imported = set(run.stdout.split())
+    assert "eventjobs.handlers" in imported
+    assert not imported & {"aiohttp", "aiosqlite", "sqlite3", "structlog", "eventjobs.desk"}
+
+
 # --- where handlers come from
 
 
