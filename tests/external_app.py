@@ -2,4 +2,4 @@
 
 from eventjobs import external
 
-analyse = external("analyse", dispatch_url="/analyse", retry_delay_s=0.0)
+analyse = external("analyse", dispatch_url="/analyse", max_attempts=20, retry_delay_s=0.0)

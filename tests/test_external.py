@@ -12,7 +12,6 @@ import pytest
 from pydantic import BaseModel
 from standardwebhooks.webhooks import Webhook, WebhookVerificationError
 
-from eventjobs.client import Client as HttpClient
 from eventjobs.clock import Clock
 from eventjobs.errors import InvalidInput
 from eventjobs.events import (
@@ -30,7 +29,6 @@ from tests.conftest import Connect, Serve
 from tests.external_service import LOOPBACK, Dispatched, ExternalService, external_service
 from tests.facts import job_when, kinds, recorded_of, time_passing
 from tests.fake_clock import SECOND, FakeClock
-from tests.servers import Server, start
 
 TAKEN: tuple[int, Any] = (202, {})
 STALE = "stale_attempt"
@@ -720,58 +718,6 @@ async def test_what_a_service_works_on_takes_none_of_the_room_in_which_jobs_run_
         await asyncio.gather(*(each.report({"status": "completed"}) for each in sent))
         for each in sent:
             await api.service.wait(named(each))
-
-
-async def test_a_server_that_is_killed_loses_nothing_that_a_service_works_on(
-    tmp_path: Path,
-) -> None:
-    async with external_service((202, {}), None, (202, {})) as at:
-        settings = {"PYTHON_SERVICE_URL": at.url, "EVENTJOBS_OUTBOUND_ALLOW": LOOPBACK}
-
-        def started(port: int = 0) -> Server:
-            arguments = ("--app", "tests.external_app")
-            return start(tmp_path / "data", *arguments, port=port, **settings)
-
-        server = await asyncio.to_thread(started)
-        try:
-            async with HttpClient(server.url) as jobs:
-                await jobs.submit("analyse")
-                kept = await at.next()
-                while "AttemptHandedOver" not in await story(jobs, kept):
-                    await kept.report({"progress": {"done": 1}})
-                await jobs.submit("analyse")
-                cut_off = await at.next()  # and gets no answer
-        finally:
-            server.process.kill()
-            await asyncio.to_thread(server.process.wait)
-        assert server.process.stdout is not None
-        server.process.stdout.close()
-        server = await asyncio.to_thread(started, int(server.url.rpartition(":")[2]))
-        try:
-            again = await at.next()
-            assert (named(again), again.body["attempt"]) == (named(cut_off), 2)
-            assert (await kept.report({"progress": {"done": 2}}))[0] == 200
-            for sent in (kept, again):
-                assert (await sent.report({"status": "completed", "result": 1}))[0] == 200
-            late = await cut_off.report({"status": "completed", "result": 2})
-            assert late == (409, STALE)
-            async with HttpClient(server.url) as jobs:
-                for sent, attempt in ((kept, 1), (again, 2)):
-                    job = await jobs.wait(named(sent))
-                    assert (job["attempt"], job["result"]) == (attempt, 1)
-                assert (await story(jobs, kept)).count("AttemptStarted") == 1
-                assert "LateReportRefused" in await story(jobs, cut_off)
-        finally:
-            server.process.terminate()
-            assert await asyncio.to_thread(server.process.wait, 30) == 0
-            assert server.process.stdout is not None
-            server.process.stdout.close()
-
-
-async def story(jobs: HttpClient, sent: Dispatched) -> list[str]:
-    """The types of a job's events."""
-    page = await jobs.history(named(sent))
-    return [each["type"] for each in page["entries"]]
 
 
 async def test_no_secret_is_in_the_log_of_events(client: Connect) -> None:
