@@ -55,7 +55,7 @@ def frame(*message: Any) -> bytes:
 
 
 class Processes:
-    """At most *limit* processes at work, if no more jobs are given at once.
+    """Makes as many as jobs are given at once; *limit* is for whoever gives them.
 
     Each is used for *jobs_max* jobs. *scratch* is for their temporary files, and theirs alone.
     """
@@ -168,28 +168,29 @@ class _Child:
     async def start(cls, clock: Clock, scratch: Path) -> "_Child":
         """Raises OSError."""
         await asyncio.to_thread(scratch.mkdir, mode=0o700, parents=True)
-        ours, theirs = socket.socketpair()
-        reader, writer = await asyncio.open_connection(sock=ours)
+        writer = None
         try:
-            # From this thread: the kernel takes the end of the thread that made a process for the
-            # end of its parent, and only this one lasts as long as the service.
-            process = await asyncio.create_subprocess_exec(
-                sys.executable,
-                "-c",
-                _PROGRAM,
-                str(os.getpid()),
-                *map(str, sys.path),
-                stdin=theirs.fileno(),
-                stdout=2,
-                env=os.environ | {"TMPDIR": str(scratch)},
-                start_new_session=True,
-            )
+            ours, theirs = socket.socketpair()
+            with theirs:
+                reader, writer = await asyncio.open_connection(sock=ours)
+                # From this thread: the kernel takes the end of the thread that made a process for
+                # the end of its parent, and only this one lasts as long as the service.
+                process = await asyncio.create_subprocess_exec(
+                    sys.executable,
+                    "-c",
+                    _PROGRAM,
+                    str(os.getpid()),
+                    *map(str, sys.path),
+                    stdin=theirs.fileno(),
+                    stdout=2,
+                    env=os.environ | {"TMPDIR": str(scratch)},
+                    start_new_session=True,
+                )
         except BaseException:
-            writer.close()
+            if writer is not None:
+                writer.close()
             await asyncio.to_thread(shutil.rmtree, scratch, ignore_errors=True)
             raise
-        finally:
-            theirs.close()
         return cls(clock, process, (reader, writer), scratch)
 
     def begin(
@@ -243,13 +244,15 @@ class _Child:
 
     async def _read(self) -> None:
         try:
-            while True:
-                size = int.from_bytes(await self._reader.readexactly(4))
+            while (size := await self._size()) <= MESSAGE_BYTES_MAX:
                 self._hear(*orjson.loads(await self._reader.readexactly(size)))
         finally:
             # It ends, or it has become another program, or somebody else writes to our socket.
             self.usable = False
             self._later(LEAVE_S, self._kill)
+
+    async def _size(self) -> int:
+        return int.from_bytes(await self._reader.readexactly(4))
 
     def _hear(self, what: str, number: int, *told: Any) -> None:
         if number != self.jobs or self._outcome is None:

@@ -72,6 +72,11 @@ def end(context: ThreadContext, payload: str) -> Any:
     return None
 
 
+@handler("large", process=True)
+def large(context: ThreadContext, payload: int) -> str:
+    return "x" * payload
+
+
 @handler("loop", process=True)
 def loop(context: ThreadContext, payload: Any) -> None:
     context.log("begun", pid=os.getpid())

@@ -22,7 +22,19 @@ from eventjobs.service import Service
 from tests.conftest import Connect, Serve
 from tests.facts import job_when, kinds, recorded_of, time_passing, told, turns
 from tests.fake_clock import FakeClock
-from tests.process_handlers import deaf, end, flood, forks, left, loop, pid, tidy, waits, work
+from tests.process_handlers import (
+    deaf,
+    end,
+    flood,
+    forks,
+    large,
+    left,
+    loop,
+    pid,
+    tidy,
+    waits,
+    work,
+)
 from tests.servers import start
 from tests.tool import Tool
 
@@ -154,6 +166,12 @@ async def test_whatever_ends_a_handler_is_told_and_the_next_job_runs(serve: Serv
             assert "process_handlers.py" in event.details["traceback"]
         died = event.code == "worker_crashed"
         assert (await result_of(service, "pid") != before) == died, how
+
+
+async def test_a_large_result_comes_whole(serve: Serve) -> None:
+    service = await serve(large)
+    job = await service.wait((await service.submit("large", 9 * 2**20)).job_id)
+    assert job.result == {"artifact": "result.json", "size": 9 * 2**20 + 2}
 
 
 async def test_a_process_that_died_is_a_failed_attempt_like_any_other(serve: Serve) -> None:
