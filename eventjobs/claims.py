@@ -8,11 +8,15 @@ import structlog
 
 from eventjobs.clock import Clock, sleep
 from eventjobs.errors import LogError, OutcomeUnknown, Rejected
+from eventjobs.flow import Flow
 from eventjobs.job import Job
 from eventjobs.jobs import Jobs
 from projections import Views
+from projections.queue import Due, Held
 from projections.touched import Touched
 
+#: Due jobs looked at in one step, once some did not fit.
+PAGE = 256
 #: A wall clock that jumps must not keep a scheduled job waiting longer than this.
 LOOK_AGAIN_S = 30.0
 
@@ -25,38 +29,84 @@ class Room(NamedTuple):
 
 
 class Claims:
-    """Picks due jobs and claims them; what was picked is not picked again."""
+    """Picks due jobs and claims them; what was picked is not picked again.
 
-    def __init__(self, jobs: Jobs, views: Views, clock: Clock) -> None:
+    *begin* comes before everything. Whatever is picked has to be claimed.
+    """
+
+    def __init__(self, jobs: Jobs, views: Views, clock: Clock, flow: Flow) -> None:
         self._jobs = jobs
         self._views = views
         self._clock = clock
+        self._flow = flow
+        #: When somebody last asked for jobs of a type, since the start.
+        self.asked: dict[str, int] = {}
         #: Claims the views may not show yet, and the position at which they will.
         self._taken: dict[str, int | None] = {}
         self._waiting: set[asyncio.Event] = set()
         self._log = structlog.get_logger("eventjobs.claims")
         views.listen(self._noticed)
 
+    async def begin(self) -> None:
+        """Give their places to the jobs that run, while nothing else is going on."""
+        await self._views.reached(self._jobs.log.head)
+        for job_id in await self._views.running():
+            job = await self._jobs.load(job_id)
+            if job is not None:
+                self._flow.see(job)
+
     async def pick(self, now_us: int, rooms: Sequence[Room], limit: int) -> list[tuple[str, str]]:
         """Up to *limit* (job id, type) that are due and fit, best first. Each is to be claimed."""
         left: dict[str, list[int]] = {}
         for room in rooms:
+            self.asked.update(dict.fromkeys(room.types, now_us))
             shared = [room.free]  # by all types of the room
             left.update({type: shared for type in room.types if room.free > 0})
-        if not left or limit <= 0:
-            return []
+        self._look_again()
+        picked: list[Due] = []
+        try:
+            await self._pick(now_us, left, limit, picked)
+        except BaseException:
+            for due in picked:
+                self._missed(due.job_id, 0)
+            raise
+        return [(due.job_id, due.type) for due in picked]
+
+    async def _pick(
+        self, now_us: int, left: dict[str, list[int]], limit: int, picked: list[Due]
+    ) -> None:
+        after: Due | None = None
+        size = limit
+        while len(picked) < limit and (types := self._open_types(left)):
+            held = Held(tuple(self._flow.full("queue")), tuple(self._flow.full("key")))
+            page = await self._views.due(now_us, types, self._taken, size, held=held, after=after)
+            for due in page:
+                if len(picked) < limit and self._fits(due, left[due.type]):
+                    picked.append(due)
+            if len(page) < size:
+                break
+            after = page[-1]  # what was passed over shall not hide what is behind it
+            size = max(limit - len(picked), PAGE)
+
+    def _fits(self, due: Due, room_left: list[int]) -> bool:
+        """Take it, unless somebody else picked it meanwhile, or what it needs is full by now."""
+        if due.job_id in self._taken or room_left[0] <= 0 or not self._flow.take(due):
+            return False
+        room_left[0] -= 1
+        self._taken[due.job_id] = None
+        return True
+
+    def _look_again(self) -> None:
+        """Forget the claims that the views show by now."""
         position = self._views.position
         for job_id, visible in list(self._taken.items()):
             if visible is not None and visible <= position:
                 del self._taken[job_id]
-        picked = []
-        for job_id, type in await self._views.due(now_us, left, self._taken, limit):
-            if job_id in self._taken or left[type][0] <= 0:
-                continue  # somebody else picked it meanwhile, or its room is full now
-            left[type][0] -= 1
-            self._taken[job_id] = None
-            picked.append((job_id, type))
-        return picked
+                self._flow.shown(job_id)
+
+    def _open_types(self, left: dict[str, list[int]]) -> list[str]:
+        full = set(self._flow.full("type"))
+        return [type for type, free in left.items() if free[0] > 0 and type not in full]
 
     async def claim(self, job_id: str, *, worker: str, lease_s: float | None = None) -> Job | None:
         """The job that was picked, now held by *worker*; None when it is not to be had."""
@@ -68,7 +118,7 @@ class Claims:
                 claimed = await self._jobs.current(job_id) if unknown else None
                 if claimed is None or claimed.worker != worker:
                     # Cancelled or claimed since the views were read; they will show it by then.
-                    self._taken[job_id] = self._jobs.log.head
+                    self._missed(job_id, self._jobs.log.head)
                     return None
                 job = claimed  # by the append that could not be answered
             except LogError as error:
@@ -77,13 +127,21 @@ class Claims:
                 await sleep(self._clock, 0.5)
                 if unknown:
                     continue  # it may be ours by now, and then nobody else will run it
-                self._taken[job_id] = 0
+                self._missed(job_id, 0)
                 return None
             except BaseException:
                 self._taken[job_id] = self._jobs.log.head + 1
+                self._flow.started(job_id)  # as far as anybody can tell
                 raise
             self._taken[job_id] = job.position
+            self._flow.started(job_id)
             return job
+
+    def _missed(self, job_id: str, visible: int) -> None:
+        """It was picked for nothing: others may have its place, once the views are at *visible*."""
+        self._taken[job_id] = visible
+        self._flow.not_started(job_id)
+        self.wake()
 
     def news(self) -> asyncio.Event:
         """Set from now on whenever something may have become due; to be given to *wait*."""
@@ -98,6 +156,8 @@ class Claims:
         wait_s = LOOK_AGAIN_S
         if next_us is not None:
             wait_s = max(0.0, (next_us - self._clock.now_us()) / 1e6)
+        if (opens_s := self._flow.opens_s()) is not None:
+            wait_s = min(wait_s, opens_s)
         timer = self._clock.call_later(min(wait_s, LOOK_AGAIN_S), news.set)
         try:
             await news.wait()
@@ -108,5 +168,10 @@ class Claims:
         self._waiting.discard(news)
 
     def _noticed(self, touched: list[Touched]) -> None:
+        self._flow.changed(touched)
+        self.wake()
+
+    def wake(self) -> None:
+        """Let all look again who look in vain."""
         for each in self._waiting:
             each.set()

@@ -1,25 +1,23 @@
 """The command line: serve, and what a client does."""
 
-import asyncio
 from collections import Counter
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator
 from contextlib import aclosing, asynccontextmanager
 from pathlib import Path
 from typing import Annotated, Any, Literal, NoReturn
 
-import orjson
 import typer
 
 from eventjobs import typed
 from eventjobs import watch as terminal
-from eventjobs.client import DEFAULT_URL, Client, Problem, Unreachable
+from eventjobs.asking import AsJson, Id, Job, Reason, Url, ask, each_job, only_set, say
+from eventjobs.client import DEFAULT_URL, Client
 from eventjobs.clock import SystemClock, timeout
 from eventjobs.errors import EventjobsError, InvalidInput
+from eventjobs.flow_commands import pause, resume
 from eventjobs.secret import Data, secret
-from eventjobs.typed import LATE, REFUSED, UNREACHABLE, WRONG, complain, fail
+from eventjobs.typed import LATE, REFUSED, WRONG, fail
 from eventjobs.worker import worker
-
-Job = dict[str, Any]
 
 app = typer.Typer(
     add_completion=False,
@@ -32,8 +30,6 @@ app = typer.Typer(
     " 4, not ended within --max-wait; 130, interrupted.",
 )
 
-Url = Annotated[str, typer.Option(envvar="EVENTJOBS_URL", help="Address of the service.")]
-Id = Annotated[str, typer.Argument(metavar="ID", help="A job, by its id.")]
 Ids = Annotated[list[str], typer.Argument(metavar="ID...", help="Jobs, by their ids.")]
 Host = Annotated[str | None, typer.Option(help="Loopback only. [127.0.0.1]")]
 Port = Annotated[int | None, typer.Option(help="0 picks one. [8080]")]
@@ -46,11 +42,13 @@ MaxWait = Annotated[
         help="Wait no longer for a job to end; it goes on.",
     ),
 ]
-AsJson = Annotated[bool, typer.Option("--json", help="Print JSON, one object a line.")]
-Reason = Annotated[str | None, typer.Option(help="Why; told in the job's history.")]
+ConcurrencyKey = Annotated[
+    str | None, typer.Option(help="Of jobs with the same, one runs at once.")
+]
 Statuses = Annotated[list[str] | None, typer.Option(help="Any of these; repeatable.")]
 Types = Annotated[list[str] | None, typer.Option(help="Any of these; repeatable.")]
 Tag = Annotated[str | None, typer.Option(help="Jobs that carry it.")]
+Queue = Annotated[str | None, typer.Option(help="Jobs in it.")]
 
 
 def main() -> None:
@@ -84,7 +82,7 @@ def serve(
     given: dict[str, Any] = {"host": host, "port": port, "data": data}
     try:
         logs.configure(log_level)
-        settings = knobs.read(Settings, _told(given))
+        settings = knobs.read(Settings, only_set(given))
         serving.run(settings, serving.load(application or [], demo=demo))
     except InvalidInput as error:
         fail(error.code, error.message, WRONG)
@@ -112,7 +110,7 @@ def config(
 
     root: Any = context.find_root().command
     try:
-        knobs.show(root, _told({"host": host, "port": port, "data": data}), json=json)
+        knobs.show(root, only_set({"host": host, "port": port, "data": data}), json=json)
     except InvalidInput as error:
         fail(error.code, error.message, WRONG)
 
@@ -131,6 +129,8 @@ def submit(
     ] = None,
     tag: Annotated[list[str] | None, typer.Option(help="To find it by; repeatable.")] = None,
     priority: Annotated[int | None, typer.Option(help="Higher is sooner.")] = None,
+    queue: Annotated[str | None, typer.Option(help="What it waits in.")] = None,
+    concurrency_key: ConcurrencyKey = None,
     run_at: Annotated[str | None, typer.Option(help="Not before this time.")] = None,
     delay: Annotated[str | None, typer.Option(help="Not before so long: 90, 90s, 5m, 2h.")] = None,
     max_attempts: Annotated[int | None, typer.Option(help="Runs, at most.")] = None,
@@ -150,6 +150,8 @@ def submit(
     fields: dict[str, Any] = {
         "tags": tag,
         "priority": priority,
+        "queue": queue,
+        "concurrency_key": concurrency_key,
         "run_at": typed.time(run_at) or typed.later(delay),
         "max_attempts": max_attempts,
         "timeout_s": timeout,
@@ -159,12 +161,12 @@ def submit(
 
     async def run(client: Client) -> None:
         job = await client.submit(
-            type, content, idempotency_key=key, artifacts=files, **_told(fields)
+            type, content, idempotency_key=key, artifacts=files, **only_set(fields)
         )
         if wait or watch:
             async with _no_longer_than(max_wait):
                 await _finish(client, job, json=json, watch=watch)
-        _print(job if json else job["job_id"])
+        say(job if json else job["job_id"])
 
     ask(url, run)
 
@@ -172,13 +174,13 @@ def submit(
 async def _finish(client: Client, job: Job, *, json: bool, watch: bool) -> NoReturn:
     """Wait until *job* has ended; the exit code tells how."""
     if not json:
-        _print(job["job_id"])
+        say(job["job_id"])
     if watch:
         await _watch(client, [job["job_id"]], {}, json=json)
     client.lost = terminal.complain
     job = await client.wait(job["job_id"])
     if not (watch and json):
-        _print(job if json else terminal.details(job))
+        say(job if json else terminal.details(job))
     raise typer.Exit(0 if job["status"] == "completed" else REFUSED)
 
 
@@ -188,6 +190,7 @@ def watch(
     status: Statuses = None,
     type: Types = None,
     tag: Tag = None,
+    queue: Queue = None,
     forever: Annotated[bool, typer.Option("--forever", help="Also those yet to come.")] = False,
     max_wait: MaxWait = None,
     json: AsJson = False,
@@ -197,7 +200,7 @@ def watch(
 
     Exits with 0 when all of them completed, and with 1 when one failed or was cancelled.
     """
-    given = _told({"status": status, "type": type, "tag": tag})
+    given = only_set({"status": status, "type": type, "tag": tag, "queue": queue})
     if ids and given:
         fail("usage", "give ids or filters, not both")
 
@@ -206,7 +209,7 @@ def watch(
             counted = await _watch(client, ids or [], given, json=json, forever=forever)
         if not json and len(ids or []) != 1:
             told = [f"{number} {status}" for status, number in sorted(counted.items())]
-            _print(", ".join(told) or "no job matches")
+            say(", ".join(told) or "no job matches")
         raise typer.Exit(0 if set(counted) <= {"completed"} else REFUSED)
 
     ask(url, run)
@@ -217,6 +220,7 @@ def listed(
     status: Statuses = None,
     type: Types = None,
     tag: Tag = None,
+    queue: Queue = None,
     since: Annotated[str | None, typer.Option(help="Submitted at this time or later.")] = None,
     until: Annotated[str | None, typer.Option(help="Submitted before this time.")] = None,
     order: Annotated[Literal["newest", "oldest"], typer.Option()] = "newest",
@@ -226,15 +230,17 @@ def listed(
     url: Url = DEFAULT_URL,
 ) -> None:
     """List jobs: a table in a terminal, tab-separated values elsewhere."""
-    filters: dict[str, Any] = {"status": status, "type": type, "tag": tag, "order": order}
-    given = _told(filters | {"since": typed.time(since), "until": typed.time(until)})
+    filters: dict[str, Any] = {"status": status, "type": type, "tag": tag, "queue": queue}
+    given = only_set(
+        filters | {"order": order, "since": typed.time(since), "until": typed.time(until)}
+    )
 
     async def run(client: Client) -> None:
         jobs: list[Job] = []
         async with aclosing(client.list(limit=min(limit, 1000), **given)) as found:
             async for job in found:
                 if json:
-                    _print(job)
+                    say(job)
                 jobs.append(job)
                 if len(jobs) == limit and not everything:
                     break
@@ -257,13 +263,13 @@ def show(
     async def run(client: Client) -> None:
         if events:
             async for event in client.events(job_id, follow=False):
-                _print(event)
+                say(event)
         elif history:
             told = await client.history(job_id)
-            _print(told if json else terminal.history(told))
+            say(told if json else terminal.history(told))
         else:
             job = await client.get(job_id)
-            _print(job if json else terminal.details(job))
+            say(job if json else terminal.details(job))
 
     ask(url, run)
 
@@ -271,19 +277,23 @@ def show(
 @app.command()
 def cancel(ids: Ids, reason: Reason = None, json: AsJson = False, url: Url = DEFAULT_URL) -> None:
     """Cancel jobs that wait; ask those that run to stop."""
-    _each(url, ids, json, lambda client, job_id: client.cancel(job_id, reason))
+    each_job(url, ids, json, lambda client, job_id: client.cancel(job_id, reason))
 
 
 @app.command()
 def retry(ids: Ids, reason: Reason = None, json: AsJson = False, url: Url = DEFAULT_URL) -> None:
     """Queue failed or cancelled jobs again, with all their attempts."""
-    _each(url, ids, json, lambda client, job_id: client.retry(job_id, reason))
+    each_job(url, ids, json, lambda client, job_id: client.retry(job_id, reason))
 
 
 @app.command()
 def delete(ids: Ids, json: AsJson = False, url: Url = DEFAULT_URL) -> None:
     """Hide jobs that have ended; cancel those that have not."""
-    _each(url, ids, json, lambda client, job_id: client.delete(job_id))
+    each_job(url, ids, json, lambda client, job_id: client.delete(job_id))
+
+
+app.command()(pause)
+app.command()(resume)
 
 
 @app.command()
@@ -298,58 +308,12 @@ def download(
 
     async def run(client: Client) -> None:
         size = await client.download(job_id, name, to)
-        _print(f"{to}: {size} bytes")
+        say(f"{to}: {size} bytes")
 
     ask(url, run)
 
 
-# --- asking the service
-
-
-def ask(url: str, run: Callable[[Client], Awaitable[None]]) -> None:
-    """*run* with a client; what goes wrong is one line and an exit code."""
-
-    async def connected() -> None:
-        async with Client(url) as client:
-            await run(client)
-
-    try:
-        asyncio.run(connected())
-    except Problem as problem:
-        fail(problem.code, _detail(problem), REFUSED)
-    except Unreachable as error:
-        fail(error.code, error.message, UNREACHABLE)
-    except InvalidInput as error:
-        fail(error.code, error.message)
-    except EventjobsError as error:
-        fail(error.code, error.message, REFUSED)
-    except BrokenPipeError:
-        raise  # whoever read our output has had enough
-    except OSError as error:
-        fail("file", str(error))
-
-
-def _each(
-    url: str, ids: list[str], json: bool, command: Callable[[Client, str], Awaitable[Job | None]]
-) -> None:
-    """One after the other; what is refused for one is no reason to leave out the rest."""
-
-    async def run(client: Client) -> None:
-        refused = False
-        for job_id in ids:
-            try:
-                job = await command(client, job_id)
-            except Problem as problem:
-                refused = True
-                complain(problem.code, f"{job_id}: {_detail(problem)}")
-                continue
-            if json and job is not None:
-                _print(job)
-            elif not json:
-                _print(f"{job_id}  {'deleted' if job is None else terminal.says(job)}")
-        raise typer.Exit(REFUSED if refused else 0)
-
-    ask(url, run)
+# --- waiting
 
 
 async def _watch(
@@ -370,19 +334,3 @@ async def _no_longer_than(max_wait_s: float | None) -> AsyncIterator[None]:
             yield
     except TimeoutError:
         fail("max_wait", f"not ended within {max_wait_s:g} s; it goes on", LATE)
-
-
-# --- what is printed
-
-
-def _detail(problem: Problem) -> str:
-    fields = [f"{each.get('field')}: {each.get('message')}" for each in problem.errors]
-    return f"{problem.detail} ({'; '.join(fields)})" if fields else problem.detail
-
-
-def _print(value: str | Job) -> None:
-    print(value if isinstance(value, str) else orjson.dumps(value).decode(), flush=True)
-
-
-def _told(options: dict[str, Any]) -> dict[str, Any]:
-    return {name: value for name, value in options.items() if value not in (None, [])}

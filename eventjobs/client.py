@@ -160,6 +160,15 @@ class Client:
         """None once it is hidden; the job, while it runs and was asked to stop."""
         return await self._http.call("DELETE", _path(job_id)) or None
 
+    async def pause(self, kind: str, name: str, reason: str | None = None) -> Fields:
+        """Start no more jobs of the "type", or in the "queue", of this name; how it is now."""
+        path = f"/v1/{kind}s/{quote(name, safe='')}/pause"
+        return await self._http.call("POST", path, json={"reason": reason})
+
+    async def resume(self, kind: str, name: str) -> Fields:
+        """Start them again; how it is now."""
+        return await self._http.call("POST", f"/v1/{kind}s/{quote(name, safe='')}/resume")
+
     # --- streams
 
     async def events(
@@ -195,7 +204,7 @@ class Client:
         """The jobs as they are now, and again whenever one changes; changes may be skipped over.
 
         Ends when all the named jobs have ended; a selection by filters (type, status, tag,
-        owner) never does. Given *after*, only what changed since that position.
+        owner, queue) never does. Given *after*, only what changed since that position.
         """
         params = _params(id=[ids] if isinstance(ids, str) else ids, **filters)
         if params.get("id") == "":
@@ -221,7 +230,7 @@ class Client:
     async def page(self, *, cursor: str | None = None, **filters: Any) -> Fields:
         """One page of jobs: `jobs`, `next` (the cursor of the next page) and `position`.
 
-        *filters*: id, status, type, tag, owner, since, until, order, limit.
+        *filters*: id, status, type, tag, owner, queue, since, until, order, limit.
         """
         return await self._http.call("GET", "/v1/jobs", params=_params(cursor=cursor, **filters))
 

@@ -4,7 +4,7 @@ import builtins
 import inspect
 import re
 import sys
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
@@ -14,6 +14,7 @@ from pydantic import BaseModel, ValidationError
 
 from eventjobs.contexts import Context, Stopped, ThreadContext, plain_json, plain_text
 from eventjobs.errors import InvalidInput, UnknownType
+from eventjobs.flow import UNLIMITED, HandlerFlow, Limits
 
 __all__ = [
     "Context",
@@ -56,6 +57,7 @@ class Handler:
     stall_timeout_s: float | None
     retry_delay_s: float | None
     external: External | None = None
+    flow: HandlerFlow = UNLIMITED
 
     def parse(self, payload: Any) -> Any:
         """*payload* as the handler wants it. Raises InvalidInput naming the fields."""
@@ -85,6 +87,10 @@ def handler(
     stall_timeout_s: float | None = None,
     retry_delay_s: float | None = None,
     process: bool = False,
+    queue: str | None = None,
+    concurrency: int | None = None,
+    key_concurrency: int | None = None,
+    rate: str | None = None,
 ) -> Callable[[Callable[..., Any]], Handler]:
     """Make a function of (context, payload) the handler of a job type.
 
@@ -93,31 +99,41 @@ def handler(
     annotated with a pydantic model, submissions that do not fit it are refused, and the function
     gets the model. What it returns, anything that JSON holds, is the result. It may run more than
     once: at least once, never two outcomes. Raises TypeError for what cannot be a handler.
+
+    Jobs wait in *queue* unless they say otherwise. At most *concurrency* of this type run at once,
+    of those with the same concurrency key *key_concurrency* (1 if not given), and no more are
+    started than *rate* says: "10/m" is ten in any minute; also s, h and d.
     """
+    flow = HandlerFlow.of(queue, concurrency, key_concurrency, rate)
 
     def register(function: Callable[..., Any]) -> Handler:
-        signature = inspect.signature(function)
-        parameters = list(signature.parameters)
-        try:
-            signature.bind("context", "payload")
-        except TypeError:
-            parameters = []
-        if len(parameters) != 2:
-            raise TypeError(f"handler {type!r} must take (context, payload)")
-        wanted = get_type_hints(function).get(parameters[1])
-        model = wanted if inspect.isclass(wanted) and issubclass(wanted, BaseModel) else None
         return Handler(
             type,
             function,
-            model,
+            _model(type, function),
             _mode(type, function, process),
             max_attempts,
             timeout_s,
             stall_timeout_s,
             retry_delay_s,
+            flow=flow,
         )
 
     return register
+
+
+def _model(type: str, function: Callable[..., Any]) -> "builtins.type[BaseModel] | None":
+    """What its payload is annotated with. Raises TypeError for other than (context, payload)."""
+    signature = inspect.signature(function)
+    parameters = list(signature.parameters)
+    try:
+        signature.bind("context", "payload")
+    except TypeError:
+        parameters = []
+    if len(parameters) != 2:
+        raise TypeError(f"handler {type!r} must take (context, payload)")
+    wanted = get_type_hints(function).get(parameters[1])
+    return wanted if inspect.isclass(wanted) and issubclass(wanted, BaseModel) else None
 
 
 def external(
@@ -130,11 +146,16 @@ def external(
     timeout_s: float | None = None,
     stall_timeout_s: float | None = None,
     retry_delay_s: float | None = None,
+    queue: str | None = None,
+    concurrency: int | None = None,
+    key_concurrency: int | None = None,
+    rate: str | None = None,
 ) -> Handler:
     """A handler whose jobs an HTTP service does: each attempt is POSTed to *dispatch_url*.
 
     The service answers within *answer_timeout_s*, with the result, or with 202 to report later.
-    A *dispatch_url* that begins with a slash is one of the service in python_service_url.
+    A *dispatch_url* that begins with a slash is one of the service in python_service_url. The rest
+    is as in *handler*.
     """
     if not re.match(r"https?://[^/]|/", dispatch_url):
         raise ValueError(f"dispatch_url of {type!r} begins with http://, https:// or /")
@@ -142,7 +163,8 @@ def external(
         raise ValueError(f"answer_timeout_s of {type!r} must be more than nothing")
     limits = (max_attempts, timeout_s, stall_timeout_s, retry_delay_s)
     service = External(dispatch_url, answer_timeout_s)
-    return Handler(type, _not_here, model, "external", *limits, service)
+    flow = HandlerFlow.of(queue, concurrency, key_concurrency, rate)
+    return Handler(type, _not_here, model, "external", *limits, service, flow)
 
 
 async def _not_here(context: Context, payload: Any) -> None:
@@ -178,13 +200,18 @@ def outside(
     timeout_s: float | None = None,
     stall_timeout_s: float | None = None,
     retry_delay_s: float | None = None,
+    queue: str | None = None,
+    concurrency: int | None = None,
+    key_concurrency: int | None = None,
+    rate: str | None = None,
 ) -> Handler:
     """A job type that only workers elsewhere run; submissions that do not fit *model* are refused.
 
-    Without code, the setting `worker_types` declares such types.
+    Without code, the setting `worker_types` declares such types. The rest is as in *handler*.
     """
     limits = (max_attempts, timeout_s, stall_timeout_s, retry_delay_s)
-    return Handler(type, _nowhere, model, "outside", *limits)
+    flow = HandlerFlow.of(queue, concurrency, key_concurrency, rate)
+    return Handler(type, _nowhere, model, "outside", *limits, flow=flow)
 
 
 def _nowhere(context: Any, payload: Any) -> Any:
@@ -225,6 +252,14 @@ class Handlers:
 
     def __len__(self) -> int:
         return len(self._by_type)
+
+    def limits(self, types: Mapping[str, int], queues: Mapping[str, int]) -> Limits:
+        """Of jobs that run at once: what handlers say, but for what *types* says of theirs."""
+        said = {each.type: each.flow for each in self}
+        own = {type: flow.concurrency for type, flow in said.items() if flow.concurrency}
+        keys = {type: flow.key_concurrency for type, flow in said.items() if flow.key_concurrency}
+        rates = {type: flow.rate for type, flow in said.items() if flow.rate}
+        return Limits(own | dict(types), queues, keys, rates)
 
     def types(self) -> list[str]:
         return list(self._by_type)

@@ -59,6 +59,8 @@ class Jobs:
             )
         except Conflict:
             assert job_id is not None, "two new ids were equal"
+        if await self.load(job_id) is None:
+            raise JobExists("this is the id of something that is no job")
         try:
             return await self._do(job_id, partial(decisions.submit, spec=spec), actor)
         except JobExists as error:

@@ -76,7 +76,7 @@ def of_settings(
             group,
             name,
             _shown(getattr(made, name)),
-            _shown(field.default),
+            _shown(field.get_default(call_default_factory=True)),
             _source(settings, name, given),
             variables(settings, name),
             field.description or "",
@@ -126,6 +126,8 @@ def _shown(value: Any) -> Any:
         return MASKED if value.get_secret_value() else ""
     if value is None or isinstance(value, bool | int | float):
         return value
+    if isinstance(value, dict):
+        return ",".join(f"{name}={each}" for name, each in value.items())
     return re.sub(r"(?<=://)[^/@\s]+(?=@)", MASKED, str(value))
 
 

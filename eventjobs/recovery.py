@@ -1,11 +1,16 @@
-"""After a crash: ending the attempts that were cut off with it, so that they run again."""
+"""After a restart: what was cut off by it runs again, and what was started before it counts."""
 
+import orjson
 import structlog
 
+from eventjobs.clock import Clock
+from eventjobs.events import AttemptStarted
+from eventjobs.flow import Flow
 from eventjobs.job import Status
 from eventjobs.jobs import Jobs
+from eventjobs.log import PAGE_MAX, EventLog
 from eventjobs.settlement import Settlement
-from projections import Views
+from projections import Views, status
 
 
 async def recover(jobs: Jobs, views: Views, settlement: Settlement, *, actor: str) -> int:
@@ -26,3 +31,39 @@ async def recover(jobs: Jobs, views: Views, settlement: Settlement, *, actor: st
     if lost:
         structlog.get_logger("eventjobs.recovery").warning("attempts lost", jobs=lost)
     return lost
+
+
+async def recall_starts(log: EventLog, views: Views, flow: Flow, clock: Clock) -> None:
+    """Tell *flow* which jobs were started before this service: a rate holds across a restart.
+
+    Until then no job of a type with a rate is started. How long that takes depends on how much
+    is in the log of the longest period that a rate has.
+    """
+    rates = flow.limits.rates
+    now_us, until = clock.now_us(), log.head
+    after = await _position_at(log, now_us - max(each.period_s for each in rates.values()) * 10**6)
+    ago_us: dict[str, list[int]] = {type: [] for type in rates}
+    while after < until:
+        batch = await log.read(after, PAGE_MAX)
+        after = batch[-1].position
+        started = [each for each in batch if isinstance(each.event, AttemptStarted)]
+        ids = orjson.dumps([each.job_id for each in started]).decode()
+        types = dict(await views.ask(status.TYPES, ids)) if started else {}
+        for each in started:
+            if (of_type := ago_us.get(types[each.job_id])) is not None:
+                # A wall clock that was set back makes an old start look like one that is to come.
+                of_type.append(max(0, now_us - each.at_us))
+    flow.recall(ago_us)
+
+
+async def _position_at(log: EventLog, at_us: int) -> int:
+    """The position after which events are of *at_us* or later, as far as the wall clock went on."""
+    low, high = 0, log.head
+    while low < high:
+        middle = (low + high) // 2
+        [recorded] = await log.read(middle, 1)
+        if recorded.at_us < at_us:
+            low = middle + 1
+        else:
+            high = middle
+    return low

@@ -25,6 +25,7 @@ from eventjobs.errors import InvalidInput, JobNotFound, UnknownArtifact
 from eventjobs.events import Artifact, JobSpec
 from eventjobs.external_services import ExternalServices
 from eventjobs.fence import Fence
+from eventjobs.flow import Flow, check_names
 from eventjobs.handlers import Handler, Handlers, outside, plain_json, plain_text
 from eventjobs.job import Job
 from eventjobs.jobs import Jobs, Outcome, parse_id
@@ -33,10 +34,11 @@ from eventjobs.leases import Leases
 from eventjobs.log.sqlite import SQLiteLog
 from eventjobs.outbound import Outbound
 from eventjobs.processes import Processes
-from eventjobs.recovery import recover
+from eventjobs.recovery import recall_starts, recover
 from eventjobs.runner import Runner
 from eventjobs.settings import Settings
 from eventjobs.settlement import Settlement
+from eventjobs.switches import Switches
 from eventjobs.webhooks import Webhooks
 from projections import Views
 
@@ -51,6 +53,8 @@ class Service:
     log: SQLiteLog
     views: Views
     jobs: Jobs
+    switches: Switches
+    flow: Flow
     claims: Claims
     settlement: Settlement
     leases: Leases
@@ -138,6 +142,8 @@ class Service:
             await self.close()
             raise
         self._task(self.leases.run(), "leases")
+        if self.flow.limits.rates:
+            self._task(self._recall_starts(), "rates")
         self._task(self.runner.run(), "runner")
         self._task(self.webhooks.runner.run(), "deliveries")
         self._task(self.webhooks.follow(), "webhooks")
@@ -148,7 +154,10 @@ class Service:
         settings = self.settings
         # Random at each start: a restarted process must never look like the one that died.
         worker = f"worker-{os.urandom(4).hex()}"
-        self.claims = Claims(self.jobs, self.views, self.clock)
+        self.switches = Switches(self.log)
+        limits = self.handlers.limits(settings.type_limits, settings.queue_limits)
+        self.flow = Flow(limits, self.clock)
+        self.claims = Claims(self.jobs, self.views, self.clock, self.flow)
         self.settlement = Settlement(
             self.jobs,
             self.artifacts,
@@ -200,9 +209,14 @@ class Service:
         )
 
     async def _recover(self) -> None:
+        await self.claims.begin()
         await recover(self.jobs, self.views, self.settlement, actor=self.desk.worker)
         await self.external.pending.resume()
         await self.leases.restore()
+
+    async def _recall_starts(self) -> None:
+        await recall_starts(self.log, self.views, self.flow, self.clock)
+        self.claims.wake()
 
     async def close(self) -> None:
         """Drain, give back what does not finish, and close. Idempotent; finishes if cancelled."""
@@ -288,6 +302,8 @@ class Service:
         """*spec* with its handler's defaults. Raises UnknownType, InvalidInput."""
         handler = self.handlers.get(spec.type)
         handler.parse(spec.payload)
+        if spec.queue is not None or spec.concurrency_key is not None:
+            check_names(spec.queue, spec.concurrency_key)
         open_fields: dict[str, Any] = {
             name: value
             for name in ("timeout_s", "stall_timeout_s", "retry_delay_s")
@@ -295,6 +311,8 @@ class Service:
         }
         if spec.timeout_s is None and "timeout_s" not in open_fields and self.settings.timeout_s:
             open_fields["timeout_s"] = self.settings.timeout_s
+        if spec.queue is None and handler.flow.queue is not None:
+            open_fields["queue"] = handler.flow.queue
         if spec.max_attempts == 0:
             open_fields["max_attempts"] = self.attempts(spec.type)
         return replace(spec, **open_fields) if open_fields else spec

@@ -3,7 +3,9 @@
 from pathlib import Path
 from typing import Annotated
 
-from pydantic import Field
+import orjson
+from pydantic import BeforeValidator, Field
+from pydantic_settings import NoDecode
 
 from eventjobs.environment import Also, FromEnvironment
 
@@ -12,6 +14,23 @@ WITHOUT_EFFECT = {
     "DATABASE_URL": "there is no database to connect to: all is in the data directory",
     "RESULTS_DIR": "results and files are kept in the data directory, and served from there",
 }
+
+
+def _by_name(value: object) -> object:
+    """`a=2,b=5`, or a JSON object for names with other signs in them."""
+    if not isinstance(value, str):
+        return value
+    if value.lstrip().startswith("{"):
+        return orjson.loads(value)
+    pairs = [each.rpartition("=") for each in value.split(",") if each.strip()]
+    return {name.strip(): number.strip() for name, _, number in pairs}
+
+
+Name = Annotated[str, Field(min_length=1)]
+#: NoDecode: it is read here, and not as JSON only.
+LimitsByName = Annotated[
+    dict[Name, Annotated[int, Field(ge=1)]], NoDecode, BeforeValidator(_by_name)
+]
 
 
 class Settings(FromEnvironment):
@@ -28,6 +47,12 @@ class Settings(FromEnvironment):
     )
     process_jobs_max: int = Field(
         1000, ge=1, description="jobs of a process, until a fresh one takes its place"
+    )
+    queue_limits: LimitsByName = Field(
+        default_factory=dict, description="jobs of a queue run at once, like mail=2,reports=5"
+    )
+    type_limits: LimitsByName = Field(
+        default_factory=dict, description="jobs of a type run at once, whatever its handler says"
     )
     grace_s: float = Field(
         5.0, ge=0, description="time to stop, before an attempt is abandoned or its process killed"

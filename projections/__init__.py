@@ -20,6 +20,7 @@ from eventjobs.events import Recorded
 from eventjobs.job import Job, Status
 from projections import progress, queue, status, ties
 from projections.progress import Estimate
+from projections.queue import NOTHING_HELD, Due, Held
 from projections.stages import Progress
 from projections.store import Stale, Store
 from projections.touched import Touched
@@ -249,18 +250,22 @@ class Views:
         return found
 
     async def due(
-        self, now_us: int, types: Iterable[str], taken: Iterable[str], limit: int
-    ) -> list[tuple[str, str]]:
-        """Up to *limit* (job id, type) that may start, best first, none of them in *taken*."""
-        bound = {
-            "now_us": now_us,
-            "slack_us": queue.PRIORITY_MAX * queue.AGEING_US,
-            "types": orjson.dumps(list(types)).decode(),
-            "taken": orjson.dumps(list(taken)).decode(),
-            "limit": limit,
-        }
+        self,
+        now_us: int,
+        types: Iterable[str],
+        taken: Iterable[str],
+        limit: int,
+        *,
+        held: Held = NOTHING_HELD,
+        after: Due | None = None,
+    ) -> list[Due]:
+        """Up to *limit* jobs that may start, best first, *after* that one in this order.
+
+        None of them is in *taken*, waits in or for what is *held*, or is of what is paused.
+        """
+        bound = queue.due(now_us, types, taken, held, after, limit)
         async with self._reading() as store:
-            return [(id, type) for id, type in await store.read_named(queue.DUE, bound)]
+            return [Due(*row) for row in await store.read_named(queue.DUE, bound)]
 
     async def next_due_us(self, now_us: int) -> int | None:
         """When the first of the jobs scheduled for later becomes due."""

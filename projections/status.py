@@ -6,11 +6,11 @@ from typing import Any
 import orjson
 
 from eventjobs.events import Artifact, JobSpec
-from eventjobs.job import Job
+from eventjobs.job import DEFAULT_QUEUE, Job
 from projections.touched import Statement, Touched, rows
 
 NAME = "status"
-VERSION = 3
+VERSION = 4
 
 SCHEMA = """
 CREATE TABLE jobs (
@@ -18,6 +18,7 @@ CREATE TABLE jobs (
   job_id     TEXT    NOT NULL UNIQUE,
   type       TEXT    NOT NULL,
   owner      TEXT,
+  queue      TEXT,                 -- NULL: the default one
   created_us INTEGER NOT NULL,
   status     TEXT,                 -- NULL: hidden
   state      TEXT    NOT NULL,
@@ -29,6 +30,7 @@ CREATE TABLE jobs (
 CREATE INDEX jobs_status ON jobs (status, born);
 CREATE INDEX jobs_type ON jobs (type, born);
 CREATE INDEX jobs_owner ON jobs (owner, born) WHERE owner IS NOT NULL;
+CREATE INDEX jobs_queue ON jobs (queue, born) WHERE queue IS NOT NULL;
 CREATE INDEX jobs_created ON jobs (created_us);
 CREATE INDEX jobs_parent ON jobs (parent, born) WHERE parent IS NOT NULL;
 CREATE INDEX jobs_ended ON jobs (ended_us) WHERE ended_us IS NOT NULL;
@@ -56,8 +58,8 @@ CREATE TABLE counts (
 
 PUT_JOBS = """
 INSERT INTO jobs
-SELECT value ->> 0, value ->> 1, value ->> 2, value ->> 3, value ->> 4, value ->> 5, value -> 6,
-  value ->> 7, value ->> 8, value ->> 9, value ->> 10
+SELECT value ->> 0, value ->> 1, value ->> 2, value ->> 3, value ->> 4, value ->> 5, value ->> 6,
+  value -> 7, value ->> 8, value ->> 9, value ->> 10, value ->> 11
 FROM json_each(?1) WHERE true
 ON CONFLICT (born) DO UPDATE SET status = excluded.status, state = excluded.state,
   outcome = excluded.outcome, ended_us = excluded.ended_us, expires_us = excluded.expires_us
@@ -76,6 +78,10 @@ JOBS = """
 SELECT json_group_array(json_array(
   job_id, born, created_us, json(state), json(spec), length(state) + length(spec)))
 FROM jobs JOIN specs USING (born) WHERE job_id IN (SELECT value FROM json_each(?1))
+"""
+TYPES = """
+SELECT json_group_array(json_array(job_id, type))
+FROM jobs WHERE job_id IN (SELECT value FROM json_each(?1))
 """
 RUNNING = "SELECT json_group_array(job_id) FROM jobs WHERE status = 'running'"
 #: Each half has an index of its own.
@@ -105,8 +111,8 @@ def apply(touched: Iterable[Touched]) -> Iterator[Statement]:
             del state[name]
         listed = _listed(job)
         spec = job.spec
-        listing = (job.born, job.job_id, spec.type, spec.owner, job.created_us, listed, state)
-        jobs.append((*listing, outcome(job), spec.parent, *_end(job)))
+        named = (job.born, job.job_id, spec.type, spec.owner, _queue(spec.queue), job.created_us)
+        jobs.append((*named, listed, state, outcome(job), spec.parent, *_end(job)))
         if each.before is None:
             specs.append((job.born, each.submission))
             tags += [(tag, job.born) for tag in job.spec.tags]
@@ -147,6 +153,10 @@ def _end(job: Job) -> tuple[int | None, int | None]:
     return None, job.finished_us + int(job.spec.ttl_s * 1e6)
 
 
+def _queue(name: str | None) -> str | None:
+    return None if name == DEFAULT_QUEUE else name
+
+
 def job_from_row(row: list[Any]) -> Job:
     """The inverse of what *apply* stored."""
     job_id, born, created_us, state, spec = row
@@ -168,11 +178,13 @@ _FILTERS = {
     "type": "AND type IN (SELECT value FROM json_each(:type))",
     "owner": "AND owner = :owner",
     "parent": "AND parent = :parent",
+    "queue": "AND queue = :queue",
     "tag": "AND born IN (SELECT born FROM tags WHERE tag = :tag)",
     "since_us": "AND created_us >= :since_us",
     "until_us": "AND created_us < :until_us",
     "job_id": "AND job_id IN (SELECT value FROM json_each(:job_id))",
 }
+_DEFAULT_QUEUE = "AND queue IS NULL"
 #: Jobs of the service's own, such as deliveries of webhooks, are listed when they are asked for.
 _EVERYBODYS = "AND type NOT GLOB 'eventjobs.*'"
 # An index has the jobs of one status in order; those of two would have to be sorted.
@@ -194,6 +206,8 @@ def listing(filters: dict[str, Any], order: str) -> tuple[str, dict[str, Any]]:
         if isinstance(value, list) and len(value) == 1 and name in _ONE:
             clauses.append(_ONE[name])
             bound[name] = value[0]
+        elif name == "queue" and value == DEFAULT_QUEUE:
+            clauses.append(_DEFAULT_QUEUE)
         elif value is not None:
             clauses.append(_FILTERS[name])
             bound[name] = orjson.dumps(value).decode() if isinstance(value, list) else value

@@ -139,6 +139,30 @@ def test_what_goes_wrong_is_one_line_and_an_exit_code(
     assert run.stderr.count("\n") == 1
 
 
+# --- pause, resume
+
+
+def test_a_type_is_paused_and_resumed(tool: Tool) -> None:
+    told = tool.ok("pause", "type", "echo", "--reason", "not now")
+    assert re.fullmatch(
+        r"type echo is paused since [0-9T:-]+Z: not now; \d+ waiting, \d+ running\n", told
+    )
+    job_id = tool.ok("submit", "echo", "--queue", "slow", "--concurrency-key", "k").strip()
+    [job] = tool.json("list", "--queue", "slow", "--json")
+    assert (job["job_id"], job["status"], job["concurrency_key"]) == (job_id, "queued", "k")
+    [told] = tool.json("resume", "type", "echo", "--json")
+    assert told["paused"] is None
+    assert tool.ok("resume", "queue", "slow").startswith("queue slow is not paused; ")
+    tool.ok("watch", job_id)
+
+
+def test_what_cannot_be_paused_is_told(tool: Tool) -> None:
+    result = tool.run("pause", "type", "nothing")
+    assert result.exit_code == 1
+    assert result.stderr.startswith("error: unknown_type: ")
+    assert tool.run("pause", "job", "x").exit_code == 2
+
+
 # --- lists
 
 

@@ -225,7 +225,9 @@ async def test_what_is_due_comes_by_priority_and_age(
     due.sort(key=lambda job: (rank(job), job.born))
     async with viewed(history) as views:
         found = await views.due(now_us, types, taken, limit)
-        assert found == [(job.job_id, job.spec.type) for job in due][:limit]
+        assert [(each.job_id, each.type) for each in found] == [
+            (job.job_id, job.spec.type) for job in due[:limit]
+        ]
 
 
 @settings(max_examples=30, deadline=None)
@@ -243,7 +245,7 @@ async def due_of(log: MemoryLog, clock: FakeClock) -> list[str]:
     with quick_folder() as folder:
         async with running(folder / "views.db", log, clock) as views:
             await views.reached(log.head)
-            return [id for id, _ in await views.due(clock.now_us(), ["csv"], [], 99)]
+            return [each.job_id for each in await views.due(clock.now_us(), ["csv"], [], 99)]
 
 
 async def test_a_higher_priority_goes_first_and_among_equals_the_older(clock: FakeClock) -> None:
@@ -300,6 +302,10 @@ BOUND = {
     "types": '["csv"]',
     "taken": "[]",
     "ended_us": START_US,
+    "keys": "[]",
+    "queues": "[]",
+    "after_rank": 0,
+    "after_born": 0,
     "1": "[]",
     "2": "[]",
 }

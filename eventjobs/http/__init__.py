@@ -9,6 +9,7 @@ from eventjobs.errors import (
     KeyReused,
     OutboundRefused,
     StaleAttempt,
+    UnknownType,
     WebhookNotFound,
     WrongState,
 )
@@ -18,6 +19,7 @@ from eventjobs.http import (
     callback,
     facts,
     files,
+    flow,
     pages,
     problem,
     reported,
@@ -92,6 +94,10 @@ WEBHOOKS = Answer(200, "all of them", shapes.WebhookList, JSON)
 WEBHOOK = Answer(200, "the webhook", shapes.Webhook, JSON)
 UNSUBSCRIBED = Answer(204, "it is told nothing more")
 SENT_AGAIN = Answer(202, "they are on their way", shapes.Redelivered, JSON)
+TYPES = Answer(200, "all of them", shapes.TypeList, JSON)
+TYPE = Answer(200, "the type", shapes.Type, JSON)
+QUEUES = Answer(200, "all of them", shapes.QueueList, JSON)
+QUEUE = Answer(200, "the queue", shapes.Queue, JSON)
 REBUILT = Answer(200, "the new views are in place", shapes.Rebuilt, JSON)
 ALIVE = Answer(200, "it lives", shapes.Health, JSON)
 READY = Answer(200, "it serves", shapes.Readiness, JSON)
@@ -173,6 +179,12 @@ ROUTES = (
     _told("fail", work.fail, reported.Failure, ENDED),
     _told("cancelled", work.cancelled, reported.ByWorker, ENDED, WrongState),
     _told("release", work.release, reported.Release, ENDED),
+    Route("GET", "/v1/types", flow.types, NOTHING, (TYPES,)),
+    Route("POST", "/v1/types/{type}/pause", flow.pause_type, REASON, (TYPE, UnknownType)),
+    Route("POST", "/v1/types/{type}/resume", flow.resume_type, REASON, (TYPE, UnknownType)),
+    Route("GET", "/v1/queues", flow.queues, NOTHING, (QUEUES,)),
+    Route("POST", "/v1/queues/{queue}/pause", flow.pause_queue, REASON, (QUEUE,)),
+    Route("POST", "/v1/queues/{queue}/resume", flow.resume_queue, REASON, (QUEUE,)),
     Route("POST", "/v1/views/rebuild", api.rebuild, NOTHING, (REBUILT,)),
     Route("GET", "/healthz", api.healthz, NOTHING, (ALIVE,)),
     Route("GET", "/readyz", api.readyz, NOTHING, (READY, NotReady)),

@@ -160,14 +160,14 @@ async def counts(site: Site, request: web.Request) -> web.StreamResponse:
 
 async def cancel(site: Site, request: web.Request) -> web.StreamResponse:
     """Cancel a job that waits, at once; ask one that runs to stop. Harmless to repeat."""
-    why = await _why(site, request)
+    why = await reason_of(site, request)
     done = await site.service.jobs.cancel(path_id(request), why.reason, actor=ACTOR)
     return _answer(await _current(site, done.job))
 
 
 async def retry(site: Site, request: web.Request) -> web.StreamResponse:
     """Queue a failed or cancelled job again, with all its attempts."""
-    why = await _why(site, request)
+    why = await reason_of(site, request)
     done = await site.service.jobs.retry(path_id(request), why.reason, actor=ACTOR)
     return _answer(await _current(site, done.job))
 
@@ -242,7 +242,8 @@ async def caught_up(service: Service) -> None:
             return  # views that cannot be written are late; that must not stop reads
 
 
-async def _why(site: Site, request: web.Request) -> Why:
+async def reason_of(site: Site, request: web.Request) -> Why:
+    """Of a command that may have a body. Raises as *read_json*."""
     return await read_json(site.service, request, Why) if request.can_read_body else Why()
 
 

@@ -49,6 +49,7 @@ class JobsQuery(Query):
     type: Names = Field(None, description="any of these")
     tag: str | None = Field(None, description="jobs that carry it")
     owner: str | None = None
+    queue: str | None = Field(None, description="jobs that wait, or waited, in it")
     since: Moment | None = Field(None, description="submitted at this time or later")
     until: Moment | None = Field(None, description="submitted before this time")
     order: Literal["newest", "oldest"] = "newest"
@@ -64,6 +65,7 @@ class JobsQuery(Query):
             "type": self.type and sorted(set(self.type)),
             "tag": self.tag,
             "owner": self.owner,
+            "queue": self.queue,
             "since_us": self.since and (self.since - EPOCH) // timedelta(microseconds=1),
             "until_us": self.until and (self.until - EPOCH) // timedelta(microseconds=1),
         }
@@ -77,6 +79,7 @@ class JobsQuery(Query):
             ids=_set(self.id and job_ids(self.id, ids_max)),
             type=_set(self.type),
             owner=self.owner,
+            queue=self.queue,
             tag=self.tag,
             status=_set(self.status),
         )

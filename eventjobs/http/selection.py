@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 from eventjobs.events import JobSubmitted, Recorded
 from eventjobs.job import Job, evolve
@@ -16,6 +17,7 @@ class Selection:
     ids: frozenset[str] | None = None
     type: frozenset[str] | None = None
     owner: str | None = None
+    queue: str | None = None
     tag: str | None = None
     status: frozenset[str] | None = None
 
@@ -28,6 +30,16 @@ class Selection:
         """The service's own jobs are shown when they are asked for, as in lists."""
         return self.ids is not None or self.type is not None
 
+    def filters(self) -> dict[str, Any]:
+        """What Views.jobs lists of it, where it names no jobs."""
+        return {
+            "type": self.type and sorted(self.type),
+            "status": self.status and sorted(self.status),
+            "owner": self.owner,
+            "queue": self.queue,
+            "tag": self.tag,
+        }
+
     def wants(self, job: Job | None) -> bool:
         """Whether the facts of *job* belong here: by what never changes about it, so that whoever
         reads them again reads the same.
@@ -37,6 +49,7 @@ class Selection:
             and (self.ids is None or job.job_id in self.ids)
             and (self.type is None or job.spec.type in self.type)
             and (self.owner is None or job.spec.owner == self.owner)
+            and (self.queue is None or job.queue == self.queue)
             and (self.tag is None or self.tag in job.spec.tags)
         )
 

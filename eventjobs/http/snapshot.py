@@ -118,6 +118,8 @@ def _work(job: Job) -> dict[str, Any]:
         "owner": spec.owner,
         "tags": spec.tags,
         "priority": spec.priority,
+        "queue": job.queue,
+        "concurrency_key": spec.concurrency_key,
         "timeout_s": spec.timeout_s,
         "stall_timeout_s": spec.stall_timeout_s,
         "retry_delay_s": spec.retry_delay_s,

@@ -205,15 +205,9 @@ class Streams:
     async def _present(self, selection: Selection, after: int) -> list[tuple[int, str]]:
         """The jobs there are, each with its position: those named, or the newest that match."""
         if selection.ids is None:
-            filters = {
-                "type": selection.type and sorted(selection.type),
-                "status": selection.status and sorted(selection.status),
-                "owner": selection.owner,
-                "tag": selection.tag,
-            }
             limit = self._settings.page_max
             listed = await self._service.views.jobs(
-                filters, order="newest", cursor=None, limit=limit
+                selection.filters(), order="newest", cursor=None, limit=limit
             )
             return [(view.job.position, view.job.job_id) for view in listed]
         found = []

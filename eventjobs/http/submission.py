@@ -9,6 +9,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, WithJsonSche
 
 from eventjobs.artifacts import NAME
 from eventjobs.events import JobSpec
+from eventjobs.flow import KEY_CHARS_MAX, QUEUE
 from eventjobs.http.problem import RequestError
 from eventjobs.service import Service
 
@@ -36,6 +37,10 @@ Moment = Annotated[
     datetime, BeforeValidator(_moment), WithJsonSchema({"type": "string", "format": "date-time"})
 ]
 Tag = Annotated[str, Field(min_length=1, max_length=100, pattern=r"^[^\x00-\x1f\x7f]+$")]
+QueueName = Annotated[str, Field(pattern=f"^(?:{QUEUE.pattern})$")]
+ConcurrencyKey = Annotated[
+    str, Field(min_length=1, max_length=KEY_CHARS_MAX, pattern=r"^[^\x00-\x1f\x7f]+$")
+]
 Seconds = Annotated[float, Field(gt=0, le=SECONDS_MAX)]
 ArtifactName = Annotated[str, Field(pattern=f"^(?:{NAME.pattern})$")]
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
@@ -60,6 +65,10 @@ class Submission(BaseModel):
     stall_timeout_s: Seconds | None = Field(None, description="longest time without progress")
     retry_delay_s: Annotated[float, Field(ge=0, le=SECONDS_MAX)] | None = Field(
         None, description="before the second attempt; doubled for each later one"
+    )
+    queue: QueueName | None = Field(None, description="what it waits in")
+    concurrency_key: ConcurrencyKey | None = Field(
+        None, description="of jobs with the same, only one runs at once, unless the handler says"
     )
     artifacts: dict[ArtifactName, Sha256] = Field(
         default_factory=dict,
@@ -97,6 +106,8 @@ class Submission(BaseModel):
             self.stall_timeout_s,
             self.retry_delay_s,
             await service.attached(self.artifacts) if self.artifacts else (),
+            self.queue,
+            self.concurrency_key,
         )
 
 

@@ -1,0 +1,79 @@
+"""What a command asks of the service, how its answer is printed, and how it goes wrong."""
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from typing import Annotated, Any
+
+import orjson
+import typer
+
+from eventjobs import watch as terminal
+from eventjobs.client import Client, Problem, Unreachable
+from eventjobs.errors import EventjobsError, InvalidInput
+from eventjobs.typed import REFUSED, UNREACHABLE, complain, fail
+
+Job = dict[str, Any]
+
+Url = Annotated[str, typer.Option(envvar="EVENTJOBS_URL", help="Address of the service.")]
+Id = Annotated[str, typer.Argument(metavar="ID", help="A job, by its id.")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON, one object a line.")]
+Reason = Annotated[str | None, typer.Option(help="Why; told in the job's history.")]
+
+
+def ask(url: str, run: Callable[[Client], Awaitable[None]]) -> None:
+    """*run* with a client; what goes wrong is one line and an exit code."""
+
+    async def connected() -> None:
+        async with Client(url) as client:
+            await run(client)
+
+    try:
+        asyncio.run(connected())
+    except Problem as problem:
+        fail(problem.code, _detail(problem), REFUSED)
+    except Unreachable as error:
+        fail(error.code, error.message, UNREACHABLE)
+    except InvalidInput as error:
+        fail(error.code, error.message)
+    except EventjobsError as error:
+        fail(error.code, error.message, REFUSED)
+    except BrokenPipeError:
+        raise  # whoever read our output has had enough
+    except OSError as error:
+        fail("file", str(error))
+
+
+def each_job(
+    url: str, ids: list[str], json: bool, command: Callable[[Client, str], Awaitable[Job | None]]
+) -> None:
+    """One after the other; what is refused for one is no reason to leave out the rest."""
+
+    async def run(client: Client) -> None:
+        refused = False
+        for job_id in ids:
+            try:
+                job = await command(client, job_id)
+            except Problem as problem:
+                refused = True
+                complain(problem.code, f"{job_id}: {_detail(problem)}")
+                continue
+            if json and job is not None:
+                say(job)
+            elif not json:
+                say(f"{job_id}  {'deleted' if job is None else terminal.says(job)}")
+        raise typer.Exit(REFUSED if refused else 0)
+
+    ask(url, run)
+
+
+def _detail(problem: Problem) -> str:
+    fields = [f"{each.get('field')}: {each.get('message')}" for each in problem.errors]
+    return f"{problem.detail} ({'; '.join(fields)})" if fields else problem.detail
+
+
+def say(value: str | Job) -> None:
+    print(value if isinstance(value, str) else orjson.dumps(value).decode(), flush=True)
+
+
+def only_set(options: dict[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in options.items() if value not in (None, [])}

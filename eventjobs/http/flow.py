@@ -1,0 +1,137 @@
+"""Types and queues over HTTP: what waits and runs, what limits it, and pausing it."""
+
+from typing import Any
+
+from aiohttp import web
+
+from eventjobs.errors import UnknownType
+from eventjobs.events import rfc3339
+from eventjobs.flow import check_names
+from eventjobs.http.api import ACTOR, caught_up, reason_of, reply
+from eventjobs.http.route import Site
+from eventjobs.job import DEFAULT_QUEUE
+from eventjobs.service import Service
+from eventjobs.switches import Kind
+from projections import pauses, queue
+from projections.pauses import Pause
+
+Fields = dict[str, Any]
+
+
+async def types(site: Site, request: web.Request) -> web.StreamResponse:
+    """Every type of job: what waits and runs, what limits it, and whether it is paused."""
+    await caught_up(site.service)
+    position = site.service.views.position
+    return reply({"types": await _types(site.service), "position": position})
+
+
+async def queues(site: Site, request: web.Request) -> web.StreamResponse:
+    """Every queue that something waits or runs in, that is limited, or that is paused."""
+    await caught_up(site.service)
+    position = site.service.views.position
+    return reply({"queues": await _queues(site.service), "position": position})
+
+
+async def pause_type(site: Site, request: web.Request) -> web.StreamResponse:
+    """Start no more jobs of this type, until it is resumed; what runs goes on. It outlives a
+    restart. Harmless to repeat: a pause stays the one that it is.
+    """
+    return await _switch(site, request, "type", pause=True)
+
+
+async def resume_type(site: Site, request: web.Request) -> web.StreamResponse:
+    """Start jobs of this type again. Harmless to repeat."""
+    return await _switch(site, request, "type", pause=False)
+
+
+async def pause_queue(site: Site, request: web.Request) -> web.StreamResponse:
+    """Start no more jobs in this queue, until it is resumed; what runs goes on. It outlives a
+    restart. Harmless to repeat: a pause stays the one that it is.
+    """
+    return await _switch(site, request, "queue", pause=True)
+
+
+async def resume_queue(site: Site, request: web.Request) -> web.StreamResponse:
+    """Start jobs in this queue again. Harmless to repeat."""
+    return await _switch(site, request, "queue", pause=False)
+
+
+async def _switch(
+    site: Site, request: web.Request, kind: Kind, *, pause: bool
+) -> web.StreamResponse:
+    service = site.service
+    name = request.match_info[kind]
+    why = await reason_of(site, request)
+    await _check(service, kind, name)
+    if pause:
+        await service.switches.pause(kind, name, why.reason, actor=ACTOR)
+    else:
+        await service.switches.resume(kind, name, actor=ACTOR)
+    await caught_up(service)
+    told = await (_types if kind == "type" else _queues)(service, name)
+    return reply(next(each for each in told if each[kind] == name))
+
+
+async def _check(service: Service, kind: Kind, name: str) -> None:
+    """A name with a slip in it would pause nothing. Raises UnknownType, InvalidInput."""
+    if kind == "queue":
+        check_names(name, None)
+        return
+    await caught_up(service)
+    known = {each["type"] for each in await _types(service)}
+    if name not in known:
+        raise UnknownType(
+            f"there is no type {name!r}; there are: {', '.join(sorted(known)) or 'none'}",
+            [{"field": "type", "message": "nobody runs it"}],
+        )
+
+
+async def _types(service: Service, *names: str) -> list[Fields]:
+    counts = await service.views.counts()
+    paused = await _paused(service, "type")
+    limits = service.flow.limits
+    busy = {name for name, by in counts.items() if by.get("queued", 0) or by.get("running", 0)}
+    handlers = {each.type: each for each in service.handlers}
+    return [
+        {
+            "type": name,
+            "queue": (name in handlers and handlers[name].flow.queue) or DEFAULT_QUEUE,
+            "waiting": counts.get(name, {}).get("queued", 0),
+            "running": counts.get(name, {}).get("running", 0),
+            "concurrency": limits.types.get(name),
+            "key_concurrency": limits.of_key(name),
+            "rate": str(limits.rates[name]) if name in limits.rates else None,
+            "paused": told_pause(paused.get(name)),
+        }
+        for name in sorted({*handlers, *service.claims.asked, *busy, *paused, *names})
+    ]
+
+
+async def _queues(service: Service, *names: str) -> list[Fields]:
+    counts: dict[str, dict[str, int]] = {}
+    for name, status, jobs in await service.views.ask(queue.COUNTS):
+        counts.setdefault(name, {})[status] = jobs
+    paused = await _paused(service, "queue")
+    limits = service.flow.limits.queues
+    used = {each.flow.queue for each in service.handlers if each.flow.queue is not None}
+    return [
+        {
+            "queue": name,
+            "waiting": counts.get(name, {}).get("queued", 0),
+            "running": counts.get(name, {}).get("running", 0),
+            "concurrency": limits.get(name),
+            "paused": told_pause(paused.get(name)),
+        }
+        for name in sorted({DEFAULT_QUEUE, *used, *counts, *limits, *paused, *names})
+    ]
+
+
+async def _paused(service: Service, kind: Kind) -> dict[str, Pause]:
+    found = [Pause(*row) for row in await service.views.ask(pauses.ALL)]
+    return {each.name: each for each in found if each.kind == kind}
+
+
+def told_pause(pause: Pause | None) -> Fields | None:
+    if pause is None:
+        return None
+    return {"since": rfc3339(pause.since_us), "by": pause.actor, "reason": pause.reason}

@@ -1,0 +1,74 @@
+"""Pausing and resuming types and queues. Each has a stream of its own in the log."""
+
+from collections.abc import Callable
+from functools import reduce
+from typing import Literal, NamedTuple
+from uuid import UUID, uuid5
+
+from eventjobs.events import Paused, Recorded, Resumed
+from eventjobs.log import EventLog
+from eventjobs.turns import Turns
+
+#: Where the ids of their streams live.
+SWITCHES = UUID("0b9d4f1e-52c7-5e0a-8c7d-7f9a3f2f6f31")
+
+Kind = Literal["type", "queue"]
+
+
+class Switch(NamedTuple):
+    """What the events of one stream add up to."""
+
+    version: int = 0
+    paused: bool = False
+
+
+def evolve(switch: Switch, recorded: Recorded) -> Switch:
+    return Switch(recorded.version, isinstance(recorded.event, Paused))
+
+
+def pause(switch: Switch, kind: Kind, name: str, reason: str | None) -> Paused | None:
+    """Paused already, it stays as it is: since when, by whom, and why."""
+    return None if switch.paused else Paused(kind, name, reason)
+
+
+def resume(switch: Switch, kind: Kind, name: str) -> Resumed | None:
+    return Resumed(kind, name) if switch.paused else None
+
+
+def stream_of(kind: Kind, name: str) -> str:
+    """The id under which its events are in the log."""
+    return str(uuid5(SWITCHES, f"{kind}\0{name}"))
+
+
+class Switches:
+    """The write side: load, decide, append. What is paused is answered by the views."""
+
+    def __init__(self, log: EventLog) -> None:
+        self._log = log
+        self._turns = Turns()
+
+    async def pause(self, kind: Kind, name: str, reason: str | None = None, *, actor: str) -> int:
+        """Start no more of these; what runs goes on. The position from which that is so.
+
+        What is being claimed at this very moment may still start. Raises LogError.
+        """
+        return await self._switch(kind, name, lambda now: pause(now, kind, name, reason), actor)
+
+    async def resume(self, kind: Kind, name: str, *, actor: str) -> int:
+        """Start them again. The position from which that is so. Raises LogError."""
+        return await self._switch(kind, name, lambda now: resume(now, kind, name), actor)
+
+    async def _switch(
+        self, kind: Kind, name: str, decide: Callable[[Switch], Paused | Resumed | None], actor: str
+    ) -> int:
+        stream = stream_of(kind, name)
+        await self._turns.enter(stream)  # nobody else writes it, so there is no Conflict
+        try:
+            events = await self._log.read_job(stream)
+            switch = reduce(evolve, events, Switch())
+            event = decide(switch)
+            if event is None:
+                return events[-1].position if events else self._log.head
+            return (await self._log.append(stream, switch.version, event, actor=actor)).position
+        finally:
+            self._turns.leave(stream)

@@ -1,0 +1,54 @@
+"""What is paused: since when, by whom, and why."""
+
+from collections.abc import Iterator, Sequence
+from typing import NamedTuple
+
+from eventjobs.events import Paused, Recorded, Resumed
+from projections.touched import Statement, rows
+
+NAME = "pauses"
+VERSION = 1
+
+SCHEMA = """
+CREATE TABLE pauses (
+  kind     TEXT    NOT NULL,  -- type or queue
+  name     TEXT    NOT NULL,
+  since_us INTEGER NOT NULL,
+  actor    TEXT    NOT NULL,
+  reason   TEXT,
+  PRIMARY KEY (kind, name)
+) STRICT, WITHOUT ROWID;
+"""
+
+PUT = """
+INSERT OR REPLACE INTO pauses
+SELECT value ->> 0, value ->> 1, value ->> 2, value ->> 3, value ->> 4 FROM json_each(?1)
+"""
+REMOVE = """
+DELETE FROM pauses
+WHERE (kind, name) IN (SELECT value ->> 0, value ->> 1 FROM json_each(?1))
+"""
+ALL = "SELECT json_group_array(json_array(kind, name, since_us, actor, reason)) FROM pauses"
+
+
+class Pause(NamedTuple):
+    kind: str
+    name: str
+    since_us: int
+    actor: str
+    reason: str | None
+
+
+def apply(batch: Sequence[Recorded]) -> Iterator[Statement]:
+    newest: dict[tuple[str, str], Pause | None] = {}
+    for each in batch:
+        match each.event:
+            case Paused(kind=kind, name=name, reason=reason):
+                newest[kind, name] = Pause(kind, name, each.at_us, each.actor, reason)
+            case Resumed(kind=kind, name=name):
+                newest[kind, name] = None
+            case _:
+                pass
+    if newest:
+        yield REMOVE, rows([key for key, pause in newest.items() if pause is None])
+        yield PUT, rows([tuple(pause) for pause in newest.values() if pause is not None])
