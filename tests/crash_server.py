@@ -67,10 +67,16 @@ class Servers:
     The real command costs half a second of imports; forks of a process that has done them do not.
     """
 
-    def __init__(self, data: Path, app: str = APP, **environment: str) -> None:
+    def __init__(
+        self,
+        data: Path,
+        app: str = APP,
+        port: int = 0,
+        environment: dict[str, str] | None = None,
+    ) -> None:
         self.log = data.with_name(f"{data.name}.log")
-        self._environment = os.environ | ENVIRONMENT | environment
-        self._arguments = ["--data", str(data), "--port", "0", "--app", app]
+        self._environment = os.environ | ENVIRONMENT | (environment or {})
+        self._arguments = ["--data", str(data), "--port", str(port), "--app", app]
         self._life: Life | None = None
         self._pumps: list[asyncio.Task[None]] = []
         self._scanned = 0

@@ -110,7 +110,7 @@ class Campaign:
         began_s = time.monotonic()
         patient = aiohttp.ClientTimeout(total=None)
         async with (
-            Servers(self._data, self._plan.app, **self._settings) as self._servers,
+            Servers(self._data, self._plan.app, 0, self._settings) as self._servers,
             aiohttp.ClientSession(
                 connector=aiohttp.TCPConnector(limit=0), timeout=patient
             ) as self._session,

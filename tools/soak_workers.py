@@ -1,0 +1,305 @@
+"""Kill and stop workers elsewhere, and kill the service, while all of them are at work.
+
+Every job has to be completed, once, by the attempt that held its lease; whoever is silent loses
+what it holds in time, and whoever comes back too late is refused.
+"""
+
+import asyncio
+import os
+import random
+import signal
+import socket
+import sys
+from collections.abc import Iterable
+from contextlib import suppress
+from pathlib import Path
+from typing import Any, NamedTuple
+from uuid import UUID
+
+import aiohttp
+import orjson
+
+from eventjobs.clock import SystemClock
+from tests.crash_checker import stored
+from tests.crash_history import Claim, Due, History
+from tests.crash_server import ROOT, Died, Life, Servers
+from tests.lease_checker import LeaseChecker
+from tests.lease_history import Fate, Fates
+
+SERVICE_APP = "tests.lease_handlers:OUTSIDE"
+WORKER_APP = "tests.lease_handlers:HANDLERS"
+LEASE_S = 2.0
+WORKERS = 4
+AT_ONCE = 4
+#: How long a job takes.
+JOB_S = (0.01, 0.2)
+#: Jobs of one submission, and the time to the next.
+LINES, SUBMIT_S = 250, 1.5
+#: From one blow to a worker to the next; pauses, longer than a lease; and lives of the service.
+BLOW_S = (1.0, 4.0)
+PAUSE_S = (1.1 * LEASE_S, 2.5 * LEASE_S)
+LIFE_S = (3.0, 7.0)
+#: Of the blows, the pauses; the others are kills.
+PAUSES = 0.6
+#: Left alone, all is finished within this time; and everybody ends within this one.
+DRAIN_S = 120.0
+END_S = 30.0
+
+
+class Plan(NamedTuple):
+    jobs: int
+    seed: int
+    worker_app: str = WORKER_APP
+    service_app: str = SERVICE_APP
+
+
+class Worker:
+    """One `eventjobs worker` after the other."""
+
+    def __init__(self, url: str, app: str, log: Path, fates: Fates) -> None:
+        self._command = [sys.executable, "-m", "eventjobs", "worker", "--url", url, "--app", app]
+        self._command += ["--concurrency", str(AT_ONCE), "--lease", str(LEASE_S)]
+        self._log = log
+        self._fates = fates
+        self._clock = SystemClock()
+
+    _process: asyncio.subprocess.Process
+    _fate: Fate
+    _paused_us: int
+
+    async def start(self) -> None:
+        log = os.open(self._log, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
+        try:
+            self._process = await asyncio.create_subprocess_exec(
+                *self._command, stdout=asyncio.subprocess.PIPE, stderr=log, cwd=ROOT
+            )
+        finally:
+            os.close(log)
+        assert self._process.stdout is not None
+        async with asyncio.timeout(END_S):
+            name = (await self._process.stdout.readline()).decode().strip()
+        if not name:
+            raise Died(f"a worker did not start; see {self._log}")
+        self._fate = self._fates.workers[name] = Fate()
+
+    def pause(self) -> None:
+        self._process.send_signal(signal.SIGSTOP)
+        self._paused_us = self._clock.now_us()
+
+    def go_on(self) -> None:
+        self._process.send_signal(signal.SIGCONT)
+        self._fate.pauses.append((self._paused_us, self._clock.now_us()))
+
+    async def kill(self) -> None:
+        self._process.kill()
+        await self._process.wait()
+        self._fate.ended_us = self._clock.now_us()
+
+    async def end(self) -> int:
+        """Tell it to stop; its exit code."""
+        self._process.terminate()
+        async with asyncio.timeout(END_S):
+            return await self._process.wait()
+
+    def abandon(self) -> None:
+        with suppress(ProcessLookupError, AttributeError):
+            self._process.kill()
+
+
+class Outcome(NamedTuple):
+    checker: LeaseChecker
+    fates: Fates
+    faults: list[str]
+    seed: int
+
+    @property
+    def pauses(self) -> int:
+        return sum(len(each.pauses) for each in self.fates.workers.values())
+
+    @property
+    def kills(self) -> int:
+        return len(self.fates.workers) - WORKERS
+
+    def __str__(self) -> str:
+        checker = self.checker
+        return (
+            f"{len(checker.jobs)} jobs through {WORKERS} workers: {self.kills} kills and"
+            f" {self.pauses} pauses of workers, {len(self.fates.lives) - 1} kills of the service,"
+            f" {checker.lost} attempts lost, the slowest {checker.slowest_us / 1e6:.2f} s after its"
+            f" lease, {checker.late} late reports refused, seed {self.seed}:"
+            f" {'FAILED' if self.faults else 'all promises kept'}"
+        )
+
+
+class Workers:
+    """One campaign, on a data directory of its own."""
+
+    def __init__(self, data: Path, plan: Plan) -> None:
+        self._data = data
+        self._plan = plan
+        self._drawn = random.Random(plan.seed)  # noqa: S311
+        self._history = History()
+        self._fates = Fates(round(LEASE_S * 1e6))
+        self._clock = SystemClock()
+        self._submitted: set[str] = set()
+        self._port = free_port()
+        self._url = f"http://127.0.0.1:{self._port}"
+        self._workers: list[Worker] = []
+        self._over = asyncio.Event()
+
+    _life: Life
+    _servers: Servers
+    _session: aiohttp.ClientSession
+
+    async def run(self) -> Outcome:
+        async with (
+            Servers(self._data, self._plan.service_app, self._port) as self._servers,
+            aiohttp.ClientSession() as self._session,
+        ):
+            try:
+                await self._begin()
+                await self._suffer()
+                await self._finish()
+            except (Died, TimeoutError) as error:
+                self._history.fault(f"{error or 'it hangs'}")
+            finally:
+                for each in self._workers:
+                    each.abandon()
+        checker = LeaseChecker(self._history.attempted)
+        checker.check(*stored(self._data, 0), Due.of(self._history))
+        checker.judge(self._submitted, self._fates)
+        faults = self._history.faults + checker.faults
+        return Outcome(checker, self._fates, faults, self._plan.seed)
+
+    async def _begin(self) -> None:
+        await self._live()
+        log = self._data.with_name("workers.log")
+        for _ in range(WORKERS):
+            worker = Worker(self._url, self._plan.worker_app, log, self._fates)
+            self._workers.append(worker)
+        await asyncio.gather(*(each.start() for each in self._workers))
+
+    async def _suffer(self) -> None:
+        """Blows, until all is submitted and done."""
+        async with asyncio.TaskGroup() as group:
+            for each in self._workers:
+                group.create_task(self._torment(each))
+            group.create_task(self._torment_service())
+            try:
+                async with asyncio.timeout(DRAIN_S):
+                    await self._submit()
+                    await self._done()
+            finally:
+                self._over.set()
+
+    async def _rest(self, between_s: tuple[float, float]) -> None:
+        """Return after a while, or when all is over."""
+        with suppress(TimeoutError):
+            async with asyncio.timeout(self._drawn.uniform(*between_s)):
+                await self._over.wait()
+
+    async def _finish(self) -> None:
+        """Everybody is left alone, and told to stop."""
+        for each in self._workers:
+            if (code := await each.end()) != 0:
+                self._history.fault(f"told to stop, a worker ended with {code}")
+        code = await self._life.end(signal.SIGTERM, END_S)
+        if code != 0:
+            self._history.fault(f"told to stop, the server ended with {code}")
+        for line in self._servers.complaints():
+            self._history.fault(f"the server logged: {line}")
+
+    # --- the service
+
+    async def _live(self) -> None:
+        self._life = await self._servers.fork()
+        await self._life.ready()
+        self._fates.lives.append((self._clock.now_us(), 2**63))
+
+    async def _torment_service(self) -> None:
+        await self._rest(LIFE_S)
+        while not self._over.is_set():
+            await self._life.end(signal.SIGKILL)
+            self._fates.lives[-1] = self._fates.lives[-1][0], self._clock.now_us()
+            await self._live()
+            await self._rest(LIFE_S)
+
+    # --- workers
+
+    async def _torment(self, worker: Worker) -> None:
+        await self._rest(BLOW_S)
+        while not self._over.is_set():
+            if self._drawn.random() < PAUSES:
+                worker.pause()
+                await self._rest(PAUSE_S)
+                worker.go_on()
+            else:
+                await worker.kill()
+                await worker.start()
+            await self._rest(BLOW_S)
+
+    # --- jobs
+
+    async def _submit(self) -> None:
+        left = self._plan.jobs
+        while left > 0:
+            lines = [self._line() for _ in range(min(left, LINES))]
+            await self._batch(lines)
+            left -= len(lines)
+            await asyncio.sleep(SUBMIT_S)
+
+    def _line(self) -> dict[str, Any]:
+        job_id = str(UUID(int=self._drawn.getrandbits(128), version=4))
+        self._submitted.add(job_id)
+        token = self._history.attempt(f"job {len(self._submitted)}")
+        payload = {"token": token, "s": self._drawn.uniform(*JOB_S)}
+        return {"job_id": job_id, "type": self._drawn.choice(["nap", "doze"]), "payload": payload}
+
+    async def _batch(self, lines: Iterable[dict[str, Any]]) -> None:
+        """Submit until each line has an answer: the same again changes nothing."""
+        left = {each["job_id"]: each for each in lines}
+        while left:
+            body = b"\n".join(map(orjson.dumps, left.values()))
+            with suppress(aiohttp.ClientError, ConnectionError):
+                async with self._session.post(
+                    f"{self._url}/v1/jobs/batch",
+                    data=body,
+                    headers={"Content-Type": "application/x-ndjson"},
+                ) as response:
+                    async for line in response.content:
+                        told = orjson.loads(line)
+                        spec = left.pop(told["job_id"])
+                        token = spec["payload"]["token"]
+                        claim = Claim("submitter", told["job_id"], told["position"], token=token)
+                        self._history.acknowledge(claim)
+            if left:
+                await asyncio.sleep(0.05)
+
+    async def _done(self) -> None:
+        while True:
+            with suppress(aiohttp.ClientError, ConnectionError):
+                async with self._session.get(f"{self._url}/v1/counts") as response:
+                    counts = (await response.json())["counts"]
+                left = sum(
+                    each.get("queued", 0) + each.get("running", 0) for each in counts.values()
+                )
+                if not left:
+                    return
+            await asyncio.sleep(0.1)
+
+
+def free_port() -> int:
+    """One that stays free between two lives: the kernel gives those below to nobody by itself."""
+    while True:
+        port = random.SystemRandom().randrange(12_000, 32_000)
+        with socket.socket() as tried:
+            try:
+                tried.bind(("127.0.0.1", port))
+            except OSError:
+                continue
+            return port
+
+
+async def campaign(data: Path, plan: Plan) -> Outcome:
+    """Kill, stop and check, on a data directory of its own."""
+    return await Workers(data, plan).run()
