@@ -1,9 +1,9 @@
 """One run of one job: what the handler does comes back as an outcome, a closed type."""
 
 import asyncio
-import threading
 import traceback
 from contextlib import suppress
+from functools import partial
 from typing import Any, Literal, assert_never
 
 from eventjobs.clock import Timer
@@ -22,6 +22,7 @@ from eventjobs.outcomes import (
 )
 from eventjobs.processes import Processes
 from eventjobs.reports import Reports
+from eventjobs.threads import in_own_thread
 
 #: Why an attempt is told to stop.
 Why = Literal["cancelled", "lost", "timeout", "stalled", "shutdown"]
@@ -107,7 +108,9 @@ class Attempt:
             case "loop":
                 return success(await self.handler.function(self.context, payload))
             case "thread":
-                return success(await self._in_thread(payload))
+                name = f"job {self.job.job_id}"
+                function = partial(self.handler.function, self.context, payload)
+                return success(await in_own_thread(function, name))
             case "process":
                 assert self.processes is not None
                 return await self.processes.run(self.handler, self.job, self.reports)
@@ -115,32 +118,6 @@ class Attempt:
                 raise NotImplementedError(self.handler.mode)
             case _ as never:
                 assert_never(never)
-
-    async def _in_thread(self, payload: Any) -> Any:
-        """Run a plain function in a thread of its own: one that never ends blocks nobody."""
-        loop = asyncio.get_running_loop()
-        done: asyncio.Future[tuple[Any, BaseException | None]] = loop.create_future()
-
-        def answer(value: Any, error: BaseException | None) -> None:
-            if not done.done():
-                done.set_result((value, error))
-
-        def work() -> None:
-            value, raised = None, None
-            try:
-                value = self.handler.function(self.context, payload)
-            except BaseException as error:  # noqa: BLE001 -- it goes to whoever waits
-                raised = error
-            with suppress(RuntimeError):  # the service is gone; the next finds this one as lost
-                loop.call_soon_threadsafe(answer, value, raised)
-
-        threading.Thread(target=work, name=f"job {self.job.job_id}", daemon=True).start()
-        # Raised here, and not by the future: that refuses StopIteration, and GeneratorExit out of a
-        # future would close this coroutine instead of ending its job.
-        value, raised = await done
-        if raised is not None:
-            raise raised
-        return value
 
 
 def success(result: Any) -> Outcome:

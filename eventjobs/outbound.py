@@ -10,6 +10,7 @@ import socket
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import partial
 from types import TracebackType
 from typing import Self
 
@@ -24,7 +25,6 @@ from aiohttp import (
     DummyCookieJar,
     InvalidURL,
     TCPConnector,
-    ThreadedResolver,
 )
 from aiohttp.abc import AbstractResolver, ResolveResult
 from standardwebhooks.webhooks import Webhook
@@ -32,6 +32,7 @@ from yarl import URL
 
 from eventjobs.clock import Clock, timeout
 from eventjobs.errors import InvalidInput, OutboundFailed, OutboundRefused, OutboundTimeout
+from eventjobs.threads import in_own_thread
 
 Address = ipaddress.IPv4Address | ipaddress.IPv6Address
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
@@ -157,7 +158,7 @@ class Outbound:
 
     def _opened(self) -> ClientSession:
         if self._session is None:
-            guard = _Guard(self, self._resolver or ThreadedResolver())
+            guard = _Guard(self, self._resolver or _Lookups())
             connector = TCPConnector(
                 resolver=guard,
                 use_dns_cache=False,
@@ -190,6 +191,34 @@ def signature(secret: str, message_id: str, body: bytes, at_us: int) -> dict[str
         "webhook-timestamp": str(at_us // 1_000_000),
         "webhook-signature": Webhook(secret).sign(message_id, at, body.decode()),
     }
+
+
+class _Lookups(AbstractResolver):
+    """As the system resolves names. A name server that is silent holds up its own request alone:
+    threads that are shared would all be waiting for it soon, and keep the process from exiting.
+    """
+
+    async def resolve(
+        self, host: str, port: int = 0, family: socket.AddressFamily = socket.AF_INET
+    ) -> list[ResolveResult]:
+        flags = socket.AI_ADDRCONFIG
+        look = partial(socket.getaddrinfo, host, port, family, socket.SOCK_STREAM, flags=flags)
+        found = await in_own_thread(look, f"lookup {host}")
+        numeric = socket.AI_NUMERICHOST | socket.AI_NUMERICSERV
+        return [
+            ResolveResult(
+                hostname=host,
+                host=str(address[0]),
+                port=port,
+                family=kind,
+                proto=proto,
+                flags=numeric,
+            )
+            for kind, _, proto, _, address in found
+        ]
+
+    async def close(self) -> None:
+        pass
 
 
 class _Guard(AbstractResolver):

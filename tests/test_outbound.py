@@ -2,6 +2,8 @@
 
 import asyncio
 import socket
+import threading
+from typing import Any
 
 import pytest
 from aiohttp import web
@@ -290,6 +292,55 @@ async def test_a_slow_answer_is_waited_for_so_long(begins: bool) -> None:
         with pytest.raises(OutboundTimeout, match="30 s"):
             await time_passing(clock, post(outbound, f"http://127.0.0.1:{port}/", 30.0), 1.0)
         assert 30.0 <= clock.monotonic_s() - began_s <= 31.0
+
+
+async def test_a_name_server_that_is_silent_holds_up_its_own_requests_alone(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    answer = threading.Event()
+    asked = []
+
+    def getaddrinfo(host: str, *arguments: object, **more: object) -> None:
+        asked.append(host)
+        answer.wait()
+        raise OSError("the name server is silent")
+
+    monkeypatch.setattr(socket, "getaddrinfo", getaddrinfo)
+    clock = FakeClock()
+    async with Outbound(clock) as outbound:
+        asking = [post(outbound, f"https://{number}.example/") for number in range(100)]
+        waiting = asyncio.gather(*asking, return_exceptions=True)
+        while len(asked) < 100:
+            await asyncio.to_thread(str)  # there is a thread for this, all the time
+        looking = [each for each in threading.enumerate() if each.name.startswith("lookup ")]
+        assert all(each.daemon for each in looking), "the process could not exit"
+        outcomes = await time_passing(clock, waiting_for(waiting), 5.0)
+        answer.set()
+        for each in looking:
+            await asyncio.to_thread(each.join)
+    assert {type(each) for each in outcomes} == {OutboundTimeout}
+
+
+async def waiting_for(waiting: "asyncio.Future[list[Any]]") -> list[Any]:
+    return await waiting
+
+
+async def test_a_name_that_there_is_not_is_a_failure(monkeypatch: pytest.MonkeyPatch) -> None:
+    def getaddrinfo(*arguments: object, **more: object) -> None:
+        raise socket.gaierror(socket.EAI_NONAME, "Name or service not known")
+
+    monkeypatch.setattr(socket, "getaddrinfo", getaddrinfo)
+    async with Outbound(SystemClock()) as outbound:
+        with pytest.raises(OutboundFailed, match="there is no such host"):
+            await post(outbound, "https://nobody.example/")
+
+
+async def test_a_name_of_this_machine_is_looked_up_as_the_system_does() -> None:
+    async def handle(request: web.Request) -> web.Response:
+        return web.Response(text="here")
+
+    async with somebody(handle) as port, Outbound(SystemClock(), "localhost") as outbound:
+        assert (await post(outbound, f"http://localhost:{port}/")).body == b"here"
 
 
 async def test_nobody_there_is_a_failure() -> None:
