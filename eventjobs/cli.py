@@ -49,6 +49,14 @@ Statuses = Annotated[list[str] | None, typer.Option(help="Any of these; repeatab
 Types = Annotated[list[str] | None, typer.Option(help="Any of these; repeatable.")]
 Tag = Annotated[str | None, typer.Option(help="Jobs that carry it.")]
 Queue = Annotated[str | None, typer.Option(help="Jobs in it.")]
+Content = Annotated[
+    str | None, typer.Argument(metavar="[PAYLOAD]", help="JSON, @FILE, or - for stdin.")
+]
+Attached = Annotated[
+    list[str] | None, typer.Option(metavar="[NAME=]PATH", help="A file; repeatable.")
+]
+After = Annotated[list[str] | None, typer.Option(metavar="ID", help="Not before; repeatable.")]
+IfNot = Annotated[Literal["cancel", "run"] | None, typer.Option(help="If one fails. [cancel]")]
 
 
 def main() -> None:
@@ -121,12 +129,8 @@ app.command()(secret)
 @app.command()
 def submit(
     type: Annotated[str, typer.Argument(metavar="TYPE", help="Which handler does it.")],
-    payload: Annotated[
-        str | None, typer.Argument(metavar="[PAYLOAD]", help="JSON, @FILE, or - for stdin.")
-    ] = None,
-    artifact: Annotated[
-        list[str] | None, typer.Option(metavar="[NAME=]PATH", help="A file; repeatable.")
-    ] = None,
+    payload: Content = None,
+    artifact: Attached = None,
     tag: Annotated[list[str] | None, typer.Option(help="To find it by; repeatable.")] = None,
     priority: Annotated[int | None, typer.Option(help="Higher is sooner.")] = None,
     queue: Annotated[str | None, typer.Option(help="What it waits in.")] = None,
@@ -135,11 +139,12 @@ def submit(
     delay: Annotated[str | None, typer.Option(help="Not before so long: 90, 90s, 5m, 2h.")] = None,
     max_attempts: Annotated[int | None, typer.Option(help="Runs, at most.")] = None,
     timeout: Annotated[float | None, typer.Option(help="Longest run, in seconds.")] = None,
+    ttl: Annotated[str | None, typer.Option(help="Hidden so long after its end: 90s, 2h.")] = None,
+    after: After = None,
+    after_failure: IfNot = None,
     key: Annotated[str | None, typer.Option(help="Idempotency key: one key is one job.")] = None,
     wait: Annotated[bool, typer.Option("--wait", help="Until it has ended.")] = False,
-    watch: Annotated[
-        bool, typer.Option("--watch", help="The same, and show how far it is.")
-    ] = False,
+    watch: Annotated[bool, typer.Option("--watch", help="The same, and show it.")] = False,
     max_wait: MaxWait = None,
     json: AsJson = False,
     url: Url = DEFAULT_URL,
@@ -155,6 +160,9 @@ def submit(
         "run_at": typed.time(run_at) or typed.later(delay),
         "max_attempts": max_attempts,
         "timeout_s": timeout,
+        "ttl_s": typed.seconds(ttl),
+        "after": after,
+        "after_failure": after_failure,
     }
     content = typed.payload(payload)
     files = dict(map(typed.named, artifact or []))

@@ -13,6 +13,7 @@ EventjobsError
 ├── InvalidInput             the caller's data; `errors` names the fields
 │   ├── UnknownType
 │   ├── UnknownArtifact
+│   ├── UnknownJob           a job that a submission names is not there
 │   └── TooLarge
 ├── LogError
 │   ├── Conflict             somebody else appended first; load and decide again
@@ -65,6 +66,10 @@ class JobGone(Rejected):
     """This job was deleted or has expired."""
 
     code = "job_gone"
+
+    def __init__(self, message: str | None = None, *, expired_us: int | None = None) -> None:
+        super().__init__(message)
+        self.expired_us = expired_us
 
 
 class JobExists(Rejected):
@@ -125,6 +130,12 @@ class UnknownArtifact(InvalidInput):
     """There is no such artifact; upload it first."""
 
     code = "unknown_artifact"
+
+
+class UnknownJob(InvalidInput):
+    """There is no such job to wait for, or to be a part of."""
+
+    code = "unknown_job"
 
 
 class TooLarge(InvalidInput):

@@ -12,9 +12,10 @@ from typing import Any, Literal, get_type_hints
 
 from pydantic import BaseModel, ValidationError
 
-from eventjobs.contexts import Context, Stopped, ThreadContext, plain_json, plain_text
+from eventjobs.contexts import Context, Stopped, ThreadContext
 from eventjobs.errors import InvalidInput, UnknownType
 from eventjobs.flow import UNLIMITED, HandlerFlow, Limits
+from eventjobs.plain import plain_json, plain_text
 
 __all__ = [
     "Context",
@@ -58,6 +59,7 @@ class Handler:
     retry_delay_s: float | None
     external: External | None = None
     flow: HandlerFlow = UNLIMITED
+    ttl_s: float | None = None
 
     def parse(self, payload: Any) -> Any:
         """*payload* as the handler wants it. Raises InvalidInput naming the fields."""
@@ -86,6 +88,7 @@ def handler(
     timeout_s: float | None = None,
     stall_timeout_s: float | None = None,
     retry_delay_s: float | None = None,
+    ttl_s: float | None = None,
     process: bool = False,
     queue: str | None = None,
     concurrency: int | None = None,
@@ -117,6 +120,7 @@ def handler(
             stall_timeout_s,
             retry_delay_s,
             flow=flow,
+            ttl_s=ttl_s,
         )
 
     return register
@@ -150,6 +154,7 @@ def external(
     concurrency: int | None = None,
     key_concurrency: int | None = None,
     rate: str | None = None,
+    ttl_s: float | None = None,
 ) -> Handler:
     """A handler whose jobs an HTTP service does: each attempt is POSTed to *dispatch_url*.
 
@@ -164,7 +169,7 @@ def external(
     limits = (max_attempts, timeout_s, stall_timeout_s, retry_delay_s)
     service = External(dispatch_url, answer_timeout_s)
     flow = HandlerFlow.of(queue, concurrency, key_concurrency, rate)
-    return Handler(type, _not_here, model, "external", *limits, service, flow)
+    return Handler(type, _not_here, model, "external", *limits, service, flow, ttl_s)
 
 
 async def _not_here(context: Context, payload: Any) -> None:
@@ -204,6 +209,7 @@ def outside(
     concurrency: int | None = None,
     key_concurrency: int | None = None,
     rate: str | None = None,
+    ttl_s: float | None = None,
 ) -> Handler:
     """A job type that only workers elsewhere run; submissions that do not fit *model* are refused.
 
@@ -211,7 +217,7 @@ def outside(
     """
     limits = (max_attempts, timeout_s, stall_timeout_s, retry_delay_s)
     flow = HandlerFlow.of(queue, concurrency, key_concurrency, rate)
-    return Handler(type, _nowhere, model, "outside", *limits, flow=flow)
+    return Handler(type, _nowhere, model, "outside", *limits, flow=flow, ttl_s=ttl_s)
 
 
 def _nowhere(context: Any, payload: Any) -> Any:

@@ -235,7 +235,7 @@ def submit(job: Job | None, spec: JobSpec) -> JobSubmitted | None:
     if job is None:
         return JobSubmitted(spec)
     if job.expired_us is not None:
-        raise JobGone
+        raise JobGone(expired_us=job.expired_us)
     if job.spec != spec:
         raise JobExists
     return None
@@ -356,7 +356,7 @@ def _existing(job: Job | None) -> Job:
     if job is None:
         raise JobNotFound
     if job.expired_us is not None:
-        raise JobGone
+        raise JobGone(expired_us=job.expired_us)
     return job
 
 

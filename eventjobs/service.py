@@ -3,12 +3,8 @@
 import asyncio
 import os
 import shutil
-import sys
-import threading
-import traceback
 from collections.abc import Iterable
 from dataclasses import replace
-from datetime import datetime
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -16,17 +12,19 @@ from typing import Any, Self
 import structlog
 
 from eventjobs.artifacts import Artifacts, check_name
+from eventjobs.cascade import Cascade
 from eventjobs.claims import Claims
 from eventjobs.clock import Clock, SystemClock
 from eventjobs.database import lock_directory
 from eventjobs.desk import LocalDesk
 from eventjobs.dispatch import targets
-from eventjobs.errors import InvalidInput, JobNotFound, UnknownArtifact
+from eventjobs.errors import JobNotFound, UnknownArtifact
 from eventjobs.events import Artifact, JobSpec
+from eventjobs.expiry import Expiry
 from eventjobs.external_services import ExternalServices
 from eventjobs.fence import Fence
 from eventjobs.flow import Flow, check_names
-from eventjobs.handlers import Handler, Handlers, outside, plain_json, plain_text
+from eventjobs.handlers import Handler, Handlers, outside
 from eventjobs.job import Job
 from eventjobs.jobs import Jobs, Outcome, parse_id
 from eventjobs.keys import Keys
@@ -38,7 +36,9 @@ from eventjobs.recovery import recall_starts, recover
 from eventjobs.runner import Runner
 from eventjobs.settings import Settings
 from eventjobs.settlement import Settlement
+from eventjobs.specs import check_named, spec_of
 from eventjobs.switches import Switches
+from eventjobs.watchdog import Watchdog
 from eventjobs.webhooks import Webhooks
 from projections import Views
 
@@ -56,6 +56,7 @@ class Service:
     switches: Switches
     flow: Flow
     claims: Claims
+    cascade: Cascade
     settlement: Settlement
     leases: Leases
     fence: Fence
@@ -147,6 +148,8 @@ class Service:
         self._task(self.runner.run(), "runner")
         self._task(self.webhooks.runner.run(), "deliveries")
         self._task(self.webhooks.follow(), "webhooks")
+        self._task(self.cascade.run(), "cascade")
+        self._task(Expiry(self.jobs, self.views, self.settings.ttl_s).run(), "expiry")
         self._watchdog = Watchdog(asyncio.get_running_loop())
         self.ready = True
 
@@ -158,6 +161,7 @@ class Service:
         limits = self.handlers.limits(settings.type_limits, settings.queue_limits)
         self.flow = Flow(limits, self.clock)
         self.claims = Claims(self.jobs, self.views, self.clock, self.flow)
+        self.cascade = Cascade(self.jobs, self.views)
         self.settlement = Settlement(
             self.jobs,
             self.artifacts,
@@ -273,29 +277,22 @@ class Service:
     ) -> Job:
         """Submit a job; *spec* are further fields of JobSpec, and `run_at` as a datetime.
 
-        Raises UnknownType, InvalidInput, JobExists, Overloaded, DiskFull, LogUnavailable.
+        Raises UnknownType, UnknownJob, InvalidInput, JobExists, Overloaded, DiskFull,
+        LogUnavailable.
         """
-        run_at: datetime | None = spec.pop("run_at", None)
-        if run_at is not None:
-            spec["run_at_us"] = int(run_at.timestamp() * 1e6)
-        spec["tags"] = tuple(spec.get("tags", ()))
-        if "max_attempts" not in spec:
-            spec["max_attempts"] = (
-                self.handlers.get(type).max_attempts or self.settings.max_attempts
-            )
-        try:
-            payload = plain_json(payload)
-        except (TypeError, ValueError, RecursionError) as error:
-            problem = {"field": "payload", "message": plain_text(error)}
-            raise InvalidInput("the payload cannot be kept as JSON", [problem]) from error
-        made = JobSpec(type=type, payload=payload, **spec)
+        made = spec_of(type, payload, **spec)
         job_id = None if job_id is None else parse_id(job_id)
         return (await self.accept(made, actor=actor, job_id=job_id)).job
 
     async def accept(
         self, spec: JobSpec, *, actor: str, job_id: str | None = None, key: bool = False
     ) -> Outcome:
-        """Check *spec* against its handler, fill in what it leaves open, and submit it."""
+        """Check *spec* against its handler, fill in what it leaves open, and submit it.
+
+        Raises what *submit* does, and UnknownJob.
+        """
+        if spec.after or spec.parent is not None:
+            await check_named(self.jobs, spec)
         return await self.jobs.submit(self.checked(spec), actor=actor, job_id=job_id, key=key)
 
     def checked(self, spec: JobSpec) -> JobSpec:
@@ -306,7 +303,7 @@ class Service:
             check_names(spec.queue, spec.concurrency_key)
         open_fields: dict[str, Any] = {
             name: value
-            for name in ("timeout_s", "stall_timeout_s", "retry_delay_s")
+            for name in ("timeout_s", "stall_timeout_s", "retry_delay_s", "ttl_s")
             if getattr(spec, name) is None and (value := getattr(handler, name)) is not None
         }
         if spec.timeout_s is None and "timeout_s" not in open_fields and self.settings.timeout_s:
@@ -343,44 +340,3 @@ class Service:
             if job.finished:
                 return job
             await self.log.wait(head, job_id)
-
-
-class Watchdog:
-    """Tells when a handler blocks the event loop, and where."""
-
-    BEAT_S = 0.25
-    BLOCKED_S = 1.0
-
-    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
-        self._loop = loop
-        self._thread_id = threading.get_ident()
-        self._answered = threading.Event()
-        self._closed = threading.Event()
-        threading.Thread(target=self._watch, name="watchdog", daemon=True).start()
-
-    def close(self) -> None:
-        self._closed.set()
-
-    def _watch(self) -> None:
-        while not self._closed.wait(self.BEAT_S):
-            self._answered.clear()
-            try:
-                self._loop.call_soon_threadsafe(self._answered.set)
-            except RuntimeError:
-                return
-            if not self._answered.wait(self.BLOCKED_S):
-                if self._closed.is_set():
-                    return  # the loop has ended, and is not blocked
-                self._tell()
-                while not self._answered.wait(self.BLOCKED_S):
-                    if self._closed.is_set() or self._loop.is_closed():
-                        return
-
-    def _tell(self) -> None:
-        task = asyncio.current_task(self._loop)
-        frame = sys._current_frames().get(self._thread_id)
-        structlog.get_logger("eventjobs.watchdog").warning(
-            "event loop blocked",
-            by=task.get_name() if task else None,
-            stack="".join(traceback.format_stack(frame, 4)) if frame else None,
-        )

@@ -73,6 +73,9 @@ class Settings(FromEnvironment):
     lease_s: float = Field(
         30.0, ge=1, le=86_400, description="a worker elsewhere not heard from for so long is lost"
     )
+    ttl_s: Annotated[float, Also("JOB_TTL")] = Field(
+        86_400.0, ge=0, description="a job is hidden so long after its end; inf: never"
+    )
     result_bytes_max: int = Field(262_144, ge=1024, description="larger results become artifacts")
 
     python_service_url: Annotated[str | None, Also("PYTHON_SERVICE_URL")] = Field(

@@ -52,9 +52,14 @@ def time(text: str | None) -> datetime | None:
 
 
 def later(delay: str | None) -> datetime | None:
+    if (delay_s := seconds(delay)) is None:
+        return None
+    return datetime.fromtimestamp(SystemClock().now_us() / 1e6 + delay_s, UTC)
+
+
+def seconds(delay: str | None) -> float | None:
     if delay is None:
         return None
     if not (told := re.fullmatch(r"(\d+(?:\.\d+)?)([smhd]?)", delay)):
         fail("usage", f"{delay!r} is not a delay like 90, 90s, 5m, 2h or 1d")
-    seconds = float(told[1]) * {"": 1, "s": 1, "m": 60, "h": 3600, "d": 86400}[told[2]]
-    return datetime.fromtimestamp(SystemClock().now_us() / 1e6 + seconds, UTC)
+    return float(told[1]) * {"": 1, "s": 1, "m": 60, "h": 3600, "d": 86400}[told[2]]

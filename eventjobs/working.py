@@ -16,9 +16,9 @@ from eventjobs.handlers import Handlers
 from eventjobs.processes import Processes
 from eventjobs.remote import RemoteDesk
 from eventjobs.runner import Runner
-from eventjobs.service import Watchdog
 from eventjobs.serving import SIGNALS, load, loop_factory
 from eventjobs.settings import Settings
+from eventjobs.watchdog import Watchdog
 
 
 def run(url: str, names: Iterable[str], settings: Settings, lease_s: float | None) -> None:

@@ -23,9 +23,10 @@ from projections.progress import Estimate
 from projections.queue import NOTHING_HELD, Due, Held
 from projections.stages import Progress
 from projections.store import Stale, Store
+from projections.ties import Doom
 from projections.touched import Touched
 
-__all__ = ["JobView", "Log", "Stale", "Store", "Views"]
+__all__ = ["Doom", "JobView", "Log", "Stale", "Store", "Views"]
 
 _SPOILT = (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)
 
@@ -278,10 +279,10 @@ class Views:
         async with self._reading() as store:
             return [(other, status) for other, status in await store.read(ties.UNMET, job_id)]
 
-    async def doomed(self, limit: int) -> list[ties.Doom]:
+    async def doomed(self, limit: int) -> list[Doom]:
         """Up to *limit* unfinished jobs that are to be cancelled because of another one."""
         async with self._reading() as store:
-            return [ties.Doom(*each) for each in await store.read(ties.DOOMED, limit)]
+            return [Doom(*each) for each in await store.read(ties.DOOMED, limit)]
 
     async def expiring(self, now_us: int, ended_us: int, limit: int) -> list[str]:
         """Jobs that expire by themselves at *now_us*, or say nothing and ended by *ended_us*."""

@@ -14,8 +14,9 @@ from eventjobs.errors import DirectoryLocked, InvalidInput, JobExists, JobNotFou
 from eventjobs.events import AttemptReleased
 from eventjobs.handlers import Context, ThreadContext, handler
 from eventjobs.job import Job
-from eventjobs.service import Service, Watchdog
+from eventjobs.service import Service
 from eventjobs.settings import Settings
+from eventjobs.watchdog import Watchdog
 from tests.conftest import Serve
 from tests.facts import job_when, kinds, recorded_of, turns
 

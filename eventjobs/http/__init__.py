@@ -197,7 +197,7 @@ ROUTES = (
 
 def create_app(service: Service) -> web.Application:
     """The application for a *service* that was started; whoever started it also closes it."""
-    snapshots = Snapshots(service.views)
+    snapshots = Snapshots(service.views, service.settings.ttl_s)
     polls = Polls(service.log, service.clock, service.settings.wait_max_s)
     site = Site(
         service, snapshots, Streams(service, snapshots), polls, RequestIds(), Takers(service, polls)

@@ -14,7 +14,7 @@ from eventjobs.http.problem import NotReady, RequestError
 from eventjobs.http.query import JobQuery, JobsQuery, born_of, cursor, read_query, unfit
 from eventjobs.http.ready import fits, ready
 from eventjobs.http.route import JOB_ID, REQUEST_ID, Site, is_strange
-from eventjobs.http.snapshot import Snapshot, render
+from eventjobs.http.snapshot import Snapshot
 from eventjobs.http.stream import Selection, wants_stream
 from eventjobs.http.submission import Submission, Why, id_of_key, idempotency_key
 from eventjobs.job import Job
@@ -58,7 +58,7 @@ async def _accept(
     if not changed:
         return _answer(await _current(site, job), Location=f"/v1/jobs/{job_id}")
     headers = {"Location": f"/v1/jobs/{job_id}", "Retry-After": "1", "ETag": f'"{job.version}"'}
-    body = orjson.dumps(render(JobView(job, None, None)))
+    body = site.snapshots.encode(JobView(job, None, None))
     if fits(request):
         return ready(request, 202, headers, body, request[REQUEST_ID], service.clock.now_us())
     return web.Response(status=202, body=body, headers=JSON | headers)
@@ -252,7 +252,8 @@ async def _current(site: Site, job: Job) -> Snapshot:
     await caught_up(site.service)
     snapshot = await site.snapshots.get(job.job_id)
     if snapshot is None or snapshot.job.version < job.version:
-        return Snapshot(job, orjson.dumps(render(JobView(job, None, None))), f'"{job.version}"')
+        body = site.snapshots.encode(JobView(job, None, None))
+        return Snapshot(job, body, f'"{job.version}"')
     return snapshot
 
 
@@ -261,7 +262,7 @@ def there(snapshot: Snapshot | None) -> Snapshot:
     if snapshot is None:
         raise JobNotFound
     if snapshot.job.expired_us is not None:
-        raise JobGone
+        raise JobGone(expired_us=snapshot.job.expired_us)
     return snapshot
 
 

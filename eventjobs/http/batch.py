@@ -4,11 +4,13 @@ import asyncio
 import re
 from collections import deque
 from collections.abc import AsyncIterator
+from typing import Any
 
 import orjson
 from aiohttp import web
 
 from eventjobs.errors import EventjobsError, OutcomeUnknown, TooLarge
+from eventjobs.events import JobSpec
 from eventjobs.http import patience, problem
 from eventjobs.http.api import ACTOR
 from eventjobs.http.body import check_encoding, check_length, check_type, chunks, parse
@@ -38,13 +40,14 @@ async def submit_batch(site: Site, request: web.Request) -> web.StreamResponse:
     response = web.StreamResponse(headers={"Content-Type": NDJSON, "Cache-Control": "no-store"})
     await response.prepare(request)
     outcomes = _Outcomes(service, request, response)
+    named: _Named = {}
     number = 0
     try:
         async for lines in _lines(service, request):
             for number, line in lines:
                 if outcomes.crowded:
                     await outcomes.thin_out()
-                outcomes.follow(asyncio.create_task(_submit(service, number, line)))
+                outcomes.follow(asyncio.create_task(_submit(service, number, line, named)))
     except EventjobsError as error:
         # The batch cannot be read further: its last outcome says why.
         outcomes.follow(asyncio.create_task(_broken(number + 1, error)))
@@ -104,6 +107,8 @@ class _Outcomes:
 
 
 Numbered = list[tuple[int, bytes | None]]
+#: Jobs of this batch that were given an id, each with the line that submits it.
+_Named = dict[str, tuple[int, asyncio.Task[Any]]]
 
 
 async def _lines(service: Service, request: web.Request) -> AsyncIterator[Numbered]:
@@ -145,7 +150,7 @@ async def _then_a_line_end(parts: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
     yield b"\n"
 
 
-async def _submit(service: Service, number: int, raw: bytes | None) -> bytes:
+async def _submit(service: Service, number: int, raw: bytes | None, named: _Named) -> bytes:
     """The outcome of one line; never raises for what is wrong with it."""
     job_id = None
     try:
@@ -156,7 +161,10 @@ async def _submit(service: Service, number: int, raw: bytes | None) -> bytes:
             job_id = parse_id(line.job_id)
         elif line.idempotency_key is not None:
             job_id = id_of_key(line.idempotency_key)
+        if job_id is not None and (this := asyncio.current_task()) is not None:
+            named.setdefault(job_id, (number, this))
         spec = await line.spec(service, named=job_id is not None)
+        await _submitted(spec, number, named)
         job_id = job_id or new_id(service.clock.now_us())
         job, changed = await service.accept(
             spec, actor=ACTOR, job_id=job_id, key=line.idempotency_key is not None
@@ -170,6 +178,13 @@ async def _submit(service: Service, number: int, raw: bytes | None) -> bytes:
         job.job_id.encode(),
         job.position,
     )
+
+
+async def _submitted(spec: JobSpec, number: int, named: _Named) -> None:
+    """Return when those lines before *number* have their outcome whose jobs *spec* names."""
+    lines = [named[each] for each in (*spec.after, spec.parent or "") if each in named]
+    if earlier := [task for line, task in lines if line < number]:
+        await asyncio.wait(earlier)
 
 
 async def _broken(number: int, error: EventjobsError) -> bytes:

@@ -93,7 +93,7 @@ async def _there(service: Service, job_id: str) -> Job:
     if job is None:
         raise JobNotFound
     if job.expired_us is not None:
-        raise JobGone
+        raise JobGone(expired_us=job.expired_us)
     return job
 
 

@@ -26,6 +26,7 @@ from eventjobs.errors import (
     TooLarge,
     WebhookNotFound,
 )
+from eventjobs.events import rfc3339
 
 MEDIA_TYPE = "application/problem+json"
 
@@ -135,7 +136,7 @@ TABLE: dict[type[EventjobsError], tuple[int, int | None]] = {
     KeyReused: (422, None),
     Rejected: (409, None),  # WrongState, StaleAttempt
     TooLarge: (413, None),
-    InvalidInput: (422, None),  # UnknownType, UnknownArtifact
+    InvalidInput: (422, None),  # UnknownType, UnknownArtifact, UnknownJob
     Conflict: (503, 1),
     Overloaded: (503, 1),
     DiskFull: (507, 10),
@@ -166,6 +167,8 @@ def members(error: BaseException, **more: Any) -> dict[str, Any]:
         code = HTTPStatus(status).phrase.lower().replace(" ", "_")
     else:
         status, code, detail = 500, "internal", None
+    if isinstance(error, JobGone) and error.expired_us is not None:
+        more["expired_at"] = rfc3339(error.expired_us)
     phrase = HTTPStatus(status).phrase
     told = {
         "type": "about:blank",

@@ -50,6 +50,7 @@ class JobsQuery(Query):
     tag: str | None = Field(None, description="jobs that carry it")
     owner: str | None = None
     queue: str | None = Field(None, description="jobs that wait, or waited, in it")
+    parent: str | None = Field(None, description="jobs that are a part of this one")
     since: Moment | None = Field(None, description="submitted at this time or later")
     until: Moment | None = Field(None, description="submitted before this time")
     order: Literal["newest", "oldest"] = "newest"
@@ -66,6 +67,7 @@ class JobsQuery(Query):
             "tag": self.tag,
             "owner": self.owner,
             "queue": self.queue,
+            "parent": self.parent and parse_id_of("parent", self.parent),
             "since_us": self.since and (self.since - EPOCH) // timedelta(microseconds=1),
             "until_us": self.until and (self.until - EPOCH) // timedelta(microseconds=1),
         }
@@ -80,6 +82,7 @@ class JobsQuery(Query):
             type=_set(self.type),
             owner=self.owner,
             queue=self.queue,
+            parent=self.parent and parse_id_of("parent", self.parent),
             tag=self.tag,
             status=_set(self.status),
         )
@@ -136,6 +139,14 @@ def job_ids(texts: Iterable[str], ids_max: int) -> list[str]:
     if len(ids) > ids_max:
         raise unfit("id", f"at most {ids_max} jobs")
     return ids
+
+
+def parse_id_of(name: str, text: str) -> str:
+    """Raises InvalidInput."""
+    try:
+        return parse_id(text)
+    except InvalidInput as error:
+        raise unfit(name, error.message) from error
 
 
 def unfit(name: str, message: str) -> InvalidInput:

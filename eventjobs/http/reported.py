@@ -4,9 +4,9 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from eventjobs.contexts import TEXT_CHARS_MAX
 from eventjobs.events import ProgressReported
 from eventjobs.http.submission import EPOCH, SECONDS_MAX, ArtifactName, Moment, Sha256
+from eventjobs.plain import TEXT_CHARS_MAX
 
 WAIT_MAX_S = 3_600
 LEASE_MAX_S = 86_400

@@ -18,6 +18,7 @@ class Selection:
     type: frozenset[str] | None = None
     owner: str | None = None
     queue: str | None = None
+    parent: str | None = None
     tag: str | None = None
     status: frozenset[str] | None = None
 
@@ -50,6 +51,7 @@ class Selection:
             and (self.type is None or job.spec.type in self.type)
             and (self.owner is None or job.spec.owner == self.owner)
             and (self.queue is None or job.queue == self.queue)
+            and (self.parent is None or job.spec.parent == self.parent)
             and (self.tag is None or self.tag in job.spec.tags)
         )
 

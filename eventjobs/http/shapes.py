@@ -44,6 +44,7 @@ class Links(Shape):
     history: str
     cancel: str
     retry: str
+    children: str
 
 
 class Job(Shape):
@@ -75,6 +76,9 @@ class Job(Shape):
     timeout_s: float | None
     stall_timeout_s: float | None
     retry_delay_s: float | None
+    after: list[str]
+    after_failure: Literal["cancel", "run"]
+    parent: str | None
     run_at: str | None
     created_at: str = Time
     updated_at: str = Time
@@ -309,6 +313,7 @@ class Problem(BaseModel):
     request_id: str | None = None
     instance: str | None = None
     job_id: str | None = Field(None, description="of the job that may or may not be there")
+    expired_at: str | None = Field(None, description="when the job that is gone was hidden")
     errors: list[FieldError] | None = None
 
 

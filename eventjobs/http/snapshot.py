@@ -1,5 +1,6 @@
 """A job in JSON, as it is now: the one body that pages, polls, streams and commands share."""
 
+import math
 from typing import Any, NamedTuple
 from urllib.parse import quote
 
@@ -22,8 +23,9 @@ class Snapshot(NamedTuple):
 class Snapshots:
     """Encoded snapshots of jobs that were just read or changed, kept by version."""
 
-    def __init__(self, views: Views) -> None:
+    def __init__(self, views: Views, ttl_s: float = math.inf) -> None:
         self._views = views
+        self._ttl_s = ttl_s
         self._kept: Lru[Snapshot] = Lru(entries_max=20_000, bytes_max=64 * 2**20)
 
     def kept(self, job_id: str) -> Snapshot | None:
@@ -46,23 +48,29 @@ class Snapshots:
         found = self._kept.get(job.job_id)
         if found is not None and found.job is job and job.status != Status.RUNNING:
             return found
-        body = orjson.dumps(render(view))
+        body = self.encode(view)
         # While it runs, remaining time makes two readings of one version differ: a weak tag.
         etag = f'W/"{job.version}"' if job.status == Status.RUNNING else f'"{job.version}"'
         made = Snapshot(job, body, etag)
         self._kept.put(job.job_id, made, len(body))
         return made
 
+    def encode(self, view: JobView) -> bytes:
+        return orjson.dumps(render(view, self._ttl_s))
 
-def render(view: JobView) -> dict[str, Any]:
-    """The canonical JSON of a job: null where there is nothing yet, never a missing key."""
+
+def render(view: JobView, ttl_s: float = math.inf) -> dict[str, Any]:
+    """The canonical JSON of a job: null where there is nothing yet, never a missing key.
+
+    *ttl_s* is of jobs that do not say.
+    """
     job, progress, estimate = view
     return (
         {"job_id": job.job_id, "type": job.spec.type, "status": job.status}
         | _progress(job, progress)
         | _estimate(estimate)
         | _work(job)
-        | _times(job)
+        | _times(job, ttl_s)
         | {"version": job.version, "position": job.position, "links": _links(job)}
     )
 
@@ -123,11 +131,18 @@ def _work(job: Job) -> dict[str, Any]:
         "timeout_s": spec.timeout_s,
         "stall_timeout_s": spec.stall_timeout_s,
         "retry_delay_s": spec.retry_delay_s,
+        "after": spec.after,
+        "after_failure": spec.after_failure or "cancel",
+        "parent": spec.parent,
     }
 
 
-def _times(job: Job) -> dict[str, Any]:
+def _times(job: Job, ttl_s: float) -> dict[str, Any]:
     waits = job.status == Status.QUEUED
+    ttl_s = ttl_s if job.spec.ttl_s is None else job.spec.ttl_s
+    expires_us = None
+    if job.finished_us is not None and math.isfinite(ttl_s):
+        expires_us = job.finished_us + int(ttl_s * 1e6)
     return {
         "run_at": _time(job.due_us if waits else job.spec.run_at_us),
         "created_at": rfc3339(job.created_us),
@@ -135,15 +150,17 @@ def _times(job: Job) -> dict[str, Any]:
         "started_at": _time(job.started_us),
         "finished_at": _time(job.finished_us),
         "cancel_requested_at": _time(job.cancel_requested_us),
-        "expires_at": None,
+        "expires_at": _time(expires_us),
     }
 
 
 def _links(job: Job) -> dict[str, str]:
     here = f"/v1/jobs/{job.job_id}"
-    return {"self": here} | {
-        name: f"{here}/{name}" for name in ("events", "history", "cancel", "retry")
-    }
+    return (
+        {"self": here}
+        | {name: f"{here}/{name}" for name in ("events", "history", "cancel", "retry")}
+        | {"children": f"/v1/jobs?parent={job.job_id}"}
+    )
 
 
 def _time(at_us: int | None) -> str | None:

@@ -347,7 +347,7 @@ class Streams:
                 raise JobNotFound(f"there is no job {job_id}")
             jobs.append(job)
         if jobs and all(job.expired_us is not None for job in jobs):
-            raise JobGone
+            raise JobGone(expired_us=max(job.expired_us or 0 for job in jobs))
         return jobs
 
     async def _drained(self, request: web.Request, client: Client) -> None:

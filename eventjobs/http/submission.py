@@ -2,7 +2,7 @@
 
 import re
 from datetime import UTC, datetime, timedelta
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 from uuid import UUID, uuid5
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, WithJsonSchema, model_validator
@@ -12,6 +12,7 @@ from eventjobs.events import JobSpec
 from eventjobs.flow import KEY_CHARS_MAX, QUEUE
 from eventjobs.http.problem import RequestError
 from eventjobs.service import Service
+from eventjobs.specs import AFTER_MAX, job_ids, one_id
 
 #: Where the ids made from idempotency keys live.
 KEYS = UUID("5d0f6f6c-6a3f-5a55-9d5b-3c1c0f1f7a10")
@@ -70,6 +71,20 @@ class Submission(BaseModel):
     concurrency_key: ConcurrencyKey | None = Field(
         None, description="of jobs with the same, only one runs at once, unless the handler says"
     )
+    ttl_s: Annotated[float, Field(ge=0, le=SECONDS_MAX)] | None = Field(
+        None, description="hidden so long after its end"
+    )
+    after: list[JobId] = Field(
+        default_factory=list,
+        max_length=AFTER_MAX,
+        description="jobs that have to be completed before this one starts",
+    )
+    after_failure: Literal["cancel", "run"] = Field(
+        "cancel", description="when one of those fails or is cancelled; run: start all the same"
+    )
+    parent: JobId | None = Field(
+        None, description="the job that this one is a part of, and is cancelled with"
+    )
     artifacts: dict[ArtifactName, Sha256] = Field(
         default_factory=dict,
         max_length=32,
@@ -108,6 +123,10 @@ class Submission(BaseModel):
             await service.attached(self.artifacts) if self.artifacts else (),
             self.queue,
             self.concurrency_key,
+            self.ttl_s,
+            job_ids(self.after, "after") if self.after else (),
+            "run" if self.after and self.after_failure == "run" else None,
+            self.parent and one_id(self.parent, "parent"),
         )
 
 

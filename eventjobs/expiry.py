@@ -1,0 +1,46 @@
+"""Hiding jobs that ended long enough ago: lists forget them, reads answer that they are gone."""
+
+import asyncio
+
+import structlog
+
+from eventjobs.clock import sleep
+from eventjobs.errors import LogError, Rejected
+from eventjobs.jobs import Jobs
+from projections import Views
+
+ACTOR = "service"
+#: Between two looks, when there was nothing to hide; so late may a job be hidden.
+LOOK_AGAIN_S = 5.0
+#: Jobs hidden at one time: few enough to leave the log to those who wait for it.
+PAGE = 100
+
+
+class Expiry:
+    """Jobs that do not say so themselves expire *ttl_s* after their end; infinite is never."""
+
+    def __init__(self, jobs: Jobs, views: Views, ttl_s: float) -> None:
+        self._jobs = jobs
+        self._views = views
+        self._ttl_s = ttl_s
+        self._log = structlog.get_logger("eventjobs.expiry")
+
+    async def run(self) -> None:
+        while True:
+            now_us = self._jobs.clock.now_us()
+            ended_us = int(max(0.0, now_us - self._ttl_s * 1e6))
+            expiring = await self._views.expiring(now_us, ended_us, PAGE)
+            hidden = await asyncio.gather(*map(self._hide, expiring))
+            if any(hidden):
+                await self._views.reached(self._jobs.log.head)
+            else:
+                await sleep(self._jobs.clock, LOOK_AGAIN_S)
+
+    async def _hide(self, job_id: str) -> bool:
+        try:
+            return (await self._jobs.expire(job_id, "ttl", actor=ACTOR)).changed
+        except Rejected:
+            return False  # queued again meanwhile
+        except LogError as error:
+            self._log.warning("hiding waits", job_id=job_id, error=error.code)
+            return False

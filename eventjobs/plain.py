@@ -1,0 +1,44 @@
+"""Values as they can be stored: plain text, and what JSON holds."""
+
+import math
+from dataclasses import fields, is_dataclass
+from typing import Any
+
+import orjson
+from pydantic import BaseModel
+
+TEXT_CHARS_MAX = 4_000
+#: Nesting of what is stored; the engines and what wraps it in an answer need some room above.
+DEPTH_MAX = 200
+
+
+def plain_text(value: object) -> str:
+    """*value* as text that can be stored: no lone surrogates, not too long."""
+    text = str(value)[:TEXT_CHARS_MAX]
+    return text.encode("utf-8", "replace").decode()
+
+
+def plain_json(value: Any) -> Any:
+    """*value* as it will be read back. Raises TypeError for what JSON cannot hold."""
+    if value is None:
+        return None
+    if isinstance(value, BaseModel):
+        value = value.model_dump(mode="json")
+    _refuse_unreal(value)
+    return orjson.loads(orjson.dumps(value))
+
+
+def _refuse_unreal(value: Any, depth: int = 0) -> None:
+    # orjson writes NaN and infinity as null: a result would silently lose a number.
+    if isinstance(value, float) and not math.isfinite(value):
+        raise TypeError(f"{value} is not a JSON number")
+    if depth > DEPTH_MAX:
+        raise TypeError(f"it is nested deeper than {DEPTH_MAX}")
+    if is_dataclass(value):
+        value = [getattr(value, each.name) for each in fields(value)]
+    if isinstance(value, dict):
+        for each in value.values():
+            _refuse_unreal(each, depth + 1)
+    elif isinstance(value, list | tuple):
+        for each in value:
+            _refuse_unreal(each, depth + 1)
