@@ -12,7 +12,7 @@ import tempfile
 import threading
 from collections.abc import Callable, Coroutine, Iterator
 from concurrent.futures import Future
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import reduce
 from importlib import import_module
 from io import BufferedReader
@@ -41,6 +41,7 @@ _JOB = TypeAdapter(Job)
 def main(service: int) -> None:
     """Run what the process *service* sends, until it closes the socket that is our stdin."""
     _end_with(service)
+    _go_first()
     connection = socket.socket(fileno=os.dup(0))
     nothing = os.open(os.devnull, os.O_RDONLY)
     os.dup2(nothing, 0)  # for a handler that reads stdin
@@ -60,6 +61,13 @@ def _end_with(service: int) -> None:
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
     if os.getppid() != service:  # it was faster
         os._exit(1)
+
+
+def _go_first() -> None:
+    """When memory runs out, the kernel is to kill this process, and not the service."""
+    adjustment = Path("/proc/self/oom_score_adj")
+    with suppress(OSError):  # there is none, or it cannot be changed
+        adjustment.write_text(str(min(1000, int(adjustment.read_text()) + 200)))
 
 
 def _forked(connection: socket.socket) -> None:

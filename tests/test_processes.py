@@ -349,6 +349,14 @@ async def test_a_process_that_dies_at_rest_fails_no_job(serve: Serve) -> None:
     assert await result_of(service, "pid") != first
 
 
+async def test_a_process_is_the_first_to_be_killed_when_memory_runs_out(serve: Serve) -> None:
+    service = await serve(pid)
+    adjusted = "oom_score_adj"
+    ours = int(Path("/proc/self", adjusted).read_text())
+    theirs = int(Path("/proc", str(await result_of(service, "pid")), adjusted).read_text())
+    assert theirs == min(1000, ours + 200)
+
+
 async def test_a_process_that_cannot_be_started_is_a_failed_attempt(
     serve: Serve, monkeypatch: pytest.MonkeyPatch
 ) -> None:
