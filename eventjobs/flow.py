@@ -4,13 +4,15 @@ import re
 from collections import deque
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from eventjobs.clock import Clock
 from eventjobs.errors import InvalidInput
 from eventjobs.job import Job, Status
-from projections.queue import Due
-from projections.touched import Touched
+
+if TYPE_CHECKING:  # the process of a handler has limits without the views, and starts faster
+    from projections.queue import Due
+    from projections.touched import Touched
 
 #: Of jobs with one concurrency key, so many run at once, unless their handler says.
 KEY_CONCURRENCY = 1
@@ -181,7 +183,7 @@ class Flow:
 
     # --- picked, started, or not
 
-    def take(self, due: Due) -> bool:
+    def take(self, due: "Due") -> bool:
         """Give it a place in all it needs one in; False, and nothing done, when there is none."""
         if due.key is None and not self._anything:
             return True
@@ -219,7 +221,7 @@ class Flow:
 
     # --- what the views show
 
-    def changed(self, touched: Iterable[Touched]) -> None:
+    def changed(self, touched: "Iterable[Touched]") -> None:
         for each in touched:
             self.see(each.after)
 

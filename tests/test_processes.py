@@ -35,7 +35,7 @@ from tests.process_handlers import (
     waits,
     work,
 )
-from tests.servers import start
+from tests.servers import serving, start
 from tests.tool import Tool
 
 ROOT = Path(__file__).parent.parent
@@ -458,19 +458,24 @@ def forever(context, payload):
 """
 
 
+def three_begun(tool: Tool) -> list[int]:
+    """The processes in which handlers run that never return."""
+    pids = []
+    for how in ("waits", "loop", "no Python"):
+        fifo = tool.folder / how
+        os.mkfifo(fifo)
+        tool.ok("submit", "forever", orjson.dumps([how, str(fifo)]).decode())
+        pids.append(int(fifo.read_text()))
+    return pids
+
+
 @pytest.mark.parametrize("ending", [signal.SIGKILL, signal.SIGTERM])
 def test_nothing_outlives_the_service(tmp_path: Path, ending: signal.Signals) -> None:
     (tmp_path / "shop.py").write_text(APP)
     environment = {"PYTHONPATH": str(tmp_path), "EVENTJOBS_DRAIN_S": "0", "EVENTJOBS_GRACE_S": "1"}
     environment |= {"EVENTJOBS_PROCESSES": "3"}
     server = start(tmp_path / "data", "--app", "shop:forever", port=0, **environment)
-    tool = Tool(server.url, tmp_path)
-    pids = []
-    for how in ("waits", "loop", "no Python"):
-        fifo = tmp_path / how
-        os.mkfifo(fifo)
-        tool.ok("submit", "forever", orjson.dumps([how, str(fifo)]).decode())
-        pids.append(int(fifo.read_text()))
+    pids = three_begun(Tool(server.url, tmp_path))
     server.process.send_signal(ending)
     gently = ending == signal.SIGTERM
     assert server.process.wait(20) == (0 if gently else -ending)
@@ -481,3 +486,15 @@ def test_nothing_outlives_the_service(tmp_path: Path, ending: signal.Signals) ->
     with closing(sqlite3.connect(tmp_path / "data" / "log.db")) as log:
         released = log.execute("SELECT count(*) FROM events WHERE type = 'AttemptReleased'")
         assert released.fetchone() == (3 if gently else 0,)
+
+
+def test_nothing_outlives_a_worker_elsewhere(tmp_path: Path) -> None:
+    (tmp_path / "shop.py").write_text(APP)
+    with serving(tmp_path, EVENTJOBS_WORKER_TYPES="forever") as server:
+        tool = Tool(server.url, tmp_path)
+        tool.environment["EVENTJOBS_PROCESSES"] = "3"
+        with tool.start("worker", "--app", "shop") as worker:
+            pids = three_begun(tool)
+            worker.kill()
+        for each in pids:
+            wait_until_gone(each)
