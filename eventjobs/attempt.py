@@ -106,11 +106,11 @@ class Attempt:
         """What the handler comes to. Raises whatever it raises."""
         match self.handler.mode:
             case "loop":
-                return success(await self.handler.function(self.context, payload))
+                result = await self.handler.function(self.context, payload)
             case "thread":
                 name = f"job {self.job.job_id}"
                 function = partial(self.handler.function, self.context, payload)
-                return success(await in_own_thread(function, name))
+                result = await in_own_thread(function, name)
             case "process":
                 assert self.processes is not None
                 return await self.processes.run(self.handler, self.job, self.reports)
@@ -118,6 +118,8 @@ class Attempt:
                 raise NotImplementedError(self.handler.mode)
             case _ as never:
                 assert_never(never)
+        self.context._steps.finish()
+        return success(result)
 
 
 def success(result: Any) -> Outcome:

@@ -159,7 +159,9 @@ class Child:
         self._context = ProcessContext(job, Remote(self, number))
         if self._stopping:
             raise Stopped
-        return handler.function(self._context, handler.parse(job.spec.payload))
+        result = handler.function(self._context, handler.parse(job.spec.payload))
+        self._context._steps.finish()
+        return result
 
     # --- what the service is told
 
@@ -224,6 +226,10 @@ class Remote:
 
     async def now(self, report: Event) -> None:
         self._child.ask(self._number, "now", *_encoded(report))
+
+    async def steps(self) -> dict[str, Any]:
+        steps: dict[str, Any] = self._child.ask(self._number, "steps")
+        return steps
 
     def path(self, sha256: str) -> Path:
         return Path(self._child.ask(self._number, "path", sha256))

@@ -70,8 +70,8 @@ def body_of(report: Report) -> tuple[str, dict[str, Any]]:
         case LogWritten():
             line = {"level": report.level, "message": report.message or "", "fields": report.fields}
             return "log", {"lines": [line]}
-        case StepCompleted(name=name, number=number, result=result):
-            return "step", {"name": name, "number": number, "result": result}
+        case StepCompleted(name=name, number=number, result=result, was=was):
+            return "step", {"name": name, "number": number, "result": result, "was": was}
         case ArtifactStored(name=name, sha256=sha256, media_type=media_type):
             return "artifact", {"name": name, "sha256": sha256, "media_type": media_type}
         case BreakerChanged(name=name, state=state, failures=failures, until_us=until_us):

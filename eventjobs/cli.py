@@ -289,9 +289,22 @@ def cancel(ids: Ids, reason: Reason = None, json: AsJson = False, url: Url = DEF
 
 
 @app.command()
-def retry(ids: Ids, reason: Reason = None, json: AsJson = False, url: Url = DEFAULT_URL) -> None:
-    """Queue failed or cancelled jobs again, with all their attempts."""
-    each_job(url, ids, json, lambda client, job_id: client.retry(job_id, reason))
+def retry(
+    ids: Ids,
+    from_step: Annotated[
+        str | None, typer.Option(metavar="NAME", help="Repeat this step, and those after it.")
+    ] = None,
+    restart: Annotated[bool, typer.Option("--restart", help="Repeat all steps.")] = False,
+    reason: Reason = None,
+    json: AsJson = False,
+    url: Url = DEFAULT_URL,
+) -> None:
+    """Queue failed or cancelled jobs again, with all their attempts.
+
+    Steps that were completed are not repeated, unless these options say so.
+    """
+    how: dict[str, Any] = {"from_step": from_step, "restart": restart}
+    each_job(url, ids, json, lambda client, job_id: client.retry(job_id, reason, **how))
 
 
 @app.command()

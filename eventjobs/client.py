@@ -149,12 +149,18 @@ class Client:
         """The job, cancelled or asked to stop."""
         return await self._http.call("POST", _path(job_id, "cancel"), json={"reason": reason})
 
-    async def retry(self, job_id: str, reason: str | None = None) -> Fields:
-        """The job, queued again."""
+    async def retry(
+        self,
+        job_id: str,
+        reason: str | None = None,
+        *,
+        from_step: str | None = None,
+        restart: bool = False,
+    ) -> Fields:
+        """The job, queued again: after its completed steps, from one of them, or from the start."""
+        how = {"reason": reason, "from_step": from_step, "restart": restart}
         # Not sent again: meanwhile it may have been queued, run, and failed once more.
-        return await self._http.call(
-            "POST", _path(job_id, "retry"), json={"reason": reason}, again=False
-        )
+        return await self._http.call("POST", _path(job_id, "retry"), json=how, again=False)
 
     async def delete(self, job_id: str) -> Fields | None:
         """None once it is hidden; the job, while it runs and was asked to stop."""

@@ -1,7 +1,9 @@
 """What a handler may do while it runs: tell of it, keep files, and learn that it is to stop."""
 
 import asyncio
+import inspect
 import math
+import threading
 from collections.abc import Callable, Coroutine
 from pathlib import Path
 from typing import Any, TypeVar
@@ -10,8 +12,9 @@ from eventjobs.artifacts import Files, check_name
 from eventjobs.errors import JobError
 from eventjobs.events import ArtifactStored, JobSpec, LogWritten, ProgressReported
 from eventjobs.job import Job
-from eventjobs.plain import plain_json, plain_text
+from eventjobs.plain import cut, plain_json, plain_text
 from eventjobs.reports import Reports
+from eventjobs.steps import Steps
 
 Answer = TypeVar("Answer")
 
@@ -32,6 +35,7 @@ class _Told:
         self._job = job
         self._files = files
         self._reports = reports
+        self._steps = Steps(job, reports)
         self._stopped = False  # set from the loop, read from any thread
 
     @property
@@ -91,7 +95,15 @@ class _Told:
     def _line(self, message: str, level: str, fields: dict[str, Any]) -> LogWritten:
         if level not in LEVELS:
             raise ValueError(f"level is one of {', '.join(LEVELS)}")
-        return LogWritten(self.attempt, level, plain_text(message), plain_json(fields or None))
+        told = cut(plain_json(fields or None))
+        return LogWritten(self.attempt, level, plain_text(message), told)
+
+    def _logged(self, level: str, message: str, fields: dict[str, Any]) -> None:
+        """The same as log, from any thread."""
+        self._soon(self._reports.add, self._line(message, level, fields))
+
+    def _soon(self, function: Callable[..., object], *arguments: Any) -> None:
+        raise NotImplementedError
 
     def _stored(self, name: str, kept: tuple[str, int], media_type: str) -> ArtifactStored:
         return ArtifactStored(self.attempt, check_name(name), *kept, media_type)
@@ -99,6 +111,11 @@ class _Told:
 
 class Context(_Told):
     """What an `async def` handler may do while it runs."""
+
+    def __init__(self, job: Job, files: Files, reports: Reports) -> None:
+        super().__init__(job, files, reports)
+        self._loop = asyncio.get_running_loop()
+        self._thread = threading.get_ident()
 
     def progress(
         self,
@@ -116,6 +133,29 @@ class Context(_Told):
         """Add a line to the job's own log. Never blocks."""
         self._reports.add(self._line(message, level, fields))
 
+    async def step(
+        self,
+        name: str,
+        function: Callable[..., Any],
+        /,
+        *args: Any,
+        was: str | None = None,
+        **kwargs: Any,
+    ) -> Any:
+        """What *function* comes to, once: a later attempt gets the stored result instead.
+
+        The result is what JSON makes of it. A step that had another name before says what it *was*
+        called. Whatever *function* raises is raised, and not stored. Raises JobError
+        `step_not_json`, StepTooLarge, TooManySteps.
+        """
+        called = await self._steps.look(name, was)
+        if not called.done:
+            result = function(*args, **kwargs)
+            if inspect.isawaitable(result):
+                result = await result
+            called = await self._steps.keep(called, _step_json(called.name, result))
+        return called.result
+
     async def artifact(
         self, name: str, content: bytes | Path, media_type: str = "application/octet-stream"
     ) -> None:
@@ -123,6 +163,13 @@ class Context(_Told):
         check_name(name)
         kept = await asyncio.to_thread(self._files.store, content)
         await self._reports.now(self._stored(name, kept, media_type))
+
+    def _soon(self, function: Callable[..., object], *arguments: Any) -> None:
+        """Call it on the loop; from there at once."""
+        if threading.get_ident() == self._thread:
+            function(*arguments)
+        else:
+            self._loop.call_soon_threadsafe(function, *arguments)
 
 
 class ThreadContext(_Told):
@@ -150,6 +197,25 @@ class ThreadContext(_Told):
         """Add a line to the job's own log. Never blocks."""
         self._soon(self._reports.add, self._line(message, level, fields))
 
+    def step(
+        self,
+        name: str,
+        function: Callable[..., Any],
+        /,
+        *args: Any,
+        was: str | None = None,
+        **kwargs: Any,
+    ) -> Any:
+        """As in Context, for plain functions. Stops here when this attempt should stop."""
+        if inspect.iscoroutinefunction(function):
+            raise TypeError(f"step {name!r}: in a plain handler a step is a plain function")
+        self.check_cancelled()
+        called = self._wait(self._steps.look(name, was))
+        if not called.done:
+            result = _step_json(called.name, function(*args, **kwargs))
+            called = self._wait(self._steps.keep(called, result))
+        return called.result
+
     def artifact(
         self, name: str, content: bytes | Path, media_type: str = "application/octet-stream"
     ) -> None:
@@ -163,6 +229,17 @@ class ThreadContext(_Told):
 
     def _wait(self, coroutine: Coroutine[Any, Any, Answer]) -> Answer:
         return asyncio.run_coroutine_threadsafe(coroutine, self._loop).result()
+
+
+def _step_json(name: str, value: Any) -> Any:
+    try:
+        return plain_json(value)
+    except (TypeError, ValueError, RecursionError) as error:
+        raise JobError(
+            "step_not_json",
+            f"the result of the step {name!r} is not JSON: {error}",
+            retryable=False,
+        ) from error
 
 
 def _finite(number: float | None) -> float | None:

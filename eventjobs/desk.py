@@ -121,10 +121,10 @@ async def steps_of(jobs: Jobs, job: Job) -> dict[str, Any]:
     """What *job*'s completed steps came to, in order, by name."""
     if not job.steps:
         return {}
-    wanted = {position for _, position in job.steps}
-    events = await jobs.log.read_job(job.job_id, min(wanted) - 1)
-    return {
-        each.event.name: each.event.result
-        for each in events
-        if each.position in wanted and isinstance(each.event, StepCompleted)
+    first = min(each.position for each in job.steps)
+    found = {
+        each.position: each.event.result
+        for each in await jobs.log.read_job(job.job_id, first - 1)
+        if isinstance(each.event, StepCompleted)
     }
+    return {each.name: found[each.position] for each in job.steps}

@@ -8,6 +8,7 @@ EventjobsError
 │   ├── KeyReused            the idempotency key belongs to another specification
 │   ├── WrongState           the job's status does not allow it
 │   ├── UnknownStep          the job has no such completed step
+│   ├── TooManySteps         the job has as many as a job may have
 │   └── StaleAttempt         a report from an attempt that is no longer the job's
 ├── WebhookNotFound
 ├── InvalidInput             the caller's data; `errors` names the fields
@@ -15,6 +16,7 @@ EventjobsError
 │   ├── UnknownArtifact
 │   ├── UnknownJob           a job that a submission names is not there
 │   └── TooLarge
+│       └── StepTooLarge
 ├── LogError
 │   ├── Conflict             somebody else appended first; load and decide again
 │   ├── Overloaded           too many appends are waiting
@@ -96,6 +98,12 @@ class UnknownStep(Rejected):
     code = "unknown_step"
 
 
+class TooManySteps(Rejected):
+    """The job has as many steps as a job may have; put more work into each of them."""
+
+    code = "too_many_steps"
+
+
 class StaleAttempt(Rejected):
     """This attempt no longer holds the job."""
 
@@ -142,6 +150,12 @@ class TooLarge(InvalidInput):
     """The input is larger than this service accepts."""
 
     code = "too_large"
+
+
+class StepTooLarge(TooLarge):
+    """The result of a step is too large to be kept; store a file, and return its name."""
+
+    code = "step_too_large"
 
 
 class LogError(EventjobsError):

@@ -140,6 +140,8 @@ class StepCompleted:
     name: str
     number: int
     result: JSON = None
+    #: The step whose result and place this one took over: it was called so before.
+    was: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,11 +10,13 @@ from enum import StrEnum
 from functools import reduce
 from typing import Any, assert_never
 
+from eventjobs.done import Step, kept, placed
 from eventjobs.errors import (
     JobExists,
     JobGone,
     JobNotFound,
     StaleAttempt,
+    TooManySteps,
     UnknownStep,
     WrongState,
 )
@@ -45,6 +47,7 @@ from eventjobs.events import (
     WebhookAdded,
     WebhookRemoved,
 )
+from eventjobs.taxonomy import class_of
 
 
 class Status(StrEnum):
@@ -58,6 +61,10 @@ class Status(StrEnum):
 DEFAULT_QUEUE = "default"
 #: Late reports put on record for one job: a worker that goes on and on shall not fill the log.
 LATE_MAX = 20
+#: Completed steps of one job: they are a part of its state, which is written at each change.
+STEPS_MAX = 1_000
+#: Lines in the log of one job, unless the service says otherwise.
+LINES_MAX = 10_000
 
 FINISHED = frozenset({Status.COMPLETED, Status.FAILED, Status.CANCELLED})
 
@@ -92,11 +99,13 @@ class Job:
     expired_us: int | None = None
     result: JSON = None
     issues: JSON = None
-    #: {"code", "message", "retryable"} of the newest failed attempt, until one succeeds
+    #: {"code", "class", "message", "retryable"} of the newest failed attempt, until one succeeds
     error: dict[str, Any] | None = None
     artifacts: tuple[Artifact, ...] = ()
-    #: (name, position of the event) of steps that need no repeating
-    steps: tuple[tuple[str, int], ...] = ()
+    #: in the order in which the handler comes to them
+    steps: tuple[Step, ...] = ()
+    #: written to its log
+    lines: int = 0
     #: (attempt, report) of the late reports that are on record
     late: tuple[tuple[int, str], ...] = ()
 
@@ -175,20 +184,20 @@ def evolve(job: Job | None, recorded: Recorded) -> Job:
         case JobCompleted(result=result, issues=issues):
             told = {"result": result, "issues": issues, "error": None}
             return _ended(job, recorded, Status.COMPLETED, **told)
-        case ProgressReported() | LogWritten() | BreakerChanged():
+        case ProgressReported() | BreakerChanged():
             return _with(job, recorded)
-        case StepCompleted(name=name):
-            others_done = tuple(each for each in job.steps if each[0] != name)
-            return _with(job, recorded, steps=(*others_done, (name, recorded.position)))
+        case LogWritten():
+            return _with(job, recorded, lines=job.lines + 1)
+        case StepCompleted() as event:
+            return _with(job, recorded, steps=placed(job.steps, event, recorded))
         case ArtifactStored() as event:
             stored = Artifact(event.name, event.sha256, event.size, event.media_type)
             others = tuple(each for each in job.artifacts if each.name != event.name)
             return _with(job, recorded, artifacts=(*others, stored))
         case AttemptFailed(retry_at_us=retry_at_us) as event:
-            error = {"code": event.code, "message": event.message, "retryable": event.retryable}
             if retry_at_us is None:
-                return _ended(job, recorded, Status.FAILED, error=error)
-            return _queued(job, recorded, retry_at_us, error=error)
+                return _ended(job, recorded, Status.FAILED, error=_error(event))
+            return _queued(job, recorded, retry_at_us, error=_error(event))
         case AttemptReleased():
             return _queued(job, recorded, at_us, tries=job.tries - 1)
         case CancelRequested():
@@ -198,7 +207,7 @@ def evolve(job: Job | None, recorded: Recorded) -> Job:
             return _ended(job, recorded, Status.CANCELLED, cancel_requested_us=asked_us)
         case JobRetried() as event:
             fresh = {"tries": 0, "finished_us": None, "cancel_requested_us": None}
-            return _queued(job, recorded, at_us, steps=_kept_steps(job, event), **fresh)
+            return _queued(job, recorded, at_us, steps=kept(job.steps, event), **fresh)
         case JobExpired():
             return _with(job, recorded, expired_us=at_us)
         case LateReportRefused(attempt=number, report=report):
@@ -211,11 +220,10 @@ def evolve(job: Job | None, recorded: Recorded) -> Job:
             assert_never(never)
 
 
-def _kept_steps(job: Job, event: JobRetried) -> tuple[tuple[str, int], ...]:
-    if event.restart:
-        return ()
-    names = [name for name, _ in job.steps]
-    return job.steps[: names.index(event.from_step)] if event.from_step in names else job.steps
+def _error(failed: AttemptFailed) -> dict[str, Any]:
+    code = failed.code
+    told = {"code": code, "class": class_of(code)}
+    return {**told, "message": failed.message, "retryable": failed.retryable}
 
 
 def fold(events: list[Recorded]) -> Job | None:
@@ -257,10 +265,23 @@ def hand_over(job: Job | None, handed: AttemptHandedOver) -> AttemptHandedOver |
     return None if job.silence_s is not None else handed
 
 
-def report(job: Job | None, event: Report) -> Report:
-    """Something a running attempt tells. A repeated report is a new fact."""
-    _holding(job, event.attempt)
+def report(job: Job | None, event: Report, lines_max: int = LINES_MAX) -> Report | None:
+    """Something a running attempt tells. A repeated report is a new fact.
+
+    Of its log *lines_max* lines are kept, and one that says so. Refused are too many steps.
+    """
+    job = _holding(job, event.attempt)
+    if isinstance(event, LogWritten) and job.lines >= lines_max:
+        text = f"the log of this job has {lines_max} lines; what comes after them is dropped"
+        return LogWritten(event.attempt, "warning", text) if job.lines == lines_max else None
+    if isinstance(event, StepCompleted) and len(job.steps) >= STEPS_MAX:
+        _check_known(job.steps, event)
     return event
+
+
+def _check_known(steps: tuple[Step, ...], event: StepCompleted) -> None:
+    if not any(each.name in (event.name, event.was) for each in steps):
+        raise TooManySteps(f"a job has at most {STEPS_MAX} steps; put more work into each")
 
 
 def refuse(job: Job | None, attempt: int, report: str) -> LateReportRefused | None:
@@ -326,16 +347,17 @@ def retry(
     from_step: str | None = None,
     restart: bool | None = None,
 ) -> JobRetried | None:
-    """Queue a failed or cancelled job again with all its tries. A queued one is already there.
+    """Queue a failed or cancelled job again with all its tries. A queued one is already there,
+    unless it has steps that are to be repeated.
 
     Completed steps are kept; with *from_step* those before it, with *restart* none.
     """
     job = _existing(job)
-    if job.status == Status.QUEUED:
+    names = [each.name for each in job.steps]
+    if job.status == Status.QUEUED and from_step is None and not (restart and names):
         return None
-    if not job.can_retry:
+    if job.status != Status.QUEUED and not job.can_retry:
         raise WrongState(f"cannot retry a job that is {job.status}")
-    names = [name for name, _ in job.steps]
     if from_step is not None and from_step not in names:
         raise UnknownStep(f"no step {from_step!r} is completed; there are: {names}")
     return JobRetried(reason, from_step, restart or None)

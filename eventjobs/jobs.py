@@ -6,6 +6,8 @@ from functools import partial
 from struct import unpack
 from typing import NamedTuple
 
+import orjson
+
 from eventjobs import job as decisions
 from eventjobs.clock import Clock, SystemClock
 from eventjobs.errors import (
@@ -15,8 +17,16 @@ from eventjobs.errors import (
     JobNotFound,
     KeyReused,
     Rejected,
+    StepTooLarge,
 )
-from eventjobs.events import JSON, AttemptFailed, AttemptHandedOver, Event, JobSpec
+from eventjobs.events import (
+    JSON,
+    AttemptFailed,
+    AttemptHandedOver,
+    Event,
+    JobSpec,
+    StepCompleted,
+)
 from eventjobs.job import Job, Report, evolve
 from eventjobs.log import EventLog
 from eventjobs.lru import Lru
@@ -36,9 +46,18 @@ class Outcome(NamedTuple):
 class Jobs:
     """The write side. Answers tell the position to read from; the views follow by themselves."""
 
-    def __init__(self, log: EventLog, clock: Clock | None = None) -> None:
+    def __init__(
+        self,
+        log: EventLog,
+        clock: Clock | None = None,
+        *,
+        step_bytes_max: int = 262_144,
+        log_lines_max: int = decisions.LINES_MAX,
+    ) -> None:
         self.log = log
         self.clock = clock or SystemClock()
+        self._step_bytes_max = step_bytes_max
+        self._log_lines_max = log_lines_max
         # Staleness costs a Conflict and a read, never a wrong decision.
         self._kept: Lru[Job] = Lru(entries_max=20_000, bytes_max=64 * 2**20)
         self._turns = Turns()
@@ -78,7 +97,19 @@ class Jobs:
         return (await self._do(job_id, partial(decisions.hand_over, handed=handed), actor)).job
 
     async def report(self, job_id: str, event: Report, *, actor: str) -> Job:
-        return (await self._do(job_id, partial(decisions.report, event=event), actor)).job
+        """Put on record what a running attempt tells. Raises StaleAttempt, StepTooLarge."""
+        if isinstance(event, StepCompleted):
+            self._check(event)
+        decide = partial(decisions.report, event=event, lines_max=self._log_lines_max)
+        return (await self._do(job_id, decide, actor)).job
+
+    def _check(self, step: StepCompleted) -> None:
+        size = 0 if step.result is None else len(orjson.dumps(step.result))
+        if size > self._step_bytes_max:
+            raise StepTooLarge(
+                f"the result of the step {step.name!r} has {size} bytes, and may have "
+                f"{self._step_bytes_max}; store it as a file of the job, and return its name"
+            )
 
     async def complete(
         self, job_id: str, attempt: int, result: JSON, issues: JSON = None, *, actor: str

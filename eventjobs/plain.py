@@ -8,6 +8,8 @@ import orjson
 from pydantic import BaseModel
 
 TEXT_CHARS_MAX = 4_000
+#: Of what is told with a line of a job's log, as JSON; more than that is cut.
+FIELDS_BYTES_MAX = 8_192
 #: Nesting of what is stored; the engines and what wraps it in an answer need some room above.
 DEPTH_MAX = 200
 
@@ -26,6 +28,13 @@ def plain_json(value: Any) -> Any:
         value = value.model_dump(mode="json")
     _refuse_unreal(value)
     return orjson.loads(orjson.dumps(value))
+
+
+def cut(fields: Any) -> Any:
+    """What is told with a line of a log, if it is not too much; else the beginning of it."""
+    if fields is None or len(encoded := orjson.dumps(fields)) <= FIELDS_BYTES_MAX:
+        return fields
+    return {"cut": plain_text(encoded.decode())}
 
 
 def _refuse_unreal(value: Any, depth: int = 0) -> None:

@@ -294,6 +294,8 @@ class _Child:
         match what:
             case "now":
                 return await self._reports.now(cast(Report, decode(*told)))
+            case "steps":
+                return await self._reports.steps()
             case "path":
                 return str(await asyncio.to_thread(self._files.path, *told))
             case "store":

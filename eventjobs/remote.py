@@ -21,7 +21,7 @@ from eventjobs.client import BLOCK_BYTES, blocks
 from eventjobs.clock import Clock, sleep, timeout
 from eventjobs.connection import REQUEST, TRANSFER, Connection, Problem, Unreachable
 from eventjobs.desk import Offer, StopWhy
-from eventjobs.errors import DiskFull, InvalidInput, StaleAttempt, TooLarge
+from eventjobs.errors import DiskFull, InvalidInput, StaleAttempt, StepTooLarge, TooLarge
 from eventjobs.events import ArtifactStored
 from eventjobs.job import Job, Report
 from eventjobs.outcomes import Failed, Outcome, Released, Succeeded
@@ -32,6 +32,8 @@ Answer = TypeVar("Answer")
 WAIT_S = 20.0
 #: Between two attempts to say something: the first, and the longest.
 AGAIN_S, AGAIN_MAX_S = 0.1, 1.0
+#: What is raised for what is too large there.
+TOO_LARGE = {each.code: each for each in (TooLarge, StepTooLarge)}
 #: After these answers nothing that the attempt comes to counts.
 LOST = frozenset({"stale_attempt", "job_not_found", "job_gone", "wrong_state"})
 
@@ -246,7 +248,8 @@ class RemoteDesk:
                     self._lose(held)
                     raise StaleAttempt from problem
                 if problem.status < 500 and problem.status != 429:
-                    kind = TooLarge if problem.status == 413 else InvalidInput
+                    other = TooLarge if problem.status == 413 else InvalidInput
+                    kind = TOO_LARGE.get(problem.code, other)
                     raise kind(problem.detail, problem.errors) from problem
                 await self._pause(problem)
             except Unreachable as error:

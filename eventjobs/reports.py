@@ -2,11 +2,12 @@
 
 import asyncio
 from collections import deque
-from typing import TYPE_CHECKING
+from contextvars import copy_context
+from typing import TYPE_CHECKING, Any
 
-from eventjobs.clock import Timer
+from eventjobs.clock import Timer, sleep
 from eventjobs.errors import InvalidInput, LogError, StaleAttempt
-from eventjobs.events import LogWritten, ProgressReported
+from eventjobs.events import LogWritten, ProgressReported, StepCompleted
 from eventjobs.job import Job, Report
 
 if TYPE_CHECKING:  # a process of a handler has reports without a desk, and starts faster
@@ -30,6 +31,8 @@ class Reports:
         self._sender: asyncio.Task[None] | None = None
         self._dropped = 0
         self._stale = False
+        # What is sent is no doing of the handler's: it must not be told as that in its log.
+        self._context = copy_context()
         self.heard_s = desk.clock.monotonic_s()
 
     def progress(self, report: ProgressReported) -> None:
@@ -57,12 +60,30 @@ class Reports:
             return
         self._waiting.append(report)
         if self._sender is None or self._sender.done():
-            self._sender = asyncio.create_task(self._send(), name=f"reports {self._job.job_id}")
+            self._sender = asyncio.create_task(
+                self._send(), name=f"reports {self._job.job_id}", context=self._context
+            )
 
     async def now(self, report: Report) -> None:
-        """Record *report* after all that was told before it. Raises StaleAttempt, LogError."""
+        """Record *report* after all that was told before it. Raises StaleAttempt, LogError.
+
+        A step waits for a log that takes no writes: its work is done, and would be done again.
+        """
         await self.flush()
-        await self._desk.report(self._job, report)
+        delay_s = 0.1
+        while True:
+            try:
+                return await self._desk.report(self._job, report)
+            except LogError as error:
+                if not isinstance(report, StepCompleted):
+                    raise
+                _warn("step waits", job_id=self._job.job_id, step=report.name, error=error.code)
+                await sleep(self._desk.clock, delay_s)
+                delay_s = min(delay_s * 2, 5.0)
+
+    async def steps(self) -> dict[str, Any]:
+        """What the steps came to that need no repeating, in order, by name."""
+        return await self._desk.steps(self._job)
 
     async def flush(self) -> None:
         """Return when everything told so far is in the log, the last progress too."""
@@ -108,8 +129,10 @@ class Reports:
                 self._waiting.clear()
             except (LogError, InvalidInput, TypeError, ValueError) as error:
                 # A report is not worth holding a job up: the outcome is what waits for the disk.
-                import structlog
+                _warn("report lost", job_id=self._job.job_id, error=str(error))
 
-                structlog.get_logger("eventjobs.runner").warning(
-                    "report lost", job_id=self._job.job_id, error=str(error)
-                )
+
+def _warn(text: str, **told: str) -> None:
+    import structlog  # which the process of a handler does without
+
+    structlog.get_logger("eventjobs.runner").warning(text, **told)

@@ -128,7 +128,6 @@ class Service:
             await self.log.close()
             self._unlock()
             raise
-        self.jobs = Jobs(self.log, self.clock)
         self._task(self.views.run(), "views")
         try:
             self._wire()
@@ -155,6 +154,12 @@ class Service:
 
     def _wire(self) -> None:
         settings = self.settings
+        self.jobs = Jobs(
+            self.log,
+            self.clock,
+            step_bytes_max=settings.result_bytes_max,
+            log_lines_max=settings.log_lines_max,
+        )
         # Random at each start: a restarted process must never look like the one that died.
         worker = f"worker-{os.urandom(4).hex()}"
         self.switches = Switches(self.log)

@@ -76,7 +76,10 @@ class Settings(FromEnvironment):
     ttl_s: Annotated[float, Also("JOB_TTL")] = Field(
         86_400.0, ge=0, description="a job is hidden so long after its end; inf: never"
     )
-    result_bytes_max: int = Field(262_144, ge=1024, description="larger results become artifacts")
+    result_bytes_max: int = Field(
+        262_144, ge=1024, description="larger results become artifacts; of a step, are refused"
+    )
+    log_lines_max: int = Field(10_000, ge=1, description="lines in the log of one job")
 
     python_service_url: Annotated[str | None, Also("PYTHON_SERVICE_URL")] = Field(
         None, description="the external service whose addresses begin with a slash"

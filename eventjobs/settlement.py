@@ -5,11 +5,16 @@ import random
 from typing import Any, assert_never
 
 import orjson
+import structlog
 
+from eventjobs import job as decisions
 from eventjobs.artifacts import Artifacts
+from eventjobs.errors import LogError, TooLarge
 from eventjobs.events import ArtifactStored, AttemptFailed, AttemptHandedOver
+from eventjobs.failure import ERROR, error_json
 from eventjobs.job import Job
 from eventjobs.jobs import Jobs
+from eventjobs.lru import Lru
 from eventjobs.outcomes import Cancelled, Failed, HandedOver, Outcome, Released, Succeeded
 
 
@@ -30,6 +35,8 @@ class Settlement:
         self._retry_delay_s = retry_delay_s
         self._retry_delay_max_s = retry_delay_max_s
         self._result_bytes_max = result_bytes_max
+        #: When jobs failed: a failure that the log did not take is told again, and is the same.
+        self._failed_us: Lru[int] = Lru(entries_max=10_000, bytes_max=10_000)
 
     async def settle(self, job: Job, outcome: Outcome, *, actor: str) -> Job:
         """Record how *job*'s present attempt ended; the job after that.
@@ -51,7 +58,7 @@ class Settlement:
                     outcome.message,
                     outcome.details,
                 )
-                return await self._jobs.fail(job_id, failed, actor=actor)
+                return await self._fail(job_id, failed, actor)
             case Cancelled():
                 return await self._jobs.stopped(job_id, number, actor=actor)
             case Released(reason=reason):
@@ -68,7 +75,28 @@ class Settlement:
         """Whoever ran *job*'s present attempt is gone: it runs again at once, if it may."""
         now_us = self._jobs.clock.now_us()
         failed = AttemptFailed(job.attempt, "worker_lost", True, now_us, why)
-        return await self._jobs.fail(job.job_id, failed, actor=actor)
+        return await self._fail(job.job_id, failed, actor)
+
+    async def _fail(self, job_id: str, failed: AttemptFailed, actor: str) -> Job:
+        decided = decisions.fail(await self._jobs.current(job_id), failed)
+        if isinstance(decided, AttemptFailed) and decided.retry_at_us is None:
+            await self._explain(job_id, decided, actor)
+        return await self._jobs.fail(job_id, failed, actor=actor)
+
+    async def _explain(self, job_id: str, failed: AttemptFailed, actor: str) -> None:
+        """Keep error.json, while the attempt still holds the job; it fails without it as well."""
+        now_us = self._jobs.clock.now_us()
+        at_us = self._failed_us.get(key := f"{job_id} {failed.attempt}") or now_us
+        self._failed_us.put(key, at_us, 1)
+        try:
+            content = error_json(await self._jobs.log.read_job(job_id), failed, at_us)
+            kept = await asyncio.to_thread(self._artifacts.store, content)
+            stored = ArtifactStored(failed.attempt, ERROR, *kept, "application/json")
+            await self._jobs.report(job_id, stored, actor=actor)
+        except (LogError, OSError, TooLarge) as error:
+            structlog.get_logger("eventjobs.settlement").warning(
+                "error.json not stored", job_id=job_id, error=str(error)
+            )
 
     async def _small(self, job: Job, result: Any, actor: str) -> Any:
         """*result*, or where to find it when it is too large for an event."""

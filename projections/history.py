@@ -121,6 +121,8 @@ def _sentence(event: Any) -> str | None:
             return f"cancelled{_because(reason)}"
         case JobRetried(reason=reason) as retried:
             return f"queued again by hand{_from(retried)}{_because(reason)}"
+        case StepCompleted(name=name, was=str(was)):
+            return f"took over the step {name} from {was}"
         case StepCompleted(name=name):
             return f"completed the step {name}"
         case BreakerChanged(name=name, state=state):

@@ -5,6 +5,7 @@ from typing import Any
 
 import orjson
 
+from eventjobs.done import Step
 from eventjobs.events import Artifact, JobSpec
 from eventjobs.job import DEFAULT_QUEUE, Job
 from projections.touched import Statement, Touched, rows
@@ -161,8 +162,8 @@ def job_from_row(row: list[Any]) -> Job:
     """The inverse of what *apply* stored."""
     job_id, born, created_us, state, spec = row
     state["artifacts"] = tuple(Artifact(**each) for each in state["artifacts"])
-    for name in ("steps", "late"):
-        state[name] = tuple(map(tuple, state[name]))
+    state["steps"] = tuple(Step(**each) for each in state["steps"])
+    state["late"] = tuple(map(tuple, state["late"]))
     return Job(job_id, JobSpec(**spec), born, created_us, **state)
 
 

@@ -317,6 +317,7 @@ async def test_a_job_that_was_taken_can_fail_and_be_tried_again(client: Connect)
         job = await ended(api, named(first))
         assert job["error"] == {
             "code": "NARRATIVE_GENERATION_ERROR",
+            "class": "handler",
             "message": "the AI sleeps",
             "retryable": False,
         }
@@ -502,10 +503,12 @@ async def test_a_report_that_cannot_be_read_is_refused_and_the_job_goes_on(
 async def silent(
     client: Connect, clock: FakeClock, at: ExternalService, **limits: Any
 ) -> tuple[str, float]:
-    """The code with which a job ends that is never reported on, and after how long."""
-    api = await opened(client, analyse(at, **limits), clock)
+    """The code with which an attempt ends that is never reported on, and after how long."""
+    again = {"max_attempts": 2, "retry_delay_s": 1e6}
+    api = await opened(client, analyse(at, **again, **limits), clock, retry_delay_max_s=1e6)
     job_id = named(await handed_over(api, at))
-    await time_passing(clock, api.service.wait(job_id), 5.0)
+    failed_once = job_when(api.service, job_id, lambda job: job.error is not None)
+    await time_passing(clock, failed_once, 5.0)
     [handed] = await recorded_of(api.service, job_id, AttemptHandedOver)
     [failed] = await recorded_of(api.service, job_id, AttemptFailed)
     assert isinstance(failed.event, AttemptFailed)

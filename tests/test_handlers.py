@@ -118,6 +118,7 @@ async def test_a_payload_that_fits_no_longer_fails_for_good(serve: Serve) -> Non
     assert (job.status, job.attempt) == ("failed", 1)
     assert job.error == {
         "code": "invalid_payload",
+        "class": "input",
         "message": "the payload does not fit order",
         "retryable": False,
     }
@@ -439,6 +440,7 @@ async def test_a_file_that_is_not_there_fails_for_good(serve: Serve) -> None:
     job = await service.wait(job.job_id)
     assert job.error == {
         "code": "artifact_missing",
+        "class": "artifact",
         "message": "the job has no artifact 'in.csv'",
         "retryable": False,
     }

@@ -13,6 +13,7 @@ from eventjobs.errors import (
     JobNotFound,
     Rejected,
     StaleAttempt,
+    TooManySteps,
     UnknownStep,
     WrongState,
 )
@@ -40,6 +41,7 @@ from eventjobs.events import (
     StepCompleted,
 )
 from eventjobs.job import (
+    STEPS_MAX,
     Job,
     Report,
     Status,
@@ -340,7 +342,8 @@ def test_a_job_remembers_what_happened_last() -> None:
 def test_a_job_that_waits_to_be_retried_shows_its_error() -> None:
     job = fold(recorded(submitted, started, AttemptFailed(1, "io", True, LATER_US, "why")))
     assert job is not None
-    assert job.error == {"code": "io", "message": "why", "retryable": True}
+    told = {"code": "io", "class": "handler", "message": "why", "retryable": True}
+    assert job.error == told
     assert (job.status, job.due_us, job.finished_us) == (Status.QUEUED, LATER_US, None)
 
 
@@ -406,20 +409,58 @@ done_so_far = (submitted, started, fetched, parsed, saved, failed)
 def steps_after(*events: Event) -> list[str]:
     job = fold(recorded(*events))
     assert job is not None
-    return [name for name, _ in job.steps]
+    return [each.name for each in job.steps]
 
 
 def test_completed_steps_outlive_their_attempt() -> None:
     assert steps_after(*done_so_far, JobRetried()) == ["fetch", "parse", "save"]
 
 
-def test_a_step_done_again_counts_where_it_was_done_again() -> None:
+def test_a_step_done_again_keeps_its_place() -> None:
     again = StepCompleted(2, "fetch", 0)
-    assert steps_after(*done_so_far, JobRetried(), started_again, again) == [
-        "parse",
-        "save",
-        "fetch",
-    ]
+    steps = steps_after(*done_so_far, JobRetried(), started_again, again)
+    assert steps == ["fetch", "parse", "save"]
+
+
+def test_steps_side_by_side_are_in_the_order_they_were_asked_for() -> None:
+    assert steps_after(submitted, started, saved, fetched, parsed) == ["fetch", "parse", "save"]
+
+
+def test_a_step_that_is_new_in_the_code_takes_its_place_among_those_of_earlier_attempts() -> None:
+    new = [StepCompleted(2, "check", 1), StepCompleted(2, "clean", 2)]
+    steps = steps_after(*done_so_far, JobRetried(), started_again, *new)
+    assert steps == ["fetch", "check", "clean", "parse", "save"]
+
+
+def test_a_renamed_step_takes_the_place_of_the_old_one() -> None:
+    renamed = StepCompleted(2, "read", 1, None, "parse")
+    steps = steps_after(*done_so_far, JobRetried(), started_again, renamed)
+    assert steps == ["fetch", "read", "save"]
+
+
+def test_a_job_has_so_many_steps_and_no_more() -> None:
+    steps = [StepCompleted(1, f"step {number}", number) for number in range(STEPS_MAX)]
+    given(submitted, started, *steps[1:]).when(report, steps[0]).then(steps[0])
+    given(submitted, started, *steps).when(report, fetched).refused(TooManySteps)
+    given(submitted, started, *steps).when(report, steps[0]).then(steps[0])
+
+
+def test_the_log_of_a_job_has_so_many_lines_and_one_that_says_so() -> None:
+    line = LogWritten(1, "info", "again")
+    given(submitted, started, line).when(report, line, lines_max=2).then(line)
+    told = "the log of this job has 2 lines; what comes after them is dropped"
+    last = LogWritten(1, "warning", told)
+    given(submitted, started, line, line).when(report, line, lines_max=2).then(last)
+    given(submitted, started, line, line, last).when(report, line, lines_max=2).then_nothing()
+
+
+def test_a_queued_job_can_be_told_to_repeat_steps() -> None:
+    waiting = (submitted, started, fetched, parsed, to_retry)
+    given(*waiting).when(retry).then_nothing()
+    given(*waiting).when(retry, from_step="parse").then(JobRetried(None, "parse"))
+    given(*waiting).when(retry, from_step="print").refused(UnknownStep)
+    given(*waiting).when(retry, restart=True).then(JobRetried(restart=True))
+    given(submitted, started, to_retry).when(retry, restart=True).then_nothing()
 
 
 def test_a_retry_from_a_step_forgets_it_and_those_after_it() -> None:

@@ -179,7 +179,7 @@ async def test_a_process_that_died_is_a_failed_attempt_like_any_other(serve: Ser
     job = await service.submit("end", "killed", max_attempts=2, retry_delay_s=0.0)
     job = await service.wait(job.job_id)
     assert await kinds(service, job.job_id) == (
-        "JobSubmitted AttemptStarted AttemptFailed AttemptStarted AttemptFailed"
+        "JobSubmitted AttemptStarted AttemptFailed AttemptStarted ArtifactStored AttemptFailed"
     )
 
 
@@ -252,7 +252,8 @@ async def test_a_run_that_takes_too_long_is_stopped(serve: Serve, clock: FakeClo
     process = (await begun(service, job_id))["pid"]
     await clock.advance(60)
     job = await service.wait(job_id)
-    assert job.error == {"code": "timeout", "message": "ran longer than 60 s", "retryable": True}
+    told = {"code": "timeout", "class": "timeout", "message": "ran longer than 60 s"}
+    assert job.error == {**told, "retryable": True}
     await gone(process)
     assert await result_of(service, "pid") != process
 

@@ -9,6 +9,7 @@ from eventjobs.errors import (
     KeyReused,
     OutboundRefused,
     StaleAttempt,
+    UnknownStep,
     UnknownType,
     WebhookNotFound,
     WrongState,
@@ -41,7 +42,7 @@ from eventjobs.http.query import AllEventsQuery, EventsQuery, JobQuery, JobsQuer
 from eventjobs.http.route import Answer, Handler, RequestIds, Route, Site, Takes, sign, surrounded
 from eventjobs.http.snapshot import Snapshots
 from eventjobs.http.stream import Streams
-from eventjobs.http.submission import Line, Submission, Why
+from eventjobs.http.submission import Again, Line, Submission, Why
 from eventjobs.http.takers import Takers
 from eventjobs.service import Service
 
@@ -58,6 +59,7 @@ NAMED = Takes(Submission, JSON)
 LINES = Takes(Line, batch.NDJSON)
 REASON = Takes(Why, JSON, optional=True)
 REPORT = Takes(callback.Callback, JSON, headers=("Authorization",))
+AGAIN = Takes(Again, JSON, optional=True)
 FILE = Takes(None, BYTES)
 SUBSCRIPTION = Takes(webhooks.Subscription, JSON)
 REDELIVERY = Takes(webhooks.Redelivery, JSON)
@@ -132,7 +134,7 @@ ROUTES = (
     Route("PUT", "/v1/jobs/{id}", api.put, NAMED, (NEW, BEFORE, JobExists)),
     Route("POST", "/v1/jobs/batch", batch.submit_batch, LINES, (OUTCOMES,)),
     Route("POST", "/v1/jobs/{id}/cancel", api.cancel, REASON, (JOB, WrongState)),
-    Route("POST", "/v1/jobs/{id}/retry", api.retry, REASON, (JOB, WrongState)),
+    Route("POST", "/v1/jobs/{id}/retry", api.retry, AGAIN, (JOB, WrongState, UnknownStep)),
     Route(
         "POST", "/v1/jobs/{id}/callback", callback.report, REPORT, (TAKEN, BadToken, StaleAttempt)
     ),

@@ -16,7 +16,7 @@ from eventjobs.http.ready import fits, ready
 from eventjobs.http.route import JOB_ID, REQUEST_ID, Site, is_strange
 from eventjobs.http.snapshot import Snapshot
 from eventjobs.http.stream import Selection, wants_stream
-from eventjobs.http.submission import Submission, Why, id_of_key, idempotency_key
+from eventjobs.http.submission import Again, Submission, Why, id_of_key, idempotency_key
 from eventjobs.job import Job
 from eventjobs.jobs import new_id, parse_id
 from eventjobs.service import Service
@@ -166,9 +166,13 @@ async def cancel(site: Site, request: web.Request) -> web.StreamResponse:
 
 
 async def retry(site: Site, request: web.Request) -> web.StreamResponse:
-    """Queue a failed or cancelled job again, with all its attempts."""
-    why = await reason_of(site, request)
-    done = await site.service.jobs.retry(path_id(request), why.reason, actor=ACTOR)
+    """Queue a failed or cancelled job again, with all its attempts: it goes on after the steps
+    that are completed, or from a named one, or starts over.
+    """
+    how = await read_json(site.service, request, Again) if request.can_read_body else Again()
+    done = await site.service.jobs.retry(
+        path_id(request), how.reason, from_step=how.from_step, restart=how.restart, actor=ACTOR
+    )
     return _answer(await _current(site, done.job))
 
 

@@ -68,6 +68,7 @@ class StepReport(ByWorker):
     name: Name
     number: int = Field(ge=0, le=2**31, description="its place among the attempt's steps, from 0")
     result: Any = None
+    was: Name | None = Field(None, description="the step whose result it took over")
 
 
 class ArtifactReport(ByWorker):

@@ -1,5 +1,6 @@
 """What answers look like: the schemas of everything that goes out."""
 
+from collections.abc import Sequence
 from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
@@ -24,8 +25,16 @@ class Range(Shape):
     high: float
 
 
+class JobStep(Shape):
+    """A completed step, which is not repeated."""
+
+    name: str
+    at: str = Time
+
+
 class JobFailure(Shape):
     code: str
+    class_: str = Field(alias="class", description="where to look first; see docs/errors.md")
     message: str | None
     retryable: bool
 
@@ -45,6 +54,7 @@ class Links(Shape):
     cancel: str
     retry: str
     children: str
+    error: str | None = Field(description="of a failed job: error.json, with what operators need")
 
 
 class Job(Shape):
@@ -68,6 +78,7 @@ class Job(Shape):
     issues: list[Any]
     error: JobFailure | None
     artifacts: list[JobArtifact]
+    steps: Sequence[JobStep]
     owner: str | None
     tags: list[str]
     priority: int
@@ -91,8 +102,7 @@ class Job(Shape):
     links: Links
 
 
-class StepDone(Shape):
-    name: str
+class StepDone(JobStep):
     result: Any
 
 
@@ -100,7 +110,7 @@ class ClaimedJob(Job):
     """A job as its worker gets it."""
 
     lease_s: float = Field(description="report or send a heartbeat far more often than this")
-    steps: list[StepDone] = Field(
+    steps: Sequence[StepDone] = Field(
         description="what earlier attempts did, and is not to be repeated"
     )
 

@@ -7,11 +7,14 @@ from urllib.parse import quote
 import orjson
 
 from eventjobs.events import rfc3339
+from eventjobs.failure import ERROR
 from eventjobs.job import Job, Status
 from eventjobs.lru import Lru
 from projections import JobView, Views
 from projections.progress import Estimate
 from projections.stages import Progress
+
+_LINKED = ("events", "history", "cancel", "retry")
 
 
 class Snapshot(NamedTuple):
@@ -123,6 +126,7 @@ def _work(job: Job) -> dict[str, Any]:
             }
             for each in job.artifacts
         ],
+        "steps": [{"name": each.name, "at": rfc3339(each.at_us)} for each in job.steps],
         "owner": spec.owner,
         "tags": spec.tags,
         "priority": spec.priority,
@@ -154,13 +158,12 @@ def _times(job: Job, ttl_s: float) -> dict[str, Any]:
     }
 
 
-def _links(job: Job) -> dict[str, str]:
+def _links(job: Job) -> dict[str, str | None]:
     here = f"/v1/jobs/{job.job_id}"
-    return (
-        {"self": here}
-        | {name: f"{here}/{name}" for name in ("events", "history", "cancel", "retry")}
-        | {"children": f"/v1/jobs?parent={job.job_id}"}
-    )
+    links: dict[str, str | None] = {name: f"{here}/{name}" for name in _LINKED}
+    told = job.status == Status.FAILED and any(each.name == ERROR for each in job.artifacts)
+    links |= {"children": f"/v1/jobs?parent={job.job_id}"}
+    return {"self": here, **links, "error": f"{here}/artifacts/{ERROR}" if told else None}
 
 
 def _time(at_us: int | None) -> str | None:

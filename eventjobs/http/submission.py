@@ -153,6 +153,21 @@ class Why(BaseModel):
     reason: str | None = Field(None, max_length=1000)
 
 
+class Again(Why):
+    """How a job is to run again. Without more, its completed steps are not repeated."""
+
+    from_step: str | None = Field(
+        None, max_length=300, description="repeat this completed step, and those after it"
+    )
+    restart: bool = Field(False, description="repeat all steps")
+
+    @model_validator(mode="after")
+    def _one_way(self) -> "Again":
+        if self.from_step is not None and self.restart:
+            raise ValueError("give from_step or restart, not both")
+        return self
+
+
 def id_of_key(key: str, owner: str = "") -> str:
     """The job id that an idempotency key stands for: no table of keys is needed."""
     return str(uuid5(KEYS, f"{owner}\0{key}"))

@@ -28,6 +28,7 @@ from eventjobs.http.snapshot import render
 from eventjobs.job import Job, Report
 from eventjobs.leases import Told
 from eventjobs.outcomes import Cancelled, Failed, Outcome, Released, Succeeded
+from eventjobs.plain import cut
 from projections import JobView
 
 #: The number of an attempt has no more digits than that.
@@ -57,8 +58,9 @@ async def claim(site: Site, request: web.Request) -> web.StreamResponse:
 
 def _work(job: Job, steps: dict[str, Any]) -> dict[str, Any]:
     """A job as its worker gets it."""
-    done = [{"name": name, "result": result} for name, result in steps.items()]
-    return render(JobView(job, None, None)) | {"lease_s": job.lease_s, "steps": done}
+    told = render(JobView(job, None, None))
+    done = [{**each, "result": steps[each["name"]]} for each in told["steps"]]
+    return told | {"lease_s": job.lease_s, "steps": done}
 
 
 async def heartbeat(site: Site, request: web.Request) -> web.StreamResponse:
@@ -79,7 +81,8 @@ async def log(site: Site, request: web.Request) -> web.StreamResponse:
     given = await read_json(site.service, request, LogReport)
     holder = _holder(request, given)
     lines: list[Report] = [
-        LogWritten(holder.attempt, each.level, each.message, each.fields) for each in given.lines
+        LogWritten(holder.attempt, each.level, each.message, cut(each.fields))
+        for each in given.lines
     ]
     return await _report(site, holder, "log", lines)
 
@@ -88,7 +91,7 @@ async def step(site: Site, request: web.Request) -> web.StreamResponse:
     """Store the result of a step, which a later attempt finds in `steps` and need not repeat."""
     given = await read_json(site.service, request, StepReport)
     holder = _holder(request, given)
-    done = StepCompleted(holder.attempt, given.name, given.number, given.result)
+    done = StepCompleted(holder.attempt, given.name, given.number, given.result, given.was)
     return await _report(site, holder, "step", [done])
 
 

@@ -1,0 +1,44 @@
+"""The completed steps of a job: which of them need no repeating, and in which order they come."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from eventjobs.events import JobRetried, Recorded, StepCompleted
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """A completed step; *position* is where its result is."""
+
+    name: str
+    position: int
+    at_us: int
+    attempt: int
+    #: its place among the steps of that attempt
+    number: int
+
+
+def placed(steps: Sequence[Step], event: StepCompleted, recorded: Recorded) -> tuple[Step, ...]:
+    """*steps* with one more, where the handler comes to it.
+
+    Those of one attempt are told apart by their numbers: what runs side by side ends in any order.
+    Among those of earlier attempts its number is its place, since each of them was asked for.
+    """
+    new = Step(event.name, recorded.position, recorded.at_us, event.attempt, event.number)
+    others = [each for each in steps if each.name not in (event.name, event.was)]
+    first, last = 0, len(others)
+    for index, each in enumerate(others):
+        if each.attempt == new.attempt and each.number < new.number:
+            first = index + 1
+        elif each.attempt == new.attempt:
+            last = min(last, index)
+    place = min(max(new.number, first), last)
+    return (*others[:place], new, *others[place:])
+
+
+def kept(steps: tuple[Step, ...], event: JobRetried) -> tuple[Step, ...]:
+    """Those of *steps* that a retry does not repeat."""
+    if event.restart:
+        return ()
+    names = [each.name for each in steps]
+    return steps[: names.index(event.from_step)] if event.from_step in names else steps
