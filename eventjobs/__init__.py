@@ -11,7 +11,7 @@ from eventjobs.errors import EventjobsError, JobError
 from eventjobs.events import JobSpec, Recorded
 
 if TYPE_CHECKING:
-    from eventjobs.handlers import Context, Handlers, ThreadContext, external, handler
+    from eventjobs.handlers import Context, Handlers, ThreadContext, external, handler, outside
     from eventjobs.service import Service
     from eventjobs.settings import Settings
 
@@ -28,6 +28,7 @@ __all__ = [
     "ThreadContext",
     "external",
     "handler",
+    "outside",
 ]
 
 _LATER = {
@@ -36,6 +37,7 @@ _LATER = {
     "ThreadContext": "eventjobs.handlers",
     "external": "eventjobs.handlers",
     "handler": "eventjobs.handlers",
+    "outside": "eventjobs.handlers",
     "Service": "eventjobs.service",
     "Settings": "eventjobs.settings",
 }

@@ -4,6 +4,7 @@ import random
 from collections.abc import AsyncGenerator, AsyncIterator, Callable
 from contextlib import aclosing, asynccontextmanager
 from http import HTTPStatus
+from io import BytesIO
 from typing import Any
 
 import aiohttp
@@ -21,6 +22,8 @@ AGAIN_S = 0.25
 UNSERVED = frozenset({429, 503})
 #: And those that a stream which was there before may outlive.
 TEMPORARY = frozenset({429, 500, 502, 503, 504})
+
+LARGE_BYTES = 2**20
 
 REQUEST = aiohttp.ClientTimeout(total=60, sock_connect=10)
 TRANSFER = aiohttp.ClientTimeout(total=None, sock_connect=10, sock_read=60)
@@ -97,7 +100,8 @@ class Connection:
         sent["headers"] = dict(headers or {})
         if json is not None:
             body = _dumped(json)
-            data = lambda: body  # noqa: E731
+            # A large one as a file: aiohttp gives the loop a turn between its parts.
+            data = lambda: body if len(body) < LARGE_BYTES else BytesIO(body)  # noqa: E731
             sent["headers"]["Content-Type"] = "application/json"
         for number in range(AGAIN_MAX + 1):
             delay_s = AGAIN_S * 2**number * random.uniform(1, 1.5)  # noqa: S311

@@ -1,6 +1,6 @@
 """The fence: what attempts elsewhere report counts only while they hold the job."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from contextlib import suppress
 from typing import Literal, NamedTuple
 
@@ -50,6 +50,17 @@ class Fence:
         self._jobs = jobs
         self._settlement = settlement
         self._leases = leases
+
+    async def lost_claims(self, worker: str, known: Collection[str]) -> list[Job]:
+        """What *worker* holds and does not know of, since the answer to its claim was lost."""
+        found = []
+        for job_id in self._leases.held_by(worker):
+            if job_id not in known:
+                job = await self._jobs.load(job_id)
+                if job is not None and _holds(job, Holder(job_id, job.attempt, worker)):
+                    self._heard(job)
+                    found.append(job)
+        return found
 
     async def heard(self, holder: Holder) -> Told:
         """Renew the lease of *holder*, and tell it whether to stop."""

@@ -1,7 +1,7 @@
 """Leases: who was heard from, and when. In memory beside the log, on the monotonic clock."""
 
 import asyncio
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Literal, NamedTuple, assert_never
 
@@ -59,6 +59,7 @@ class Leases:
         self._grace_s = grace_s
         self._leases: dict[str, _Lease] = {}
         self._any = asyncio.Event()
+        self._listeners: list[Callable[[str], object]] = []
         self._closed = False
         self._looked_s = self._clock.monotonic_s()
         self._deaf_s = 0.0
@@ -67,6 +68,10 @@ class Leases:
 
     def __len__(self) -> int:
         return len(self._leases)
+
+    def listen(self, listener: Callable[[str], object]) -> None:
+        """Call *listener* with the name of each worker that is not heard from."""
+        self._listeners.append(listener)
 
     async def restore(self) -> None:
         """Begin one for every leased attempt there is; before anything else is claimed."""
@@ -107,6 +112,10 @@ class Leases:
         """Lose nobody from now on: this service stops listening, and whoever lives cannot tell."""
         self._closed = True
 
+    def held_by(self, worker: str) -> list[str]:
+        """The ids of the jobs that *worker* has a lease on, as far as is known here."""
+        return [job_id for job_id, each in self._leases.items() if each.job.worker == worker]
+
     async def run(self) -> None:
         """Look after the leases, until cancelled."""
         async with asyncio.TaskGroup() as endings:
@@ -122,7 +131,7 @@ class Leases:
                     self._limit(lease, now_s)
                     if not lease.ending and self._over(lease, now_s):
                         lease.ending = True
-                        endings.create_task(self._end(lease))
+                        endings.create_task(self._end(lease, now_s))
 
     def _now_s(self) -> float:
         """The monotonic clock, less the time in which this process was stopped or blocked."""
@@ -145,11 +154,18 @@ class Leases:
             lease.told_s = now_s  # the limits are in the job, so they are known to its holder
 
     def _over(self, lease: _Lease, now_s: float) -> bool:
-        unheard = now_s - lease.heard_s >= lease.lease_s
-        return unheard or (lease.told_s is not None and now_s - lease.told_s >= self._grace_s)
+        ignores = lease.told_s is not None and now_s - lease.told_s >= self._grace_s
+        return ignores or self._unheard(lease, now_s)
 
-    async def _end(self, lease: _Lease) -> None:
+    def _unheard(self, lease: _Lease, now_s: float) -> bool:
+        return now_s - lease.heard_s >= lease.lease_s
+
+    async def _end(self, lease: _Lease, now_s: float) -> None:
         job = lease.job
+        if self._unheard(lease, now_s):
+            # Before its job is to be had again: it shall not go to the same worker.
+            for listener in self._listeners:
+                listener(job.worker or "")
         try:
             if (outcome := interrupted(job, lease.stop)) is not None:
                 await self._settlement.settle(job, outcome, actor="service")

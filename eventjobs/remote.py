@@ -30,6 +30,8 @@ Answer = TypeVar("Answer")
 
 #: One claim waits so long for a job.
 WAIT_S = 20.0
+CLAIM_MAX = 100
+WITHDRAWALS_MAX = 4
 #: Between two attempts to say something: the first, and the longest.
 AGAIN_S, AGAIN_MAX_S = 0.1, 1.0
 #: What is raised for what is too large there.
@@ -71,6 +73,9 @@ class RemoteDesk:
         self._any = asyncio.Event()
         self._poll: asyncio.Task[list[Work]] | None = None
         self._asked: frozenset[str] = frozenset()
+        #: Whether a claim may have been made whose answer was lost.
+        self._unsure = False
+        self._leaving = False
         self._hurried = asyncio.Event()
         self._tell: Callable[[str, int, StopWhy], object] = lambda job_id, attempt, why: None
         self._trouble: str | None = None
@@ -93,11 +98,10 @@ class RemoteDesk:
             works = await self._withdrawn()
         else:
             works = []
-            if self._poll is None and types and limit > 0:
-                # Of the smallest room: whatever comes, it fits.
-                size = min(limit, *(room.free for room in open_rooms))
+            if self._poll is None and types and limit > 0 and not self._leaving:
                 self._asked = types
-                self._poll = asyncio.create_task(self._claim(sorted(types), size), name="claim")
+                claim = self._claim([room for room in open_rooms if room.types], limit)
+                self._poll = asyncio.create_task(claim, name="claim")
             hurried = asyncio.create_task(self._hurried.wait())
             waiting: set[asyncio.Task[Any]] = {hurried} | ({self._poll} if self._poll else set())
             try:
@@ -109,7 +113,10 @@ class RemoteDesk:
         return [Offer(work.job.job_id, work.job.spec.type, self._prepare(work)) for work in works]
 
     async def leave(self) -> None:
-        """Claim nothing more; give back at once what came too late."""
+        """Claim nothing more, and give back what came too late. To be done before the runner stops:
+        what that gives back would come again.
+        """
+        self._leaving = True
         for work in await self._withdrawn():
             job = work.job
             try:
@@ -118,46 +125,65 @@ class RemoteDesk:
             except (Unreachable, Problem) as error:
                 self._log.warning("job not given back", job_id=job.job_id, error=str(error))
 
-    async def _claim(self, types: list[str], size: int, wait_s: float = WAIT_S) -> list[Work]:
+    async def _claim(self, rooms: Sequence[Room], size: int, wait_s: float = WAIT_S) -> list[Work]:
         """What is had; nothing, after a pause, when there was trouble."""
-        asked = {"worker": self.worker, "types": types, "max": size, "wait_s": wait_s}
+        size = min(size, CLAIM_MAX)
+        asked: dict[str, Any] = {
+            "worker": self.worker,
+            "types": [type for room in rooms for type in room.types],
+            "max": size,
+            "limits": [
+                {"types": list(room.types), "max": room.free} for room in rooms if room.free < size
+            ],
+            "wait_s": wait_s,
+        }
         if self._lease_s is not None:
             asked["lease_s"] = self._lease_s
+        if self._unsure and rooms:
+            asked["holds"] = list(self._held)
         limit = aiohttp.ClientTimeout(total=wait_s + 15, sock_connect=10)
         try:
             answer = await self._http.call(
                 "POST", "/v1/work/claim", again=False, json=asked, timeout=limit
             )
         except (Unreachable, Problem) as error:
+            self._unsure = True
             await self._pause(error)
             return []
         self._reached()
         works = [read_work(each) for each in answer["jobs"]]
-        for work in works:
-            if (before := self._held.get(work.job.job_id)) is not None:
-                self._lose(before)
-            self._held[work.job.job_id] = _Held(work)
-            self._any.set()
-        return works
+        if rooms and len(works) < size:
+            self._unsure = False
+        return [work for work in works if self._take(work)]
+
+    def _take(self, work: Work) -> bool:
+        """Hold it from now on; not when it is known already."""
+        known = self._held.get(work.job.job_id)
+        if known is not None:
+            if known.job.attempt == work.job.attempt:
+                return False
+            self._lose(known)
+        self._held[work.job.job_id] = _Held(work)
+        self._any.set()
+        return True
 
     async def _withdrawn(self) -> list[Work]:
         """End the wait of the claim that is open; what it brought all the same."""
         poll, self._poll = self._poll, None
         if poll is None:
             return []
-        while not poll.done():
+        for _ in range(WITHDRAWALS_MAX):
             # A claim that does not wait ends it, unless it overtakes it on the way: then the next.
-            ending = asyncio.create_task(self._claim([], 1, wait_s=0), name="withdraw")
-            try:
+            ending = asyncio.create_task(self._claim((), 1, wait_s=0), name="withdraw")
+            with suppress(TimeoutError):
                 async with timeout(self.clock, 0.5):
                     await asyncio.wait({poll})
-            except TimeoutError:
-                if self._trouble is not None:
-                    poll.cancel()  # nobody is there who could answer it
-                    return []
-            finally:
-                ending.cancel()
-        return poll.result()
+            ending.cancel()
+            if poll.done():
+                return poll.result()
+        poll.cancel()  # nobody is there who could answer it
+        self._unsure = True
+        return []
 
     def _prepare(self, work: Work) -> Callable[[], Awaitable[Job | None]]:
         async def prepare() -> Job | None:

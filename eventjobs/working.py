@@ -93,10 +93,9 @@ class _Process:
         try:
             await asyncio.wait({beating, claiming, stopped}, return_when=asyncio.FIRST_COMPLETED)
             self._log.info("stopping")
-            draining = asyncio.create_task(runner.stop(settings.drain_s), name="drain")
-            await claiming
             await desk.leave()
-            await draining
+            await runner.stop(settings.drain_s)
+            await claiming
         finally:
             stopped.cancel()
             beating.cancel()

@@ -20,7 +20,7 @@ EXAMPLE = re.compile(r"```(sh|python)\n(.*?)```\n```text\n(.*?)```", re.DOTALL)
 
 
 #: What a reader is told to set, to try on one machine what is meant for several.
-ENVIRONMENT = {"EVENTJOBS_OUTBOUND_ALLOW": "127.0.0.0/8"}
+ENVIRONMENT = {"EVENTJOBS_OUTBOUND_ALLOW": "127.0.0.0/8", "EVENTJOBS_WORKER_TYPES": "shout"}
 
 
 class Example(NamedTuple):

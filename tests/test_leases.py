@@ -9,36 +9,13 @@ from eventjobs.errors import DiskFull
 from eventjobs.events import AttemptFailed, JobCompleted, LateReportRefused, ProgressReported
 from eventjobs.handlers import handler, outside
 from eventjobs.service import Service
-from tests.api_client import Client, Reply
 from tests.conftest import Connect, Serve
+from tests.elsewhere import WORKER, claim, claimed, somebody_waits, tell
 from tests.facts import job_when, kinds, recorded_of, time_passing, turns
 from tests.fake_clock import FakeClock
 
 DAYS_S = 86_400.0
-WORKER = "worker-1"
 FAR = outside("far")
-
-
-async def claim(api: Client, worker: str = WORKER, **asked: Any) -> list[Any]:
-    """Jobs that are *worker*'s now."""
-    reply = await api("POST", "/v1/work/claim", {"worker": worker, "types": ["far"], **asked})
-    assert reply.status == 200, reply.body
-    jobs: list[Any] = reply.json["jobs"]
-    return jobs
-
-
-async def claimed(api: Client, worker: str = WORKER, **spec: Any) -> str:
-    """The id of a new job, which *worker* has claimed."""
-    job = await api.submit("far", **spec)
-    assert [each["job_id"] for each in await claim(api, worker)] == [job["job_id"]]
-    return str(job["job_id"])
-
-
-async def tell(
-    api: Client, job_id: str, report: str, /, attempt: int = 1, worker: str = WORKER, **body: Any
-) -> Reply:
-    path = f"/v1/work/{job_id}/{attempt}/{report}"
-    return await api("POST", path, {"worker": worker, **body})
 
 
 async def status(service: Service, job_id: str) -> str:
@@ -171,6 +148,20 @@ async def test_a_log_that_takes_nothing_loses_the_attempt_later(
     await refused.wait()
     monkeypatch.setattr(api.service.log, "append", append)
     await time_passing(clock, again(api.service, job_id))
+
+
+async def test_what_a_deaf_worker_loses_does_not_go_to_its_own_open_claim(
+    client: Connect, clock: FakeClock
+) -> None:
+    """As of a worker that is stopped: its connections stay, and nobody reads what comes."""
+    api = await client(FAR, clock=clock, lease_s=10)
+    job_id = await claimed(api)
+    open_claim = asyncio.create_task(claim(api, wait_s=20))
+    await somebody_waits(api, WORKER)
+    await clock.advance(11)
+    await again(api.service, job_id)
+    assert await open_claim == []
+    assert [each["job_id"] for each in await claim(api, "worker-2")] == [job_id]
 
 
 # --- what comes too late

@@ -39,7 +39,17 @@ from eventjobs.http.problem import (
     RangeNotSatisfiable,
 )
 from eventjobs.http.query import AllEventsQuery, EventsQuery, JobQuery, JobsQuery
-from eventjobs.http.route import Answer, Handler, RequestIds, Route, Site, Takes, sign, surrounded
+from eventjobs.http.route import (
+    SITE,
+    Answer,
+    Handler,
+    RequestIds,
+    Route,
+    Site,
+    Takes,
+    sign,
+    surrounded,
+)
 from eventjobs.http.snapshot import Snapshots
 from eventjobs.http.stream import Streams
 from eventjobs.http.submission import Again, Line, Submission, Why
@@ -205,6 +215,7 @@ def create_app(service: Service) -> web.Application:
         service, snapshots, Streams(service, snapshots), polls, RequestIds(), Takers(service, polls)
     )
     app = web.Application(client_max_size=service.settings.body_bytes_max)
+    app[SITE] = site
     for path in dict.fromkeys(each.path for each in ROUTES):
         resource = app.router.add_resource(path)
         for each in ROUTES:

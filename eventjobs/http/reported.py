@@ -5,7 +5,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 from eventjobs.events import ProgressReported
-from eventjobs.http.submission import EPOCH, SECONDS_MAX, ArtifactName, Moment, Sha256
+from eventjobs.http.submission import EPOCH, SECONDS_MAX, ArtifactName, JobId, Moment, Sha256
 from eventjobs.plain import TEXT_CHARS_MAX
 
 WAIT_MAX_S = 3_600
@@ -31,12 +31,29 @@ class ByWorker(BaseModel):
     worker: Worker
 
 
+class Limit(BaseModel):
+    """Of these types, no more than so many."""
+
+    model_config = ConfigDict(extra="forbid", strict=True)
+
+    types: list[str] = Field(max_length=1_000)
+    max: int = Field(ge=1, le=1_000)
+
+
 class Claim(ByWorker):
     types: list[str] = Field(max_length=1_000, description="which jobs it can do")
     max: int = Field(1, ge=1, le=1_000, description="how many it can take now")
+    limits: list[Limit] = Field(
+        default_factory=list, max_length=100, description="further ones, for some of the types"
+    )
     wait_s: float = Field(0, ge=0, le=WAIT_MAX_S, description="for the first; there is a maximum")
     lease_s: float | None = Field(
         None, ge=1, le=LEASE_MAX_S, description="silence after which its jobs are somebody else's"
+    )
+    holds: list[JobId] | None = Field(
+        None,
+        max_length=10_000,
+        description="the jobs it has; any other that was claimed in its name is answered again",
     )
 
 

@@ -43,6 +43,8 @@ class Site:
     takers: Takers
 
 
+SITE = web.AppKey("site", Site)
+
 #: Answers at once, or not at all; it asks *is_strange* by itself.
 Quick = Callable[[Site, web.Request], web.StreamResponse | None]
 Handler = Callable[[Site, web.Request], Awaitable[web.StreamResponse]]

@@ -19,12 +19,18 @@ class Takers:
         self._polls = polls
         #: How to end the waits of each worker.
         self._waiting: dict[str, list[Callable[[], object]]] = {}
+        # A worker that is deaf may have a claim open all the same: what came of it would be lost.
+        service.leases.listen(self._end_waits)
 
     async def take(self, asked: Claim, gone: Callable[[], bool]) -> list[Job]:
         """Jobs that now are the worker's; none once it has waited in vain."""
         service = self._service
         if asked.wait_s == 0:
             self._end_waits(asked.worker)
+        if asked.holds is not None:
+            lost = await service.fence.lost_claims(asked.worker, set(asked.holds))
+            if lost:
+                return lost[: asked.max]
         until_s = service.clock.monotonic_s() + asked.wait_s
         news = service.claims.news()
         try:
@@ -48,7 +54,7 @@ class Takers:
         service = self._service
         if not asked.types or gone():
             return 0, []
-        picked = await service.claims.pick(now_us, [Room(asked.types, asked.max)], asked.max)
+        picked = await service.claims.pick(now_us, _rooms(asked), asked.max)
         lease_s = asked.lease_s or service.settings.lease_s
         claims = [
             service.claims.claim(job_id, worker=asked.worker, lease_s=lease_s)
@@ -83,3 +89,12 @@ class Takers:
     def _end_waits(self, worker: str) -> None:
         for end in self._waiting.get(worker, ()):
             end()
+
+
+def _rooms(asked: Claim) -> list[Room]:
+    types = set(asked.types)
+    rooms = []
+    for limit in asked.limits:
+        rooms.append(Room(types.intersection(limit.types), limit.max))
+        types.difference_update(limit.types)
+    return [*rooms, Room(types, asked.max)]

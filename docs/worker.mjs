@@ -1,0 +1,56 @@
+// A worker for eventjobs in plain Node, from version 18: node worker.mjs http://127.0.0.1:8080
+import { randomUUID } from "node:crypto";
+import { setTimeout as sleep } from "node:timers/promises";
+
+const url = process.argv[2] ?? "http://127.0.0.1:8080";
+const worker = `node-${randomUUID()}`; // drawn anew at each start: two must never be the same
+let stopping = false;
+
+const handlers = {
+  async shout({ text, times = 1 }, tell, stop) {
+    for (let done = 0; done < times; done++) {
+      stop.throwIfAborted();
+      await tell("progress", { done, total: times, message: text });
+      await sleep(50);
+    }
+    return text.toUpperCase();
+  },
+};
+
+// Say it until it is heard, however often the service restarts; null when it does not count.
+async function post(path, body = {}) {
+  for (;;) {
+    const sent = { method: "POST", headers: { "Content-Type": "application/json" } };
+    const response = await fetch(url + path, { ...sent, body: JSON.stringify({ worker, ...body }) }).catch(() => null);
+    if (response?.ok) return response.json().catch(() => null);
+    if ([404, 409, 410].includes(response?.status)) return null;
+    if (response && response.status < 500 && response.status !== 429) throw new Error(await response.text());
+    await sleep(500);
+  }
+}
+
+async function run({ job_id, attempt, lease_s, type, payload }) {
+  const stop = new AbortController();
+  const tell = async (what, body) => {
+    const told = await post(`/v1/work/${job_id}/${attempt}/${what}`, body);
+    if (!told || told.cancel) stop.abort(); // cancelled, out of time, or no longer ours
+  };
+  const beat = setInterval(() => tell("heartbeat"), (lease_s * 1000) / 3);
+  try {
+    await tell("complete", { result: await handlers[type](payload, tell, stop.signal) });
+  } catch (error) {
+    if (stop.signal.aborted) await tell("cancelled");
+    else await tell("fail", { code: "handler_error", message: String(error) });
+  } finally {
+    clearInterval(beat);
+  }
+}
+
+process.once("SIGTERM", () => {
+  stopping = true;
+  post("/v1/work/claim", { types: [] }); // ends the wait of the one below
+});
+while (!stopping) {
+  const claimed = await post("/v1/work/claim", { types: Object.keys(handlers), wait_s: 20 });
+  await Promise.all((claimed?.jobs ?? []).map(run));
+}
