@@ -28,6 +28,9 @@ TINY = Size(
     idle=3,
     broadcasts=1,
     started=400,
+    workers=(1,),
+    worked=20,
+    claims=5,
 )
 
 

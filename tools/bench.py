@@ -32,7 +32,7 @@ from eventjobs.logs import configure
 from eventjobs.service import Service
 from eventjobs.settings import Settings
 
-from . import bench_bare, bench_http, bench_log, bench_pool, bench_sse
+from . import bench_bare, bench_http, bench_log, bench_pool, bench_sse, bench_work
 from .bench_process import (
     ROOT,
     Answer,
@@ -77,6 +77,8 @@ QUICK = Size(
     idle_runs=1,
     broadcasts=3,
     started=100_000,
+    worked=1_500,
+    claims=300,
 )
 
 
@@ -189,11 +191,24 @@ def served(directory: str, concurrency: int) -> None:
                     await started.jobs.start(made.job.job_id, worker="bench")
                     return {"job": made.job.job_id, "head": started.log.head}
 
+                async def ended(count: int) -> Answer:
+                    return {"rate": await ending_rate(started, count)}
+
                 publisher = bench_sse.Publisher(send)
                 ready = {"port": listening.port, "acks": await publisher.listen(HOST)}
-                await obey(ready, publisher.commands | {"job": job})
+                await obey(ready, publisher.commands | {"job": job, "ended": ended})
 
     run(work())
+
+
+async def ending_rate(started: Service, count: int) -> float:
+    """Jobs a second that end from now on, from the first to the last of so many."""
+    times_us = list[int]()
+    async for batch in follow(started.log, started.log.head):
+        times_us += [each.at_us for each in batch if isinstance(each.event, JobCompleted)]
+        if len(times_us) >= count:
+            break
+    return (len(times_us) - 1) / max(1, times_us[-1] - times_us[0]) * 1e6
 
 
 CHILDREN: Children = {
@@ -203,6 +218,7 @@ CHILDREN: Children = {
     **bench_bare.CHILDREN,
     **bench_pool.CHILDREN,
     **bench_log.CHILDREN,
+    **bench_work.CHILDREN,
 }
 
 
@@ -291,6 +307,8 @@ def first_line(command: list[str], log: Path) -> float:
 SECTIONS: dict[str, Callable[[Bench], list[Row]]] = {
     "jobs": no_ops,
     "processes": in_processes,
+    "workers": bench_work.workers,
+    "claim": bench_work.claims,
     "append": bench_log.appends,
     "rebuild": bench_log.rebuilds,
     "post": bench_http.posts,

@@ -51,6 +51,9 @@ class Size:
     idle_runs: int = 2
     broadcasts: int = 5
     started: int = 1_000_000
+    workers: tuple[int, ...] = (1, 4)
+    worked: int = 5_000
+    claims: int = 1_000
 
 
 class Sample(NamedTuple):
