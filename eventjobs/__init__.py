@@ -11,12 +11,14 @@ from eventjobs.errors import EventjobsError, JobError
 from eventjobs.events import JobSpec, Recorded
 
 if TYPE_CHECKING:
+    from eventjobs.breakers import BreakerOpen
     from eventjobs.handlers import Context, Handlers, ThreadContext, external, handler, outside
     from eventjobs.service import Service
     from eventjobs.settings import Settings
 
 __version__ = "0.1.0"
 __all__ = [
+    "BreakerOpen",
     "Context",
     "EventjobsError",
     "Handlers",
@@ -32,6 +34,7 @@ __all__ = [
 ]
 
 _LATER = {
+    "BreakerOpen": "eventjobs.breakers",
     "Context": "eventjobs.handlers",
     "Handlers": "eventjobs.handlers",
     "ThreadContext": "eventjobs.handlers",

@@ -119,15 +119,15 @@ class Attempt:
             case _ as never:
                 assert_never(never)
         self.context._steps.finish()
-        return success(result)
+        return success(result, self.context.issues)
 
 
-def success(result: Any) -> Outcome:
-    """What it comes to that a handler returned *result*."""
+def success(result: Any, issues: Any = None) -> Outcome:
+    """What it comes to that a handler returned *result*, having noted *issues*."""
     if isinstance(result, HandedOver):
         return result
     try:
-        return Succeeded(plain_json(result))
+        return Succeeded(plain_json(result), issues)
     except (TypeError, ValueError, RecursionError) as error:
         return Failed(
             "result_not_json", plain_text(f"the result cannot be kept as JSON: {error}"), False
@@ -145,7 +145,9 @@ def failure(error: BaseException) -> Failed:
     # Not str(error): what a handler raises may be unable to say what it is.
     trace = traceback.TracebackException.from_exception(error)
     message = "".join(trace.format_exception_only()).strip()
-    lines = "".join(list(trace.format())[-8:])
+    # Of the library that tries again nobody wants to read, least of all instead of the handler.
+    told = [each for each in trace.format() if "/tenacity/" not in each]
+    lines = "".join(told[-8:])
     return Failed("handler_error", plain_text(message), details={"traceback": plain_text(lines)})
 
 

@@ -24,6 +24,8 @@ from pydantic import TypeAdapter
 
 from eventjobs import errors
 from eventjobs.attempt import failure, success
+from eventjobs.breakers import BreakerOpen, Change, Limits, Result
+from eventjobs.calling import Calls
 from eventjobs.codec import encode
 from eventjobs.contexts import Answer, Stopped, ThreadContext
 from eventjobs.errors import DiskFull, InvalidInput, JobError, TooLarge
@@ -33,6 +35,7 @@ from eventjobs.job import Job
 from eventjobs.outcomes import Failed, Outcome
 from eventjobs.processes import MESSAGE_BYTES_MAX, frame
 from eventjobs.reports import Reports
+from eventjobs.retries import Backoff
 
 _PR_SET_PDEATHSIG = 1
 _JOB = TypeAdapter(Job)
@@ -144,7 +147,8 @@ class Child:
         try:
             try:
                 self._may_raise = True
-                return success(self._performed(number, given))
+                result = self._performed(number, given)
+                return success(result, self._context and self._context.issues)
             finally:
                 self._may_raise = False
         except Stopped:
@@ -156,7 +160,9 @@ class Child:
     def _performed(self, number: int, given: dict[str, Any]) -> Any:
         handler = load(given["type"], given["module"], given["name"], given["main"])
         job = _JOB.validate_python(given["job"])
-        self._context = ProcessContext(job, Remote(self, number))
+        remote = Remote(self, number)
+        calls = Calls(remote, Backoff(**given["backoff"]), given["store_attempts"])
+        self._context = ProcessContext(job, remote, calls)
         if self._stopping:
             raise Stopped
         result = handler.function(self._context, handler.parse(job.spec.payload))
@@ -212,7 +218,7 @@ class Child:
 
 
 class Remote:
-    """The service's end of an attempt, seen from here: its Reports and its Files."""
+    """The service's end of an attempt, seen from here: its Reports, its Files and its Breakers."""
 
     def __init__(self, child: Child, number: int) -> None:
         self._child = child
@@ -247,6 +253,16 @@ class Remote:
                 raise DiskFull from error
             raise
 
+    def enter(self, name: str, limits: Limits) -> bool:
+        answer = self._child.ask(self._number, "enter", name, limits)
+        if isinstance(answer, bool):
+            return answer
+        raise BreakerOpen(name, *answer)
+
+    def leave(self, name: str, limits: Limits, result: Result, *, trial: bool) -> Change | None:
+        told = self._child.ask(self._number, "leave", name, limits, result, trial)
+        return told and Change(**told)
+
     def _store(self, path: Path) -> tuple[str, int]:
         sha256, size = self._child.ask(self._number, "store", str(path))
         return sha256, size
@@ -255,8 +271,13 @@ class Remote:
 class ProcessContext(ThreadContext):
     """A ThreadContext whose other end is in another process."""
 
-    def __init__(self, job: Job, remote: Remote) -> None:
-        super(ThreadContext, self).__init__(job, remote, cast(Reports, remote))  # without a loop
+    def __init__(self, job: Job, remote: Remote, calls: Calls) -> None:
+        reports = cast(Reports, remote)
+        super(ThreadContext, self).__init__(job, remote, reports, calls)  # without a loop
+
+    def sleep(self, delay_s: float) -> None:
+        threading.Event().wait(delay_s)  # Stopped is raised in here
+        self.check_cancelled()
 
     def _soon(self, function: Callable[..., object], *arguments: Any) -> None:
         function(*arguments)

@@ -8,16 +8,31 @@ from collections.abc import Callable, Coroutine
 from pathlib import Path
 from typing import Any, TypeVar
 
+import tenacity
+
 from eventjobs.artifacts import Files, check_name
+from eventjobs.calling import AsyncCaller, Caller, Calls, ThreadCaller
+from eventjobs.clock import sleep
 from eventjobs.errors import JobError
-from eventjobs.events import ArtifactStored, JobSpec, LogWritten, ProgressReported
+from eventjobs.events import (
+    ArtifactStored,
+    BreakerChanged,
+    JobSpec,
+    LogWritten,
+    ProgressReported,
+)
 from eventjobs.job import Job
 from eventjobs.plain import cut, plain_json, plain_text
 from eventjobs.reports import Reports
+from eventjobs.retries import stored
 from eventjobs.steps import Steps
 
 Answer = TypeVar("Answer")
 
+#: Of one attempt; later ones are in its log only.
+ISSUES_MAX = 100
+#: How often a thread that waits looks whether it is to stop.
+LOOK_S = 0.1
 LEVELS = ("debug", "info", "warning", "error")
 
 
@@ -28,14 +43,16 @@ class Stopped(BaseException):
     """
 
 
-class _Told:
+class _Told(Caller):
     """What all contexts share."""
 
-    def __init__(self, job: Job, files: Files, reports: Reports) -> None:
+    def __init__(self, job: Job, files: Files, reports: Reports, calls: Calls) -> None:
         self._job = job
         self._files = files
         self._reports = reports
         self._steps = Steps(job, reports)
+        self._calls = calls
+        self._issues: list[dict[str, Any]] = []
         self._stopped = False  # set from the loop, read from any thread
 
     @property
@@ -75,6 +92,21 @@ class _Told:
             retryable=False,
         )
 
+    def issue(self, code: str, message: str, **details: Any) -> None:
+        """Note what went wrong and was made up for: the job completes, and `issues` tells of it.
+
+        *code* is for programs. It is a line in the job's log, too.
+        """
+        self.log(f"{code}: {message}", "warning", **details)
+        if len(self._issues) < ISSUES_MAX:
+            told = {"code": plain_text(code), "message": plain_text(message)}
+            self._issues.append({**plain_json(details), **told})
+
+    @property
+    def issues(self) -> list[dict[str, Any]] | None:
+        """What was noted so far, if anything."""
+        return list(self._issues) or None
+
     def _progress(
         self,
         done: float | None,
@@ -102,6 +134,9 @@ class _Told:
         """The same as log, from any thread."""
         self._soon(self._reports.add, self._line(message, level, fields))
 
+    def _changed(self, change: BreakerChanged) -> None:
+        self._soon(self._reports.add, change)
+
     def _soon(self, function: Callable[..., object], *arguments: Any) -> None:
         raise NotImplementedError
 
@@ -109,11 +144,11 @@ class _Told:
         return ArtifactStored(self.attempt, check_name(name), *kept, media_type)
 
 
-class Context(_Told):
+class Context(_Told, AsyncCaller):
     """What an `async def` handler may do while it runs."""
 
-    def __init__(self, job: Job, files: Files, reports: Reports) -> None:
-        super().__init__(job, files, reports)
+    def __init__(self, job: Job, files: Files, reports: Reports, calls: Calls) -> None:
+        super().__init__(job, files, reports, calls)
         self._loop = asyncio.get_running_loop()
         self._thread = threading.get_ident()
 
@@ -159,9 +194,15 @@ class Context(_Told):
     async def artifact(
         self, name: str, content: bytes | Path, media_type: str = "application/octet-stream"
     ) -> None:
-        """Store a file of this job; the same *name* replaces it. Raises DiskFull, TooLarge."""
+        """Store a file of this job; the same *name* replaces it. Raises DiskFull, TooLarge.
+
+        A write that may succeed a moment later is tried again; in the end it raises JobError
+        `artifact_not_stored`.
+        """
         check_name(name)
-        kept = await asyncio.to_thread(self._files.store, content)
+        with stored(name):
+            saving = tenacity.AsyncRetrying(sleep=self.sleep, **self._saving(name))
+            kept: tuple[str, int] = await saving(asyncio.to_thread, self._files.store, content)
         await self._reports.now(self._stored(name, kept, media_type))
 
     def _soon(self, function: Callable[..., object], *arguments: Any) -> None:
@@ -171,14 +212,23 @@ class Context(_Told):
         else:
             self._loop.call_soon_threadsafe(function, *arguments)
 
+    async def sleep(self, delay_s: float) -> None:
+        """Wait on the clock of the service."""
+        await sleep(self._reports.clock, delay_s)
 
-class ThreadContext(_Told):
+
+class ThreadContext(_Told, ThreadCaller):
     """What a plain function may do while it runs, in a thread or a process of its own."""
 
     def __init__(
-        self, job: Job, files: Files, reports: Reports, loop: asyncio.AbstractEventLoop
+        self,
+        job: Job,
+        files: Files,
+        reports: Reports,
+        calls: Calls,
+        loop: asyncio.AbstractEventLoop,
     ) -> None:
-        super().__init__(job, files, reports)
+        super().__init__(job, files, reports, calls)
         self._loop = loop
 
     def progress(
@@ -219,10 +269,26 @@ class ThreadContext(_Told):
     def artifact(
         self, name: str, content: bytes | Path, media_type: str = "application/octet-stream"
     ) -> None:
-        """Store a file of this job; the same *name* replaces it. Raises DiskFull, TooLarge."""
+        """Store a file of this job; the same *name* replaces it. Raises DiskFull, TooLarge.
+
+        A write that may succeed a moment later is tried again; in the end it raises JobError
+        `artifact_not_stored`.
+        """
         check_name(name)
-        kept = self._files.store(content)
+        with stored(name):
+            saving = tenacity.Retrying(sleep=self.sleep, **self._saving(name))
+            kept = saving(self._files.store, content)
         self._wait(self._reports.now(self._stored(name, kept, media_type)))
+
+    def sleep(self, delay_s: float) -> None:
+        """Wait on the clock of the service; no longer than until this attempt should stop."""
+        self._wait(self._slept(delay_s))
+        self.check_cancelled()
+
+    async def _slept(self, left_s: float) -> None:
+        while left_s > 0 and not self._stopped:
+            await sleep(self._reports.clock, min(left_s, LOOK_S))
+            left_s -= LOOK_S
 
     def _soon(self, function: Callable[..., object], *arguments: Any) -> None:
         self._loop.call_soon_threadsafe(function, *arguments)

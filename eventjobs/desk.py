@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import Any, Literal, Protocol
 
 from eventjobs.artifacts import Artifacts, Files
+from eventjobs.calling import Calls
 from eventjobs.claims import Claims, Room
 from eventjobs.clock import Clock
 from eventjobs.events import StepCompleted
@@ -41,6 +42,10 @@ class Desk(Protocol):
     @property
     def files(self) -> Files: ...
 
+    @property
+    def calls(self) -> Calls:
+        """What handlers share when they call something that may fail."""
+
     async def offers(self, rooms: Sequence[Room], limit: int) -> list[Offer]:
         """Up to *limit* jobs that fit into *rooms*. With none, returns when asking makes sense."""
 
@@ -74,9 +79,11 @@ class LocalDesk:
         claims: Claims,
         artifacts: Artifacts,
         settlement: Settlement,
+        calls: Calls,
     ) -> None:
         self.worker = worker
         self.clock: Clock = jobs.clock
+        self.calls = calls
         self.files: Files = artifacts
         self._jobs = jobs
         self._views = views

@@ -21,6 +21,8 @@ import orjson
 
 from eventjobs import outcomes
 from eventjobs.artifacts import Files
+from eventjobs.breakers import BreakerOpen, Limits
+from eventjobs.calling import Calls
 from eventjobs.clock import Clock, Timer
 from eventjobs.codec import decode
 from eventjobs.errors import EventjobsError, JobError
@@ -64,6 +66,7 @@ class Processes:
         self,
         clock: Clock,
         files: Files,
+        calls: Calls,
         scratch: Path,
         *,
         limit: int,
@@ -72,6 +75,7 @@ class Processes:
     ) -> None:
         self._clock = clock
         self._files = files
+        self._calls = calls
         self._scratch = scratch
         self.limit = limit
         self._grace_s = grace_s
@@ -90,7 +94,7 @@ class Processes:
         except OSError as error:  # no memory, or too many processes or open files
             return Failed("worker_not_started", f"no process could be started: {error}")
         try:
-            outcome = child.begin(handler, job, self._files, reports)
+            outcome = child.begin(handler, job, self._files, self._calls, reports)
             try:
                 return await asyncio.shield(outcome)
             except asyncio.CancelledError:
@@ -155,6 +159,7 @@ class _Child:
         self._scratch = scratch
         self._outcome: asyncio.Future[Outcome] | None = None
         self._files: Files
+        self._calls: Calls
         self._reports: Reports
         self._answering: set[asyncio.Task[None]] = set()
         self._timers: list[Timer] = []
@@ -194,11 +199,11 @@ class _Child:
         return cls(clock, process, (reader, writer), scratch)
 
     def begin(
-        self, handler: Handler, job: Job, files: Files, reports: Reports
+        self, handler: Handler, job: Job, files: Files, calls: Calls, reports: Reports
     ) -> asyncio.Future[Outcome]:
         """Done with what the job comes to, and cancelled when its handler has stopped."""
         self.jobs += 1
-        self._files, self._reports = files, reports
+        self._files, self._calls, self._reports = files, calls, reports
         self._outcome = asyncio.get_running_loop().create_future()
         function = handler.function
         self._send(
@@ -210,6 +215,8 @@ class _Child:
                 "name": function.__qualname__,
                 "main": _program() if function.__module__ == "__main__" else None,
                 "job": job,
+                "backoff": calls.backoff,
+                "store_attempts": calls.store_attempts,
             },
         )
         return self._outcome
@@ -298,6 +305,15 @@ class _Child:
                 return await self._reports.steps()
             case "path":
                 return str(await asyncio.to_thread(self._files.path, *told))
+            case "enter":
+                name, limits = told
+                try:
+                    return self._calls.breakers.enter(name, Limits(**limits))
+                except BreakerOpen as open:
+                    return open.until_us, open.left_s
+            case "leave":
+                name, limits, result, trial = told
+                return self._calls.breakers.leave(name, Limits(**limits), result, trial=trial)
             case "store":
                 return await asyncio.to_thread(self._files.store, Path(*told))
 

@@ -15,6 +15,7 @@ import orjson
 import structlog
 
 from eventjobs.artifacts import Artifacts
+from eventjobs.calling import Calls
 from eventjobs.claimed import Work, body_of, end_of, read_work
 from eventjobs.claims import Room
 from eventjobs.client import BLOCK_BYTES, blocks
@@ -62,11 +63,13 @@ class RemoteDesk:
         worker: str,
         lease_s: float | None,
         files: Artifacts,
+        calls: Calls,
         clock: Clock,
     ) -> None:
         self.worker = worker
         self.clock = clock
         self.files = files
+        self.calls = calls
         self._http = http
         self._lease_s = lease_s
         self._held: dict[str, _Held] = {}

@@ -33,15 +33,16 @@ class Reports:
         self._stale = False
         # What is sent is no doing of the handler's: it must not be told as that in its log.
         self._context = copy_context()
-        self.heard_s = desk.clock.monotonic_s()
+        self.clock = desk.clock
+        self.heard_s = self.clock.monotonic_s()
 
     def progress(self, report: ProgressReported) -> None:
-        self.heard_s = self._desk.clock.monotonic_s()
+        self.heard_s = self.clock.monotonic_s()
         new_stage = report.stage is not None and report.stage != self._stage
         if self._full or (self._timer is not None and not new_stage):
             self._pending = report
             if self._timer is None:
-                self._timer = self._desk.clock.call_later(self._interval_s, self._tick)
+                self._timer = self.clock.call_later(self._interval_s, self._tick)
             return
         if self._pending is not None and new_stage:
             self.add(self._pending)  # the last word of the stage before
@@ -50,7 +51,7 @@ class Reports:
         self.add(report)
         if self._timer is not None:
             self._timer.cancel()
-        self._timer = self._desk.clock.call_later(self._interval_s, self._tick)
+        self._timer = self.clock.call_later(self._interval_s, self._tick)
 
     def add(self, report: Report) -> None:
         if self._stale:
@@ -113,7 +114,7 @@ class Reports:
                 pending, self._pending = self._pending, None
                 self._stage = pending.stage or self._stage
                 self.add(pending)
-            self._timer = self._desk.clock.call_later(self._interval_s, self._tick)
+            self._timer = self.clock.call_later(self._interval_s, self._tick)
 
     async def _send(self) -> None:
         while self._waiting and not self._stale:

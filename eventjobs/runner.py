@@ -136,11 +136,11 @@ class Runner:
 
     def _begin(self, job: Job, handler: Handler) -> Attempt:
         reports = Reports(self._desk, job, self._progress_interval_s)
-        files = self._desk.files
+        files, calls = self._desk.files, self._desk.calls
         context = (
-            ThreadContext(job, files, reports, asyncio.get_running_loop())
+            ThreadContext(job, files, reports, calls, asyncio.get_running_loop())
             if handler.mode == "thread"
-            else Context(job, files, reports)
+            else Context(job, files, reports, calls)
         )
         attempt = Attempt(job, handler, context, reports, self._processes)
         self._attempts[job.job_id] = attempt

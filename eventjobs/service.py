@@ -12,6 +12,8 @@ from typing import Any, Self
 import structlog
 
 from eventjobs.artifacts import Artifacts, check_name
+from eventjobs.breakers import LocalBreakers
+from eventjobs.calling import Calls
 from eventjobs.cascade import Cascade
 from eventjobs.claims import Claims
 from eventjobs.clock import Clock, SystemClock
@@ -60,6 +62,7 @@ class Service:
     settlement: Settlement
     leases: Leases
     fence: Fence
+    breakers: LocalBreakers
     desk: LocalDesk
     runner: Runner
     artifacts: Artifacts
@@ -162,6 +165,7 @@ class Service:
         )
         # Random at each start: a restarted process must never look like the one that died.
         worker = f"worker-{os.urandom(4).hex()}"
+        self.breakers = LocalBreakers(self.clock)
         self.switches = Switches(self.log)
         limits = self.handlers.limits(settings.type_limits, settings.queue_limits)
         self.flow = Flow(limits, self.clock)
@@ -203,7 +207,13 @@ class Service:
 
     def _desk(self, worker: str) -> LocalDesk:
         return LocalDesk(
-            worker, self.jobs, self.views, self.claims, self.artifacts, self.settlement
+            worker,
+            self.jobs,
+            self.views,
+            self.claims,
+            self.artifacts,
+            self.settlement,
+            Calls(self.breakers, self.settings.backoff, self.settings.store_attempts),
         )
 
     def _processes(self) -> Processes:
@@ -211,6 +221,7 @@ class Service:
         return Processes(
             self.clock,
             self.desk.files,
+            self.desk.calls,
             settings.data / "scratch",
             limit=settings.processes or os.cpu_count() or 1,
             jobs_max=settings.process_jobs_max,
@@ -222,6 +233,8 @@ class Service:
         await recover(self.jobs, self.views, self.settlement, actor=self.desk.worker)
         await self.external.pending.resume()
         await self.leases.restore()
+        changed = await self.views.breakers()
+        self.breakers.restore((each.name, each.until_us) for each in changed if each.until_us)
 
     async def _recall_starts(self) -> None:
         await recall_starts(self.log, self.views, self.flow, self.clock)

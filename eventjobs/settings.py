@@ -8,6 +8,7 @@ from pydantic import BeforeValidator, Field
 from pydantic_settings import NoDecode
 
 from eventjobs.environment import Also, FromEnvironment
+from eventjobs.retries import Backoff
 
 #: What other job services read and we have nothing for: setting them changes nothing.
 WITHOUT_EFFECT = {
@@ -76,6 +77,18 @@ class Settings(FromEnvironment):
     ttl_s: Annotated[float, Also("JOB_TTL")] = Field(
         86_400.0, ge=0, description="a job is hidden so long after its end; inf: never"
     )
+    call_delay_s: Annotated[float, Also("RETRY_INITIAL_DELAY")] = Field(
+        0.5, ge=0, description="before ctx.retrying tries a second time"
+    )
+    call_delay_factor: Annotated[float, Also("RETRY_FACTOR")] = Field(
+        2.0, ge=1, description="each later delay is so many times the one before"
+    )
+    call_delay_max_s: Annotated[float, Also("RETRY_MAX_DELAY")] = Field(
+        10.0, ge=0, description="longest delay of ctx.retrying"
+    )
+    store_attempts: Annotated[int, Also("BLOB_RETRY_ATTEMPTS")] = Field(
+        3, ge=1, le=100, description="tries to write a file of a job, with the same delays"
+    )
     result_bytes_max: int = Field(
         262_144, ge=1024, description="larger results become artifacts; of a step, are refused"
     )
@@ -113,3 +126,8 @@ class Settings(FromEnvironment):
     stream_buffer_bytes_max: int = Field(65_536, ge=1024, description="unread bytes of a stream")
     streams_max: int = Field(15_000, ge=1, description="open streams")
     log_waiting_max: int = Field(20_000, ge=1, description="events waiting to be written")
+
+    @property
+    def backoff(self) -> Backoff:
+        """Between the tries of one call."""
+        return Backoff(self.call_delay_s, self.call_delay_factor, self.call_delay_max_s)

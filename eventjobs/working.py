@@ -10,6 +10,8 @@ import aiohttp
 import structlog
 
 from eventjobs.artifacts import Artifacts
+from eventjobs.breakers import LocalBreakers
+from eventjobs.calling import Calls
 from eventjobs.clock import Clock, SystemClock
 from eventjobs.connection import REQUEST, Connection, address
 from eventjobs.handlers import Handlers
@@ -57,17 +59,27 @@ class _Process:
             async with aiohttp.ClientSession(connector=connector, timeout=REQUEST) as session:
                 http = Connection(session, self._url, clock, 60.0, lambda delay_s: None)
                 desk = RemoteDesk(
-                    http, worker=self._name, lease_s=self._lease_s, files=files, clock=clock
+                    http,
+                    worker=self._name,
+                    lease_s=self._lease_s,
+                    files=files,
+                    calls=self._calls(clock),
+                    clock=clock,
                 )
-                await self._work(desk, self._processes(files, Path(folder) / "scratch", clock))
+                await self._work(desk, self._processes(desk, Path(folder) / "scratch"))
         watchdog.close()
         self._log.info("stopped")
 
-    def _processes(self, files: Artifacts, scratch: Path, clock: Clock) -> Processes:
+    def _calls(self, clock: Clock) -> Calls:
+        settings = self._settings
+        return Calls(LocalBreakers(clock), settings.backoff, settings.store_attempts)
+
+    def _processes(self, desk: RemoteDesk, scratch: Path) -> Processes:
         settings = self._settings
         return Processes(
-            clock,
-            files,
+            desk.clock,
+            desk.files,
+            desk.calls,
             scratch,
             limit=settings.processes or os.cpu_count() or 1,
             jobs_max=settings.process_jobs_max,

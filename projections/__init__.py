@@ -18,7 +18,7 @@ import structlog
 from eventjobs.clock import Clock, SystemClock, sleep
 from eventjobs.events import Recorded
 from eventjobs.job import Job, Status
-from projections import progress, queue, status, ties
+from projections import breakers, progress, queue, status, ties
 from projections.progress import Estimate
 from projections.queue import NOTHING_HELD, Due, Held
 from projections.stages import Progress
@@ -249,6 +249,11 @@ class Views:
         async with self._reading() as store:
             found: list[str] = await store.read(status.RUNNING)
         return found
+
+    async def breakers(self) -> list[breakers.Seen]:
+        """The circuit breakers that ever opened, by name, as they were changed last."""
+        async with self._reading() as store:
+            return [breakers.Seen(*row) for row in await store.read(breakers.ALL)]
 
     async def due(
         self,

@@ -13,7 +13,7 @@ from eventjobs.errors import NotOurs, TooNew
 from eventjobs.events import SERVICE_EVENTS, Recorded
 from eventjobs.job import Job, evolve
 from eventjobs.lru import Lru
-from projections import pauses, progress, queue, status, ties, webhooks
+from projections import breakers, pauses, progress, queue, status, ties, webhooks
 from projections.stages import Progress, advance
 from projections.touched import Statement, Touched
 
@@ -40,7 +40,7 @@ class EventProjection(Protocol):
 
 #: In this order: ties looks at what status and queue have written.
 PROJECTIONS: tuple[Projection, ...] = (status, progress, queue, ties)
-EVENT_PROJECTIONS: tuple[EventProjection, ...] = (webhooks, pauses)
+EVENT_PROJECTIONS: tuple[EventProjection, ...] = (webhooks, pauses, breakers)
 
 SCHEMA_VERSION = 1
 SCHEMA = """

@@ -153,3 +153,17 @@ def flood(context: ThreadContext, payload: int) -> None:
         context.progress(number + 1, payload)
         context.log("line")
     logging.getLogger("somebody").warning("not in the way")
+
+
+@handler("careful", process=True, max_attempts=1)
+def careful(ctx: ThreadContext, payload: dict[str, Any]) -> Any:
+    """Calls something that fails as many times as it is told, with a breaker around retries."""
+    failures = iter([True] * payload["failures"] + [False] * 9)
+
+    def call() -> str:
+        if next(failures):
+            raise ConnectionError("refused")
+        return "answer"
+
+    breaker = ctx.breaker("remote", threshold=1, window_s=60, cooldown_s=60)
+    return breaker.call(ctx.retrying("remote", attempts=2), call, fallback=lambda call: "fallback")

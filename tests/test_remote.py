@@ -11,6 +11,8 @@ import aiohttp
 import pytest
 
 from eventjobs.artifacts import Artifacts
+from eventjobs.breakers import LocalBreakers
+from eventjobs.calling import Calls
 from eventjobs.clock import SystemClock
 from eventjobs.connection import Connection
 from eventjobs.errors import JobError
@@ -59,7 +61,10 @@ async def elsewhere(
     address = f"http://127.0.0.1:{api.listening.port}"
     async with aiohttp.ClientSession() as session:
         http = Connection(session, address, CLOCK, 60, lambda delay_s: None)
-        desk = RemoteDesk(http, worker="afar", lease_s=lease_s, files=files, clock=CLOCK)
+        calls = Calls(LocalBreakers(CLOCK))
+        desk = RemoteDesk(
+            http, worker="afar", lease_s=lease_s, files=files, calls=calls, clock=CLOCK
+        )
         numbers = {"concurrency": 8, "threads": 4, **limits}
         runner = Runner(desk, handlers, **numbers, grace_s=0.2, progress_interval_s=0)  # type: ignore[arg-type]
         worker = Elsewhere(desk, runner)

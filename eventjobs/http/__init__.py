@@ -17,6 +17,7 @@ from eventjobs.errors import (
 from eventjobs.http import (
     api,
     batch,
+    breakers,
     callback,
     facts,
     files,
@@ -90,6 +91,7 @@ BEFORE = Answer(200, "it was submitted before", shapes.Job, JSON, ("Location", "
 OUTCOMES = Answer(200, "an outcome for each line", shapes.BatchOutcome, batch.NDJSON)
 JOBS = Answer(200, "a page of jobs", shapes.JobPage, JSON, ("Link",), streams=True)
 COUNTS = Answer(200, "jobs by type and status", shapes.Counts, JSON)
+BREAKERS = Answer(200, "circuit breakers, by name", shapes.Breakers, JSON)
 STOPPING = Answer(202, "it runs, and was asked to stop", shapes.Job, JSON, ("ETag",))
 TAKEN = Answer(200, "it is in the log, perhaps since before", shapes.Taken, JSON)
 HIDDEN = Answer(204, "it is hidden")
@@ -153,6 +155,7 @@ ROUTES = (
     Route("GET", "/v1/jobs/{id}/history", facts.history, NOTHING, (HISTORY,)),
     Route("GET", "/v1/events", facts.events, AFTER_OF_ALL, (FACTS, BadCursor)),
     Route("GET", "/v1/counts", api.counts, NOTHING, (COUNTS,)),
+    Route("GET", "/v1/breakers", breakers.breakers, NOTHING, (BREAKERS,)),
     Route("POST", "/v1/artifacts", files.upload, FILE, (STORED,)),
     Route(
         "GET",

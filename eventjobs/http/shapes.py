@@ -144,6 +144,26 @@ class Counts(Shape):
     position: int
 
 
+class Breaker(Shape):
+    """A circuit breaker; *failures* are those in the window, as this process counts them."""
+
+    name: str
+    state: Literal["closed", "open", "half_open"]
+    failures: int
+    threshold: int | None
+    window_s: float | None
+    cooldown_s: float | None
+    opened_at: str | None = Time
+    open_until: str | None = Time
+    changed_at: str | None = Time
+    job_id: str | None = Field(description="The job whose call opened it, or closed it.")
+
+
+class Breakers(Shape):
+    breakers: list[Breaker]
+    position: int
+
+
 class Event(Shape):
     """A fact with its place."""
 

@@ -1,0 +1,135 @@
+"""Trying again inside one attempt: how often, after how long, and what the job's log tells."""
+
+import errno
+import random
+import traceback
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Protocol, TypedDict
+
+import tenacity
+
+from eventjobs.errors import JobError
+
+Errors = type[Exception] | tuple[type[Exception], ...]
+
+#: A file that could not be written may be written a moment later, after one of these.
+TRANSIENT = frozenset(
+    {
+        errno.EAGAIN,
+        errno.EBUSY,
+        errno.EINTR,
+        errno.EIO,
+        errno.EMFILE,
+        errno.ENFILE,
+        errno.ENOBUFS,
+        errno.ENOMEM,
+        errno.ESTALE,
+        errno.ETIMEDOUT,
+    }
+)
+
+
+class Says(Protocol):
+    """Adds a line to a job's log."""
+
+    def __call__(self, message: str, level: str = ..., **fields: str) -> None: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Backoff:
+    """Seconds between tries: *first_s*, each later one *factor* times as long, up to *max_s*."""
+
+    first_s: float = 0.5
+    factor: float = 2.0
+    max_s: float = 10.0
+
+    def delay_s(self, tries: int) -> float:
+        """After that many of them; with jitter: what failed together shall not return together."""
+        delay_s = self.first_s
+        for _ in range(tries - 1):
+            if delay_s >= self.max_s:
+                break
+            delay_s *= self.factor
+        return min(delay_s, self.max_s) * random.uniform(0.75, 1.25)  # noqa: S311
+
+
+class Plan(TypedDict):
+    """How tenacity is to try; all but what it sleeps with."""
+
+    stop: tenacity.stop_after_attempt
+    wait: Callable[[tenacity.RetryCallState], float]
+    retry: tenacity.retry_if_exception
+    before: Callable[[tenacity.RetryCallState], None]
+    reraise: bool
+
+
+def plan(
+    say: Says,
+    label: str,
+    attempts: int,
+    backoff: Backoff,
+    again: Callable[[BaseException], bool],
+    *,
+    from_attempt: int = 1,
+) -> Plan:
+    """*attempts* tries while *again* says so; a line in the log for each, *from_attempt* on."""
+    if attempts < 1:
+        raise ValueError("there is at least one attempt")
+
+    def wait(state: tenacity.RetryCallState) -> float:
+        return backoff.delay_s(state.attempt_number)
+
+    failed: dict[str, str] = {}
+
+    def before(state: tenacity.RetryCallState) -> None:
+        number = state.attempt_number
+        if number >= from_attempt:
+            level = "warning" if failed else "info"
+            say(f"{label}: Attempt {number}/{attempts}", level, **failed)
+
+    def noted(error: BaseException) -> bool:
+        failed["error"] = describe(error)
+        return again(error)
+
+    return Plan(
+        stop=tenacity.stop_after_attempt(attempts),
+        wait=wait,
+        retry=tenacity.retry_if_exception(noted),
+        before=before,
+        reraise=True,
+    )
+
+
+def counts(error: BaseException, on: Errors) -> bool:
+    """Whether *error* is one of *on*, and does not say of itself that no retry would mend it."""
+    if isinstance(error, JobError) and not error.retryable:
+        return False
+    return isinstance(error, on)
+
+
+def is_transient(error: BaseException) -> bool:
+    return isinstance(error, OSError) and error.errno in TRANSIENT
+
+
+@contextmanager
+def stored(name: str) -> Iterator[None]:
+    """Raise JobError `artifact_not_stored` when writing *name* again and again was no use."""
+    try:
+        yield
+    except OSError as error:
+        if not is_transient(error):
+            raise
+        raise JobError(
+            "artifact_not_stored", f"{name} could not be stored: {describe(error)}"
+        ) from error
+
+
+def describe(error: BaseException) -> str:
+    """In one line, whatever it is."""
+    if isinstance(error, JobError):
+        return f"{error.error_code}: {error}"
+    # Not str(error): what is raised may be unable to say what it is.
+    told = traceback.TracebackException.from_exception(error).format_exception_only()
+    return " ".join("".join(told).split())
