@@ -5,6 +5,7 @@ away, and the same report again, as a service sends it that lost the answer, cha
 """
 
 import hashlib
+from collections.abc import Mapping
 from typing import NamedTuple
 
 import orjson
@@ -34,17 +35,18 @@ class Taken(NamedTuple):
 
 
 class Callbacks:
-    """Whoever calls these has shown the token of the attempt."""
+    """Whoever calls these has shown the token of the attempt. *names* are of services, by type."""
 
-    def __init__(self, jobs: Jobs, settlement: Settlement) -> None:
+    def __init__(self, jobs: Jobs, settlement: Settlement, names: Mapping[str, str]) -> None:
         self._jobs = jobs
         self._settlement = settlement
+        self._names = names
 
     async def progress(self, job_id: str, report: ProgressReported) -> Taken:
         """Raises StaleAttempt, which is put on record."""
         job = await self._job(job_id)
         try:
-            return Taken(await self._jobs.report(job_id, report, actor=_worker(job)))
+            return Taken(await self._jobs.report(job_id, report, actor=self._actor(job)))
         except StaleAttempt:
             await self._refuse(job_id, report.attempt, "progress")
             raise
@@ -55,7 +57,7 @@ class Callbacks:
         try:
             if job.attempt != attempt:
                 raise StaleAttempt(f"attempt {attempt} no longer holds the job")
-            return Taken(await self._settlement.settle(job, outcome, actor=_worker(job)))
+            return Taken(await self._settlement.settle(job, outcome, actor=self._actor(job)))
         except StaleAttempt:
             events = await self._jobs.log.read_job(job_id)
             if _is_there(events, attempt, outcome):
@@ -71,11 +73,13 @@ class Callbacks:
         return job
 
     async def _refuse(self, job_id: str, attempt: int, what: str) -> None:
-        await self._jobs.refuse(job_id, attempt, what, actor="callback")
+        await self._jobs.refuse(job_id, attempt, what, actor="service")
 
-
-def _worker(job: Job) -> str:
-    return job.worker or "callback"
+    def _actor(self, job: Job) -> str:
+        """The service, by its name: it may report before it is on record that it took the job."""
+        if job.silence_s is not None and job.worker is not None:
+            return job.worker
+        return self._names.get(job.spec.type, "service")
 
 
 def _is_there(events: list[Recorded], attempt: int, outcome: Final) -> bool:

@@ -85,6 +85,11 @@ def _target(type: str, url: str, outbound: Outbound, base_url: str | None) -> st
     return url
 
 
+def service_name(url: str) -> str:
+    """What the service at *url* is called in the log."""
+    return f"service {URL(url).host}"
+
+
 class Dispatcher:
     """Performs external handlers, and tells their services when nobody waits any longer."""
 
@@ -181,9 +186,8 @@ class Dispatcher:
                 retryable=False,
             )
         spec = context.spec
-        worker = f"service {URL(url).host}"
         silence_s = spec.stall_timeout_s or spec.timeout_s or self._silence_s
-        return HandedOver(worker, silence_s, self._cancel_url(url, context, answer))
+        return HandedOver(service_name(url), silence_s, self._cancel_url(url, context, answer))
 
     def _cancel_url(self, url: str, context: Context, answer: Answer) -> str | None:
         try:

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 
 from eventjobs.callbacks import Callbacks
-from eventjobs.dispatch import Address, Dispatcher
+from eventjobs.dispatch import Address, Dispatcher, service_name
 from eventjobs.handlers import Handlers
 from eventjobs.jobs import Jobs
 from eventjobs.keys import Keys
@@ -27,14 +27,14 @@ class ExternalServices:
         targets: Mapping[str, str],
         public_url: str | None,
         silence_s: float,
-        actor: str,
     ) -> None:
         self.address = Address(jobs.clock, public_url)
         self._dispatcher = Dispatcher(
             outbound, keys, jobs, self.address, targets=targets, silence_s=silence_s
         )
-        self.pending = Pending(jobs, views, settlement, self._dispatcher.withdraw, actor=actor)
-        self.callbacks = Callbacks(jobs, settlement)
+        self.pending = Pending(jobs, views, settlement, self._dispatcher.withdraw)
+        names = {type: service_name(url) for type, url in targets.items()}
+        self.callbacks = Callbacks(jobs, settlement, names)
 
     def bound(self, handlers: Handlers) -> Handlers:
         """*handlers*, with the external ones as functions that a runner can run."""

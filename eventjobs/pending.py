@@ -33,14 +33,11 @@ class Pending:
         views: Views,
         settlement: Settlement,
         withdraw: Withdraw,
-        *,
-        actor: str,
     ) -> None:
         self._jobs = jobs
         self._views = views
         self._settlement = settlement
         self._withdraw = withdraw
-        self._actor = actor
         self._waits: dict[str, _Wait] = {}
         self._closed = False
         self._tasks: set[asyncio.Task[None]] = set()
@@ -94,7 +91,7 @@ class Pending:
         """Write it down, however long the log takes to accept it; then tell the service."""
         while True:
             try:
-                await self._settlement.settle(job, _outcome(job, why), actor=self._actor)
+                await self._settlement.settle(job, _outcome(job, why), actor="service")
                 break
             except Rejected:
                 return  # it reported in the last moment

@@ -190,7 +190,6 @@ class Service:
             targets=self._targets,
             public_url=settings.public_url,
             silence_s=settings.service_silence_s,
-            actor=worker,
         )
         self.runner = Runner(
             self.desk,

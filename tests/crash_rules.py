@@ -94,9 +94,12 @@ def _told_by_its_attempt(job: Job, recorded: Recorded, event: Own | AttemptFaile
     if isinstance(event, AttemptFailed) and event.code == "worker_lost":
         # Only somebody else can find a worker dead.
         return f"{job.worker} lost itself" if recorded.actor == job.worker else None
-    if job.lease_s is not None and isinstance(event, AttemptReleased | AttemptFailed):
-        # The service ends what is leased when its worker does not: it had gone, or a limit is over.
+    elsewhere = job.lease_s is not None or job.silence_s is not None
+    if elsewhere and isinstance(event, AttemptReleased | AttemptFailed):
+        # The service ends what is elsewhere when its worker does not: gone, or a limit is over.
         return None if recorded.actor in (job.worker, "service") else f"{job.worker} holds it"
+    if recorded.actor.startswith("service "):
+        return None  # an external service shows the token of its attempt, maybe before it took it
     return None if recorded.actor == job.worker else f"{job.worker} holds the attempt"
 
 

@@ -332,6 +332,8 @@ async def test_a_report_may_come_before_the_answer(client: Connect) -> None:
         assert (await sent.report({"progress": {"done": 1}}))[0] == 200
         assert (await sent.report({"status": "completed", "result": 1}))[0] == 200
         assert (await ended(api, job["job_id"]))["result"] == 1
+        [completed] = await recorded_of(api.service, job["job_id"], JobCompleted)
+        assert completed.actor == "service 127.0.0.1"
 
 
 async def test_a_large_result_becomes_an_artifact_and_can_be_repeated(client: Connect) -> None:

@@ -9,6 +9,11 @@ from typing import Any
 from aiohttp import ClientError
 
 from eventjobs.client import Client
+from eventjobs.codec import decode
+from eventjobs.events import Recorded
+from eventjobs.job import Job, evolve
+from tests.crash_checker import stored
+from tests.crash_rules import illegal
 from tests.external_service import LOOPBACK, Dispatched, ExternalService, external_service
 from tests.servers import Server, start
 
@@ -140,3 +145,18 @@ async def test_however_often_a_server_is_killed_each_job_ends_once_by_the_attemp
         assert sorted(ends) == sorted(submitted)
         evidence = [each["job_id"] for each in events if each["type"] == "LateReportRefused"]
         assert set(evidence) <= {each.body["job_id"] for each in refused}
+    assert not faults(tmp_path / "data")
+
+
+def faults(data: Path) -> list[str]:
+    """What cannot be, in the log of a server that has ended."""
+    jobs: dict[str, Job] = {}
+    found = []
+    for row in stored(data, 0)[1]:
+        event = decode(row.type, row.facts, row.body)
+        place = row.position, row.job_id, row.version, row.at_us, row.actor
+        recorded = Recorded(*place, event, row.type, row.facts, row.body)
+        if (fault := illegal(jobs.get(row.job_id), recorded)) is not None:
+            found.append(f"{row.type} at {row.position}: {fault}")
+        jobs[row.job_id] = evolve(jobs.get(row.job_id), recorded)
+    return found
