@@ -12,7 +12,15 @@ from eventjobs.events import JobSpec, Recorded
 
 if TYPE_CHECKING:
     from eventjobs.breakers import BreakerOpen
-    from eventjobs.handlers import Context, Handlers, ThreadContext, external, handler, outside
+    from eventjobs.handlers import (
+        Context,
+        Handlers,
+        ThreadContext,
+        external,
+        handler,
+        outside,
+        schedule,
+    )
     from eventjobs.service import Service
     from eventjobs.settings import Settings
 
@@ -31,6 +39,7 @@ __all__ = [
     "external",
     "handler",
     "outside",
+    "schedule",
 ]
 
 _LATER = {
@@ -41,6 +50,7 @@ _LATER = {
     "external": "eventjobs.handlers",
     "handler": "eventjobs.handlers",
     "outside": "eventjobs.handlers",
+    "schedule": "eventjobs.handlers",
     "Service": "eventjobs.service",
     "Settings": "eventjobs.settings",
 }

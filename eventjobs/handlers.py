@@ -16,6 +16,7 @@ from eventjobs.contexts import Context, Stopped, ThreadContext
 from eventjobs.errors import InvalidInput, UnknownType
 from eventjobs.flow import UNLIMITED, HandlerFlow, Limits
 from eventjobs.plain import plain_json, plain_text
+from eventjobs.schedules import Schedule, schedule
 
 __all__ = [
     "Context",
@@ -30,6 +31,7 @@ __all__ = [
     "handler",
     "plain_json",
     "plain_text",
+    "schedule",
 ]
 
 #: Where a function runs: on the event loop, in a thread, in a process; or it is none of ours, but
@@ -225,33 +227,43 @@ def _nowhere(context: Any, payload: Any) -> Any:
 
 
 class Handlers:
-    """The handlers of one service, by type."""
+    """The handlers of one service, by type, and its schedules."""
 
-    def __init__(self, handlers: Iterable[Handler] = ()) -> None:
+    def __init__(self, parts: Iterable[Handler | Schedule] = ()) -> None:
         self._by_type: dict[str, Handler] = {}
-        for each in handlers:
+        self._by_name: dict[str, Schedule] = {}
+        for each in parts:
+            if isinstance(each, Schedule):
+                if each.name in self._by_name:
+                    raise ValueError(f"two schedules are called {each.name!r}")
+                self._by_name[each.name] = each
+                continue
             if each.type in self._by_type:
                 raise ValueError(f"two handlers for {each.type!r}")
             self._by_type[each.type] = each
 
     @classmethod
     def of(cls, holder: object) -> "Handlers":
-        """From a module, an iterable of handlers, one handler, or Handlers."""
+        """From a module, an iterable of handlers and schedules, one alone, or Handlers."""
         if isinstance(holder, Handlers):
             return holder
-        if isinstance(holder, Handler):
+        if isinstance(holder, Handler | Schedule):
             return cls([holder])
         if isinstance(holder, ModuleType):
-            return cls(each for each in vars(holder).values() if isinstance(each, Handler))
+            values = vars(holder).values()
+            return cls(each for each in values if isinstance(each, Handler | Schedule))
         if isinstance(holder, Iterable):
             return cls(holder)
         raise TypeError(f"{holder!r} holds no handlers")
 
     def besides(self, more: Iterable[Handler]) -> "Handlers":
         """These, and those of *more* whose types have none here."""
-        return Handlers(
-            (self._by_type | {each.type: each for each in more} | self._by_type).values()
-        )
+        types = self._by_type | {each.type: each for each in more} | self._by_type
+        return Handlers([*types.values(), *self.schedules])
+
+    @property
+    def schedules(self) -> list[Schedule]:
+        return list(self._by_name.values())
 
     def __iter__(self) -> Iterator[Handler]:
         return iter(self._by_type.values())

@@ -20,7 +20,7 @@ from eventjobs.clock import Clock, SystemClock
 from eventjobs.database import lock_directory
 from eventjobs.desk import LocalDesk
 from eventjobs.dispatch import targets
-from eventjobs.errors import JobNotFound, UnknownArtifact
+from eventjobs.errors import InvalidInput, JobNotFound, UnknownArtifact
 from eventjobs.events import Artifact, JobSpec
 from eventjobs.expiry import Expiry
 from eventjobs.external_services import ExternalServices
@@ -36,6 +36,7 @@ from eventjobs.outbound import Outbound
 from eventjobs.processes import Processes
 from eventjobs.recovery import recall_starts, recover
 from eventjobs.runner import Runner
+from eventjobs.schedules import Recurring, Schedule
 from eventjobs.settings import Settings
 from eventjobs.settlement import Settlement
 from eventjobs.specs import check_named, spec_of
@@ -58,7 +59,7 @@ class Service:
     switches: Switches
     flow: Flow
     claims: Claims
-    cascade: Cascade
+    recurring: Recurring
     settlement: Settlement
     leases: Leases
     fence: Fence
@@ -74,7 +75,7 @@ class Service:
     def __init__(
         self,
         data: Path | str | None = None,
-        handlers: Iterable[Handler] | Handlers = (),
+        handlers: Iterable[Handler | Schedule] | Handlers = (),
         *,
         settings: Settings | None = None,
         clock: Clock | None = None,
@@ -109,9 +110,14 @@ class Service:
     async def start(self) -> None:
         """Open everything, recover what a crash cut off, and begin to run jobs.
 
-        Raises DirectoryLocked, NotOurs, TooNew.
+        Raises DirectoryLocked, NotOurs, TooNew; InvalidInput for a schedule that does not fit.
         """
         settings = self.settings
+        for each in self.handlers.schedules:
+            try:
+                self.checked(each.spec)
+            except InvalidInput as error:
+                raise InvalidInput(f"schedule {each.name!r}: {error}", error.errors) from error
         self._lock = lock_directory(settings.data)
         try:
             self.keys = await asyncio.to_thread(Keys.open, settings.data / "secret.key")
@@ -144,16 +150,24 @@ class Service:
         except BaseException:
             await self.close()
             raise
+        self._begin()
+        self._watchdog = Watchdog(asyncio.get_running_loop())
+        self.ready = True
+
+    def _begin(self) -> None:
         self._task(self.leases.run(), "leases")
         if self.flow.limits.rates:
             self._task(self._recall_starts(), "rates")
         self._task(self.runner.run(), "runner")
         self._task(self.webhooks.runner.run(), "deliveries")
         self._task(self.webhooks.follow(), "webhooks")
-        self._task(self.cascade.run(), "cascade")
+        self._task(Cascade(self.jobs, self.views).run(), "cascade")
         self._task(Expiry(self.jobs, self.views, self.settings.ttl_s).run(), "expiry")
-        self._watchdog = Watchdog(asyncio.get_running_loop())
-        self.ready = True
+        self.recurring = Recurring(
+            self.handlers.schedules, self._fired, self.jobs, self.views, self.settings.catch_up_s
+        )
+        if self.handlers.schedules:
+            self._task(self.recurring.run(), "schedules")
 
     def _wire(self) -> None:
         settings = self.settings
@@ -170,7 +184,6 @@ class Service:
         limits = self.handlers.limits(settings.type_limits, settings.queue_limits)
         self.flow = Flow(limits, self.clock)
         self.claims = Claims(self.jobs, self.views, self.clock, self.flow)
-        self.cascade = Cascade(self.jobs, self.views)
         self.settlement = Settlement(
             self.jobs,
             self.artifacts,
@@ -203,6 +216,9 @@ class Service:
         self.webhooks = Webhooks(
             self.jobs, self.views, self._desk(worker), self.keys, self.outbound, at_once=16
         )
+
+    async def _fired(self, spec: JobSpec, job_id: str, actor: str) -> None:
+        await self.accept(spec, job_id=job_id, actor=actor)
 
     def _desk(self, worker: str) -> LocalDesk:
         return LocalDesk(

@@ -16,6 +16,7 @@ from eventjobs.errors import DataDirectoryError, EventjobsError, InvalidInput
 from eventjobs.handlers import Handler, Handlers
 from eventjobs.http import serve
 from eventjobs.http.listening import Listening, check_loopback
+from eventjobs.schedules import Schedule
 from eventjobs.service import Service
 from eventjobs.settings import Settings
 
@@ -40,16 +41,16 @@ def load(names: Iterable[str], *, demo: bool = False) -> Handlers:
         raise InvalidInput(str(error)) from error
 
 
-def _handlers_at(name: str) -> list[Handler]:
+def _handlers_at(name: str) -> list[Handler | Schedule]:
     module, _, attribute = name.partition(":")
     try:
         holder: object = import_module(module)
         for each in filter(None, attribute.split(".")):
             holder = getattr(holder, each)
-        found = list(Handlers.of(holder))
+        handlers = Handlers.of(holder)
     except (ImportError, AttributeError, TypeError, ValueError) as error:
         raise InvalidInput(f"{name}: {error}") from error
-    if not found:
+    if not (found := [*handlers, *handlers.schedules]):
         raise InvalidInput(f"{name} has no handlers")
     return found
 

@@ -74,6 +74,9 @@ class Settings(FromEnvironment):
     lease_s: float = Field(
         30.0, ge=1, le=86_400, description="a worker elsewhere not heard from for so long is lost"
     )
+    catch_up_s: float = Field(
+        86_400.0, ge=0, le=31_536_000, description="a schedule submits a firing missed by no more"
+    )
     ttl_s: Annotated[float, Also("JOB_TTL")] = Field(
         86_400.0, ge=0, description="a job is hidden so long after its end; inf: never"
     )

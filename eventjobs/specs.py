@@ -18,7 +18,8 @@ def spec_of(type: str, payload: Any = None, **fields: Any) -> JobSpec:
     try:
         payload = plain_json(payload)
     except (TypeError, ValueError, RecursionError) as error:
-        raise _unfit("payload", plain_text(error)) from error
+        problem = {"field": "payload", "message": plain_text(error)}
+        raise InvalidInput("the payload cannot be kept as JSON", [problem]) from error
     run_at: datetime | None = fields.pop("run_at", None)
     if run_at is not None:
         fields["run_at_us"] = int(run_at.timestamp() * 1e6)

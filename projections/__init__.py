@@ -279,6 +279,12 @@ class Views:
             found: int | None = await store.read_named(queue.NEXT_DUE, {"1": now_us})
         return found
 
+    async def newest_tagged(self, tag: str) -> str | None:
+        """The newest job that carries *tag*, also when it is hidden."""
+        async with self._reading() as store:
+            found: str | None = await store.read(status.NEWEST_TAGGED, tag)
+        return found
+
     async def unmet(self, job_id: str) -> list[tuple[str, str | None]]:
         """The (id, status) of the jobs that *job_id* waits for; that is why it does not start."""
         async with self._reading() as store:

@@ -85,6 +85,11 @@ SELECT json_group_array(json_array(job_id, type))
 FROM jobs WHERE job_id IN (SELECT value FROM json_each(?1))
 """
 RUNNING = "SELECT json_group_array(job_id) FROM jobs WHERE status = 'running'"
+#: Hidden ones, too.
+NEWEST_TAGGED = """
+SELECT json_quote((
+  SELECT job_id FROM tags JOIN jobs USING (born) WHERE tag = ?1 ORDER BY born DESC LIMIT 1))
+"""
 #: Each half has an index of its own.
 EXPIRING = """
 SELECT json_group_array(job_id) FROM (

@@ -16,6 +16,7 @@ from blockbuster import BlockBuster, BlockingError
 
 from eventjobs.clock import Clock
 from eventjobs.handlers import Handler
+from eventjobs.schedules import Schedule
 from eventjobs.service import Service
 from eventjobs.settings import Settings
 from tests.api_client import Client, connected
@@ -111,11 +112,15 @@ def chromium() -> str:
     pytest.skip("Chromium is missing")
 
 
+#: What a service is made of.
+Part = Handler | Schedule
+
+
 class Serve(Protocol):
     """Opens a service on tests' own data directory, with these handlers and settings."""
 
     async def __call__(
-        self, *handlers: Handler, clock: Clock | None = None, **settings: Any
+        self, *parts: Part, clock: Clock | None = None, **settings: Any
     ) -> Service: ...
 
 
@@ -124,9 +129,9 @@ async def serve(tmp_path: Path) -> AsyncIterator[Serve]:
     """Services that are closed at the end, if the test has not done so."""
     services: list[Service] = []
 
-    async def serve(*handlers: Handler, clock: Clock | None = None, **settings: Any) -> Service:
+    async def serve(*parts: Part, clock: Clock | None = None, **settings: Any) -> Service:
         made = Settings(**{"data": tmp_path / "data", **settings})
-        service = Service(handlers=handlers, settings=made, clock=clock)
+        service = Service(handlers=parts, settings=made, clock=clock)
         await service.start()
         services.append(service)
         return service
@@ -162,7 +167,7 @@ class Connect(Protocol):
     """Opens a service like Serve, and a client that talks to it over real HTTP."""
 
     async def __call__(
-        self, *handlers: Handler, clock: Clock | None = None, **settings: Any
+        self, *parts: Part, clock: Clock | None = None, **settings: Any
     ) -> Client: ...
 
 
@@ -170,8 +175,8 @@ class Connect(Protocol):
 async def client(serve: Serve) -> AsyncIterator[Connect]:
     async with AsyncExitStack() as stack:
 
-        async def client(*handlers: Handler, clock: Clock | None = None, **settings: Any) -> Client:
-            service = await serve(*handlers, clock=clock, **settings)
+        async def client(*parts: Part, clock: Clock | None = None, **settings: Any) -> Client:
+            service = await serve(*parts, clock=clock, **settings)
             return await stack.enter_async_context(connected(service))
 
         yield client

@@ -315,6 +315,7 @@ READS = {
     "jobs": status.JOBS,
     "running": status.RUNNING,
     "expiring": status.EXPIRING,
+    "newest tagged": status.NEWEST_TAGGED,
     "unmet": ties.UNMET,
     "move": ties.MOVE,
     "hold": ties.HOLD,

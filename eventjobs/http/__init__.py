@@ -29,6 +29,7 @@ from eventjobs.http import (
     webhooks,
     work,
 )
+from eventjobs.http import schedules as recurring
 from eventjobs.http.listening import Listening, check_loopback, listen
 from eventjobs.http.openapi import document
 from eventjobs.http.polls import Polls
@@ -96,6 +97,7 @@ STOPPING = Answer(202, "it runs, and was asked to stop", shapes.Job, JSON, ("ETa
 TAKEN = Answer(200, "it is in the log, perhaps since before", shapes.Taken, JSON)
 HIDDEN = Answer(204, "it is hidden")
 FACTS = Answer(200, "facts, oldest first", shapes.EventPage, JSON, streams=True)
+SCHEDULES = Answer(200, "the recurring jobs", shapes.Schedules, JSON)
 HISTORY = Answer(200, "its history", shapes.History, JSON)
 CLAIMED = Answer(200, "jobs, which now are the worker's", shapes.Claimed, JSON)
 HEARD = Answer(200, "it is in the log", shapes.Heard, JSON)
@@ -154,6 +156,7 @@ ROUTES = (
     Route("GET", "/v1/jobs/{id}/events", facts.job_events, AFTER, (FACTS, BadCursor)),
     Route("GET", "/v1/jobs/{id}/history", facts.history, NOTHING, (HISTORY,)),
     Route("GET", "/v1/events", facts.events, AFTER_OF_ALL, (FACTS, BadCursor)),
+    Route("GET", "/v1/schedules", recurring.schedules, NOTHING, (SCHEDULES,)),
     Route("GET", "/v1/counts", api.counts, NOTHING, (COUNTS,)),
     Route("GET", "/v1/breakers", breakers.breakers, NOTHING, (BREAKERS,)),
     Route("POST", "/v1/artifacts", files.upload, FILE, (STORED,)),
