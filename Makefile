@@ -20,8 +20,8 @@ test: browser $(TEST) ## set up what is missing and run the gate
 run: $(RUN) ## start the service with its demo jobs
 	@$(BIN)/eventjobs serve --demo
 
-soak: $(RUN) ## run the service under load and faults for a while
-	@$(BIN)/python -m tools.soak
+soak: $(RUN) ## look for broken promises, under load and faults
+	@$(BIN)/python -m tools.soak $(ARGS)
 
 bench: $(RUN) ## measure this machine against the floors
 	@$(BIN)/python -m tools.bench $(ARGS)

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from tests.conftest import TOLD
-from tools.soak import Plan
+from tools.soak_kills import Plan
 from tools.soak_stops import Stops
 
 STOPS = 100

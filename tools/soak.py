@@ -1,311 +1,119 @@
-"""Kill the service under load, again and again, and check that it kept every promise.
+"""Look for broken promises for as long as you like: every campaign of the gate, and further.
 
-    python -m tools.soak [--kills N] [--seconds S] [--seed N] [--keep DIR]
+    python -m tools.soak [CAMPAIGN ...] [--rounds N | --seconds S] [--seed N] [--keep DIR]
 
-SIGKILLs `eventjobs serve` at random moments while submitters, its own runner and readers are at
-work, and compares after every start what the clients were told with what the log holds. Exits
-with 1 when something is not as promised, and then leaves the data directory where it says.
+The campaigns take turns: `kills` of the service, `stops` of it, `workers` that are killed and
+paused, and `model`, the search through every order in which things can happen. Exits with 1 when
+something is not as promised, and then leaves the data directory where it says.
 """
 
 import argparse
 import asyncio
 import random
 import shutil
-import signal
 import sys
 import tempfile
 import time
-from collections.abc import Coroutine
-from dataclasses import dataclass
-from functools import partial
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
-import aiohttp
+from tests.job_model import Bounds, search
 
-from tests.crash_checker import Checker, Row, stored
-from tests.crash_clients import Gate, Source, Submitter, read_facts, read_jobs, read_snapshots
-from tests.crash_history import Due, History
-from tests.crash_requests import Requests, Targets
-from tests.crash_server import APP, Died, Life, Servers
+from . import soak_kills, soak_stops, soak_workers
 
-from .replay import check
-
-SUBMITTERS = 5
-JOB_READERS = 3
-#: From readiness to the kill.
-KILL_S = (0.02, 0.4)
-#: Kills that do not wait for readiness, and from the start to the kill: forked, or commanded.
-EARLY = 0.1
-EARLY_S = {"forked": (0.0, 0.08), "command": (0.0, 1.2)}
-#: One life in so many is started as a user would.
-COMMAND_EVERY = 20
-VIEWS_EVERY = 25
-#: Left alone, the service finishes everything within this time.
-DRAIN_S = 120.0
-#: Of one data directory: its checks take longer as it grows.
-KILLS_MAX = 400
+#: Of one data directory: the checks take longer as it grows.
+KILLS, STOPS, JOBS = 400, 200, 5_000
+#: Beyond the gate's: one each round, and of the largest only the states that are reached first.
+STATES_MAX = 2_000_000
+WORLDS = (
+    Bounds(elsewhere=2, jobs=1, cancels=1, retries=1, releases=1, restarts=1, hides=1, lates=1),
+    Bounds(elsewhere=3, jobs=2, cancels=1, restarts=1, lates=1),
+    Bounds(elsewhere=2, jobs=2, releases=1, retries=1),
+    Bounds(jobs=2, cancels=1, retries=1, releases=1, restarts=1),
+    Bounds(max_attempts=3, cancels=2, retries=2, releases=2, restarts=2, lates=2),
+)
 
 
-class Plan(NamedTuple):
-    kills: int
-    seed: int
-    #: no kill after this moment of time.monotonic
-    until_s: float = float("inf")
-    #: where the handlers are
-    app: str = APP
+class Told(NamedTuple):
+    """What a campaign came to, in a line, and what was not as promised."""
+
+    line: str
+    faults: list[str]
 
 
-@dataclass
-class Outcome:
-    """What a campaign came to."""
-
-    plan: Plan
-    kills: int
-    early: int
-    checker: Checker
-    history: History
-    seconds: float
-
-    @property
-    def faults(self) -> list[str]:
-        return self.history.faults + self.checker.faults
-
-    def __str__(self) -> str:
-        history = self.history
-        return (
-            f"{self.kills} kills ({self.early} while starting), {self.checker.head} events,"
-            f" {len(self.checker.jobs)} jobs, {history.acknowledged} acknowledged,"
-            f" {self.checker.recovered} of {history.outcomes['unknown']} unknown recovered,"
-            f" readers: {history.delivered} events and {history.snapshots_seen} snapshots,"
-            f" {self.seconds:.1f} s, seed {self.plan.seed}:"
-            f" {'FAILED' if self.faults else 'all promises kept'}"
-        )
+def kills(data: Path, seed: int) -> Told:
+    outcome = asyncio.run(soak_kills.campaign(data, soak_kills.Plan(KILLS, seed)))
+    return Told(str(outcome), outcome.faults)
 
 
-class Campaign:
-    """Lives and deaths of one data directory."""
-
-    def __init__(self, data: Path, plan: Plan, checker: type[Checker] = Checker) -> None:
-        self._data = data
-        self._plan = plan
-        #: what is submitted, with the shares of each type; None for the usual
-        self._types: dict[str, int] | None = None
-        self._settings: dict[str, str] = {}
-        self._drawn = random.Random(plan.seed)  # noqa: S311
-        self._history = History()
-        self._checker = checker(self._history.attempted)
-        self._targets = Targets()
-        self._gate = Gate()
-        self._stopping = asyncio.Event()
-        self._kills = 0
-        self._early = 0
-        #: the log as it was after the last start, and what has to be in it
-        self._unchecked: tuple[str, list[Row], Due] | None = None
-
-    _servers: Servers
-    _session: aiohttp.ClientSession
-
-    async def run(self) -> Outcome:
-        began_s = time.monotonic()
-        patient = aiohttp.ClientTimeout(total=None)
-        async with (
-            Servers(self._data, self._plan.app, 0, self._settings) as self._servers,
-            aiohttp.ClientSession(
-                connector=aiohttp.TCPConnector(limit=0), timeout=patient
-            ) as self._session,
-            asyncio.TaskGroup() as group,
-        ):
-            submitters = [self._submitter(f"submitter {n}") for n in range(SUBMITTERS)]
-            submitting = [group.create_task(each.run()) for each in submitters]
-            reading = [group.create_task(each) for each in self._readers()]
-            try:
-                while self._kills < self._plan.kills and not self._over():
-                    await self._live_and_die()
-                for each in submitters:
-                    each.stop()
-                self._check()
-                if not self._faults():
-                    await self._live_and_drain(submitting)
-            except (Died, TimeoutError) as error:
-                self._history.fault(f"after {self._kills} kills: {error or 'it hangs'}")
-            for task in (*submitting, *reading):
-                task.cancel()
-        took_s = time.monotonic() - began_s
-        return Outcome(self._plan, self._kills, self._early, self._checker, self._history, took_s)
-
-    def _over(self) -> bool:
-        return bool(self._faults()) or time.monotonic() >= self._plan.until_s
-
-    def _faults(self) -> list[str]:
-        return self._history.faults + self._checker.faults
-
-    # --- clients
-
-    def _submitter(self, name: str) -> Submitter:
-        plan, history = self._plan, self._history
-        requests = Requests(name, plan.seed, history, self._targets, self._types)
-        return Submitter(requests, self._history, self._targets, self._gate, self._session, name)
-
-    def _readers(self) -> list[Coroutine[Any, Any, None]]:
-        history = self._history
-        everything = history.stream("reader of all facts")
-        some = history.stream("reader of two types", types=["slow", "flaky"])
-        readers = [
-            read_facts(self._source(), everything, "/v1/events", history),
-            read_facts(self._source(), some, "/v1/events?type=slow,flaky", history),
-            read_snapshots(self._source(), "reader of snapshots", history),
-        ]
-        for number in range(JOB_READERS):
-            name = f"job reader {number}"
-            choose = partial(self._targets.some, random.Random(f"{self._plan.seed} {name}"))  # noqa: S311
-            readers.append(read_jobs(self._source(), name, history, choose, self._stopping))
-        return readers
-
-    def _source(self) -> Source:
-        return Source(self._gate, self._session, self._history)
-
-    # --- lives
-
-    async def _live_and_die(self) -> None:
-        """One life, killed at a random moment: at work, or while it recovers from the last."""
-        commanded = self._kills % COMMAND_EVERY == COMMAND_EVERY - 1
-        life = await (self._servers.command() if commanded else self._servers.fork())
-        self._check()
-        if self._drawn.random() < EARLY:
-            await self._let_live(life, EARLY_S[life.how])
-            self._early += not life.url.done()
-        else:
-            url = await life.ready()
-            await self._look()
-            self._gate.open(url)
-            if self._kills % VIEWS_EVERY == VIEWS_EVERY - 1:
-                await self._compare_views()
-            await self._let_live(life, KILL_S)
-        await self._kill(life)
-        self._gate.close()
-        self._kills += 1
-
-    async def _kill(self, life: Life) -> None:
-        code = await life.end(signal.SIGKILL)
-        if code != -signal.SIGKILL:
-            self._history.fault(f"killed, the server ended with {code}")
-
-    async def _let_live(self, life: Life, between_s: tuple[float, float]) -> None:
-        await asyncio.wait({life.dead}, timeout=self._drawn.uniform(*between_s))
-
-    async def _live_and_drain(self, submitting: list[asyncio.Task[None]]) -> None:
-        """Nobody kills it any more: everything ends, everyone gets everything, and it stops."""
-        life = await self._servers.command()
-        self._check()
-        url = await life.ready()
-        await self._look()
-        self._gate.open(url)
-        async with asyncio.timeout(DRAIN_S):
-            await asyncio.gather(*submitting)
-            self._stopping.set()
-            head = await self._drained(url)
-            while not self._delivered(head):
-                await asyncio.wait({life.dead}, timeout=0.02)
-        self._check()
-        code = await life.end(signal.SIGTERM)
-        if code != 0:
-            self._history.fault(f"told to stop, the server ended with {code}")
-        await self._look()
-        self._check()
-        await self._compare_views()
-        self._checker.finish(self._history.streams, self._history.snapshots, self._data)
-
-    async def _drained(self, url: str) -> int:
-        """The head of the log, once every job is finished."""
-        while True:
-            counts = (await self._get(f"{url}/v1/counts"))["counts"]
-            head: int = (await self._get(f"{url}/readyz"))["log_position"]
-            left = sum(each.get("queued", 0) + each.get("running", 0) for each in counts.values())
-            if not left:
-                return head
-            await self._get(f"{url}/v1/events?after={head}&wait=1")
-
-    async def _get(self, url: str) -> Any:
-        async with self._session.get(url) as response:
-            return await response.json()
-
-    def _delivered(self, head: int) -> bool:
-        everything = self._history.streams[0]
-        job_streams = [each for each in self._history.streams if each.ids is not None]
-        return (
-            everything.newest >= head
-            and self._history.snapshots_newest >= head
-            and all(each.ended for each in job_streams)
-        )
-
-    # --- checks
-
-    async def _look(self) -> None:
-        """Read what the log got, right after a start; it is checked when there is time."""
-        assert self._unchecked is None
-        due = Due.of(self._history)
-        log_id, rows = await asyncio.to_thread(stored, self._data, self._checker.head)
-        self._unchecked = log_id, rows, due
-
-    def _check(self) -> None:
-        if self._unchecked is not None:
-            self._checker.check(*self._unchecked)
-            self._unchecked = None
-        for line in self._servers.complaints():
-            self._history.fault(f"the server logged: {line}")
-
-    async def _compare_views(self) -> None:
-        position, difference = await asyncio.to_thread(check, self._data, lambda *_: None)
-        if difference is not None:
-            self._history.fault(f"the views at position {position} are not the log's: {difference}")
+def stops(data: Path, seed: int) -> Told:
+    campaign = soak_stops.Stops(data, soak_kills.Plan(STOPS, seed))
+    outcome = asyncio.run(campaign.run())
+    return Told(f"{outcome}, with SIGTERM; {campaign.released} given back", outcome.faults)
 
 
-async def campaign(data: Path, plan: Plan) -> Outcome:
-    """Kill and check, on a data directory of its own."""
-    return await Campaign(data, plan).run()
+def workers(data: Path, seed: int) -> Told:
+    outcome = asyncio.run(soak_workers.campaign(data, soak_workers.Plan(JOBS, seed)))
+    return Told(str(outcome), outcome.faults)
 
 
-# --- the command
+def model(data: Path, seed: int) -> Told:
+    bounds = WORLDS[seed % len(WORLDS)]
+    found = search(bounds, states_max=STATES_MAX)
+    which = "all" if found.complete else "the first"
+    line = f"{which} {found.states} states, {found.steps} steps, of the model with {bounds}"
+    return Told(line, [] if found.violation is None else [*found.trace, found.violation])
+
+
+CAMPAIGNS: dict[str, Callable[[Path, int], Told]] = {
+    "kills": kills,
+    "stops": stops,
+    "workers": workers,
+    "model": model,
+}
 
 
 def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser("soak", description=(__doc__ or "").partition("\n")[0])
-    parser.add_argument("--kills", type=int, help="in all; 200 unless --seconds is given")
-    parser.add_argument("--seconds", type=float, help="kill until they are over")
+    parser.add_argument("campaigns", nargs="*", metavar="CAMPAIGN", help=", ".join(CAMPAIGNS))
+    parser.add_argument("--rounds", type=int, help="of them; 1 unless --seconds is given")
+    parser.add_argument("--seconds", type=float, help="begin none when they are over")
     parser.add_argument("--seed", type=int, help="the one of an earlier run, to repeat it")
     parser.add_argument("--keep", type=Path, metavar="DIR", help="keep the data there")
     given = parser.parse_args(arguments)
+    if unknown := set(given.campaigns) - set(CAMPAIGNS):
+        parser.error(f"no such campaign: {', '.join(sorted(unknown))}")
     seed = random.SystemRandom().randrange(10**6) if given.seed is None else given.seed
     until_s = float("inf") if given.seconds is None else time.monotonic() + given.seconds
-    left = given.kills or (sys.maxsize if given.seconds else 200)
-    while left > 0 and time.monotonic() < until_s:
-        plan = Plan(min(left, KILLS_MAX), seed, until_s)
-        if not kept_its_promises(plan, given.keep):
-            return 1
-        left -= plan.kills
+    rounds = given.rounds or (sys.maxsize if given.seconds else 1)
+    while rounds and time.monotonic() < until_s:
+        for name in given.campaigns or CAMPAIGNS:
+            if not kept_its_promises(name, seed, given.keep):
+                return 1
+        rounds -= 1
         seed += 1
     return 0
 
 
-def kept_its_promises(plan: Plan, keep: Path | None) -> bool:
+def kept_its_promises(name: str, seed: int, keep: Path | None) -> bool:
     """Run one campaign and tell about it; its data stays when something is wrong."""
     folder = keep if keep is not None else Path(tempfile.gettempdir())
     folder.mkdir(parents=True, exist_ok=True)
-    directory = Path(tempfile.mkdtemp(prefix=f"soak-{plan.seed}-", dir=folder))
+    directory = Path(tempfile.mkdtemp(prefix=f"soak-{name}-{seed}-", dir=folder))
     try:
-        outcome = asyncio.run(campaign(directory / "data", plan))
+        told = CAMPAIGNS[name](directory / "data", seed)
     except KeyboardInterrupt:
         print(f"interrupted; see {directory}", file=sys.stderr)
         raise SystemExit(130) from None
-    print(outcome, flush=True)
-    for fault in outcome.faults:
+    print(f"{name}: {told.line}", flush=True)
+    for fault in told.faults:
         print(f"  {fault}")
-    if outcome.faults or keep is not None:
+    if told.faults or keep is not None:
         print(f"  see {directory}", flush=True)
     else:
         shutil.rmtree(directory)
-    return not outcome.faults
+    return not told.faults
 
 
 if __name__ == "__main__":

@@ -1,7 +1,7 @@
 """Tell the service to stop, again and again under load, and check that nothing pays for it.
 
 No attempt that a shutdown cuts off counts, no job is lost, the exit code is 0, and no process is
-left behind. Everything else that the kills are checked for, too: see soak.py.
+left behind. Everything else that the kills are checked for, too: see soak_kills.py.
 """
 
 import signal
@@ -11,7 +11,7 @@ from eventjobs.events import AttemptFailed, AttemptReleased, Recorded
 from tests.crash_checker import Checker
 from tests.crash_server import Life
 
-from .soak import Campaign, Plan
+from .soak_kills import Campaign, Plan
 
 #: Handlers that ignore being stopped, and handlers in processes, too.
 TYPES = {

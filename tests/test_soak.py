@@ -1,0 +1,47 @@
+"""The command that looks further than the gate does."""
+
+from pathlib import Path
+
+import pytest
+
+from tests.job_model import Bounds
+from tools import soak
+from tools.soak import Told, main
+
+
+def test_a_campaign_is_told_of_in_a_line(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(soak, "WORLDS", [Bounds()])
+    assert main(["model", "--rounds", "2"]) == 0
+    first, second = capsys.readouterr().out.splitlines()
+    assert first == second
+    assert first.startswith("model: all ")
+
+
+def test_campaigns_take_turns_until_a_promise_is_broken(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    def breaks(data: Path, seed: int) -> Told:
+        data.mkdir()
+        return Told(f"seed {seed}", ["it is not as promised"] if seed == 6 else [])
+
+    good = {"good": lambda data, seed: Told(f"seed {seed}", []), "breaks": breaks}
+    monkeypatch.setattr(soak, "CAMPAIGNS", good)
+    assert main(["--rounds", "9", "--seed", "5", "--keep", str(tmp_path / "kept")]) == 1
+    told = [line for line in capsys.readouterr().out.splitlines() if "see" not in line[:6]]
+    assert told == [
+        "good: seed 5",
+        "breaks: seed 5",
+        "good: seed 6",
+        "breaks: seed 6",
+        "  it is not as promised",
+    ]
+    [broken] = (tmp_path / "kept").glob("soak-breaks-6-*")
+    assert (broken / "data").is_dir()
+
+
+def test_a_campaign_that_is_not_there_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        main(["floods"])
+    assert "no such campaign: floods" in capsys.readouterr().err
