@@ -152,5 +152,6 @@ def _holds(job: Job | None, holder: Holder) -> bool:
     return (
         job is not None
         and job.status == Status.RUNNING
+        and job.lease_s is not None  # else it runs here, and nobody elsewhere can speak for it
         and (job.attempt, job.worker) == (holder.attempt, holder.worker)
     )

@@ -20,7 +20,7 @@ from eventjobs.claimed import Work, body_of, end_of, read_work
 from eventjobs.claims import Room
 from eventjobs.client import BLOCK_BYTES, blocks
 from eventjobs.clock import Clock, sleep, timeout
-from eventjobs.connection import REQUEST, TRANSFER, Connection, Problem, Unreachable
+from eventjobs.connection import TRANSFER, Connection, Problem, Unreachable
 from eventjobs.desk import Offer, StopWhy
 from eventjobs.errors import DiskFull, InvalidInput, StaleAttempt, StepTooLarge, TooLarge
 from eventjobs.events import ArtifactStored
@@ -32,6 +32,8 @@ Answer = TypeVar("Answer")
 #: One claim waits so long for a job.
 WAIT_S = 20.0
 CLAIM_MAX = 100
+#: A connection that has silently died must not keep a report for as long as the job is held.
+TELLING = aiohttp.ClientTimeout(total=10)
 WITHDRAWALS_MAX = 4
 #: Between two attempts to say something: the first, and the longest.
 AGAIN_S, AGAIN_MAX_S = 0.1, 1.0
@@ -257,7 +259,7 @@ class RemoteDesk:
             self._note(error)
 
     async def _call(
-        self, job: Job, name: str, body: dict[str, Any], limit: aiohttp.ClientTimeout = REQUEST
+        self, job: Job, name: str, body: dict[str, Any], limit: aiohttp.ClientTimeout = TELLING
     ) -> None:
         path = f"/v1/work/{job.job_id}/{job.attempt}/{name}"
         sent = {"worker": self.worker, **body}

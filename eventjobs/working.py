@@ -108,6 +108,8 @@ class _Process:
             await desk.leave()
             await runner.stop(settings.drain_s)
             await claiming
+            if beating.done():
+                await beating  # it only ends when something is wrong
         finally:
             stopped.cancel()
             beating.cancel()

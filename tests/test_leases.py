@@ -245,6 +245,22 @@ async def test_a_heartbeat_that_crosses_the_end_is_no_late_report(client: Connec
     assert await recorded_of(api.service, job_id, LateReportRefused) == []
 
 
+async def test_nobody_elsewhere_speaks_for_an_attempt_of_this_service(client: Connect) -> None:
+    """Its worker's name is in the events, for everyone to read."""
+
+    @handler("near")
+    async def near(context: Any, payload: Any) -> None:
+        await asyncio.Event().wait()
+
+    api = await client(near, grace_s=0, drain_s=0)
+    job = await api.submit("near")
+    running = await job_when(api.service, job["job_id"], lambda job: job.status == "running")
+    for name in ("heartbeat", "progress", "complete"):
+        reply = await tell(api, job["job_id"], name, worker=str(running.worker))
+        assert (reply.status, reply.code) == (409, "stale_attempt")
+    assert await kinds(api.service, job["job_id"]) == "JobSubmitted AttemptStarted"
+
+
 # --- being told to stop
 
 

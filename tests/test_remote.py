@@ -3,19 +3,20 @@
 import asyncio
 import time
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 import aiohttp
 import pytest
+from structlog.testing import capture_logs
 
 from eventjobs.artifacts import Artifacts
 from eventjobs.breakers import LocalBreakers
 from eventjobs.calling import Calls
-from eventjobs.clock import SystemClock
+from eventjobs.clock import SystemClock, sleep
 from eventjobs.connection import Connection
-from eventjobs.errors import JobError
+from eventjobs.errors import DiskFull, JobError
 from eventjobs.events import (
     AttemptFailed,
     AttemptReleased,
@@ -51,14 +52,62 @@ class Elsewhere:
         self.beating.cancel()
 
 
+class Wire:
+    """A network between them, which can be cut."""
+
+    def __init__(self, port: int) -> None:
+        self._port = port
+        self._cut = asyncio.Event()
+        self._open: set[asyncio.StreamWriter] = set()
+
+    async def __call__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        if self._cut.is_set():
+            writer.close()
+            return
+        there_reader, there_writer = await asyncio.open_connection("127.0.0.1", self._port)
+        self._open |= {writer, there_writer}
+        with suppress(ConnectionError):
+            await asyncio.gather(_pass(reader, there_writer), _pass(there_reader, writer))
+        for each in (writer, there_writer):
+            each.transport.abort()
+
+    def cut(self) -> None:
+        self._cut.set()
+        for each in self._open:
+            each.transport.abort()
+
+    def mend(self) -> None:
+        self._cut.clear()
+
+
+async def _pass(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    while block := await reader.read(65_536):
+        writer.write(block)
+    writer.close()
+
+
+@asynccontextmanager
+async def wire(api: Client) -> AsyncIterator[tuple[Wire, int]]:
+    wire = Wire(api.listening.port)
+    server = await asyncio.start_server(wire, "127.0.0.1", 0)
+    async with server:
+        yield wire, server.sockets[0].getsockname()[1]
+        wire.cut()
+
+
 @asynccontextmanager
 async def elsewhere(
-    api: Client, folder: Path, *handlers: Handler, lease_s: float | None = None, **limits: int
+    api: Client,
+    folder: Path,
+    *handlers: Handler,
+    lease_s: float | None = None,
+    port: int | None = None,
+    **limits: int,
 ) -> AsyncIterator[Elsewhere]:
-    """A worker for the service behind *api*; what it keeps is in *folder*."""
+    """A worker for the service behind *api*, or *port*; what it keeps is in *folder*."""
     files = Artifacts(folder, 2**30)
     await asyncio.to_thread(files.prepare)
-    address = f"http://127.0.0.1:{api.listening.port}"
+    address = f"http://127.0.0.1:{port or api.listening.port}"
     async with aiohttp.ClientSession() as session:
         http = Connection(session, address, CLOCK, 60, lambda delay_s: None)
         calls = Calls(LocalBreakers(CLOCK))
@@ -149,7 +198,9 @@ async def test_an_error_keeps_its_code_and_details(client: Connect, folder: Path
     async with elsewhere(api, folder, broken):
         job = await api.submit("broken")
         done = await api.service.wait(job["job_id"])
-    assert done.error == {"code": "no_luck", "message": "It did not work.", "retryable": False}
+    assert done.error is not None
+    assert (done.error["code"], done.error["retryable"]) == ("no_luck", False)
+    assert done.error["message"] == "It did not work."
     [failed] = await recorded_of(api.service, job["job_id"], AttemptFailed)
     assert isinstance(failed.event, AttemptFailed)
     assert failed.event.details == {"x": 1}
@@ -271,3 +322,114 @@ async def test_more_jobs_than_room(client: Connect, folder: Path) -> None:
 @handler("echo")
 async def echo(context: Context, payload: Any) -> Any:
     return payload
+
+
+# --- trouble
+
+
+@handler("story")
+async def story(context: Context, payload: Any) -> Any:
+    """Tells something, waits until it is told to go on, and tells the rest."""
+    context.log("first")
+    await context.artifact("first.txt", b"1")
+    TURN.begun.set()
+    await TURN.go_on.wait()
+    context.log("second")
+    await context.artifact("second.txt", b"2")
+    return "the end"
+
+
+class Turn:
+    def __init__(self) -> None:
+        self.begun = asyncio.Event()
+        self.go_on = asyncio.Event()
+
+
+TURN: Turn
+
+
+@pytest.fixture
+def turn() -> Turn:
+    global TURN  # noqa: PLW0603  a handler of a module has nothing else to look at
+    TURN = Turn()
+    return TURN
+
+
+async def test_nothing_is_lost_when_the_network_is_cut(
+    client: Connect, folder: Path, turn: Turn
+) -> None:
+    api = await client(*types(story))
+    async with wire(api) as (network, port), elsewhere(api, folder, story, port=port):
+        job = await api.submit("story")
+        await turn.begun.wait()
+        network.cut()
+        turn.go_on.set()
+        for _ in range(3):
+            await sleep(CLOCK, 0.1)  # long enough to try in vain, several times
+            assert (await api.service.jobs.load(job["job_id"])).status == "running"  # type: ignore[union-attr]
+        network.mend()
+        done = await api.service.wait(job["job_id"])
+    assert (done.result, done.attempt) == ("the end", 1)
+    assert [each.name for each in done.artifacts] == ["first.txt", "second.txt"]
+    lines = await recorded_of(api.service, job["job_id"], LogWritten)
+    told = [each.event.message for each in lines if isinstance(each.event, LogWritten)]
+    assert list(dict.fromkeys(told)) == ["first", "second"]
+
+
+async def test_a_service_whose_disk_is_full_is_told_again_later(
+    client: Connect, folder: Path, turn: Turn, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    api = await client(*types(story))
+    append = api.service.log.append
+    refused = asyncio.Semaphore(0)
+
+    async def full(*args: Any, **kwargs: Any) -> Any:
+        refused.release()
+        raise DiskFull
+
+    async with elsewhere(api, folder, story):
+        job = await api.submit("story")
+        await turn.begun.wait()
+        monkeypatch.setattr(api.service.log, "append", full)
+        turn.go_on.set()
+        for _ in range(3):
+            await refused.acquire()
+        monkeypatch.setattr(api.service.log, "append", append)
+        done = await api.service.wait(job["job_id"])
+    assert (done.result, done.attempt) == ("the end", 1)
+    assert [each.name for each in done.artifacts] == ["first.txt", "second.txt"]
+
+
+async def test_a_claim_that_was_not_answered_is_not_lost(
+    client: Connect, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The service has claimed, and the connection breaks before the answer is out."""
+    api = await client(*types(echo))
+    claim = api.service.claims.claim
+    async with wire(api) as (network, port):
+
+        async def and_cut(*args: Any, **kwargs: Any) -> Any:
+            monkeypatch.setattr(api.service.claims, "claim", claim)
+            job = await claim(*args, **kwargs)
+            network.cut()  # the service does not know yet
+            network.mend()
+            return job
+
+        monkeypatch.setattr(api.service.claims, "claim", and_cut)
+        async with elsewhere(api, folder, echo, port=port):
+            job = await api.submit("echo", 1)
+            done = await api.service.wait(job["job_id"])
+    assert (done.result, done.attempt) == (1, 1)
+    assert await kinds(api.service, job["job_id"]) == "JobSubmitted AttemptStarted JobCompleted"
+
+
+async def test_a_type_that_the_service_does_not_know_is_said_once(
+    client: Connect, folder: Path
+) -> None:
+    api = await client(*types(loop))
+    with capture_logs() as lines:
+        async with elsewhere(api, folder, echo):
+            while sum(line["event"] == "request refused" for line in lines) < 3:
+                await asyncio.to_thread(str)
+    said = [line for line in lines if line["event"] == "service does not answer; trying on"]
+    assert [line["code"] for line in said] == ["unknown_type"]
