@@ -85,12 +85,15 @@ def serve(
     at once. Exits with 1 when the data directory or the port is taken.
     """
     from eventjobs import knobs, logs, serving
+    from eventjobs.demo.settings import DemoSettings
     from eventjobs.settings import Settings
 
     given: dict[str, Any] = {"host": host, "port": port, "data": data}
     try:
         logs.configure(log_level)
         settings = knobs.read(Settings, only_set(given))
+        if demo:
+            knobs.read(DemoSettings, {})  # wrong ones are told of now, and not by each job
         serving.run(settings, serving.load(application or [], demo=demo))
     except InvalidInput as error:
         fail(error.code, error.message, WRONG)

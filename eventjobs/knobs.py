@@ -13,6 +13,7 @@ from rich.console import Console
 from rich.table import Table
 from typer.core import TyperGroup, TyperOption
 
+from eventjobs.demo.settings import DemoSettings
 from eventjobs.environment import PREFIX, FromEnvironment, set_by, variables
 from eventjobs.errors import InvalidInput
 from eventjobs.settings import WITHOUT_EFFECT, Settings
@@ -43,7 +44,7 @@ class Knob:
 
 def show(root: TyperGroup, given: dict[str, Any], *, json: bool) -> None:
     """Print what serve would run with, given the options *given*. Raises WrongSettings."""
-    knobs = [*of_settings("service", Settings, given), *of_commands(root)]
+    knobs = everything(root, given)
     if json:
         for each in knobs:
             print(orjson.dumps(asdict(each)).decode())
@@ -51,6 +52,15 @@ def show(root: TyperGroup, given: dict[str, Any], *, json: bool) -> None:
         _print_table(knobs)
     for line in without_effect(knobs):
         print(f"note: {line}", file=sys.stderr)
+
+
+def everything(root: TyperGroup, given: dict[str, Any]) -> list[Knob]:
+    """All there is, in the order of the groups. Raises WrongSettings."""
+    return [
+        *of_settings("service", Settings, given),
+        *of_settings("demo", DemoSettings, {}),
+        *of_commands(root),
+    ]
 
 
 def read(settings: type[Read], given: dict[str, Any]) -> Read:

@@ -10,6 +10,7 @@ from typer.main import get_command
 
 from eventjobs import knobs
 from eventjobs.cli import app
+from eventjobs.demo.settings import DemoSettings
 from eventjobs.environment import set_by
 from eventjobs.handlers import Context, handler
 from eventjobs.settings import WITHOUT_EFFECT, Settings
@@ -76,7 +77,7 @@ def test_config_tells_where_each_value_came_from(tool: Tool) -> None:
     assert named["url"] == ("http://127.0.0.1:1", "EVENTJOBS_URL")
     assert told["timeout_s"]["variables"] == ["EVENTJOBS_TIMEOUT_S", "JOB_TIMEOUT_SECONDS"]
     assert told["timeout_s"]["default"] is None
-    assert set(Settings.model_fields) < set(told)
+    assert {*Settings.model_fields, *DemoSettings.model_fields} < set(told)
     assert all(each["description"] for each in told.values())
 
 
@@ -96,6 +97,14 @@ def test_config_says_what_is_set_and_does_nothing(tool: Tool) -> None:
     assert "pw" not in run.output
 
 
+def test_a_secret_is_masked(tool: Tool) -> None:
+    assert shown(tool)["openrouter_api_key"]["value"] is None
+    tool.environment["OPENROUTER_API_KEY"] = "sk-or-hunter2"
+    told = shown(tool)["openrouter_api_key"]
+    assert (told["value"], told["source"]) == ("********", "OPENROUTER_API_KEY")
+    assert "hunter2" not in tool.run("config").output
+
+
 def test_a_password_in_an_address_is_masked(tool: Tool) -> None:
     tool.environment["EVENTJOBS_URL"] = "http://me:hunter2@127.0.0.1:1"
     assert shown(tool)["url"]["value"] == "http://********@127.0.0.1:1"
@@ -107,6 +116,13 @@ def test_a_wrong_value_is_told_with_the_variable_it_came_from(tool: Tool) -> Non
     assert run.exit_code == 2
     assert run.stderr.startswith("error: settings: timeout_s: Input should be a valid number")
     assert "(JOB_TIMEOUT_SECONDS)" in run.stderr
+
+
+def test_a_wrong_setting_of_the_demo_stops_the_start(tool: Tool) -> None:
+    tool.environment["LLM_RETRY_ATTEMPTS"] = "0"
+    run = tool.run("serve", "--demo")
+    assert run.exit_code == 2
+    assert run.stderr.startswith("error: settings: llm_retry_attempts: ")
 
 
 # --- what they do
@@ -146,7 +162,7 @@ def table() -> str:
     """The settings as docs/settings.md shows them."""
     root = get_command(app)
     assert isinstance(root, TyperGroup)
-    found = [*knobs.of_settings("service", Settings, {}), *knobs.of_commands(root)]
+    found = knobs.everything(root, {})
     lines = []
     group = None
     for each in found:

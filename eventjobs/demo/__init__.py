@@ -1,8 +1,18 @@
 """Jobs to try eventjobs with; `eventjobs serve --demo` runs them."""
 
 from eventjobs.demo.handlers import analyze_csv, analyze_text, countdown, flaky, noop
+from eventjobs.demo.llm import llm_summary
 from eventjobs.demo.primes import primes
 
-__all__ = ["HANDLERS", "analyze_csv", "analyze_text", "countdown", "flaky", "noop", "primes"]
+__all__ = [
+    "HANDLERS",
+    "analyze_csv",
+    "analyze_text",
+    "countdown",
+    "flaky",
+    "llm_summary",
+    "noop",
+    "primes",
+]
 
-HANDLERS = [analyze_csv, analyze_text, countdown, flaky, noop, primes]
+HANDLERS = [analyze_csv, analyze_text, countdown, flaky, llm_summary, noop, primes]

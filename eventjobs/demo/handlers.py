@@ -8,6 +8,7 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict, Field
 
 from eventjobs.demo.protocol_text import review
+from eventjobs.demo.settings import DemoSettings
 from eventjobs.errors import JobError
 from eventjobs.handlers import Context, ThreadContext, handler
 
@@ -104,6 +105,7 @@ def analyze_csv(ctx: ThreadContext, payload: CsvRequest) -> dict[str, Any]:
     from eventjobs.demo.csv_text import CsvError
     from eventjobs.demo.sentences import narrate
 
+    _simulate_slow(ctx)
     tell = _Progress(ctx)
     source = ctx.input(payload.artifact)
     with tempfile.TemporaryDirectory(prefix="eventjobs-csv-") as workspace:
@@ -131,6 +133,11 @@ def analyze_csv(ctx: ThreadContext, payload: CsvRequest) -> dict[str, Any]:
     return {**profile.as_json(), "sentences": sentences, "charts": names}
 
 
+def _simulate_slow(ctx: ThreadContext) -> None:
+    """As long as the settings say: to try out what a timeout does, or a cancel."""
+    ctx.sleep(DemoSettings().simulated_slow_processing_s)
+
+
 def _require_polars() -> None:
     try:
         import polars  # noqa: F401
@@ -147,6 +154,8 @@ def analyze_text(ctx: ThreadContext, payload: TextRequest) -> dict[str, Any]:
     """Suggestions for the text of a clinical protocol, each with its place in the text."""
     if not payload.text.strip():
         raise JobError("text_empty", "There is no text to analyze.", retryable=False)
+
+    _simulate_slow(ctx)
 
     def tell(share: float, message: str) -> None:
         ctx.check_cancelled()

@@ -1,0 +1,145 @@
+"""llm-summary: a language model sums a text up; when it cannot be had, the text does it itself."""
+
+import asyncio
+from typing import Any, cast
+
+import aiohttp
+import orjson
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+from eventjobs.demo.extract import CHARS_MAX, extract
+from eventjobs.demo.settings import DemoSettings
+from eventjobs.errors import JobError
+from eventjobs.handlers import Context, handler
+
+ANSWER_BYTES_MAX = 1_000_000
+
+#: Statuses, besides 500 and above, that the same request may not get a moment later.
+_PASSING = frozenset({408, 409, 425, 429})
+
+
+class SummaryRequest(BaseModel):
+    """Either *text*, or *artifact*, the name of an uploaded text file."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    text: str | None = None
+    artifact: str | None = None
+    sentences_max: int = Field(3, ge=1, le=20)
+
+    @model_validator(mode="after")
+    def _one_of_them(self) -> "SummaryRequest":
+        if (self.text is None) == (self.artifact is None):
+            raise ValueError("give a text or the name of an artifact, and not both")
+        return self
+
+
+class LLMFailed(JobError):
+    """The model gave no usable answer."""
+
+    def __init__(self, message: str) -> None:
+        super().__init__("llm_failed", message)
+
+
+class LLMBusy(LLMFailed):
+    """The same, and it may give one to the same request a moment later."""
+
+
+@handler("llm-summary")
+async def llm_summary(ctx: Context, payload: SummaryRequest) -> dict[str, Any]:
+    """A summary of a text, and who made it: the model, or `extract`, its own sentences."""
+    settings = DemoSettings()
+    text = payload.text if payload.text is not None else await _text_of(ctx, payload.artifact)
+    if not text.strip():
+        raise JobError("text_empty", "There is no text to sum up.", retryable=False)
+    await ctx.sleep(settings.simulated_slow_processing_s)
+
+    def fallback(*_: Any) -> dict[str, Any]:
+        return {"summary": extract(text, payload.sentences_max), "by": "extract"}
+
+    if settings.openrouter_api_key is None:
+        ctx.issue(
+            "llm_failure_fallback", "OPENROUTER_API_KEY is not set: no language model was asked"
+        )
+        return fallback()
+    breaker = ctx.breaker(
+        "llm",
+        threshold=settings.llm_circuit_threshold,
+        window_s=settings.llm_circuit_window_s,
+        cooldown_s=settings.llm_circuit_cooldown_s,
+    )
+    retrying = ctx.retrying(
+        f"LLM call ({settings.llm_model})", attempts=settings.llm_retry_attempts, on=LLMBusy
+    )
+    model = _Model(settings, payload.sentences_max)
+    return cast(dict[str, Any], await breaker.call(retrying, model.sum_up, text, fallback=fallback))
+
+
+async def _text_of(ctx: Context, name: str | None) -> str:
+    path = ctx.input(name)
+
+    def read() -> str:
+        with path.open(encoding="utf-8", errors="replace") as file:
+            return file.read(CHARS_MAX)
+
+    return await asyncio.to_thread(read)
+
+
+class _Model:
+    def __init__(self, settings: DemoSettings, sentences_max: int) -> None:
+        self._settings = settings
+        self._asked = (
+            f"Sum up the text of the user in at most {sentences_max} sentences, in its language."
+            " Answer with the summary alone."
+        )
+
+    async def sum_up(self, text: str) -> dict[str, Any]:
+        """The summary, and the model that made it. Raises LLMFailed."""
+        settings = self._settings
+        assert settings.openrouter_api_key is not None
+        key = settings.openrouter_api_key.get_secret_value()
+        request = {
+            "model": settings.llm_model,
+            "messages": [
+                {"role": "system", "content": self._asked},
+                {"role": "user", "content": text[:CHARS_MAX]},
+            ],
+        }
+        url = f"{settings.llm_base_url.rstrip('/')}/chat/completions"
+        headers = {"Authorization": f"Bearer {key}"}
+        limit = aiohttp.ClientTimeout(total=settings.llm_timeout_s)
+        try:
+            async with (
+                aiohttp.ClientSession(timeout=limit) as session,
+                session.post(url, json=request, headers=headers, allow_redirects=False) as response,
+            ):
+                body = await _body(response)
+                return {"summary": _answer(response.status, body), "by": settings.llm_model}
+        except TimeoutError as error:
+            raise LLMBusy(f"there was no answer within {settings.llm_timeout_s:g} s") from error
+        except (aiohttp.ClientError, ValueError) as error:
+            raise LLMBusy(f"it cannot be reached: {type(error).__name__}: {error}") from error
+
+
+async def _body(response: aiohttp.ClientResponse) -> bytes:
+    """No more of it than is worth reading."""
+    body = b""
+    async for block in response.content.iter_any():
+        body += block
+        if len(body) > ANSWER_BYTES_MAX:
+            raise LLMFailed(f"the answer has more than {ANSWER_BYTES_MAX} bytes")
+    return body
+
+
+def _answer(status: int, body: bytes) -> str:
+    """The text in a chat completion. Raises LLMFailed."""
+    if status != 200:
+        failed = LLMBusy if status in _PASSING or status >= 500 else LLMFailed
+        raise failed(f"it answered with status {status}")
+    try:
+        text = orjson.loads(body)["choices"][0]["message"]["content"]
+    except (ValueError, LookupError, TypeError) as error:
+        raise LLMFailed("the answer is not a chat completion") from error
+    if not isinstance(text, str) or not text.strip():
+        raise LLMFailed("the answer is empty")
+    return text.strip()
