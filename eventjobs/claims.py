@@ -8,7 +8,7 @@ import structlog
 
 from eventjobs.clock import Clock, sleep
 from eventjobs.errors import LogError, OutcomeUnknown, Rejected
-from eventjobs.flow import Flow
+from eventjobs.flow import Flow, Kind
 from eventjobs.job import Job
 from eventjobs.jobs import Jobs
 from projections import Views
@@ -39,11 +39,13 @@ class Claims:
         self._views = views
         self._clock = clock
         self._flow = flow
-        #: When somebody last asked for jobs of a type, since the start.
+        #: When somebody last asked for jobs of a type, and since when that is noted.
         self.asked: dict[str, int] = {}
+        self.since_us = clock.now_us()
         #: Claims the views may not show yet, and the position at which they will.
         self._taken: dict[str, int | None] = {}
-        self._waiting: set[asyncio.Event] = set()
+        #: Whoever asks again and again, with the rooms that were free when it last asked in vain.
+        self._waiting: dict[asyncio.Event, Sequence[Room]] = {}
         self._log = structlog.get_logger("eventjobs.claims")
         views.listen(self._noticed)
 
@@ -146,11 +148,14 @@ class Claims:
     def news(self) -> asyncio.Event:
         """Set from now on whenever something may have become due; to be given to *wait*."""
         news = asyncio.Event()
-        self._waiting.add(news)
+        self._waiting[news] = ()
         return news
 
-    async def wait(self, news: asyncio.Event, looked_us: int) -> None:
-        """Return when it makes sense to *pick* again, having looked in vain at *looked_us*."""
+    async def wait(self, news: asyncio.Event, looked_us: int, rooms: Sequence[Room]) -> None:
+        """Return when it makes sense to *pick* again, having looked in vain at *looked_us*.
+
+        *rooms* are what could have been taken.
+        """
         # Later than when we looked, not later than now: between the two a job may have become due.
         next_us = await self._views.next_due_us(looked_us)
         wait_s = LOOK_AGAIN_S
@@ -159,13 +164,24 @@ class Claims:
         if (opens_s := self._flow.opens_s()) is not None:
             wait_s = min(wait_s, opens_s)
         timer = self._clock.call_later(min(wait_s, LOOK_AGAIN_S), news.set)
+        self._waiting[news] = rooms
         try:
             await news.wait()
         finally:
             timer.cancel()
 
     def forget(self, news: asyncio.Event) -> None:
-        self._waiting.discard(news)
+        self._waiting.pop(news, None)
+
+    def is_wanted(self, type: str) -> bool:
+        """Whether somebody who has room for it would take a job of *type* at once."""
+        rooms = [room for rooms in self._waiting.values() for room in rooms]
+        return any(type in room.types for room in rooms if room.free > 0)
+
+    def places(self, kind: Kind, name: str, type: str) -> tuple[int | None, frozenset[str]]:
+        """As Flow.places, with what the views show by now."""
+        self._look_again()
+        return self._flow.places(kind, name, type)
 
     def _noticed(self, touched: list[Touched]) -> None:
         self._flow.changed(touched)

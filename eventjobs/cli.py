@@ -14,7 +14,7 @@ from eventjobs.asking import AsJson, Id, Job, Reason, Url, ask, each_job, only_s
 from eventjobs.client import DEFAULT_URL, Client
 from eventjobs.clock import SystemClock, timeout
 from eventjobs.errors import EventjobsError, InvalidInput
-from eventjobs.flow_commands import pause, resume
+from eventjobs.flow_commands import pause, resume, why
 from eventjobs.secret import Data, secret
 from eventjobs.typed import LATE, REFUSED, WRONG, fail
 from eventjobs.worker import worker
@@ -316,6 +316,7 @@ def delete(ids: Ids, json: AsJson = False, url: Url = DEFAULT_URL) -> None:
     each_job(url, ids, json, lambda client, job_id: client.delete(job_id))
 
 
+app.command()(why)
 app.command()(pause)
 app.command()(resume)
 

@@ -259,6 +259,10 @@ class Client:
     async def history(self, job_id: str) -> Fields:
         return await self._http.call("GET", _path(job_id, "history"))
 
+    async def why(self, job_id: str) -> Fields:
+        """The `reasons` for which the job is where it is."""
+        return await self._http.call("GET", _path(job_id, "why"))
+
     async def download(self, job_id: str, name: str, to: Path) -> int:
         """Write an artifact of the job to *to*, which appears once it is whole; its bytes."""
         part = to.with_name(f"{to.name}.part")

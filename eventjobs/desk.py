@@ -96,7 +96,7 @@ class LocalDesk:
         now_us = self.clock.now_us()
         picked = await self._claims.pick(now_us, rooms, limit)
         if not picked:
-            await self._claims.wait(self._news, now_us)
+            await self._claims.wait(self._news, now_us, rooms if limit > 0 else ())
         return [self._offer(job_id, type) for job_id, type in picked]
 
     def _offer(self, job_id: str, type: str) -> Offer:

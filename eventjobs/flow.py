@@ -169,9 +169,14 @@ class Flow:
         later = [at_us for at_us in opens if at_us is not None and at_us > now_us]
         return (min(later) - now_us) / 1e6 if later else None
 
-    def holders(self, kind: Kind, name: str) -> frozenset[str]:
-        """The jobs that have a place in it."""
-        return frozenset(self._holders.get((kind, name), ()))
+    def places(self, kind: Kind, name: str, type: str) -> tuple[int | None, frozenset[str]]:
+        """How many there are for jobs of *type*, None being no limit, and who has one."""
+        limits = {
+            "type": self.limits.types.get(name),
+            "queue": self.limits.queues.get(name),
+            "key": self.limits.of_key(type),
+        }
+        return limits[kind], frozenset(self._holders.get((kind, name), ()))
 
     def rate_opens_s(self, type: str) -> float | None:
         """0 when one more of *type* may start, else seconds; None when that cannot be told yet."""

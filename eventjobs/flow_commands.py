@@ -1,11 +1,11 @@
-"""Commands about the flow of jobs: pausing types and queues."""
+"""Commands about the flow of jobs: pausing types and queues, and why a job is where it is."""
 
 from typing import Annotated, Literal
 
 import typer
 
 from eventjobs import watch as terminal
-from eventjobs.asking import AsJson, Job, Reason, Url, ask, say
+from eventjobs.asking import AsJson, Id, Job, Reason, Url, ask, say
 from eventjobs.client import DEFAULT_URL, Client
 
 Kind = Annotated[Literal["type", "queue"], typer.Argument(help="What NAME is the name of.")]
@@ -30,6 +30,20 @@ def resume(kind: Kind, name: Name, json: AsJson = False, url: Url = DEFAULT_URL)
     async def run(client: Client) -> None:
         told = await client.resume(kind, name)
         say(told if json else _line(kind, told))
+
+    ask(url, run)
+
+
+def why(job_id: Id, json: AsJson = False, url: Url = DEFAULT_URL) -> None:
+    """Tell what a job waits for, who runs it, or what ended it."""
+
+    async def run(client: Client) -> None:
+        told = await client.why(job_id)
+        if json:
+            say(told)
+        else:
+            for each in told["reasons"]:
+                say(f"{told['status']}  {each['code']}  {terminal.printable(each['text'])}")
 
     ask(url, run)
 

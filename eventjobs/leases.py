@@ -108,6 +108,11 @@ class Leases:
             lease.told_s = now_s
         return Told(lease.stop, lease.lease_s)
 
+    def silent_s(self, job_id: str) -> float | None:
+        """Seconds since whoever holds the job was heard from; None if there is no such lease."""
+        lease = self._leases.get(job_id)
+        return None if lease is None else self._now_s() - lease.heard_s
+
     def close(self) -> None:
         """Lose nobody from now on: this service stops listening, and whoever lives cannot tell."""
         self._closed = True

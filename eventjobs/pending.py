@@ -54,6 +54,11 @@ class Pending:
             if job is not None and _is_pending(job):
                 self._follow(job)
 
+    def silent_s(self, job_id: str) -> float | None:
+        """Seconds since a service that has the job was heard from; None if none has it."""
+        wait = self._waits.get(job_id)
+        return None if wait is None else wait.silent_s
+
     async def close(self) -> None:
         """Wait no longer; the next start does."""
         self._closed = True
@@ -116,6 +121,10 @@ class _Wait:
         self._heard_s = clock.monotonic_s()
         self._silence = self._limit(job.silence_s, self._look)
         self._timeout = self._limit(job.spec.timeout_s, lambda: self.end("timeout"))
+
+    @property
+    def silent_s(self) -> float:
+        return self._clock.monotonic_s() - self._heard_s
 
     def heard(self) -> None:
         self._heard_s = self._clock.monotonic_s()

@@ -150,6 +150,9 @@ def test_a_type_is_paused_and_resumed(tool: Tool) -> None:
     job_id = tool.ok("submit", "echo", "--queue", "slow", "--concurrency-key", "k").strip()
     [job] = tool.json("list", "--queue", "slow", "--json")
     assert (job["job_id"], job["status"], job["concurrency_key"]) == (job_id, "queued", "k")
+    assert tool.ok("why", job_id).startswith("queued  paused_type  type echo is paused by http ")
+    [told] = tool.json("why", job_id, "--json")
+    assert [each["code"] for each in told["reasons"]] == ["paused_type"]
     [told] = tool.json("resume", "type", "echo", "--json")
     assert told["paused"] is None
     assert tool.ok("resume", "queue", "slow").startswith("queue slow is not paused; ")

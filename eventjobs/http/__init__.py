@@ -22,11 +22,13 @@ from eventjobs.http import (
     facts,
     files,
     flow,
+    flow_shapes,
     pages,
     problem,
     reported,
     shapes,
     webhooks,
+    why,
     work,
 )
 from eventjobs.http import schedules as recurring
@@ -102,6 +104,7 @@ HISTORY = Answer(200, "its history", shapes.History, JSON)
 CLAIMED = Answer(200, "jobs, which now are the worker's", shapes.Claimed, JSON)
 HEARD = Answer(200, "it is in the log", shapes.Heard, JSON)
 ENDED = Answer(200, "the attempt is over", shapes.Ended, JSON)
+WHY = Answer(200, "the reasons", flow_shapes.Explanation, JSON)
 STORED = Answer(201, "it is here", shapes.Stored, JSON)
 WHOLE = Answer(200, "the file", None, BYTES, ("ETag",))
 SOME = Answer(206, "a part of the file", None, BYTES, ("ETag", "Content-Range"))
@@ -110,10 +113,10 @@ WEBHOOKS = Answer(200, "all of them", shapes.WebhookList, JSON)
 WEBHOOK = Answer(200, "the webhook", shapes.Webhook, JSON)
 UNSUBSCRIBED = Answer(204, "it is told nothing more")
 SENT_AGAIN = Answer(202, "they are on their way", shapes.Redelivered, JSON)
-TYPES = Answer(200, "all of them", shapes.TypeList, JSON)
-TYPE = Answer(200, "the type", shapes.Type, JSON)
-QUEUES = Answer(200, "all of them", shapes.QueueList, JSON)
-QUEUE = Answer(200, "the queue", shapes.Queue, JSON)
+TYPES = Answer(200, "all of them", flow_shapes.TypeList, JSON)
+TYPE = Answer(200, "the type", flow_shapes.Type, JSON)
+QUEUES = Answer(200, "all of them", flow_shapes.QueueList, JSON)
+QUEUE = Answer(200, "the queue", flow_shapes.Queue, JSON)
 REBUILT = Answer(200, "the new views are in place", shapes.Rebuilt, JSON)
 ALIVE = Answer(200, "it lives", shapes.Health, JSON)
 READY = Answer(200, "it serves", shapes.Readiness, JSON)
@@ -155,6 +158,7 @@ ROUTES = (
     Route("DELETE", "/v1/jobs/{id}", api.delete, NOTHING, (HIDDEN, STOPPING)),
     Route("GET", "/v1/jobs/{id}/events", facts.job_events, AFTER, (FACTS, BadCursor)),
     Route("GET", "/v1/jobs/{id}/history", facts.history, NOTHING, (HISTORY,)),
+    Route("GET", "/v1/jobs/{id}/why", why.get, NOTHING, (WHY,)),
     Route("GET", "/v1/events", facts.events, AFTER_OF_ALL, (FACTS, BadCursor)),
     Route("GET", "/v1/schedules", recurring.schedules, NOTHING, (SCHEDULES,)),
     Route("GET", "/v1/counts", api.counts, NOTHING, (COUNTS,)),

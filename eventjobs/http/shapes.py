@@ -51,6 +51,7 @@ class Links(Shape):
     self: str
     events: str
     history: str
+    why: str
     cancel: str
     retry: str
     children: str
@@ -293,45 +294,6 @@ class Taken(Shape):
     status: Status
     repeated: bool = Field(description="it was there already, and nothing has changed")
     cancel_requested: bool = Field(description="nobody waits for it any longer: stop")
-
-
-class Pause(Shape):
-    since: str = Time
-    by: str
-    reason: str | None
-
-
-class Type(Shape):
-    """A type of job; null where nothing limits it."""
-
-    type: str
-    queue: str = Field(description="where its jobs wait that do not say")
-    waiting: int
-    running: int
-    concurrency: int | None = Field(description="jobs at once")
-    key_concurrency: int = Field(description="jobs at once that have one concurrency key")
-    rate: str | None = Field(description="starts, at most, in any second, minute, hour or day")
-    paused: Pause | None
-
-
-class TypeList(Shape):
-    types: list[Type]
-    position: int
-
-
-class Queue(Shape):
-    """A queue; null where nothing limits it."""
-
-    queue: str
-    waiting: int
-    running: int
-    concurrency: int | None = Field(description="jobs at once")
-    paused: Pause | None
-
-
-class QueueList(Shape):
-    queues: list[Queue]
-    position: int
 
 
 class Rebuilt(Shape):

@@ -42,7 +42,7 @@ class Takers:
                     return jobs
                 if not picked:  # else somebody was faster: look again at once
                     left_s = until_s - service.clock.monotonic_s()
-                    if left_s <= 0 or not await self._wait(asked.worker, news, now_us, left_s):
+                    if left_s <= 0 or not await self._wait(asked, news, now_us, left_s):
                         return []
         finally:
             service.claims.forget(news)
@@ -70,18 +70,18 @@ class Takers:
             return 0, []
         return len(picked), jobs
 
-    async def _wait(self, worker: str, news: asyncio.Event, looked_us: int, wait_s: float) -> bool:
+    async def _wait(self, asked: Claim, news: asyncio.Event, looked_us: int, wait_s: float) -> bool:
         """Whether there may be something to do; not when it is time to say that there was not."""
         try:
             async with self._polls.patience(wait_s) as end:
-                waiting = self._waiting.setdefault(worker, [])
+                waiting = self._waiting.setdefault(asked.worker, [])
                 waiting.append(end)
                 try:
-                    await self._service.claims.wait(news, looked_us)
+                    await self._service.claims.wait(news, looked_us, _rooms(asked))
                 finally:
                     waiting.remove(end)
                     if not waiting:
-                        self._waiting.pop(worker, None)
+                        self._waiting.pop(asked.worker, None)
         except TimeoutError:
             return False
         return True

@@ -1,0 +1,86 @@
+"""What answers about the flow of jobs look like: types, queues, and why a job is where it is."""
+
+from pydantic import Field
+
+from eventjobs.http.shapes import JobFailure, Shape, Time
+from eventjobs.job import Status
+
+
+class Pause(Shape):
+    since: str = Time
+    by: str
+    reason: str | None
+
+
+class Type(Shape):
+    """A type of job; null where nothing limits it."""
+
+    type: str
+    queue: str = Field(description="where its jobs wait that do not say")
+    waiting: int
+    running: int
+    concurrency: int | None = Field(description="jobs at once")
+    key_concurrency: int = Field(description="jobs at once that have one concurrency key")
+    rate: str | None = Field(description="starts, at most, in any second, minute, hour or day")
+    paused: Pause | None
+
+
+class TypeList(Shape):
+    types: list[Type]
+    position: int
+
+
+class Queue(Shape):
+    """A queue; null where nothing limits it."""
+
+    queue: str
+    waiting: int
+    running: int
+    concurrency: int | None = Field(description="jobs at once")
+    paused: Pause | None
+
+
+class QueueList(Shape):
+    queues: list[Queue]
+    position: int
+
+
+class Named(Shape):
+    """A job that a reason is about."""
+
+    job_id: str = Field(json_schema_extra={"format": "uuid"})
+    status: str | None = Field(None, description="null: there is no such job")
+    since: str | None = Field(None, description="it has run since then")
+
+
+class Reason(Shape):
+    """Besides `code` and `text`, what there is to know about this one."""
+
+    code: str = Field(description="stable, for programs; docs/why.md lists them")
+    text: str = Field(description="for people")
+    until: str | None = None
+    since: str | None = None
+    by: str | None = None
+    reason: str | None = None
+    type: str | None = None
+    queue: str | None = None
+    key: str | None = None
+    rate: str | None = None
+    breaker: str | None = None
+    limit: int | None = None
+    running: int | None = None
+    jobs: list[Named] | None = Field(None, description="the first few of them")
+    worker: str | None = None
+    lease_s: float | None = None
+    heard_at: str | None = None
+    attempt: int | None = None
+    max_attempts: int | None = None
+    error: JobFailure | None = None
+
+
+class Explanation(Shape):
+    """Why a job is where it is."""
+
+    job_id: str = Field(json_schema_extra={"format": "uuid"})
+    status: Status
+    reasons: list[Reason]

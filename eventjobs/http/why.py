@@ -1,0 +1,91 @@
+"""Why a job is where it is, over HTTP: what is known is gathered here, and told as reasons."""
+
+from aiohttp import web
+
+from eventjobs.errors import JobGone, JobNotFound
+from eventjobs.flow import Kind
+from eventjobs.http.api import caught_up, path_id, reply
+from eventjobs.http.route import Site
+from eventjobs.job import Job, Status
+from eventjobs.service import Service
+from projections import pauses, why
+from projections.pauses import Pause
+from projections.why import Around, Full, RateReached, Reason
+
+
+async def get(site: Site, request: web.Request) -> web.StreamResponse:
+    """What a job waits for, who runs it, or what ended it: each reason with a stable code."""
+    service = site.service
+    await caught_up(service)
+    view = await service.views.job(path_id(request))
+    if view is None:
+        raise JobNotFound
+    job = view.job
+    if job.expired_us is not None:
+        raise JobGone
+    reasons = await _reasons(service, job)
+    return reply({"job_id": job.job_id, "status": job.status, "reasons": reasons})
+
+
+async def _reasons(service: Service, job: Job) -> list[Reason]:
+    if job.status == Status.QUEUED:
+        events = await service.log.read_job(job.job_id) if job.error is not None else []
+        return why.waiting(job, await _around(service, job), events)
+    events = await service.log.read_job(job.job_id)
+    if job.finished:
+        return why.ended(job, events)
+    silent_s = service.leases.silent_s(job.job_id)
+    if silent_s is None:
+        silent_s = service.external.pending.silent_s(job.job_id)
+    heard_us = None if silent_s is None else service.clock.now_us() - int(silent_s * 1e6)
+    return why.running(job, events, heard_us)
+
+
+async def _around(service: Service, job: Job) -> Around:
+    type = job.spec.type
+    claims = service.claims
+    paused = [Pause(*row) for row in await service.views.ask(pauses.ALL)]
+    by_name = {(each.kind, each.name): each for each in paused}
+    key = job.spec.concurrency_key
+    now_us = service.clock.now_us()
+    breakers = await service.views.breakers() if job.error is not None else []
+    return Around(
+        now_us=now_us,
+        open_breakers={
+            each.name: each.until_us
+            for each in breakers
+            if each.until_us is not None and each.until_us > now_us
+        },
+        unmet=await service.views.unmet(job.job_id) if job.spec.after else (),
+        type_pause=by_name.get(("type", type)),
+        queue_pause=by_name.get(("queue", job.queue)),
+        key_full=None if key is None else await _full(service, job, "key", key),
+        type_full=await _full(service, job, "type", type),
+        queue_full=await _full(service, job, "queue", job.queue),
+        rate=_rate(service, type),
+        asked_us=claims.asked.get(type),
+        started_us=claims.since_us,
+        wanted=claims.is_wanted(type),
+    )
+
+
+async def _full(service: Service, job: Job, kind: Kind, name: str) -> Full | None:
+    limit, holders = service.claims.places(kind, name, job.spec.type)
+    if limit is None or len(holders) < limit or job.job_id in holders:
+        return None
+    since: list[tuple[str, int | None]] = []
+    for each in holders:
+        view = await service.views.job(each)
+        runs = view is not None and view.job.status == Status.RUNNING
+        since.append((each, view.job.started_us if view is not None and runs else None))
+    # Those that run, the longest first; then those that are just being claimed.
+    return Full(limit, sorted(since, key=lambda each: (each[1] is None, each[1], each[0])))
+
+
+def _rate(service: Service, type: str) -> RateReached | None:
+    rate = service.flow.limits.rates.get(type)
+    opens_s = service.flow.rate_opens_s(type)
+    if rate is None or opens_s == 0:
+        return None
+    now_us = service.clock.now_us()
+    return RateReached(str(rate), None if opens_s is None else now_us + round(opens_s * 1e6))
