@@ -13,6 +13,7 @@ import threading
 from collections.abc import Callable, Coroutine, Iterator
 from concurrent.futures import Future
 from contextlib import contextmanager, suppress
+from dataclasses import asdict
 from functools import reduce
 from importlib import import_module
 from io import BufferedReader
@@ -29,7 +30,7 @@ from eventjobs.calling import Calls
 from eventjobs.codec import encode
 from eventjobs.contexts import Answer, Stopped, ThreadContext
 from eventjobs.errors import DiskFull, InvalidInput, JobError, TooLarge
-from eventjobs.events import Event
+from eventjobs.events import Event, JobSpec
 from eventjobs.handlers import Handler, handler
 from eventjobs.job import Job
 from eventjobs.outcomes import Failed, Outcome
@@ -237,6 +238,13 @@ class Remote:
         steps: dict[str, Any] = self._child.ask(self._number, "steps")
         return steps
 
+    async def submit(self, child_id: str, spec: JobSpec) -> None:
+        self._child.ask(self._number, "submit", child_id, asdict(spec))
+
+    async def end_of(self, child_id: str) -> dict[str, Any]:
+        end: dict[str, Any] = self._child.ask(self._number, "end of", child_id)
+        return end
+
     def path(self, sha256: str) -> Path:
         return Path(self._child.ask(self._number, "path", sha256))
 
@@ -278,6 +286,9 @@ class ProcessContext(ThreadContext):
     def sleep(self, delay_s: float) -> None:
         threading.Event().wait(delay_s)  # Stopped is raised in here
         self.check_cancelled()
+
+    async def _unless_stopped(self, coroutine: Coroutine[Any, Any, Answer]) -> Answer | None:
+        return await coroutine  # Stopped is raised in there
 
     def _soon(self, function: Callable[..., object], *arguments: Any) -> None:
         function(*arguments)

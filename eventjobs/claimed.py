@@ -33,6 +33,18 @@ def read_work(told: dict[str, Any]) -> Work:
     return Work(_job(told), told["lease_s"], steps)
 
 
+def submission_of(spec: JobSpec) -> dict[str, Any]:
+    """*spec* as it is submitted over HTTP."""
+    said = {name: value for name, value in asdict(spec).items() if value not in (None, ())}
+    if not spec.max_attempts:
+        del said["max_attempts"]
+    if (run_at_us := said.pop("run_at_us", None)) is not None:
+        said["run_at"] = rfc3339(run_at_us)
+    if spec.artifacts:
+        said["artifacts"] = {each.name: each.sha256 for each in spec.artifacts}
+    return said | {"payload": spec.payload}
+
+
 def _job(told: dict[str, Any]) -> Job:
     artifacts = tuple(
         Artifact(each["name"], each["sha256"], each["size"], each["media_type"])

@@ -12,6 +12,7 @@ import tenacity
 
 from eventjobs.artifacts import Files, check_name
 from eventjobs.calling import AsyncCaller, Caller, Calls, ThreadCaller
+from eventjobs.children import Children
 from eventjobs.clock import sleep
 from eventjobs.errors import JobError
 from eventjobs.events import (
@@ -51,6 +52,7 @@ class _Told(Caller):
         self._files = files
         self._reports = reports
         self._steps = Steps(job, reports)
+        self._children = Children(job, reports)
         self._calls = calls
         self._issues: list[dict[str, Any]] = []
         self._stopped = False  # set from the loop, read from any thread
@@ -191,6 +193,23 @@ class Context(_Told, AsyncCaller):
             called = await self._steps.keep(called, _step_json(called.name, result))
         return called.result
 
+    async def submit(
+        self, type: str, payload: Any = None, *, name: str | None = None, **fields: Any
+    ) -> str:
+        """Submit a job that is a part of this one, and is cancelled with it; its id.
+
+        An attempt that submits it again, by the same *name* or without one in the same order,
+        finds it there. *fields* are as in Service.submit, and so is what it raises.
+        """
+        return await self._children.submit(type, payload, name, fields)
+
+    async def result(self, job_id: str) -> Any:
+        """What a job comes to, once it has ended; this one keeps its place meanwhile.
+
+        Raises JobError `child_failed`, `child_cancelled`.
+        """
+        return await self._children.result(job_id)
+
     async def artifact(
         self, name: str, content: bytes | Path, media_type: str = "application/octet-stream"
     ) -> None:
@@ -265,6 +284,31 @@ class ThreadContext(_Told, ThreadCaller):
             result = _step_json(called.name, function(*args, **kwargs))
             called = self._wait(self._steps.keep(called, result))
         return called.result
+
+    def submit(
+        self, type: str, payload: Any = None, *, name: str | None = None, **fields: Any
+    ) -> str:
+        """As in Context, for plain functions."""
+        return self._wait(self._children.submit(type, payload, name, fields))
+
+    def result(self, job_id: str) -> Any:
+        """As in Context, for plain functions. Stops here when this attempt should stop."""
+        found = self._wait(self._unless_stopped(self._children.result(job_id)))
+        self.check_cancelled()
+        return found
+
+    async def _unless_stopped(self, coroutine: Coroutine[Any, Any, Answer]) -> Answer | None:
+        """What it comes to; None when this attempt should stop before that."""
+        waiting = asyncio.ensure_future(coroutine)
+        try:
+            while not waiting.done() and not self._stopped:
+                pause = asyncio.ensure_future(sleep(self._reports.clock, LOOK_S))
+                await asyncio.wait({waiting, pause}, return_when=asyncio.FIRST_COMPLETED)
+                pause.cancel()
+            # What it waits for may have been cancelled along with this one.
+            return None if self._stopped else waiting.result()
+        finally:
+            waiting.cancel()
 
     def artifact(
         self, name: str, content: bytes | Path, media_type: str = "application/octet-stream"

@@ -8,9 +8,11 @@ from eventjobs.artifacts import Artifacts, Files
 from eventjobs.calling import Calls
 from eventjobs.claims import Claims, Room
 from eventjobs.clock import Clock
-from eventjobs.events import StepCompleted
+from eventjobs.errors import JobNotFound
+from eventjobs.events import JobSpec, StepCompleted
 from eventjobs.job import Job, Report, Status
 from eventjobs.jobs import Jobs
+from eventjobs.jobs import Outcome as Submitted
 from eventjobs.outcomes import Outcome
 from eventjobs.settlement import Settlement
 from projections import Views
@@ -64,8 +66,20 @@ class Desk(Protocol):
     async def steps(self, job: Job) -> dict[str, Any]:
         """The results of the steps that need no repeating, in order, by name."""
 
+    async def submit(self, job: Job, child_id: str, spec: JobSpec) -> None:
+        """Submit *spec* as a child of *job*. One that is there is left alone; but one that ended in
+        vain before this attempt of *job* began is queued again. Raises what submitting raises.
+        """
+
+    async def end_of(self, job: Job, job_id: str) -> dict[str, Any]:
+        """`status`, `result` and `error` of another job, once it has ended. Raises JobNotFound."""
+
     async def settle(self, job: Job, outcome: Outcome) -> None:
         """Record how *job*'s attempt ended. Raises Rejected, LogError, OSError, TooLarge."""
+
+
+#: Submits a specification under an id, in somebody's name.
+Accept = Callable[[JobSpec, str, str], Awaitable[Submitted]]
 
 
 class LocalDesk:
@@ -80,8 +94,10 @@ class LocalDesk:
         artifacts: Artifacts,
         settlement: Settlement,
         calls: Calls,
+        accept: Accept,
     ) -> None:
         self.worker = worker
+        self._accept = accept
         self.clock: Clock = jobs.clock
         self.calls = calls
         self.files: Files = artifacts
@@ -119,6 +135,22 @@ class LocalDesk:
 
     async def steps(self, job: Job) -> dict[str, Any]:
         return await steps_of(self._jobs, job)
+
+    async def submit(self, job: Job, child_id: str, spec: JobSpec) -> None:
+        child = (await self._accept(spec, child_id, self.worker)).job
+        if child.can_retry and (child.finished_us or 0) < (job.started_us or 0):
+            await self._jobs.retry(child_id, "its parent runs again", actor=self.worker)
+
+    async def end_of(self, job: Job, job_id: str) -> dict[str, Any]:
+        log = self._jobs.log
+        while True:
+            head = log.head
+            other = await self._jobs.current(job_id)
+            if other is None:
+                raise JobNotFound(f"there is no job {job_id}")
+            if other.finished:
+                return {"status": other.status, "result": other.result, "error": other.error}
+            await log.wait(head, job_id)
 
     async def settle(self, job: Job, outcome: Outcome) -> None:
         await self._settlement.settle(job, outcome, actor=self.worker)

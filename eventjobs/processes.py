@@ -26,7 +26,7 @@ from eventjobs.calling import Calls
 from eventjobs.clock import Clock, Timer
 from eventjobs.codec import decode
 from eventjobs.errors import EventjobsError, JobError
-from eventjobs.events import ProgressReported
+from eventjobs.events import JobSpec, ProgressReported
 from eventjobs.handlers import Handler
 from eventjobs.job import Job, Report
 from eventjobs.outcomes import Failed, Outcome
@@ -303,6 +303,11 @@ class _Child:
                 return await self._reports.now(cast(Report, decode(*told)))
             case "steps":
                 return await self._reports.steps()
+            case "submit":
+                child_id, spec = told
+                return await self._reports.submit(child_id, JobSpec(**spec))
+            case "end of":
+                return await self._reports.end_of(*told)
             case "path":
                 return str(await asyncio.to_thread(self._files.path, *told))
             case "enter":

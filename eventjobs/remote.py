@@ -16,14 +16,14 @@ import structlog
 
 from eventjobs.artifacts import Artifacts
 from eventjobs.calling import Calls
-from eventjobs.claimed import Work, body_of, end_of, read_work
+from eventjobs.claimed import Work, body_of, end_of, read_work, submission_of
 from eventjobs.claims import Room
 from eventjobs.client import BLOCK_BYTES, blocks
 from eventjobs.clock import Clock, sleep, timeout
 from eventjobs.connection import TRANSFER, Connection, Problem, Unreachable
 from eventjobs.desk import Offer, StopWhy
 from eventjobs.errors import DiskFull, InvalidInput, StaleAttempt, StepTooLarge, TooLarge
-from eventjobs.events import ArtifactStored
+from eventjobs.events import ArtifactStored, JobSpec, rfc3339
 from eventjobs.job import Job, Report
 from eventjobs.outcomes import Failed, Outcome, Released, Succeeded
 
@@ -221,6 +221,23 @@ class RemoteDesk:
 
     async def steps(self, job: Job) -> dict[str, Any]:
         return self._holding(job).work.steps
+
+    async def submit(self, job: Job, child_id: str, spec: JobSpec) -> None:
+        path, said = f"/v1/jobs/{child_id}", submission_of(spec)
+        child = await self._until_heard(job, lambda: self._http.call("PUT", path, json=said))
+        if child["can_retry"] and child["finished_at"] < rfc3339(job.started_us or 0):
+            why = {"reason": "its parent runs again"}
+            retry = self._http.call
+            await self._until_heard(job, lambda: retry("POST", f"{path}/retry", json=why))
+
+    async def end_of(self, job: Job, job_id: str) -> dict[str, Any]:
+        path = f"/v1/jobs/{job_id}"
+        page = {"next": 0, "end": False}
+        while not page["end"]:
+            asked = {"after": str(page["next"]), "wait": "10"}
+            events = partial(self._http.call, "GET", f"{path}/events", params=asked)
+            page = await self._until_heard(job, events)
+        return await self._until_heard(job, lambda: self._http.call("GET", path))
 
     async def settle(self, job: Job, outcome: Outcome) -> None:
         name, body = end_of(outcome)

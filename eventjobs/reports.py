@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from eventjobs.clock import Timer, sleep
 from eventjobs.errors import InvalidInput, LogError, StaleAttempt
-from eventjobs.events import LogWritten, ProgressReported, StepCompleted
+from eventjobs.events import JobSpec, LogWritten, ProgressReported, StepCompleted
 from eventjobs.job import Job, Report
 
 if TYPE_CHECKING:  # a process of a handler has reports without a desk, and starts faster
@@ -85,6 +85,14 @@ class Reports:
     async def steps(self) -> dict[str, Any]:
         """What the steps came to that need no repeating, in order, by name."""
         return await self._desk.steps(self._job)
+
+    async def submit(self, child_id: str, spec: JobSpec) -> None:
+        """Submit a child, unless it is there."""
+        await self._desk.submit(self._job, child_id, spec)
+
+    async def end_of(self, child_id: str) -> dict[str, Any]:
+        """Status, result and error of a job, once it has ended."""
+        return await self._desk.end_of(self._job, child_id)
 
     async def flush(self) -> None:
         """Return when everything told so far is in the log, the last progress too."""

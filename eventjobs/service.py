@@ -164,7 +164,7 @@ class Service:
         self._task(Cascade(self.jobs, self.views).run(), "cascade")
         self._task(Expiry(self.jobs, self.views, self.settings.ttl_s).run(), "expiry")
         self.recurring = Recurring(
-            self.handlers.schedules, self._fired, self.jobs, self.views, self.settings.catch_up_s
+            self.handlers.schedules, self._accept, self.jobs, self.views, self.settings.catch_up_s
         )
         if self.handlers.schedules:
             self._task(self.recurring.run(), "schedules")
@@ -217,8 +217,8 @@ class Service:
             self.jobs, self.views, self._desk(worker), self.keys, self.outbound, at_once=16
         )
 
-    async def _fired(self, spec: JobSpec, job_id: str, actor: str) -> None:
-        await self.accept(spec, job_id=job_id, actor=actor)
+    async def _accept(self, spec: JobSpec, job_id: str, actor: str) -> Outcome:
+        return await self.accept(spec, job_id=job_id, actor=actor)
 
     def _desk(self, worker: str) -> LocalDesk:
         return LocalDesk(
@@ -229,6 +229,7 @@ class Service:
             self.artifacts,
             self.settlement,
             Calls(self.breakers, self.settings.backoff, self.settings.store_attempts),
+            self._accept,
         )
 
     def _processes(self) -> Processes:

@@ -167,3 +167,9 @@ def careful(ctx: ThreadContext, payload: dict[str, Any]) -> Any:
 
     breaker = ctx.breaker("remote", threshold=1, window_s=60, cooldown_s=60)
     return breaker.call(ctx.retrying("remote", attempts=2), call, fallback=lambda call: "fallback")
+
+
+@handler("sum in a process", process=True)
+def sum_of_squares(ctx: ThreadContext, payload: list[int]) -> Any:
+    ids = [ctx.submit("square", each, tags=["part"]) for each in payload]
+    return sum(ctx.result(each) for each in ids)

@@ -32,6 +32,7 @@ from tests.api_client import Client
 from tests.conftest import Connect
 from tests.facts import job_when, kinds, recorded_of
 from tests.fake_clock import FakeClock
+from tests.test_children import square, sum_in_a_thread, sum_of
 
 CLOCK = SystemClock()
 
@@ -433,3 +434,16 @@ async def test_a_type_that_the_service_does_not_know_is_said_once(
                 await asyncio.to_thread(str)
     said = [line for line in lines if line["event"] == "service does not answer; trying on"]
     assert [line["code"] for line in said] == ["unknown_type"]
+
+
+@pytest.mark.parametrize("parent", [sum_of, sum_in_a_thread])
+async def test_a_handler_elsewhere_submits_jobs_and_waits_for_them(
+    client: Connect, folder: Path, parent: Handler
+) -> None:
+    api = await client(square, *types(parent))
+    async with elsewhere(api, folder, parent):
+        job = await api.service.submit(parent.type, [1, 2, 3])
+        job = await api.service.wait(job.job_id)
+    assert (job.status, job.result) == ("completed", 14), job.error
+    page = (await api.get(f"/v1/jobs?parent={job.job_id}")).json
+    assert sorted(each["payload"] for each in page["jobs"]) == [1, 2, 3]

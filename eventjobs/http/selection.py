@@ -38,6 +38,7 @@ class Selection:
             "status": self.status and sorted(self.status),
             "owner": self.owner,
             "queue": self.queue,
+            "parent": self.parent,
             "tag": self.tag,
         }
 

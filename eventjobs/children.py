@@ -1,0 +1,49 @@
+"""Jobs that a handler submits while it runs: each once, however often the handler is run."""
+
+from typing import Any
+from uuid import UUID, uuid5
+
+from eventjobs.errors import JobError
+from eventjobs.events import JobSpec
+from eventjobs.job import Job, Status
+from eventjobs.reports import Reports
+from eventjobs.specs import spec_of
+
+
+class Children:
+    """The children of one job, as one of its attempts submits them."""
+
+    def __init__(self, job: Job, reports: Reports) -> None:
+        self._job = job
+        self._reports = reports
+        self._unnamed = 0
+
+    async def submit(self, type: str, payload: Any, name: str | None, fields: Any) -> str:
+        """The id of the child, which depends on nothing but the parent's and its name."""
+        if name is None:
+            self._unnamed += 1
+            name = f"\0{self._unnamed}"  # no name that anybody would give
+        child_id = str(uuid5(UUID(self._job.job_id), name))
+        await self._reports.submit(child_id, self._spec(type, payload, fields))
+        return child_id
+
+    async def result(self, child_id: str) -> Any:
+        return outcome_of(child_id, await self._reports.end_of(child_id))
+
+    def _spec(self, type: str, payload: Any, fields: Any) -> JobSpec:
+        return spec_of(type, payload, **fields, parent=self._job.job_id)
+
+
+def outcome_of(child_id: str, end: dict[str, Any]) -> Any:
+    """The result of a job that has ended so. Raises JobError for one that is not completed."""
+    if end["status"] == Status.COMPLETED:
+        return end["result"]
+    error = end["error"] or {}
+    failed = end["status"] == Status.FAILED
+    why = f": {error.get('code')}: {error.get('message') or ''}" if failed else ""
+    raise JobError(
+        "child_failed" if failed else "child_cancelled",
+        f"the job {child_id} {'failed' if failed else 'was cancelled'}{why}",
+        retryable=failed and bool(error.get("retryable")),
+        details={"job_id": child_id, "error": end["error"]},
+    )
