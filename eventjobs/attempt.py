@@ -47,6 +47,7 @@ class Attempt:
         self.task = asyncio.current_task()
         self.why: Why | None = None
         self.performing = False
+        self.begun = False
         self.abandoned = False
         self.timers: list[Timer] = []
 
@@ -62,6 +63,8 @@ class Attempt:
             case "stalled":
                 return stalled(self.job.spec.stall_timeout_s)
             case "shutdown":
+                if self.begun and self.handler.on_shutdown == "fail":
+                    return Failed("worker_shutdown", "the service was stopped while it ran", False)
                 return Released("the service was stopped")
             case None:
                 return Failed("handler_error", "the handler cancelled itself")
@@ -88,6 +91,7 @@ class Attempt:
                 payload = self.handler.parse(self.job.spec.payload)
             except InvalidInput as error:
                 return Failed("invalid_payload", error.message, False, _details(error.errors))
+            self.begun = True
             outcome = await self._performed(payload)
             late = self.why in ("timeout", "stalled") and not isinstance(outcome, Failed)
             return self.interrupted() if late else outcome

@@ -27,6 +27,7 @@ from eventjobs import errors
 from eventjobs.attempt import failure, success
 from eventjobs.breakers import BreakerOpen, Change, Limits, Result
 from eventjobs.calling import Calls
+from eventjobs.capture import Capture, let_through
 from eventjobs.codec import encode
 from eventjobs.contexts import Answer, Stopped, ThreadContext
 from eventjobs.errors import DiskFull, InvalidInput, JobError, TooLarge
@@ -166,7 +167,8 @@ class Child:
         self._context = ProcessContext(job, remote, calls)
         if self._stopping:
             raise Stopped
-        result = handler.function(self._context, handler.parse(job.spec.payload))
+        with _captured(given["capture"], self._context):
+            result = handler.function(self._context, handler.parse(job.spec.payload))
         self._context._steps.finish()
         return result
 
@@ -216,6 +218,19 @@ class Child:
         if could and self._stopping:
             self._may_raise = False
             raise Stopped
+
+
+@contextmanager
+def _captured(level: str, context: "ProcessContext") -> Iterator[None]:
+    """What the handler logs is in its job's log. Only now: its module may have set logging up."""
+    capture = Capture(level)
+    capture.start()
+    let_through(level)
+    try:
+        with capture.into(context._logged):
+            yield
+    finally:
+        capture.stop()
 
 
 class Remote:

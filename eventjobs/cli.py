@@ -15,6 +15,7 @@ from eventjobs.client import DEFAULT_URL, Client
 from eventjobs.clock import SystemClock, timeout
 from eventjobs.errors import EventjobsError, InvalidInput
 from eventjobs.flow_commands import pause, resume, why
+from eventjobs.looking import logs, show
 from eventjobs.secret import Data, secret
 from eventjobs.typed import LATE, REFUSED, WRONG, fail
 from eventjobs.worker import worker
@@ -84,13 +85,14 @@ def serve(
     The first SIGTERM or SIGINT lets running jobs finish for a while, the second gives them back
     at once. Exits with 1 when the data directory or the port is taken.
     """
-    from eventjobs import knobs, logs, serving
+    from eventjobs import knobs, serving
     from eventjobs.demo.settings import DemoSettings
+    from eventjobs.logs import configure
     from eventjobs.settings import Settings
 
     given: dict[str, Any] = {"host": host, "port": port, "data": data}
     try:
-        logs.configure(log_level)
+        configure(log_level)
         settings = knobs.read(Settings, only_set(given))
         if demo:
             knobs.read(DemoSettings, {})  # wrong ones are told of now, and not by each job
@@ -261,28 +263,8 @@ def listed(
     ask(url, run)
 
 
-@app.command()
-def show(
-    job_id: Id,
-    history: Annotated[bool, typer.Option("--history", help="What happened to it.")] = False,
-    events: Annotated[bool, typer.Option("--events", help="Every fact, as JSON.")] = False,
-    json: AsJson = False,
-    url: Url = DEFAULT_URL,
-) -> None:
-    """Show a job as it is now."""
-
-    async def run(client: Client) -> None:
-        if events:
-            async for event in client.events(job_id, follow=False):
-                say(event)
-        elif history:
-            told = await client.history(job_id)
-            say(told if json else terminal.history(told))
-        else:
-            job = await client.get(job_id)
-            say(job if json else terminal.details(job))
-
-    ask(url, run)
+app.command()(show)
+app.command()(logs)
 
 
 @app.command()

@@ -190,6 +190,22 @@ class Client:
             path = _path(ids, "events")
         elif ids is not None and not (params := _params(id=ids))["id"]:
             return  # no id would be everybody's
+        async with aclosing(self._facts(path, params, after, follow=follow)) as events:
+            async for event in events:
+                yield event
+
+    async def logs(
+        self, job_id: str, *, after: int = 0, follow: bool = True
+    ) -> AsyncGenerator[Fields, None]:
+        """The lines of a job's log, as *events* gives facts."""
+        path = _path(job_id, "logs")
+        async with aclosing(self._facts(path, {}, after, follow=follow)) as lines:
+            async for line in lines:
+                yield line
+
+    async def _facts(
+        self, path: str, params: Fields, after: int, *, follow: bool
+    ) -> AsyncGenerator[Fields, None]:
         if not follow:
             async for event in self._pages(path, params, after):
                 yield event
@@ -263,6 +279,10 @@ class Client:
         """The `reasons` for which the job is where it is."""
         return await self._http.call("GET", _path(job_id, "why"))
 
+    async def receipt(self, job_id: str) -> Fields:
+        """Every attempt, with what overlaps and what came too late; `text` has it in lines."""
+        return await self._http.call("GET", _path(job_id, "receipt"))
+
     async def download(self, job_id: str, name: str, to: Path) -> int:
         """Write an artifact of the job to *to*, which appears once it is whole; its bytes."""
         part = to.with_name(f"{to.name}.part")
@@ -289,7 +309,7 @@ class Client:
             head = head or page["head"]
             for event in page["events"]:
                 yield event
-            if not page["events"] or page["end"]:
+            if page["end"] or page["next"] == after:
                 return
             after = page["next"]
 

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
-from typing import Any, Literal, get_type_hints
+from typing import Any, Literal, get_args, get_type_hints
 
 from pydantic import BaseModel, ValidationError
 
@@ -39,6 +39,10 @@ __all__ = [
 Mode = Literal["loop", "thread", "process", "external", "outside"]
 
 
+#: What becomes of an attempt that a shutdown cuts off: it runs again elsewhere, or has failed.
+OnShutdown = Literal["release", "fail"]
+
+
 @dataclass(frozen=True)
 class External:
     """The service that does the jobs of a type, and how long it may take to answer a request."""
@@ -62,6 +66,7 @@ class Handler:
     external: External | None = None
     flow: HandlerFlow = UNLIMITED
     ttl_s: float | None = None
+    on_shutdown: OnShutdown = "release"
 
     def parse(self, payload: Any) -> Any:
         """*payload* as the handler wants it. Raises InvalidInput naming the fields."""
@@ -96,6 +101,7 @@ def handler(
     concurrency: int | None = None,
     key_concurrency: int | None = None,
     rate: str | None = None,
+    on_shutdown: OnShutdown = "release",
 ) -> Callable[[Callable[..., Any]], Handler]:
     """Make a function of (context, payload) the handler of a job type.
 
@@ -108,7 +114,12 @@ def handler(
     Jobs wait in *queue* unless they say otherwise. At most *concurrency* of this type run at once,
     of those with the same concurrency key *key_concurrency* (1 if not given), and no more are
     started than *rate* says: "10/m" is ten in any minute; also s, h and d.
+
+    A run that a shutdown cuts off does not count, and is done again, unless *on_shutdown* is
+    "fail": then the job has failed, with `worker_shutdown`.
     """
+    if on_shutdown not in get_args(OnShutdown):
+        raise ValueError(f"on_shutdown of {type!r} is one of {', '.join(get_args(OnShutdown))}")
     flow = HandlerFlow.of(queue, concurrency, key_concurrency, rate)
 
     def register(function: Callable[..., Any]) -> Handler:
@@ -123,6 +134,7 @@ def handler(
             retry_delay_s,
             flow=flow,
             ttl_s=ttl_s,
+            on_shutdown=on_shutdown,
         )
 
     return register

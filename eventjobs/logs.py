@@ -1,21 +1,14 @@
 """The service's own log: lines for people in a terminal, JSON elsewhere, and secrets in neither."""
 
 import logging
-import re
 import sys
-from collections.abc import Mapping
-from typing import Any, TextIO
+from typing import TextIO
 
 import structlog
 from structlog.typing import EventDict, Processor, WrappedLogger
 
-HIDDEN = "[hidden]"
-#: What keys are called whose values nobody should read.
-SECRET_KEY = re.compile(
-    r"(?i)token|secret|passw(or)?d|passphrase|authorization|credential|cookie|(api|private)[_-]?key"
-)
-#: What such values look like, wherever they turn up.
-SECRET_VALUE = re.compile(r"(?i)\b(?:ej_\w+|whsec_[\w+/=-]+|bearer\s+[\w.~+/=-]+)")
+from eventjobs.capture import suspended
+from eventjobs.masking import masked
 
 
 def configure(level: str = "INFO", stream: TextIO | None = None) -> None:
@@ -28,7 +21,8 @@ def configure(level: str = "INFO", stream: TextIO | None = None) -> None:
         logger_factory=lambda *names: _Lines(stream, *names),
         cache_logger_on_first_use=True,
     )
-    logging.basicConfig(handlers=[_Forward()], level=max(number, logging.WARNING), force=True)
+    forward = _Forward(max(number, logging.WARNING))
+    logging.basicConfig(handlers=[forward], level=forward.level, force=True)
 
 
 class _Lines:
@@ -53,28 +47,13 @@ class _Forward(logging.Handler):
 
     def emit(self, record: logging.LogRecord) -> None:
         log = structlog.get_logger(record.name)
-        log.log(record.levelno, record.getMessage(), exc_info=record.exc_info)
+        with suspended():  # as a record it was in the job's log already
+            log.log(record.levelno, record.getMessage(), exc_info=record.exc_info)
 
 
 def hide_secrets(logger: WrappedLogger, method: str, event: EventDict) -> EventDict:
     """The last processor: what comes after it only renders."""
-    return _mapping(event)
-
-
-def _mapping(told: Mapping[Any, Any]) -> dict[str, Any]:
-    return {SECRET_VALUE.sub(HIDDEN, str(key)): _hidden(str(key), told[key]) for key in told}
-
-
-def _hidden(key: str, value: Any) -> Any:
-    if value is None or isinstance(value, bool | int | float):
-        return value
-    if SECRET_KEY.search(key):
-        return HIDDEN
-    if isinstance(value, Mapping):
-        return _mapping(value)
-    if isinstance(value, list | tuple | set | frozenset):
-        return [_hidden("", each) for each in value]
-    return SECRET_VALUE.sub(HIDDEN, value if isinstance(value, str) else repr(value))
+    return masked(event)
 
 
 def _renderer(stream: TextIO) -> Processor:

@@ -71,6 +71,7 @@ class Processes:
         *,
         limit: int,
         jobs_max: int,
+        capture_logs: str = "off",
         grace_s: float,
     ) -> None:
         self._clock = clock
@@ -80,6 +81,7 @@ class Processes:
         self.limit = limit
         self._grace_s = grace_s
         self._jobs_max = jobs_max
+        self._capture_logs = capture_logs
         self._children: set[_Child] = set()
         self._idle: list[_Child] = []
 
@@ -94,7 +96,9 @@ class Processes:
         except OSError as error:  # no memory, or too many processes or open files
             return Failed("worker_not_started", f"no process could be started: {error}")
         try:
-            outcome = child.begin(handler, job, self._files, self._calls, reports)
+            outcome = child.begin(
+                handler, job, self._files, self._calls, reports, self._capture_logs
+            )
             try:
                 return await asyncio.shield(outcome)
             except asyncio.CancelledError:
@@ -199,7 +203,13 @@ class _Child:
         return cls(clock, process, (reader, writer), scratch)
 
     def begin(
-        self, handler: Handler, job: Job, files: Files, calls: Calls, reports: Reports
+        self,
+        handler: Handler,
+        job: Job,
+        files: Files,
+        calls: Calls,
+        reports: Reports,
+        capture_logs: str,
     ) -> asyncio.Future[Outcome]:
         """Done with what the job comes to, and cancelled when its handler has stopped."""
         self.jobs += 1
@@ -217,6 +227,7 @@ class _Child:
                 "job": job,
                 "backoff": calls.backoff,
                 "store_attempts": calls.store_attempts,
+                "capture": capture_logs,
             },
         )
         return self._outcome

@@ -6,6 +6,7 @@ from collections.abc import Callable
 import structlog
 
 from eventjobs.attempt import Attempt, Why
+from eventjobs.capture import Capture
 from eventjobs.claims import Room
 from eventjobs.clock import sleep
 from eventjobs.desk import Desk, Offer, StopWhy
@@ -36,12 +37,14 @@ class Runner:
         processes: Processes | None = None,
         grace_s: float,
         progress_interval_s: float,
+        capture_logs: str = "off",
     ) -> None:
         self._desk = desk
         self._clock = desk.clock
         self._concurrency = concurrency
         self._grace_s = grace_s
         self._progress_interval_s = progress_interval_s
+        self._capture = Capture(capture_logs)
         self._handlers = {each.type: each for each in handlers if each.mode not in NOT_OURS}
         self._types: dict[Mode, list[str]] = {}
         for each in self._handlers.values():
@@ -64,6 +67,7 @@ class Runner:
 
     async def run(self) -> None:
         """Claim and run what is due, until *stop*."""
+        self._capture.start()
         while not self._stopping and self._handlers and self._concurrency:
             free = self._concurrency - len(self._tasks)
             rooms = [Room(types, self._free.get(mode, free)) for mode, types in self._types.items()]
@@ -88,6 +92,7 @@ class Runner:
             task.cancel()  # the log takes nothing now: the next start finds these as lost
         if self._processes is not None:
             await self._processes.close()
+        self._capture.stop()
 
     async def _finish(self, within_s: float) -> None:
         over = asyncio.Event()
@@ -107,7 +112,8 @@ class Runner:
             job = await offer.claim()
             if job is not None:
                 attempt = self._begin(job, handler)
-                outcome = await attempt.perform()
+                with self._capture.into(attempt.context._logged):
+                    outcome = await attempt.perform()
                 if not attempt.abandoned:
                     await self._record(attempt, outcome)
         finally:

@@ -212,6 +212,7 @@ class Service:
             processes=self._processes(),
             grace_s=settings.grace_s,
             progress_interval_s=settings.progress_interval_s,
+            capture_logs=settings.capture_logs,
         )
         self.webhooks = Webhooks(
             self.jobs, self.views, self._desk(worker), self.keys, self.outbound, at_once=16
@@ -241,6 +242,7 @@ class Service:
             settings.data / "scratch",
             limit=settings.processes or os.cpu_count() or 1,
             jobs_max=settings.process_jobs_max,
+            capture_logs=settings.capture_logs,
             grace_s=settings.grace_s,
         )
 

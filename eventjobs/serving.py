@@ -12,6 +12,7 @@ from pathlib import Path
 
 import structlog
 
+from eventjobs.capture import let_through
 from eventjobs.errors import DataDirectoryError, EventjobsError, InvalidInput
 from eventjobs.handlers import Handler, Handlers
 from eventjobs.http import serve
@@ -58,6 +59,7 @@ def _handlers_at(name: str) -> list[Handler | Schedule]:
 def run(settings: Settings, handlers: Handlers) -> None:
     """Serve until a signal says to stop. Raises InvalidInput, DataDirectoryError, AddressInUse."""
     check_loopback(settings.host)
+    let_through(settings.capture_logs)
     with asyncio.Runner(loop_factory=loop_factory()) as runner:
         runner.run(_Process(settings, handlers).run())
 

@@ -1,7 +1,7 @@
 """Every knob, its default and its unit."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import orjson
 from pydantic import BeforeValidator, Field
@@ -94,6 +94,9 @@ class Settings(FromEnvironment):
     )
     result_bytes_max: int = Field(
         262_144, ge=1024, description="larger results become artifacts; of a step, are refused"
+    )
+    capture_logs: Literal["debug", "info", "warning", "error", "off"] = Field(
+        "info", description="what handlers log at this level is in their job's log; off: nothing"
     )
     log_lines_max: int = Field(10_000, ge=1, description="lines in the log of one job")
 

@@ -47,6 +47,21 @@ CODES: dict[str, Kind] = {
     "worker_shutdown": Kind(
         "worker", 'the service was stopped, and its type says on_shutdown="fail"'
     ),
+    "service_unreachable": Kind("dependency", "the external service could not be reached"),
+    "service_timeout": Kind("dependency", "the external service did not answer in time"),
+    "service_error": Kind("dependency", "the external service answered with an error of its own"),
+    "service_refused": Kind("dependency", "the external service does not accept the job"),
+    "outbound_refused": Kind("dependency", "its address is none that this service talks to"),
+    "outbound_failed": Kind("dependency", "of a webhook: its address could not be reached"),
+    "outbound_timeout": Kind("dependency", "of a webhook: its address did not answer in time"),
+    "not_accepted": Kind("dependency", "of a webhook: its address answered with an error"),
+    "gone": Kind("dependency", "of a webhook: its address answered that nobody is there"),
+    "webhook_removed": Kind("dependency", "of a webhook: it was removed meanwhile"),
+    "erased": Kind("dependency", "of a webhook: what it was about is erased"),
+    "artifact_not_stored": Kind(
+        "artifact", "a file could not be written, however often it was tried"
+    ),
+    "breaker_open": Kind("dependency", "the circuit breaker of what it calls is open"),
 }
 
 

@@ -4,13 +4,17 @@ import asyncio
 import threading
 from collections.abc import Callable
 from contextlib import suppress
+from contextvars import copy_context
 from typing import Any, TypeVar
 
 Answer = TypeVar("Answer")
 
 
 async def in_own_thread(function: Callable[[], Answer], name: str) -> Answer:
-    """What *function* returns, or raises, whatever that is. Cancelled, it leaves it to itself."""
+    """What *function* returns, or raises, whatever that is. Cancelled, it leaves it to itself.
+
+    The thread has the context of whoever calls.
+    """
     loop = asyncio.get_running_loop()
     done: asyncio.Future[tuple[Any, BaseException | None]] = loop.create_future()
 
@@ -27,7 +31,8 @@ async def in_own_thread(function: Callable[[], Answer], name: str) -> Answer:
         with suppress(RuntimeError):  # the loop has ended, and nobody waits
             loop.call_soon_threadsafe(answer, value, raised)
 
-    threading.Thread(target=work, name=name, daemon=True).start()
+    context = copy_context()
+    threading.Thread(target=lambda: context.run(work), name=name, daemon=True).start()
     # Raised here, and not by the future: that refuses StopIteration, and GeneratorExit out of a
     # future would close this coroutine instead of ending its job.
     value, raised = await done

@@ -231,6 +231,19 @@ def history(told: dict[str, Any]) -> str:
     return "\n".join(lines)
 
 
+def log_line(event: dict[str, Any]) -> str:
+    """A line of a job's log."""
+    data = event["data"]
+    fields = orjson.dumps(data["fields"]).decode() if data.get("fields") else ""
+    told = f"{event['at']}  {data.get('level', ''):7}  {printable(data.get('message') or '')}"
+    return f"{told}  {printable(fields)}".rstrip()
+
+
+def printable_line(text: str) -> str:
+    """The same as *printable*, with the spaces left as they are."""
+    return "".join(each if each.isprintable() else "\ufffd" for each in text)
+
+
 def remaining(job: Job) -> str | None:
     """How long it may take yet, learned from earlier jobs; None where nothing was learned."""
     if (left := job["remaining_s"]) is None:

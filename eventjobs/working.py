@@ -12,6 +12,7 @@ import structlog
 from eventjobs.artifacts import Artifacts
 from eventjobs.breakers import LocalBreakers
 from eventjobs.calling import Calls
+from eventjobs.capture import let_through
 from eventjobs.clock import Clock, SystemClock
 from eventjobs.connection import REQUEST, Connection, address
 from eventjobs.handlers import Handlers
@@ -25,6 +26,7 @@ from eventjobs.watchdog import Watchdog
 
 def run(url: str, names: Iterable[str], settings: Settings, lease_s: float | None) -> None:
     """Run jobs of the service at *url* until a signal says to stop. Raises InvalidInput."""
+    let_through(settings.capture_logs)
     process = _Process(address(url), load(names), settings, lease_s)
     with asyncio.Runner(loop_factory=loop_factory()) as runner:
         runner.run(process.run())
@@ -83,6 +85,7 @@ class _Process:
             scratch,
             limit=settings.processes or os.cpu_count() or 1,
             jobs_max=settings.process_jobs_max,
+            capture_logs=settings.capture_logs,
             grace_s=settings.grace_s,
         )
 
@@ -96,6 +99,7 @@ class _Process:
             processes=processes,
             grace_s=settings.grace_s,
             progress_interval_s=settings.progress_interval_s,
+            capture_logs=settings.capture_logs,
         )
         self._log.info("working", url=self._url, types=sorted(self._handlers.types()))
         print(self._name, flush=True)

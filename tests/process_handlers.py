@@ -173,3 +173,15 @@ def careful(ctx: ThreadContext, payload: dict[str, Any]) -> Any:
 def sum_of_squares(ctx: ThreadContext, payload: list[int]) -> Any:
     ids = [ctx.submit("square", each, tags=["part"]) for each in payload]
     return sum(ctx.result(each) for each in ids)
+
+
+@handler("logs_a_step", process=True)
+def logs_a_step(context: ThreadContext, payload: Any) -> list[Any]:
+    logging.getLogger("shop").info("from the %s", "process")
+    found = [
+        context.step("count", lambda: context.attempt),
+        context.step("pair", lambda: {"pair": (1, 2)}),
+    ]
+    if context.attempt == 1:
+        raise JobError("again", "once more")
+    return found

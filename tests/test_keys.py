@@ -7,7 +7,7 @@ import pytest
 
 from eventjobs.errors import SecretKeyUnusable
 from eventjobs.keys import KEY_BYTES, Keys
-from eventjobs.logs import HIDDEN, SECRET_VALUE
+from eventjobs.masking import HIDDEN, SECRET_VALUE
 
 JOB = "00000000-0000-4000-8000-000000000001"
 

@@ -11,6 +11,7 @@ import pytest
 import structlog
 
 from eventjobs import logs
+from eventjobs.masking import HIDDEN
 
 KEY = "ej_live_1234_abcdef"
 
@@ -59,7 +60,7 @@ def test_what_libraries_log_is_logged_alike(lines: io.StringIO) -> None:
     logging.getLogger("aiohttp.server").error("it broke: %s", KEY)
     [line] = told(lines)
     assert (line["logger"], line["level"]) == ("aiohttp.server", "error")
-    assert line["event"] == f"it broke: {logs.HIDDEN}"
+    assert line["event"] == f"it broke: {HIDDEN}"
 
 
 @pytest.mark.parametrize(
@@ -81,7 +82,7 @@ def test_what_libraries_log_is_logged_alike(lines: io.StringIO) -> None:
 def test_secrets_are_hidden_by_key_and_by_shape(lines: io.StringIO, fields: dict[str, Any]) -> None:
     structlog.get_logger().info("event", **fields)
     assert "t0p" not in lines.getvalue()
-    assert logs.HIDDEN in lines.getvalue()
+    assert HIDDEN in lines.getvalue()
 
 
 def test_what_is_no_secret_is_left_alone(lines: io.StringIO) -> None:
@@ -98,7 +99,7 @@ def test_a_traceback_is_told_without_its_secrets(lines: io.StringIO) -> None:
         structlog.get_logger().exception("failed")
     [line] = told(lines)
     assert "Traceback" in line["exception"]
-    assert f"cannot use {logs.HIDDEN}" in line["exception"]
+    assert f"cannot use {HIDDEN}" in line["exception"]
     assert KEY not in lines.getvalue()
 
 

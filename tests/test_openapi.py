@@ -124,10 +124,10 @@ async def test_a_query_has_the_parameters_of_its_model(
     client: Connect, model: type[BaseModel]
 ) -> None:
     told = await document(await client(echo))
-    [path] = [each.path for each in ROUTES if each.takes.query is model]
-    listed = told["paths"][path]["get"]["parameters"]
-    query = {each["name"]: each["schema"] for each in listed if each["in"] == "query"}
-    assert set(query) == set(model.model_fields)
+    for path in [each.path for each in ROUTES if each.takes.query is model]:
+        listed = told["paths"][path]["get"]["parameters"]
+        query = {each["name"]: each["schema"] for each in listed if each["in"] == "query"}
+        assert set(query) == set(model.model_fields)
     if model is JobsQuery:
         assert query["limit"]["minimum"] == 1
         assert query["since"]["format"] == "date-time"

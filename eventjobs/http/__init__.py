@@ -24,6 +24,7 @@ from eventjobs.http import (
     flow,
     flow_shapes,
     pages,
+    past,
     problem,
     reported,
     shapes,
@@ -100,7 +101,9 @@ TAKEN = Answer(200, "it is in the log, perhaps since before", shapes.Taken, JSON
 HIDDEN = Answer(204, "it is hidden")
 FACTS = Answer(200, "facts, oldest first", shapes.EventPage, JSON, streams=True)
 SCHEDULES = Answer(200, "the recurring jobs", shapes.Schedules, JSON)
-HISTORY = Answer(200, "its history", shapes.History, JSON)
+LINES_OF_LOG = Answer(200, "lines, oldest first", shapes.EventPage, JSON, streams=True)
+RECEIPT = Answer(200, "its attempts, a line each", past.Receipt, JSON)
+HISTORY = Answer(200, "its history", past.History, JSON)
 CLAIMED = Answer(200, "jobs, which now are the worker's", shapes.Claimed, JSON)
 HEARD = Answer(200, "it is in the log", shapes.Heard, JSON)
 ENDED = Answer(200, "the attempt is over", shapes.Ended, JSON)
@@ -159,6 +162,8 @@ ROUTES = (
     Route("GET", "/v1/jobs/{id}/events", facts.job_events, AFTER, (FACTS, BadCursor)),
     Route("GET", "/v1/jobs/{id}/history", facts.history, NOTHING, (HISTORY,)),
     Route("GET", "/v1/jobs/{id}/why", why.get, NOTHING, (WHY,)),
+    Route("GET", "/v1/jobs/{id}/logs", facts.logs, AFTER, (LINES_OF_LOG, BadCursor)),
+    Route("GET", "/v1/jobs/{id}/receipt", facts.receipt, NOTHING, (RECEIPT,)),
     Route("GET", "/v1/events", facts.events, AFTER_OF_ALL, (FACTS, BadCursor)),
     Route("GET", "/v1/schedules", recurring.schedules, NOTHING, (SCHEDULES,)),
     Route("GET", "/v1/counts", api.counts, NOTHING, (COUNTS,)),

@@ -5,16 +5,17 @@ from typing import NamedTuple
 from aiohttp import web
 
 from eventjobs.errors import JobGone, JobNotFound
-from eventjobs.events import Recorded
+from eventjobs.events import LogWritten, Recorded
 from eventjobs.http.api import JSON, path_id, reply
 from eventjobs.http.problem import BadCursor
 from eventjobs.http.query import AllEventsQuery, EventsQuery, read_query
 from eventjobs.http.route import Site
 from eventjobs.http.stream import Selection, wants_stream
 from eventjobs.job import Job
-from eventjobs.log import EventLog
+from eventjobs.log import PAGE_MAX, EventLog
 from eventjobs.service import Service
 from projections import history as told
+from projections import receipt as receipts
 
 #: Events looked through for one page of a filtered log; then the page ends, and says where.
 LOOKED_THROUGH_MAX = 10_000
@@ -51,6 +52,46 @@ async def job_events(site: Site, request: web.Request) -> web.StreamResponse:
     return _reply(page or Page([], after), service.log)
 
 
+async def logs(site: Site, request: web.Request) -> web.StreamResponse:
+    """The lines of one job's log after a position: a page, awaited with `wait`, or as a stream."""
+    job_id = path_id(request)
+    query = read_query(request, EventsQuery)
+    if wants_stream(request) and request.method == "GET":
+        selection = Selection(ids=frozenset({job_id}), logs=True)
+        return await site.streams.events(request, selection, query.after)
+    service = site.service
+    limit = min(query.limit, service.settings.page_max)
+    seen = _after(query, service.log)
+
+    async def look() -> Page | None:
+        nonlocal seen
+        job = await _there(service, job_id)
+        lines, seen, all_read = await _lines(service.log, job_id, seen, limit)
+        ended = all_read and job.finished and seen >= job.position
+        return Page(lines, seen, ended) if lines or ended or not all_read else None
+
+    page = await site.polls.until(look, query.wait, job_id)
+    return _reply(page or Page([], seen), service.log)
+
+
+async def _lines(
+    log: EventLog, job_id: str, after: int, limit: int
+) -> tuple[list[Recorded], int, bool]:
+    """Lines, the position to go on from, and whether nothing is left, or else it was enough."""
+    lines: list[Recorded] = []
+    for _ in range(LOOKED_THROUGH_MAX // PAGE_MAX):
+        events = await log.read_job(job_id, after, PAGE_MAX)
+        for each in events:
+            after = each.position
+            if isinstance(each.event, LogWritten):
+                lines.append(each)
+            if len(lines) == limit:
+                return lines, after, each is events[-1] and len(events) < PAGE_MAX
+        if len(events) < PAGE_MAX:
+            return lines, after, True
+    return lines, after, False
+
+
 async def events(site: Site, request: web.Request) -> web.StreamResponse:
     """Everybody's facts after a position: a page, awaited with `wait`, or as a stream."""
     query = read_query(request, AllEventsQuery)
@@ -77,6 +118,15 @@ async def history(site: Site, request: web.Request) -> web.StreamResponse:
     job_id = path_id(request)
     await _there(site.service, job_id)
     return reply({"job_id": job_id, **told.tell(await site.service.log.read_job(job_id))})
+
+
+async def receipt(site: Site, request: web.Request) -> web.StreamResponse:
+    """Every attempt of a job on one line: who held it, when, how it ended; which of them overlap,
+    and what was refused because it came too late.
+    """
+    job_id = path_id(request)
+    await _there(site.service, job_id)
+    return reply({"job_id": job_id, **receipts.tell(await site.service.log.read_job(job_id))})
 
 
 def _after(query: EventsQuery, log: EventLog) -> int:

@@ -217,6 +217,7 @@ class FactHub(Heads):
                 events = parts[0] if len(parts) == 1 else _in_order(parts)
                 if any(map(is_end, events)):
                     ended += clients
+                events = selection.of(events)
             elif selection.everything:
                 events = batch
             else:

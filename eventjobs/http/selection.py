@@ -4,7 +4,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from eventjobs.events import JobSubmitted, Recorded
+from eventjobs.events import JobSubmitted, LogWritten, Recorded
 from eventjobs.job import Job, evolve
 from eventjobs.jobs import Jobs
 from eventjobs.lru import Lru
@@ -21,6 +21,8 @@ class Selection:
     parent: str | None = None
     tag: str | None = None
     status: frozenset[str] | None = None
+    #: Of the facts, only the lines of the jobs' logs.
+    logs: bool = False
 
     @property
     def everything(self) -> bool:
@@ -72,7 +74,13 @@ class Selection:
         if self.ids is None:
             return self
         ids = frozenset(job.job_id for job in named if self.wants(job))
-        return Selection(ids=ids, status=self.status)
+        return Selection(ids=ids, status=self.status, logs=self.logs)
+
+    def of(self, events: list[Recorded]) -> list[Recorded]:
+        """Those of *events*, which are of jobs that belong here, that are told."""
+        return (
+            [each for each in events if isinstance(each.event, LogWritten)] if self.logs else events
+        )
 
 
 _EVERYTHING = Selection()

@@ -52,6 +52,8 @@ class Links(Shape):
     events: str
     history: str
     why: str
+    logs: str
+    receipt: str
     cancel: str
     retry: str
     children: str
@@ -208,40 +210,6 @@ class Schedule(Shape):
 
 class Schedules(Shape):
     schedules: list[Schedule]
-
-
-class Entry(Shape):
-    position: int
-    version: int
-    at: str = Time
-    actor: str
-    type: str
-    text: str
-
-
-class AttemptFailure(Shape):
-    code: str
-    message: str | None
-
-
-class Attempt(Shape):
-    attempt: int
-    worker: str
-    started_at: str = Time
-    ended_at: str | None
-    duration_s: float | None
-    outcome: str
-    error: AttemptFailure | None
-    reports: int
-
-
-class History(Shape):
-    """What happened to a job, told for a person."""
-
-    job_id: str
-    entries: list[Entry]
-    attempts: list[Attempt]
-    waited_s: float | None
 
 
 class Stored(Shape):

@@ -14,7 +14,7 @@ from projections import JobView, Views
 from projections.progress import Estimate
 from projections.stages import Progress
 
-_LINKED = ("events", "history", "why", "cancel", "retry")
+_LINKED = ("events", "history", "why", "logs", "receipt", "cancel", "retry")
 
 
 class Snapshot(NamedTuple):

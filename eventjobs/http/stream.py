@@ -154,7 +154,7 @@ class Streams:
             limit = min(PAGE_MAX, 2 * len(page))  # what does not fit is read again
             client.position = page[-1].position
             if selection.ids is not None:
-                page = [each for each in page if each.job_id in selection.ids]
+                page = selection.of([each for each in page if each.job_id in selection.ids])
             elif not selection.everything:
                 jobs = await self._known.of(page)
                 page = [each for each in page if selection.wants(jobs[each.job_id])]
@@ -180,7 +180,7 @@ class Streams:
             while held and held[0].position <= upto:
                 piece = [each for each in fitting(held) if each.position <= upto]
                 held = held[len(piece) :]
-                yield b"".join(map(fact_frame, piece))
+                yield b"".join(map(fact_frame, client.selection.of(piece)))
 
     async def _states(self, client: Client) -> AsyncGenerator[bytes, None]:
         views, selection = self._service.views, client.selection

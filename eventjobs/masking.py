@@ -1,0 +1,34 @@
+"""Secrets in what is logged: told by what they are called, or by what they look like."""
+
+import re
+from collections.abc import Mapping
+from typing import Any
+
+HIDDEN = "[hidden]"
+#: What keys are called whose values nobody should read.
+SECRET_KEY = re.compile(
+    r"(?i)token|secret|passw(or)?d|passphrase|authorization|credential|cookie|(api|private)[_-]?key"
+)
+#: What such values look like, wherever they turn up.
+SECRET_VALUE = re.compile(r"(?i)\b(?:ej_\w+|whsec_[\w+/=-]+|bearer\s+[\w.~+/=-]+)")
+
+
+def masked(told: Mapping[Any, Any]) -> dict[str, Any]:
+    """*told* without secrets; what JSON does not hold as it is becomes its repr."""
+    return {masked_text(str(key)): _masked(str(key), told[key]) for key in told}
+
+
+def masked_text(text: str) -> str:
+    return SECRET_VALUE.sub(HIDDEN, text)
+
+
+def _masked(key: str, value: Any) -> Any:
+    if value is None or isinstance(value, bool | int | float):
+        return value
+    if SECRET_KEY.search(key):
+        return HIDDEN
+    if isinstance(value, Mapping):
+        return masked(value)
+    if isinstance(value, list | tuple | set | frozenset):
+        return [_masked("", each) for each in value]
+    return masked_text(value if isinstance(value, str) else repr(value))
