@@ -5,8 +5,8 @@ from typing import Annotated, Literal
 import typer
 
 from eventjobs.client import DEFAULT_URL
-from eventjobs.errors import InvalidInput
-from eventjobs.typed import WRONG, fail
+from eventjobs.errors import DataDirectoryError, InvalidInput
+from eventjobs.typed import REFUSED, WRONG, fail
 
 
 def worker(
@@ -43,3 +43,5 @@ def worker(
         working.run(url, application, knobs.read(Settings, told), lease)
     except InvalidInput as error:
         fail(error.code, error.message, WRONG)
+    except DataDirectoryError as error:
+        fail(error.code, error.message, REFUSED)

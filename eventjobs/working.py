@@ -2,8 +2,7 @@
 
 import asyncio
 import os
-import tempfile
-from collections.abc import Iterable
+from collections.abc import Sequence
 from pathlib import Path
 
 import aiohttp
@@ -15,35 +14,51 @@ from eventjobs.calling import Calls
 from eventjobs.capture import let_through
 from eventjobs.clock import Clock, SystemClock
 from eventjobs.connection import REQUEST, Connection, address
+from eventjobs.errors import InvalidInput
 from eventjobs.handlers import Handlers
 from eventjobs.processes import Processes
 from eventjobs.remote import RemoteDesk
-from eventjobs.runner import Runner
+from eventjobs.runner import NOT_OURS, Runner
+from eventjobs.scratch import scratch
 from eventjobs.serving import SIGNALS, load, loop_factory
 from eventjobs.settings import Settings
 from eventjobs.watchdog import Watchdog
 
 
-def run(url: str, names: Iterable[str], settings: Settings, lease_s: float | None) -> None:
-    """Run jobs of the service at *url* until a signal says to stop. Raises InvalidInput."""
+def run(url: str, names: Sequence[str], settings: Settings, lease_s: float | None) -> None:
+    """Run jobs of the service at *url* until a signal says to stop. Raises InvalidInput,
+    DataDirectoryError.
+    """
+    handlers = load(names)
+    if all(each.mode in NOT_OURS for each in handlers):
+        raise InvalidInput(f"no handler in {', '.join(names)} can be run by a worker")
+    if settings.concurrency == 0:
+        raise InvalidInput("a worker with concurrency 0 would never do anything")
     let_through(settings.capture_logs)
-    process = _Process(address(url), load(names), settings, lease_s)
-    with asyncio.Runner(loop_factory=loop_factory()) as runner:
-        runner.run(process.run())
+    # Random at each start: a restarted process must never look like the one that died.
+    name = f"worker-{os.urandom(8).hex()}"
+    with scratch(name) as folder, asyncio.Runner(loop_factory=loop_factory()) as runner:
+        runner.run(_Process(name, address(url), handlers, settings, folder, lease_s).run())
 
 
 class _Process:
     """The first signal stops it, the second hurries it, the third is not caught."""
 
     def __init__(
-        self, url: str, handlers: Handlers, settings: Settings, lease_s: float | None
+        self,
+        name: str,
+        url: str,
+        handlers: Handlers,
+        settings: Settings,
+        folder: Path,
+        lease_s: float | None,
     ) -> None:
+        self._name = name
         self._url = url
         self._handlers = handlers
         self._settings = settings
+        self._folder = folder
         self._lease_s = lease_s
-        # Random at each start: a restarted process must never look like the one that died.
-        self._name = f"worker-{os.urandom(8).hex()}"
         self._stop = asyncio.Event()
         self._runner: Runner | None = None
         self._hurrying: asyncio.Task[None] | None = None
@@ -54,21 +69,20 @@ class _Process:
             asyncio.get_running_loop().add_signal_handler(each, self._signalled)
         clock = SystemClock()
         watchdog = Watchdog(asyncio.get_running_loop())
-        with tempfile.TemporaryDirectory(prefix="eventjobs-") as folder:
-            files = Artifacts(Path(folder), self._settings.artifact_bytes_max)
-            await asyncio.to_thread(files.prepare)
-            connector = aiohttp.TCPConnector(limit=0)
-            async with aiohttp.ClientSession(connector=connector, timeout=REQUEST) as session:
-                http = Connection(session, self._url, clock, 60.0, lambda delay_s: None)
-                desk = RemoteDesk(
-                    http,
-                    worker=self._name,
-                    lease_s=self._lease_s,
-                    files=files,
-                    calls=self._calls(clock),
-                    clock=clock,
-                )
-                await self._work(desk, self._processes(desk, Path(folder) / "scratch"))
+        files = Artifacts(self._folder, self._settings.artifact_bytes_max)
+        await asyncio.to_thread(files.prepare)
+        connector = aiohttp.TCPConnector(limit=0)
+        async with aiohttp.ClientSession(connector=connector, timeout=REQUEST) as session:
+            http = Connection(session, self._url, clock, 60.0, lambda delay_s: None)
+            desk = RemoteDesk(
+                http,
+                worker=self._name,
+                lease_s=self._lease_s,
+                files=files,
+                calls=self._calls(clock),
+                clock=clock,
+            )
+            await self._work(desk, self._processes(desk, self._folder / "scratch"))
         watchdog.close()
         self._log.info("stopped")
 
@@ -76,13 +90,13 @@ class _Process:
         settings = self._settings
         return Calls(LocalBreakers(clock), settings.backoff, settings.store_attempts)
 
-    def _processes(self, desk: RemoteDesk, scratch: Path) -> Processes:
+    def _processes(self, desk: RemoteDesk, folder: Path) -> Processes:
         settings = self._settings
         return Processes(
             desk.clock,
             desk.files,
             desk.calls,
-            scratch,
+            folder,
             limit=settings.processes or os.cpu_count() or 1,
             jobs_max=settings.process_jobs_max,
             capture_logs=settings.capture_logs,

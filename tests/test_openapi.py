@@ -12,7 +12,7 @@ from jsonschema_rs import Draft202012Validator, meta
 from pydantic import BaseModel, Field
 
 from eventjobs.events import Artifact, JobSpec, JobSubmitted
-from eventjobs.handlers import Context, handler
+from eventjobs.handlers import Context, handler, outside
 from eventjobs.http import ROUTES, create_app, shapes
 from eventjobs.http.query import AllEventsQuery, EventsQuery, JobQuery, JobsQuery
 from eventjobs.http.snapshot import render
@@ -136,7 +136,7 @@ async def test_a_query_has_the_parameters_of_its_model(
 
 
 async def test_what_is_answered_fits_its_schema(client: Connect) -> None:
-    api = await client(echo, draw, max_attempts=1)
+    api = await client(echo, draw, outside("far"), max_attempts=1)
     done, failed = await api_jobs(api)
     told = await document(api)
     for path, name in (
@@ -160,6 +160,13 @@ async def test_what_is_answered_fits_its_schema(client: Connect) -> None:
         validator(told, "BatchOutcome").validate(orjson.loads(each))
     reply = await api("POST", "/v1/artifacts", data=b"x")
     validator(told, "Stored").validate(reply.json)
+    job_id = (await api.submit("far"))["job_id"]
+    reply = await api("POST", "/v1/work/claim", {"worker": "w", "types": ["far"]})
+    validator(told, "Claimed").validate(reply.json)
+    assert reply.json["jobs"]
+    for report, name in (("heartbeat", "Heard"), ("progress", "Heard"), ("complete", "Ended")):
+        reply = await api("POST", f"/v1/work/{job_id}/1/{report}", {"worker": "w"})
+        validator(told, name).validate(reply.json)
 
 
 async def api_jobs(api: Client) -> list[str]:

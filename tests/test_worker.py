@@ -62,7 +62,9 @@ async def client(server: Server) -> AsyncIterator[Client]:
 @contextmanager
 def worker(folder: Path, url: str, *options: str) -> Iterator[subprocess.Popen[str]]:
     """`eventjobs worker`, once it is at work; killed at the end, if it still runs then."""
-    process = Tool(url, folder).start("worker", "--app", "shop", "--url", url, *options)
+    tool = Tool(url, folder)
+    tool.environment["TMPDIR"] = str(folder)
+    process = tool.start("worker", "--app", "shop", "--url", url, *options)
     try:
         assert process.stdout is not None
         assert process.stdout.readline().startswith("worker-")
@@ -168,10 +170,20 @@ async def test_told_twice_it_gives_back_what_it_has_and_one_that_dies_is_replace
         dying.kill()
         events = await when(client, job_id, "AttemptFailed")
         assert events[-1]["data"]["code"] == "worker_lost"
-    with worker(folder, server.url):
+    # What the dead one left is cleared by the next, and that one leaves nothing.
+    assert len(files_in(folder)) == 1
+    with worker(folder, server.url) as process:
         (tmp_path / "ended").touch()
         job = await client.wait(job_id)
+        assert len(files_in(folder)) == 1
+        told(process)
+    assert files_in(folder) == []
     assert (job["status"], job["attempt"]) == ("completed", 3)
+
+
+def files_in(folder: Path) -> list[Path]:
+    """Directories of workers."""
+    return list(folder.glob("eventjobs-workers-*/*"))
 
 
 async def test_a_worker_that_slept_gives_up_what_is_no_longer_its_own(
@@ -199,9 +211,15 @@ async def test_a_worker_that_slept_gives_up_what_is_no_longer_its_own(
 def test_what_cannot_work_is_one_line_and_an_exit_code(folder: Path) -> None:
     tool = Tool("", folder)
     assert "Missing option '--app'" in tool.run("worker").stderr
-    ran = tool.spawn("worker", "--app", "unheard")
-    assert ran.returncode == 2
-    assert ran.stderr == "error: invalid_input: unheard: No module named 'unheard'\n"
+    (folder / "nothing.py").write_text("from eventjobs import outside\nFAR = outside('far')\n")
+    for name, concurrency, why in (
+        ("unheard", "1", "unheard: No module named 'unheard'"),
+        ("nothing", "1", "no handler in nothing can be run by a worker"),
+        ("shop", "0", "a worker with concurrency 0 would never do anything"),
+    ):
+        tool.environment["EVENTJOBS_CONCURRENCY"] = concurrency
+        ran = tool.spawn("worker", "--app", name)
+        assert (ran.returncode, ran.stderr) == (2, f"error: invalid_input: {why}\n")
 
 
 # --- in another language
