@@ -4,9 +4,9 @@ import logging
 import sys
 import traceback
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager, suppress
-from contextvars import ContextVar
-from typing import Any
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
+from contextvars import ContextVar, Token
+from typing import Any, Self
 
 from eventjobs.masking import masked, masked_text
 
@@ -40,19 +40,9 @@ class Capture:
             self._hooked = False
             _HOOKS.remove()
 
-    @contextmanager
-    def into(self, write: Write) -> Iterator[None]:
+    def into(self, write: Write) -> AbstractContextManager[object]:
         """What is logged in this context goes to *write* as well, until this is left."""
-        if not self._number:
-            yield
-            return
-        sink = _Sink(write, self._number)
-        token = _SINK.set(sink)
-        try:
-            yield
-        finally:
-            sink.open = False  # a task that was left behind has no job any more
-            _SINK.reset(token)
+        return _Sink(write, self._number) if self._number else nullcontext()
 
 
 def let_through(level: str) -> None:
@@ -78,10 +68,20 @@ class _Sink:
     def __init__(self, write: Write, number: int) -> None:
         self._write = write
         self._number = number
-        self.open = True
+        self._open = True
+        self._token: Token[_Sink | None] | None = None
+
+    def __enter__(self) -> Self:
+        self._token = _SINK.set(self)
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._open = False  # a task that was left behind has no job any more
+        assert self._token is not None
+        _SINK.reset(self._token)
 
     def take(self, number: int, message: str, fields: Mapping[str, Any]) -> None:
-        if not self.open or number < self._number:
+        if not self._open or number < self._number:
             return
         # Whatever is logged by a __repr__, say, must not come here again.
         with suspended():

@@ -87,7 +87,7 @@ BY_CLASS: dict[type[Any], st.SearchStrategy[Event]] = {
         maybe_text,
         json_values,
     ),
-    StepCompleted: st.builds(StepCompleted, small, texts, small, json_values),
+    StepCompleted: st.builds(StepCompleted, small, texts, small, json_values, maybe_text),
     BreakerChanged: st.builds(BreakerChanged, small, texts, texts, small, st.none() | small),
     LogWritten: st.builds(LogWritten, small, texts, maybe_text, json_values),
     ArtifactStored: st.builds(ArtifactStored, small, texts, texts, small, texts),
@@ -157,7 +157,10 @@ COMMANDS: dict[str, Command] = {
     "more progress": lambda job, now, n: decisions.report(job, _progress(job, n)),
     "log": lambda job, now, n: decisions.report(job, LogWritten(_attempt(job), "info", "line")),
     "step": lambda job, now, n: decisions.report(
-        job, StepCompleted(_attempt(job), f"step {n % 3}", n % 3, {"n": n})
+        job,
+        StepCompleted(
+            _attempt(job), f"step {n % 3}", n % 3, {"n": n}, None if n % 5 else f"step {n % 2}"
+        ),
     ),
     "breaker": lambda job, now, n: decisions.report(
         job, BreakerChanged(_attempt(job), "llm", ("open", "closed")[n % 2], n, now + n)

@@ -196,6 +196,31 @@ def test_a_job_is_shown_with_its_history_and_its_facts(tool: Tool) -> None:
     assert facts[-1]["type"] == "JobCompleted"
 
 
+def test_a_job_goes_on_from_a_step_and_its_log_and_attempts_are_shown(
+    tool: Tool, tmp_path: Path
+) -> None:
+    job_id = tool.run("submit", "stepwise", f'"{tmp_path}/file"', "--wait").stdout.split()[0]
+    assert "artifact     error.json" in tool.ok("show", job_id)
+    assert "unknown_step" in tool.run("retry", job_id, "--from-step", "z").stderr
+    assert "invalid_input" in tool.run("retry", job_id, "--from-step", "a", "--restart").stderr
+    (tmp_path / "file").touch()
+    assert tool.ok("retry", job_id, "--from-step", "a").startswith(job_id)
+    tool.ok("watch", job_id)
+    lines = tool.ok("logs", job_id).splitlines()
+    assert [line.split(None, 2)[1:] for line in lines] == [
+        ["info", 'begun\ufffd[31m  {"n":1}'],
+        ["info", 'logged  {"logger":"shop"}'],
+    ] * 2
+    assert tool.json("logs", job_id, "--json")[0]["data"]["fields"] == {"n": 1}
+    assert len(tool.ok("logs", job_id, "--follow").splitlines()) == len(lines)
+    one, two = tool.ok("show", job_id, "--receipt").splitlines()
+    assert one.startswith("attempt 1  worker-")
+    assert one.endswith("failed: no_file")
+    assert two.endswith("completed")
+    assert tool.json("show", job_id, "--receipt", "--json")[0]["overlaps"] is False
+    assert tool.run("show", job_id, "--receipt", "--history").exit_code == 2
+
+
 def test_what_is_refused_for_one_job_is_done_for_the_others(tool: Tool) -> None:
     ids = [tool.ok("submit", "echo", "--delay", "1h").strip() for _ in range(2)]
     run = tool.run("cancel", ids[0], "x", ids[1], "--reason", "enough")

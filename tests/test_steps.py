@@ -15,6 +15,7 @@ from eventjobs.service import Service
 from tests.conftest import Connect, Serve
 from tests.facts import job_when, kinds, recorded_of, time_passing
 from tests.fake_clock import FakeClock
+from tests.test_remote import elsewhere, types
 
 
 class Work:
@@ -408,3 +409,41 @@ async def test_the_command_line_and_the_client_retry_from_a_step(
     told = (await asked.get(f"/v1/jobs/{job_id}/history")).json["entries"]
     assert "queued again by hand from the step b: because" in [each["text"] for each in told]
     assert "StepCompleted" in await kinds(asked.service, job_id)
+
+
+# --- elsewhere
+
+
+@pytest.mark.parametrize("threaded", [False, True], ids=["loop", "thread"])
+async def test_steps_of_a_worker_elsewhere_are_kept_and_taken_over(
+    client: Connect, work: Work, tmp_path: Path, threaded: bool
+) -> None:
+    @handler("far")
+    async def on_the_loop(context: Context, payload: Any) -> Any:
+        read = "read" if context.attempt == 2 else "fetch"
+        found = await context.step(read, work, "fetch", {"n": (1, 2)}, was="fetch")
+        if context.attempt == 1:
+            raise JobError("again", "once more", retry_after_s=0)
+        await context.step("big", work, "big", BIG)
+        return found
+
+    @handler("far")
+    def in_a_thread(context: ThreadContext, payload: Any) -> Any:
+        read = "read" if context.attempt == 2 else "fetch"
+        found = context.step(read, work, "fetch", {"n": (1, 2)}, was="fetch")
+        if context.attempt == 1:
+            raise JobError("again", "once more", retry_after_s=0)
+        context.step("big", work, "big", BIG)
+        return found
+
+    made = in_a_thread if threaded else on_the_loop
+    asked = await client(*types(made), result_bytes_max=1024)
+    async with elsewhere(asked, tmp_path / "worker", made):
+        job = await asked.service.wait((await asked.submit("far"))["job_id"])
+    assert job.error is not None
+    assert (job.error["code"], job.attempt) == ("step_too_large", 2)
+    assert work.done == ["fetch", "big"]
+    assert steps_of(job) == ["read"]
+    [first, renamed] = await recorded_of(asked.service, job.job_id, StepCompleted)
+    assert (first.actor, renamed.actor) == ("afar", "afar")
+    assert renamed.event == StepCompleted(2, "read", 0, {"n": [1, 2]}, "fetch")

@@ -16,8 +16,19 @@ ROOT = Path(__file__).parent.parent
 
 APP = '''
 import asyncio
+import logging
 from pathlib import Path
 from eventjobs import JobError, handler
+
+@handler("stepwise", max_attempts=1)
+async def stepwise(context, payload):
+    """Needs a file at *payload* for its second step."""
+    context.log("begun\\x1b[31m", n=1)
+    logging.getLogger("shop").info("logged")
+    await context.step("a", lambda: 1)
+    if not Path(payload).exists():
+        raise JobError("no_file", "there is no file")
+    return await context.step("b", lambda: 2)
 
 @handler("echo")
 async def echo(context, payload):
