@@ -12,8 +12,8 @@ from projections import Views
 ACTOR = "service"
 #: Between two looks, when there was nothing to hide; so late may a job be hidden.
 LOOK_AGAIN_S = 5.0
-#: Jobs hidden at one time: few enough to leave the log to those who wait for it.
-PAGE = 100
+#: Jobs hidden at one time: few, so that nobody waits long for the log because of them.
+PAGE = 25
 
 
 class Expiry:
@@ -28,11 +28,14 @@ class Expiry:
     async def run(self) -> None:
         while True:
             now_us = self._jobs.clock.now_us()
+            began_s = self._jobs.clock.monotonic_s()
             ended_us = int(max(0.0, now_us - self._ttl_s * 1e6))
             expiring = await self._views.expiring(now_us, ended_us, PAGE)
             hidden = await asyncio.gather(*map(self._hide, expiring))
             if any(hidden):
                 await self._views.reached(self._jobs.log.head)
+                # As long again: after a time away very many are due, and none of them is urgent.
+                await sleep(self._jobs.clock, self._jobs.clock.monotonic_s() - began_s)
             else:
                 await sleep(self._jobs.clock, LOOK_AGAIN_S)
 

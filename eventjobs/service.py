@@ -35,8 +35,9 @@ from eventjobs.log.sqlite import SQLiteLog
 from eventjobs.outbound import Outbound
 from eventjobs.processes import Processes
 from eventjobs.recovery import recall_starts, recover
+from eventjobs.recurring import Recurring
 from eventjobs.runner import Runner
-from eventjobs.schedules import Recurring, Schedule
+from eventjobs.schedules import Schedule
 from eventjobs.settings import Settings
 from eventjobs.settlement import Settlement
 from eventjobs.specs import check_named, spec_of

@@ -116,7 +116,7 @@ async def test_what_was_due_while_the_service_was_down_is_hidden_at_the_next_sta
     serve: Serve, clock: FakeClock
 ) -> None:
     service = await serve(ok, clock=clock)
-    ids = [(await service.submit("ok", number)).job_id for number in range(250)]
+    ids = [(await service.submit("ok", number)).job_id for number in range(60)]
     for each in ids:
         await service.wait(each)
     await time_passing(clock, service.close())

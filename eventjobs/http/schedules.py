@@ -9,7 +9,7 @@ from eventjobs.events import rfc3339
 from eventjobs.http.api import caught_up, reply
 from eventjobs.http.route import Site
 from eventjobs.job import Job
-from eventjobs.schedules import Told
+from eventjobs.recurring import Told
 
 
 async def schedules(site: Site, request: web.Request) -> web.StreamResponse:
