@@ -120,8 +120,8 @@ def test_a_wrong_value_is_told_with_the_variable_it_came_from(tool: Tool) -> Non
 
 def test_a_wrong_setting_of_the_demo_stops_the_start(tool: Tool) -> None:
     tool.environment["LLM_RETRY_ATTEMPTS"] = "0"
-    run = tool.run("serve", "--demo")
-    assert run.exit_code == 2
+    run = tool.spawn("serve", "--demo")  # it would set up the logging of this process, too
+    assert run.returncode == 2
     assert run.stderr.startswith("error: settings: llm_retry_attempts: ")
 
 
