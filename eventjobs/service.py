@@ -40,7 +40,7 @@ from eventjobs.runner import Runner
 from eventjobs.schedules import Schedule
 from eventjobs.settings import Settings
 from eventjobs.settlement import Settlement
-from eventjobs.specs import check_named, spec_of
+from eventjobs.specs import check_named, check_ttl, spec_of
 from eventjobs.switches import Switches
 from eventjobs.watchdog import Watchdog
 from eventjobs.webhooks import Webhooks
@@ -349,6 +349,8 @@ class Service:
             open_fields["queue"] = handler.flow.queue
         if spec.max_attempts == 0:
             open_fields["max_attempts"] = self.attempts(spec.type)
+        if (ttl_s := open_fields.get("ttl_s", spec.ttl_s)) is not None:
+            check_ttl(ttl_s)
         return replace(spec, **open_fields) if open_fields else spec
 
     def attempts(self, type: str) -> int:

@@ -11,6 +11,7 @@ from eventjobs.plain import plain_json, plain_text
 
 #: Jobs that one job may wait for.
 AFTER_MAX = 100
+TTL_MAX_S = 315_360_000  # ten years
 
 
 def spec_of(type: str, payload: Any = None, **fields: Any) -> JobSpec:
@@ -48,6 +49,12 @@ def one_id(given: str, field: str) -> str:
         return parse_id(given)
     except InvalidInput as error:
         raise _unfit(field, error.message) from error
+
+
+def check_ttl(ttl_s: float) -> None:
+    """Raises InvalidInput; also for what is not a number, and for what never ends."""
+    if not 0 <= ttl_s <= TTL_MAX_S:
+        raise _unfit("ttl_s", f"it is from 0 to {TTL_MAX_S} seconds")
 
 
 async def check_named(jobs: Jobs, spec: JobSpec) -> None:

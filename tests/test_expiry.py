@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 
+from eventjobs.errors import InvalidInput
 from eventjobs.events import JobExpired, rfc3339
 from eventjobs.expiry import LOOK_AGAIN_S
 from eventjobs.handlers import Context, handler
@@ -139,6 +140,18 @@ async def test_never_is_a_time_too(
     clock.jump_wall(10_000 * DAY_S)
     await hidden(service, gone.job_id, clock)
     assert not await recorded_of(service, kept.job_id, JobExpired)
+
+
+@pytest.mark.parametrize("ttl_s", [-1, float("nan"), float("inf"), 1e300])
+async def test_a_time_that_is_none_is_refused(serve: Serve, ttl_s: float) -> None:
+    """Of the setting alone infinite is a value: JSON has none."""
+    service = await serve(ok, handler("wrong", ttl_s=ttl_s)(ok.function))
+    given: list[tuple[str, Any]] = [("ok", {"ttl_s": ttl_s}), ("wrong", {})]
+    for type, fields in given:
+        with pytest.raises(InvalidInput) as refusal:
+            await service.submit(type, **fields)
+        assert [each["field"] for each in refusal.value.errors] == ["ttl_s"]
+    assert service.log.head == 0
 
 
 def test_the_usual_time_is_that_of_before(monkeypatch: pytest.MonkeyPatch) -> None:

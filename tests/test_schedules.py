@@ -176,11 +176,13 @@ async def passing(clock: FakeClock, seconds: float, step_s: float = 5) -> None:
 
 
 async def settled(service: Service, clock: FakeClock, count: int) -> list[str]:
-    """The firings, once there are *count*."""
+    """The firings, once there are *count* and their jobs have ended."""
 
     async def enough() -> list[str]:
         while len(times := await fired(service)) < count:
             await service.log.wait(service.log.head)
+        for each in await service.log.read(0, 1000):
+            await service.wait(each.job_id)
         return times
 
     async with asyncio.timeout(20):
