@@ -1,7 +1,6 @@
 """A desk elsewhere: the jobs of a service behind HTTP, for a runner in this process."""
 
 import asyncio
-import random
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -26,6 +25,7 @@ from eventjobs.errors import DiskFull, InvalidInput, StaleAttempt, StepTooLarge,
 from eventjobs.events import ArtifactStored, JobSpec, rfc3339
 from eventjobs.job import Job, Report
 from eventjobs.outcomes import Failed, Outcome, Released, Succeeded
+from eventjobs.trouble import Trouble
 
 Answer = TypeVar("Answer")
 
@@ -35,8 +35,6 @@ CLAIM_MAX = 100
 #: A connection that has silently died must not keep a report for as long as the job is held.
 TELLING = aiohttp.ClientTimeout(total=10)
 WITHDRAWALS_MAX = 4
-#: Between two attempts to say something: the first, and the longest.
-AGAIN_S, AGAIN_MAX_S = 0.1, 1.0
 #: What is raised for what is too large there.
 TOO_LARGE = {each.code: each for each in (TooLarge, StepTooLarge)}
 #: After these answers nothing that the attempt comes to counts.
@@ -47,6 +45,8 @@ LOST = frozenset({"stale_attempt", "job_not_found", "job_gone", "wrong_state"})
 class _Held:
     work: Work
     files: set[str] = field(default_factory=set)
+    #: Its end is being told, and that alone will tell whether it was lost.
+    ending: bool = False
 
     @property
     def job(self) -> Job:
@@ -83,8 +83,7 @@ class RemoteDesk:
         self._leaving = False
         self._hurried = asyncio.Event()
         self._tell: Callable[[str, int, StopWhy], object] = lambda job_id, attempt, why: None
-        self._trouble: str | None = None
-        self._delay_s = AGAIN_S
+        self._trouble = Trouble(clock)
         self._log = structlog.get_logger("eventjobs.worker")
 
     def on_stop(self, tell: Callable[[str, int, StopWhy], object]) -> None:
@@ -153,9 +152,9 @@ class RemoteDesk:
             )
         except (Unreachable, Problem) as error:
             self._unsure = True
-            await self._pause(error)
+            await self._trouble.pause(error)
             return []
-        self._reached()
+        self._trouble.over()
         works = [read_work(each) for each in answer["jobs"]]
         if rooms and len(works) < size:
             self._unsure = False
@@ -240,6 +239,7 @@ class RemoteDesk:
         return await self._until_heard(job, lambda: self._http.call("GET", path))
 
     async def settle(self, job: Job, outcome: Outcome) -> None:
+        self._holding(job).ending = True
         name, body = end_of(outcome)
         try:
             await self._until_heard(job, lambda: self._call(job, name, body))
@@ -260,7 +260,7 @@ class RemoteDesk:
             third_s = min(held.work.lease_s for held in self._held.values()) / 3
             await asyncio.gather(*(self._beat(each, third_s) for each in self._held.values()))
             took_s = self.clock.monotonic_s() - began_s
-            wait_s = third_s if self._trouble is None else min(third_s, 1.0)
+            wait_s = third_s if self._trouble.now is None else min(third_s, 1.0)
             await sleep(self.clock, max(0.05, wait_s - took_s))
 
     async def _beat(self, held: _Held, limit_s: float) -> None:
@@ -268,12 +268,12 @@ class RemoteDesk:
         try:
             await self._call(held.job, "heartbeat", {}, limit)
         except Problem as problem:
-            if problem.code in LOST:
+            if problem.code not in LOST:
+                self._trouble.note(problem)
+            elif not held.ending:  # else it has crossed the end on the way
                 self._lose(held)
-            else:
-                self._note(problem)
         except Unreachable as error:
-            self._note(error)
+            self._trouble.note(error)
 
     async def _call(
         self, job: Job, name: str, body: dict[str, Any], limit: aiohttp.ClientTimeout = TELLING
@@ -281,7 +281,7 @@ class RemoteDesk:
         path = f"/v1/work/{job.job_id}/{job.attempt}/{name}"
         sent = {"worker": self.worker, **body}
         answer = await self._http.call("POST", path, again=False, json=sent, timeout=limit)
-        self._reached()
+        self._trouble.over()
         if answer.get("cancel"):
             self._tell(job.job_id, job.attempt, "cancelled")
 
@@ -299,9 +299,9 @@ class RemoteDesk:
                     other = TooLarge if problem.status == 413 else InvalidInput
                     kind = TOO_LARGE.get(problem.code, other)
                     raise kind(problem.detail, problem.errors) from problem
-                await self._pause(problem)
+                await self._trouble.pause(problem)
             except Unreachable as error:
-                await self._pause(error)
+                await self._trouble.pause(error)
 
     def _holding(self, job: Job) -> _Held:
         held = self._held.get(job.job_id)
@@ -366,26 +366,6 @@ class RemoteDesk:
         stored = ArtifactStored(job.attempt, "result.json", sha256, size, "application/json")
         await self.report(job, stored)
         return {"artifact": "result.json", "size": size}
-
-    # --- trouble
-
-    async def _pause(self, error: Unreachable | Problem) -> None:
-        self._note(error)
-        delay_s = self._delay_s * random.uniform(1, 1.5)  # noqa: S311
-        self._delay_s = min(self._delay_s * 2, AGAIN_MAX_S)
-        await sleep(self.clock, delay_s)
-
-    def _note(self, error: Unreachable | Problem) -> None:
-        """Say what is wrong, once."""
-        code = Unreachable.code if isinstance(error, Unreachable) else error.code
-        if self._trouble != code:
-            self._trouble = code
-            self._log.warning("service does not answer; trying on", code=code, why=str(error))
-
-    def _reached(self) -> None:
-        if self._trouble is not None:
-            self._log.info("service answers again")
-        self._trouble, self._delay_s = None, AGAIN_S
 
 
 def _remove(paths: list[Path]) -> None:
