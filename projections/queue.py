@@ -62,7 +62,9 @@ SELECT json_group_array(json_array(job_id, type, queue, key, rank, born)) FROM (
     AND (rank, born) > (:after_rank, :after_born)
     AND type IN (SELECT value FROM json_each(:types))
     AND job_id NOT IN (SELECT value FROM json_each(:taken))
-    AND (key IS NULL OR key NOT IN (SELECT value FROM json_each(:keys)))
+    AND (key IS NULL OR (
+      key NOT IN (SELECT value FROM json_each(:keys))
+      AND (type, key) NOT IN (SELECT value ->> 0, value ->> 1 FROM json_each(:pairs))))
     AND queue NOT IN (SELECT value FROM json_each(:queues))
     AND queue NOT IN (SELECT name FROM pauses WHERE kind = 'queue')
     AND type NOT IN (SELECT name FROM pauses WHERE kind = 'type')
@@ -83,10 +85,13 @@ class Due(NamedTuple):
 
 
 class Held(NamedTuple):
-    """Queues and concurrency keys of which no more may start now."""
+    """Of what no more may start now: jobs in these queues, or with these concurrency keys; and
+    jobs of a type with a key, where the key holds as many as that type allows and no more.
+    """
 
     queues: Collection[str] = ()
     keys: Collection[str] = ()
+    pairs: Collection[tuple[str, str]] = ()
 
 
 NOTHING_HELD = Held()
@@ -110,6 +115,7 @@ def due(
         "taken": orjson.dumps(list(taken)).decode(),
         "queues": orjson.dumps(list(held.queues)).decode(),
         "keys": orjson.dumps(list(held.keys)).decode(),
+        "pairs": orjson.dumps(list(held.pairs)).decode(),
         "limit": limit,
     }
 
