@@ -12,7 +12,7 @@ from eventjobs.flow import Flow, Kind
 from eventjobs.job import Job
 from eventjobs.jobs import Jobs
 from projections import Views
-from projections.queue import Due
+from projections.queue import Due, Held
 from projections.touched import Touched
 
 #: Due jobs looked at in one step, once some did not fit.
@@ -80,7 +80,7 @@ class Claims:
         after: Due | None = None
         size = limit
         while len(picked) < limit and (types := self._open_types(left)):
-            held = self._flow.held(types)
+            held = Held(tuple(self._flow.full("queue")), tuple(self._flow.full("key")))
             page = await self._views.due(now_us, types, self._taken, size, held=held, after=after)
             for due in page:
                 if len(picked) < limit and self._fits(due, left[due.type]):

@@ -308,6 +308,9 @@ class Recorded:
     type: str
     facts: bytes
     body: bytes | None  # None once erased
+    #: A job that this event changed, and what it was after that. The write side and the views come
+    #: to the same, one after the other: see job.evolve.
+    evolved: tuple[Any, Any] | None = field(default=None, compare=False, repr=False)
     _json: bytes | None = field(default=None, compare=False, repr=False)
 
     @property

@@ -1,18 +1,94 @@
-"""Who has a place in what is limited: types, queues, keys, and the starts of the last while."""
+"""How many jobs of a type, of a queue or with a key run at once, and how many start in a while."""
 
+import re
 from collections import deque
 from collections.abc import Iterable, Iterator, Mapping
-from typing import Literal
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Literal
 
 from eventjobs.clock import Clock
+from eventjobs.errors import InvalidInput
 from eventjobs.job import Job, Status
-from eventjobs.limits import KEY_CONCURRENCY, Limits, Rate
-from projections.queue import Due, Held
-from projections.touched import Touched
+
+if TYPE_CHECKING:  # the process of a handler has limits without the views, and starts faster
+    from projections.queue import Due
+    from projections.touched import Touched
+
+#: Of jobs with one concurrency key, so many run at once, unless their handler says.
+KEY_CONCURRENCY = 1
+KEY_CHARS_MAX = 200
+QUEUE = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:-]{0,99}")
+#: Every start of the last while is remembered: this bounds what that takes.
+RATE_MAX = 100_000
 
 Kind = Literal["type", "queue", "key"]
 #: What has a limit.
 Thing = tuple[Kind, str]
+
+_UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86_400}
+_RATE = re.compile(r"([1-9][0-9]{0,5})/([smhd])")
+_PRINTABLE = re.compile(r"[^\x00-\x1f\x7f]*")
+
+
+@dataclass(frozen=True)
+class Rate:
+    """So many starts in any *period_s* seconds, wherever they begin."""
+
+    count: int
+    period_s: int
+
+    @classmethod
+    def parse(cls, text: str) -> "Rate":
+        """From `10/m`: a number of starts, then `s`, `m`, `h` or `d`. Raises ValueError."""
+        found = _RATE.fullmatch(text)
+        if found is None or int(found[1]) > RATE_MAX:
+            raise ValueError(f"a rate is 1 to {RATE_MAX} a second, minute, hour or day, like 10/m")
+        return cls(int(found[1]), _UNITS[found[2]])
+
+    def __str__(self) -> str:
+        [unit] = [unit for unit, seconds in _UNITS.items() if seconds == self.period_s]
+        return f"{self.count}/{unit}"
+
+
+@dataclass(frozen=True)
+class Limits:
+    """By name of the type or queue. What is not here does not limit."""
+
+    types: Mapping[str, int] = field(default_factory=dict)
+    queues: Mapping[str, int] = field(default_factory=dict)
+    #: By type: jobs with one key at once.
+    keys: Mapping[str, int] = field(default_factory=dict)
+    rates: Mapping[str, Rate] = field(default_factory=dict)
+
+    def of_key(self, type: str) -> int:
+        return self.keys.get(type, KEY_CONCURRENCY)
+
+
+@dataclass(frozen=True)
+class HandlerFlow:
+    """What a handler says of its jobs. What is None does not limit."""
+
+    queue: str | None = None
+    concurrency: int | None = None
+    key_concurrency: int | None = None
+    rate: Rate | None = None
+
+    @classmethod
+    def of(
+        cls,
+        queue: str | None,
+        concurrency: int | None,
+        key_concurrency: int | None,
+        rate: str | None,
+    ) -> "HandlerFlow":
+        """As written in a program. Raises ValueError, and InvalidInput for the queue."""
+        check_names(queue, None)
+        if not all(limit is None or limit >= 1 for limit in (concurrency, key_concurrency)):
+            raise ValueError("a limit is 1 or more; to run none, pause the type")
+        return cls(queue, concurrency, key_concurrency, Rate.parse(rate) if rate else None)
+
+
+UNLIMITED = HandlerFlow()
 
 
 class Window:
@@ -71,8 +147,7 @@ class Flow:
         self._windows = {type: Window(rate) for type, rate in limits.rates.items()}
         self._starting: dict[str, Window] = {}
         #: A key may be full for one type and not for another. With so many it is for all.
-        self._key_most = max([KEY_CONCURRENCY, *limits.keys.values()])
-        self._key_least = min([KEY_CONCURRENCY, *limits.keys.values()])
+        self._key_full = max([KEY_CONCURRENCY, *limits.keys.values()])
         self._anything = bool(limits.types or limits.queues or limits.rates)
 
     # --- what is full
@@ -86,16 +161,6 @@ class Flow:
             for type in self._windows:
                 if not self._is_open(type):
                     yield type
-
-    def held(self, types: Iterable[str]) -> Held:
-        """What jobs of *types* need not be looked at for: there is no place for them."""
-        pairs = []
-        if self._key_least < self._key_most:
-            for (kind, name), holders in self._holders.items():
-                if kind == "key" and self._key_least <= len(holders) < self._key_most:
-                    full = [each for each in types if self.limits.of_key(each) <= len(holders)]
-                    pairs += [(type, name) for type in full]
-        return Held(tuple(self.full("queue")), tuple(self.full("key")), pairs)
 
     def opens_s(self) -> float | None:
         """Seconds until the next type may start one more that may not now; None without any."""
@@ -123,7 +188,7 @@ class Flow:
 
     # --- picked, started, or not
 
-    def take(self, due: Due) -> bool:
+    def take(self, due: "Due") -> bool:
         """Give it a place in all it needs one in; False, and nothing done, when there is none."""
         if due.key is None and not self._anything:
             return True
@@ -161,7 +226,7 @@ class Flow:
 
     # --- what the views show
 
-    def changed(self, touched: Iterable[Touched]) -> None:
+    def changed(self, touched: "Iterable[Touched]") -> None:
         for each in touched:
             self.see(each.after)
 
@@ -214,7 +279,7 @@ class Flow:
             case "queue":
                 return self.limits.queues[name]
             case "key":
-                return self._key_most
+                return self._key_full
 
     def _is_open(self, type: str) -> bool:
         now_us = self._now_us()
@@ -224,3 +289,21 @@ class Flow:
     def _now_us(self) -> int:
         # Whole microseconds: what ends when something begins shall not miss it by a rounding.
         return round(self._clock.monotonic_s() * 1e6)
+
+
+def check_names(queue: str | None, key: str | None) -> None:
+    """Raises InvalidInput naming the field."""
+    if queue is not None and (not isinstance(queue, str) or not QUEUE.fullmatch(queue)):
+        raise InvalidInput(
+            "not the name of a queue",
+            [{"field": "queue", "message": "1 to 100 of A-Z a-z 0-9 . _ : -, not first of these"}],
+        )
+    if key is not None and (
+        not isinstance(key, str)
+        or not 1 <= len(key) <= KEY_CHARS_MAX
+        or not _PRINTABLE.fullmatch(key)
+    ):
+        raise InvalidInput(
+            "not a concurrency key",
+            [{"field": "concurrency_key", "message": f"1 to {KEY_CHARS_MAX} printable characters"}],
+        )

@@ -14,7 +14,7 @@ from pydantic import BaseModel, ValidationError
 
 from eventjobs.contexts import Context, Stopped, ThreadContext
 from eventjobs.errors import InvalidInput, UnknownType
-from eventjobs.limits import UNLIMITED, HandlerFlow, Limits
+from eventjobs.flow import UNLIMITED, HandlerFlow, Limits
 from eventjobs.plain import plain_json, plain_text
 from eventjobs.schedules import Schedule, schedule
 

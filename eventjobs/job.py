@@ -4,8 +4,7 @@ A decision is pure: `(job, arguments) -> event | None`, or it raises a Rejected.
 what was asked for is already so; deciding twice is harmless.
 """
 
-from collections.abc import Callable
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from enum import StrEnum
 from functools import reduce
 from typing import Any, assert_never
@@ -30,7 +29,6 @@ from eventjobs.events import (
     AttemptStarted,
     BreakerChanged,
     CancelRequested,
-    Event,
     JobCancelled,
     JobCompleted,
     JobExpired,
@@ -71,7 +69,11 @@ FINISHED = frozenset({Status.COMPLETED, Status.FAILED, Status.CANCELLED})
 
 @dataclass(frozen=True)
 class Job:
-    """What the events of one job add up to. Made by evolve alone."""
+    """What the events of one job add up to. Made by evolve alone.
+
+    What is as it was in the beginning is not in its `__dict__`, where reading finds the default
+    below: so most of a job need not be copied at each change, nor written with it.
+    """
 
     job_id: str
     spec: JobSpec
@@ -122,7 +124,8 @@ class Job:
         return self.expired_us is None and self.status in (Status.FAILED, Status.CANCELLED)
 
 
-def _with(job: Job, recorded: Recorded, **changes: Any) -> Job:
+def _with(job: Job, recorded: Recorded, *gone: str, **changes: Any) -> Job:
+    """*job* with *changes*, and what is *gone* as it was in the beginning."""
     # dataclasses.replace re-runs __init__, 30 times slower; this is the hottest line there is.
     twin = object.__new__(Job)
     twin.__dict__.update(
@@ -132,21 +135,14 @@ def _with(job: Job, recorded: Recorded, **changes: Any) -> Job:
         updated_us=recorded.at_us,
         **changes,
     )
+    for name in gone:
+        twin.__dict__.pop(name, None)
     return twin
 
 
-def _ended(job: Job, recorded: Recorded, status: Status, **changes: Any) -> Job:
-    at_us = recorded.at_us
-    return _with(job, recorded, status=status, finished_us=at_us, **_FREE, **changes)
-
-
-def _queued(job: Job, recorded: Recorded, due_us: int, **changes: Any) -> Job:
-    return _with(job, recorded, status=Status.QUEUED, due_us=due_us, **_FREE, **changes)
-
-
-#: Nobody holds it.
-_FREE: dict[str, Any] = {"worker": None, "lease_s": None, "silence_s": None}
-_NOTHING_YET = {each.name: each.default for each in fields(Job)}
+def _free(job: Job, recorded: Recorded, status: Status, *gone: str, **changes: Any) -> Job:
+    """The same, and nobody holds it any longer."""
+    return _with(job, recorded, "worker", "lease_s", "silence_s", *gone, status=status, **changes)
 
 
 def _born(recorded: Recorded) -> Job:
@@ -155,7 +151,6 @@ def _born(recorded: Recorded) -> Job:
     spec = event.spec
     job = object.__new__(Job)  # as in _with
     job.__dict__.update(
-        _NOTHING_YET,
         job_id=recorded.job_id,
         spec=spec,
         born=recorded.position,
@@ -163,27 +158,41 @@ def _born(recorded: Recorded) -> Job:
         version=recorded.version,
         position=recorded.position,
         updated_us=at_us,
+        status=Status.QUEUED,
         due_us=at_us if spec.run_at_us is None else spec.run_at_us,
-        artifacts=spec.artifacts,
     )
+    if spec.artifacts:
+        job.__dict__["artifacts"] = spec.artifacts
     return job
 
 
 def evolve(job: Job | None, recorded: Recorded) -> Job:
-    """The job after one more event. Never decides, never refuses what is recorded."""
-    if job is None:
-        return _born(recorded)
+    """The job after one more event. Never decides, never refuses what is recorded.
+
+    Whoever else has the same job and event gets what was made of them before.
+    """
+    known = recorded.evolved
+    if known is None or known[0] is not job:
+        known = job, _born(recorded) if job is None else _after(job, recorded)
+        recorded.evolved = known
+    after: Job = known[1]
+    return after
+
+
+def _after(job: Job, recorded: Recorded) -> Job:
     at_us = recorded.at_us
     match recorded.event:
         case AttemptStarted(attempt=number, worker=worker, lease_s=lease_s):
             started = {"attempt": number, "tries": job.tries + 1, "started_us": at_us}
-            holder = {"worker": worker, "lease_s": lease_s}
-            return _with(job, recorded, status=Status.RUNNING, **started, **holder)
+            lease = {} if lease_s is None else {"lease_s": lease_s}
+            return _with(job, recorded, status=Status.RUNNING, worker=worker, **started, **lease)
         case AttemptHandedOver(worker=worker, silence_s=silence_s):
             return _with(job, recorded, worker=worker, silence_s=silence_s)
         case JobCompleted(result=result, issues=issues):
-            told = {"result": result, "issues": issues, "error": None}
-            return _ended(job, recorded, Status.COMPLETED, **told)
+            told = {} if result is None else {"result": result}
+            if issues is not None:
+                told["issues"] = issues
+            return _free(job, recorded, Status.COMPLETED, "error", finished_us=at_us, **told)
         case ProgressReported() | BreakerChanged():
             return _with(job, recorded)
         case LogWritten():
@@ -194,20 +203,21 @@ def evolve(job: Job | None, recorded: Recorded) -> Job:
             stored = Artifact(event.name, event.sha256, event.size, event.media_type)
             others = tuple(each for each in job.artifacts if each.name != event.name)
             return _with(job, recorded, artifacts=(*others, stored))
-        case AttemptFailed(retry_at_us=retry_at_us) as event:
-            if retry_at_us is None:
-                return _ended(job, recorded, Status.FAILED, error=_error(event))
-            return _queued(job, recorded, retry_at_us, error=_error(event))
+        case AttemptFailed(retry_at_us=None) as event:
+            return _free(job, recorded, Status.FAILED, finished_us=at_us, error=_error(event))
+        case AttemptFailed(retry_at_us=due_us) as event:
+            return _free(job, recorded, Status.QUEUED, due_us=due_us, error=_error(event))
         case AttemptReleased():
-            return _queued(job, recorded, at_us, tries=job.tries - 1)
+            return _free(job, recorded, Status.QUEUED, due_us=at_us, tries=job.tries - 1)
         case CancelRequested():
             return _with(job, recorded, cancel_requested_us=at_us)
         case JobCancelled():
-            asked_us = job.cancel_requested_us or at_us
-            return _ended(job, recorded, Status.CANCELLED, cancel_requested_us=asked_us)
+            times = {"cancel_requested_us": job.cancel_requested_us or at_us, "finished_us": at_us}
+            return _free(job, recorded, Status.CANCELLED, **times)
         case JobRetried() as event:
-            fresh = {"tries": 0, "finished_us": None, "cancel_requested_us": None}
-            return _queued(job, recorded, at_us, steps=kept(job.steps, event), **fresh)
+            again = {"due_us": at_us, "tries": 0, "steps": kept(job.steps, event)}
+            gone = ("finished_us", "cancel_requested_us")
+            return _free(job, recorded, Status.QUEUED, *gone, **again)
         case JobExpired():
             return _with(job, recorded, expired_us=at_us)
         case LateReportRefused(attempt=number, report=report):
@@ -221,8 +231,7 @@ def evolve(job: Job | None, recorded: Recorded) -> Job:
 
 
 def _error(failed: AttemptFailed) -> dict[str, Any]:
-    code = failed.code
-    told = {"code": code, "class": class_of(code)}
+    told = {"code": failed.code, "class": class_of(failed.code)}
     return {**told, "message": failed.message, "retryable": failed.retryable}
 
 
@@ -233,7 +242,6 @@ def fold(events: list[Recorded]) -> Job | None:
     return reduce(evolve, events, None)
 
 
-Decision = Callable[[Job | None], Event | None]
 #: What a running attempt may tell.
 Report = ProgressReported | LogWritten | ArtifactStored | StepCompleted | BreakerChanged
 

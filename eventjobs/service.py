@@ -25,13 +25,12 @@ from eventjobs.events import Artifact, JobSpec
 from eventjobs.expiry import Expiry
 from eventjobs.external_services import ExternalServices
 from eventjobs.fence import Fence
-from eventjobs.flow import Flow
+from eventjobs.flow import Flow, check_names
 from eventjobs.handlers import Handler, Handlers, outside
 from eventjobs.job import Job
 from eventjobs.jobs import Jobs, Outcome, parse_id
 from eventjobs.keys import Keys
 from eventjobs.leases import Leases
-from eventjobs.limits import Limits, check_names
 from eventjobs.log.sqlite import SQLiteLog
 from eventjobs.outbound import Outbound
 from eventjobs.processes import Processes
@@ -183,7 +182,8 @@ class Service:
         worker = f"worker-{os.urandom(4).hex()}"
         self.breakers = LocalBreakers(self.clock)
         self.switches = Switches(self.log)
-        self.flow = Flow(self._limits(), self.clock)
+        limits = self.handlers.limits(settings.type_limits, settings.queue_limits)
+        self.flow = Flow(limits, self.clock)
         self.claims = Claims(self.jobs, self.views, self.clock, self.flow)
         self.settlement = Settlement(
             self.jobs,
@@ -254,13 +254,6 @@ class Service:
         await self.leases.restore()
         changed = await self.views.breakers()
         self.breakers.restore((each.name, each.until_us) for each in changed if each.until_us)
-
-    def _limits(self) -> Limits:
-        limits = self.handlers.limits(self.settings.type_limits, self.settings.queue_limits)
-        if unknown := limits.types.keys() - set(self.handlers.types()):
-            log = structlog.get_logger("eventjobs")
-            log.warning("limits of unknown types", types=", ".join(sorted(unknown)))
-        return limits
 
     async def _recall_starts(self) -> None:
         await recall_starts(self.log, self.views, self.flow, self.clock)

@@ -2,7 +2,6 @@
 
 import asyncio
 import errno
-import gc
 import signal
 import sqlite3
 import sys
@@ -12,6 +11,7 @@ from pathlib import Path
 
 import structlog
 
+from eventjobs import garbage
 from eventjobs.capture import let_through
 from eventjobs.errors import DataDirectoryError, EventjobsError, InvalidInput
 from eventjobs.handlers import Handler, Handlers
@@ -60,6 +60,7 @@ def run(settings: Settings, handlers: Handlers) -> None:
     """Serve until a signal says to stop. Raises InvalidInput, DataDirectoryError, AddressInUse."""
     check_loopback(settings.host)
     let_through(settings.capture_logs)
+    garbage.look_seldom()
     with asyncio.Runner(loop_factory=loop_factory()) as runner:
         runner.run(_Process(settings, handlers).run())
 
@@ -91,9 +92,7 @@ class _Process:
             return
         try:
             listening = await self._listen()
-            # What is here now stays for good: no collection needs to look at it again.
-            gc.collect()
-            gc.freeze()
+            garbage.keep()
             self._tell(listening)
             await self._stop.wait()
             self._log.info("stopping")

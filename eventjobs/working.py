@@ -8,6 +8,7 @@ from pathlib import Path
 import aiohttp
 import structlog
 
+from eventjobs import garbage
 from eventjobs.artifacts import Artifacts
 from eventjobs.breakers import LocalBreakers
 from eventjobs.calling import Calls
@@ -35,6 +36,7 @@ def run(url: str, names: Sequence[str], settings: Settings, lease_s: float | Non
     if settings.concurrency == 0:
         raise InvalidInput("a worker with concurrency 0 would never do anything")
     let_through(settings.capture_logs)
+    garbage.look_seldom()
     # Random at each start: a restarted process must never look like the one that died.
     name = f"worker-{os.urandom(8).hex()}"
     with scratch(name) as folder, asyncio.Runner(loop_factory=loop_factory()) as runner:

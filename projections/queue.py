@@ -62,9 +62,7 @@ SELECT json_group_array(json_array(job_id, type, queue, key, rank, born)) FROM (
     AND (rank, born) > (:after_rank, :after_born)
     AND type IN (SELECT value FROM json_each(:types))
     AND job_id NOT IN (SELECT value FROM json_each(:taken))
-    AND (key IS NULL OR (
-      key NOT IN (SELECT value FROM json_each(:keys))
-      AND (type, key) NOT IN (SELECT value ->> 0, value ->> 1 FROM json_each(:pairs))))
+    AND (key IS NULL OR key NOT IN (SELECT value FROM json_each(:keys)))
     AND queue NOT IN (SELECT value FROM json_each(:queues))
     AND queue NOT IN (SELECT name FROM pauses WHERE kind = 'queue')
     AND type NOT IN (SELECT name FROM pauses WHERE kind = 'type')
@@ -85,13 +83,10 @@ class Due(NamedTuple):
 
 
 class Held(NamedTuple):
-    """Of what no more may start now: jobs in these queues, or with these concurrency keys; and
-    jobs of a type with a key, where the key holds as many as that type allows and no more.
-    """
+    """Queues and concurrency keys of which no more may start now."""
 
     queues: Collection[str] = ()
     keys: Collection[str] = ()
-    pairs: Collection[tuple[str, str]] = ()
 
 
 NOTHING_HELD = Held()
@@ -115,7 +110,6 @@ def due(
         "taken": orjson.dumps(list(taken)).decode(),
         "queues": orjson.dumps(list(held.queues)).decode(),
         "keys": orjson.dumps(list(held.keys)).decode(),
-        "pairs": orjson.dumps(list(held.pairs)).decode(),
         "limit": limit,
     }
 

@@ -11,7 +11,7 @@ from eventjobs.job import DEFAULT_QUEUE, Job
 from projections.touched import Statement, Touched, rows
 
 NAME = "status"
-VERSION = 4
+VERSION = 5
 
 SCHEMA = """
 CREATE TABLE jobs (
@@ -166,10 +166,17 @@ def _queue(name: str | None) -> str | None:
 def job_from_row(row: list[Any]) -> Job:
     """The inverse of what *apply* stored."""
     job_id, born, created_us, state, spec = row
-    state["artifacts"] = tuple(Artifact(**each) for each in state["artifacts"])
-    state["steps"] = tuple(Step(**each) for each in state["steps"])
-    state["late"] = tuple(map(tuple, state["late"]))
-    return Job(job_id, JobSpec(**spec), born, created_us, **state)
+    if "artifacts" in state:
+        state["artifacts"] = tuple(Artifact(**each) for each in state["artifacts"])
+    if "steps" in state:
+        state["steps"] = tuple(Step(**each) for each in state["steps"])
+    if "late" in state:
+        state["late"] = tuple(map(tuple, state["late"]))
+    job = object.__new__(Job)
+    job.__dict__.update(
+        job_id=job_id, spec=JobSpec(**spec), born=born, created_us=created_us, **state
+    )
+    return job
 
 
 # --- listing

@@ -33,13 +33,6 @@ MAY_BLOCK = [
     ("eventjobs/database.py", "lock_directory"),
 ]
 
-
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Files with a test that may take long come first: no process is left with one at the end."""
-    long = {item.path for item in items if item.get_closest_marker("timeout") is not None}
-    items.sort(key=lambda item: item.path not in long)
-
-
 #: What a test records as this property is printed at the end, whichever process it ran in.
 TOLD = "told"
 

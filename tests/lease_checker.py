@@ -127,21 +127,14 @@ class LeaseChecker(Checker):
         unanswered = fates.died_within(attempt.started_us, attempt.started_us + ANSWER_US)
         if not was_silent and not unanswered:
             self.fault(f"{attempt} was taken from it, though it lived")
-        knew = attempt.heard_us > attempt.started_us or not unanswered
         evidence = (attempt.job_id, attempt.number, attempt.worker) in self._late
-        if knew and self._had_a_say(attempt, fate) and not evidence:
+        if _had_a_say(fate, attempt) and not evidence:
             self.fault(f"{attempt} was late, and nothing says so")
 
-    def _had_a_say(self, attempt: Attempt, fate: Fate) -> bool:
-        """Whether its worker was paused when it was lost, and lived on for long enough to tell.
 
-        Not when it found the same job in its hands again: then it forgot about the lost attempt.
-        """
-        following = self._attempts.get((attempt.job_id, attempt.number + 1))
-        again_us = NEVER_US
-        if following is not None and following.worker == attempt.worker:
-            again_us = following.started_us
-        return any(
-            from_us <= attempt.ended_us <= to_us < min(again_us, fate.ended_us - SETTLED_US)
-            for from_us, to_us in fate.pauses
-        )
+def _had_a_say(fate: Fate, attempt: Attempt) -> bool:
+    """Whether its worker was paused when it was lost, and lived on for long enough to tell."""
+    return any(
+        from_us <= attempt.ended_us <= to_us and fate.ended_us > to_us + SETTLED_US
+        for from_us, to_us in fate.pauses
+    )

@@ -21,18 +21,14 @@ from eventjobs.events import (
     JobSubmitted,
     Recorded,
 )
-from eventjobs.flow import Flow, Window
+from eventjobs.flow import Limits, Rate, Window
 from eventjobs.handlers import Context, handler
 from eventjobs.job import Job
-from eventjobs.limits import Limits, Rate
 from eventjobs.service import Service
 from eventjobs.settings import Settings
-from projections.queue import Due
 from tests.conftest import Serve
 from tests.facts import job_when, kinds, recorded_of, time_passing, turns
 from tests.fake_clock import SECOND, FakeClock
-from tests.given import JOB_ID
-from tests.given import given as given_events
 from tests.viewing import quick_folder
 
 
@@ -325,47 +321,6 @@ async def test_a_key_may_hold_more_of_one_type_than_of_another(serve: Serve) -> 
     assert [type for _, type in picked] == ["free", "pair"]
     for job_id, _ in picked:
         await service.claims.claim(job_id, worker="w")
-
-
-async def test_jobs_of_a_type_that_a_key_is_full_for_are_not_even_looked_at(serve: Serve) -> None:
-    """However many: the key has a place for another type, so it is not full as a whole."""
-    service = await serve(free, pair, two, concurrency=0)
-    await service.submit("pair", concurrency_key="k")
-    await asyncio.gather(*(service.submit("free", concurrency_key="k") for _ in range(300)))
-    await service.submit("two")
-    await service.submit("pair", concurrency_key="k")
-    await service.views.reached(service.log.head)
-    claims, types = service.claims, ["free", "pair", "two"]
-    now_us = service.clock.now_us()
-    [(held, _)] = await claims.pick(now_us, [Room(types, 1)], 1)
-    await claims.claim(held, worker="w")
-    left = await service.views.due(now_us, types, [held], 999, held=service.flow.held(types))
-    assert [each.type for each in left] == ["two", "pair"]
-    picked = await claims.pick(now_us, [Room(types, 9)], 9)
-    assert [type for _, type in picked] == ["two", "pair"]
-    for job_id, _ in picked:
-        await claims.claim(job_id, worker="w")
-    left = await service.views.due(now_us, types, [], 999, held=service.flow.held(types))
-    assert {each.key for each in left} == set(), "now it is full for all"
-
-
-def test_a_place_is_kept_by_a_job_that_is_picked_before_the_views_told_that_it_waits() -> None:
-    """What is due is read from a file that may be a moment ahead of what everybody is told."""
-    flow = Flow(Limits(), FakeClock())
-    spec = JobSpec("free", concurrency_key="k")
-    queued = given_events(JobSubmitted(spec)).job
-    assert queued is not None
-    one, other = (Due(id, "free", "default", "k", 0, n) for n, id in enumerate((JOB_ID, "other")))
-    assert flow.take(one)
-    flow.see(queued)
-    assert not flow.take(other)
-    running = given_events(JobSubmitted(spec), AttemptStarted(1, "w")).job
-    assert running is not None
-    flow.see(running)
-    flow.shown(JOB_ID)
-    assert not flow.take(other), "the views show that it runs"
-    flow.see(queued)
-    assert flow.take(other)
 
 
 # --- limits from outside

@@ -303,7 +303,6 @@ BOUND = {
     "taken": "[]",
     "ended_us": START_US,
     "keys": "[]",
-    "pairs": "[]",
     "queues": "[]",
     "after_rank": 0,
     "after_born": 0,

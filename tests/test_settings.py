@@ -64,27 +64,6 @@ def test_a_variable_that_is_set_to_nothing_is_not_set(monkeypatch: pytest.Monkey
     assert set_by(Settings, "port") is None
 
 
-@pytest.mark.parametrize("text", ["mail=2, a-b=5", '{"mail": 2, "a-b": 5}'])
-def test_limits_are_pairs_or_json(monkeypatch: pytest.MonkeyPatch, text: str) -> None:
-    monkeypatch.setenv("EVENTJOBS_QUEUE_LIMITS", text)
-    assert Settings().queue_limits == {"mail": 2, "a-b": 5}
-
-
-@pytest.mark.parametrize("text", ["mail", "mail=", "mail=0", "=2", "[1]", "{", '{"a": 1.5}'])
-def test_a_limit_that_cannot_be_stops_the_start(tool: Tool, text: str) -> None:
-    tool.environment |= {"EVENTJOBS_TYPE_LIMITS": text}
-    run = tool.run("config")
-    assert run.exit_code == 2
-    assert run.stderr.startswith("error: settings: type_limits: ")
-    assert "EVENTJOBS_TYPE_LIMITS" in run.stderr
-
-
-def test_limits_are_shown_as_they_can_be_set(tool: Tool) -> None:
-    tool.environment |= {"EVENTJOBS_TYPE_LIMITS": '{"mail": 2}'}
-    told = shown(tool)
-    assert (told["type_limits"]["value"], told["queue_limits"]["value"]) == ("mail=2", "")
-
-
 # --- eventjobs config
 
 

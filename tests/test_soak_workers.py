@@ -194,12 +194,6 @@ TAMPERED: dict[str, tuple[Callable[[World], Any], str]] = {
         lambda world: world.without(10),
         f"attempt 1 of job {B}, by w2 was late, and nothing says so",
     ),
-    "who knew of its claim left no evidence when it was late": (
-        lambda world: (
-            world.without(10).restarted(2.6, 3.2).also(2.55, B, "w2", ProgressReported(1, 1, 2))
-        ),
-        f"attempt 1 of job {B}, by w2 was late, and nothing says so",
-    ),
     "somebody else left the evidence": (
         lambda world: world.event(10, LateReportRefused(1, "complete"), "w1"),
         "was not late, and w1 was refused",
@@ -237,14 +231,6 @@ EXCUSED: dict[str, Callable[[World], World]] = {
     ),
     "who was killed again had no time to be late": lambda world: world.without(10).fated(
         "w2", Fate([(us(3.0), us(7.0))], us(7.05))
-    ),
-    "who never got to know of its claim says nothing about it": lambda world: (
-        world.without(10).restarted(2.6, 3.2).at(6, 5.95)
-    ),
-    "who got the same job again says nothing about the time before": lambda world: (
-        world.without(10)
-        .event(8, AttemptStarted(2, "w2", LEASE_S), "w2")
-        .event(10, JobCompleted(2), "w2")
     ),
     "what is given back at the end of a worker is no loss": lambda world: world.event(
         6, AttemptReleased(1, "the worker was stopped"), "w2"

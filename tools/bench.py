@@ -24,6 +24,7 @@ from typing import Any
 
 import orjson
 
+from eventjobs import garbage
 from eventjobs.events import JobCompleted, JobSpec
 from eventjobs.handlers import Context, ThreadContext, handler
 from eventjobs.jobs import new_id
@@ -101,8 +102,7 @@ async def service(data: str, **settings: Any) -> AsyncIterator[Service]:
     configure("WARNING")
     made = Settings(data=Path(data), **settings)
     async with Service(handlers=[noop, noop_in_a_process], settings=made) as started:
-        gc.collect()
-        gc.freeze()
+        garbage.keep()
         yield started
         gc.unfreeze()
 

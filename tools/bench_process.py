@@ -17,6 +17,7 @@ from typing import Any, NamedTuple, Self, TypeVar
 
 import orjson
 
+from eventjobs import garbage
 from eventjobs.clock import SystemClock
 
 ROOT = Path(__file__).parent.parent
@@ -223,11 +224,16 @@ def act(children: Children, arguments: list[str]) -> None:
 
 
 def run(work: Coroutine[Any, Any, Result]) -> Result:
-    """*work* on the loop that the service uses."""
+    """*work* on the loop that the service uses, and with as little looking for garbage."""
     import uvloop
 
-    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        return runner.run(work)
+    before = gc.get_threshold()
+    garbage.look_seldom()
+    try:
+        with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+            return runner.run(work)
+    finally:
+        gc.set_threshold(*before)
 
 
 def answer(told: Answer) -> None:

@@ -22,11 +22,8 @@ STEPS = {
     "types": [f"{SCRIPTS}/mypy"],
     "imports": [f"{SCRIPTS}/lint-imports", "--no-logo"],
     # In two processes, because much of a test is waiting: for a disk, a start, a timeout. Whole
-    # modules, because what their fixtures start is shared and slow; in the order of conftest.py.
-    "tests": [
-        *(sys.executable, "-m", "pytest", "-n", "2"),
-        *("--dist", "loadfile", "--no-loadscope-reorder"),
-    ],
+    # modules, because what their fixtures start is shared and slow.
+    "tests": [sys.executable, "-m", "pytest", "-n", "2", "--dist", "loadfile"],
 }
 
 

@@ -6,10 +6,10 @@ from aiohttp import web
 
 from eventjobs.errors import UnknownType
 from eventjobs.events import rfc3339
+from eventjobs.flow import check_names
 from eventjobs.http.api import ACTOR, caught_up, reason_of, reply
 from eventjobs.http.route import Site
 from eventjobs.job import DEFAULT_QUEUE
-from eventjobs.limits import check_names
 from eventjobs.service import Service
 from eventjobs.switches import Kind
 from projections import pauses, queue

@@ -9,8 +9,8 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, WithJsonSche
 
 from eventjobs.artifacts import NAME
 from eventjobs.events import JobSpec
+from eventjobs.flow import KEY_CHARS_MAX, QUEUE
 from eventjobs.http.problem import RequestError
-from eventjobs.limits import KEY_CHARS_MAX, QUEUE
 from eventjobs.service import Service
 from eventjobs.specs import AFTER_MAX, job_ids, one_id
 
