@@ -40,6 +40,8 @@ from eventjobs.reports import Reports
 from eventjobs.retries import Backoff
 
 _PR_SET_PDEATHSIG = 1
+#: Between two signals to a handler that is to stop.
+ROUSE_S = 0.05
 _JOB = TypeAdapter(Job)
 
 
@@ -94,6 +96,7 @@ class Child:
         self._number = 0  # of the job that is run; 0 when there is none
         self._context: ProcessContext | None = None
         self._stopping = False  # from then on: a process that was told to stop is not used again
+        self._roused = threading.Event()  # the handler has been told to stop
         self._may_raise = False  # the handler has the main thread, and nothing of ours is half done
 
     def run(self) -> None:
@@ -123,14 +126,24 @@ class Child:
         self._stopping = True
         if self._context is not None:
             self._context._stopped = True
-        # Ends what the main thread waits in, a sleep, say; then `_signalled` is called there.
-        signal.pthread_kill(cast(int, threading.main_thread().ident), signal.SIGTERM)
+        threading.Thread(target=self._rouse, name="rouse", daemon=True).start()
+
+    def _rouse(self) -> None:
+        """End what the main thread waits in, a sleep, say; then `_signalled` is called there.
+
+        Again and again: a signal that comes just before the thread begins to wait does not end it.
+        """
+        number = self._number
+        while number and self._number == number and not self._roused.is_set():
+            signal.pthread_kill(cast(int, threading.main_thread().ident), signal.SIGTERM)
+            self._roused.wait(ROUSE_S)
 
     def _signalled(self, number: int, frame: object) -> None:
         # A SIGTERM from elsewhere changes nothing: a supervisor sends one to all processes at once,
         # and then it is for the service to say how long jobs may go on.
         if self._stopping and self._may_raise:
             self._may_raise = False
+            self._roused.set()
             raise Stopped
 
     # --- running a job
@@ -217,6 +230,7 @@ class Child:
             self._may_raise = could
         if could and self._stopping:
             self._may_raise = False
+            self._roused.set()
             raise Stopped
 
 
