@@ -28,6 +28,7 @@ from eventjobs.handlers import Context, External, Handler, Handlers, plain_text
 from eventjobs.job import Job
 from eventjobs.jobs import Jobs
 from eventjobs.keys import Keys
+from eventjobs.leases import Leases
 from eventjobs.outbound import Answer, Outbound, signature
 from eventjobs.outcomes import HandedOver
 
@@ -90,26 +91,34 @@ def service_name(url: str) -> str:
     return f"service {URL(url).host}"
 
 
-class Dispatcher:
+class ExternalServices:
     """Performs external handlers, and tells their services when nobody waits any longer."""
 
     def __init__(
         self,
-        outbound: Outbound,
-        keys: Keys,
         jobs: Jobs,
-        address: Address,
+        leases: Leases,
+        keys: Keys,
+        outbound: Outbound,
         *,
         targets: Mapping[str, str],
+        public_url: str | None,
         silence_s: float,
     ) -> None:
-        self._outbound = outbound
-        self._keys = keys
         self._jobs = jobs
-        self._address = address
+        self._leases = leases
+        self._keys = keys
+        self._outbound = outbound
         self._targets = targets
         self._silence_s = silence_s
+        self.address = Address(jobs.clock, public_url)
         self._log = structlog.get_logger("eventjobs.dispatch")
+        leases.withdraw_with(self.withdraw)
+
+    @property
+    def pending(self) -> list[str]:
+        """The ids of the jobs that services have taken on."""
+        return self._leases.at_services()
 
     def bound(self, handlers: Handlers) -> Handlers:
         """*handlers*, with the external ones as functions that a runner can run."""
@@ -126,7 +135,7 @@ class Dispatcher:
     async def _dispatch(self, context: Context, answer_timeout_s: float) -> Any:
         """The result, or HandedOver. Raises JobError."""
         url = self._targets[context.spec.type]
-        address = await self._address.get()
+        address = await self.address.get()
         body = orjson.dumps(self._told(context, address))
         name = f"{context.job_id}:{context.attempt}"
         headers = {**self._signed(context.spec.type, name, body), "Idempotency-Key": name}

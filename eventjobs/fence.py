@@ -1,11 +1,15 @@
 """The fence: what attempts elsewhere report counts only while they hold the job."""
 
-from collections.abc import Collection, Sequence
+import hashlib
+from collections.abc import Collection, Mapping, Sequence
 from contextlib import suppress
 from typing import Literal, NamedTuple
 
+import orjson
+
 from eventjobs.errors import JobNotFound, LogError, Rejected, StaleAttempt, WrongState
 from eventjobs.events import (
+    JSON,
     AttemptFailed,
     AttemptReleased,
     AttemptStarted,
@@ -16,9 +20,9 @@ from eventjobs.events import (
 )
 from eventjobs.job import Job, Report, Status
 from eventjobs.jobs import Jobs
-from eventjobs.leases import Leases, Told, interrupted
-from eventjobs.outcomes import Cancelled, Outcome
-from eventjobs.settlement import Settlement
+from eventjobs.leases import Leases, Why, interrupted
+from eventjobs.outcomes import Cancelled, Failed, Outcome, Succeeded
+from eventjobs.settlement import RESULT, Settlement, large_result
 
 #: How an attempt may end by itself, as its holder reports it.
 End = Literal["complete", "fail", "cancelled", "release"]
@@ -34,22 +38,38 @@ _RECORDED: dict[str, tuple[type, ...]] = {
 
 
 class Holder(NamedTuple):
-    """Who reports: the attempt is the fencing token, and the worker the one that claimed it."""
+    """Who reports. The attempt is the fencing token; a *worker* is the one that claimed it, and an
+    external service, which is none, has shown what only it was given.
+    """
 
     job_id: str
     attempt: int
-    worker: str
+    worker: str | None = None
+
+
+class Taken(NamedTuple):
+    """The job after a report, why whoever sent it is to stop, and whether it was there already."""
+
+    job: Job
+    stop: Why | None = None
+    repeated: bool = False
 
 
 class Fence:
     """Every method raises StaleAttempt for a holder that is none (any longer), and leaves a
     LateReportRefused for one that was; JobNotFound; LogError.
+
+    A report is judged by the log alone, so it counts whatever was restarted meanwhile. *services*
+    are the names of external services, by type.
     """
 
-    def __init__(self, jobs: Jobs, settlement: Settlement, leases: Leases) -> None:
+    def __init__(
+        self, jobs: Jobs, settlement: Settlement, leases: Leases, services: Mapping[str, str]
+    ) -> None:
         self._jobs = jobs
         self._settlement = settlement
         self._leases = leases
+        self._services = services
 
     async def lost_claims(self, worker: str, known: Collection[str]) -> list[Job]:
         """What *worker* holds and does not know of, since the answer to its claim was lost."""
@@ -58,26 +78,26 @@ class Fence:
             if job_id not in known:
                 job = await self._jobs.load(job_id)
                 if job is not None and _holds(job, Holder(job_id, job.attempt, worker)):
-                    self._heard(job)
+                    self._leases.heard(job)
                     found.append(job)
         return found
 
-    async def heard(self, holder: Holder) -> Told:
+    async def heard(self, holder: Holder) -> Taken:
         """Renew the lease of *holder*, and tell it whether to stop."""
         return self._heard(await self._held(holder, "heartbeat"))
 
-    async def report(self, holder: Holder, kind: str, reports: Sequence[Report]) -> Told:
+    async def report(self, holder: Holder, kind: str, reports: Sequence[Report]) -> Taken:
         """Record *reports* in order; that renews the lease, too."""
         job = await self._held(holder, kind)
         for each in reports:
             try:
-                job = await self._jobs.report(holder.job_id, each, actor=holder.worker)
+                job = await self._jobs.report(job.job_id, each, actor=self._actor(job, holder))
             except StaleAttempt:
                 await self._refuse(holder, kind)
                 raise
         return self._heard(job, moved=any(isinstance(each, ProgressReported) for each in reports))
 
-    async def settle(self, holder: Holder, end: End, outcome: Outcome) -> None:
+    async def settle(self, holder: Holder, end: End, outcome: Outcome) -> Taken:
         """End the attempt. The same report again changes nothing, and is no error: its answer
         may have been lost. Raises WrongState when it was cancelled and nobody asked for that.
         """
@@ -85,11 +105,13 @@ class Fence:
             job = await self._held(holder, end)
             if isinstance(outcome, Cancelled):
                 outcome = self._stopped(job)
-            await self._settlement.settle(job, outcome, actor=holder.worker)
+            actor = self._actor(job, holder)
+            return Taken(await self._settlement.settle(job, outcome, actor=actor))
         except StaleAttempt:
             _, ended = await self._past(holder)
-            if ended is not None and isinstance(ended.event, _RECORDED[end]):
-                return
+            now = await self._jobs.current(holder.job_id)
+            if now is not None and ended is not None and _is_same(now, holder, ended, end, outcome):
+                return Taken(now, repeated=True)
             await self._refuse(holder, end)
             raise
 
@@ -105,23 +127,25 @@ class Fence:
         if kind not in _RECORDED:
             await self._refuse(holder, kind)
         raise StaleAttempt(
-            f"attempt {holder.attempt} of {holder.worker} does not hold the job (any longer)"
+            f"attempt {holder.attempt} of {holder.worker or 'the service'} does not hold the job "
+            "(any longer)"
         )
 
-    def _heard(self, job: Job, *, moved: bool = False) -> Told:
-        told = self._leases.heard(job.job_id, job.attempt, moved=moved)
-        if told is None:
-            self._leases.begin(job)
-            told = self._leases.heard(job.job_id, job.attempt)
-        if told is None:  # it has ended meanwhile
-            raise StaleAttempt
-        return told
+    def _actor(self, job: Job, holder: Holder) -> str:
+        """A service may report before it is on record that it took the job."""
+        if holder.worker is not None:
+            return holder.worker
+        if job.silence_s is not None and job.worker is not None:
+            return job.worker
+        return self._services.get(job.spec.type, "service")
+
+    def _heard(self, job: Job, *, moved: bool = False) -> Taken:
+        return Taken(job, self._leases.heard(job, moved=moved))
 
     def _stopped(self, job: Job) -> Outcome:
         if job.cancel_requested_us is not None:
             return Cancelled()
-        told = self._leases.heard(job.job_id, job.attempt)
-        if told is None or (outcome := interrupted(job, told.stop)) is None:
+        if (outcome := interrupted(job, self._leases.heard(job))) is None:
             raise WrongState("nobody asked this attempt to stop; release it, or fail it")
         return outcome
 
@@ -132,26 +156,47 @@ class Fence:
             return
         # That it is refused does not depend on whether it can be written down.
         with suppress(Rejected, LogError):
-            await self._jobs.refuse(holder.job_id, holder.attempt, kind, actor=holder.worker)
+            actor = holder.worker or "service"
+            await self._jobs.refuse(holder.job_id, holder.attempt, kind, actor=actor)
 
     async def _past(self, holder: Holder) -> tuple[bool, Recorded | None]:
-        """Whether *holder* ever held the attempt, and how it has ended it, if it did so itself."""
+        """Whether *holder* ever held the attempt, and how it ended, if it did so by *holder*."""
         held = False
         for each in await self._jobs.log.read_job(holder.job_id):
             event = each.event
             match event:
-                case AttemptStarted(attempt=holder.attempt, worker=holder.worker):
-                    held = True
+                case AttemptStarted(attempt=holder.attempt, worker=worker):
+                    held = holder.worker in (None, worker)
                 case JobCompleted() | AttemptFailed() | AttemptReleased() | JobCancelled():
-                    if (event.attempt, each.actor) == (holder.attempt, holder.worker):
+                    if event.attempt == holder.attempt and holder.worker in (None, each.actor):
                         return held, each
         return held, None
 
 
 def _holds(job: Job | None, holder: Holder) -> bool:
-    return (
-        job is not None
-        and job.status == Status.RUNNING
-        and job.lease_s is not None  # else it runs here, and nobody elsewhere can speak for it
-        and (job.attempt, job.worker) == (holder.attempt, holder.worker)
-    )
+    if job is None or job.status != Status.RUNNING or job.attempt != holder.attempt:
+        return False
+    # Without a lease it runs here, and no worker elsewhere can speak for it.
+    return holder.worker is None or (job.lease_s is not None and job.worker == holder.worker)
+
+
+def _is_same(job: Job, holder: Holder, ended: Recorded, end: End, outcome: Outcome) -> bool:
+    """Whether *ended* is what became of this report; of a service, to the letter."""
+    event = ended.event
+    if holder.worker is not None:
+        return isinstance(event, _RECORDED[end])
+    match event, outcome:
+        case JobCompleted(result=kept), Succeeded(result=given):
+            return kept == given or _is_stored(job, given)
+        case AttemptFailed(), Failed():
+            told = event.code, event.message, event.retryable
+            return told == (outcome.code, outcome.message, outcome.retryable)
+    return False
+
+
+def _is_stored(job: Job, result: JSON) -> bool:
+    """Whether the *job* was completed with *result*, as an artifact since it is large."""
+    encoded = orjson.dumps(result)
+    sha256 = hashlib.sha256(encoded).hexdigest()
+    stored = {each.name: each.sha256 for each in job.artifacts}
+    return job.result == large_result(len(encoded)) and stored.get(RESULT) == sha256

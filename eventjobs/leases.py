@@ -1,15 +1,16 @@
 """Leases: who was heard from, and when. In memory beside the log, on the monotonic clock."""
 
 import asyncio
-from collections.abc import Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable
+from contextlib import suppress
 from dataclasses import dataclass
-from typing import Literal, NamedTuple, assert_never
+from typing import Literal, assert_never
 
 import structlog
 
-from eventjobs.clock import Clock, sleep
+from eventjobs.clock import Clock, timeout
 from eventjobs.errors import LogError, Rejected
-from eventjobs.job import Job, Status
+from eventjobs.job import Job
 from eventjobs.jobs import Jobs
 from eventjobs.outcomes import Cancelled, Outcome, stalled, timed_out
 from eventjobs.settlement import Settlement
@@ -24,17 +25,13 @@ DEAF_S = 1.0
 Why = Literal["cancelled", "timeout", "stalled"]
 
 
-class Told(NamedTuple):
-    """What whoever holds an attempt gets to know whenever it is heard from."""
-
-    stop: Why | None
-    lease_s: float
+#: Tells the service of an attempt why nobody waits for it any longer.
+Withdraw = Callable[[Job, Why], Awaitable[None]]
 
 
 @dataclass(slots=True)
 class _Lease:
     job: Job  # as its attempt began
-    lease_s: float
     began_s: float
     heard_s: float
     moved_s: float  # with progress
@@ -43,12 +40,18 @@ class _Lease:
     told_s: float | None = None
     ending: bool = False
 
+    @property
+    def at_service(self) -> bool:
+        return self.job.silence_s is not None
+
 
 class Leases:
     """Ends attempts that are made elsewhere, when nobody is heard from or a limit is passed.
 
-    An attempt is leased when its AttemptStarted says a `lease_s`. After a start of the service each
-    of them has one full period again. Only time in which the service could listen counts.
+    A worker has to be heard from within the `lease_s` of its attempt, and has a grace time in which
+    to stop. An external service has the limits of the job alone, `silence_s` among them; it is told
+    when its attempt has been ended. After a start of this service each attempt has one full period
+    again. Only time in which the service could listen counts.
     """
 
     def __init__(self, jobs: Jobs, views: Views, settlement: Settlement, *, grace_s: float) -> None:
@@ -58,8 +61,9 @@ class Leases:
         self._settlement = settlement
         self._grace_s = grace_s
         self._leases: dict[str, _Lease] = {}
-        self._any = asyncio.Event()
+        self._news = asyncio.Event()
         self._listeners: list[Callable[[str], object]] = []
+        self._withdraw: Withdraw | None = None
         self._closed = False
         self._looked_s = self._clock.monotonic_s()
         self._deaf_s = 0.0
@@ -69,12 +73,20 @@ class Leases:
     def __len__(self) -> int:
         return len(self._leases)
 
+    def at_services(self) -> list[str]:
+        """The ids of the jobs that external services have, as far as is known here."""
+        return [job_id for job_id, each in self._leases.items() if each.at_service]
+
     def listen(self, listener: Callable[[str], object]) -> None:
         """Call *listener* with the name of each worker that is not heard from."""
         self._listeners.append(listener)
 
+    def withdraw_with(self, withdraw: Withdraw) -> None:
+        """Call *withdraw* when the attempt of an external service has been ended."""
+        self._withdraw = withdraw
+
     async def restore(self) -> None:
-        """Begin one for every leased attempt there is; before anything else is claimed."""
+        """Begin one for every attempt elsewhere there is; before anything else is claimed."""
         for job_id in await self._views.running():
             job = await self._jobs.load(job_id)
             if job is not None:
@@ -82,31 +94,35 @@ class Leases:
 
     def begin(self, job: Job) -> None:
         """From now on *job*'s present attempt is ended when it is not heard from. Idempotent."""
-        if job.lease_s is None or job.status != Status.RUNNING:
+        if not is_elsewhere(job):
             return
         known = self._leases.get(job.job_id)
         if known is None or known.job.attempt < job.attempt:
             now_s = self._now_s()
-            self._leases[job.job_id] = _Lease(job, job.lease_s, now_s, now_s, now_s)
-            self._any.set()
+            if not self._leases:
+                self._news.set()
+            self._leases[job.job_id] = _Lease(job, now_s, now_s, now_s)
         lease = self._leases[job.job_id]
         if job.cancel_requested_us is not None and lease.job.attempt == job.attempt:
             lease.stop = lease.stop or "cancelled"
+            if lease.at_service:
+                self._news.set()
 
-    def heard(self, job_id: str, attempt: int, *, moved: bool = False) -> Told | None:
-        """Note that *attempt* lives, and (*moved*) makes progress; None if there is no such lease.
+    def heard(self, job: Job, *, moved: bool = False) -> Why | None:
+        """Note that whoever holds *job* lives, and (*moved*) makes progress; why it is to stop.
 
-        What the answer says counts as told: whoever is to stop has the grace time from here on.
+        What is answered counts as told: a worker that is to stop has the grace time from here on.
         """
-        lease = self._leases.get(job_id)
-        if lease is None or lease.job.attempt != attempt:
+        self.begin(job)
+        lease = self._leases.get(job.job_id)
+        if lease is None or lease.job.attempt != job.attempt:
             return None
         lease.heard_s = now_s = self._now_s()
         if moved:
             lease.moved_s = now_s
         if lease.stop is not None and lease.told_s is None:
             lease.told_s = now_s
-        return Told(lease.stop, lease.lease_s)
+        return lease.stop
 
     def silent_s(self, job_id: str) -> float | None:
         """Seconds since whoever holds the job was heard from; None if there is no such lease."""
@@ -125,10 +141,10 @@ class Leases:
         """Look after the leases, until cancelled."""
         async with asyncio.TaskGroup() as endings:
             while True:
-                if not self._leases:
-                    self._any.clear()
-                    await self._any.wait()
-                await sleep(self._clock, LOOK_S)
+                with suppress(TimeoutError):
+                    async with timeout(self._clock, LOOK_S if self._leases else None):
+                        await self._news.wait()
+                self._news.clear()
                 if self._closed:
                     return
                 now_s = self._now_s()
@@ -148,22 +164,25 @@ class Leases:
 
     def _limit(self, lease: _Lease, now_s: float) -> None:
         """Have an attempt stopped that is past a limit; its holder may keep the limits itself."""
-        spec = lease.job.spec
         if lease.stop is not None:
             return
-        if spec.timeout_s is not None and now_s - lease.began_s >= spec.timeout_s:
+        timeout_s, stall_s = lease.job.spec.timeout_s, _stall_s(lease.job)
+        if timeout_s is not None and now_s - lease.began_s >= timeout_s:
             lease.stop = "timeout"
-        elif spec.stall_timeout_s is not None and now_s - lease.moved_s >= spec.stall_timeout_s:
+        elif stall_s is not None and now_s - lease.moved_s >= stall_s:
             lease.stop = "stalled"
         if lease.stop is not None:
             lease.told_s = now_s  # the limits are in the job, so they are known to its holder
 
     def _over(self, lease: _Lease, now_s: float) -> bool:
+        if lease.at_service:
+            return lease.stop is not None
         ignores = lease.told_s is not None and now_s - lease.told_s >= self._grace_s
         return ignores or self._unheard(lease, now_s)
 
     def _unheard(self, lease: _Lease, now_s: float) -> bool:
-        return now_s - lease.heard_s >= lease.lease_s
+        lease_s = lease.job.lease_s
+        return lease_s is not None and now_s - lease.heard_s >= lease_s
 
     async def _end(self, lease: _Lease, now_s: float) -> None:
         job = lease.job
@@ -176,9 +195,11 @@ class Leases:
                 await self._settlement.settle(job, outcome, actor="service")
                 self._log.warning("attempt ended", job_id=job.job_id, why=lease.stop)
             else:
-                why = f"not heard from for {lease.lease_s:g} s"
+                why = f"not heard from for {job.lease_s:g} s"
                 await self._settlement.lost(job, why, actor="service")
                 self._log.warning("attempt lost", job_id=job.job_id, worker=job.worker)
+            if lease.at_service and lease.stop is not None and self._withdraw is not None:
+                await self._withdraw(job, lease.stop)
         except Rejected:
             pass  # it ended by itself, just now
         except (LogError, OSError) as error:
@@ -195,9 +216,14 @@ class Leases:
             if lease is None:
                 self.begin(job)
             elif job.version >= lease.job.version:
-                if job.status != Status.RUNNING or job.attempt != lease.job.attempt:
+                if not is_elsewhere(job) or job.attempt != lease.job.attempt:
                     del self._leases[job.job_id]
                 self.begin(job)
+
+
+def is_elsewhere(job: Job) -> bool:
+    """Whether a worker elsewhere runs it, or an external service has it."""
+    return job.lease_s is not None or job.silence_s is not None
 
 
 def interrupted(job: Job, why: Why | None) -> Outcome | None:
@@ -208,8 +234,13 @@ def interrupted(job: Job, why: Why | None) -> Outcome | None:
         case "timeout":
             return timed_out(job.spec.timeout_s)
         case "stalled":
-            return stalled(job.spec.stall_timeout_s)
+            return stalled(_stall_s(job))
         case None:
             return None
         case _ as never:
             assert_never(never)
+
+
+def _stall_s(job: Job) -> float | None:
+    """How long it may be without progress: a service that has it, not for ever."""
+    return job.spec.stall_timeout_s if job.silence_s is None else job.silence_s

@@ -8,6 +8,7 @@ from eventjobs.events import AttemptStarted
 from eventjobs.flow import Flow
 from eventjobs.job import Status
 from eventjobs.jobs import Jobs
+from eventjobs.leases import is_elsewhere
 from eventjobs.log import PAGE_MAX, EventLog
 from eventjobs.settlement import Settlement
 from projections import Views, status
@@ -16,16 +17,13 @@ from projections import Views, status
 async def recover(jobs: Jobs, views: Views, settlement: Settlement, *, actor: str) -> int:
     """End what ran in this service when it stopped, and return how many; before anything runs.
 
-    Attempts of workers elsewhere may live on: they are left to their leases, and those that an
-    external service has taken on to that service.
+    Attempts elsewhere, of workers or external services, may live on.
     """
     await views.reached(jobs.log.head)
     lost = 0
     for job_id in await views.running():
         job = await jobs.load(job_id)
-        if job is None or job.status != Status.RUNNING:
-            continue
-        if job.lease_s is None and job.silence_s is None:
+        if job is not None and job.status == Status.RUNNING and not is_elsewhere(job):
             await settlement.lost(job, "the service stopped while it ran", actor=actor)
             lost += 1
     if lost:

@@ -19,11 +19,10 @@ from eventjobs.claims import Claims
 from eventjobs.clock import Clock, SystemClock
 from eventjobs.database import lock_directory
 from eventjobs.desk import LocalDesk
-from eventjobs.dispatch import targets
+from eventjobs.dispatch import ExternalServices, service_name, targets
 from eventjobs.errors import InvalidInput, JobNotFound, UnknownArtifact
 from eventjobs.events import Artifact, JobSpec
 from eventjobs.expiry import Expiry
-from eventjobs.external_services import ExternalServices
 from eventjobs.fence import Fence
 from eventjobs.flow import Flow, check_names
 from eventjobs.handlers import Handler, Handlers, outside
@@ -193,12 +192,12 @@ class Service:
             result_bytes_max=settings.result_bytes_max,
         )
         self.leases = Leases(self.jobs, self.views, self.settlement, grace_s=settings.grace_s)
-        self.fence = Fence(self.jobs, self.settlement, self.leases)
+        names = {type: service_name(url) for type, url in self._targets.items()}
+        self.fence = Fence(self.jobs, self.settlement, self.leases, names)
         self.desk = self._desk(worker)
         self.external = ExternalServices(
             self.jobs,
-            self.views,
-            self.settlement,
+            self.leases,
             self.keys,
             self.outbound,
             targets=self._targets,
@@ -250,7 +249,6 @@ class Service:
     async def _recover(self) -> None:
         await self.claims.begin()
         await recover(self.jobs, self.views, self.settlement, actor=self.desk.worker)
-        await self.external.pending.resume()
         await self.leases.restore()
         changed = await self.views.breakers()
         self.breakers.restore((each.name, each.until_us) for each in changed if each.until_us)
@@ -274,7 +272,6 @@ class Service:
         await asyncio.gather(
             self.runner.stop(self.settings.drain_s), self.webhooks.runner.stop(0.0)
         )
-        await self.external.pending.close()
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)

@@ -17,6 +17,9 @@ from eventjobs.jobs import Jobs
 from eventjobs.lru import Lru
 from eventjobs.outcomes import Cancelled, Failed, HandedOver, Outcome, Released, Succeeded
 
+#: What a result is stored as that is too large for an event.
+RESULT = "result.json"
+
 
 class Settlement:
     """The one way an attempt ends, for handlers here, workers elsewhere and external services."""
@@ -106,9 +109,9 @@ class Settlement:
         if len(encoded) <= self._result_bytes_max:
             return result
         sha256, size = await asyncio.to_thread(self._artifacts.store, encoded)
-        stored = ArtifactStored(job.attempt, "result.json", sha256, size, "application/json")
+        stored = ArtifactStored(job.attempt, RESULT, sha256, size, "application/json")
         await self._jobs.report(job.job_id, stored, actor=actor)
-        return {"artifact": "result.json", "size": size}
+        return large_result(size)
 
     def _retry_at_us(self, job: Job, failed: Failed) -> int:
         """Exponential backoff, with jitter: what failed together shall not return together."""
@@ -120,3 +123,8 @@ class Settlement:
         doubled = 2.0 ** min(job.tries - 1, 100)  # a float ends at 2**1024
         delay_s = min(first_s * doubled, self._retry_delay_max_s)
         return now_us + int(delay_s * random.uniform(0.75, 1.25) * 1e6)  # noqa: S311
+
+
+def large_result(size: int) -> dict[str, Any]:
+    """What stands for a result of *size* bytes, and says where it is."""
+    return {"artifact": RESULT, "size": size}

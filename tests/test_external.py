@@ -594,6 +594,19 @@ async def test_time_that_jumps_ends_nothing(client: Connect, clock: FakeClock) -
         assert (await sent.report({"status": "completed"}))[1]["status"] == "completed"
 
 
+async def test_while_this_service_is_stopped_nobody_is_silent(
+    client: Connect, clock: FakeClock
+) -> None:
+    """As with SIGSTOP, or a laptop that was closed: nobody could report meanwhile."""
+    async with external_service(TAKEN) as at:
+        api = await opened(client, analyse(at, stall_timeout_s=60.0), clock)
+        sent = await handed_over(api, at)
+        await clock.advance(10.0)
+        clock.freeze(3_600.0)
+        await clock.advance(40.0)
+        assert (await sent.report({"status": "completed"}))[1]["status"] == "completed"
+
+
 async def test_views_that_are_rebuilt_lose_nothing_that_is_pending(
     client: Connect, clock: FakeClock
 ) -> None:

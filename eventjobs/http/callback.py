@@ -7,9 +7,9 @@ import orjson
 from aiohttp import web
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from eventjobs.callbacks import Final
 from eventjobs.errors import InvalidInput
 from eventjobs.events import ProgressReported
+from eventjobs.fence import End, Holder
 from eventjobs.http.api import JSON, path_id
 from eventjobs.http.body import read_json
 from eventjobs.http.problem import BadToken
@@ -65,7 +65,7 @@ class Callback(BaseModel):
             raise ValueError("a result belongs to the status completed")
         return self
 
-    def outcome(self) -> Final:
+    def outcome(self) -> Succeeded | Failed:
         if (error := self.error) is None:
             return Succeeded(self.result)
         return Failed(error.code, error.message, error.retryable, error.details)
@@ -84,11 +84,14 @@ async def report(site: Site, request: web.Request) -> web.StreamResponse:
     if given.attempt not in (None, attempt):
         problem = {"field": "attempt", "message": f"the token is for attempt {attempt}"}
         raise InvalidInput("the body does not fit", [problem])
+    holder = Holder(job_id, attempt)
     if (progress := given.progress) is not None:
         told = ProgressReported(attempt, **dict(progress))
-        taken = await service.external.callbacks.progress(job_id, told)
+        taken = await service.fence.report(holder, "progress", [told])
     else:
-        taken = await service.external.callbacks.end(job_id, attempt, given.outcome())
+        outcome = given.outcome()
+        end: End = "complete" if isinstance(outcome, Succeeded) else "fail"
+        taken = await service.fence.settle(holder, end, outcome)
     body = {
         "job_id": job_id,
         "attempt": attempt,

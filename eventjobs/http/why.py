@@ -35,8 +35,6 @@ async def _reasons(service: Service, job: Job) -> list[Reason]:
     if job.finished:
         return why.ended(job, events)
     silent_s = service.leases.silent_s(job.job_id)
-    if silent_s is None:
-        silent_s = service.external.pending.silent_s(job.job_id)
     heard_us = None if silent_s is None else service.clock.now_us() - int(silent_s * 1e6)
     return why.running(job, events, heard_us)
 

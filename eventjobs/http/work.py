@@ -7,7 +7,7 @@ from aiohttp import web
 
 from eventjobs.desk import steps_of
 from eventjobs.events import ArtifactStored, BreakerChanged, LogWritten, StepCompleted
-from eventjobs.fence import End, Holder
+from eventjobs.fence import End, Holder, Taken
 from eventjobs.http.api import JSON, caught_up, path_id, reply
 from eventjobs.http.body import read_json
 from eventjobs.http.problem import RouteNotFound
@@ -26,7 +26,6 @@ from eventjobs.http.reported import (
 from eventjobs.http.route import Site
 from eventjobs.http.snapshot import render
 from eventjobs.job import Job, Report
-from eventjobs.leases import Told
 from eventjobs.outcomes import Cancelled, Failed, Outcome, Released, Succeeded
 from eventjobs.plain import cut
 from projections import JobView
@@ -163,5 +162,6 @@ async def _settle(site: Site, holder: Holder, end: End, outcome: Outcome) -> web
     return reply({})
 
 
-def _told(told: Told) -> web.StreamResponse:
-    return reply({"cancel": told.stop is not None, "reason": told.stop, "lease_s": told.lease_s})
+def _told(taken: Taken) -> web.StreamResponse:
+    stop, lease_s = taken.stop, taken.job.lease_s
+    return reply({"cancel": stop is not None, "reason": stop, "lease_s": lease_s})
