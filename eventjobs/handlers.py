@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
-from typing import Any, Literal, get_args, get_type_hints
+from typing import Any, Literal, TypedDict, Unpack, get_args, get_type_hints
 
 from pydantic import BaseModel, ValidationError
 
@@ -59,13 +59,13 @@ class Handler:
     function: Callable[..., Any]
     model: "builtins.type[BaseModel] | None"
     mode: Mode
-    max_attempts: int | None
-    timeout_s: float | None
-    stall_timeout_s: float | None
-    retry_delay_s: float | None
-    external: External | None = None
-    flow: HandlerFlow = UNLIMITED
+    max_attempts: int | None = None
+    timeout_s: float | None = None
+    stall_timeout_s: float | None = None
+    retry_delay_s: float | None = None
     ttl_s: float | None = None
+    flow: HandlerFlow = UNLIMITED
+    external: External | None = None
     on_shutdown: OnShutdown = "release"
 
     def parse(self, payload: Any) -> Any:
@@ -80,6 +80,39 @@ class Handler:
             ) from error
 
 
+class Options(TypedDict, total=False):
+    """What can be said of the jobs of every type, wherever they run. A job may say otherwise."""
+
+    #: runs of a job, at most
+    max_attempts: int | None
+    #: longest run
+    timeout_s: float | None
+    #: longest time without progress
+    stall_timeout_s: float | None
+    #: before the second run; doubled for each later one
+    retry_delay_s: float | None
+    #: hidden so long after its end
+    ttl_s: float | None
+    #: what its jobs wait in
+    queue: str | None
+    #: so many run at once, at most
+    concurrency: int | None
+    #: the same for those with the same concurrency key; 1 if not given
+    key_concurrency: int | None
+    #: how many are started: "10/m" is ten in any minute; also s, h and d
+    rate: str | None
+
+
+def _fields(type: str, options: Options) -> dict[str, Any]:
+    """Those of a Handler. Raises TypeError for what is no option, ValueError, InvalidInput."""
+    if unknown := options.keys() - Options.__annotations__.keys():
+        raise TypeError(f"handler {type!r} has no option {', '.join(sorted(unknown))}")
+    said: dict[str, Any] = {**options}
+    limits = ("queue", "concurrency", "key_concurrency", "rate")
+    flow = HandlerFlow.of(**{each: said.pop(each, None) for each in limits})
+    return {**said, "flow": flow}
+
+
 def field_errors(error: ValidationError, *under: str) -> list[dict[str, str]]:
     """One {"field", "message"} for each thing that is wrong."""
     return [
@@ -91,17 +124,9 @@ def field_errors(error: ValidationError, *under: str) -> list[dict[str, str]]:
 def handler(
     type: str,
     *,
-    max_attempts: int | None = None,
-    timeout_s: float | None = None,
-    stall_timeout_s: float | None = None,
-    retry_delay_s: float | None = None,
-    ttl_s: float | None = None,
     process: bool = False,
-    queue: str | None = None,
-    concurrency: int | None = None,
-    key_concurrency: int | None = None,
-    rate: str | None = None,
     on_shutdown: OnShutdown = "release",
+    **options: Unpack[Options],
 ) -> Callable[[Callable[..., Any]], Handler]:
     """Make a function of (context, payload) the handler of a job type.
 
@@ -111,31 +136,16 @@ def handler(
     gets the model. What it returns, anything that JSON holds, is the result. It may run more than
     once: at least once, never two outcomes. Raises TypeError for what cannot be a handler.
 
-    Jobs wait in *queue* unless they say otherwise. At most *concurrency* of this type run at once,
-    of those with the same concurrency key *key_concurrency* (1 if not given), and no more are
-    started than *rate* says: "10/m" is ten in any minute; also s, h and d.
-
     A run that a shutdown cuts off does not count, and is done again, unless *on_shutdown* is
-    "fail": then the job has failed, with `worker_shutdown`.
+    "fail": then the job has failed, with `worker_shutdown`. For the *options* see Options.
     """
     if on_shutdown not in get_args(OnShutdown):
         raise ValueError(f"on_shutdown of {type!r} is one of {', '.join(get_args(OnShutdown))}")
-    flow = HandlerFlow.of(queue, concurrency, key_concurrency, rate)
+    fields = _fields(type, options)
 
     def register(function: Callable[..., Any]) -> Handler:
-        return Handler(
-            type,
-            function,
-            _model(type, function),
-            _mode(type, function, process),
-            max_attempts,
-            timeout_s,
-            stall_timeout_s,
-            retry_delay_s,
-            flow=flow,
-            ttl_s=ttl_s,
-            on_shutdown=on_shutdown,
-        )
+        model, mode = _model(type, function), _mode(type, function, process)
+        return Handler(type, function, model, mode, on_shutdown=on_shutdown, **fields)
 
     return register
 
@@ -160,15 +170,7 @@ def external(
     dispatch_url: str,
     model: "builtins.type[BaseModel] | None" = None,
     answer_timeout_s: float = 30.0,
-    max_attempts: int | None = None,
-    timeout_s: float | None = None,
-    stall_timeout_s: float | None = None,
-    retry_delay_s: float | None = None,
-    queue: str | None = None,
-    concurrency: int | None = None,
-    key_concurrency: int | None = None,
-    rate: str | None = None,
-    ttl_s: float | None = None,
+    **options: Unpack[Options],
 ) -> Handler:
     """A handler whose jobs an HTTP service does: each attempt is POSTed to *dispatch_url*.
 
@@ -180,10 +182,9 @@ def external(
         raise ValueError(f"dispatch_url of {type!r} begins with http://, https:// or /")
     if answer_timeout_s <= 0:
         raise ValueError(f"answer_timeout_s of {type!r} must be more than nothing")
-    limits = (max_attempts, timeout_s, stall_timeout_s, retry_delay_s)
     service = External(dispatch_url, answer_timeout_s)
-    flow = HandlerFlow.of(queue, concurrency, key_concurrency, rate)
-    return Handler(type, _not_here, model, "external", *limits, service, flow, ttl_s)
+    fields = _fields(type, options)
+    return Handler(type, _not_here, model, "external", external=service, **fields)
 
 
 async def _not_here(context: Context, payload: Any) -> None:
@@ -215,23 +216,13 @@ def outside(
     type: str,
     *,
     model: builtins.type[BaseModel] | None = None,
-    max_attempts: int | None = None,
-    timeout_s: float | None = None,
-    stall_timeout_s: float | None = None,
-    retry_delay_s: float | None = None,
-    queue: str | None = None,
-    concurrency: int | None = None,
-    key_concurrency: int | None = None,
-    rate: str | None = None,
-    ttl_s: float | None = None,
+    **options: Unpack[Options],
 ) -> Handler:
     """A job type that only workers elsewhere run; submissions that do not fit *model* are refused.
 
     Without code, the setting `worker_types` declares such types. The rest is as in *handler*.
     """
-    limits = (max_attempts, timeout_s, stall_timeout_s, retry_delay_s)
-    flow = HandlerFlow.of(queue, concurrency, key_concurrency, rate)
-    return Handler(type, _nowhere, model, "outside", *limits, flow=flow, ttl_s=ttl_s)
+    return Handler(type, _nowhere, model, "outside", **_fields(type, options))
 
 
 def _nowhere(context: Any, payload: Any) -> Any:
