@@ -14,7 +14,15 @@ from typing import Any, NamedTuple
 
 from eventjobs import job as decided
 from eventjobs.errors import Rejected
-from eventjobs.events import AttemptFailed, Event, JobSpec, JobSubmitted, ProgressReported, Recorded
+from eventjobs.events import (
+    AttemptFailed,
+    AttemptHandedOver,
+    Event,
+    JobSpec,
+    JobSubmitted,
+    ProgressReported,
+    Recorded,
+)
 from eventjobs.job import Job, evolve
 from tests.job_rules import NEW, Life, Violation, judged
 
@@ -31,6 +39,7 @@ class Decisions(NamedTuple):
     """What is checked: the service's own, unless a test puts a wrong one in."""
 
     start: Callable[..., Any] = decided.start
+    hand_over: Callable[..., Any] = decided.hand_over
     report: Callable[..., Any] = decided.report
     complete: Callable[..., Any] = decided.complete
     fail: Callable[..., Any] = decided.fail
@@ -54,6 +63,7 @@ class Bounds(NamedTuple):
     restarts: int = 0
     hides: int = 0
     lates: int = 0
+    handovers: int = 0
 
 
 class Held(NamedTuple):
@@ -74,11 +84,11 @@ class World(NamedTuple):
     leases: tuple[int, ...]
     #: an attempt that was found to be lost, and is about to be ended
     lost: tuple[int, int] | None
-    #: how many cancels, retries, releases, restarts, hides and late reports are left
+    #: how many cancels, retries, releases, restarts, hides, late reports and handovers are left
     left: tuple[int, ...]
 
 
-CANCELS, RETRIES, RELEASES, RESTARTS, HIDES, LATES = range(6)
+CANCELS, RETRIES, RELEASES, RESTARTS, HIDES, LATES, HANDOVERS = range(7)
 #: Steps that only people take: nothing may depend on them to come to an end.
 BY_PEOPLE = {"cancel", "retry", "hide"}
 Step = tuple[str, World]
@@ -145,6 +155,8 @@ class Model:
         if worker or not self._holds(world, held):
             yield f"forget {held.attempt}", _holding(world, worker, None)
         yield from self._heartbeat(world, worker, held)
+        if not worker and world.left[HANDOVERS]:
+            yield from self._handed_over(world, held)
         for verb, what in (
             ("complete", "complete"),
             ("fail", "fail"),
@@ -165,6 +177,15 @@ class Model:
             claimed = self._with_job(world, number, after, LEASE if worker else 0)
             name = f"claim {attempt}" if worker else f"claim {attempt} here"
             yield name, _holding(claimed, worker, Held(number, attempt, False))
+
+    def _handed_over(self, world: World, held: Held) -> Iterator[Step]:
+        """What runs in the service is left to somebody elsewhere, who can be lost from then on."""
+        after = self._after(world.jobs[held.job], "hand over", held.attempt)
+        for taker in range(1, len(world.held)):
+            if after is not None and world.held[taker] is None:
+                given = self._with_job(world, held.job, after, LEASE)
+                given = _holding(_holding(given, 0, None), taker, held)
+                yield f"hand over {held.attempt}", _spent(given, HANDOVERS)
 
     def _heartbeat(self, world: World, worker: int, held: Held) -> Iterator[Step]:
         after = self._told(world, held.job, "report", held.attempt)
@@ -200,7 +221,7 @@ class Model:
             due = self._number(replace(job, due_us=NOW_US), self._jobs[world.jobs[number]][1])
             yield "due", self._with_job(world, number, due)
         over = job.status == decided.Status.RUNNING and not world.leases[number]
-        if over and job.lease_s is not None and world.lost is None:
+        if over and _elsewhere(job) and world.lost is None:
             yield f"expire {job.attempt}", world._replace(lost=(number, job.attempt))
 
     def _rescue(self, world: World, number: int, attempt: int) -> Iterator[Step]:
@@ -216,7 +237,7 @@ class Model:
             job = self._jobs[each][0]
             if job.status != decided.Status.RUNNING:
                 continue
-            if job.lease_s is not None:
+            if _elsewhere(job):
                 world = self._with_job(world, number, each, LEASE)
             elif (after := self._after(each, "lost", job.attempt)) is not None:
                 world = self._with_job(world, number, after)
@@ -278,6 +299,8 @@ class Model:
         match what, *told:
             case "start", worker, lease_s:
                 made = decide.start(job, NOW_US, worker, lease_s)
+            case "hand over", attempt:
+                made = decide.hand_over(job, AttemptHandedOver(attempt, "taker", float(LEASE)))
             case "report", attempt:
                 made = decide.report(job, ProgressReported(attempt))
             case "complete", attempt:
@@ -300,6 +323,11 @@ class Model:
                 made = decide.expire(job, "deleted")
         event: Event | None = made
         return event
+
+
+def _elsewhere(job: Job) -> bool:
+    """Whether who holds it outlives the service, and is lost when it is silent."""
+    return job.lease_s is not None or job.silence_s is not None
 
 
 def _recorded(event: Event) -> Recorded:

@@ -9,6 +9,7 @@ from eventjobs import job as decided
 from eventjobs.errors import StaleAttempt, WrongState
 from eventjobs.events import (
     AttemptFailed,
+    AttemptHandedOver,
     AttemptReleased,
     AttemptStarted,
     JobCancelled,
@@ -28,7 +29,7 @@ WORLDS = {
     "two workers, two jobs, a release, a retry": Bounds(jobs=2, releases=1, retries=1),
     "two workers, one job, twice what people do": Bounds(cancels=2, retries=2, hides=1),
     "two workers, one job, twice what services do": Bounds(
-        max_attempts=3, releases=2, restarts=2, lates=2
+        max_attempts=3, releases=2, restarts=2, lates=1, handovers=1
     ),
 }
 
@@ -101,6 +102,10 @@ def released_as_often_as_told(job: Job, attempt: int, reason: str) -> AttemptRel
     return AttemptReleased(attempt, reason)
 
 
+def handed_over_by_anybody(job: Job, handed: AttemptHandedOver) -> AttemptHandedOver:
+    return handed
+
+
 def cancelled_at_once(job: Job, reason: str | None = None) -> JobCancelled | None:
     return None if job.finished else JobCancelled(None)
 
@@ -150,6 +155,10 @@ WRONG = {
         Decisions(release=released_as_often_as_told),
         "attempt 1 ended, but None holds it",
     ),
+    "who does not hold a job hands it over": (
+        Decisions(hand_over=handed_over_by_anybody),
+        "attempt 1 reports, but None holds it",
+    ),
     "a running job is cancelled under its worker's hands": (
         Decisions(cancel=cancelled_at_once),
         "cancelled in the hands of attempt 1",
@@ -168,6 +177,7 @@ WRONG = {
 @pytest.mark.parametrize("name", WRONG)
 def test_it_is_noticed_when(name: str) -> None:
     decisions, complaint = WRONG[name]
-    found = search(Bounds(cancels=1, retries=1, releases=1, restarts=1, lates=1), decisions)
+    some = Bounds(cancels=1, retries=1, releases=1, restarts=1, lates=1, handovers=1)
+    found = search(some, decisions)
     assert found.violation == complaint
     assert found.trace

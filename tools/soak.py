@@ -31,7 +31,7 @@ WORLDS = (
     Bounds(elsewhere=3, jobs=2, cancels=1, restarts=1, lates=1),
     Bounds(elsewhere=2, jobs=2, releases=1, retries=1),
     Bounds(jobs=2, cancels=1, retries=1, releases=1, restarts=1),
-    Bounds(max_attempts=3, cancels=2, retries=2, releases=2, restarts=2, lates=2),
+    Bounds(max_attempts=3, cancels=2, retries=2, releases=2, restarts=2, lates=2, handovers=2),
 )
 
 
