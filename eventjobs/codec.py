@@ -33,6 +33,9 @@ class _Shape:
         self.body = _Half(name for name in names if name in private)
 
 
+_NOTHING: tuple[()] = ()
+
+
 class _Half:
     """Some fields of an event class, as JSON with sorted keys."""
 
@@ -48,15 +51,13 @@ class _Half:
         """What is None or () is left out: the class's own default brings it back."""
         if not self._names:
             return b"{}"
-        values = self._read(holder)
-        if None in values or () in values:
-            kept = {
-                name: value
-                for name, value in zip(self._names, values, strict=True)
-                if value is not None and value != ()
-            }
-            return orjson.dumps(kept) if kept else b"{}"
-        return orjson.dumps(dict(zip(self._names, values, strict=True)))
+        # Not `!= ()`, which asks every value; there is one empty tuple.
+        kept = {
+            name: value
+            for name, value in zip(self._names, self._read(holder))  # noqa: B905 -- twice as slow
+            if value is not None and value is not _NOTHING
+        }
+        return orjson.dumps(kept) if kept else b"{}"
 
 
 def _submitted(**spec: Any) -> JobSubmitted:

@@ -228,7 +228,9 @@ class Flow:
 
     def changed(self, touched: "Iterable[Touched]") -> None:
         for each in touched:
-            self.see(each.after)
+            # Most have to do with no limit; as in *see*, which costs a call for each job.
+            if self._anything or each.after.spec.concurrency_key is not None:
+                self.see(each.after)
 
     def see(self, job: Job) -> None:
         spec = job.spec

@@ -5,7 +5,7 @@ import gc
 #: Objects that are new and not gone again, until the newest are looked at. The 700 that Python
 #: begins with are those of a few dozen jobs that are on their way and no garbage at all: looking
 #: at them again and again took a fifth of the time that the loop had for a job.
-NEW_MAX = 50000
+NEW_MAX = 50_000
 
 
 def look_seldom() -> None:

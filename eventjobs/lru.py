@@ -30,7 +30,8 @@ class Lru(Generic[Value]):
 
     def put(self, key: str, value: Value, size: int) -> None:
         """Keep *value*, counted as *size* bytes, as the most recently used."""
-        self.drop(key)
+        if (found := self._kept.pop(key, None)) is not None:
+            self._bytes -= found[1]
         self._kept[key] = value, size
         self._bytes += size
         while len(self._kept) > self._entries_max or self._bytes > self._bytes_max:

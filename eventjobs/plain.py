@@ -37,17 +37,24 @@ def cut(fields: Any) -> Any:
     return {"cut": plain_text(encoded.decode())}
 
 
+#: Most of what there is, and nothing that has to be looked into.
+_SCALARS = frozenset({str, int, bool, type(None)})
+
+
 def _refuse_unreal(value: Any, depth: int = 0) -> None:
+    if depth > DEPTH_MAX:
+        raise TypeError(f"it is nested deeper than {DEPTH_MAX}")
+    if value.__class__ in _SCALARS:
+        return
     # orjson writes NaN and infinity as null: a result would silently lose a number.
     if isinstance(value, float) and not math.isfinite(value):
         raise TypeError(f"{value} is not a JSON number")
-    if depth > DEPTH_MAX:
-        raise TypeError(f"it is nested deeper than {DEPTH_MAX}")
-    if is_dataclass(value):
-        value = [getattr(value, each.name) for each in fields(value)]
     if isinstance(value, dict):
         for each in value.values():
             _refuse_unreal(each, depth + 1)
     elif isinstance(value, list | tuple):
         for each in value:
             _refuse_unreal(each, depth + 1)
+    elif is_dataclass(value):
+        for field in fields(value):
+            _refuse_unreal(getattr(value, field.name), depth + 1)

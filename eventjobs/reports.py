@@ -44,8 +44,9 @@ class Reports:
             if self._timer is None:
                 self._timer = self.clock.call_later(self._interval_s, self._tick)
             return
-        if new_stage:
-            self._add_pending()  # the last word of the stage before
+        if self._pending is not None and new_stage:
+            self.add(self._pending)  # the last word of the stage before
+            self._pending = None
         self._stage = report.stage or self._stage
         self.add(report)
         if self._timer is not None:
@@ -99,8 +100,11 @@ class Reports:
             self._timer.cancel()
             self._timer = None
         await self._sent()  # only then there is room for the last progress
-        self._add_pending()
-        await self._sent()
+        if self._pending is not None:
+            pending, self._pending = self._pending, None
+            self._stage = pending.stage or self._stage
+            self.add(pending)
+            await self._sent()
 
     async def _sent(self) -> None:
         # A handler cancelled in here must not take the sender with it, and what waits to be sent.
@@ -115,14 +119,10 @@ class Reports:
         self._timer = None
         if self._pending is not None:
             if not self._full:
-                self._add_pending()
+                pending, self._pending = self._pending, None
+                self._stage = pending.stage or self._stage
+                self.add(pending)
             self._timer = self.clock.call_later(self._interval_s, self._tick)
-
-    def _add_pending(self) -> None:
-        if self._pending is not None:
-            pending, self._pending = self._pending, None
-            self._stage = pending.stage or self._stage
-            self.add(pending)
 
     async def _send(self) -> None:
         while self._waiting and not self._stale:
