@@ -1,5 +1,6 @@
 """Fixtures, and what holds in every test."""
 
+import logging
 import os
 import shutil
 import subprocess
@@ -12,6 +13,7 @@ from typing import Any, Protocol
 
 import blockbuster.blockbuster
 import pytest
+import structlog
 from blockbuster import BlockBuster, BlockingError
 
 from eventjobs.clock import Clock
@@ -90,6 +92,18 @@ def _ours() -> str:
     while frame.f_back and not frame.f_code.co_filename.startswith(OURS):
         frame = frame.f_back
     return f"{frame.f_code.co_filename}:{frame.f_lineno}"
+
+
+@pytest.fixture(autouse=True)
+def logging_stays_as_it_was() -> Iterator[None]:
+    """Whatever a test makes of it in this process, which it shares with others."""
+    root, before = logging.getLogger(), structlog.get_config()
+    handlers, level = set(root.handlers), root.level
+    yield
+    structlog.configure(**before)
+    root.setLevel(level)
+    for handler in set(root.handlers) - handlers:
+        root.removeHandler(handler)
 
 
 @pytest.fixture(scope="session", autouse=True)

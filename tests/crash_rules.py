@@ -94,6 +94,8 @@ def _told_by_its_attempt(job: Job, recorded: Recorded, event: Own | AttemptFaile
     if isinstance(event, AttemptFailed) and event.code == "worker_lost":
         # Only somebody else can find a worker dead.
         return f"{job.worker} lost itself" if recorded.actor == job.worker else None
+    if isinstance(event, ArtifactStored) and event.name == "error.json":
+        return None  # by whoever ends the attempt
     elsewhere = job.lease_s is not None or job.silence_s is not None
     if elsewhere and isinstance(event, AttemptReleased | AttemptFailed):
         # The service ends what is elsewhere when its worker does not: gone, or a limit is over.

@@ -12,6 +12,7 @@ import pytest
 from eventjobs.codec import encode
 from eventjobs.errors import Conflict
 from eventjobs.events import (
+    ArtifactStored,
     AttemptFailed,
     AttemptStarted,
     CancelRequested,
@@ -97,6 +98,7 @@ TRUE: list[Told] = [
     (B, "w1", JobCancelled(1)),
     (B, "http", JobRetried("retry 1")),
     (B, "w2", AttemptStarted(2, "w2")),
+    (B, "w3", ArtifactStored(2, "error.json", "ab" * 32, 2, "application/json")),
     (B, "w3", AttemptFailed(2, "worker_lost", True, None)),
 ]
 

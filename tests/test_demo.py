@@ -56,6 +56,9 @@ class Told:
         self.artifacts: dict[str, str] = {}
         self.cancel_at = float("inf")
 
+    def sleep(self, delay_s: float) -> None:
+        assert delay_s >= 0
+
     def check_cancelled(self) -> None:
         if self.progressed and self.progressed[-1][0] >= self.cancel_at:
             raise Stopped
@@ -607,8 +610,8 @@ def test_a_payload_that_does_not_fit_is_refused(payload: Result) -> None:
         analyze_csv.parse(payload)
 
 
-def test_the_demo_has_five_types() -> None:
-    types = ["analyze-csv", "analyze-text", "countdown", "flaky", "noop", "primes"]
+def test_the_demo_has_these_types() -> None:
+    types = ["analyze-csv", "analyze-text", "countdown", "flaky", "llm-summary", "noop", "primes"]
     assert Handlers.of(HANDLERS).types() == types
 
 
