@@ -134,6 +134,27 @@ async def test_a_claim_that_does_not_wait_ends_the_wait_of_an_earlier_one(
     assert [each["job_id"] for each in await other] == [job["job_id"]]
 
 
+async def test_a_claim_whose_wait_is_ended_while_it_looks_for_jobs_does_not_begin_to_wait(
+    client: Connect, clock: FakeClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else a worker that stops just after it has asked would be kept by its own question."""
+    api = await client(FAR, clock=clock)
+    pick = api.service.claims.pick
+    looks, go = asyncio.Event(), asyncio.Event()
+
+    async def slow(*args: Any) -> Any:
+        looks.set()
+        await go.wait()
+        return await pick(*args)
+
+    monkeypatch.setattr(api.service.claims, "pick", slow)
+    waiting = asyncio.create_task(claim(api, wait_s=20))
+    await looks.wait()
+    assert await claim(api, types=()) == []
+    go.set()
+    assert await waiting == []
+
+
 async def test_a_shutdown_ends_every_wait(client: Connect, clock: FakeClock) -> None:
     api = await client(FAR, clock=clock)
     waiting = asyncio.create_task(claim(api, wait_s=20))

@@ -19,6 +19,8 @@ class Takers:
         self._polls = polls
         #: How to end the waits of each worker.
         self._waiting: dict[str, list[Callable[[], object]]] = {}
+        #: Of each claim by a worker, whether it is to wait no more; it may be looking just now.
+        self._over: dict[str, set[asyncio.Event]] = {}
         # A worker that is deaf may have a claim open all the same: what came of it would be lost.
         service.leases.listen(self._end_waits)
 
@@ -27,25 +29,36 @@ class Takers:
         service = self._service
         if asked.wait_s == 0:
             self._end_waits(asked.worker)
-        if asked.holds is not None:
-            lost = await service.fence.lost_claims(asked.worker, set(asked.holds))
-            if lost:
-                return lost[: asked.max]
+        over = asyncio.Event()
+        overs = self._over.setdefault(asked.worker, set())
+        overs.add(over)
         until_s = service.clock.monotonic_s() + asked.wait_s
         news = service.claims.news()
         try:
+            if asked.holds is not None:
+                lost = await service.fence.lost_claims(asked.worker, set(asked.holds))
+                if lost:
+                    return lost[: asked.max]
             while True:
                 news.clear()
                 now_us = service.clock.now_us()
                 picked, jobs = await self._taken(asked, now_us, gone)
                 if jobs or gone():
                     return jobs
-                if not picked:  # else somebody was faster: look again at once
-                    left_s = until_s - service.clock.monotonic_s()
-                    if left_s <= 0 or not await self._wait(asked, news, now_us, left_s):
-                        return []
+                if picked:
+                    continue  # somebody was faster: look again at once
+                left_s = until_s - service.clock.monotonic_s()
+                if (
+                    left_s <= 0
+                    or over.is_set()
+                    or not await self._wait(asked, news, now_us, left_s)
+                ):
+                    return []
         finally:
             service.claims.forget(news)
+            overs.remove(over)
+            if not overs:
+                self._over.pop(asked.worker, None)
 
     async def _taken(
         self, asked: Claim, now_us: int, gone: Callable[[], bool]
@@ -87,6 +100,8 @@ class Takers:
         return True
 
     def _end_waits(self, worker: str) -> None:
+        for over in self._over.get(worker, ()):
+            over.set()
         for end in self._waiting.get(worker, ()):
             end()
 
