@@ -54,11 +54,9 @@ class Cascade:
     def _noticed(self, touched: list[Touched]) -> None:
         # Few jobs have to do with others, and asking costs little: no need to know exactly.
         for each in touched:
-            job = each.after
-            if job.cancel_requested_us is not None or job.error is not None or job.spec.after:
-                self._news.set()
-                return
-            if job.spec.parent is not None:
+            job, spec = each.after, each.after.spec
+            ends_badly = job.cancel_requested_us is not None or job.error is not None
+            if ends_badly or spec.after or spec.parent is not None:
                 self._news.set()
                 return
 

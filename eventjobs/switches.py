@@ -5,6 +5,7 @@ from functools import reduce
 from typing import Literal, NamedTuple
 from uuid import UUID, uuid5
 
+from eventjobs.errors import WrongState
 from eventjobs.events import Paused, Recorded, Resumed
 from eventjobs.log import EventLog
 from eventjobs.turns import Turns
@@ -41,7 +42,10 @@ def stream_of(kind: Kind, name: str) -> str:
 
 
 class Switches:
-    """The write side: load, decide, append. What is paused is answered by the views."""
+    """The write side: load, decide, append. What is paused is answered by the views.
+
+    Raises WrongState where somebody gave the id of such a stream to a job.
+    """
 
     def __init__(self, log: EventLog) -> None:
         self._log = log
@@ -65,6 +69,8 @@ class Switches:
         await self._turns.enter(stream)  # nobody else writes it, so there is no Conflict
         try:
             events = await self._log.read_job(stream)
+            if events and not isinstance(events[0].event, Paused):
+                raise WrongState(f"a job was given the id {stream}, which is that of this {kind}")
             switch = reduce(evolve, events, Switch())
             event = decide(switch)
             if event is None:

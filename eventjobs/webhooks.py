@@ -138,8 +138,9 @@ class Webhooks:
 
     async def remove(self, webhook_id: str, reason: str | None, *, actor: str) -> None:
         """Tell it nothing more. Raises WebhookNotFound; a second time nothing happens."""
-        if not await self._events.read_job(webhook_id, 0, 1):
-            raise WebhookNotFound
+        begin = await self._events.read_job(webhook_id, 0, 1)
+        if not begin or not isinstance(begin[0].event, WebhookAdded):
+            raise WebhookNotFound  # also for a job: its events are not for us to add to
         try:
             await self._events.append(webhook_id, 1, WebhookRemoved(reason), actor=actor)
         except Conflict:

@@ -55,6 +55,16 @@ async def test_nothing_is_started_while_it_is_paused_also_after_a_restart(
     assert (await api.service.wait(job["job_id"])).result == 1
 
 
+async def test_a_job_that_was_given_the_id_of_a_switch_is_left_alone(client: Connect) -> None:
+    api = await client(mail)
+    path = f"/v1/jobs/{stream_of('type', 'mail')}"
+    assert (await api("PUT", path, {"type": "mail", "payload": 1})).status == 202
+    job = await api.service.wait(stream_of("type", "mail"))
+    reply = await api("POST", "/v1/types/mail/pause")
+    assert (reply.status, reply.code) == (409, "wrong_state")
+    assert await api.service.jobs.current(job.job_id) == job
+
+
 async def listed(api: Any, address: str) -> list[Any]:
     kind = address.split("/")[2]
     found: list[Any] = (await api.get(f"/v1/{kind}")).json[kind]

@@ -13,7 +13,7 @@ from standardwebhooks.webhooks import Webhook, WebhookVerificationError
 
 from eventjobs.errors import DiskFull, JobError
 from eventjobs.events import AttemptFailed, Event, JobSubmitted, Recorded
-from eventjobs.handlers import Context, handler
+from eventjobs.handlers import Context, handler, outside
 from eventjobs.webhooks import SCHEDULE_S, delivery_id
 from tests.api_client import Client, connected
 from tests.conftest import Connect, Serve
@@ -220,6 +220,14 @@ async def test_what_was_received_can_be_sent_again(client: Connect, receiver: Re
     )
     again = [h["webhook-id"] for h, body in receiver.got if job["job_id"].encode() in body]
     assert again[0] == again[1], "its receiver can tell that it had it"
+
+
+async def test_a_job_is_no_webhook_and_cannot_be_removed_as_one(client: Connect) -> None:
+    api = await client(outside("far"))
+    job = await api.submit("far")
+    reply = await api("DELETE", f"/v1/webhooks/{job['job_id']}")
+    assert (reply.status, reply.code) == (404, "webhook_not_found")
+    assert (await api("POST", f"/v1/jobs/{job['job_id']}/cancel")).json["status"] == "cancelled"
 
 
 async def test_a_removed_webhook_is_told_nothing(client: Connect, receiver: Receiver) -> None:
