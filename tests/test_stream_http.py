@@ -128,7 +128,7 @@ async def test_a_reader_that_never_reads_is_bounded_and_dropped(tmp_path: Path) 
     async with site(tmp_path, stall_s=0.3, stream_buffer_bytes_max=16_384) as here:
         port = int(here.url.rsplit(":", 1)[1])
         with socket.create_connection(("127.0.0.1", port)) as deaf, capture_logs() as logged:
-            deaf.settimeout(30)
+            deaf.settimeout(1)
             deaf.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
             deaf.sendall(
                 b"GET /v1/events HTTP/1.1\r\nHost: localhost\r\nAccept: text/event-stream\r\n\r\n"
@@ -136,7 +136,9 @@ async def test_a_reader_that_never_reads_is_bounded_and_dropped(tmp_path: Path) 
             for number in range(400):
                 spec = JobSpec("steps", {"filler": "x" * 20_000, "n": number}, run_at_us=2**60)
                 await here.service.jobs.submit(spec, actor="test")
-            while "reader dropped" not in [each["event"] for each in logged]:  # noqa: ASYNC110
+            # We drop it, or the kernel was faster (TCP_USER_TIMEOUT): then the request just ends.
+            ends = {"reader dropped", "request"}
+            while ends.isdisjoint(each["event"] for each in logged):  # noqa: ASYNC110
                 await asyncio.sleep(0)
             received = await asyncio.to_thread(_drained, deaf)
         assert received < 1_000_000, "it was dropped long before it was sent everything"
@@ -144,9 +146,12 @@ async def test_a_reader_that_never_reads_is_bounded_and_dropped(tmp_path: Path) 
 
 
 def _drained(connection: socket.socket) -> int:
-    """How much had been sent when the service gave up."""
+    """How much had been sent when the service gave up.
+
+    A connection that the kernel ends for it (TCP_USER_TIMEOUT) just says nothing any more.
+    """
     got = 0
-    with suppress(ConnectionResetError):
+    with suppress(ConnectionResetError, TimeoutError):
         while block := connection.recv(65_536):
             got += len(block)
     return got
