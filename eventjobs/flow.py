@@ -221,8 +221,9 @@ class Flow:
 
     def shown(self, job_id: str) -> None:
         """The views show by now what became of a job that was picked."""
-        self._picked.discard(job_id)
-        self._leave(job_id)
+        if job_id in self._places:
+            self._picked.discard(job_id)
+            self._leave(job_id)
 
     # --- what the views show
 

@@ -6,6 +6,7 @@ import re
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from types import ModuleType
 from typing import Any, Literal, TypedDict, Unpack, get_args, get_type_hints
@@ -67,6 +68,12 @@ class Handler:
     flow: HandlerFlow = UNLIMITED
     external: External | None = None
     on_shutdown: OnShutdown = "release"
+
+    @cached_property
+    def defaults(self) -> dict[str, Any]:
+        """What it says of fields of a submission that may be left out."""
+        names = ("timeout_s", "stall_timeout_s", "retry_delay_s", "ttl_s")
+        return {name: value for name in names if (value := getattr(self, name)) is not None}
 
     def parse(self, payload: Any) -> Any:
         """*payload* as the handler wants it. Raises InvalidInput naming the fields."""

@@ -214,7 +214,8 @@ class Leases:
             job = each.after
             lease = self._leases.get(job.job_id)
             if lease is None:
-                self.begin(job)
+                if is_elsewhere(job):
+                    self.begin(job)
             elif job.version >= lease.job.version:
                 if not is_elsewhere(job) or job.attempt != lease.job.attempt:
                     del self._leases[job.job_id]

@@ -314,6 +314,8 @@ class Service:
         Raises UnknownType, UnknownJob, InvalidInput, JobExists, Overloaded, DiskFull,
         LogUnavailable.
         """
+        # Here and not by *checked*: copying a specification costs more than all its checks.
+        spec.setdefault("max_attempts", self.attempts(type))
         made = spec_of(type, payload, **spec)
         job_id = None if job_id is None else parse_id(job_id)
         return (await self.accept(made, actor=actor, job_id=job_id)).job
@@ -336,9 +338,7 @@ class Service:
         if spec.queue is not None or spec.concurrency_key is not None:
             check_names(spec.queue, spec.concurrency_key)
         open_fields: dict[str, Any] = {
-            name: value
-            for name in ("timeout_s", "stall_timeout_s", "retry_delay_s", "ttl_s")
-            if getattr(spec, name) is None and (value := getattr(handler, name)) is not None
+            name: value for name, value in handler.defaults.items() if getattr(spec, name) is None
         }
         if spec.timeout_s is None and "timeout_s" not in open_fields and self.settings.timeout_s:
             open_fields["timeout_s"] = self.settings.timeout_s

@@ -159,7 +159,7 @@ def _listed(job: Job) -> str | None:
 
 def outcome(job: Job) -> str | None:
     """What other jobs may depend on."""
-    if job.finished:
+    if job.finished_us is not None:
         return job.status
     return None if job.cancel_requested_us is None else "stopping"
 
