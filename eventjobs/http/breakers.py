@@ -4,9 +4,9 @@ from typing import Any
 
 from aiohttp import web
 
-from eventjobs.events import rfc3339
 from eventjobs.http.api import caught_up, reply
 from eventjobs.http.route import Site
+from eventjobs.http.snapshot import time_or_none
 from projections.breakers import Seen
 
 
@@ -34,9 +34,9 @@ def _state(name: str, seen: Seen | None, now_us: int) -> dict[str, Any]:
     return {
         "name": name,
         "state": state,
-        "opened_at": _time(seen.changed_us if until_us else None),
-        "open_until": _time(until_us),
-        "changed_at": _time(seen.changed_us),
+        "opened_at": time_or_none(seen.changed_us if until_us else None),
+        "open_until": time_or_none(until_us),
+        "changed_at": time_or_none(seen.changed_us),
         "job_id": seen.job_id,
     }
 
@@ -49,7 +49,3 @@ def _counted(name: str, counted: dict[str, tuple[int, Any]]) -> dict[str, Any]:
         "window_s": limits and limits.window_s,
         "cooldown_s": limits and limits.cooldown_s,
     }
-
-
-def _time(at_us: int | None) -> str | None:
-    return None if at_us is None else rfc3339(at_us)

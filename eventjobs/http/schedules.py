@@ -8,6 +8,7 @@ from aiohttp import web
 from eventjobs.events import rfc3339
 from eventjobs.http.api import caught_up, reply
 from eventjobs.http.route import Site
+from eventjobs.http.snapshot import time_or_none
 from eventjobs.job import Job
 from eventjobs.recurring import Told
 
@@ -26,7 +27,7 @@ def _schedule(told: Told) -> dict[str, Any]:
         "timezone": schedule.zone.key,
         "type": schedule.spec.type,
         "payload": schedule.spec.payload,
-        "next_at": None if next_us is None else rfc3339(next_us),
+        "next_at": time_or_none(next_us),
         "last": None if last is None else _firing(last),
         "jobs": f"/v1/jobs?tag={quote(schedule.tag)}",
     }

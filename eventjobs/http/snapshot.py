@@ -88,7 +88,7 @@ def _progress(job: Job, progress: Progress | None) -> dict[str, Any]:
             {
                 "name": each.name,
                 "started_at": rfc3339(each.started_us),
-                "ended_at": _time(each.ended_us),
+                "ended_at": time_or_none(each.ended_us),
             }
             for each in told.stages
         ],
@@ -148,13 +148,13 @@ def _times(job: Job, ttl_s: float) -> dict[str, Any]:
     if job.finished_us is not None and math.isfinite(ttl_s):
         expires_us = job.finished_us + int(ttl_s * 1e6)
     return {
-        "run_at": _time(job.due_us if waits else job.spec.run_at_us),
+        "run_at": time_or_none(job.due_us if waits else job.spec.run_at_us),
         "created_at": rfc3339(job.created_us),
         "updated_at": rfc3339(job.updated_us),
-        "started_at": _time(job.started_us),
-        "finished_at": _time(job.finished_us),
-        "cancel_requested_at": _time(job.cancel_requested_us),
-        "expires_at": _time(expires_us),
+        "started_at": time_or_none(job.started_us),
+        "finished_at": time_or_none(job.finished_us),
+        "cancel_requested_at": time_or_none(job.cancel_requested_us),
+        "expires_at": time_or_none(expires_us),
     }
 
 
@@ -166,5 +166,5 @@ def _links(job: Job) -> dict[str, str | None]:
     return {"self": here, **links, "error": f"{here}/artifacts/{ERROR}" if told else None}
 
 
-def _time(at_us: int | None) -> str | None:
+def time_or_none(at_us: int | None) -> str | None:
     return None if at_us is None else rfc3339(at_us)
