@@ -9,12 +9,12 @@ BIN := $(VENV)/bin
 DEMO_AND_TEST := demo,test
 
 .DEFAULT_GOAL := help
-.PHONY: help test run soak bench format browser clean
+.PHONY: help test run soak bench format programs clean
 
 help: ## list these commands
 	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST)
 
-test: browser $(TEST) ## set up what is missing and run the gate
+test: programs $(TEST) ## set up what is missing and run the gate
 	@$(BIN)/python -m tools.check
 
 run: $(RUN) ## start the service with its demo jobs
@@ -50,14 +50,17 @@ $(TEST): pyproject.toml
 	$(call setup,$(DEMO_AND_TEST))
 	@touch $(RUN) $@
 
-browser:
-	@for name in chromium chromium-browser google-chrome; do \
-		if command -v $$name >/dev/null; then exit 0; fi; \
-	done; \
-	if [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then \
-		echo "installing Chromium"; \
+# What tests run besides Python: a browser, a worker in another language, a disk that fails.
+programs:
+	@exec >/dev/null; missing=; \
+	command -v chromium || command -v chromium-browser || command -v google-chrome || missing="chromium"; \
+	command -v node || missing="$$missing nodejs"; \
+	command -v strace || missing="$$missing strace"; \
+	[ -n "$$missing" ] || exit 0; \
+	if [ "$$(id -u)" = 0 ] && command -v apt-get; then \
+		echo "installing $$missing"  >&2; \
 		apt-get -qq update && DEBIAN_FRONTEND=noninteractive apt-get -qq --yes \
-			--no-install-recommends install chromium >/dev/null && exit 0; \
+			--no-install-recommends install $$missing && exit 0; \
 	fi; \
-	echo "Chromium is missing; install it to run the browser tests"; \
+	echo "missing: $$missing; without them some tests are skipped, and fail in CI" >&2; \
 	[ "$$CI" != true ]
