@@ -7,7 +7,7 @@ to be another attempt, with a token of its own: counted, delayed and told like e
 import asyncio
 from collections.abc import Mapping
 from dataclasses import replace
-from typing import Any
+from typing import Annotated, Any
 
 import orjson
 import structlog
@@ -246,10 +246,13 @@ class _Taken(BaseModel):
     cancel_url: str | None = None
 
 
+ErrorCode = Annotated[str, Field(min_length=1, max_length=100, pattern=r"^[A-Za-z0-9_.:-]+$")]
+
+
 class ServiceError(BaseModel):
     """What is wrong, in a service's own words; *retryable* as its status says, if it does not."""
 
-    code: str = Field(min_length=1, max_length=100, pattern=r"^[A-Za-z0-9_.:-]+$")
+    code: ErrorCode
     message: str = Field("", max_length=4000)
     retryable: bool | None = None
     details: Any = None

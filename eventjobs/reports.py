@@ -44,9 +44,8 @@ class Reports:
             if self._timer is None:
                 self._timer = self.clock.call_later(self._interval_s, self._tick)
             return
-        if self._pending is not None and new_stage:
-            self.add(self._pending)  # the last word of the stage before
-            self._pending = None
+        if new_stage:
+            self._add_pending()  # the last word of the stage before
         self._stage = report.stage or self._stage
         self.add(report)
         if self._timer is not None:
@@ -100,11 +99,8 @@ class Reports:
             self._timer.cancel()
             self._timer = None
         await self._sent()  # only then there is room for the last progress
-        if self._pending is not None:
-            pending, self._pending = self._pending, None
-            self._stage = pending.stage or self._stage
-            self.add(pending)
-            await self._sent()
+        self._add_pending()
+        await self._sent()
 
     async def _sent(self) -> None:
         # A handler cancelled in here must not take the sender with it, and what waits to be sent.
@@ -119,10 +115,14 @@ class Reports:
         self._timer = None
         if self._pending is not None:
             if not self._full:
-                pending, self._pending = self._pending, None
-                self._stage = pending.stage or self._stage
-                self.add(pending)
+                self._add_pending()
             self._timer = self.clock.call_later(self._interval_s, self._tick)
+
+    def _add_pending(self) -> None:
+        if self._pending is not None:
+            pending, self._pending = self._pending, None
+            self._stage = pending.stage or self._stage
+            self.add(pending)
 
     async def _send(self) -> None:
         while self._waiting and not self._stale:

@@ -20,7 +20,6 @@ from eventjobs.demo.csv_text import clip
 
 COLUMNS_MAX = 200
 CORRELATED_COLUMNS_MAX = 30
-CORRELATIONS_MAX = 50
 #: A table smaller than this on disk is held in memory: many small reads cost more than one.
 IN_MEMORY_BYTES_MAX = 32 * 2**20
 

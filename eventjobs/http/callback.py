@@ -1,36 +1,23 @@
 """What external services report on the jobs that were given to them."""
 
 import re
-from typing import Annotated, Any, Literal
+from typing import Any, Literal
 
 import orjson
 from aiohttp import web
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+from eventjobs.dispatch import ErrorCode
 from eventjobs.errors import InvalidInput
-from eventjobs.events import ProgressReported
 from eventjobs.fence import End, Holder
 from eventjobs.http.api import JSON, path_id
 from eventjobs.http.body import read_json
 from eventjobs.http.problem import BadToken
+from eventjobs.http.reported import Progress, Text
 from eventjobs.http.route import Site
 from eventjobs.outcomes import Failed, Succeeded
 
 _BEARER = re.compile(r"(?i:bearer) +(\S+)")
-
-Text = Annotated[str, Field(max_length=4000)]
-
-
-class CallbackProgress(BaseModel):
-    """How far the whole job is: *done* of *total*."""
-
-    model_config = ConfigDict(extra="forbid", strict=True)
-
-    done: float | None = None
-    total: float | None = None
-    stage: Annotated[str, Field(max_length=200)] | None = None
-    message: Text | None = None
-    data: Any = None
 
 
 class CallbackError(BaseModel):
@@ -38,7 +25,7 @@ class CallbackError(BaseModel):
 
     model_config = ConfigDict(extra="forbid", strict=True)
 
-    code: str = Field(min_length=1, max_length=100, pattern=r"^[A-Za-z0-9_.:-]+$")
+    code: ErrorCode
     message: Text = ""
     retryable: bool = True
     details: Any = None
@@ -50,7 +37,7 @@ class Callback(BaseModel):
     model_config = ConfigDict(extra="forbid", strict=True)
 
     attempt: int | None = Field(None, description="the token's, if it is given")
-    progress: CallbackProgress | None = None
+    progress: Progress | None = None
     status: Literal["completed", "failed"] | None = None
     result: Any = None
     error: CallbackError | None = None
@@ -86,8 +73,7 @@ async def report(site: Site, request: web.Request) -> web.StreamResponse:
         raise InvalidInput("the body does not fit", [problem])
     holder = Holder(job_id, attempt)
     if (progress := given.progress) is not None:
-        told = ProgressReported(attempt, **dict(progress))
-        taken = await service.fence.report(holder, "progress", [told])
+        taken = await service.fence.report(holder, "progress", [progress.event(attempt)])
     else:
         outcome = given.outcome()
         end: End = "complete" if isinstance(outcome, Succeeded) else "fail"

@@ -57,7 +57,11 @@ class Claim(ByWorker):
     )
 
 
-class Progress(ByWorker):
+class Progress(BaseModel):
+    """How far the whole job is: *done* of *total*."""
+
+    model_config = ConfigDict(extra="forbid", strict=True)
+
     done: Number | None = None
     total: Number | None = None
     stage: Annotated[str, Field(max_length=200)] | None = None
@@ -67,6 +71,10 @@ class Progress(ByWorker):
     def event(self, attempt: int) -> ProgressReported:
         told = (self.done, self.total, self.stage, self.message, self.data)
         return ProgressReported(attempt, *told)
+
+
+class ProgressByWorker(Progress, ByWorker):
+    pass
 
 
 class LogLine(BaseModel):

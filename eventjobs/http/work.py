@@ -19,7 +19,7 @@ from eventjobs.http.reported import (
     Completion,
     Failure,
     LogReport,
-    Progress,
+    ProgressByWorker,
     Release,
     StepReport,
 )
@@ -70,7 +70,7 @@ async def heartbeat(site: Site, request: web.Request) -> web.StreamResponse:
 
 async def progress(site: Site, request: web.Request) -> web.StreamResponse:
     """Tell how far the whole job is. Renews the lease, as every report does."""
-    given = await read_json(site.service, request, Progress)
+    given = await read_json(site.service, request, ProgressByWorker)
     holder = _holder(request, given)
     return await _report(site, holder, "progress", [given.event(holder.attempt)])
 
