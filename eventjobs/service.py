@@ -13,7 +13,6 @@ import structlog
 
 from eventjobs.artifacts import Artifacts, check_name
 from eventjobs.breakers import LocalBreakers
-from eventjobs.calling import Calls
 from eventjobs.cascade import Cascade
 from eventjobs.claims import Claims
 from eventjobs.clock import Clock, SystemClock
@@ -32,10 +31,10 @@ from eventjobs.keys import Keys
 from eventjobs.leases import Leases
 from eventjobs.log.sqlite import SQLiteLog
 from eventjobs.outbound import Outbound
-from eventjobs.processes import Processes
 from eventjobs.recovery import recall_starts, recover
 from eventjobs.recurring import Recurring
 from eventjobs.runner import Runner
+from eventjobs.running import calls_of, runner_of
 from eventjobs.schedules import Schedule
 from eventjobs.settings import Settings
 from eventjobs.settlement import Settlement
@@ -204,15 +203,8 @@ class Service:
             public_url=settings.public_url,
             silence_s=settings.service_silence_s,
         )
-        self.runner = Runner(
-            self.desk,
-            self.external.bound(self.handlers),
-            concurrency=settings.concurrency,
-            threads=settings.threads,
-            processes=self._processes(),
-            grace_s=settings.grace_s,
-            progress_interval_s=settings.progress_interval_s,
-            capture_logs=settings.capture_logs,
+        self.runner = runner_of(
+            settings, self.desk, self.external.bound(self.handlers), settings.data / "scratch"
         )
         self.webhooks = Webhooks(
             self.jobs, self.views, self._desk(worker), self.keys, self.outbound, at_once=16
@@ -229,21 +221,8 @@ class Service:
             self.claims,
             self.artifacts,
             self.settlement,
-            Calls(self.breakers, self.settings.backoff, self.settings.store_attempts),
+            calls_of(self.settings, self.breakers),
             self._accept,
-        )
-
-    def _processes(self) -> Processes:
-        settings = self.settings
-        return Processes(
-            self.clock,
-            self.desk.files,
-            self.desk.calls,
-            settings.data / "scratch",
-            limit=settings.processes or os.cpu_count() or 1,
-            jobs_max=settings.process_jobs_max,
-            capture_logs=settings.capture_logs,
-            grace_s=settings.grace_s,
         )
 
     async def _recover(self) -> None:

@@ -5,9 +5,10 @@ import errno
 import signal
 import sqlite3
 import sys
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Coroutine, Iterable
 from importlib import import_module
 from pathlib import Path
+from typing import Any
 
 import structlog
 
@@ -73,28 +74,50 @@ def loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
     return uvloop.new_event_loop
 
 
+class Signals:
+    """The first one asks to stop, the second to *hurry*, the third is not caught."""
+
+    def __init__(self, hurry: Callable[[], Coroutine[Any, Any, None]]) -> None:
+        self._hurry = hurry
+        self._asked = asyncio.Event()
+        self._hurrying: asyncio.Task[None] | None = None
+
+    def catch(self) -> None:
+        for each in SIGNALS:
+            asyncio.get_running_loop().add_signal_handler(each, self._caught)
+
+    async def asked(self) -> None:
+        """Return when a stop is asked for."""
+        await self._asked.wait()
+
+    def _caught(self) -> None:
+        if not self._asked.is_set():
+            self._asked.set()
+            return
+        for each in SIGNALS:
+            asyncio.get_running_loop().remove_signal_handler(each)
+        self._hurrying = asyncio.create_task(self._hurry(), name="hurry")
+
+
 class _Process:
-    """The first signal stops it, the second hurries it, the third is not caught."""
+    """The service and its port, from start to stop."""
 
     def __init__(self, settings: Settings, handlers: Handlers) -> None:
         self._settings = settings
         self._service = Service(handlers=handlers, settings=settings)
-        self._stop = asyncio.Event()
+        self._signals = Signals(self._hurry)
         self._running = False
-        self._hurrying: asyncio.Task[None] | None = None
         self._log = structlog.get_logger("eventjobs")
 
     async def run(self) -> None:
-        loop = asyncio.get_running_loop()
-        for each in SIGNALS:
-            loop.add_signal_handler(each, self._signalled)
+        self._signals.catch()
         if not await self._started():
             return
         try:
             listening = await self._listen()
             garbage.keep()
             self._tell(listening)
-            await self._stop.wait()
+            await self._signals.asked()
             self._log.info("stopping")
             await listening.close()
         finally:
@@ -104,7 +127,7 @@ class _Process:
     async def _started(self) -> bool:
         """Whether the service runs; not when it was told to stop before that."""
         starting = asyncio.create_task(self._service.start(), name="start")
-        stopped = asyncio.create_task(self._stop.wait(), name="stop")
+        stopped = asyncio.create_task(self._signals.asked(), name="stop")
         try:
             await asyncio.wait({starting, stopped}, return_when=asyncio.FIRST_COMPLETED)
             if not starting.done():
@@ -137,12 +160,7 @@ class _Process:
         )
         print(listening.url, flush=True)
 
-    def _signalled(self) -> None:
-        if not self._stop.is_set():
-            self._stop.set()
-            return
+    async def _hurry(self) -> None:
         self._log.info("hurrying")
-        for each in SIGNALS:
-            asyncio.get_running_loop().remove_signal_handler(each)
         if self._running:
-            self._hurrying = asyncio.create_task(self._service.runner.stop(0.0), name="hurry")
+            await self._service.runner.stop(0.0)

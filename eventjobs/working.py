@@ -11,17 +11,16 @@ import structlog
 from eventjobs import garbage
 from eventjobs.artifacts import Artifacts
 from eventjobs.breakers import LocalBreakers
-from eventjobs.calling import Calls
 from eventjobs.capture import let_through
-from eventjobs.clock import Clock, SystemClock
+from eventjobs.clock import SystemClock
 from eventjobs.connection import REQUEST, Connection, address
 from eventjobs.errors import InvalidInput
 from eventjobs.handlers import Handlers
-from eventjobs.processes import Processes
 from eventjobs.remote import RemoteDesk
 from eventjobs.runner import NOT_OURS, Runner
+from eventjobs.running import calls_of, runner_of
 from eventjobs.scratch import scratch
-from eventjobs.serving import SIGNALS, load, loop_factory
+from eventjobs.serving import Signals, load, loop_factory
 from eventjobs.settings import Settings
 from eventjobs.watchdog import Watchdog
 
@@ -44,7 +43,7 @@ def run(url: str, names: Sequence[str], settings: Settings, lease_s: float | Non
 
 
 class _Process:
-    """The first signal stops it, the second hurries it, the third is not caught."""
+    """The worker, from start to stop."""
 
     def __init__(
         self,
@@ -61,14 +60,12 @@ class _Process:
         self._settings = settings
         self._folder = folder
         self._lease_s = lease_s
-        self._stop = asyncio.Event()
+        self._signals = Signals(self._hurry)
         self._runner: Runner | None = None
-        self._hurrying: asyncio.Task[None] | None = None
         self._log = structlog.get_logger("eventjobs.worker")
 
     async def run(self) -> None:
-        for each in SIGNALS:
-            asyncio.get_running_loop().add_signal_handler(each, self._signalled)
+        self._signals.catch()
         clock = SystemClock()
         watchdog = Watchdog(asyncio.get_running_loop())
         files = Artifacts(self._folder, self._settings.artifact_bytes_max)
@@ -81,47 +78,21 @@ class _Process:
                 worker=self._name,
                 lease_s=self._lease_s,
                 files=files,
-                calls=self._calls(clock),
+                calls=calls_of(self._settings, LocalBreakers(clock)),
                 clock=clock,
             )
-            await self._work(desk, self._processes(desk, self._folder / "scratch"))
+            await self._work(desk)
         watchdog.close()
         self._log.info("stopped")
 
-    def _calls(self, clock: Clock) -> Calls:
-        settings = self._settings
-        return Calls(LocalBreakers(clock), settings.backoff, settings.store_attempts)
-
-    def _processes(self, desk: RemoteDesk, folder: Path) -> Processes:
-        settings = self._settings
-        return Processes(
-            desk.clock,
-            desk.files,
-            desk.calls,
-            folder,
-            limit=settings.processes or os.cpu_count() or 1,
-            jobs_max=settings.process_jobs_max,
-            capture_logs=settings.capture_logs,
-            grace_s=settings.grace_s,
-        )
-
-    async def _work(self, desk: RemoteDesk, processes: Processes) -> None:
-        settings = self._settings
-        self._runner = runner = Runner(
-            desk,
-            self._handlers,
-            concurrency=settings.concurrency,
-            threads=settings.threads,
-            processes=processes,
-            grace_s=settings.grace_s,
-            progress_interval_s=settings.progress_interval_s,
-            capture_logs=settings.capture_logs,
-        )
+    async def _work(self, desk: RemoteDesk) -> None:
+        settings, scratch = self._settings, self._folder / "scratch"
+        self._runner = runner = runner_of(settings, desk, self._handlers, scratch)
         self._log.info("working", url=self._url, types=sorted(self._handlers.types()))
         print(self._name, flush=True)
         beating = asyncio.create_task(desk.beat(), name="heartbeats")
         claiming = asyncio.create_task(runner.run(), name="runner")
-        stopped = asyncio.create_task(self._stop.wait(), name="stop")
+        stopped = asyncio.create_task(self._signals.asked(), name="stop")
         try:
             await asyncio.wait({beating, claiming, stopped}, return_when=asyncio.FIRST_COMPLETED)
             self._log.info("stopping")
@@ -135,12 +106,7 @@ class _Process:
             beating.cancel()
             await asyncio.gather(beating, return_exceptions=True)
 
-    def _signalled(self) -> None:
-        if not self._stop.is_set():
-            self._stop.set()
-            return
+    async def _hurry(self) -> None:
         self._log.info("hurrying")
-        for each in SIGNALS:
-            asyncio.get_running_loop().remove_signal_handler(each)
         if self._runner is not None:
-            self._hurrying = asyncio.create_task(self._runner.stop(0.0), name="hurry")
+            await self._runner.stop(0.0)
