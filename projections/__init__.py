@@ -19,6 +19,7 @@ from eventjobs.clock import Clock, SystemClock, sleep
 from eventjobs.events import Recorded
 from eventjobs.job import Job, Status
 from projections import breakers, progress, queue, status, ties
+from projections.pages import Pages
 from projections.progress import Estimate
 from projections.queue import NOTHING_HELD, Due, Held
 from projections.stages import Progress
@@ -29,9 +30,6 @@ from projections.touched import Touched
 __all__ = ["Doom", "JobView", "Log", "Stale", "Store", "Views"]
 
 _SPOILT = (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)
-
-#: Events of one step of a rebuild that runs beside the live views.
-REBUILD_PAGE = 1000
 
 
 class Log(Protocol):
@@ -97,20 +95,24 @@ class Views:
 
     async def run(self) -> None:
         """Apply what the log gets, for ever. A full disk makes views late, not wrong."""
-        while True:
-            batch = await self._events.read(self.position, REBUILD_PAGE)
-            if not batch:
-                await self._events.wait(self.position)
-                continue
-            try:
-                async with self._applying:
-                    touched = await self._store.apply(batch)
-            except sqlite3.Error as error:
-                self._log.warning("views are behind", error=str(error), position=self.position)
-                if getattr(error, "sqlite_errorcode", 0) & 0xFF in _SPOILT:
-                    await self._heal()
-                await sleep(self._clock, 0.5)
-                continue
+        with Pages(self._events) as pages:
+            while True:
+                batch = await pages.read(self.position)
+                if batch:
+                    await self._apply(batch)
+                else:
+                    await self._events.wait(self.position)
+
+    async def _apply(self, batch: list[Recorded]) -> None:
+        try:
+            async with self._applying:
+                touched = await self._store.apply(batch)
+        except sqlite3.Error as error:
+            self._log.warning("views are behind", error=str(error), position=self.position)
+            if getattr(error, "sqlite_errorcode", 0) & 0xFF in _SPOILT:
+                await self._heal()
+            await sleep(self._clock, 0.5)
+        else:
             self._tell(touched)
 
     async def _heal(self) -> None:
@@ -171,13 +173,14 @@ class Views:
 
     async def _catch_up(self, fresh: Store, progress: Callable[[int, int], object] | None) -> None:
         # No further than the live views: who listens to them has not been told of the rest.
-        while (left := self.position - fresh.position) > 0:
-            if self._closing:
-                raise asyncio.CancelledError
-            await fresh.apply(await self._events.read(fresh.position, min(left, REBUILD_PAGE)))
-            if progress is not None:
-                progress(fresh.position, self._events.head)
-            await asyncio.sleep(0)
+        with Pages(self._events) as pages:
+            while (left := self.position - fresh.position) > 0:
+                if self._closing:
+                    raise asyncio.CancelledError
+                await fresh.apply(await pages.read(fresh.position, left))
+                if progress is not None:
+                    progress(fresh.position, self._events.head)
+                await asyncio.sleep(0)
 
     async def _take_place(self, fresh: Store) -> None:
         """Called while nothing is being applied; waits until nothing is being read."""

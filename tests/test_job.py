@@ -1,6 +1,7 @@
 """A job's decisions, as sentences: given these events, when this is decided, then that event."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 
 import pytest
@@ -518,3 +519,23 @@ def test_an_attempt_that_is_handed_over_is_held_by_whoever_took_it() -> None:
 
 def test_what_is_about_the_service_adds_up_to_no_job() -> None:
     assert fold(recorded(Paused("queue", "reports"), Resumed("queue", "reports"))) is None
+
+
+def test_whoever_comes_to_the_same_job_and_event_gets_the_same_and_nobody_else_does() -> None:
+    first, second = recorded(JobSubmitted(JobSpec("work")), AttemptStarted(1, "one"))
+    job = evolve(None, first)
+    assert evolve(None, first) is job
+    started = evolve(job, second)
+    assert evolve(job, second) is started
+    other = evolve(None, replace(first, event=JobSubmitted(JobSpec("other")), evolved=None))
+    assert evolve(other, second).spec.type == "other"
+
+
+def test_a_job_holds_what_is_not_as_in_the_beginning_and_nothing_else() -> None:
+    new, started, released = recorded(
+        JobSubmitted(JobSpec("work")), AttemptStarted(1, "one", 5.0), AttemptReleased(1, "stopped")
+    )
+    job = evolve(evolve(evolve(None, new), started), released)
+    assert job.worker is None
+    assert job.lease_s is None
+    assert {"worker", "lease_s", "silence_s", "result", "steps"}.isdisjoint(vars(job))

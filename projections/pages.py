@@ -1,0 +1,54 @@
+"""Reading far behind the head of a log: one page while the one before it is worked on."""
+
+import asyncio
+from types import TracebackType
+from typing import Protocol, Self
+
+from eventjobs.events import Recorded
+
+#: Events of one page.
+PAGE = 1000
+
+
+class Readable(Protocol):
+    @property
+    def head(self) -> int: ...
+    async def read(self, after: int, limit: int) -> list[Recorded]: ...
+
+
+class Pages:
+    """For one reader at a time, inside `with`."""
+
+    def __init__(self, log: Readable) -> None:
+        self._log = log
+        #: What is being read ahead, and after which position.
+        self._ahead: tuple[int, asyncio.Task[list[Recorded]]] | None = None
+
+    async def read(self, after: int, limit: int = PAGE) -> list[Recorded]:
+        """Up to *limit* events with positions above *after*, and never more than a page."""
+        if self._ahead is not None and self._ahead[0] == after:
+            page = await self._ahead[1]
+        else:
+            self._forget()
+            page = await self._log.read(after, PAGE)
+        self._ahead = None
+        last = after + len(page)
+        if page and self._log.head >= last + PAGE:  # else a later look finds more in one page
+            reading = asyncio.create_task(self._log.read(last, PAGE), name="read ahead")
+            self._ahead = last, reading
+        return page[:limit]
+
+    def _forget(self) -> None:
+        if self._ahead is not None:
+            self._ahead[1].cancel()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._forget()
