@@ -89,7 +89,7 @@ class Tail:
     def publish(self, batch: Sequence[Recorded]) -> None:
         """Add events that are now durable, and wake who waits for them: once each."""
         self._events.extend(batch)
-        self._bytes += sum(_weight(each) for each in batch)
+        self._bytes += _weight(batch)
         self.head = batch[-1].position
         self._trim()
         _wake(self._everyone)
@@ -134,12 +134,12 @@ class Tail:
             self._drop(len(self._events) // 2)
 
     def _drop(self, count: int) -> None:
-        self._bytes -= sum(_weight(each) for each in self._events[:count])
+        self._bytes -= _weight(self._events[:count])
         del self._events[:count]
 
 
-def _weight(recorded: Recorded) -> int:
-    return len(recorded.facts) + len(recorded.body or b"")
+def _weight(events: Sequence[Recorded]) -> int:
+    return sum(len(each.facts) + len(each.body or b"") for each in events)
 
 
 def _wake(waiting: set[asyncio.Future[None]]) -> None:

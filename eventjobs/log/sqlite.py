@@ -81,10 +81,6 @@ class _Append:
     answer: asyncio.Future[Recorded]
     salt: bytes = b""
 
-    @property
-    def size(self) -> int:
-        return len(self.recorded.facts) + len(self.body)
-
     def refuse(self, error: LogError) -> None:
         if not self.answer.done():  # its caller may have been cancelled
             self.answer.set_exception(error)
@@ -249,7 +245,7 @@ class SQLiteLog:
         size = 0
         while self._waiting and len(batch) < self._batch_max and size < self._batch_bytes_max:
             entry = self._waiting.popleft()
-            size += entry.size
+            size += len(entry.recorded.facts) + len(entry.body)
             batch.append(entry)
         self._waiting_bytes -= size
         return batch
