@@ -50,12 +50,13 @@ $(TEST): pyproject.toml
 	$(call setup,$(DEMO_AND_TEST))
 	@touch $(RUN) $@
 
-# What tests run besides Python: a browser, a worker in another language, a disk that fails.
+# What tests run besides Python: a browser, a worker in another language, faults, HTTP load.
 programs:
 	@exec >/dev/null; missing=; \
 	command -v chromium || command -v chromium-browser || command -v google-chrome || missing="chromium"; \
 	command -v node || missing="$$missing nodejs"; \
 	command -v strace || missing="$$missing strace"; \
+	command -v wrk || missing="$$missing wrk"; \
 	[ -n "$$missing" ] || exit 0; \
 	if [ "$$(id -u)" = 0 ] && command -v apt-get; then \
 		echo "installing $$missing"  >&2; \

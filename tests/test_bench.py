@@ -8,6 +8,7 @@ from pathlib import Path
 import orjson
 import pytest
 
+from tests.conftest import CI
 from tools import bench, bench_http, bench_report
 from tools.bench_process import Answer, Bench, Child, Died, Sample, Size
 from tools.bench_report import MILLISECONDS, REQUESTS, Floor, Row, table
@@ -74,8 +75,9 @@ def test_a_section_measures_both_sides(tiny: Bench, name: str) -> None:
         assert all(figure >= 0 for figure in row.raw)
 
 
-@pytest.mark.skipif(not bench_http.has_wrk(), reason="wrk is missing")
 def test_wrk_is_understood(tiny: Bench) -> None:
+    if not bench_http.has_wrk():
+        (pytest.fail if CI else pytest.skip)("wrk is missing")
     script = tiny.directory / "post.lua"
     script.write_text(bench_http.POST)
     assert bench_http.wrk(tiny, tiny.server("bare"), "/post", script).rate > 0
