@@ -128,7 +128,9 @@ class LeaseChecker(Checker):
         if not was_silent and not unanswered:
             self.fault(f"{attempt} was taken from it, though it lived")
         evidence = (attempt.job_id, attempt.number, attempt.worker) in self._late
-        if _had_a_say(fate, attempt) and not evidence:
+        # One that told nothing may not even know of it: it may have withdrawn an unanswered claim.
+        knew = attempt.heard_us > attempt.started_us
+        if knew and _had_a_say(fate, attempt) and not evidence:
             self.fault(f"{attempt} was late, and nothing says so")
 
 

@@ -20,6 +20,7 @@ async def nap(context: Context, payload: Any) -> Any:
 
 @handler("doze", max_attempts=ATTEMPTS)
 def doze(context: ThreadContext, payload: Any) -> Any:
+    context.progress(0, 1)
     time.sleep(payload["s"])
     context.check_cancelled()
     return {"attempt": context.attempt}

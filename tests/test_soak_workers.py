@@ -79,6 +79,7 @@ class World:
             (6.5, A, "w3", JobCompleted(2)),
             (7.1, B, "w2", LateReportRefused(1, "complete")),
             (7.5, B, "w3", JobCompleted(2)),
+            (2.6, B, "w2", ProgressReported(1, 1, 2)),
         ]
         self.fates = Fates(
             us(LEASE_S),
@@ -232,6 +233,7 @@ EXCUSED: dict[str, Callable[[World], World]] = {
     "who was killed again had no time to be late": lambda world: world.without(10).fated(
         "w2", Fate([(us(3.0), us(7.0))], us(7.05))
     ),
+    "who told nothing may not know of the claim": lambda world: world.without(12).without(10),
     "what is given back at the end of a worker is no loss": lambda world: world.event(
         6, AttemptReleased(1, "the worker was stopped"), "w2"
     ).without(10),
