@@ -138,9 +138,7 @@ class Webhooks:
 
     async def remove(self, webhook_id: str, reason: str | None, *, actor: str) -> None:
         """Tell it nothing more. Raises WebhookNotFound; a second time nothing happens."""
-        begin = await self._events.read_job(webhook_id, 0, 1)
-        if not begin or not isinstance(begin[0].event, WebhookAdded):
-            raise WebhookNotFound  # also for a job: its events are not for us to add to
+        await self._stream(webhook_id)
         try:
             await self._events.append(webhook_id, 1, WebhookRemoved(reason), actor=actor)
         except Conflict:
@@ -156,6 +154,13 @@ class Webhooks:
             if each.webhook_id == webhook_id:
                 return each
         raise WebhookNotFound
+
+    async def _stream(self, webhook_id: str) -> tuple[WebhookAdded, bool]:
+        """What was subscribed, and whether it still is, by the log. Raises WebhookNotFound."""
+        events = await self._events.read_job(webhook_id)
+        if not events or not isinstance(added := events[0].event, WebhookAdded):
+            raise WebhookNotFound  # also for a job: its events are not for us to add to
+        return added, len(events) == 1
 
     def secret(self, webhook_id: str) -> str:
         """What the receiver checks signatures with."""
@@ -233,7 +238,7 @@ class Webhooks:
                 self._log.warning("deliveries wait", count=len(wanted))
                 await sleep(self._jobs.clock, 1.0)
 
-    async def _deliver_later(self, webhook: Webhook, recorded: Recorded, again: int = 0) -> bool:
+    async def _deliver_later(self, webhook: Webhook, recorded: Recorded, again: int = 0) -> None:
         payload = {"webhook": webhook.webhook_id, "position": recorded.position}
         spec = JobSpec(
             DELIVERY,
@@ -243,7 +248,7 @@ class Webhooks:
             max_attempts=len(SCHEDULE_S) + 1,
         )
         job_id = delivery_id(webhook.webhook_id, recorded.position, again)
-        return (await self._jobs.submit(spec, actor="webhooks", job_id=job_id)).changed
+        await self._jobs.submit(spec, actor="webhooks", job_id=job_id)
 
     async def redeliver(self, webhook_id: str, after: int, limit: int, *, actor: str) -> list[str]:
         """Send again what it wants of the events after *after*; the ids of the deliveries.
@@ -280,13 +285,13 @@ class Webhooks:
 
     async def _deliver(self, ctx: Context, payload: Any) -> dict[str, Any]:
         webhook_id, position = payload["webhook"], payload["position"]
-        try:
-            webhook = await self.get(webhook_id)
-        except WebhookNotFound as error:
-            raise JobError("webhook_removed", "It was removed.", retryable=False) from error
+        # From its own events: the views may be late, and have all the others, too.
+        wanted, stays = await self._stream(webhook_id)
+        if not stays:
+            raise JobError("webhook_removed", "It was removed.", retryable=False)
         [recorded] = await self._events.read(position - 1, 1)
         job = await self._jobs.load(recorded.job_id)
-        if webhook.url is None or job is None:
+        if wanted.url is None or job is None:
             raise JobError("erased", "What it was about is erased.", retryable=False)
         itself = await self._jobs.load(ctx.job_id)
         tries = itself.tries if itself is not None else ctx.attempt  # by hand begins them anew
@@ -296,7 +301,7 @@ class Webhooks:
         signed = signature(secret, name, body, now_us)
         try:
             answer = await self._outbound.post(
-                webhook.url,
+                wanted.url,
                 body,
                 {"Content-Type": "application/json", **signed},
                 timeout_s=TIMEOUT_S,
