@@ -31,7 +31,7 @@ class Room(NamedTuple):
 class Claims:
     """Picks due jobs and claims them; what was picked is not picked again.
 
-    *begin* comes before everything. Whatever is picked has to be claimed.
+    Whatever is picked has to be claimed.
     """
 
     def __init__(self, jobs: Jobs, views: Views, clock: Clock, flow: Flow) -> None:
@@ -48,14 +48,6 @@ class Claims:
         self._waiting: dict[asyncio.Event, Sequence[Room]] = {}
         self._log = structlog.get_logger("eventjobs.claims")
         views.listen(self._noticed)
-
-    async def begin(self) -> None:
-        """Give their places to the jobs that run, while nothing else is going on."""
-        await self._views.reached(self._jobs.log.head)
-        for job_id in await self._views.running():
-            job = await self._jobs.load(job_id)
-            if job is not None:
-                self._flow.see(job)
 
     async def pick(self, now_us: int, rooms: Sequence[Room], limit: int) -> list[tuple[str, str]]:
         """Up to *limit* (job id, type) that are due and fit, best first. Each is to be claimed."""

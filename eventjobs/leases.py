@@ -85,13 +85,6 @@ class Leases:
         """Call *withdraw* when the attempt of an external service has been ended."""
         self._withdraw = withdraw
 
-    async def restore(self) -> None:
-        """Begin one for every attempt elsewhere there is; before anything else is claimed."""
-        for job_id in await self._views.running():
-            job = await self._jobs.load(job_id)
-            if job is not None:
-                self.begin(job)
-
     def begin(self, job: Job) -> None:
         """From now on *job*'s present attempt is ended when it is not heard from. Idempotent."""
         if not is_elsewhere(job):

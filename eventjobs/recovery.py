@@ -8,22 +8,31 @@ from eventjobs.events import AttemptStarted
 from eventjobs.flow import Flow
 from eventjobs.job import Status
 from eventjobs.jobs import Jobs
-from eventjobs.leases import is_elsewhere
+from eventjobs.leases import Leases, is_elsewhere
 from eventjobs.log import PAGE_MAX, EventLog
 from eventjobs.settlement import Settlement
 from projections import Views, status
 
 
-async def recover(jobs: Jobs, views: Views, settlement: Settlement, *, actor: str) -> int:
-    """End what ran in this service when it stopped, and return how many; before anything runs.
+async def recover(
+    jobs: Jobs, views: Views, settlement: Settlement, leases: Leases, flow: Flow, *, actor: str
+) -> int:
+    """Look at every job that is running, before anything else runs.
 
-    Attempts elsewhere, of workers or external services, may live on.
+    What ran in this service when it stopped is ended; how many that are is returned. What is
+    elsewhere, at workers or external services, may live on, and is looked after. All have their
+    places in the flow again, until they end.
     """
     await views.reached(jobs.log.head)
     lost = 0
     for job_id in await views.running():
         job = await jobs.load(job_id)
-        if job is not None and job.status == Status.RUNNING and not is_elsewhere(job):
+        if job is None or job.status != Status.RUNNING:
+            continue
+        flow.see(job)
+        if is_elsewhere(job):
+            leases.begin(job)
+        else:
             await settlement.lost(job, "the service stopped while it ran", actor=actor)
             lost += 1
     if lost:

@@ -226,9 +226,14 @@ class Service:
         )
 
     async def _recover(self) -> None:
-        await self.claims.begin()
-        await recover(self.jobs, self.views, self.settlement, actor=self.desk.worker)
-        await self.leases.restore()
+        await recover(
+            self.jobs,
+            self.views,
+            self.settlement,
+            self.leases,
+            self.flow,
+            actor=self.desk.worker,
+        )
         changed = await self.views.breakers()
         self.breakers.restore((each.name, each.until_us) for each in changed if each.until_us)
 
