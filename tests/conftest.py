@@ -21,6 +21,7 @@ from eventjobs.handlers import Handler
 from eventjobs.schedules import Schedule
 from eventjobs.service import Service
 from eventjobs.settings import Settings
+from tests import threads_at_work
 from tests.api_client import Client, connected
 from tests.facts import time_passing
 from tests.fake_clock import FakeClock
@@ -92,6 +93,12 @@ def _ours() -> str:
     while frame.f_back and not frame.f_code.co_filename.startswith(OURS):
         frame = frame.f_back
     return f"{frame.f_code.co_filename}:{frame.f_lineno}"
+
+
+@pytest.fixture(autouse=True)
+def threads_are_watched(monkeypatch: pytest.MonkeyPatch) -> None:
+    """So that no time passes on a fake clock while one of them is busy."""
+    threads_at_work.watch(monkeypatch)
 
 
 @pytest.fixture(autouse=True)

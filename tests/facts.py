@@ -40,10 +40,9 @@ async def recorded_of(service: Service, job_id: str, kind: type[Event]) -> list[
 async def time_passing(
     clock: FakeClock, waiting: Coroutine[Any, Any, Answer], step_s: float = 0.25
 ) -> Answer:
-    """What *waiting* comes to, while the clock moves on and threads do what they do."""
+    """What *waiting* comes to, while the clock moves on."""
     task = asyncio.ensure_future(waiting)
     while not task.done():
-        await asyncio.to_thread(str)  # a turn for the threads, too
         await clock.advance(step_s)
     return await task
 

@@ -6,11 +6,14 @@ from dataclasses import dataclass, field
 from heapq import heappop, heappush
 
 from eventjobs.clock import Timer
+from tests.threads_at_work import answered
 
 SECOND = 1_000_000
 
 #: Turns the loop is given after each timer. What it wakes may wake something else, and so on.
 TURNS = 50
+#: Answers of threads that are waited for after each timer: somebody may ask them on and on.
+ANSWERS_MAX = 100
 
 
 @dataclass(order=True)
@@ -48,9 +51,10 @@ class FakeClock:
         return timer
 
     async def advance(self, seconds: float) -> None:
-        """Let *seconds* pass: each timer due fires at its own time, and the loop runs between.
+        """Let *seconds* pass: each timer due fires at its own time, and between them the loop runs
+        and threads answer (tests/threads_at_work.py).
 
-        What waits for a thread (a SQLite connection, say) is not waited for here.
+        What waits for a handler's own thread or another process is not waited for here.
         """
         until_us = self._elapsed_us + round(seconds * SECOND)
         await _settle()
@@ -73,5 +77,8 @@ class FakeClock:
 
 
 async def _settle() -> None:
-    for _ in range(TURNS):
-        await asyncio.sleep(0)
+    for _ in range(ANSWERS_MAX):
+        for _ in range(TURNS):
+            await asyncio.sleep(0)
+        if not await answered():
+            return

@@ -4,6 +4,7 @@ import asyncio
 import hashlib
 import socket
 from collections import Counter
+from contextlib import closing
 from http.client import HTTPConnection
 from io import BytesIO
 from pathlib import Path
@@ -1014,15 +1015,14 @@ async def test_a_client_that_stops_reading_is_dropped(client: Connect, clock: Fa
     job = await api.submit("echo", artifacts={"x": stored.json["sha256"]})
     address = job["artifacts"][0]["url"].encode()
     reader, writer = await asyncio.open_connection(api.listening.host, api.listening.port)
-    writer.write(b"GET %b HTTP/1.1\r\nHost: localhost\r\n\r\n" % address)
-    with capture_logs() as lines:
+    with closing(writer), capture_logs() as lines:
+        writer.write(b"GET %b HTTP/1.1\r\nHost: localhost\r\n\r\n" % address)
+        assert (await reader.readuntil(b"\r\n")).startswith(b"HTTP/1.1 200 ")
         for _ in range(300):
-            await asyncio.to_thread(str)
             await clock.advance(5)
+        with pytest.raises((asyncio.IncompleteReadError, ConnectionResetError)):
+            await reader.readexactly(len(content))
     assert lines == []
-    with pytest.raises((asyncio.IncompleteReadError, ConnectionResetError)):
-        await reader.readexactly(len(content))
-    writer.close()
 
 
 async def test_a_file_that_was_removed_is_not_found(client: Connect) -> None:

@@ -262,9 +262,11 @@ async def test_a_thousand_jobs_of_keys_that_were_free_a_moment_ago_hide_nobody(
 ) -> None:
     """All come at once: the first page is of one key, and only one of it fits."""
     go = asyncio.Event()
+    both = asyncio.Barrier(3)
 
     @handler("slow")
     async def slow(context: Context, payload: Any) -> None:
+        await both.wait()
         await go.wait()
 
     idle = await serve(slow, free, concurrency=0)
@@ -273,6 +275,7 @@ async def test_a_thousand_jobs_of_keys_that_were_free_a_moment_ago_hide_nobody(
     await idle.close()
     service = await serve(slow, free, concurrency=4)
     assert (await service.wait(last.job_id)).result == 1
+    await both.wait()
     assert most_at_once(await service.log.read(0, 2000))["type", "slow"] == 2
     go.set()
     await service.close()
@@ -382,15 +385,6 @@ async def test_a_name_that_cannot_be_is_refused(serve: Serve, wrong: dict[str, s
 # --- rates
 
 
-async def looked(service: Service) -> None:
-    """The runner has looked for work in vain, and waits."""
-    await service.views.reached(service.log.head)
-    for _ in range(5):
-        await asyncio.to_thread(str)
-        await service.views.next_due_us(0)  # goes the same way through the same thread
-        await turns()
-
-
 async def test_no_more_are_started_in_a_while_than_the_rate_says(
     serve: Serve, clock: FakeClock
 ) -> None:
@@ -400,12 +394,10 @@ async def test_no_more_are_started_in_a_while_than_the_rate_says(
     jobs = [await service.submit("paced", n) for n in range(7)]
     for job in jobs[:3]:
         await service.wait(job.job_id)
-    await looked(service)
     for seconds, again in ((59.5, ()), (0.5, jobs[3:6]), (59.5, ()), (0.5, jobs[6:])):
         await clock.advance(seconds)
         for job in again:
             await service.wait(job.job_id)
-        await looked(service)
     events = await service.log.read(0, 1000)
     starts = [each.at_us - begun_us for each in events if isinstance(each.event, AttemptStarted)]
     assert starts == [0, 0, 0, *[60 * SECOND] * 3, 120 * SECOND]
@@ -421,9 +413,7 @@ async def test_a_rate_holds_across_a_restart(serve: Serve, clock: FakeClock) -> 
     job = await again.submit("paced")
     other = await again.submit("free")
     await again.wait(other.job_id)
-    await looked(again)
     await clock.advance(59.5 - (clock.now_us() - begun_us) / SECOND)
-    await looked(again)
     assert await kinds(again, job.job_id) == "JobSubmitted"
     await clock.advance(0.5)
     await again.wait(job.job_id)

@@ -12,7 +12,6 @@ from typing import Any, NoReturn
 
 import pytest
 
-from eventjobs.clock import sleep
 from eventjobs.errors import DiskFull, JobError, LogError, OutcomeUnknown
 from eventjobs.events import (
     AttemptFailed,
@@ -313,27 +312,31 @@ async def test_a_result_after_the_time_is_too_late(serve: Serve, clock: FakeCloc
 
 @pytest.mark.parametrize("threaded", [False, True])
 async def test_progress_keeps_a_run_alive(serve: Serve, clock: FakeClock, threaded: bool) -> None:
+    loop = asyncio.get_running_loop()
+    beats: asyncio.Queue[int] = asyncio.Queue()
+
     @handler("beats")
     async def on_the_loop(context: Context, payload: Any) -> None:
-        for beat in range(20):
-            context.progress(beat, 20)
-            await sleep(clock, 1.0)
-        await asyncio.Event().wait()
+        while True:
+            context.progress(await beats.get())
+            beats.task_done()
 
     @handler("beats")
     def in_a_thread(context: ThreadContext, payload: Any) -> None:
-        for beat in range(20):
-            context.progress(beat, 20)
-            until_s = clock.monotonic_s() + 1.0
-            while clock.monotonic_s() < until_s:
-                context.check_cancelled()
-                time.sleep(0)
         while True:
+            beat = asyncio.run_coroutine_threadsafe(beats.get(), loop).result()
             context.check_cancelled()
-            time.sleep(0)
+            context.progress(beat)
+            loop.call_soon_threadsafe(beats.task_done)
 
     service = await serve(in_a_thread if threaded else on_the_loop, clock=clock)
     job = await service.submit("beats", max_attempts=1, stall_timeout_s=5)
+    for beat in range(20):
+        beats.put_nowait(beat)
+        await beats.join()
+        await clock.advance(1)
+    await clock.advance(5)
+    beats.put_nowait(-1)  # too late, and wakes the thread, which is to see that it is cancelled
     job = await time_passing(clock, service.wait(job.job_id))
     assert job.error is not None
     assert job.error["code"] == "stalled"

@@ -171,8 +171,6 @@ async def fired(service: Service) -> list[str]:
 async def passing(clock: FakeClock, seconds: float, step_s: float = 5) -> None:
     for _ in range(int(seconds / step_s)):
         await clock.advance(step_s)
-        for _ in range(3):
-            await asyncio.to_thread(str)
 
 
 async def settled(service: Service, clock: FakeClock, count: int) -> list[str]:
