@@ -20,7 +20,7 @@ test: programs $(TEST) ## set up what is missing and run the gate
 run: $(RUN) ## start the service with its demo jobs
 	@$(BIN)/eventjobs serve --demo
 
-soak: $(RUN) ## look for broken promises, under load and faults
+soak: $(TEST) ## look for broken promises, under load and faults
 	@$(BIN)/python -m tools.soak $(ARGS)
 
 bench: $(RUN) ## measure this machine against the floors

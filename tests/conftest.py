@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 import blockbuster.blockbuster
+import hypothesis
 import pytest
 import structlog
 from blockbuster import BlockBuster, BlockingError
@@ -35,6 +36,10 @@ MAY_BLOCK = [
     # Once, when a data directory is opened, before there is anybody to keep waiting.
     ("eventjobs/database.py", "lock_directory"),
 ]
+
+# Everybody's gate draws the examples that CI draws; `make soak` draws others.
+hypothesis.settings.load_profile("ci")
+hypothesis.settings.register_profile("soak", derandomize=False)
 
 #: What a test records as this property is printed at the end, whichever process it ran in.
 TOLD = "told"

@@ -40,9 +40,7 @@ from eventjobs.job import Job
 from eventjobs.service import Service
 
 Result = dict[str, Any]
-quick = settings(
-    max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
-)
+quick = settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
 
 
 class Told:

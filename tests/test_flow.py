@@ -164,7 +164,7 @@ def opened(folder: Any, clock: FakeClock) -> Service:
     return Service(handlers=ALL, settings=made, clock=clock)
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(rounds)
 async def test_there_are_never_more_than_allowed(
     rounds: list[list[tuple[str, int, int]]],
@@ -203,7 +203,7 @@ async def test_there_are_never_more_than_allowed(
     assert most_in_a_minute(events, "paced") <= 3
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(
     st.integers(1, 5),
     st.lists(st.tuples(st.integers(0, 500_000), st.booleans(), st.integers(0, 3)), max_size=60),

@@ -285,7 +285,7 @@ switched: st.SearchStrategy[Event] = st.one_of(
 )
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(st.lists(switched, max_size=20), st.lists(st.integers(1, 5), max_size=6))
 async def test_the_view_of_pauses_is_the_same_however_the_log_was_cut(
     events: list[Event], sizes: list[int]

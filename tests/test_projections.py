@@ -63,7 +63,7 @@ def cut(history: list[Recorded], sizes: list[int]) -> list[list[Recorded]]:
 # --- rebuilt equals live
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(histories(), st.lists(st.integers(1, 9), max_size=15))
 async def test_views_are_the_same_however_the_log_was_cut(
     history: list[Recorded], sizes: list[int]
@@ -74,7 +74,7 @@ async def test_views_are_the_same_however_the_log_was_cut(
         assert dump(folder / "cut") == dump(folder / "whole")
 
 
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=15)
 @given(histories(), st.integers(1, 60), st.integers(1, 60))
 async def test_views_are_the_same_when_nothing_is_left_in_memory(
     history: list[Recorded], first: int, second: int
@@ -85,7 +85,7 @@ async def test_views_are_the_same_when_nothing_is_left_in_memory(
         assert dump(folder / "cut") == dump(folder / "whole")
 
 
-@settings(max_examples=8, deadline=None)
+@settings(max_examples=8)
 @given(histories(steps_max=40))
 async def test_views_rebuilt_at_any_moment_are_what_they_were_live(
     history: list[Recorded],
@@ -122,7 +122,7 @@ def spec(number: int) -> JobSpec:
     return JobSpec("render", {"n": number}, max_attempts=3)
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(histories())
 async def test_what_the_views_hold_is_what_the_events_add_up_to(history: list[Recorded]) -> None:
     jobs: dict[str, Job] = {}

@@ -74,7 +74,7 @@ def fits(job: Job, wanted: dict[str, Any]) -> bool:
     )
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(histories(jobs_max=9, steps_max=80), st.lists(filters, min_size=1, max_size=12))
 async def test_a_page_lists_what_fits_in_order(
     history: list[Recorded], wanted: list[dict[str, Any]]
@@ -93,7 +93,7 @@ async def test_a_page_lists_what_fits_in_order(
                 assert await page(views, "newest", cursor.born, 2, **each) == before[:2]
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(histories(jobs_max=9, steps_max=80))
 async def test_counts_are_what_counting_gives(history: list[Recorded]) -> None:
     counted = Counter(
@@ -167,7 +167,7 @@ def doomed_by(job: Job, jobs: list[Job]) -> list[tuple[str, str, str, str]]:
     return dooms
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(histories(jobs_max=6, steps_max=80))
 async def test_what_waits_for_others_and_what_waits_in_vain_is_known(
     history: list[Recorded],
@@ -180,7 +180,7 @@ async def test_what_waits_for_others_and_what_waits_in_vain_is_known(
         assert sorted(await views.doomed(99)) == sorted(dooms)
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(histories(jobs_max=9, steps_max=80), st.integers(-10, 900), st.integers(-10, 900))
 async def test_what_expires_is_what_ended_long_enough_ago(
     history: list[Recorded], now_s: int, ended_s: int
@@ -202,7 +202,7 @@ def rank(job: Job) -> int:
     return job.due_us - job.spec.priority * queue.AGEING_US
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(
     histories(jobs_max=9, steps_max=60),
     st.integers(-100, 1000),
@@ -230,7 +230,7 @@ async def test_what_is_due_comes_by_priority_and_age(
         ]
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(histories(jobs_max=9, steps_max=60))
 async def test_the_next_job_to_be_due_is_known(history: list[Recorded]) -> None:
     now_us = history[-1].at_us

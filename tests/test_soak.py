@@ -41,6 +41,24 @@ def test_campaigns_take_turns_until_a_promise_is_broken(
     assert (broken / "data").is_dir()
 
 
+def test_a_property_that_does_not_hold_is_a_fault(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(soak, "ROOT", tmp_path)
+    (tmp_path / "conftest.py").write_text(
+        "import hypothesis\nhypothesis.settings.register_profile('soak')\n"
+    )
+    (tmp_path / "test_it.py").write_text(
+        "from hypothesis import given, strategies\n"
+        "@given(strategies.integers())\n"
+        "def test_small(number):\n"
+        "    assert number < 1000\n"
+    )
+    told = soak.properties(tmp_path / "data", 1)
+    assert "1 failed" in told.line
+    assert any("number=1000" in fault for fault in told.faults)
+
+
 def test_a_campaign_that_is_not_there_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit):
         main(["floods"])

@@ -3,7 +3,8 @@
     python -m tools.soak [CAMPAIGN ...] [--rounds N | --seconds S] [--seed N] [--keep DIR]
 
 The campaigns take turns: `kills` of the service, `stops` of it, `workers` that are killed and
-paused, and `model`, the search through every order in which things can happen. Exits with 1 when
+paused, `model`, the search through every order in which things can happen, and `properties`, all
+tests that draw their examples, with others than the gate's. Exits with 1 when
 something is not as promised, and then leaves the data directory where it says.
 """
 
@@ -11,6 +12,7 @@ import argparse
 import asyncio
 import random
 import shutil
+import subprocess
 import sys
 import tempfile
 import time
@@ -22,6 +24,7 @@ from tests.job_model import Bounds, search
 
 from . import soak_kills, soak_stops, soak_workers
 
+ROOT = Path(__file__).parent.parent
 #: Of one data directory: the checks take longer as it grows.
 KILLS, STOPS, JOBS = 400, 200, 5_000
 #: Beyond the gate's: one each round, and of the largest only the states that are reached first.
@@ -66,11 +69,21 @@ def model(data: Path, seed: int) -> Told:
     return Told(line, [] if found.violation is None else [*found.trace, found.violation])
 
 
+def properties(data: Path, seed: int) -> Told:
+    chosen = ["-m", "hypothesis", "--hypothesis-profile", "soak", "--hypothesis-seed", str(seed)]
+    command = [sys.executable, "-m", "pytest", "-q", f"--basetemp={data}", *chosen]
+    process = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    told = process.stdout.splitlines()
+    line = f"{told[-1] if told else 'no word'}, with seed {seed}"
+    return Told(line, [] if process.returncode == 0 else [*told, process.stderr])
+
+
 CAMPAIGNS: dict[str, Callable[[Path, int], Told]] = {
     "kills": kills,
     "stops": stops,
     "workers": workers,
     "model": model,
+    "properties": properties,
 }
 
 
