@@ -55,6 +55,8 @@ class Runner:
             "process": processes.limit if processes else 0,
         }
         self._processes = processes
+        #: Who has a place of a kind of which only so many fit.
+        self._places: dict[asyncio.Task[None], Mode] = {}
         self._attempts: dict[str, Attempt] = {}
         self._tasks: set[asyncio.Task[None]] = set()
         self._stopping = False
@@ -73,9 +75,11 @@ class Runner:
             rooms = [Room(types, self._free.get(mode, free)) for mode, types in self._types.items()]
             for offer in await self._desk.offers(rooms, free):
                 handler = self._handlers[offer.type]
-                self._fill(handler, +1)
                 task = asyncio.create_task(self._one(offer, handler), name=f"job {offer.job_id}")
                 self._tasks.add(task)
+                if handler.mode in self._free:
+                    self._places[task] = handler.mode
+                    self._free[handler.mode] -= 1
 
     async def stop(self, drain_s: float) -> None:
         """Claim nothing more; let what runs finish for *drain_s*, then give it back."""
@@ -108,29 +112,32 @@ class Runner:
     # --- one job
 
     async def _one(self, offer: Offer, handler: Handler) -> None:
+        task = asyncio.current_task()
+        assert task is not None
         try:
             job = await offer.claim()
             if job is not None:
                 attempt = self._begin(job, handler)
                 with self._capture.into(attempt.context._logged):
                     outcome = await attempt.perform()
+                self._vacate(task)  # what it came to is written down while the next one runs
                 if not attempt.abandoned:
                     await self._record(attempt, outcome)
         finally:
-            task = asyncio.current_task()
-            assert task is not None
-            self._leave(task, handler)
+            self._leave(task)
 
-    def _fill(self, handler: Handler, by: int) -> None:
-        if handler.mode in self._free:
-            self._free[handler.mode] -= by
+    def _vacate(self, task: asyncio.Task[None]) -> None:
+        """Let another thread or process have the place of this one, if it has one."""
+        mode = self._places.pop(task, None)
+        if mode is not None:
+            self._free[mode] += 1
+            self._desk.hurry()
 
-    def _leave(self, task: asyncio.Task[None], handler: Handler | None = None) -> None:
+    def _leave(self, task: asyncio.Task[None]) -> None:
         """Give the slot to the next job; an abandoned attempt's was given already."""
+        self._vacate(task)
         if task in self._tasks:
             self._tasks.discard(task)
-            if handler is not None:
-                self._fill(handler, -1)
             self._desk.hurry()
 
     def _told_to_stop(self, job_id: str, number: int, why: StopWhy) -> None:
@@ -192,7 +199,7 @@ class Runner:
             type=attempt.handler.type,
             why=attempt.why,
         )
-        self._leave(attempt.task, attempt.handler)
+        self._leave(attempt.task)
         task = asyncio.create_task(
             self._record(attempt, attempt.interrupted()), name=f"abandon {attempt.job.job_id}"
         )

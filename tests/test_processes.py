@@ -18,6 +18,8 @@ from eventjobs import processes
 from eventjobs.errors import InvalidInput
 from eventjobs.events import AttemptFailed, LogWritten
 from eventjobs.handlers import Context, ThreadContext, handler
+from eventjobs.job import Job
+from eventjobs.outcomes import Outcome
 from eventjobs.service import Service
 from tests.conftest import Connect, Serve
 from tests.facts import job_when, kinds, recorded_of, time_passing, told, turns
@@ -327,6 +329,27 @@ async def test_as_many_run_at_once_as_is_set_and_the_loop_is_free(serve: Serve) 
     assert await kinds(service, third) == "JobSubmitted"
     await service.jobs.cancel(first, actor="test")
     await begun(service, third)
+
+
+async def test_the_next_job_runs_while_an_outcome_is_written_down(
+    serve: Serve, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each of a pool of short jobs waited for the disk twice, and most processes had no work."""
+    service = await serve(pid, processes=1)
+    written = asyncio.Event()
+    settle = service.settlement.settle
+
+    async def slowly(job: Job, outcome: Outcome, *, actor: str) -> Job:
+        if job.job_id == first:
+            await written.wait()
+        return await settle(job, outcome, actor=actor)
+
+    monkeypatch.setattr(service.settlement, "settle", slowly)
+    first = (await service.submit("pid")).job_id
+    used = await result_of(service, "pid")
+    assert await kinds(service, first) == "JobSubmitted AttemptStarted"
+    written.set()
+    assert (await service.wait(first)).result == used
 
 
 async def test_a_process_is_used_again_so_often_and_until_it_has_rested_too_long(
