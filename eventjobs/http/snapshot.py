@@ -12,9 +12,9 @@ from eventjobs.job import Job, Status
 from eventjobs.lru import Lru
 from projections import JobView, Views
 from projections.progress import Estimate
-from projections.stages import Progress
+from projections.stages import Progress, Stage
 
-_LINKED = ("events", "history", "why", "logs", "receipt", "cancel", "retry")
+_NO_PROGRESS = Progress()
 
 
 class Snapshot(NamedTuple):
@@ -79,21 +79,22 @@ def render(view: JobView, ttl_s: float = math.inf) -> dict[str, Any]:
 
 
 def _progress(job: Job, progress: Progress | None) -> dict[str, Any]:
-    told = progress or Progress()
+    told = progress or _NO_PROGRESS
     fraction = 1.0 if job.status == Status.COMPLETED else told.fraction
     return {
         "progress": round(fraction * 100, 2),
         "stage": told.stage,
-        "stages": [
-            {
-                "name": each.name,
-                "started_at": rfc3339(each.started_us),
-                "ended_at": time_or_none(each.ended_us),
-            }
-            for each in told.stages
-        ],
+        "stages": [_stage(each) for each in told.stages],
         "message": told.message,
         "data": told.data,
+    }
+
+
+def _stage(stage: Stage) -> dict[str, Any]:
+    return {
+        "name": stage.name,
+        "started_at": rfc3339(stage.started_us),
+        "ended_at": time_or_none(stage.ended_us),
     }
 
 
@@ -116,16 +117,7 @@ def _work(job: Job) -> dict[str, Any]:
         "result": job.result,
         "issues": job.issues or [],
         "error": job.error,
-        "artifacts": [
-            {
-                "name": each.name,
-                "sha256": each.sha256,
-                "size": each.size,
-                "media_type": each.media_type,
-                "url": f"/v1/jobs/{job.job_id}/artifacts/{quote(each.name)}",
-            }
-            for each in job.artifacts
-        ],
+        "artifacts": _artifacts(job) if job.artifacts else [],
         "steps": [{"name": each.name, "at": rfc3339(each.at_us)} for each in job.steps],
         "owner": spec.owner,
         "tags": spec.tags,
@@ -139,6 +131,19 @@ def _work(job: Job) -> dict[str, Any]:
         "after_failure": spec.after_failure or "cancel",
         "parent": spec.parent,
     }
+
+
+def _artifacts(job: Job) -> list[dict[str, Any]]:
+    return [
+        {
+            "name": each.name,
+            "sha256": each.sha256,
+            "size": each.size,
+            "media_type": each.media_type,
+            "url": f"/v1/jobs/{job.job_id}/artifacts/{quote(each.name)}",
+        }
+        for each in job.artifacts
+    ]
 
 
 def _times(job: Job, ttl_s: float) -> dict[str, Any]:
@@ -160,10 +165,19 @@ def _times(job: Job, ttl_s: float) -> dict[str, Any]:
 
 def _links(job: Job) -> dict[str, str | None]:
     here = f"/v1/jobs/{job.job_id}"
-    links: dict[str, str | None] = {name: f"{here}/{name}" for name in _LINKED}
     told = job.status == Status.FAILED and any(each.name == ERROR for each in job.artifacts)
-    links |= {"children": f"/v1/jobs?parent={job.job_id}"}
-    return {"self": here, **links, "error": f"{here}/artifacts/{ERROR}" if told else None}
+    return {
+        "self": here,
+        "events": f"{here}/events",
+        "history": f"{here}/history",
+        "why": f"{here}/why",
+        "logs": f"{here}/logs",
+        "receipt": f"{here}/receipt",
+        "cancel": f"{here}/cancel",
+        "retry": f"{here}/retry",
+        "children": f"/v1/jobs?parent={job.job_id}",
+        "error": f"{here}/artifacts/{ERROR}" if told else None,
+    }
 
 
 def time_or_none(at_us: int | None) -> str | None:
