@@ -17,6 +17,9 @@ from eventjobs.events import (
 from eventjobs.job import Job, Report, Status
 from eventjobs.outcomes import Cancelled, Failed, HandedOver, Outcome, Released, Succeeded
 
+#: A job that is completed, and what is told of that.
+Done = tuple[Job, dict[str, Any]]
+
 
 @dataclass(frozen=True)
 class Work:
@@ -91,6 +94,11 @@ def body_of(report: Report) -> tuple[str, dict[str, Any]]:
             return "breaker", {"name": name, "state": state, "failures": failures, "until": until}
         case _ as never:
             assert_never(never)
+
+
+def completed(job: Job, body: dict[str, Any]) -> dict[str, Any]:
+    """How *job* was completed, among others that were."""
+    return {"job_id": job.job_id, "attempt": job.attempt, **body}
 
 
 def end_of(outcome: Outcome) -> tuple[str, dict[str, Any]]:

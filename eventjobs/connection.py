@@ -52,6 +52,11 @@ class Problem(EventjobsError):
         self.request_id = request_id
         self.retry_after_s = retry_after_s
 
+    @classmethod
+    def of(cls, told: dict[str, Any]) -> "Problem":
+        """As it is told within an answer."""
+        return cls(told["status"], told["code"], told["detail"], told.get("errors"))
+
 
 class Unreachable(EventjobsError):
     """The service cannot be reached."""
@@ -99,7 +104,7 @@ class Connection:
         """
         sent["headers"] = dict(headers or {})
         if json is not None:
-            body = _dumped(json)
+            body = dumped(json)
             # A large one as a file: aiohttp gives the loop a turn between its parts.
             data = lambda: body if len(body) < LARGE_BYTES else BytesIO(body)  # noqa: E731
             sent["headers"]["Content-Type"] = "application/json"
@@ -181,7 +186,8 @@ def address(url: str) -> str:
     return str(parsed).rstrip("/")
 
 
-def _dumped(json: dict[str, Any]) -> bytes:
+def dumped(json: dict[str, Any]) -> bytes:
+    """As it is sent. Raises InvalidInput."""
     try:
         return orjson.dumps(json)
     except TypeError as error:

@@ -15,16 +15,17 @@ import structlog
 
 from eventjobs.artifacts import Artifacts
 from eventjobs.calling import Calls
-from eventjobs.claimed import Work, body_of, end_of, read_work, submission_of
+from eventjobs.claimed import Done, Work, body_of, completed, end_of, read_work, submission_of
 from eventjobs.claims import Room
 from eventjobs.client import BLOCK_BYTES, blocks
 from eventjobs.clock import Clock, sleep, timeout
-from eventjobs.connection import TRANSFER, Connection, Problem, Unreachable
+from eventjobs.connection import TRANSFER, Connection, Problem, Unreachable, dumped
 from eventjobs.desk import Offer, StopWhy
 from eventjobs.errors import DiskFull, InvalidInput, StaleAttempt, StepTooLarge, TooLarge
 from eventjobs.events import ArtifactStored, JobSpec, rfc3339
 from eventjobs.job import Job, Report
 from eventjobs.outcomes import Failed, Outcome, Released, Succeeded
+from eventjobs.together import Together
 from eventjobs.trouble import Trouble
 
 Answer = TypeVar("Answer")
@@ -32,6 +33,9 @@ Answer = TypeVar("Answer")
 #: One claim waits so long for a job.
 WAIT_S = 20.0
 CLAIM_MAX = 100
+#: Jobs whose ends are told in one request, and how large each may be: together they fit into one.
+TOGETHER_MAX = 100
+TOGETHER_BYTES_MAX = 8_192
 #: A connection that has silently died must not keep a report for as long as the job is held.
 TELLING = aiohttp.ClientTimeout(total=10)
 WITHDRAWALS_MAX = 4
@@ -84,6 +88,7 @@ class RemoteDesk:
         self._hurried = asyncio.Event()
         self._tell: Callable[[str, int, StopWhy], object] = lambda job_id, attempt, why: None
         self._trouble = Trouble(clock)
+        self._done = Together(self._complete, TOGETHER_MAX)
         self._log = structlog.get_logger("eventjobs.worker")
 
     def on_stop(self, tell: Callable[[str, int, StopWhy], object]) -> None:
@@ -241,14 +246,35 @@ class RemoteDesk:
     async def settle(self, job: Job, outcome: Outcome) -> None:
         self._holding(job).ending = True
         name, body = end_of(outcome)
+        small = isinstance(outcome, Succeeded) and len(dumped(body)) <= TOGETHER_BYTES_MAX
+        say = (
+            partial(self._done.say, (job, body)) if small else partial(self._call, job, name, body)
+        )
         try:
-            await self._until_heard(job, lambda: self._call(job, name, body))
+            await self._until_heard(job, say)
         except TooLarge:
             if not isinstance(outcome, Succeeded):
                 raise
             body["result"] = await self._as_artifact(job, body["result"])
-            await self._until_heard(job, lambda: self._call(job, name, body))
+            await self._until_heard(job, say)
         self._drop(job)
+
+    async def _complete(self, done: Sequence[Done]) -> list[BaseException | None]:
+        """Tell of jobs that are done; for each, why that does not count."""
+        if len(done) > 1:
+            sent = {"worker": self.worker, "jobs": [completed(*each) for each in done]}
+            try:
+                answer = await self._http.call(
+                    "POST", "/v1/work/complete", again=False, json=sent, timeout=TELLING
+                )
+                self._trouble.over()
+                return [each["error"] and Problem.of(each["error"]) for each in answer["jobs"]]
+            except Problem as problem:
+                if problem.status == 429 or problem.status > 500:
+                    raise
+                # Together they are too much, or one of them is: each by itself.
+        calls = (self._call(job, "complete", body) for job, body in done)
+        return await asyncio.gather(*calls, return_exceptions=True)
 
     async def beat(self) -> None:
         """Send heartbeats for all that is held, until cancelled."""

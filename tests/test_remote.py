@@ -325,6 +325,57 @@ async def echo(context: Context, payload: Any) -> Any:
     return payload
 
 
+class Meeting:
+    """Of so many handlers, which all go on at the same time."""
+
+    def __init__(self, size: int) -> None:
+        self._missing = size
+        self._all = asyncio.Event()
+
+    async def held(self) -> None:
+        self._missing -= 1
+        if not self._missing:
+            self._all.set()
+        await self._all.wait()
+
+
+@pytest.mark.parametrize(
+    ("keys_max", "told"),
+    [(10_000, ["/v1/work/complete"]), (30, ["/v1/work/complete", *["complete"] * 8])],
+    ids=["accepted", "too many keys for one request"],
+)
+async def test_jobs_that_end_at_the_same_time_are_told_of_together_if_they_can(
+    client: Connect,
+    folder: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    keys_max: int,
+    told: list[str],
+) -> None:
+    meeting = Meeting(8)
+
+    @handler("meet")
+    async def meet(context: Context, payload: int) -> int:
+        await meeting.held()
+        return payload
+
+    called = []
+    call = Connection.call
+
+    async def noted(http: Connection, method: str, path: str, **sent: Any) -> Any:
+        called.append(path if path.count("/") == 3 else path.rpartition("/")[2])
+        return await call(http, method, path, **sent)
+
+    monkeypatch.setattr(Connection, "call", noted)
+    api = await client(*types(meet), keys_max=keys_max)
+    ids = [(await api.submit("meet", number))["job_id"] for number in range(8)]
+    async with elsewhere(api, folder, meet):
+        done = [await api.service.wait(each) for each in ids]
+        while called.count("complete") < told.count("complete"):
+            await asyncio.to_thread(str)
+    assert [each.result for each in done] == list(range(8))
+    assert [each for each in called if each.endswith("complete")] == told
+
+
 # --- trouble
 
 

@@ -368,3 +368,36 @@ async def test_reports_on_what_never_was(client: Connect) -> None:
     reply = await api("POST", f"/v1/work/{job_id}/x/complete", {"worker": WORKER})
     assert (reply.status, reply.code) == (404, "not_found")
     assert await kinds(api.service, job_id) == "JobSubmitted AttemptStarted"
+
+
+async def test_several_completions_in_one_request_have_each_its_own_outcome(
+    client: Connect,
+) -> None:
+    api = await client(FAR)
+    first, second = await claimed(api), await claimed(api)
+    other = await claimed(api, "worker-2")
+    nobody = "00000000-0000-4000-8000-000000000000"
+    done = [
+        {"job_id": first, "attempt": 1, "result": {"x": 1}},
+        {"job_id": other, "attempt": 1, "result": "not mine"},
+        {"job_id": nobody, "attempt": 1},
+        {"job_id": "x", "attempt": 1},
+        {"job_id": second, "attempt": 1, "issues": [{"late": True}]},
+    ]
+    for _ in range(2):  # harmless to repeat
+        reply = await api("POST", "/v1/work/complete", {"worker": WORKER, "jobs": done})
+        assert reply.status == 200
+        assert [each["job_id"] for each in reply.json["jobs"]] == [each["job_id"] for each in done]
+        told = [
+            (each["status"], each["error"] and each["error"]["code"]) for each in reply.json["jobs"]
+        ]
+        unknown = (404, "job_not_found")
+        assert told == [(200, None), (409, "stale_attempt"), unknown, unknown, (200, None)]
+    jobs = [await api.service.wait(each) for each in (first, second)]
+    assert [(job.result, job.issues) for job in jobs] == [
+        ({"x": 1}, None),
+        (None, [{"late": True}]),
+    ]
+    for job_id in (first, second):
+        assert await kinds(api.service, job_id) == "JobSubmitted AttemptStarted JobCompleted"
+    assert await kinds(api.service, other) == "JobSubmitted AttemptStarted"

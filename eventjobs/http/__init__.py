@@ -83,6 +83,7 @@ NEWER = Takes(query=JobQuery, headers=("If-None-Match", "Prefer"))
 AFTER = Takes(query=EventsQuery)
 AFTER_OF_ALL = Takes(query=AllEventsQuery)
 CLAIM = Takes(reported.Claim, JSON)
+COMPLETIONS = Takes(reported.Completions, JSON)
 PART = Takes(headers=("Range", "If-None-Match"))
 
 # --- what routes give
@@ -107,6 +108,7 @@ HISTORY = Answer(200, "its history", past.History, JSON)
 CLAIMED = Answer(200, "jobs, which now are the worker's", shapes.Claimed, JSON)
 HEARD = Answer(200, "it is in the log", shapes.Heard, JSON)
 ENDED = Answer(200, "the attempt is over", shapes.Ended, JSON)
+COMPLETED = Answer(200, "an outcome for each", shapes.CompletedJobs, JSON)
 WHY = Answer(200, "the reasons", flow_shapes.Explanation, JSON)
 STORED = Answer(201, "it is here", shapes.Stored, JSON)
 WHOLE = Answer(200, "the file", None, BYTES, ("ETag",))
@@ -196,6 +198,7 @@ ROUTES = (
         (SENT_AGAIN, WebhookNotFound),
     ),
     Route("POST", "/v1/work/claim", work.claim, CLAIM, (CLAIMED,)),
+    Route("POST", "/v1/work/complete", work.complete_several, COMPLETIONS, (COMPLETED,)),
     _told("heartbeat", work.heartbeat, reported.ByWorker),
     _told("progress", work.progress, reported.Progress),
     _told("log", work.log, reported.LogReport),

@@ -229,9 +229,14 @@ def reply(value: Any, status: int = 200) -> web.Response:
 
 
 def path_id(request: web.Request) -> str:
-    """The job id of the address. What is no UUID names no job: raises JobNotFound."""
+    """The job id of the address. Raises JobNotFound."""
+    return existing_id(request.match_info["id"])
+
+
+def existing_id(text: str) -> str:
+    """What is no UUID names no job: raises JobNotFound."""
     try:
-        return parse_id(request.match_info["id"])
+        return parse_id(text)
     except InvalidInput as error:
         raise JobNotFound from error
 

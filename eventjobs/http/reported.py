@@ -10,6 +10,8 @@ from eventjobs.plain import TEXT_CHARS_MAX
 
 WAIT_MAX_S = 3_600
 LEASE_MAX_S = 86_400
+#: The number of an attempt has no more digits than that.
+DIGITS_MAX = 9
 
 Name = Annotated[str, Field(min_length=1, max_length=200, pattern=r"^[^\x00-\x1f\x7f]+$")]
 Worker = Annotated[
@@ -115,11 +117,26 @@ class BreakerReport(ByWorker):
         return None if self.until is None else int((self.until - EPOCH).total_seconds() * 1e6)
 
 
-class Completion(ByWorker):
+class Success(BaseModel):
+    model_config = ConfigDict(extra="forbid", strict=True)
+
     result: Any = None
     issues: list[dict[str, Any]] | None = Field(
         None, max_length=1_000, description="what went wrong on the way and was made up for"
     )
+
+
+class Completion(Success, ByWorker):
+    pass
+
+
+class CompletedJob(Success):
+    job_id: JobId
+    attempt: int = Field(ge=0, lt=10**DIGITS_MAX)
+
+
+class Completions(ByWorker):
+    jobs: list[CompletedJob] = Field(min_length=1, max_length=1_000)
 
 
 class Failure(ByWorker):

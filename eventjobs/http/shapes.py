@@ -311,3 +311,16 @@ class BatchOutcome(Shape):
     job_id: str | None = None
     position: int | None = None
     error: Problem | None = None
+
+
+class Completed(Shape):
+    """What became of one report."""
+
+    job_id: str
+    attempt: int
+    status: int
+    error: Problem | None = Field(description="why it does not count")
+
+
+class CompletedJobs(Shape):
+    jobs: list[Completed] = Field(description="in the order in which they were reported")

@@ -1,22 +1,28 @@
 """Work for workers elsewhere: claiming jobs, and reporting what becomes of them."""
 
+import asyncio
 from typing import Any
 
 import orjson
 from aiohttp import web
 
 from eventjobs.desk import steps_of
+from eventjobs.errors import EventjobsError
 from eventjobs.events import ArtifactStored, BreakerChanged, LogWritten, StepCompleted
 from eventjobs.fence import End, Holder, Taken
-from eventjobs.http.api import JSON, caught_up, path_id, reply
+from eventjobs.http import problem
+from eventjobs.http.api import JSON, caught_up, existing_id, path_id, reply
 from eventjobs.http.body import read_json
 from eventjobs.http.problem import RouteNotFound
 from eventjobs.http.reported import (
+    DIGITS_MAX,
     ArtifactReport,
     BreakerReport,
     ByWorker,
     Claim,
+    CompletedJob,
     Completion,
+    Completions,
     Failure,
     LogReport,
     ProgressByWorker,
@@ -29,9 +35,6 @@ from eventjobs.job import Job, Report
 from eventjobs.outcomes import Cancelled, Failed, Outcome, Released, Succeeded
 from eventjobs.plain import cut
 from projections import JobView
-
-#: The number of an attempt has no more digits than that.
-DIGITS_MAX = 9
 
 
 async def claim(site: Site, request: web.Request) -> web.StreamResponse:
@@ -119,6 +122,27 @@ async def complete(site: Site, request: web.Request) -> web.StreamResponse:
     given = await read_json(site.service, request, Completion)
     outcome = Succeeded(given.result, given.issues)
     return await _settle(site, _holder(request, given), "complete", outcome)
+
+
+async def complete_several(site: Site, request: web.Request) -> web.StreamResponse:
+    """These jobs are done, as many `complete` would say it; an outcome for each, in order.
+
+    One that is refused is no reason to refuse another.
+    """
+    given = await read_json(site.service, request, Completions)
+    outcomes = [_completed(site, given.worker, each) for each in given.jobs]
+    return reply({"jobs": await asyncio.gather(*outcomes)})
+
+
+async def _completed(site: Site, worker: str, done: CompletedJob) -> dict[str, Any]:
+    outcome = {"job_id": done.job_id, "attempt": done.attempt, "status": 200, "error": None}
+    try:
+        holder = Holder(existing_id(done.job_id), done.attempt, worker)
+        await site.service.fence.settle(holder, "complete", Succeeded(done.result, done.issues))
+    except EventjobsError as error:
+        told = problem.members(error)
+        return outcome | {"status": told["status"], "error": told}
+    return outcome
 
 
 async def fail(site: Site, request: web.Request) -> web.StreamResponse:
