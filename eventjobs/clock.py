@@ -47,15 +47,23 @@ async def sleep(clock: Clock, delay_s: float) -> None:
 
 
 @asynccontextmanager
-async def timeout(clock: Clock, delay_s: float | None) -> AsyncIterator[None]:
-    """Raise TimeoutError when the block takes longer than *delay_s*; None is no limit."""
+async def timeout(clock: Clock, delay_s: float | None) -> AsyncIterator[asyncio.Timeout]:
+    """Raise TimeoutError when the block takes longer than *delay_s*; None is no limit.
+
+    What it gives can end the block before that.
+    """
     async with asyncio.timeout(None) as deadline:
         timer = None
         if delay_s is not None:
-            now = asyncio.get_running_loop().time
-            timer = clock.call_later(delay_s, lambda: deadline.reschedule(now()))
+            timer = clock.call_later(delay_s, lambda: end(deadline))
         try:
-            yield
+            yield deadline
         finally:
             if timer is not None:
                 timer.cancel()
+
+
+def end(deadline: asyncio.Timeout) -> None:
+    """Time is up for the block that *deadline* is of. Harmless to repeat while it lasts."""
+    if not deadline.expired():
+        deadline.reschedule(asyncio.get_running_loop().time())

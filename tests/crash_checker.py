@@ -100,6 +100,7 @@ class Checker:
         if log_id != (self._log_id or log_id):
             self.fault(f"the log {self._log_id} became another one, {log_id}")
         self._log_id = log_id
+        known = set(self._tokens)
         for row in rows:
             if not self._read(row):
                 return
@@ -109,7 +110,13 @@ class Checker:
             self._compare(stream, received)
             if ended:
                 self._end(stream)
-        self.recovered += len(due.unknown & self._tokens.keys())
+        told = {claim.token for claim in due.claims}
+        for token in due.unknown & (self._tokens.keys() - known) - told:
+            self._unanswered(token)
+
+    def _unanswered(self, token: str) -> None:
+        """It happened, and whoever asked for it was never told: the connection was cut off."""
+        self.recovered += 1
 
     # --- the log by itself
 

@@ -1,5 +1,6 @@
 """Services that break a promise, to see that the campaigns notice."""
 
+import asyncio
 import subprocess
 from collections.abc import Callable
 from typing import Any
@@ -8,9 +9,13 @@ from uuid import uuid4
 from eventjobs import Context, handler
 from eventjobs.attempt import Attempt
 from eventjobs.handlers import Handler
-from eventjobs.http import api
+from eventjobs.http import api, listening
 from eventjobs.outcomes import Failed, Outcome
+from eventjobs.service import Service
 from tests.crash_handlers import HANDLERS
+
+#: Between the log and the answer, so that a shutdown finds somebody there.
+REST_S = 0.05
 
 
 def __getattr__(name: str) -> list[Handler]:
@@ -48,8 +53,30 @@ def _leaves_processes() -> list[Handler]:
     return [noop, *(each for each in HANDLERS if each.type != "noop")]
 
 
+def _cuts_off() -> list[Handler]:
+    """A shutdown closes the connections first, also of whoever is about to be answered."""
+    accept = Service.accept
+
+    async def accept_and_rest(self: Service, *args: Any, **kwargs: Any) -> Any:
+        outcome = await accept(self, *args, **kwargs)
+        await asyncio.sleep(REST_S)
+        return outcome
+
+    close = listening.Listening.close
+
+    async def cut_off_and_close(self: listening.Listening) -> None:
+        for each in self._connected.everyone():
+            each.force_close()
+        await close(self)
+
+    setattr(Service, "accept", accept_and_rest)  # noqa: B010 mypy knows its type
+    setattr(listening.Listening, "close", cut_off_and_close)  # noqa: B010 mypy knows its type
+    return HANDLERS
+
+
 SABOTAGE: dict[str, Callable[[], list[Handler]]] = {
     "FORGETS_KEYS": _forgets_keys,
     "COUNTS_SHUTDOWNS": _counts_shutdowns,
     "LEAVES_PROCESSES": _leaves_processes,
+    "CUTS_OFF": _cuts_off,
 }

@@ -150,6 +150,38 @@ def test_a_second_signal_gives_running_jobs_back_at_once(folder: Path, tmp_path:
     assert facts(server)[-1] == ("AttemptReleased", job_id)
 
 
+def test_what_is_asked_before_a_shutdown_is_answered_by_it(folder: Path, tmp_path: Path) -> None:
+    """The heads were read before the signal, the bodies come after it: none is cut off, and what
+    is in the log is what was answered 202.
+    """
+    head = (
+        b"POST /v1/jobs HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
+        b"Content-Length: %d\r\nExpect: 100-continue\r\n\r\n"
+    )
+    bodies = [b'{"type":"echo","payload":%d}' % number for number in range(30)]
+    with serving(tmp_path, "--app", "shop", PYTHONPATH=str(folder)) as server:
+        address = "127.0.0.1", int(server.url.rpartition(":")[2])
+        connections = [socket.create_connection(address) for _ in bodies]
+        for connection, body in zip(connections, bodies, strict=True):
+            connection.sendall(head % len(body))
+            assert connection.recv(100).startswith(b"HTTP/1.1 100 ")
+        server.process.send_signal(signal.SIGTERM)
+        wait_for_line(tmp_path / "data.log", "stopping")
+        answered = []
+        for connection, body in zip(connections, bodies, strict=True):
+            with connection, connection.makefile("rb") as answer:
+                connection.sendall(body)
+                told, _, rest = answer.read().partition(b"\r\n\r\n")
+            assert b"\r\nConnection: close\r\n" in told
+            if told.startswith(b"HTTP/1.1 202 "):
+                answered.append(orjson.loads(rest)["job_id"])
+            else:  # this machine was too slow
+                assert orjson.loads(rest)["code"] == "not_ready"
+        assert server.process.wait(20) == 0
+    submitted = [job_id for type, job_id in facts(server) if type == "JobSubmitted"]
+    assert sorted(submitted) == sorted(answered)
+
+
 def test_watching_goes_on_through_a_crash_of_the_service(folder: Path, tmp_path: Path) -> None:
     """Killed, and started again on the same port: the watcher has only been waiting."""
     server = start(tmp_path / "data", "--app", "shop", PYTHONPATH=str(folder))

@@ -28,6 +28,7 @@ def test_a_hundred_shutdowns_under_load_cost_nothing(
 NOTICED = {
     "COUNTS_SHUTDOWNS": "stopped counts, and only a shutdown can be why",
     "LEAVES_PROCESSES": "left a process behind: sleep 60",
+    "CUTS_OFF": "is in the log, and was never answered",
 }
 
 

@@ -1,7 +1,8 @@
 """Tell the service to stop, again and again under load, and check that nothing pays for it.
 
-No attempt that a shutdown cuts off counts, no job is lost, the exit code is 0, and no process is
-left behind. Everything else that the kills are checked for, too: see soak_kills.py.
+No attempt that a shutdown cuts off counts, no job is lost, what is in the log was answered, the
+exit code is 0, and no process is left behind. Everything else that the kills are checked for, too:
+see soak_kills.py.
 """
 
 import signal
@@ -40,6 +41,10 @@ class StopsChecker(Checker):
     """Knows that nobody was killed, so that no attempt may end as if."""
 
     released = 0
+
+    def _unanswered(self, token: str) -> None:
+        super()._unanswered(token)
+        self.fault(f"{token!r} is in the log, and was never answered")
 
     def _find(self, recorded: Recorded, where: str) -> None:
         super()._find(recorded, where)

@@ -1,5 +1,6 @@
 """Reading a request's body: its limits hold before anything is done with it."""
 
+import asyncio
 import re
 from collections.abc import AsyncIterator
 from json import loads as read_slowly
@@ -10,10 +11,16 @@ from aiohttp import web
 from aiohttp.http_exceptions import HttpProcessingError
 from pydantic import BaseModel, ValidationError
 
-from eventjobs.clock import timeout
+from eventjobs.clock import end, timeout
 from eventjobs.errors import InvalidInput, TooLarge
 from eventjobs.handlers import field_errors
-from eventjobs.http.problem import BodyTimeout, MalformedJSON, RequestError, UnsupportedMediaType
+from eventjobs.http.problem import (
+    BodyTimeout,
+    MalformedJSON,
+    NotReady,
+    RequestError,
+    UnsupportedMediaType,
+)
 from eventjobs.service import Service
 from eventjobs.settings import Settings
 
@@ -23,6 +30,10 @@ Model = TypeVar("Model", bound=BaseModel)
 LONG_NUMBER = re.compile(rb"\d{19}")
 INTEGER_MAX = 2**64 - 1
 INTEGER_MIN = -(2**63)
+
+#: Somebody waits for the next part of the body, until then at most.
+_AWAITED = web.RequestKey("awaited", asyncio.Timeout)
+_GIVEN_UP = web.RequestKey("given_up", bool)
 
 JSON_TYPES = re.compile(r"application/(?:[\w.-]+\+)?json")
 
@@ -57,18 +68,35 @@ async def read(service: Service, request: web.Request) -> bytes:
 
 
 async def chunks(service: Service, request: web.Request) -> AsyncIterator[bytes]:
-    """The body as it arrives. Raises BodyTimeout when it stops coming, RequestError when broken."""
-    while True:
+    """The body as it arrives. Raises BodyTimeout when it stops coming, RequestError when broken,
+    NotReady when the service stops before it is here.
+    """
+    while _GIVEN_UP not in request:
         try:
-            async with timeout(service.clock, service.settings.body_timeout_s):
+            async with timeout(service.clock, service.settings.body_timeout_s) as wait:
+                request[_AWAITED] = wait
                 part = await request.content.readany()
         except TimeoutError as error:
+            if _GIVEN_UP in request:
+                break
             raise BodyTimeout from error
         except (HttpProcessingError, web.RequestPayloadError, ConnectionError) as error:
             raise RequestError("the body is broken, or ended early") from error
+        finally:
+            del request[_AWAITED]
         if not part:
             return
         yield part
+    raise NotReady("the service is stopping, and the body was not here in time")
+
+
+def give_up(request: web.BaseRequest) -> None:
+    """Wait no longer for what is missing of the body."""
+    if request.content.is_eof():
+        return
+    request[_GIVEN_UP] = True
+    if (wait := request.get(_AWAITED)) is not None:
+        end(wait)
 
 
 def check_type(request: web.Request, wanted: re.Pattern[str], named: str) -> None:

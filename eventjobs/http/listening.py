@@ -3,17 +3,22 @@
 import asyncio
 import ipaddress
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from dataclasses import dataclass
+from typing import Any
 
 import structlog
 from aiohttp import web
 
 from eventjobs.errors import InvalidInput
 from eventjobs.http import problem
+from eventjobs.http.body import give_up
 from eventjobs.http.problem import RequestError
 from eventjobs.http.route import RequestIds, signature
 
-#: For requests that are under way at a shutdown.
+#: At a shutdown, for whoever was told that the connection stays, and is just using it.
+LAST_CALL_S = 0.1
+#: And for what is missing of requests then; their answers get as long again.
 SHUTDOWN_S = 2.0
 #: aiohttp's default is an hour, and bounds how long headers may take, too.
 KEEPALIVE_S = 60.0
@@ -31,6 +36,7 @@ class Listening:
     port: int
     _server: asyncio.Server
     _runner: web.AppRunner
+    _connected: "_Connected"
 
     @property
     def url(self) -> str:
@@ -38,8 +44,22 @@ class Listening:
         return f"http://{host}:{self.port}"
 
     async def close(self) -> None:
-        """Take no more connections, end streams and long polls, and let requests finish."""
+        """Take no more connections, end streams and long polls, and answer what was asked.
+
+        Every answer now closes its connection. A connection that nothing was asked on is closed
+        after that, so that nothing is done that nobody is told of. A body that does not arrive
+        in time is refused.
+        """
         self._server.close()
+        self._connected.leaving = True
+        await self._runner.shutdown()
+        await self._connected.gone(LAST_CALL_S)
+        for each in self._connected.everyone():
+            each.close_if_idle()
+        await self._connected.gone(SHUTDOWN_S)
+        for each in self._connected.everyone():
+            each.give_up()
+        await self._connected.gone(LINGER_S)
         await self._runner.cleanup()
 
 
@@ -50,17 +70,18 @@ async def listen(app: web.Application, host: str, port: int) -> Listening:
     await runner.setup()
     manager = runner.server
     assert manager is not None
-    ids = RequestIds()
-    manager.request_handler = _answering(manager.request_handler, ids)
+    connected = _Connected()
+    manager.request_handler = _answering(manager.request_handler, RequestIds(), connected)
     loop = asyncio.get_running_loop()
 
     def connect() -> _Connection:
         return _Connection(
+            connected,
             manager,
             loop=loop,
             keepalive_timeout=KEEPALIVE_S,
             lingering_time=LINGER_S,
-            access_log=None,  # type: ignore[arg-type]  # aiohttp's own way to say: none
+            access_log=None,  # aiohttp's own way to say: none
             auto_decompress=False,
         )
 
@@ -70,7 +91,7 @@ async def listen(app: web.Application, host: str, port: int) -> Listening:
         await runner.cleanup()
         raise
     bound = server.sockets[0].getsockname()
-    return Listening(bound[0], bound[1], server, runner)
+    return Listening(bound[0], bound[1], server, runner, connected)
 
 
 def check_loopback(host: str) -> None:
@@ -86,10 +107,61 @@ def check_loopback(host: str) -> None:
         )
 
 
-class _Connection(web.RequestHandler):
-    """Tells in our own words what cannot be read as HTTP."""
+class _Connected:
+    """Everyone who is connected, and whether they are to leave."""
 
-    __slots__ = ()
+    def __init__(self) -> None:
+        self.leaving = False
+        self._all: set[_Connection] = set()
+        self._fewer = asyncio.Event()
+
+    def add(self, connection: "_Connection") -> None:
+        self._all.add(connection)
+
+    def discard(self, connection: "_Connection") -> None:
+        self._all.discard(connection)
+        self._fewer.set()
+
+    def everyone(self) -> list["_Connection"]:
+        return list(self._all)
+
+    async def gone(self, within_s: float) -> None:
+        """Return when nobody is connected any more, or after *within_s*."""
+        with suppress(TimeoutError):
+            async with asyncio.timeout(within_s):
+                while self._all:
+                    self._fewer.clear()
+                    await self._fewer.wait()
+
+
+class _Connection(web.RequestHandler):
+    """Can be left in good order, and tells in our own words what cannot be read as HTTP."""
+
+    __slots__ = ("_connected",)
+
+    def __init__(self, connected: _Connected, manager: web.Server, **more: Any) -> None:
+        super().__init__(manager, **more)
+        self._connected = connected
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        super().connection_made(transport)
+        self._connected.add(self)
+
+    def connection_lost(self, error: BaseException | None) -> None:
+        super().connection_lost(error)
+        self._connected.discard(self)
+
+    # aiohttp's own way out does not read the bodies of requests that it has begun to handle.
+
+    def close_if_idle(self) -> None:
+        """Close it, unless there is something to be answered."""
+        if self._waiter is not None and not self._waiter.done():
+            self.force_close()
+
+    def give_up(self) -> None:
+        """Wait no longer for what is missing of a request."""
+        if self._current_request is not None:
+            give_up(self._current_request)
 
     def handle_error(
         self,
@@ -113,14 +185,17 @@ class _Connection(web.RequestHandler):
         return response
 
 
-def _answering(handle: Handle, ids: RequestIds) -> Handle:
+def _answering(handle: Handle, ids: RequestIds, connected: _Connected) -> Handle:
     """*handle*, with what aiohttp refuses before it looks for a route told as a problem."""
 
     async def answer(request: web.BaseRequest) -> web.StreamResponse:
         try:
-            return await handle(request)
+            response = await handle(request)
         except web.HTTPException as error:
-            return _problem(request, error, ids.of(request))
+            response = _problem(request, error, ids.of(request))
+        if connected.leaving:
+            response.force_close()
+        return response
 
     return answer
 

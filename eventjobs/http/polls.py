@@ -3,9 +3,10 @@
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
+from functools import partial
 from typing import TypeVar
 
-from eventjobs.clock import Clock
+from eventjobs.clock import Clock, end, timeout
 from eventjobs.log import EventLog
 
 Found = TypeVar("Found")
@@ -48,21 +49,17 @@ class Polls:
         """Time is up for everyone."""
         self._closed = True
         for each in self._open:
-            each.reschedule(asyncio.get_running_loop().time())
+            end(each)
 
     @asynccontextmanager
     async def patience(self, wait_s: float) -> AsyncIterator[Callable[[], object]]:
         """Raise TimeoutError once *wait_s* are over, or as much as anyone may wait, or the service
         closes, or somebody calls what this gives.
         """
-        now = asyncio.get_running_loop().time
-        async with asyncio.timeout(None) as deadline:
-            end = lambda: deadline.reschedule(now())  # noqa: E731
-            wait_s = 0.0 if self._closed else min(wait_s, self._wait_max_s)
-            timer = self._clock.call_later(wait_s, end)
+        wait_s = 0.0 if self._closed else min(wait_s, self._wait_max_s)
+        async with timeout(self._clock, wait_s) as deadline:
             self._open.add(deadline)
             try:
-                yield end
+                yield partial(end, deadline)
             finally:
                 self._open.discard(deadline)
-                timer.cancel()

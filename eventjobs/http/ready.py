@@ -29,6 +29,7 @@ class Ready(web.StreamResponse):
         # Without super().__init__(): what that makes is for headers, which are in *data*.
         self._answered = status
         self._data = data
+        self._stays = True
 
     @property
     def status(self) -> int:
@@ -36,7 +37,11 @@ class Ready(web.StreamResponse):
 
     @property
     def keep_alive(self) -> bool:
-        return True
+        return self._stays
+
+    def force_close(self) -> None:
+        self._stays = False
+        self._data = self._data.replace(b"\r\n", b"\r\nConnection: close\r\n", 1)
 
     async def prepare(self, request: web.BaseRequest) -> None:
         transport = request.transport
