@@ -69,17 +69,21 @@ class Claims:
     async def _pick(
         self, now_us: int, left: dict[str, list[int]], limit: int, picked: list[Due]
     ) -> None:
-        after: Due | None = None
+        flow = self._flow
+        shut = set[tuple[str, str]]()
         size = limit
         while len(picked) < limit and (types := self._open_types(left)):
-            held = Held(tuple(self._flow.full("queue")), tuple(self._flow.full("key")))
-            page = await self._views.due(now_us, types, self._taken, size, held=held, after=after)
+            held = Held(tuple(flow.full("queue")), tuple(flow.full("key")), shut)
+            page = await self._views.due(
+                now_us, types, self._taken, size, held=held, key_max=flow.key_max
+            )
             for due in page:
                 if len(picked) < limit and self._fits(due, left[due.type]):
                     picked.append(due)
+                elif due.key is not None:
+                    shut.add((due.type, due.key))  # what was passed over hides nothing behind it
             if len(page) < size:
                 break
-            after = page[-1]  # what was passed over shall not hide what is behind it
             size = max(limit - len(picked), PAGE)
 
     def _fits(self, due: Due, room_left: list[int]) -> bool:

@@ -147,7 +147,7 @@ class Flow:
         self._windows = {type: Window(rate) for type, rate in limits.rates.items()}
         self._starting: dict[str, Window] = {}
         #: A key may be full for one type and not for another. With so many it is for all.
-        self._key_full = max([KEY_CONCURRENCY, *limits.keys.values()])
+        self.key_max = max([KEY_CONCURRENCY, *limits.keys.values()])
         self._anything = bool(limits.types or limits.queues or limits.rates)
 
     # --- what is full
@@ -282,7 +282,7 @@ class Flow:
             case "queue":
                 return self.limits.queues[name]
             case "key":
-                return self._key_full
+                return self.key_max
 
     def _is_open(self, type: str) -> bool:
         now_us = self._now_us()

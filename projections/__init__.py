@@ -7,7 +7,7 @@ name in store.PROJECTIONS.
 
 import asyncio
 import sqlite3
-from collections.abc import AsyncIterator, Callable, Iterable
+from collections.abc import AsyncIterator, Callable, Collection, Iterable
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
@@ -262,17 +262,17 @@ class Views:
         self,
         now_us: int,
         types: Iterable[str],
-        taken: Iterable[str],
+        taken: Collection[str],
         limit: int,
         *,
         held: Held = NOTHING_HELD,
-        after: Due | None = None,
+        key_max: int = 1,
     ) -> list[Due]:
-        """Up to *limit* jobs that may start, best first, *after* that one in this order.
+        """Up to *limit* jobs that may start, best first, *key_max* of a type with one key.
 
         None of them is in *taken*, waits in or for what is *held*, or is of what is paused.
         """
-        bound = queue.due(now_us, types, taken, held, after, limit)
+        bound = queue.due(now_us, types, taken, held, limit, key_max)
         async with self._reading() as store:
             return [Due(*row) for row in await store.read_named(queue.DUE, bound)]
 

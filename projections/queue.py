@@ -9,7 +9,7 @@ from eventjobs.job import Job, Status
 from projections.touched import Statement, Touched, rows
 
 NAME = "queue"
-VERSION = 3
+VERSION = 4
 
 PRIORITY_MAX = 1000
 #: One step of priority is worth this much waiting, so that nothing starves: a job of priority 0
@@ -22,14 +22,52 @@ CREATE TABLE queue (
   job_id TEXT    NOT NULL,
   type   TEXT    NOT NULL,
   queue  TEXT    NOT NULL,
-  key    TEXT,              -- of those with the same, only so many run at once
+  key    TEXT    NOT NULL,  -- of those with the same, only so many run at once; empty: none
   due_us INTEGER NOT NULL,
   rank   INTEGER NOT NULL,  -- due_us less what priority is worth: the order, fixed once
-  later  INTEGER NOT NULL,  -- 1 when it was not due yet as it was queued
+  later  INTEGER NOT NULL,  -- 1 until there is an event of the time at which it is due
   waits  INTEGER NOT NULL   -- 1 while it waits for other jobs; see ties.py
 ) STRICT;
-CREATE INDEX queue_rank ON queue (rank, born) WHERE NOT waits;
+CREATE INDEX queue_lane ON queue (type, queue, key, rank, born) WHERE NOT waits AND NOT later;
 CREATE INDEX queue_later ON queue (due_us) WHERE later;
+
+-- The first job of each lane, among those that wait for nothing else. What keeps one job of a lane
+-- from starting keeps all of them: a look passes over the first, however many are behind it.
+CREATE TABLE lanes (
+  type  TEXT    NOT NULL,
+  queue TEXT    NOT NULL,
+  key   TEXT    NOT NULL,
+  rank  INTEGER NOT NULL,
+  born  INTEGER NOT NULL,
+  PRIMARY KEY (type, queue, key)
+) STRICT, WITHOUT ROWID;
+CREATE INDEX lanes_rank ON lanes (type, rank, born);
+
+CREATE TRIGGER queue_put AFTER INSERT ON queue WHEN NOT new.waits AND NOT new.later BEGIN
+  INSERT INTO lanes VALUES (new.type, new.queue, new.key, new.rank, new.born)
+  ON CONFLICT DO UPDATE SET rank = excluded.rank, born = excluded.born
+  WHERE (excluded.rank, excluded.born) < (rank, born);
+END;
+CREATE TRIGGER queue_removed AFTER DELETE ON queue WHEN NOT old.waits AND NOT old.later BEGIN
+  DELETE FROM lanes
+  WHERE type = old.type AND queue = old.queue AND key = old.key AND born = old.born;
+  INSERT OR IGNORE INTO lanes
+  SELECT type, queue, key, rank, born FROM queue
+  WHERE NOT waits AND NOT later AND type = old.type AND queue = old.queue AND key = old.key
+  ORDER BY rank, born LIMIT 1;
+END;
+CREATE TRIGGER queue_changed AFTER UPDATE OF waits, later ON queue
+WHEN (new.waits OR new.later) IS NOT (old.waits OR old.later) BEGIN
+  DELETE FROM lanes WHERE type = new.type AND queue = new.queue AND key = new.key;
+  INSERT INTO lanes
+  SELECT type, queue, key, rank, born FROM queue
+  WHERE NOT waits AND NOT later AND type = new.type AND queue = new.queue AND key = new.key
+  ORDER BY rank, born LIMIT 1;
+END;
+
+-- The time of the newest event, as far as the clock went on.
+CREATE TABLE queue_time (us INTEGER NOT NULL) STRICT;
+INSERT INTO queue_time VALUES (0);
 
 CREATE TABLE queue_counts (
   queue  TEXT    NOT NULL,
@@ -39,13 +77,15 @@ CREATE TABLE queue_counts (
 ) STRICT, WITHOUT ROWID;
 """
 
+REMOVE = "DELETE FROM queue WHERE born IN (SELECT value FROM json_each(?1))"
 PUT = """
-INSERT OR REPLACE INTO queue
+INSERT INTO queue
 SELECT value ->> 0, value ->> 1, value ->> 2, value ->> 3, value ->> 4, value ->> 5, value ->> 6,
   value ->> 7, 0
 FROM json_each(?1)
 """
-REMOVE = "DELETE FROM queue WHERE born IN (SELECT value FROM json_each(?1))"
+GO_ON = "UPDATE queue_time SET us = max(us, ?1)"
+RIPEN = "UPDATE queue SET later = 0 WHERE later AND due_us <= (SELECT us FROM queue_time)"
 ADD_COUNTS = """
 INSERT INTO queue_counts SELECT value ->> 0, value ->> 1, value ->> 2 FROM json_each(?1) WHERE true
 ON CONFLICT DO UPDATE SET jobs = jobs + excluded.jobs
@@ -53,63 +93,90 @@ ON CONFLICT DO UPDATE SET jobs = jobs + excluded.jobs
 DROP_ZEROES = "DELETE FROM queue_counts WHERE jobs = 0"
 COUNTS = "SELECT json_group_array(json_array(queue, status, jobs)) FROM queue_counts"
 
-#: A rank above now by more than the largest priority is worth cannot be due. What is held or
-#: paused is left out here and not by whoever reads: a thousand of those hide nobody behind them.
+#: Begins with the best lane of each type, and goes on from a lane to the next one of its type and
+#: from a job to the next one of its lane, always from the best that there is: so it looks at no
+#: more jobs than it finds, and at no more lanes than are better than those.
 DUE = """
-SELECT json_group_array(json_array(job_id, type, queue, key, rank, born)) FROM (
-  SELECT job_id, type, queue, key, rank, born FROM queue
-  WHERE NOT waits AND rank <= :now_us + :slack_us AND due_us <= :now_us
-    AND (rank, born) > (:after_rank, :after_born)
-    AND type IN (SELECT value FROM json_each(:types))
-    AND job_id NOT IN (SELECT value FROM json_each(:taken))
-    AND (key IS NULL OR key NOT IN (SELECT value FROM json_each(:keys)))
-    AND queue NOT IN (SELECT value FROM json_each(:queues))
-    AND queue NOT IN (SELECT name FROM pauses WHERE kind = 'queue')
-    AND type NOT IN (SELECT name FROM pauses WHERE kind = 'type')
-  ORDER BY rank, born LIMIT :limit)
+WITH RECURSIVE
+types AS (
+  SELECT value AS type FROM json_each(:types)
+  WHERE value NOT IN (SELECT name FROM pauses WHERE kind = 'type')
+),
+shut AS (
+  SELECT value AS queue FROM json_each(:queues)
+  UNION ALL SELECT name FROM pauses WHERE kind = 'queue'
+),
+open AS NOT MATERIALIZED (
+  SELECT type, rank, born FROM lanes
+  WHERE queue NOT IN shut AND key NOT IN (SELECT value FROM json_each(:keys))
+    AND (type, key) NOT IN (SELECT value ->> 0, value ->> 1 FROM json_each(:keys_of_types))
+),
+best (rank, born, type, queue, key, nth) AS (
+  SELECT rank, born, type, queue, key, 1 FROM types CROSS JOIN queue USING (type)
+  WHERE born = (SELECT born FROM open WHERE type = types.type ORDER BY rank, born LIMIT 1)
+  UNION ALL  -- what became due since the newest event: in no lane yet, each is by itself
+  SELECT rank, born, type, queue, key, NULL FROM queue
+  WHERE later AND due_us <= :now_us AND NOT waits AND type IN types AND queue NOT IN shut
+    AND key NOT IN (SELECT value FROM json_each(:keys))
+    AND (type, key) NOT IN (SELECT value ->> 0, value ->> 1 FROM json_each(:keys_of_types))
+  UNION ALL
+  SELECT other.rank, other.born, other.type, other.queue, other.key, 1
+  FROM best CROSS JOIN queue AS other ON other.born = (
+    SELECT born FROM open WHERE type = best.type AND (rank, born) > (best.rank, best.born)
+    ORDER BY rank, born LIMIT 1)
+  WHERE nth = 1
+  UNION ALL
+  SELECT other.rank, other.born, other.type, other.queue, other.key, nth + 1
+  FROM best CROSS JOIN queue AS other ON other.born = (
+    SELECT born FROM queue
+    WHERE type = best.type AND queue = best.queue AND key = best.key
+      AND (rank, born) > (best.rank, best.born) AND NOT waits AND NOT later
+    ORDER BY rank, born LIMIT 1)
+  WHERE nth < CASE best.key WHEN '' THEN 9e18 ELSE :key_max END
+  ORDER BY 1, 2
+  LIMIT -1  -- without it SQLite takes the order to be of no use
+)
+SELECT json_group_array(json_array(job_id, type, queue, key)) FROM (
+  SELECT job_id, best.type, best.queue, nullif(best.key, '') AS key
+  FROM best CROSS JOIN queue USING (born)
+  WHERE due_us <= :now_us AND job_id NOT IN (SELECT value FROM json_each(:taken))
+  LIMIT :limit)
 """
 NEXT_DUE = "SELECT min(due_us) FROM queue WHERE later AND due_us > ?1"
 
 
 class Due(NamedTuple):
-    """A job that may start, and its place in the order."""
+    """A job that may start."""
 
     job_id: str
     type: str
     queue: str
     key: str | None
-    rank: int
-    born: int
 
 
 class Held(NamedTuple):
-    """Queues and concurrency keys of which no more may start now."""
+    """Queues and concurrency keys of which no more may start now; and some (type, key)."""
 
     queues: Collection[str] = ()
     keys: Collection[str] = ()
+    keys_of_types: Collection[tuple[str, str]] = ()
 
 
 NOTHING_HELD = Held()
 
 
 def due(
-    now_us: int,
-    types: Iterable[str],
-    taken: Iterable[str],
-    held: Held,
-    after: Due | None,
-    limit: int,
+    now_us: int, types: Iterable[str], taken: Collection[str], held: Held, limit: int, key_max: int
 ) -> dict[str, Any]:
     """What DUE is bound to."""
     return {
         "now_us": now_us,
-        "slack_us": PRIORITY_MAX * AGEING_US,
-        "after_rank": -(2**62) if after is None else after.rank,
-        "after_born": 0 if after is None else after.born,
         "types": orjson.dumps(list(types)).decode(),
         "taken": orjson.dumps(list(taken)).decode(),
         "queues": orjson.dumps(list(held.queues)).decode(),
         "keys": orjson.dumps(list(held.keys)).decode(),
+        "keys_of_types": orjson.dumps(list(held.keys_of_types)).decode(),
+        "key_max": key_max,
         "limit": limit,
     }
 
@@ -117,27 +184,31 @@ def due(
 def apply(touched: Iterable[Touched]) -> Iterator[Statement]:
     put = []
     gone = []
+    newest_us = 0
     counts: dict[tuple[str, str], int] = {}
     for each in touched:
         job = each.after
+        newest_us = max(newest_us, *[recorded.at_us for recorded in each.events])
+        if each.before is not None and _waits(each.before):
+            gone.append(job.born)
         if _waits(job):
             rank = job.due_us - job.spec.priority * AGEING_US
             later = int(job.due_us > job.updated_us)
             spec = job.spec
-            named = (job.born, job.job_id, spec.type, job.queue, spec.concurrency_key)
+            named = (job.born, job.job_id, spec.type, job.queue, spec.concurrency_key or "")
             put.append((*named, job.due_us, rank, later))
-        elif each.before is not None and _waits(each.before):
-            gone.append(job.born)
         was = each.before and each.before.status
         if was != job.status:
             for status, change in ((was, -1), (job.status, +1)):
                 if status in _COUNTED:
                     key = job.queue, status
                     counts[key] = counts.get(key, 0) + change
-    if put:
-        yield PUT, rows(put)
     if gone:
         yield REMOVE, rows(gone)
+    if put:
+        yield PUT, rows(put)
+    yield GO_ON, (newest_us,)
+    yield RIPEN, ()
     if counts:
         yield ADD_COUNTS, rows([(*key, change) for key, change in counts.items()])
         yield DROP_ZEROES, ()

@@ -188,7 +188,7 @@ def job_id(number: int) -> str:
 
 
 submissions = st.builds(
-    lambda type, tags, owner, priority, late_s, max_attempts, payload, ttl_s, ties: JobSpec(
+    lambda type, tags, owner, priority, late_s, max_attempts, payload, ttl_s, ties, place: JobSpec(
         type,
         payload,
         tags=tuple(tags),
@@ -198,6 +198,8 @@ submissions = st.builds(
         max_attempts=max_attempts,
         artifacts=(Artifact("in", "cd" * 32, 9),) if max_attempts == 3 else (),
         ttl_s=ttl_s,
+        queue=place[0],
+        concurrency_key=place[1],
         after=tuple(map(job_id, ties[0])),
         after_failure=ties[1],
         parent=None if ties[2] is None else job_id(ties[2]),
@@ -216,6 +218,7 @@ submissions = st.builds(
         st.sampled_from([None, "run"]),
         st.none() | st.integers(0, 5),
     ),
+    st.tuples(st.sampled_from([None, None, "q"]), st.sampled_from([None, "k", "l"])),
 )
 _steps = st.tuples(
     st.integers(0, 5), st.sampled_from(list(COMMANDS)), st.integers(0, 60), st.integers(0, 20)

@@ -326,6 +326,24 @@ async def test_a_key_may_hold_more_of_one_type_than_of_another(serve: Serve) -> 
         await service.claims.claim(job_id, worker="w")
 
 
+async def test_jobs_of_a_key_that_another_type_holds_hide_nobody(serve: Serve) -> None:
+    """In many queues: so many lanes, and none of them may start one."""
+    service = await serve(free, pair, concurrency=0)
+    await service.submit("pair", concurrency_key="k")
+    rooms = [Room(["free", "pair"], 9)]
+    await service.views.reached(service.log.head)
+    [(holder, _)] = await service.claims.pick(service.clock.now_us(), rooms, 1)
+    await service.claims.claim(holder, worker="w")
+    await asyncio.gather(
+        *(service.submit("free", queue=f"q{n}", concurrency_key="k") for n in range(300))
+    )
+    last = await service.submit("free")
+    await service.views.reached(service.log.head)
+    picked = await service.claims.pick(service.clock.now_us(), rooms, 1)
+    assert picked == [(last.job_id, "free")]
+    await service.claims.claim(last.job_id, worker="w")
+
+
 # --- limits from outside
 
 

@@ -4,18 +4,21 @@ import sqlite3
 from collections import Counter
 from collections.abc import Iterable
 from contextlib import closing
+from pathlib import Path
 from typing import Any
 
+import orjson
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from eventjobs.events import JobSpec, JobSubmitted, Recorded
+from eventjobs.events import JobSpec, JobSubmitted, Paused, Recorded
 from eventjobs.job import Job, Status, evolve
 from eventjobs.log.memory import MemoryLog
 from projections import Store, Views, queue, status, ties
+from projections.queue import Held
 from tests.fake_clock import SECOND, FakeClock
-from tests.histories import START_US, histories, job_id, play
+from tests.histories import START_US, histories, job_id, play, record
 from tests.viewing import quick_folder, running, viewed
 
 MINUTE = 60
@@ -202,32 +205,61 @@ def rank(job: Job) -> int:
     return job.due_us - job.spec.priority * queue.AGEING_US
 
 
-@settings(max_examples=40)
+some_held = st.builds(
+    Held,
+    st.lists(st.sampled_from(["default", "q"]), max_size=1),
+    st.lists(st.sampled_from(["k", "l"]), max_size=1),
+    st.lists(st.sampled_from([("csv", "k"), ("mail", "l")]), max_size=1),
+)
+
+
+@settings(max_examples=60)
 @given(
     histories(jobs_max=9, steps_max=60),
     st.integers(-100, 1000),
     some_types,
     st.lists(st.integers(0, 8).map(job_id), max_size=3),
+    some_held,
     st.integers(1, 9),
+    st.integers(1, 3),
 )
 async def test_what_is_due_comes_by_priority_and_age(
-    history: list[Recorded], seconds: int, types: list[str], taken: list[str], limit: int
+    history: list[Recorded],
+    seconds: int,
+    types: list[str],
+    taken: list[str],
+    held: Held,
+    limit: int,
+    key_max: int,
 ) -> None:
-    jobs = folded(history)
+    """And of jobs with one key no more than may start at once, if it is the first of its lane."""
     now_us = START_US + seconds * SECOND
-    queued = [job for job in jobs if job.status == Status.QUEUED]
-    due = [
-        job
-        for job in queued
-        if job.due_us <= now_us and job.spec.type in types and job.job_id not in taken
-        if not unmet(job, jobs)
-    ]
-    due.sort(key=lambda job: (rank(job), job.born))
+    jobs = folded(history)
+    due = []
+    lanes = Counter[tuple[str, str, str]]()
+    for job in sorted(jobs, key=lambda job: (rank(job), job.born)):
+        if job.status != Status.QUEUED or unmet(job, jobs) or not may_start(job, types, held):
+            continue
+        key = job.spec.concurrency_key
+        if key is not None and job.due_us <= history[-1].at_us:
+            lanes[job.spec.type, job.queue, key] += 1
+            if lanes[job.spec.type, job.queue, key] > key_max:
+                continue
+        if job.due_us <= now_us and job.job_id not in taken:
+            due.append((job.job_id, job.spec.type, job.queue, key))
     async with viewed(history) as views:
-        found = await views.due(now_us, types, taken, limit)
-        assert [(each.job_id, each.type) for each in found] == [
-            (job.job_id, job.spec.type) for job in due[:limit]
-        ]
+        found = await views.due(now_us, types, taken, limit, held=held, key_max=key_max)
+        assert found == due[:limit]
+
+
+def may_start(job: Job, types: list[str], held: Held) -> bool:
+    type, key = job.spec.type, job.spec.concurrency_key
+    return (
+        type in types
+        and job.queue not in held.queues
+        and key not in held.keys
+        and (type, key) not in held.keys_of_types
+    )
 
 
 @settings(max_examples=30)
@@ -281,6 +313,71 @@ async def test_the_highest_priority_there_is_does_not_make_a_job_due_early(
     assert await due_of(log, clock) == [job_id(0), job_id(1)]
 
 
+# --- a backlog
+
+
+BACKLOGS: dict[str, tuple[dict[str, Any], Held]] = {
+    "a held key": ({"concurrency_key": "k"}, Held(keys=["k"])),
+    "a key that is held for their type": (
+        {"concurrency_key": "k"},
+        Held(keys_of_types=[("csv", "k")]),
+    ),
+    "one of them with the same key": ({"concurrency_key": "k"}, queue.NOTHING_HELD),
+    "a full queue": ({"queue": "q"}, Held(queues=["q"])),
+    "a paused queue": ({"queue": "paused"}, queue.NOTHING_HELD),
+    "a paused type": ({"type": "paused"}, queue.NOTHING_HELD),
+    "nobody who has room for their type": ({"type": "mail"}, queue.NOTHING_HELD),
+    "a time to come": ({"run_at_us": START_US + 3600 * SECOND}, queue.NOTHING_HELD),
+    "another job": ({"after": (job_id(10**6),)}, queue.NOTHING_HELD),
+    "nothing": ({}, queue.NOTHING_HELD),
+}
+
+
+def look(path: Path, held: Held) -> tuple[list[str], int]:
+    """The first two jobs that are due, and how many steps of SQLite's machine that took."""
+    steps = 0
+
+    def step() -> None:
+        nonlocal steps
+        steps += 1
+
+    bound = queue.due(START_US + SECOND, ["csv", "render", "paused"], [], held, 2, 1)
+    with closing(sqlite3.connect(path)) as connection:
+        connection.set_progress_handler(step, 1)
+        [[found]] = connection.execute(queue.DUE, bound).fetchall()
+    return [each[0] for each in orjson.loads(found)], steps
+
+
+async def backlog(path: Path, size: int, fields: dict[str, Any]) -> list[Recorded]:
+    """Views of *size* jobs that wait, and behind them one that may start."""
+    specs = [*[JobSpec(**{"type": "csv", **fields}) for _ in range(size)], JobSpec("render")]
+    log = play(specs, [(number, "submit", 0, 0) for number in range(size + 1)])
+    for kind in ("type", "queue"):
+        pause = Paused(kind, "paused", None)
+        log.append(record(pause, job_id(10**7 + len(log)), None, len(log) + 1, START_US))
+    store = await Store.open(path, "0" * 32, 10**9)
+    await store.apply(log)
+    await store.close()
+    return log
+
+
+@pytest.mark.parametrize("why", BACKLOGS)
+async def test_a_look_costs_the_same_however_many_jobs_wait_for_(why: str) -> None:
+    fields, held = BACKLOGS[why]
+    with quick_folder() as folder:
+        costs = []
+        for size in (20, 500):
+            await backlog(path := folder / f"{size}.db", size, fields)
+            found, steps = look(path, held)
+            expected = {
+                "nothing": [job_id(0), job_id(1)],
+                "one of them with the same key": [job_id(0), job_id(size)],
+            }
+            assert found == expected.get(why, [job_id(size)])
+            costs.append(steps)
+    assert costs[0] == costs[1], "SQLite went over what waits"
+
+
 # --- no answer looks at every job
 
 
@@ -298,14 +395,13 @@ BOUND = {
     "cursor": 10**9,
     "limit": 50,
     "now_us": START_US,
-    "slack_us": 0,
     "types": '["csv"]',
     "taken": "[]",
     "ended_us": START_US,
     "keys": "[]",
     "queues": "[]",
-    "after_rank": 0,
-    "after_born": 0,
+    "keys_of_types": "[]",
+    "key_max": 1,
     "1": "[]",
     "2": "[]",
 }
