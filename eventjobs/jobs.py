@@ -1,6 +1,7 @@
 """Every command on a job, each a short method: load, decide, append, and again on Conflict."""
 
 import os
+import re
 from collections.abc import Callable
 from functools import partial
 from struct import unpack
@@ -185,7 +186,8 @@ class Jobs:
     ) -> Outcome:
         # In turn: a handler that reports on and on would otherwise win every race for its job,
         # and whoever wants to cancel it would lose them all.
-        await self._turns.enter(job_id)
+        if not self._turns.take(job_id):
+            await self._turns.enter(job_id)
         try:
             return await self._decided(job_id, decide, actor)
         finally:
@@ -194,7 +196,7 @@ class Jobs:
     async def _decided(
         self, job_id: str, decide: Callable[[Job | None], Event | None], actor: str
     ) -> Outcome:
-        job = await self.load(job_id)
+        job = self._kept.get(job_id) or await self.load(job_id)
         for _ in range(CONFLICTS_MAX):
             try:
                 event = decide(job)
@@ -229,8 +231,7 @@ class Jobs:
         if job.finished:
             self._kept.drop(job_id)  # hardly anything comes after its end
         else:
-            size = self._kept.size(job_id) + len(recorded.facts) + len(recorded.body or b"")
-            self._kept.put(job_id, job, size)
+            self._kept.grow(job_id, job, len(recorded.facts) + len(recorded.body or b""))
         return Outcome(job, True)
 
 
@@ -254,8 +255,13 @@ def _draw() -> int:
     return _DRAWN.pop() & (2**62 - 1)
 
 
+_WRITTEN = re.compile(r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}")
+
+
 def parse_id(text: str) -> str:
     """A job id in its one written form. Raises InvalidInput for what is not a UUID."""
+    if _WRITTEN.fullmatch(text):
+        return text
     digits = text.replace("-", "").lower()
     if len(digits) != 32 or not set(digits) <= set("0123456789abcdef"):
         raise InvalidInput("a job id is a UUID")

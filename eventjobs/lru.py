@@ -24,16 +24,20 @@ class Lru(Generic[Value]):
         return found[0]
 
     def size(self, key: str) -> int:
-        """The bytes *key* was put with; 0 when it is not kept."""
+        """The bytes *key* is kept with; 0 when it is not kept."""
         found = self._kept.get(key)
         return 0 if found is None else found[1]
 
     def put(self, key: str, value: Value, size: int) -> None:
         """Keep *value*, counted as *size* bytes, as the most recently used."""
-        if (found := self._kept.pop(key, None)) is not None:
-            self._bytes -= found[1]
-        self._kept[key] = value, size
-        self._bytes += size
+        self.drop(key)
+        self.grow(key, value, size)
+
+    def grow(self, key: str, value: Value, more: int) -> None:
+        """The same, with *more* bytes than what is kept as *key* until now, if anything."""
+        found = self._kept.pop(key, None)
+        self._kept[key] = value, more if found is None else found[1] + more
+        self._bytes += more
         while len(self._kept) > self._entries_max or self._bytes > self._bytes_max:
             _, (_, gone) = self._kept.popitem(last=False)
             self._bytes -= gone

@@ -73,11 +73,12 @@ def apply(touched: Iterable[Touched]) -> Iterator[Statement]:
     for each in touched:
         if each.progress is not None and each.progress is not each.progress_before:
             changed.append((each.after.born, each.progress.dump()))
-        completed += [
-            (recorded.position, each)
-            for recorded in each.events
-            if isinstance(recorded.event, JobCompleted)
-        ]
+        if each.after.status == Status.COMPLETED:  # and stays so: all others need no look
+            completed += [
+                (recorded.position, each)
+                for recorded in each.events
+                if isinstance(recorded.event, JobCompleted)
+            ]
     learned: dict[tuple[str, str], list[tuple[int, int]]] = {}
     # In the order of the log: that of *touched* depends on where the batch was cut.
     for _, each in sorted(completed, key=itemgetter(0)):

@@ -143,10 +143,10 @@ class Store:
             statements += each_of_events.apply(batch)
         await transaction(self._writer, [*statements, (SET_META, ("position", str(position)))])
         for job_id, each in touched.items():
-            size = self._kept.size(job_id)
+            size = 0
             for recorded in each.events:
                 size += len(recorded.facts) + len(recorded.body or b"")
-            self._kept.put(job_id, (each.after, each.progress), size)
+            self._kept.grow(job_id, (each.after, each.progress), size)
         self.position = position
         return changes
 
