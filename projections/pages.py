@@ -6,8 +6,8 @@ from typing import Protocol, Self
 
 from eventjobs.events import Recorded
 
-#: Events of one page.
-PAGE = 1000
+#: Events of one page. The more, the fewer jobs are in two of them, and are written twice.
+PAGE = 2000
 
 
 class Readable(Protocol):
