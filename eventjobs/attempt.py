@@ -2,6 +2,7 @@
 
 import asyncio
 import traceback
+from collections.abc import Callable
 from contextlib import suppress
 from functools import partial
 from typing import Any, Literal, assert_never
@@ -38,12 +39,17 @@ class Attempt:
         context: Context | ThreadContext,
         reports: Reports,
         processes: Processes | None,
+        begins: Callable[["Attempt"], object],
+        *,
+        ahead: bool,
     ) -> None:
         self.job = job
         self.handler = handler
         self.context = context
         self.reports = reports
-        self.processes = processes
+        self._processes = processes
+        self._begins = begins
+        self._ahead = ahead
         self.task = asyncio.current_task()
         self.why: Why | None = None
         self.performing = False
@@ -91,7 +97,8 @@ class Attempt:
                 payload = self.handler.parse(self.job.spec.payload)
             except InvalidInput as error:
                 return Failed("invalid_payload", error.message, False, _details(error.errors))
-            self.begun = True
+            if self.handler.mode != "process":
+                self._begin()
             outcome = await self._performed(payload)
             late = self.why in ("timeout", "stalled") and not isinstance(outcome, Failed)
             return self.interrupted() if late else outcome
@@ -106,6 +113,11 @@ class Attempt:
             for timer in self.timers:
                 timer.cancel()
 
+    def _begin(self) -> None:
+        """From now on the handler runs, and its time."""
+        self.begun = True
+        self._begins(self)
+
     async def _performed(self, payload: Any) -> Outcome:
         """What the handler comes to. Raises whatever it raises."""
         match self.handler.mode:
@@ -116,8 +128,9 @@ class Attempt:
                 function = partial(self.handler.function, self.context, payload)
                 result = await in_own_thread(function, name)
             case "process":
-                assert self.processes is not None
-                return await self.processes.run(self.handler, self.job, self.reports)
+                assert self._processes is not None
+                given = (self.handler, self.job, self.reports, self._begin)
+                return await self._processes.run(*given, ahead=self._ahead)
             case "external" | "outside":
                 raise NotImplementedError(self.handler.mode)
             case _ as never:

@@ -1,4 +1,4 @@
-"""A process that runs handlers for a service: started by processes.py, never to outlive it."""
+"""A process that runs handlers for a service: started by process.py, never to outlive it."""
 
 import ctypes
 import errno
@@ -35,7 +35,7 @@ from eventjobs.events import Event, JobSpec
 from eventjobs.handlers import Handler, handler
 from eventjobs.job import Job
 from eventjobs.outcomes import Failed, Outcome
-from eventjobs.processes import MESSAGE_BYTES_MAX, frame
+from eventjobs.process import MESSAGE_BYTES_MAX, frame
 from eventjobs.reports import Reports
 from eventjobs.retries import Backoff
 

@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Collection, Sequence
+from dataclasses import dataclass
 from typing import NamedTuple
 
 import structlog
@@ -22,10 +23,32 @@ LOOK_AGAIN_S = 30.0
 
 
 class Room(NamedTuple):
-    """How many more jobs of these types somebody can take."""
+    """How many more jobs of these types somebody can take, and how many beyond that.
+
+    What is taken *ahead* begins only when another has ended. It must keep nothing from others that
+    they could use by then.
+    """
 
     types: Collection[str]
     free: int
+    ahead: int = 0
+
+
+@dataclass
+class _Left:
+    """What of a room has not been taken."""
+
+    free: int
+    ahead: int
+
+    def __bool__(self) -> bool:
+        return self.free > 0 or self.ahead > 0
+
+    def take(self) -> None:
+        if self.free > 0:
+            self.free -= 1
+        else:
+            self.ahead -= 1
 
 
 class Claims:
@@ -51,11 +74,11 @@ class Claims:
 
     async def pick(self, now_us: int, rooms: Sequence[Room], limit: int) -> list[tuple[str, str]]:
         """Up to *limit* (job id, type) that are due and fit, best first. Each is to be claimed."""
-        left: dict[str, list[int]] = {}
+        left: dict[str, _Left] = {}
         for room in rooms:
             self.asked.update(dict.fromkeys(room.types, now_us))
-            shared = [room.free]  # by all types of the room
-            left.update({type: shared for type in room.types if room.free > 0})
+            shared = _Left(room.free, room.ahead)  # by all types of the room
+            left.update({type: shared for type in room.types if shared})
         self._look_again()
         picked: list[Due] = []
         try:
@@ -67,7 +90,7 @@ class Claims:
         return [(due.job_id, due.type) for due in picked]
 
     async def _pick(
-        self, now_us: int, left: dict[str, list[int]], limit: int, picked: list[Due]
+        self, now_us: int, left: dict[str, _Left], limit: int, picked: list[Due]
     ) -> None:
         flow = self._flow
         shut = set[tuple[str, str]]()
@@ -86,11 +109,16 @@ class Claims:
                 break
             size = max(limit - len(picked), PAGE)
 
-    def _fits(self, due: Due, room_left: list[int]) -> bool:
+    def _fits(self, due: Due, left: "_Left") -> bool:
         """Take it, unless somebody else picked it meanwhile, or what it needs is full by now."""
-        if due.job_id in self._taken or room_left[0] <= 0 or not self._flow.take(due):
+        if due.job_id in self._taken or not left:
             return False
-        room_left[0] -= 1
+        if left.free <= 0 and self._flow.bounds(due):
+            left.ahead = 0  # nor what is behind it: that shall not overtake it
+            return False
+        if not self._flow.take(due):
+            return False
+        left.take()
         self._taken[due.job_id] = None
         return True
 
@@ -102,9 +130,9 @@ class Claims:
                 del self._taken[job_id]
                 self._flow.shown(job_id)
 
-    def _open_types(self, left: dict[str, list[int]]) -> list[str]:
+    def _open_types(self, left: "dict[str, _Left]") -> list[str]:
         full = set(self._flow.full("type"))
-        return [type for type, free in left.items() if free[0] > 0 and type not in full]
+        return [type for type, room in left.items() if room and type not in full]
 
     async def claim(self, job_id: str, *, worker: str, lease_s: float | None = None) -> Job | None:
         """The job that was picked, now held by *worker*; None when it is not to be had."""

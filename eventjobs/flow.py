@@ -188,6 +188,10 @@ class Flow:
 
     # --- picked, started, or not
 
+    def bounds(self, due: "Due") -> bool:
+        """Whether it needs a place, or a start in a while, that others then cannot have."""
+        return bool(self._things(due.type, due.queue, due.key)) or due.type in self._windows
+
     def take(self, due: "Due") -> bool:
         """Give it a place in all it needs one in; False, and nothing done, when there is none."""
         if due.key is None and not self._anything:

@@ -72,19 +72,28 @@ class Runner:
         self._capture.start()
         while not self._stopping and self._handlers and self._concurrency:
             free = self._concurrency - len(self._tasks)
-            rooms = [Room(types, self._free.get(mode, free)) for mode, types in self._types.items()]
+            rooms = [self._room(mode, types, free) for mode, types in self._types.items()]
             for offer in await self._desk.offers(rooms, free):
-                handler = self._handlers[offer.type]
-                task = asyncio.create_task(self._one(offer, handler), name=f"job {offer.job_id}")
+                mode = self._handlers[offer.type].mode
+                ahead = self._free.get(mode, free) <= 0
+                task = asyncio.create_task(self._one(offer, ahead), name=f"job {offer.job_id}")
                 self._tasks.add(task)
-                if handler.mode in self._free:
-                    self._places[task] = handler.mode
-                    self._free[handler.mode] -= 1
+                if mode in self._free:
+                    self._places[task] = mode
+                    self._free[mode] -= 1
+
+    def _room(self, mode: Mode, types: list[str], free: int) -> Room:
+        free = self._free.get(mode, free)
+        if mode != "process" or self._processes is None:
+            return Room(types, free)
+        return Room(types, max(0, free), max(0, self._processes.ahead + min(0, free)))
 
     async def stop(self, drain_s: float) -> None:
         """Claim nothing more; let what runs finish for *drain_s*, then give it back."""
         self._stopping = True
         self._desk.hurry()
+        if self._processes is not None:
+            self._processes.release()
         if self._tasks:
             self._log.info("draining", jobs=len(self._tasks), drain_s=drain_s)
             await self._finish(drain_s)
@@ -111,13 +120,13 @@ class Runner:
 
     # --- one job
 
-    async def _one(self, offer: Offer, handler: Handler) -> None:
+    async def _one(self, offer: Offer, ahead: bool) -> None:
         task = asyncio.current_task()
         assert task is not None
         try:
             job = await offer.claim()
             if job is not None:
-                attempt = self._begin(job, handler)
+                attempt = self._begin(job, self._handlers[offer.type], ahead)
                 with self._capture.into(attempt.context._logged):
                     outcome = await attempt.perform()
                 self._vacate(task)  # what it came to is written down while the next one runs
@@ -147,7 +156,7 @@ class Runner:
 
     # --- perform, under its limits
 
-    def _begin(self, job: Job, handler: Handler) -> Attempt:
+    def _begin(self, job: Job, handler: Handler, ahead: bool) -> Attempt:
         reports = Reports(self._desk, job, self._progress_interval_s)
         files, calls = self._desk.files, self._desk.calls
         context = (
@@ -155,16 +164,20 @@ class Runner:
             if handler.mode == "thread"
             else Context(job, files, reports, calls)
         )
-        attempt = Attempt(job, handler, context, reports, self._processes)
-        self._attempts[job.job_id] = attempt
-        spec = job.spec
-        if spec.timeout_s is not None:
-            self._later(attempt, spec.timeout_s, lambda: self._stop(attempt, "timeout"))
-        if spec.stall_timeout_s is not None:
-            self._watch(attempt, spec.stall_timeout_s)
+        given = (job, handler, context, reports, self._processes, self._limit)
+        self._attempts[job.job_id] = attempt = Attempt(*given, ahead=ahead)
         if job.cancel_requested_us is not None or self._stopping:
             self._stop(attempt, "cancelled" if job.cancel_requested_us else "shutdown")
         return attempt
+
+    def _limit(self, attempt: Attempt) -> None:
+        """Its time begins."""
+        spec = attempt.job.spec
+        if spec.timeout_s is not None:
+            self._later(attempt, spec.timeout_s, lambda: self._stop(attempt, "timeout"))
+        if spec.stall_timeout_s is not None:
+            attempt.reports.heard_s = self._clock.monotonic_s()
+            self._watch(attempt, spec.stall_timeout_s)
 
     def _later(self, attempt: Attempt, delay_s: float, callback: Callable[[], object]) -> None:
         attempt.timers.append(self._clock.call_later(delay_s, callback))

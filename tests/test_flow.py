@@ -344,6 +344,31 @@ async def test_jobs_of_a_key_that_another_type_holds_hide_nobody(serve: Serve) -
     await service.claims.claim(last.job_id, worker="w")
 
 
+@pytest.mark.parametrize(
+    "bound", [{"concurrency_key": "k"}, {"queue": "narrow"}, {"type": "paced"}]
+)
+async def test_what_is_taken_ahead_keeps_no_place_from_others(
+    serve: Serve, bound: dict[str, str]
+) -> None:
+    """Nor does it overtake what needs one."""
+    service = await serve(free, paced, concurrency=0, queue_limits="narrow=9")
+    submitted = [{"type": "free"}, {"type": "free"}, {"type": "free", **bound}, {"type": "free"}]
+    ids = [(await service.submit(**each)).job_id for each in submitted]
+    await service.views.reached(service.log.head)
+
+    async def taken(room: Room) -> list[str]:
+        picked = [each for each, _ in await service.claims.pick(service.clock.now_us(), [room], 9)]
+        for each in picked:
+            await service.claims.claim(each, worker="w")
+        await service.views.reached(service.log.head)
+        return picked
+
+    types = ["free", "paced"]
+    assert await taken(Room(types, 1, ahead=9)) == ids[:2]
+    assert await taken(Room(types, 0, ahead=9)) == []
+    assert await taken(Room(types, 1, ahead=9)) == ids[2:]
+
+
 # --- limits from outside
 
 

@@ -404,6 +404,96 @@ def test_a_process_imports_no_more_of_eventjobs_than_handlers_do() -> None:
     assert not imported & {"aiohttp", "aiosqlite", "sqlite3", "structlog", "eventjobs.desk"}
 
 
+# --- one waits while another runs
+
+
+BEGUN = "JobSubmitted AttemptStarted"
+
+
+async def two(service: Service, pipe: Path, **spec: Any) -> tuple[str, str, int]:
+    """A job that has the only process until *pipe* is written to, and one that waits for it.
+
+    Those before have been so short that the second is claimed ahead.
+    """
+    for _ in range(2):
+        await result_of(service, "pid")
+    running = (await service.submit("waits", str(pipe))).job_id
+    process = (await begun(service, running))["pid"]
+    waiting = (await service.submit("pid", **spec)).job_id
+    await job_when(service, waiting, lambda job: job.status == "running")
+    await turns()
+    return running, waiting, process
+
+
+async def test_while_jobs_are_short_the_next_waits_for_the_process(
+    serve: Serve, clock: FakeClock, pipe: Path
+) -> None:
+    """And its time begins with its handler."""
+    service = await serve(pid, waits, processes=1, clock=clock)
+    running, waiting, process = await two(service, pipe, timeout_s=processes.WAIT_S / 2)
+    await clock.advance(processes.WAIT_S * 0.9)
+    await asyncio.to_thread(pipe.write_text, "done")
+    assert (await service.wait(waiting)).result == process
+    assert (await service.wait(running)).result == "done"
+    assert await kinds(service, waiting) == f"{BEGUN} JobCompleted"
+
+
+async def test_a_job_that_waits_longer_than_expected_is_given_back(
+    serve: Serve, clock: FakeClock, pipe: Path
+) -> None:
+    """It has not begun, so that is no attempt; and it is not taken again while that goes on."""
+    service = await serve(pid, waits, processes=1, clock=clock)
+    running, waiting, process = await two(service, pipe, max_attempts=1)
+    await clock.advance(processes.WAIT_S)
+    await job_when(service, waiting, lambda job: job.status == "queued")
+    await service.views.reached(service.log.head)
+    await clock.advance(processes.WAIT_S)
+    assert await kinds(service, waiting) == f"{BEGUN} AttemptReleased"
+    await asyncio.to_thread(pipe.write_text, "done")
+    assert (await service.wait(waiting)).result == process
+    assert (await service.wait(running)).result == "done"
+
+
+async def test_a_job_that_waits_is_cancelled_at_once_and_alone(
+    serve: Serve, clock: FakeClock, pipe: Path
+) -> None:
+    service = await serve(pid, waits, processes=1, clock=clock)
+    running, waiting, process = await two(service, pipe)
+    await service.jobs.cancel(waiting, actor="test")
+    assert (await service.wait(waiting)).status == "cancelled"
+    await asyncio.to_thread(pipe.write_text, "done")
+    assert (await service.wait(running)).result == "done"
+    assert await result_of(service, "pid") == process
+
+
+@pytest.mark.parametrize("how", ["killed", "cancelled"])
+async def test_a_job_that_waits_has_nothing_to_do_with_how_the_other_ends(
+    serve: Serve, clock: FakeClock, pipe: Path, how: str
+) -> None:
+    service = await serve(pid, waits, processes=1, clock=clock)
+    running, waiting, process = await two(service, pipe, max_attempts=1)
+    if how == "killed":
+        os.kill(process, signal.SIGKILL)
+    else:
+        await service.jobs.cancel(running, actor="test")
+    assert (await service.wait(waiting)).result != process
+    assert await kinds(service, waiting) == f"{BEGUN} JobCompleted"
+    await gone(process)
+
+
+async def test_closing_gives_back_what_waits_and_lets_finish_what_runs(
+    serve: Serve, clock: FakeClock, pipe: Path
+) -> None:
+    service = await serve(pid, waits, processes=1, clock=clock, drain_s=60)
+    running, waiting, _ = await two(service, pipe, max_attempts=1)
+    closing = asyncio.create_task(service.close())
+    await job_when(service, waiting, lambda job: job.status == "queued")
+    assert await kinds(service, waiting) == f"{BEGUN} AttemptReleased"
+    await asyncio.to_thread(pipe.write_text, "done")
+    assert (await service.wait(running)).result == "done"
+    await closing
+
+
 # --- where handlers come from
 
 
