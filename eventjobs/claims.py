@@ -69,6 +69,9 @@ class Claims:
         self._taken: dict[str, int | None] = {}
         #: Whoever asks again and again, with the rooms that were free when it last asked in vain.
         self._waiting: dict[asyncio.Event, Sequence[Room]] = {}
+        #: Those who do not look just now: what is not of their types need not wake them.
+        self._asleep: set[asyncio.Event] = set()
+        self._noticed_at = views.position
         self._log = structlog.get_logger("eventjobs.claims")
         views.listen(self._noticed)
 
@@ -189,10 +192,12 @@ class Claims:
             wait_s = min(wait_s, opens_s)
         timer = self._clock.call_later(min(wait_s, LOOK_AGAIN_S), news.set)
         self._waiting[news] = rooms
+        self._asleep.add(news)
         try:
             await news.wait()
         finally:
             timer.cancel()
+            self._asleep.discard(news)
 
     def forget(self, news: asyncio.Event) -> None:
         self._waiting.pop(news, None)
@@ -209,7 +214,18 @@ class Claims:
 
     def _noticed(self, touched: list[Touched]) -> None:
         self._flow.changed(touched)
-        self.wake()
+        before, self._noticed_at = self._noticed_at, self._views.position
+        new = [each.after.spec.type for each in touched if each.before is None]
+        if len(new) == self._noticed_at - before:  # one event each: nothing else has happened
+            self._wake_for(set(new))
+        else:
+            self.wake()  # a pause may have ended, or what others wait for, or a place be free
+
+    def _wake_for(self, types: set[str]) -> None:
+        """Let those look again who take jobs of these types, or look just now."""
+        for each, rooms in self._waiting.items():
+            if each not in self._asleep or any(not types.isdisjoint(room.types) for room in rooms):
+                each.set()
 
     def wake(self) -> None:
         """Let all look again who look in vain."""

@@ -369,6 +369,45 @@ async def test_what_is_taken_ahead_keeps_no_place_from_others(
     assert await taken(Room(types, 1, ahead=9)) == ids[2:]
 
 
+# --- who is woken
+
+
+async def asleep(service: Service, *types: str) -> asyncio.Task[None]:
+    """Somebody who waits for jobs of these types, having looked in vain."""
+    claims = service.claims
+    news, now_us = claims.news(), service.clock.now_us()
+    waiting = asyncio.create_task(claims.wait(news, now_us, [Room(types, 1)]))
+    while news not in claims._asleep:  # noqa: ASYNC110  nobody is told
+        await asyncio.sleep(0)
+    return waiting
+
+
+async def test_a_new_job_wakes_those_who_take_its_type(serve: Serve) -> None:
+    service = await serve(free, two, concurrency=0)
+    waiting, other = await asleep(service, "two", "pair"), await asleep(service, "paced")
+    await service.submit("free")
+    await service.views.reached(service.log.head)
+    await turns()
+    assert not waiting.done()
+    await service.submit("two")
+    await waiting
+    assert not other.done()
+    other.cancel()
+
+
+async def test_whatever_else_happens_wakes_all_also_beside_a_new_job(serve: Serve) -> None:
+    service = await serve(free, two, concurrency=0)
+    await service.switches.pause("type", "two", actor="ann")
+    await service.views.reached(service.log.head)
+    waiting = await asleep(service, "two")
+    resumed = service.switches.resume("type", "two", actor="ann")
+    await asyncio.gather(resumed, service.submit("free"))
+    await waiting
+    waiting, job = await asleep(service, "two"), await service.submit("free")
+    await asyncio.gather(service.jobs.cancel(job.job_id, actor="ann"), service.submit("free"))
+    await waiting
+
+
 # --- limits from outside
 
 
