@@ -17,6 +17,7 @@ from eventjobs.events import (
 from eventjobs.job import Job, Report, Status
 from eventjobs.outcomes import Cancelled, Failed, HandedOver, Outcome, Released, Succeeded
 
+_SPEC = tuple(each.name for each in fields(JobSpec))
 #: A job that is completed, and what is told of that.
 Done = tuple[Job, dict[str, Any]]
 
@@ -53,7 +54,7 @@ def _job(told: dict[str, Any]) -> Job:
         Artifact(each["name"], each["sha256"], each["size"], each["media_type"])
         for each in told["artifacts"]
     )
-    given = {each.name: told[each.name] for each in fields(JobSpec) if each.name in told}
+    given = {name: told[name] for name in _SPEC if name in told}
     return Job(
         told["job_id"],
         JobSpec(**{**given, "artifacts": artifacts}),

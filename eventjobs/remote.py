@@ -345,7 +345,7 @@ class RemoteDesk:
 
     def _drop(self, job: Job) -> None:
         held = self._held.pop(job.job_id, None)
-        if held is not None:
+        if held is not None and held.files:  # most jobs have none, and many may be held
             used = {each for other in self._held.values() for each in other.files}
             paths = [self.files.path(each) for each in held.files - used]
             if paths:
