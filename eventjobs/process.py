@@ -27,6 +27,7 @@ from eventjobs.clock import Clock, Timer
 from eventjobs.codec import decode
 from eventjobs.errors import EventjobsError, JobError
 from eventjobs.events import JobSpec, ProgressReported
+from eventjobs.guardian import Guardian
 from eventjobs.handlers import Handler
 from eventjobs.job import Job, Report
 from eventjobs.outcomes import Failed, Outcome
@@ -84,6 +85,7 @@ class Surroundings:
     files: Files
     calls: Calls
     capture_logs: str
+    guardian: Guardian
     done: Callable[["HandlerProcess", float], object]
 
 
@@ -133,12 +135,16 @@ class HandlerProcess(asyncio.Protocol):
                     env=os.environ | {"TMPDIR": str(scratch)},
                     start_new_session=True,
                 )
+            made._process = process
+            await around.guardian.watch(process.pid)
         except BaseException:
+            if made._process is not None:
+                made._kill()
+                around.guardian.forget(made._process.pid)
             if hasattr(made, "_transport"):
                 made._transport.close()
             await asyncio.to_thread(shutil.rmtree, scratch, ignore_errors=True)
             raise
-        made._process = process
         made.ended = asyncio.create_task(made._end(process), name=f"end of process {process.pid}")
         return made
 
@@ -300,6 +306,7 @@ class HandlerProcess(asyncio.Protocol):
         self.usable = False
         # What the handler has started goes too, and with it whatever holds the socket open.
         _kill(process.pid)
+        self._around.guardian.forget(process.pid)
         self._later(LEAVE_S, self._transport.abort)
         await self._all_told
         self._settle(None if self._told_to_stop else _crashed(code))

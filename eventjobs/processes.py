@@ -9,6 +9,7 @@ from uuid import uuid4
 from eventjobs.artifacts import Files
 from eventjobs.calling import Calls
 from eventjobs.clock import Clock
+from eventjobs.guardian import Guardian
 from eventjobs.handlers import Handler
 from eventjobs.job import Job
 from eventjobs.outcomes import Failed, Outcome, Released
@@ -46,7 +47,8 @@ class Processes:
         grace_s: float,
     ) -> None:
         self._clock = clock
-        self._around = Surroundings(clock, files, calls, capture_logs, self._done)
+        self._guardian = Guardian()
+        self._around = Surroundings(clock, files, calls, capture_logs, self._guardian, self._done)
         self._scratch = scratch
         self.limit = limit
         self._grace_s = grace_s
@@ -146,6 +148,7 @@ class Processes:
             process.leave()
         if self._processes:
             await asyncio.wait([process.ended for process in self._processes])
+        await self._guardian.close()
 
     async def _free_process(self) -> HandlerProcess:
         """Raises OSError."""

@@ -17,6 +17,7 @@ import pytest
 from eventjobs import processes
 from eventjobs.errors import InvalidInput
 from eventjobs.events import AttemptFailed, LogWritten
+from eventjobs.guardian import Guardian
 from eventjobs.handlers import Context, ThreadContext, handler
 from eventjobs.job import Job
 from eventjobs.outcomes import Outcome
@@ -555,14 +556,18 @@ def test_a_prompt_has_no_handlers_for_processes(tmp_path: Path) -> None:
 # --- the service as a process
 
 APP = """
-import os, re, signal
+import os, re, signal, subprocess, sys
 from pathlib import Path
 from eventjobs import handler
 
 @handler("forever", process=True)
 def forever(context, payload):
     how, fifo = payload
-    Path(fifo).write_text(str(os.getpid()))
+    pids = [os.getpid()]
+    if how == "others":
+        program = [sys.executable, "-c", "import signal; signal.pause()"]
+        pids += [subprocess.Popen(program).pid, os.fork() or signal.pause()]
+    Path(fifo).write_text(" ".join(map(str, pids)))
     if how == "waits":
         signal.pause()
     if how == "no Python":
@@ -572,14 +577,14 @@ def forever(context, payload):
 """
 
 
-def three_begun(tool: Tool) -> list[int]:
-    """The processes in which handlers run that never return."""
-    pids = []
-    for how in ("waits", "loop", "no Python"):
+def four_begun(tool: Tool) -> list[int]:
+    """The processes in which handlers run that never return, and those that one has started."""
+    pids: list[int] = []
+    for how in ("waits", "loop", "no Python", "others"):
         fifo = tool.folder / how
         os.mkfifo(fifo)
         tool.ok("submit", "forever", orjson.dumps([how, str(fifo)]).decode())
-        pids.append(int(fifo.read_text()))
+        pids += map(int, fifo.read_text().split())
     return pids
 
 
@@ -587,9 +592,9 @@ def three_begun(tool: Tool) -> list[int]:
 def test_nothing_outlives_the_service(tmp_path: Path, ending: signal.Signals) -> None:
     (tmp_path / "shop.py").write_text(APP)
     environment = {"PYTHONPATH": str(tmp_path), "EVENTJOBS_DRAIN_S": "0", "EVENTJOBS_GRACE_S": "1"}
-    environment |= {"EVENTJOBS_PROCESSES": "3"}
+    environment |= {"EVENTJOBS_PROCESSES": "4"}
     server = start(tmp_path / "data", "--app", "shop:forever", port=0, **environment)
-    pids = three_begun(Tool(server.url, tmp_path))
+    pids = four_begun(Tool(server.url, tmp_path))
     server.process.send_signal(ending)
     gently = ending == signal.SIGTERM
     assert server.process.wait(20) == (0 if gently else -ending)
@@ -599,16 +604,38 @@ def test_nothing_outlives_the_service(tmp_path: Path, ending: signal.Signals) ->
     server.process.stdout.close()
     with closing(sqlite3.connect(tmp_path / "data" / "log.db")) as log:
         released = log.execute("SELECT count(*) FROM events WHERE type = 'AttemptReleased'")
-        assert released.fetchone() == (3 if gently else 0,)
+        assert released.fetchone() == (4 if gently else 0,)
+
+
+async def test_a_guardian_ends_all_that_it_was_told_of_and_not_told_to_forget() -> None:
+    """Though it was killed itself: the next process is given to another."""
+    program = (sys.executable, "-c", "import signal; signal.pause()")
+    first, second, forgotten = [
+        await asyncio.create_subprocess_exec(*program, start_new_session=True) for _ in range(3)
+    ]
+    guardian = Guardian()
+    await guardian.watch(first.pid)
+    await guardian.watch(forgotten.pid)
+    assert guardian.pid is not None
+    os.kill(guardian.pid, signal.SIGKILL)
+    await gone(guardian.pid)
+    await turns()
+    await guardian.watch(second.pid)
+    guardian.forget(forgotten.pid)
+    await guardian.close()
+    assert await first.wait() == await second.wait() == -signal.SIGKILL
+    assert forgotten.returncode is None
+    forgotten.kill()
+    await forgotten.wait()
 
 
 def test_nothing_outlives_a_worker_elsewhere(tmp_path: Path) -> None:
     (tmp_path / "shop.py").write_text(APP)
     with serving(tmp_path, EVENTJOBS_WORKER_TYPES="forever") as server:
         tool = Tool(server.url, tmp_path)
-        tool.environment["EVENTJOBS_PROCESSES"] = "3"
+        tool.environment["EVENTJOBS_PROCESSES"] = "4"
         with tool.start("worker", "--app", "shop") as worker:
-            pids = three_begun(tool)
+            pids = four_begun(tool)
             worker.kill()
         for each in pids:
             wait_until_gone(each)
