@@ -226,11 +226,13 @@ class Views:
         self, filters: dict[str, Any], *, order: str, cursor: int | None, limit: int
     ) -> list[JobView]:
         """A page of jobs that match *filters*, *cursor* being the last one's `born`."""
-        sql, bound = status.listing(filters, order)
         if cursor is None:
             cursor = 0 if order == "oldest" else 2**62
         async with self._reading() as store:
-            found = await store.read_named(sql, bound | {"cursor": cursor, "limit": limit})
+            both = filters.get("type") is not None and filters.get("status") is not None
+            counts = await store.read(status.COUNTS) if both else ()
+            sql, bound = status.listing(filters, order, counts)
+            found = await store.find(sql, bound | {"cursor": cursor, "limit": limit})
             jobs = [status.job_from_row(row) for row in found]
             told = await store.progress_of(jobs) if jobs else {}
             return await self._viewed([(job, told.get(job.job_id)) for job in jobs])

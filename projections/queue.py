@@ -171,7 +171,7 @@ def due(
     """What DUE is bound to."""
     return {
         "now_us": now_us,
-        "types": orjson.dumps(list(types)).decode(),
+        "types": orjson.dumps(list(dict.fromkeys(types))).decode(),
         "taken": orjson.dumps(list(taken)).decode(),
         "queues": orjson.dumps(list(held.queues)).decode(),
         "keys": orjson.dumps(list(held.keys)).decode(),

@@ -1,6 +1,6 @@
 """The present state of every job, with what listing, filtering and counting need."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 import orjson
@@ -11,7 +11,7 @@ from eventjobs.job import DEFAULT_QUEUE, Job
 from projections.touched import Statement, Touched, rows
 
 NAME = "status"
-VERSION = 5
+VERSION = 6
 
 SCHEMA = """
 CREATE TABLE jobs (
@@ -22,6 +22,7 @@ CREATE TABLE jobs (
   queue      TEXT,                 -- NULL: the default one
   created_us INTEGER NOT NULL,
   status     TEXT,                 -- NULL: hidden
+  listed     INTEGER NOT NULL,     -- 0: hidden; changes once, and so costs these indexes nothing
   state      TEXT    NOT NULL,
   outcome    TEXT,                 -- how it ended, hidden or not; 'stopping' when it was asked to
   parent     TEXT,
@@ -29,11 +30,12 @@ CREATE TABLE jobs (
   expires_us INTEGER               -- of one that says by itself when to hide it
 ) STRICT;
 CREATE INDEX jobs_status ON jobs (status, born);
-CREATE INDEX jobs_type ON jobs (type, born);
-CREATE INDEX jobs_owner ON jobs (owner, born) WHERE owner IS NOT NULL;
-CREATE INDEX jobs_queue ON jobs (queue, born) WHERE queue IS NOT NULL;
-CREATE INDEX jobs_created ON jobs (created_us);
-CREATE INDEX jobs_parent ON jobs (parent, born) WHERE parent IS NOT NULL;
+-- What is hidden is in none of those that lists go over: most jobs there ever were are hidden.
+CREATE INDEX jobs_listed ON jobs (born, created_us) WHERE listed;
+CREATE INDEX jobs_type ON jobs (type, born) WHERE listed;
+CREATE INDEX jobs_owner ON jobs (owner, born) WHERE listed AND owner IS NOT NULL;
+CREATE INDEX jobs_queue ON jobs (queue, born) WHERE listed AND queue IS NOT NULL;
+CREATE INDEX jobs_parent ON jobs (parent, born) WHERE listed AND parent IS NOT NULL;
 CREATE INDEX jobs_ended ON jobs (ended_us) WHERE ended_us IS NOT NULL;
 CREATE INDEX jobs_expires ON jobs (expires_us) WHERE expires_us IS NOT NULL;
 
@@ -60,9 +62,10 @@ CREATE TABLE counts (
 ADD_JOBS = """
 INSERT INTO jobs
 SELECT value ->> 0, value ->> 6, value ->> 7, value ->> 8, value ->> 9, value ->> 10, value ->> 1,
-  value -> 2, value ->> 3, value ->> 11, value ->> 4, value ->> 5
+  value ->> 1 IS NOT NULL, value -> 2, value ->> 3, value ->> 11, value ->> 4, value ->> 5
 FROM json_each(?1)
 """
+HIDE = "UPDATE jobs SET listed = 0 WHERE born IN (SELECT value FROM json_each(?1))"
 #: Apart from ADD_JOBS, since taking a value out of a row costs more than putting it into a table.
 CHANGE_JOBS = """
 UPDATE jobs SET status = new.status, state = new.state, outcome = new.outcome,
@@ -116,6 +119,7 @@ _APART = ("job_id", "spec", "born", "created_us")
 def apply(touched: Iterable[Touched]) -> Iterator[Statement]:
     added = []
     changed = []
+    hidden = []
     specs = []
     tags = []
     counts: dict[tuple[str, str], int] = {}
@@ -135,6 +139,8 @@ def apply(touched: Iterable[Touched]) -> Iterator[Statement]:
         else:
             changed.append(row)
             was = _listed(before)
+            if listed is None and was is not None:
+                hidden.append(job.born)
         if was != listed:
             for status, change in ((was, -1), (listed, +1)):
                 if status is not None:
@@ -144,6 +150,8 @@ def apply(touched: Iterable[Touched]) -> Iterator[Statement]:
         yield ADD_JOBS, rows(added)
     if changed:
         yield CHANGE_JOBS, rows(changed)
+    if hidden:
+        yield HIDE, rows(hidden)
     if specs:
         yield ADD_SPECS, rows(specs)
     if tags:
@@ -198,7 +206,7 @@ def job_from_row(row: list[Any]) -> Job:
 _LIST = """
 SELECT json_group_array(json_array(
   job_id, born, created_us, json(state), (SELECT json(spec) FROM specs WHERE born = page.born)))
-FROM (SELECT job_id, born, created_us, state FROM jobs WHERE status IS NOT NULL
+FROM (SELECT job_id, born, created_us, state FROM jobs WHERE listed
 """
 _FILTERS = {
     "status": "AND status IN (SELECT value FROM json_each(:status))",
@@ -225,19 +233,38 @@ _ORDERS = {
 }
 
 
-def listing(filters: dict[str, Any], order: str) -> tuple[str, dict[str, Any]]:
-    """The statement that lists by these filters, and what is bound to it; None filters nothing."""
+def listing(
+    filters: dict[str, Any], order: str, counts: Iterable[Sequence[Any]] = ()
+) -> tuple[str, dict[str, Any]]:
+    """The statement that lists by these filters, and what is bound to it; None filters nothing.
+
+    With *counts*, as COUNTS gives them, it goes over no more jobs than it has to.
+    """
     clauses = []
     bound: dict[str, Any] = {}
+    wider = _wider(filters, counts)
     for name, value in sorted(filters.items()):
-        if isinstance(value, list) and len(value) == 1 and name in _ONE:
-            clauses.append(_ONE[name])
-            bound[name] = value[0]
-        elif name == "queue" and value == DEFAULT_QUEUE:
+        if value is None:
+            continue
+        if name == "queue" and value == DEFAULT_QUEUE:
             clauses.append(_DEFAULT_QUEUE)
-        elif value is not None:
-            clauses.append(_FILTERS[name])
-            bound[name] = orjson.dumps(value).decode() if isinstance(value, list) else value
+            continue
+        clause = _FILTERS[name]
+        bound[name] = orjson.dumps(value).decode() if isinstance(value, list) else value
+        if name in _ONE and len(value) == 1:
+            clause, [bound[name]] = _ONE[name], value
+        # With + an index is not used: SQLite does not know of which there are fewer.
+        clauses.append(clause.replace("AND ", "AND +", 1) if name == wider else clause)
     if filters.get("type") is None and filters.get("job_id") is None:
         clauses.append(_EVERYBODYS)
     return " ".join([_LIST, *clauses, _ORDERS[order]]), bound
+
+
+def _wider(filters: dict[str, Any], counts: Iterable[Sequence[Any]]) -> str | None:
+    """Of type and status the filter that leaves more jobs, if there are both."""
+    types, statuses = filters.get("type"), filters.get("status")
+    if types is None or statuses is None:
+        return None
+    of_type = sum(jobs for type, _, jobs in counts if type in types)
+    of_status = sum(jobs for _, status, jobs in counts if status in statuses)
+    return "type" if of_status < of_type else "status"

@@ -67,11 +67,18 @@ class Stale(Exception):
 class Store:
     """Made with *open*. One task applies; any number may read."""
 
-    def __init__(self, path: Path, writer: aiosqlite.Connection, reader: aiosqlite.Connection):
+    def __init__(
+        self,
+        path: Path,
+        writer: aiosqlite.Connection,
+        reader: aiosqlite.Connection,
+        lister: aiosqlite.Connection,
+    ) -> None:
         self.path = path
         self.position = 0
         self._writer = writer
         self._reader = reader
+        self._lister = lister
         #: Folded jobs as of *position*, so that a job's next event needs no read.
         self._kept: Lru[Kept] = Lru(KEPT_MAX, KEPT_BYTES_MAX)
 
@@ -82,7 +89,7 @@ class Store:
             private_file(path)
         except NotOurs as error:
             raise Stale from error
-        writer = await connect(path)
+        opened = [writer := await connect(path)]
         try:
             # Disposable: after a power cut it may be some commits behind, and catches up.
             schema = SCHEMA + "".join(each.SCHEMA for each in _all())
@@ -97,14 +104,15 @@ class Store:
             position = int(meta.pop("position", 0))
             if meta != identity or position > head:
                 raise Stale
-            reader = await connect(path, read_only=True)
+            opened.append(await connect(path, read_only=True))
+            opened.append(await connect(path, read_only=True))
         except (NotOurs, TooNew, sqlite3.DatabaseError) as error:
-            await writer.close()
+            await _close(opened)
             raise Stale from error
         except BaseException:
-            await writer.close()
+            await _close(opened)
             raise
-        store = cls(path, writer, reader)
+        store = cls(path, *opened)
         store.position = position
         return store
 
@@ -114,8 +122,7 @@ class Store:
             path.with_name(path.name + suffix).unlink(missing_ok=True)
 
     async def close(self) -> None:
-        await self._reader.close()  # the last one to close checkpoints: the writer
-        await self._writer.close()
+        await _close([self._writer, self._reader, self._lister])
 
     async def apply(self, batch: Sequence[Recorded]) -> list[Touched]:
         """Fold *batch* into every projection and move the position, all or nothing."""
@@ -166,6 +173,12 @@ class Store:
         [row] = await self._reader.execute_fetchall(sql, parameters)
         return row[0] if not isinstance(row[0], str) else orjson.loads(row[0])
 
+    async def find(self, sql: str, parameters: dict[str, Any]) -> list[Any]:
+        """What may go over many jobs to find a few: by itself, so that it keeps nobody waiting."""
+        [row] = await self._lister.execute_fetchall(sql, parameters)
+        found: list[Any] = orjson.loads(row[0])
+        return found
+
     async def progress_of(self, jobs: Iterable[Job]) -> dict[str, Progress]:
         ids = orjson.dumps([job.job_id for job in jobs]).decode()
         found = await self.read(progress.PROGRESS, ids)
@@ -186,6 +199,12 @@ class Store:
             if position == self.position:  # else what is kept may be newer
                 self._kept.put(job.job_id, known[job.job_id], size)
         return known
+
+
+async def _close(opened: Iterable[aiosqlite.Connection]) -> None:
+    """Given the writer first: it is the last to close, and so checkpoints."""
+    for each in reversed([*opened]):
+        await each.close()
 
 
 def _all() -> tuple[Projection | EventProjection, ...]:

@@ -1,6 +1,8 @@
 """What the views answer, against a model in plain Python; and that no answer looks at every job."""
 
+import asyncio
 import sqlite3
+import threading
 from collections import Counter
 from collections.abc import Iterable
 from contextlib import closing
@@ -9,7 +11,7 @@ from typing import Any
 
 import orjson
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from eventjobs.events import JobSpec, JobSubmitted, Paused, Recorded
@@ -138,6 +140,23 @@ async def test_pages_are_stable_while_jobs_arrive(clock: FakeClock) -> None:
                 assert seen[: len(there)] == there
 
 
+async def test_a_listing_that_takes_long_keeps_nobody_waiting(clock: FakeClock) -> None:
+    """Whoever looked for work waited until a list over a million jobs was there."""
+    history = play([JobSpec("csv")], [(0, "submit", 0, 0)])
+    async with viewed(history, clock) as views:
+        go = threading.Event()
+        async with views._reading() as store:
+            slow = asyncio.create_task(store._lister._execute(go.wait))  # type: ignore[no-untyped-call]
+        listing = asyncio.create_task(page(views))
+        due = await views.due(clock.now_us(), ["csv"], [], 9)
+        assert [each.job_id for each in due] == [job_id(0)]
+        assert await views.counts() == {"csv": {"queued": 1}}
+        assert not listing.done()
+        go.set()
+        assert [job.job_id for job in await listing] == [job_id(0)]
+        await slow
+
+
 # --- the queue
 
 
@@ -222,6 +241,9 @@ some_held = st.builds(
     some_held,
     st.integers(1, 9),
     st.integers(1, 3),
+)
+@example(
+    play([JobSpec("csv")], [(0, "submit", 0, 0)]), 0, ["csv", "csv"], [], queue.NOTHING_HELD, 2, 1
 )
 async def test_what_is_due_comes_by_priority_and_age(
     history: list[Recorded],
@@ -333,19 +355,18 @@ BACKLOGS: dict[str, tuple[dict[str, Any], Held]] = {
 }
 
 
-def look(path: Path, held: Held) -> tuple[list[str], int]:
-    """The first two jobs that are due, and how many steps of SQLite's machine that took."""
+def counted(path: Path, sql: str, bound: dict[str, Any]) -> tuple[Any, int]:
+    """What *sql* answers, and how many steps of SQLite's machine that took."""
     steps = 0
 
     def step() -> None:
         nonlocal steps
         steps += 1
 
-    bound = queue.due(START_US + SECOND, ["csv", "render", "paused"], [], held, 2, 1)
     with closing(sqlite3.connect(path)) as connection:
         connection.set_progress_handler(step, 1)
-        [[found]] = connection.execute(queue.DUE, bound).fetchall()
-    return [each[0] for each in orjson.loads(found)], steps
+        [[found]] = connection.execute(sql, bound).fetchall()
+    return orjson.loads(found), steps
 
 
 async def backlog(path: Path, size: int, fields: dict[str, Any]) -> list[Recorded]:
@@ -368,12 +389,13 @@ async def test_a_look_costs_the_same_however_many_jobs_wait_for_(why: str) -> No
         costs = []
         for size in (20, 500):
             await backlog(path := folder / f"{size}.db", size, fields)
-            found, steps = look(path, held)
+            bound = queue.due(START_US + SECOND, ["csv", "render", "paused"], [], held, 2, 1)
+            found, steps = counted(path, queue.DUE, bound)
             expected = {
                 "nothing": [job_id(0), job_id(1)],
                 "one of them with the same key": [job_id(0), job_id(size)],
             }
-            assert found == expected.get(why, [job_id(size)])
+            assert [row[0] for row in found] == expected.get(why, [job_id(size)])
             costs.append(steps)
     assert costs[0] == costs[1], "SQLite went over what waits"
 
@@ -388,8 +410,9 @@ LISTINGS: list[tuple[dict[str, Any], str]] = [
     ({"owner": "ann"}, "jobs_owner (owner=? AND born"),
     ({"parent": job_id(0)}, "jobs_parent (parent=? AND born"),
     ({"tag": "a"}, "tags USING PRIMARY KEY (tag=?)"),
-    ({"since_us": 0, "until_us": 2**62}, "jobs"),
-    ({}, "INTEGER PRIMARY KEY (rowid"),
+    ({"since_us": 0, "until_us": 2**62}, "jobs_listed (born"),
+    ({"queue": "default"}, "jobs_listed (born"),
+    ({}, "jobs_listed (born"),
 ]
 BOUND = {
     "cursor": 10**9,
@@ -455,4 +478,42 @@ async def test_a_usual_listing_neither_looks_at_every_job_nor_sorts(
 ) -> None:
     steps = await plan(*status.listing(filters, order))
     assert any(index in each for each in steps), steps
+    assert not looks_at_everything(steps), steps
+
+
+@pytest.mark.parametrize("filters", [{}, {"type": ["csv"]}, {"owner": "ann"}, {"since_us": 0}])
+async def test_a_listing_costs_the_same_however_many_jobs_are_hidden(
+    filters: dict[str, Any],
+) -> None:
+    costs = []
+    for size in (20, 500):
+        kinds = ("submit", "start", "complete", "expire")
+        gone = [(n, kind, 1, 0) for kind in kinds for n in range(size)]
+        specs = [JobSpec("csv", owner="ann")] * (size + 1)
+        history = play(specs, [(size, "submit", 0, 0), *gone])
+        sql, bound = status.listing(filters, "oldest")
+        bound |= {"cursor": 0, "limit": 9}
+        with quick_folder() as folder:
+            store = await Store.open(folder / "views.db", "0" * 32, 10**9)
+            await store.apply(history[: 2 * size])
+            await store.apply(history[2 * size :])
+            await store.close()
+            found, steps = counted(folder / "views.db", sql, bound)
+        assert [row[0] for row in found] == [job_id(size)]
+        costs.append(steps)
+    assert costs[0] == costs[1], "SQLite went over what is hidden"
+
+
+@pytest.mark.parametrize("order", ["newest", "oldest"])
+@pytest.mark.parametrize(
+    ("others", "index"), [(("png", "failed"), "jobs_type"), (("csv", "completed"), "jobs_status")]
+)
+async def test_a_listing_by_type_and_status_goes_over_the_fewer_jobs(
+    others: tuple[str, str], index: str, order: str
+) -> None:
+    """Which those are, the counts say: a few that failed were looked for among a million."""
+    counts = [["csv", "failed", 3], [*others, 1000]]
+    filters = {"status": ["failed"], "type": ["csv"]}
+    steps = await plan(*status.listing(filters, order, counts))
+    assert any(f"{index} " in each for each in steps), steps
     assert not looks_at_everything(steps), steps
