@@ -60,7 +60,7 @@ class Caller(ABC):
     def _saving(self, name: str) -> Plan:
         label = f"Save file {name} for job {self.job_id}"
         attempts, backoff = self._calls.store_attempts, self._calls.backoff
-        return plan(self.log, label, attempts, backoff, is_transient, from_attempt=2)
+        return plan(self.log, label, attempts, backoff, is_transient)
 
 
 class ThreadCaller(Caller):

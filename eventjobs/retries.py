@@ -71,10 +71,8 @@ def plan(
     attempts: int,
     backoff: Backoff,
     again: Callable[[BaseException], bool],
-    *,
-    from_attempt: int = 1,
 ) -> Plan:
-    """*attempts* tries while *again* says so; a line in the log for each, *from_attempt* on."""
+    """*attempts* tries while *again* says so; a line in the log for each."""
     if attempts < 1:
         raise ValueError("there is at least one attempt")
 
@@ -84,10 +82,8 @@ def plan(
     failed: dict[str, str] = {}
 
     def before(state: tenacity.RetryCallState) -> None:
-        number = state.attempt_number
-        if number >= from_attempt:
-            level = "warning" if failed else "info"
-            say(f"{label}: Attempt {number}/{attempts}", level, **failed)
+        level = "warning" if failed else "info"
+        say(f"{label}: Attempt {state.attempt_number}/{attempts}", level, **failed)
 
     def noted(error: BaseException) -> bool:
         failed["error"] = describe(error)

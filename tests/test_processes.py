@@ -103,7 +103,7 @@ async def test_it_does_all_that_other_handlers_do(
     assert [each["type"] for each in events] == [
         *["JobSubmitted", "AttemptStarted", "LogWritten"],
         *["ProgressReported"] * 3,
-        *["ArtifactStored"] * 2,
+        *["LogWritten", "ArtifactStored"] * 2,
         "JobCompleted",
     ]
     assert events[2]["data"]["fields"] == {"pid": job.result["pid"]}

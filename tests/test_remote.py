@@ -171,8 +171,10 @@ async def test_a_handler_elsewhere_does_all_that_it_does_here(
     assert {each.actor for each in progress} == {"afar"}
     assert progress[0].event == ProgressReported(1, 1, 2, "first", "half")
     assert progress[-1].event == ProgressReported(1, 2, 2)
-    [line] = await recorded_of(api.service, job["job_id"], LogWritten)
+    line, saved = await recorded_of(api.service, job["job_id"], LogWritten)
     assert line.event == LogWritten(1, "warning", "a line", {"number": 1})
+    saves = f"Save file out.txt for job {job['job_id']}: Attempt 1/3"
+    assert saved.event == LogWritten(1, "info", saves)
 
 
 async def test_files_of_jobs_that_are_over_are_not_kept(client: Connect, folder: Path) -> None:
@@ -425,7 +427,8 @@ async def test_nothing_is_lost_when_the_network_is_cut(
     assert [each.name for each in done.artifacts] == ["first.txt", "second.txt"]
     lines = await recorded_of(api.service, job["job_id"], LogWritten)
     told = [each.event.message for each in lines if isinstance(each.event, LogWritten)]
-    assert list(dict.fromkeys(told)) == ["first", "second"]
+    saves = f"Save file %s.txt for job {job['job_id']}: Attempt 1/3"
+    assert list(dict.fromkeys(told)) == ["first", saves % "first", "second", saves % "second"]
 
 
 async def test_a_service_whose_disk_is_full_is_told_again_later(

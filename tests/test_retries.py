@@ -263,6 +263,7 @@ async def test_a_file_that_could_not_be_written_is_written_again(
     job = await ended(service, clock)
     assert (job.status, [each.name for each in job.artifacts]) == ("completed", ["test.csv"])
     assert await texts(service, job.job_id) == [
+        f"Save file test.csv for job {job.job_id}: Attempt 1/3",
         f"Save file test.csv for job {job.job_id}: Attempt 2/3",
         f"Save file test.csv for job {job.job_id}: Attempt 3/3",
     ]
