@@ -1,7 +1,7 @@
 """What a command asks of the service, how its answer is printed, and how it goes wrong."""
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from typing import Annotated, Any
 
 import orjson
@@ -73,6 +73,18 @@ def _detail(problem: Problem) -> str:
 
 def say(value: str | Job) -> None:
     print(value if isinstance(value, str) else orjson.dumps(value).decode(), flush=True)
+
+
+def show_all(
+    found: Sequence[Job], head: Sequence[str], row: Callable[[Job], Iterable[object]], *, json: bool
+) -> None:
+    """What was *found*, as JSON or as a table with a *row* for each; None is a dash there."""
+    if json:
+        for each in found:
+            say(each)
+        return
+    cells = [["-" if each is None else terminal.printable(each) for each in row(x)] for x in found]
+    terminal.grid(head, cells)
 
 
 def only_set(options: dict[str, Any]) -> dict[str, Any]:

@@ -14,10 +14,11 @@ from eventjobs.asking import AsJson, Id, Job, Reason, Url, ask, each_job, only_s
 from eventjobs.client import DEFAULT_URL, Client
 from eventjobs.clock import SystemClock, timeout
 from eventjobs.errors import EventjobsError, InvalidInput
-from eventjobs.flow_commands import pause, resume, why
+from eventjobs.flow_commands import breakers, pause, queues, resume, schedules, types, why
 from eventjobs.looking import logs, show
 from eventjobs.secret import Data, secret
 from eventjobs.typed import LATE, REFUSED, WRONG, fail
+from eventjobs.webhook_commands import webhooks
 from eventjobs.worker import worker
 
 app = typer.Typer(
@@ -299,8 +300,9 @@ def delete(ids: Ids, json: AsJson = False, url: Url = DEFAULT_URL) -> None:
 
 
 app.command()(why)
-app.command()(pause)
-app.command()(resume)
+for each in (types, queues, schedules, breakers, pause, resume):
+    app.command()(each)
+app.add_typer(webhooks, name="webhooks")
 
 
 @app.command()

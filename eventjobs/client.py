@@ -33,6 +33,8 @@ from eventjobs.connection import (
 from eventjobs.errors import EventjobsError, InvalidInput
 from eventjobs.job import FINISHED
 from eventjobs.jobs import new_id
+from eventjobs.steering import Steering
+from projections.webhooks import DELIVERY
 
 __all__ = ["Client", "ConnectionLost", "LogChanged", "Problem", "Unreachable"]
 
@@ -48,7 +50,7 @@ class LogChanged(EventjobsError):
     code = "log_changed"
 
 
-class Client:
+class Client(Steering):
     """Use it as `async with Client(url) as client`.
 
     A stream that breaks is continued where it was, however long that takes; *lost* is told the
@@ -166,15 +168,6 @@ class Client:
         """None once it is hidden; the job, while it runs and was asked to stop."""
         return await self._http.call("DELETE", _path(job_id)) or None
 
-    async def pause(self, kind: str, name: str, reason: str | None = None) -> Fields:
-        """Start no more jobs of the "type", or in the "queue", of this name; how it is now."""
-        path = f"/v1/{kind}s/{quote(name, safe='')}/pause"
-        return await self._http.call("POST", path, json={"reason": reason})
-
-    async def resume(self, kind: str, name: str) -> Fields:
-        """Start them again; how it is now."""
-        return await self._http.call("POST", f"/v1/{kind}s/{quote(name, safe='')}/resume")
-
     # --- streams
 
     async def events(
@@ -266,6 +259,14 @@ class Client:
             cursor = page["next"]
             if cursor is None:
                 return
+
+    async def deliveries(self, webhook_id: str, **filters: Any) -> AsyncGenerator[Fields, None]:
+        """The messages to a webhook, which are jobs; *filters* as for *list*."""
+        await self.webhook(webhook_id)  # none at all is something else than no such webhook
+        tag = f"webhook:{webhook_id}"
+        async with aclosing(self.list(type=DELIVERY, tag=tag, **filters)) as found:
+            async for job in found:
+                yield job
 
     async def counts(self) -> dict[str, dict[str, int]]:
         """Jobs by type and status."""

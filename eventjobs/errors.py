@@ -13,6 +13,7 @@ EventjobsError
 ├── WebhookNotFound
 ├── InvalidInput             the caller's data; `errors` names the fields
 │   ├── UnknownType
+│   ├── UnknownSchedule
 │   ├── UnknownArtifact
 │   ├── UnknownJob           a job that a submission names is not there
 │   └── TooLarge
@@ -132,6 +133,12 @@ class UnknownType(InvalidInput):
     """No handler is registered for this job type."""
 
     code = "unknown_type"
+
+
+class UnknownSchedule(InvalidInput):
+    """No schedule of this name is declared."""
+
+    code = "unknown_schedule"
 
 
 class UnknownArtifact(InvalidInput):

@@ -233,11 +233,11 @@ class LateReportRefused:
 
 @dataclass(frozen=True, slots=True)
 class Paused:
-    """No job of this type, or in this queue, is started."""
+    """No job of this type, or in this queue, is started; or this schedule submits none."""
 
     BODY: ClassVar = frozenset({"reason"})
 
-    kind: str  # "type" or "queue"
+    kind: str  # "type", "queue" or "schedule"
     name: str
     reason: str | None = None
 

@@ -11,6 +11,7 @@ from eventjobs.events import JobSpec
 from eventjobs.job import Job
 from eventjobs.jobs import Jobs
 from eventjobs.schedules import SECOND_US, Schedule
+from eventjobs.switches import Switches
 from projections import Views
 
 #: A firing that is no later than this was not missed: whatever catch_up_s says, it is submitted.
@@ -33,7 +34,7 @@ class Recurring:
     """Submits the jobs of *schedules* when they are due; *run* goes on until it is cancelled.
 
     A firing that was missed by more than *catch_up_s* is left out, and of several the newest is
-    submitted alone. A schedule that never fired has missed nothing.
+    submitted alone. A schedule that never fired has missed nothing, nor has one that is paused.
     """
 
     def __init__(
@@ -42,12 +43,14 @@ class Recurring:
         submit: Callable[[JobSpec, str, str], Awaitable[object]],
         jobs: Jobs,
         views: Views,
+        switches: Switches,
         catch_up_s: float,
     ) -> None:
         self._schedules = list(schedules)
         self._submit = submit
         self._jobs = jobs
         self._views = views
+        self._switches = switches
         self._clock = jobs.clock
         self._catch_up_s = catch_up_s
         self._made_us = jobs.clock.now_us()
@@ -86,7 +89,8 @@ class Recurring:
         if due_us is not None:
             job_id = schedule.job_id(due_us)
             try:
-                await self._submit(schedule.job(due_us), job_id, schedule.tag)
+                if await self._is_wanted(schedule, due_us):
+                    await self._submit(schedule.job(due_us), job_id, schedule.tag)
             except Rejected:
                 pass  # it was submitted before the code was changed, or is hidden by now
             except LogError as error:
@@ -94,6 +98,11 @@ class Recurring:
                 return False
         self._done_us[schedule.name] = max(done_us, due_us or 0)
         return True
+
+    async def _is_wanted(self, schedule: Schedule, due_us: int) -> bool:
+        """Not when it is paused, or was: a firing of that time is not made up for."""
+        switch = await self._switches.now("schedule", schedule.name)
+        return not switch.paused and due_us > switch.since_us
 
     async def _last(self, schedule: Schedule) -> Job | None:
         job_id = await self._views.newest_tagged(schedule.tag)

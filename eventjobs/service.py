@@ -163,7 +163,12 @@ class Service:
         self._task(Cascade(self.jobs, self.views).run(), "cascade")
         self._task(Expiry(self.jobs, self.views, self.settings.ttl_s).run(), "expiry")
         self.recurring = Recurring(
-            self.handlers.schedules, self._accept, self.jobs, self.views, self.settings.catch_up_s
+            self.handlers.schedules,
+            self._accept,
+            self.jobs,
+            self.views,
+            self.switches,
+            self.settings.catch_up_s,
         )
         if self.handlers.schedules:
             self._task(self.recurring.run(), "schedules")

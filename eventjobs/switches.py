@@ -1,4 +1,4 @@
-"""Pausing and resuming types and queues. Each has a stream of its own in the log."""
+"""Pausing and resuming types, queues and schedules. Each has a stream of its own in the log."""
 
 from collections.abc import Callable
 from functools import reduce
@@ -13,7 +13,7 @@ from eventjobs.turns import Turns
 #: Where the ids of their streams live.
 SWITCHES = UUID("0b9d4f1e-52c7-5e0a-8c7d-7f9a3f2f6f31")
 
-Kind = Literal["type", "queue"]
+Kind = Literal["type", "queue", "schedule"]
 
 
 class Switch(NamedTuple):
@@ -21,10 +21,12 @@ class Switch(NamedTuple):
 
     version: int = 0
     paused: bool = False
+    #: Since when it is as it is; 0 when nobody has touched it.
+    since_us: int = 0
 
 
 def evolve(switch: Switch, recorded: Recorded) -> Switch:
-    return Switch(recorded.version, isinstance(recorded.event, Paused))
+    return Switch(recorded.version, isinstance(recorded.event, Paused), recorded.at_us)
 
 
 def pause(switch: Switch, kind: Kind, name: str, reason: str | None) -> Paused | None:
@@ -61,6 +63,12 @@ class Switches:
     async def resume(self, kind: Kind, name: str, *, actor: str) -> int:
         """Start them again. The position from which that is so. Raises LogError."""
         return await self._switch(kind, name, lambda now: resume(now, kind, name), actor)
+
+    async def now(self, kind: Kind, name: str) -> Switch:
+        """How it is, by the log; a job that was given the id of its stream pauses nothing."""
+        events = await self._log.read_job(stream_of(kind, name))
+        ours = [each for each in events if isinstance(each.event, Paused | Resumed)]
+        return reduce(evolve, ours, Switch())
 
     async def _switch(
         self, kind: Kind, name: str, decide: Callable[[Switch], Paused | Resumed | None], actor: str

@@ -2,8 +2,9 @@
 
 import sys
 from collections import Counter
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator, Iterable, Sequence
 from contextlib import aclosing
+from itertools import zip_longest
 from typing import Any, Protocol
 
 import orjson
@@ -175,7 +176,7 @@ def says(job: Job) -> str:
 
 
 def table(jobs: Sequence[Job]) -> None:
-    """A table in a terminal, tab-separated values without a head elsewhere."""
+    """The jobs, as *grid* shows them."""
     rows = [
         (
             job["job_id"],
@@ -186,16 +187,27 @@ def table(jobs: Sequence[Job]) -> None:
         )
         for job in jobs
     ]
+    first = Column("job", no_wrap=True, min_width=36)
+    last = Column("status", no_wrap=True, overflow="ellipsis")
+    styles = [STYLES.get(job["status"], "") for job in jobs]
+    grid((first, "submitted", "type", "", last), rows, styles)
+
+
+def grid(
+    head: Iterable[Column | str], rows: Sequence[Sequence[str]], styles: Iterable[str] = ()
+) -> None:
+    """A table in a terminal, tab-separated values without a head elsewhere.
+
+    *styles* are those of the last cell of each row.
+    """
     if not sys.stdout.isatty():
         for row in rows:
             print("\t".join(row))
         return
-    first = Column("job", no_wrap=True, min_width=36)
-    last = Column("status", no_wrap=True, overflow="ellipsis")
-    grid = Table(first, "submitted", "type", "", last, box=None, header_style="bold")
-    for job, row in zip(jobs, rows, strict=True):
-        grid.add_row(*map(Text, row[:-1]), Text(row[-1], STYLES.get(job["status"], "")))
-    Console().print(grid)
+    made = Table(*head, box=None, header_style="bold")
+    for row, style in zip_longest(rows, styles, fillvalue=""):
+        made.add_row(*map(Text, row[:-1]), Text(row[-1], style))
+    Console().print(made)
 
 
 def details(job: Job) -> str:

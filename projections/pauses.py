@@ -11,7 +11,7 @@ VERSION = 1
 
 SCHEMA = """
 CREATE TABLE pauses (
-  kind     TEXT    NOT NULL,  -- type or queue
+  kind     TEXT    NOT NULL,  -- type, queue or schedule
   name     TEXT    NOT NULL,
   since_us INTEGER NOT NULL,
   actor    TEXT    NOT NULL,

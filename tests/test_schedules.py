@@ -18,6 +18,7 @@ from eventjobs.handlers import Context, Handlers, handler
 from eventjobs.jobs import Jobs
 from eventjobs.schedules import Schedule, schedule
 from eventjobs.service import Service
+from eventjobs.switches import stream_of
 from tests.conftest import Connect, Serve
 from tests.facts import time_passing
 from tests.fake_clock import SECOND, FakeClock
@@ -180,7 +181,8 @@ async def settled(service: Service, clock: FakeClock, count: int) -> list[str]:
         while len(times := await fired(service)) < count:
             await service.log.wait(service.log.head)
         for each in await service.log.read(0, 1000):
-            await service.wait(each.job_id)
+            if isinstance(each.event, JobSubmitted):
+                await service.wait(each.job_id)
         return times
 
     async with asyncio.timeout(20):
@@ -310,6 +312,7 @@ async def test_schedules_are_told_with_their_last_and_next_job(
         "payload": {"days": 1},
         "next_at": "2025-01-01T02:00:00.000000Z",
         "last": None,
+        "paused": None,
         "jobs": "/v1/jobs?tag=schedule%3Anightly",
     }
     await passing(clock, HOUR_S + 60, 30)
@@ -333,6 +336,69 @@ async def test_schedules_are_told_with_their_last_and_next_job(
     await api.submit("tick", tags=["schedule:hourly"])
     [told, _] = (await api.get("/v1/schedules")).json["schedules"]
     assert told["last"] is None
+
+
+# --- pausing
+
+
+async def test_a_paused_schedule_submits_nothing_also_after_a_restart(
+    client: Connect, clock: FakeClock
+) -> None:
+    api = await client(tick, hourly, punctual, clock=clock)
+    reply = await api("POST", "/v1/schedules/hourly/pause", {"reason": "it is too much"})
+    assert reply.status == 200
+    pause = reply.json["paused"]
+    assert (pause["by"], pause["reason"], reply.json["next_at"]) == ("http", "it is too much", None)
+    await passing(clock, HOUR_S + 60, 30)
+    assert await settled(api.service, clock, 1) == ["01:00"], "the other one's"
+    await time_passing(clock, api.service.close())
+
+    api = await client(tick, hourly, clock=clock)
+    await passing(clock, HOUR_S, 30)
+    [told] = (await api.get("/v1/schedules")).json["schedules"]
+    assert (told["paused"], told["next_at"], told["last"]) == (pause, None, None)
+    assert await fired(api.service) == ["01:00"]
+    told = (await api("POST", "/v1/schedules/hourly/resume")).json
+    assert (told["paused"], told["next_at"]) == (None, "2025-01-01T03:00:00.000000Z")
+    await passing(clock, HOUR_S, 30)
+    assert await settled(api.service, clock, 2) == ["01:00", "03:00"], "what was left out stays so"
+
+
+async def test_what_a_pause_left_out_is_not_made_up_for_by_a_restart(
+    client: Connect, clock: FakeClock
+) -> None:
+    api = await client(tick, hourly, clock=clock)
+    await passing(clock, HOUR_S + 60, 30)
+    assert await settled(api.service, clock, 1) == ["01:00"]
+    await api("POST", "/v1/schedules/hourly/pause")
+    await passing(clock, HOUR_S, 30)
+    await api("POST", "/v1/schedules/hourly/resume")
+    await time_passing(clock, api.service.close())
+    api = await client(tick, hourly, clock=clock)
+    await passing(clock, 300, 30)
+    assert await fired(api.service) == ["01:00"]
+    await passing(clock, HOUR_S, 30)
+    assert await settled(api.service, clock, 2) == ["01:00", "03:00"]
+
+
+async def test_a_job_with_the_id_of_its_switch_pauses_nothing(
+    client: Connect, clock: FakeClock
+) -> None:
+    api = await client(tick, hourly, clock=clock)
+    path = f"/v1/jobs/{stream_of('schedule', 'hourly')}"
+    assert (await api("PUT", path, {"type": "tick"})).status == 202
+    assert (await api("POST", "/v1/schedules/hourly/pause")).code == "wrong_state"
+    await passing(clock, HOUR_S + 60, 30)
+    assert (await settled(api.service, clock, 2))[1] == "01:00"
+
+
+@pytest.mark.parametrize("verb", ["pause", "resume"])
+async def test_a_schedule_that_nobody_declared_cannot_be_paused(client: Connect, verb: str) -> None:
+    api = await client(tick, hourly)
+    reply = await api("POST", f"/v1/schedules/hourli/{verb}")
+    assert (reply.status, reply.code) == (422, "unknown_schedule")
+    assert "there are: hourly" in reply.json["detail"]
+    assert api.service.log.head == 0
 
 
 async def test_a_service_without_schedules_says_so(client: Connect) -> None:

@@ -9,6 +9,7 @@ from eventjobs.errors import (
     KeyReused,
     OutboundRefused,
     StaleAttempt,
+    UnknownSchedule,
     UnknownStep,
     UnknownType,
     WebhookNotFound,
@@ -101,7 +102,8 @@ STOPPING = Answer(202, "it runs, and was asked to stop", shapes.Job, JSON, ("ETa
 TAKEN = Answer(200, "it is in the log, perhaps since before", shapes.Taken, JSON)
 HIDDEN = Answer(204, "it is hidden")
 FACTS = Answer(200, "facts, oldest first", shapes.EventPage, JSON, streams=True)
-SCHEDULES = Answer(200, "the recurring jobs", shapes.Schedules, JSON)
+SCHEDULES = Answer(200, "the recurring jobs", flow_shapes.Schedules, JSON)
+SCHEDULE = Answer(200, "the schedule", flow_shapes.Schedule, JSON)
 LINES_OF_LOG = Answer(200, "lines, oldest first", shapes.EventPage, JSON, streams=True)
 RECEIPT = Answer(200, "its attempts, a line each", past.Receipt, JSON)
 HISTORY = Answer(200, "its history", past.History, JSON)
@@ -168,6 +170,12 @@ ROUTES = (
     Route("GET", "/v1/jobs/{id}/receipt", facts.receipt, NOTHING, (RECEIPT,)),
     Route("GET", "/v1/events", facts.events, AFTER_OF_ALL, (FACTS, BadCursor)),
     Route("GET", "/v1/schedules", recurring.schedules, NOTHING, (SCHEDULES,)),
+    Route(
+        "POST", "/v1/schedules/{name}/pause", recurring.pause, REASON, (SCHEDULE, UnknownSchedule)
+    ),
+    Route(
+        "POST", "/v1/schedules/{name}/resume", recurring.resume, REASON, (SCHEDULE, UnknownSchedule)
+    ),
     Route("GET", "/v1/counts", api.counts, NOTHING, (COUNTS,)),
     Route("GET", "/v1/breakers", breakers.breakers, NOTHING, (BREAKERS,)),
     Route("POST", "/v1/artifacts", files.upload, FILE, (STORED,)),

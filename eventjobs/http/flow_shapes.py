@@ -1,4 +1,6 @@
-"""What answers about the flow of jobs look like: types, queues, and why a job is where it is."""
+"""What answers about the flow of jobs look like: types, queues, schedules, and why a job waits."""
+
+from typing import Any
 
 from pydantic import Field
 
@@ -43,6 +45,33 @@ class Queue(Shape):
 class QueueList(Shape):
     queues: list[Queue]
     position: int
+
+
+class Firing(Shape):
+    """The job of one time of a schedule."""
+
+    at: str = Time
+    job_id: str = Field(json_schema_extra={"format": "uuid"})
+    status: Status
+    url: str | None = Field(description="null once it is hidden")
+
+
+class Schedule(Shape):
+    """A recurring job."""
+
+    name: str
+    cron: str
+    timezone: str
+    type: str
+    payload: Any
+    next_at: str | None = Field(description="null while it is paused")
+    last: Firing | None
+    paused: Pause | None
+    jobs: str = Field(description="where all its jobs are")
+
+
+class Schedules(Shape):
+    schedules: list[Schedule]
 
 
 class Named(Shape):

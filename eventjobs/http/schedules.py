@@ -1,34 +1,77 @@
-"""Recurring jobs over HTTP: which there are, when each fires next, and what became of the last."""
+"""Recurring jobs over HTTP: which there are, when each fires next, and pausing it."""
 
 from typing import Any
 from urllib.parse import quote
 
 from aiohttp import web
 
+from eventjobs.errors import UnknownSchedule
 from eventjobs.events import rfc3339
-from eventjobs.http.api import caught_up, reply
+from eventjobs.http.api import ACTOR, caught_up, reason_of, reply
+from eventjobs.http.flow import paused_now, told_pause
 from eventjobs.http.route import Site
 from eventjobs.http.snapshot import time_or_none
 from eventjobs.job import Job
 from eventjobs.recurring import Told
+from eventjobs.service import Service
+from projections.pauses import Pause
 
 
 async def schedules(site: Site, request: web.Request) -> web.StreamResponse:
     """The recurring jobs that the service's handlers declare."""
-    await caught_up(site.service)
-    return reply({"schedules": [_schedule(each) for each in await site.service.recurring.told()]})
+    return reply({"schedules": await _schedules(site.service)})
 
 
-def _schedule(told: Told) -> dict[str, Any]:
+async def pause(site: Site, request: web.Request) -> web.StreamResponse:
+    """Submit no more jobs of this schedule, until it is resumed; those that are submitted stay. It
+    outlives a restart, and what it leaves out is not made up for. Harmless to repeat: a pause
+    stays the one that it is.
+    """
+    name, why = _name(site, request), await reason_of(site, request)
+    await site.service.switches.pause("schedule", name, why.reason, actor=ACTOR)
+    return await _one(site, name)
+
+
+async def resume(site: Site, request: web.Request) -> web.StreamResponse:
+    """Submit jobs of this schedule again, from its next time on. Harmless to repeat."""
+    name, _ = _name(site, request), await reason_of(site, request)
+    await site.service.switches.resume("schedule", name, actor=ACTOR)
+    return await _one(site, name)
+
+
+def _name(site: Site, request: web.Request) -> str:
+    """Raises UnknownSchedule."""
+    name = request.match_info["name"]
+    known = {each.name for each in site.service.handlers.schedules}
+    if name not in known:
+        raise UnknownSchedule(
+            f"there is no schedule {name!r}; there are: {', '.join(sorted(known)) or 'none'}"
+        )
+    return name
+
+
+async def _one(site: Site, name: str) -> web.StreamResponse:
+    return reply(next(each for each in await _schedules(site.service) if each["name"] == name))
+
+
+async def _schedules(service: Service) -> list[dict[str, Any]]:
+    await caught_up(service)
+    paused = await paused_now(service, "schedule")
+    return [_schedule(each, paused) for each in await service.recurring.told()]
+
+
+def _schedule(told: Told, paused: dict[str, Pause]) -> dict[str, Any]:
     schedule, next_us, last = told
+    pause = paused.get(schedule.name)
     return {
         "name": schedule.name,
         "cron": schedule.cron,
         "timezone": schedule.zone.key,
         "type": schedule.spec.type,
         "payload": schedule.spec.payload,
-        "next_at": time_or_none(next_us),
+        "next_at": time_or_none(next_us if pause is None else None),
         "last": None if last is None else _firing(last),
+        "paused": told_pause(pause),
         "jobs": f"/v1/jobs?tag={quote(schedule.tag)}",
     }
 

@@ -186,32 +186,6 @@ class EventPage(Shape):
     end: bool = Field(description="the job has ended, and this was the last of it")
 
 
-class Firing(Shape):
-    """The job of one time of a schedule."""
-
-    at: str = Time
-    job_id: str = Field(json_schema_extra={"format": "uuid"})
-    status: Status
-    url: str | None = Field(description="null once it is hidden")
-
-
-class Schedule(Shape):
-    """A recurring job."""
-
-    name: str
-    cron: str
-    timezone: str
-    type: str
-    payload: Any
-    next_at: str | None
-    last: Firing | None
-    jobs: str = Field(description="where all its jobs are")
-
-
-class Schedules(Shape):
-    schedules: list[Schedule]
-
-
 class Stored(Shape):
     """A file that is here now, under the name of its content."""
 
