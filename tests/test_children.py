@@ -140,9 +140,11 @@ async def running(service: Service, job_id: str) -> None:
 
 async def child_of(service: Service, parent: str) -> str:
     """Once it is there."""
-    while not (found := await children(service, parent)):
-        await service.log.wait(service.log.head)
-    return found[0]
+    while True:
+        head = service.log.head  # before it looks: what comes while it does is not overlooked
+        if found := await children(service, parent):
+            return found[0]
+        await service.log.wait(head)
 
 
 @pytest.mark.parametrize("parent", [holds_child, holds_child_in_a_thread])
