@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any, cast
 
 import orjson
+from pydantic import TypeAdapter
 
 from eventjobs import outcomes
 from eventjobs.artifacts import Files
@@ -37,6 +38,8 @@ from eventjobs.reports import Reports
 MESSAGE_BYTES_MAX = 16 * 2**20
 #: For a process to end by itself, once it is needed no more.
 LEAVE_S = 2.0
+
+_SPEC = TypeAdapter(JobSpec)
 
 # With the service's own sys.path, so that all it can import is found there, too. A SIGTERM that a
 # supervisor sends to everybody must not end it while it gets ready: that would be a failed attempt.
@@ -282,7 +285,7 @@ class HandlerProcess(asyncio.Protocol):
                 return await reports.steps()
             case "submit":
                 child_id, spec = told
-                return await reports.submit(child_id, JobSpec(**spec))
+                return await reports.submit(child_id, _SPEC.validate_python(spec))
             case "end of":
                 return await reports.end_of(*told)
             case "path":

@@ -26,12 +26,14 @@ from eventjobs.events import (
     ProgressReported,
 )
 from eventjobs.handlers import Context, Handler, ThreadContext, handler, outside
+from eventjobs.processes import Processes
 from eventjobs.remote import RemoteDesk
 from eventjobs.runner import Runner
 from tests.api_client import Client
 from tests.conftest import Connect
 from tests.facts import job_when, kinds, recorded_of
 from tests.fake_clock import FakeClock
+from tests.process_handlers import sum_of_squares
 from tests.test_children import square, sum_in_a_thread, sum_of
 
 CLOCK = SystemClock()
@@ -103,6 +105,7 @@ async def elsewhere(
     *handlers: Handler,
     lease_s: float | None = None,
     port: int | None = None,
+    processes: int = 0,
     **limits: int,
 ) -> AsyncIterator[Elsewhere]:
     """A worker for the service behind *api*, or *port*; what it keeps is in *folder*."""
@@ -115,7 +118,9 @@ async def elsewhere(
         desk = RemoteDesk(
             http, worker="afar", lease_s=lease_s, files=files, calls=calls, clock=CLOCK
         )
-        numbers = {"concurrency": 8, "threads": 4, **limits}
+        scratch = folder / "scratch"
+        some = Processes(CLOCK, files, calls, scratch, limit=processes, jobs_max=99, grace_s=0.2)
+        numbers: dict[str, Any] = {"concurrency": 8, "threads": 4, "processes": some, **limits}
         runner = Runner(desk, handlers, **numbers, grace_s=0.2, progress_interval_s=0)  # type: ignore[arg-type]
         worker = Elsewhere(desk, runner)
         try:
@@ -490,12 +495,12 @@ async def test_a_type_that_the_service_does_not_know_is_said_once(
     assert [line["code"] for line in said] == ["unknown_type"]
 
 
-@pytest.mark.parametrize("parent", [sum_of, sum_in_a_thread])
+@pytest.mark.parametrize("parent", [sum_of, sum_in_a_thread, sum_of_squares])
 async def test_a_handler_elsewhere_submits_jobs_and_waits_for_them(
     client: Connect, folder: Path, parent: Handler
 ) -> None:
     api = await client(square, *types(parent))
-    async with elsewhere(api, folder, parent):
+    async with elsewhere(api, folder, parent, processes=1):
         job = await api.service.submit(parent.type, [1, 2, 3])
         job = await api.service.wait(job.job_id)
     assert (job.status, job.result) == ("completed", 14), job.error
