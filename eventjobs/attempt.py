@@ -5,7 +5,7 @@ import traceback
 from collections.abc import Callable
 from contextlib import suppress
 from functools import partial
-from typing import Any, Literal, assert_never
+from typing import TYPE_CHECKING, Any, Literal, assert_never
 
 from eventjobs.clock import Timer
 from eventjobs.errors import InvalidInput, JobError
@@ -25,6 +25,9 @@ from eventjobs.processes import Processes
 from eventjobs.reports import Reports
 from eventjobs.threads import in_own_thread
 
+if TYPE_CHECKING:  # the process of a handler has no slots, and starts faster
+    from eventjobs.slots import Slot
+
 #: Why an attempt is told to stop.
 Why = Literal["cancelled", "lost", "timeout", "stalled", "shutdown"]
 
@@ -38,18 +41,17 @@ class Attempt:
         handler: Handler,
         context: Context | ThreadContext,
         reports: Reports,
+        slot: "Slot",
         processes: Processes | None,
         begins: Callable[["Attempt"], object],
-        *,
-        ahead: bool,
     ) -> None:
         self.job = job
         self.handler = handler
         self.context = context
         self.reports = reports
+        self.slot = slot
         self._processes = processes
         self._begins = begins
-        self._ahead = ahead
         self.task = asyncio.current_task()
         self.why: Why | None = None
         self.performing = False
@@ -130,7 +132,7 @@ class Attempt:
             case "process":
                 assert self._processes is not None
                 given = (self.handler, self.job, self.reports, self._begin)
-                return await self._processes.run(*given, ahead=self._ahead)
+                return await self._processes.run(*given, ahead=self.slot.is_ahead)
             case "external" | "outside":
                 raise NotImplementedError(self.handler.mode)
             case _ as never:

@@ -1,9 +1,11 @@
 """What goes between a service and its workers elsewhere as JSON: jobs there, reports back."""
 
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, fields
 from datetime import datetime
 from typing import Any, assert_never
 
+from eventjobs.claims import Room
 from eventjobs.events import (
     Artifact,
     ArtifactStored,
@@ -29,6 +31,20 @@ class Work:
     job: Job
     lease_s: float
     steps: dict[str, Any]
+
+
+def claim_of(rooms: Sequence[Room], size: int) -> dict[str, Any]:
+    """How up to *size* jobs that fit into *rooms* are asked for."""
+    asked: dict[str, Any] = {
+        "types": [type for room in rooms for type in room.types],
+        "max": size,
+        "limits": [
+            {"types": list(room.types), "max": room.free} for room in rooms if room.free < size
+        ],
+    }
+    if only := [type for room in rooms for type in room.children_only]:
+        asked["children_only"] = only  # else unsaid: an older service does not know of it
+    return asked
 
 
 def read_work(told: dict[str, Any]) -> Work:

@@ -23,7 +23,8 @@ LOOK_AGAIN_S = 30.0
 
 
 class Room(NamedTuple):
-    """How many more jobs of these types somebody can take, and how many beyond that.
+    """How many more jobs of these types somebody can take, and how many beyond that; of some only
+    such as have a parent.
 
     What is taken *ahead* begins only when another has ended. It must keep nothing from others that
     they could use by then.
@@ -32,6 +33,7 @@ class Room(NamedTuple):
     types: Collection[str]
     free: int
     ahead: int = 0
+    children_only: Collection[str] = ()
 
 
 @dataclass
@@ -78,13 +80,18 @@ class Claims:
     async def pick(self, now_us: int, rooms: Sequence[Room], limit: int) -> list[tuple[str, str]]:
         """Up to *limit* (job id, type) that are due and fit, best first. Each is to be claimed."""
         left: dict[str, _Left] = {}
+        of_children: dict[str, _Left] = {}
         for room in rooms:
             self.asked.update(dict.fromkeys(room.types, now_us))
             shared = _Left(room.free, room.ahead)  # by all types of the room
-            left.update({type: shared for type in room.types if shared})
+            for type in room.types if shared else ():
+                (of_children if type in room.children_only else left)[type] = shared
         self._look_again()
         picked: list[Due] = []
         try:
+            if of_children:  # the newest shall be among them, for which somebody is about to wait
+                await self._views.reached(self._jobs.log.head)
+            await self._pick(now_us, of_children, limit, picked, children_only=True)
             await self._pick(now_us, left, limit, picked)
         except BaseException:
             for due in picked:
@@ -93,15 +100,27 @@ class Claims:
         return [(due.job_id, due.type) for due in picked]
 
     async def _pick(
-        self, now_us: int, left: dict[str, _Left], limit: int, picked: list[Due]
+        self,
+        now_us: int,
+        left: dict[str, _Left],
+        limit: int,
+        picked: list[Due],
+        *,
+        children_only: bool = False,
     ) -> None:
         flow = self._flow
         shut = set[tuple[str, str]]()
-        size = limit
+        size = limit - len(picked)
         while len(picked) < limit and (types := self._open_types(left)):
             held = Held(tuple(flow.full("queue")), tuple(flow.full("key")), shut)
             page = await self._views.due(
-                now_us, types, self._taken, size, held=held, key_max=flow.key_max
+                now_us,
+                types,
+                self._taken,
+                size,
+                held=held,
+                key_max=flow.key_max,
+                children_only=children_only,
             )
             for due in page:
                 if len(picked) < limit and self._fits(due, left[due.type]):
@@ -202,10 +221,12 @@ class Claims:
     def forget(self, news: asyncio.Event) -> None:
         self._waiting.pop(news, None)
 
-    def is_wanted(self, type: str) -> bool:
-        """Whether somebody who has room for it would take a job of *type* at once."""
-        rooms = [room for rooms in self._waiting.values() for room in rooms]
-        return any(type in room.types for room in rooms if room.free > 0)
+    def is_wanted(self, type: str, *, child: bool) -> bool:
+        """Whether somebody has room for a job of *type*, and would take it at once."""
+        rooms = [room for rooms in self._waiting.values() for room in rooms if room.free > 0]
+        return any(
+            type in room.types and (child or type not in room.children_only) for room in rooms
+        )
 
     def places(self, kind: Kind, name: str, type: str) -> tuple[int | None, frozenset[str]]:
         """As Flow.places, with what the views show by now."""

@@ -204,9 +204,9 @@ class Context(_Told, AsyncCaller):
         return await self._children.submit(type, payload, name, fields)
 
     async def result(self, job_id: str) -> Any:
-        """What a job comes to, once it has ended; this one keeps its place meanwhile.
+        """What a job comes to, once it has ended; meanwhile children may run in place of this one.
 
-        Raises JobError `child_failed`, `child_cancelled`.
+        Raises JobError `child_failed`, `child_cancelled`, `too_many_waiting`.
         """
         return await self._children.result(job_id)
 

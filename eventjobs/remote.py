@@ -13,9 +13,10 @@ import aiohttp
 import orjson
 import structlog
 
+from eventjobs import claimed
 from eventjobs.artifacts import Artifacts
 from eventjobs.calling import Calls
-from eventjobs.claimed import Done, Work, body_of, completed, end_of, read_work, submission_of
+from eventjobs.claimed import Done, Work
 from eventjobs.claims import Room
 from eventjobs.client import BLOCK_BYTES, blocks
 from eventjobs.clock import Clock, sleep, timeout
@@ -81,7 +82,8 @@ class RemoteDesk:
         self._held: dict[str, _Held] = {}
         self._any = asyncio.Event()
         self._poll: asyncio.Task[list[Work]] | None = None
-        self._asked: frozenset[str] = frozenset()
+        #: The types that it asks for, and whether only of jobs that have a parent.
+        self._asked: frozenset[tuple[str, bool]] = frozenset()
         #: Whether a claim may have been made whose answer was lost.
         self._unsure = False
         self._leaving = False
@@ -101,13 +103,15 @@ class RemoteDesk:
 
     async def offers(self, rooms: Sequence[Room], limit: int) -> list[Offer]:
         self._hurried.clear()
-        open_rooms = [room for room in rooms if room.free > 0]
-        types = frozenset(type for room in open_rooms for type in room.types)
-        if self._poll is not None and not types <= self._asked:
+        open_rooms = [room for room in rooms if room.free > 0 and limit > 0]
+        types = frozenset(
+            (type, type in room.children_only) for room in open_rooms for type in room.types
+        )
+        if self._poll is not None and types != self._asked:
             works = await self._withdrawn()
         else:
             works = []
-            if self._poll is None and types and limit > 0 and not self._leaving:
+            if self._poll is None and types and not self._leaving:
                 self._asked = types
                 claim = self._claim([room for room in open_rooms if room.types], limit)
                 self._poll = asyncio.create_task(claim, name="claim")
@@ -129,7 +133,9 @@ class RemoteDesk:
         for work in await self._withdrawn():
             job = work.job
             try:
-                await self._call(job, "release", end_of(Released("the worker was stopped"))[1])
+                await self._call(
+                    job, "release", claimed.end_of(Released("the worker was stopped"))[1]
+                )
                 self._drop(job)
             except (Unreachable, Problem) as error:
                 self._log.warning("job not given back", job_id=job.job_id, error=str(error))
@@ -137,15 +143,7 @@ class RemoteDesk:
     async def _claim(self, rooms: Sequence[Room], size: int, wait_s: float = WAIT_S) -> list[Work]:
         """What is had; nothing, after a pause, when there was trouble."""
         size = min(size, CLAIM_MAX)
-        asked: dict[str, Any] = {
-            "worker": self.worker,
-            "types": [type for room in rooms for type in room.types],
-            "max": size,
-            "limits": [
-                {"types": list(room.types), "max": room.free} for room in rooms if room.free < size
-            ],
-            "wait_s": wait_s,
-        }
+        asked = {"worker": self.worker, "wait_s": wait_s, **claimed.claim_of(rooms, size)}
         if self._lease_s is not None:
             asked["lease_s"] = self._lease_s
         if self._unsure and rooms:
@@ -160,7 +158,7 @@ class RemoteDesk:
             await self._trouble.pause(error)
             return []
         self._trouble.over()
-        works = [read_work(each) for each in answer["jobs"]]
+        works = [claimed.read_work(each) for each in answer["jobs"]]
         if rooms and len(works) < size:
             self._unsure = False
         return [work for work in works if self._take(work)]
@@ -220,14 +218,14 @@ class RemoteDesk:
         if isinstance(report, ArtifactStored):
             self._holding(job).files.add(report.sha256)
             await self._upload(job, report.sha256)
-        name, body = body_of(report)
+        name, body = claimed.body_of(report)
         await self._until_heard(job, lambda: self._call(job, name, body))
 
     async def steps(self, job: Job) -> dict[str, Any]:
         return self._holding(job).work.steps
 
     async def submit(self, job: Job, child_id: str, spec: JobSpec) -> None:
-        path, said = f"/v1/jobs/{child_id}", submission_of(spec)
+        path, said = f"/v1/jobs/{child_id}", claimed.submission_of(spec)
         child = await self._until_heard(job, lambda: self._http.call("PUT", path, json=said))
         if child["can_retry"] and child["finished_at"] < rfc3339(job.started_us or 0):
             why = {"reason": "its parent runs again"}
@@ -245,7 +243,7 @@ class RemoteDesk:
 
     async def settle(self, job: Job, outcome: Outcome) -> None:
         self._holding(job).ending = True
-        name, body = end_of(outcome)
+        name, body = claimed.end_of(outcome)
         small = isinstance(outcome, Succeeded) and len(dumped(body)) <= TOGETHER_BYTES_MAX
         say = (
             partial(self._done.say, (job, body)) if small else partial(self._call, job, name, body)
@@ -262,7 +260,7 @@ class RemoteDesk:
     async def _complete(self, done: Sequence[Done]) -> list[BaseException | None]:
         """Tell of jobs that are done; for each, why that does not count."""
         if len(done) > 1:
-            sent = {"worker": self.worker, "jobs": [completed(*each) for each in done]}
+            sent = {"worker": self.worker, "jobs": [claimed.completed(*each) for each in done]}
             try:
                 answer = await self._http.call(
                     "POST", "/v1/work/complete", again=False, json=sent, timeout=TELLING

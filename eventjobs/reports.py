@@ -12,6 +12,7 @@ from eventjobs.job import Job, Report
 
 if TYPE_CHECKING:  # a process of a handler has reports without a desk, and starts faster
     from eventjobs.desk import Desk
+    from eventjobs.slots import Slot
 
 #: Lines that may wait for the log; later ones are dropped, and their number is told.
 WAITING_MAX = 1_000
@@ -20,9 +21,10 @@ WAITING_MAX = 1_000
 class Reports:
     """A progress report waits up to *interval_s* for a newer one; a new stage never waits."""
 
-    def __init__(self, desk: "Desk", job: Job, interval_s: float) -> None:
+    def __init__(self, desk: "Desk", job: Job, slot: "Slot", interval_s: float) -> None:
         self._desk = desk
         self._job = job
+        self._slot = slot
         self._interval_s = interval_s
         self._waiting: deque[Report] = deque()
         self._pending: ProgressReported | None = None
@@ -90,8 +92,10 @@ class Reports:
         await self._desk.submit(self._job, child_id, spec)
 
     async def end_of(self, child_id: str) -> dict[str, Any]:
-        """Status, result and error of a job, once it has ended."""
-        return await self._desk.end_of(self._job, child_id)
+        """Status, result and error of a job, once it has ended. Meanwhile others may run."""
+        async with self._slot.lent():
+            self._desk.hurry()
+            return await self._desk.end_of(self._job, child_id)
 
     async def flush(self) -> None:
         """Return when everything told so far is in the log, the last progress too."""

@@ -7,7 +7,6 @@ import structlog
 
 from eventjobs.attempt import Attempt, Why
 from eventjobs.capture import Capture
-from eventjobs.claims import Room
 from eventjobs.clock import sleep
 from eventjobs.desk import Desk, Offer, StopWhy
 from eventjobs.errors import InvalidInput, LogError, Rejected
@@ -16,6 +15,7 @@ from eventjobs.job import Job
 from eventjobs.outcomes import Failed, Outcome
 from eventjobs.processes import Processes
 from eventjobs.reports import Reports
+from eventjobs.slots import Slot, Slots
 
 #: What is done elsewhere. (A dispatcher's handlers are functions on the loop.)
 NOT_OURS: tuple[Mode, ...] = ("external", "outside")
@@ -46,17 +46,15 @@ class Runner:
         self._progress_interval_s = progress_interval_s
         self._capture = Capture(capture_logs)
         self._handlers = {each.type: each for each in handlers if each.mode not in NOT_OURS}
-        self._types: dict[Mode, list[str]] = {}
+        self._types: dict[str, list[str]] = {}
         for each in self._handlers.values():
             self._types.setdefault(each.mode, []).append(each.type)
-        #: How many more of each kind fit; what is not here is bounded by the concurrency alone.
-        self._free: dict[Mode, int] = {
+        limits = {
             "thread": threads,
             "process": processes.limit if processes else 0,
         }
+        self._slots = Slots(concurrency, limits)
         self._processes = processes
-        #: Who has a place of a kind of which only so many fit.
-        self._places: dict[asyncio.Task[None], Mode] = {}
         self._attempts: dict[str, Attempt] = {}
         self._tasks: set[asyncio.Task[None]] = set()
         self._stopping = False
@@ -71,22 +69,11 @@ class Runner:
         """Claim and run what is due, until *stop*."""
         self._capture.start()
         while not self._stopping and self._handlers and self._concurrency:
-            free = self._concurrency - len(self._tasks)
-            rooms = [self._room(mode, types, free) for mode, types in self._types.items()]
-            for offer in await self._desk.offers(rooms, free):
-                mode = self._handlers[offer.type].mode
-                ahead = self._free.get(mode, free) <= 0
-                task = asyncio.create_task(self._one(offer, ahead), name=f"job {offer.job_id}")
-                self._tasks.add(task)
-                if mode in self._free:
-                    self._places[task] = mode
-                    self._free[mode] -= 1
-
-    def _room(self, mode: Mode, types: list[str], free: int) -> Room:
-        free = self._free.get(mode, free)
-        if mode != "process" or self._processes is None:
-            return Room(types, free)
-        return Room(types, max(0, free), max(0, self._processes.ahead + min(0, free)))
+            ahead = {"process": self._processes.ahead} if self._processes else {}
+            for offer in await self._desk.offers(*self._slots.rooms(self._types, ahead)):
+                handler = self._handlers[offer.type]
+                running = self._one(offer, handler, self._slots.take(handler.mode))
+                self._tasks.add(asyncio.create_task(running, name=f"job {offer.job_id}"))
 
     async def stop(self, drain_s: float) -> None:
         """Claim nothing more; let what runs finish for *drain_s*, then give it back."""
@@ -120,33 +107,31 @@ class Runner:
 
     # --- one job
 
-    async def _one(self, offer: Offer, ahead: bool) -> None:
-        task = asyncio.current_task()
-        assert task is not None
+    async def _one(self, offer: Offer, handler: Handler, slot: Slot) -> None:
         try:
             job = await offer.claim()
             if job is not None:
-                attempt = self._begin(job, self._handlers[offer.type], ahead)
+                attempt = self._begin(job, handler, slot)
                 with self._capture.into(attempt.context._logged):
                     outcome = await attempt.perform()
-                self._vacate(task)  # what it came to is written down while the next one runs
                 if not attempt.abandoned:
+                    self._vacate(slot)  # what it came to is written down while the next one runs
                     await self._record(attempt, outcome)
         finally:
-            self._leave(task)
+            task = asyncio.current_task()
+            assert task is not None
+            self._leave(task, slot)
 
-    def _vacate(self, task: asyncio.Task[None]) -> None:
+    def _vacate(self, slot: Slot) -> None:
         """Let another thread or process have the place of this one, if it has one."""
-        mode = self._places.pop(task, None)
-        if mode is not None:
-            self._free[mode] += 1
+        if slot.vacate():
             self._desk.hurry()
 
-    def _leave(self, task: asyncio.Task[None]) -> None:
+    def _leave(self, task: asyncio.Task[None], slot: Slot) -> None:
         """Give the slot to the next job; an abandoned attempt's was given already."""
-        self._vacate(task)
         if task in self._tasks:
             self._tasks.discard(task)
+            slot.give_back()
             self._desk.hurry()
 
     def _told_to_stop(self, job_id: str, number: int, why: StopWhy) -> None:
@@ -156,16 +141,16 @@ class Runner:
 
     # --- perform, under its limits
 
-    def _begin(self, job: Job, handler: Handler, ahead: bool) -> Attempt:
-        reports = Reports(self._desk, job, self._progress_interval_s)
+    def _begin(self, job: Job, handler: Handler, slot: Slot) -> Attempt:
+        reports = Reports(self._desk, job, slot, self._progress_interval_s)
         files, calls = self._desk.files, self._desk.calls
         context = (
             ThreadContext(job, files, reports, calls, asyncio.get_running_loop())
             if handler.mode == "thread"
             else Context(job, files, reports, calls)
         )
-        given = (job, handler, context, reports, self._processes, self._limit)
-        self._attempts[job.job_id] = attempt = Attempt(*given, ahead=ahead)
+        given = (job, handler, context, reports, slot, self._processes, self._limit)
+        self._attempts[job.job_id] = attempt = Attempt(*given)
         if job.cancel_requested_us is not None or self._stopping:
             self._stop(attempt, "cancelled" if job.cancel_requested_us else "shutdown")
         return attempt
@@ -212,12 +197,12 @@ class Runner:
             type=attempt.handler.type,
             why=attempt.why,
         )
-        self._leave(attempt.task)
+        self._leave(attempt.task, attempt.slot)
         task = asyncio.create_task(
             self._record(attempt, attempt.interrupted()), name=f"abandon {attempt.job.job_id}"
         )
         self._tasks.add(task)
-        task.add_done_callback(self._leave)
+        task.add_done_callback(self._tasks.discard)
 
     # --- record
 

@@ -269,14 +269,17 @@ class Views:
         *,
         held: Held = NOTHING_HELD,
         key_max: int = 1,
+        children_only: bool = False,
     ) -> list[Due]:
         """Up to *limit* jobs that may start, best first, *key_max* of a type with one key.
 
-        None of them is in *taken*, waits in or for what is *held*, or is of what is paused.
+        With *children_only* those that have a parent, and first whose parent is the newest. None
+        of them is in *taken*, waits in or for what is *held*, or is of what is paused.
         """
         bound = queue.due(now_us, types, taken, held, limit, key_max)
         async with self._reading() as store:
-            return [Due(*row) for row in await store.read_named(queue.DUE, bound)]
+            asked = queue.DUE_CHILDREN if children_only else queue.DUE
+            return [Due(*row) for row in await store.read_named(asked, bound)]
 
     async def next_due_us(self, now_us: int) -> int | None:
         """When the first of the jobs scheduled for later becomes due."""

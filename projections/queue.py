@@ -9,7 +9,7 @@ from eventjobs.job import Job, Status
 from projections.touched import Statement, Touched, rows
 
 NAME = "queue"
-VERSION = 4
+VERSION = 5
 
 PRIORITY_MAX = 1000
 #: One step of priority is worth this much waiting, so that nothing starves: a job of priority 0
@@ -26,9 +26,11 @@ CREATE TABLE queue (
   due_us INTEGER NOT NULL,
   rank   INTEGER NOT NULL,  -- due_us less what priority is worth: the order, fixed once
   later  INTEGER NOT NULL,  -- 1 until there is an event of the time at which it is due
+  branch INTEGER,           -- of a job with a parent: less the place of that, the order of children
   waits  INTEGER NOT NULL   -- 1 while it waits for other jobs; see ties.py
 ) STRICT;
 CREATE INDEX queue_lane ON queue (type, queue, key, rank, born) WHERE NOT waits AND NOT later;
+CREATE INDEX queue_branch ON queue (branch, born) WHERE branch IS NOT NULL AND NOT waits;
 CREATE INDEX queue_later ON queue (due_us) WHERE later;
 
 -- The first job of each lane, among those that wait for nothing else. What keeps one job of a lane
@@ -81,7 +83,10 @@ REMOVE = "DELETE FROM queue WHERE born IN (SELECT value FROM json_each(?1))"
 PUT = """
 INSERT INTO queue
 SELECT value ->> 0, value ->> 1, value ->> 2, value ->> 3, value ->> 4, value ->> 5, value ->> 6,
-  value ->> 7, 0
+  value ->> 7,
+  CASE WHEN value ->> 8 IS NOT NULL THEN -coalesce(
+    (SELECT born FROM jobs WHERE job_id = value ->> 8 AND born < value ->> 0), 0) END,
+  0
 FROM json_each(?1)
 """
 GO_ON = "UPDATE queue_time SET us = max(us, ?1)"
@@ -142,6 +147,21 @@ SELECT json_group_array(json_array(job_id, type, queue, key)) FROM (
   WHERE due_us <= :now_us AND job_id NOT IN (SELECT value FROM json_each(:taken))
   LIMIT :limit)
 """
+#: Of jobs that have a parent, those first whose parent is the newest: a tree is gone through to the
+#: bottom before it gets broader, so that few of its jobs wait for others at once.
+DUE_CHILDREN = """
+SELECT json_group_array(json_array(job_id, type, queue, key)) FROM (
+  SELECT job_id, type, queue, nullif(key, '') AS key FROM queue
+  WHERE branch IS NOT NULL AND NOT waits AND due_us <= :now_us
+    AND type IN (SELECT value FROM json_each(:types))
+    AND job_id NOT IN (SELECT value FROM json_each(:taken))
+    AND key NOT IN (SELECT value FROM json_each(:keys))
+    AND (type, key) NOT IN (SELECT value ->> 0, value ->> 1 FROM json_each(:keys_of_types))
+    AND queue NOT IN (SELECT value FROM json_each(:queues))
+    AND queue NOT IN (SELECT name FROM pauses WHERE kind = 'queue')
+    AND type NOT IN (SELECT name FROM pauses WHERE kind = 'type')
+  ORDER BY branch, born LIMIT :limit)
+"""
 NEXT_DUE = "SELECT min(due_us) FROM queue WHERE later AND due_us > ?1"
 
 
@@ -168,7 +188,7 @@ NOTHING_HELD = Held()
 def due(
     now_us: int, types: Iterable[str], taken: Collection[str], held: Held, limit: int, key_max: int
 ) -> dict[str, Any]:
-    """What DUE is bound to."""
+    """What DUE and DUE_CHILDREN are bound to."""
     return {
         "now_us": now_us,
         "types": orjson.dumps(list(dict.fromkeys(types))).decode(),
@@ -196,7 +216,7 @@ def apply(touched: Iterable[Touched]) -> Iterator[Statement]:
             later = int(job.due_us > job.updated_us)
             spec = job.spec
             named = (job.born, job.job_id, spec.type, job.queue, spec.concurrency_key or "")
-            put.append((*named, job.due_us, rank, later))
+            put.append((*named, job.due_us, rank, later, spec.parent))
         was = each.before and each.before.status
         if was != job.status:
             for status, change in ((was, -1), (job.status, +1)):

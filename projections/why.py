@@ -30,6 +30,8 @@ class Full(NamedTuple):
 
     limit: int
     holders: Sequence[tuple[str, int | None]]
+    #: those of them that the job is a part of
+    above: Sequence[str] = ()
 
 
 class RateReached(NamedTuple):
@@ -153,7 +155,7 @@ def _limits(job: Job, around: Around) -> Iterator[Reason]:
 
 
 def _full(code: str, what: str, full: Full) -> Reason:
-    limit, holders = full
+    limit, holders, above = full
     jobs = [
         {"job_id": job_id, "since": None if since_us is None else rfc3339(since_us)}
         for job_id, since_us in holders[:NAMED_MAX]
@@ -163,6 +165,8 @@ def _full(code: str, what: str, full: Full) -> Reason:
         text = f"{what} is held by job {jobs[0]['job_id']}{since}"
     else:
         text = f"{what} has {len(holders)} jobs running, of {limit}"
+    if above:
+        text += f"; it is a part of job {above[0]}: should that wait for it, neither goes on"
     return {"code": code, "text": text, "limit": limit, "running": len(holders), "jobs": jobs}
 
 

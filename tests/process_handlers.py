@@ -185,3 +185,13 @@ def logs_a_step(context: ThreadContext, payload: Any) -> list[Any]:
     if context.attempt == 1:
         raise JobError("again", "once more")
     return found
+
+
+@handler("dig in a process", process=True)
+def dig_in_a_process(ctx: ThreadContext, depth: int) -> int:
+    return 1 + ctx.result(ctx.submit("dig in a process", depth - 1)) if depth else 0
+
+
+@handler("holds in a process", process=True)
+def holds_in_a_process(ctx: ThreadContext, payload: str) -> Any:
+    return ctx.result(payload or ctx.submit("hold"))

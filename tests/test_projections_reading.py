@@ -284,6 +284,34 @@ def may_start(job: Job, types: list[str], held: Held) -> bool:
     )
 
 
+@settings(max_examples=40)
+@given(histories(jobs_max=9, steps_max=60), st.integers(-100, 1000), some_types, st.integers(1, 9))
+async def test_of_children_those_are_due_first_whose_parent_is_the_newest(
+    history: list[Recorded], seconds: int, types: list[str], limit: int
+) -> None:
+    jobs = folded(history)
+    now_us = START_US + seconds * SECOND
+    born = {job.job_id: job.born for job in jobs}
+
+    def place(job: Job) -> tuple[int, int]:
+        parent = born.get(job.spec.parent or "", 0)
+        return (-parent if parent < job.born else 0, job.born)  # older than it, as parents are
+
+    due = [
+        job
+        for job in jobs
+        if job.status == Status.QUEUED and job.due_us <= now_us and job.spec.type in types
+        if job.spec.parent is not None and not unmet(job, jobs)
+    ]
+    expected = [job.job_id for job in sorted(due, key=place)]
+    async with viewed(history) as views:
+        found = await views.due(now_us, types, [], limit, children_only=True)
+        assert [each.job_id for each in found] == expected[:limit]
+        taken = expected[:limit]
+        more = await views.due(now_us, types, taken, 99, children_only=True)
+        assert [each.job_id for each in more] == expected[limit:]
+
+
 @settings(max_examples=30)
 @given(histories(jobs_max=9, steps_max=60))
 async def test_the_next_job_to_be_due_is_known(history: list[Recorded]) -> None:
@@ -430,6 +458,7 @@ BOUND = {
 }
 READS = {
     "due": queue.DUE,
+    "due children": queue.DUE_CHILDREN,
     "next due": queue.NEXT_DUE,
     "jobs": status.JOBS,
     "running": status.RUNNING,

@@ -3,12 +3,16 @@
 import asyncio
 from typing import Any
 
+import pytest
+
 from eventjobs.errors import JobError
 from eventjobs.handlers import Context, handler, outside
+from eventjobs.job import Job
 from tests.api_client import Client
 from tests.conftest import Connect
 from tests.facts import job_when, time_passing
 from tests.fake_clock import FakeClock
+from tests.test_children import child_of
 
 
 @handler("noop")
@@ -104,6 +108,42 @@ async def test_a_breaker_that_its_newest_attempt_met_is_named_while_it_is_open(
 
 
 # --- who is in the way
+
+
+@pytest.mark.parametrize("limit", ["key", "type"])
+async def test_a_job_kept_out_by_the_one_it_is_a_part_of_says_so(
+    client: Connect, limit: str
+) -> None:
+    """They wait for each other, for ever; the limit is what somebody wanted, and stays."""
+
+    @handler("deep", concurrency=2 if limit == "type" else None)
+    async def deep(context: Context, depth: int) -> Any:
+        fields = {"concurrency_key": "k"} if limit == "key" and depth == 1 else {}
+        return await context.result(await context.submit("deep", depth - 1, **fields))
+
+    api = await client(deep)
+    key = {"concurrency_key": "k"} if limit == "key" else {}
+    top = await api.submit("deep", 2, **key)
+    middle = await job_when(api.service, await child_of(api.service, top["job_id"]), is_running)
+    low = {"job_id": await child_of(api.service, middle.job_id)}
+    [reason] = await why(api, low)
+    first = middle.job_id if limit == "type" else top["job_id"]
+    assert reason["code"] == {"key": "concurrency_key", "type": "type_limit"}[limit]
+    assert first in [each["job_id"] for each in reason["jobs"]]
+    assert reason["text"].endswith(
+        f"it is a part of job {first}: should that wait for it, neither goes on"
+    )
+    await api("POST", f"/v1/jobs/{top['job_id']}/cancel", {})
+    await api.service.wait(low["job_id"])
+    [reason] = await why(api, low)
+    assert reason["code"] == "parent_cancelled"
+    assert reason["jobs"] == [{"job_id": middle.job_id}]
+    assert reason["by"] == "service"
+    assert middle.job_id in reason["reason"]
+
+
+def is_running(job: Job) -> bool:
+    return job.status == "running"
 
 
 async def test_a_key_is_held_by_a_job_since_a_time(client: Connect) -> None:
@@ -223,7 +263,7 @@ async def test_nothing_is_in_its_way(client: Connect) -> None:
     turns = api.service.jobs._turns
     await turns.enter(job_id)
     job = (await api("PUT", f"/v1/jobs/{job_id}", {"type": "noop"})).json
-    while not api.service.claims.is_wanted("noop"):  # noqa: ASYNC110  nobody is told
+    while not api.service.claims.is_wanted("noop", child=False):  # noqa: ASYNC110  nobody is told
         await asyncio.sleep(0)
     assert await codes(api, job) == ["ready"]
     turns.leave(job_id)

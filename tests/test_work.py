@@ -80,6 +80,19 @@ async def test_a_claim_can_limit_some_of_its_types(client: Connect) -> None:
     assert sorted(each["type"] for each in given) == ["far", "far", "near"]
 
 
+async def test_a_claim_can_be_of_children_only_for_some_of_its_types(client: Connect) -> None:
+    """By a worker whose places are taken by jobs that wait for others."""
+    api = await client(*NEAR_AND_FAR)
+    near, far = [await api.submit(each) for each in ("near", "far")]
+    child = await api.submit("near", parent=far["job_id"])
+    asked: dict[str, Any] = {"types": ("near", "far"), "max": 9, "children_only": ["near"]}
+    limits = [{"types": ["near"], "max": 1}]
+    given = await claim(api, **asked, limits=limits)
+    assert {each["job_id"] for each in given} == {far["job_id"], child["job_id"]}
+    assert await claim(api, **asked) == []
+    assert [each["job_id"] for each in await claim(api, types=("near",))] == [near["job_id"]]
+
+
 async def test_a_long_poll_is_answered_when_a_job_comes(client: Connect, clock: FakeClock) -> None:
     api = await client(FAR, clock=clock)
     waiting = asyncio.create_task(claim(api, wait_s=20))

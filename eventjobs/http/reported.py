@@ -48,6 +48,11 @@ class Claim(ByWorker):
     limits: list[Limit] = Field(
         default_factory=list, max_length=100, description="further ones, for some of the types"
     )
+    children_only: list[str] = Field(
+        default_factory=list,
+        max_length=1_000,
+        description="of these types only jobs that have a parent",
+    )
     wait_s: float = Field(0, ge=0, le=WAIT_MAX_S, description="for the first; there is a maximum")
     lease_s: float | None = Field(
         None, ge=1, le=LEASE_MAX_S, description="silence after which its jobs are somebody else's"

@@ -110,6 +110,8 @@ def _rooms(asked: Claim) -> list[Room]:
     types = set(asked.types)
     rooms = []
     for limit in asked.limits:
-        rooms.append(Room(types.intersection(limit.types), limit.max))
+        rooms.append(
+            Room(types.intersection(limit.types), limit.max, children_only=asked.children_only)
+        )
         types.difference_update(limit.types)
-    return [*rooms, Room(types, asked.max)]
+    return [*rooms, Room(types, asked.max, children_only=asked.children_only)]

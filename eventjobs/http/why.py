@@ -12,6 +12,9 @@ from projections import pauses, why
 from projections.pauses import Pause
 from projections.why import Around, Full, RateReached, Reason
 
+#: So far up its parents are looked at.
+ABOVE_MAX = 100
+
 
 async def get(site: Site, request: web.Request) -> web.StreamResponse:
     """What a job waits for, who runs it, or what ended it: each reason with a stable code."""
@@ -63,7 +66,7 @@ async def _around(service: Service, job: Job) -> Around:
         rate=_rate(service, type),
         asked_us=claims.asked.get(type),
         started_us=claims.since_us,
-        wanted=claims.is_wanted(type),
+        wanted=claims.is_wanted(type, child=job.spec.parent is not None),
     )
 
 
@@ -77,7 +80,19 @@ async def _full(service: Service, job: Job, kind: Kind, name: str) -> Full | Non
         runs = view is not None and view.job.status == Status.RUNNING
         since.append((each, view.job.started_us if view is not None and runs else None))
     # Those that run, the longest first; then those that are just being claimed.
-    return Full(limit, sorted(since, key=lambda each: (each[1] is None, each[1], each[0])))
+    since.sort(key=lambda each: (each[1] is None, each[1], each[0]))
+    return Full(limit, since, [each for each in await _above(service, job) if each in holders])
+
+
+async def _above(service: Service, job: Job) -> list[str]:
+    """Its parent, the parent of that, and so on."""
+    found: list[str] = []
+    above = job.spec.parent
+    while above is not None and len(found) < ABOVE_MAX:
+        found.append(above)
+        view = await service.views.job(above)
+        above = None if view is None else view.job.spec.parent
+    return found
 
 
 def _rate(service: Service, type: str) -> RateReached | None:
