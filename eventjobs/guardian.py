@@ -13,6 +13,8 @@ for each in signal.SIGINT, signal.SIGTERM, signal.SIGHUP:
 os.chdir("/")
 groups = set()
 for line in sys.stdin:
+    if line == ".\\n":
+        break
     (groups.add if line[0] == "+" else groups.discard)(int(line[1:]))
 for each in groups:
     try:
@@ -60,6 +62,7 @@ class Guardian:
     async def close(self) -> None:
         """End it; and with it what it still watches."""
         if self._process is not None and self._process.stdin is not None:
+            self._tell(".\n")  # what the service has forked may keep the pipe open
             self._process.stdin.close()
             await self._process.wait()
 
