@@ -202,13 +202,15 @@ class Claims:
 
         *rooms* are what could have been taken.
         """
-        # Later than when we looked, not later than now: between the two a job may have become due.
-        next_us = await self._views.next_due_us(looked_us)
         wait_s = LOOK_AGAIN_S
-        if next_us is not None:
-            wait_s = max(0.0, (next_us - self._clock.now_us()) / 1e6)
-        if (opens_s := self._flow.opens_s()) is not None:
-            wait_s = min(wait_s, opens_s)
+        rooms = [room for room in rooms if room.free > 0 or room.ahead > 0]
+        if rooms:  # else it is not time that it waits for
+            # Later than when we looked, not later than now: between the two one may become due.
+            next_us = await self._views.next_due_us(looked_us)
+            if next_us is not None:
+                wait_s = max(0.0, (next_us - self._clock.now_us()) / 1e6)
+            if (opens_s := self._flow.opens_s()) is not None:
+                wait_s = min(wait_s, opens_s)
         timer = self._clock.call_later(min(wait_s, LOOK_AGAIN_S), news.set)
         self._waiting[news] = rooms
         self._asleep.add(news)
