@@ -94,7 +94,7 @@ class Line(asyncio.Transport):
         self._protocol = protocol
         self._unsent = bytearray()
         self._high, self._low = 65_536, 16_384
-        self._paused = self._closing = self._lost = False
+        self._paused = self._closing = self._lost = self._closed = False
         self._more = asyncio.Event()
         protocol.connection_made(self)
 
@@ -112,6 +112,8 @@ class Line(asyncio.Transport):
         return self._closing
 
     def write(self, data: Any) -> None:
+        if self._closed:
+            raise RuntimeError("the handler is closed")  # as uvloop does
         if self._closing:
             return
         self._unsent += data
@@ -133,7 +135,11 @@ class Line(asyncio.Transport):
     def _lose(self, error: Exception | None) -> None:
         if not self._lost:
             self._lost = True
-            asyncio.get_running_loop().call_soon(self._protocol.connection_lost, error)
+            asyncio.get_running_loop().call_soon(self._end, error)
+
+    def _end(self, error: Exception | None) -> None:
+        self._closed = True
+        self._protocol.connection_lost(error)
 
     # --- the client's end
 

@@ -78,6 +78,8 @@ class Client:
 
     def write(self, plain: bytes, chunk: bytes | None = None) -> None:
         """Past the response object, whose own write costs ten times as much."""
+        if self.gone:
+            return  # asyncio says nothing of what is written then; uvloop raises
         if self._chunked:
             self._transport.write(as_chunk(plain) if chunk is None else chunk)
         else:
