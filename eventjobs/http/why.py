@@ -5,11 +5,11 @@ from aiohttp import web
 from eventjobs.errors import JobGone, JobNotFound
 from eventjobs.flow import Kind
 from eventjobs.http.api import caught_up, path_id, reply
+from eventjobs.http.flow import paused_now
 from eventjobs.http.route import Site
 from eventjobs.job import Job, Status
 from eventjobs.service import Service
-from projections import pauses, why
-from projections.pauses import Pause
+from projections import why
 from projections.why import Around, Full, RateReached, Reason
 
 #: So far up its parents are looked at.
@@ -45,8 +45,6 @@ async def _reasons(service: Service, job: Job) -> list[Reason]:
 async def _around(service: Service, job: Job) -> Around:
     type = job.spec.type
     claims = service.claims
-    paused = [Pause(*row) for row in await service.views.ask(pauses.ALL)]
-    by_name = {(each.kind, each.name): each for each in paused}
     key = job.spec.concurrency_key
     now_us = service.clock.now_us()
     breakers = await service.views.breakers() if job.error is not None else []
@@ -58,8 +56,8 @@ async def _around(service: Service, job: Job) -> Around:
             if each.until_us is not None and each.until_us > now_us
         },
         unmet=await service.views.unmet(job.job_id) if job.spec.after else (),
-        type_pause=by_name.get(("type", type)),
-        queue_pause=by_name.get(("queue", job.queue)),
+        type_pause=(await paused_now(service, "type")).get(type),
+        queue_pause=(await paused_now(service, "queue")).get(job.queue),
         key_full=None if key is None else await _full(service, job, "key", key),
         type_full=await _full(service, job, "type", type),
         queue_full=await _full(service, job, "queue", job.queue),
