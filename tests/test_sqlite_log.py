@@ -363,6 +363,22 @@ async def test_pages_from_disk_equal_what_was_in_memory(path: Path) -> None:
     await again.close()
 
 
+async def test_a_page_of_events_too_large_for_sqlite_is_read_in_parts(path: Path) -> None:
+    """A thousand submissions of a megabyte stopped the views for ever."""
+    log = await SQLiteLog.open(path)
+    large = LogWritten(1, "info", "x" * 10_000)
+    made = await asyncio.gather(*(add(log, A, n, large) for n in range(9)))
+    await log.close()
+    again = await SQLiteLog.open(path)
+    reader = again._reader
+    await reader._execute(reader._conn.setlimit, sqlite3.SQLITE_LIMIT_LENGTH, 30_000)  # type: ignore[no-untyped-call]
+    read: list[Recorded] = []
+    while page := await again.read(len(read), 9):
+        read += page
+    assert read == made
+    await again.close()
+
+
 @pytest.mark.parametrize(
     ("sql", "parameters", "index"),
     [
