@@ -1,8 +1,7 @@
 """Where a runner gets its work, and takes what comes of it: this service, or one elsewhere."""
 
 from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import dataclass
-from typing import Any, Literal, Protocol
+from typing import Any, Literal, NamedTuple, Protocol
 
 from eventjobs.artifacts import Artifacts, Files
 from eventjobs.calling import Calls
@@ -22,8 +21,7 @@ from projections.touched import Touched
 StopWhy = Literal["cancelled", "lost"]
 
 
-@dataclass(frozen=True, slots=True)
-class Offer:
+class Offer(NamedTuple):
     """A job that may be had: *claim* gives it, unless somebody was faster."""
 
     job_id: str

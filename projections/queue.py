@@ -208,7 +208,9 @@ def apply(touched: Iterable[Touched]) -> Iterator[Statement]:
     counts: dict[tuple[str, str], int] = {}
     for each in touched:
         job = each.after
-        newest_us = max(newest_us, *[recorded.at_us for recorded in each.events])
+        for recorded in each.events:
+            if recorded.at_us > newest_us:  # not max(): it is asked of every event there is
+                newest_us = recorded.at_us
         if each.before is not None and _waits(each.before):
             gone.append(job.born)
         if _waits(job):
