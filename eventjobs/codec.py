@@ -2,7 +2,6 @@
 
 from collections.abc import Callable, Iterable
 from dataclasses import fields
-from operator import attrgetter
 from typing import Any
 
 import orjson
@@ -41,22 +40,15 @@ class _Half:
 
     def __init__(self, names: Iterable[str]) -> None:
         self._names = tuple(names)
-        if len(self._names) == 1:
-            only = attrgetter(*self._names)
-            self._read: Callable[[Any], tuple[Any, ...]] = lambda holder: (only(holder),)
-        elif self._names:
-            self._read = attrgetter(*self._names)
 
     def dump(self, holder: Any) -> bytes:
         """What is None or () is left out: the class's own default brings it back."""
-        if not self._names:
-            return b"{}"
-        # Not `!= ()`, which asks every value; there is one empty tuple.
-        kept = {
-            name: value
-            for name, value in zip(self._names, self._read(holder))  # noqa: B905 -- twice as slow
-            if value is not None and value is not _NOTHING
-        }
+        kept = {}
+        for name in self._names:  # a comprehension would take half as long again
+            value = getattr(holder, name)
+            # Not `!= ()`, which asks every value; there is one empty tuple.
+            if value is not None and value is not _NOTHING:
+                kept[name] = value
         return orjson.dumps(kept) if kept else b"{}"
 
 
