@@ -209,8 +209,7 @@ def apply(touched: Iterable[Touched]) -> Iterator[Statement]:
     for each in touched:
         job = each.after
         for recorded in each.events:
-            if recorded.at_us > newest_us:  # not max(): it is asked of every event there is
-                newest_us = recorded.at_us
+            newest_us = max(newest_us, recorded.at_us)
         if each.before is not None and _waits(each.before):
             gone.append(job.born)
         if _waits(job):
