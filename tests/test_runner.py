@@ -10,6 +10,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, NoReturn
 
+import orjson
 import pytest
 
 from eventjobs.errors import DiskFull, JobError, LogError, OutcomeUnknown
@@ -215,7 +216,9 @@ async def test_reports_of_a_handler_that_is_stopped_are_not_lost(
     job = await service.wait(job.job_id)
     assert job.error is not None
     assert job.error["code"] == "timeout"
-    assert len(await recorded_of(service, job.job_id, LogWritten)) == 300
+    *lines, saving = await recorded_of(service, job.job_id, LogWritten)
+    assert len(lines) == 300
+    assert orjson.loads(saving.data)["message"].startswith("Save file a ")
 
 
 # --- retries
