@@ -32,9 +32,6 @@ from eventjobs.log import PAGE_MAX, Tail, check_text
 from eventjobs.log.guard import authorize
 
 SCHEMA_VERSION = 1
-#: Events of one commit. A thousand writers that are all answered at once all write again at once:
-#: half of them at a time, the loop works for these while the others' events go to the disk.
-BATCH_MAX = 512
 SCHEMA = files("eventjobs.log").joinpath("sqlite.sql").read_text()
 
 # Whole batches cross to the connection's thread as one statement over one JSON array, and come
@@ -126,7 +123,7 @@ class SQLiteLog:
         *,
         waiting_max: int = 20_000,
         waiting_bytes_max: int = 64 * 2**20,
-        batch_max: int = BATCH_MAX,
+        batch_max: int = 1024,
         batch_bytes_max: int = 8 * 2**20,
     ) -> "SQLiteLog":
         """Open *path*, or make it. Raises NotOurs, TooNew, sqlite3.Error."""
