@@ -2,12 +2,13 @@
 
 import asyncio
 from collections.abc import Callable
+from contextlib import suppress
 
 import structlog
 
 from eventjobs.attempt import Attempt, Why
 from eventjobs.capture import Capture
-from eventjobs.clock import sleep
+from eventjobs.clock import sleep, timeout
 from eventjobs.desk import Desk, Offer, StopWhy
 from eventjobs.errors import InvalidInput, LogError, Rejected
 from eventjobs.handlers import Context, Handler, Handlers, Mode, ThreadContext
@@ -58,6 +59,7 @@ class Runner:
         self._attempts: dict[str, Attempt] = {}
         self._tasks: set[asyncio.Task[None]] = set()
         self._stopping = False
+        self._claiming: asyncio.Task[None] | None = None
         self._log = structlog.get_logger("eventjobs.runner")
         desk.on_stop(self._told_to_stop)
 
@@ -67,6 +69,7 @@ class Runner:
 
     async def run(self) -> None:
         """Claim and run what is due, until *stop*."""
+        self._claiming = asyncio.current_task()
         self._capture.start()
         while not self._stopping and self._handlers and self._concurrency:
             ahead = {"process": self._processes.ahead} if self._processes else {}
@@ -79,6 +82,11 @@ class Runner:
         """Claim nothing more; let what runs finish for *drain_s*, then give it back."""
         self._stopping = True
         self._desk.hurry()
+        if self._claiming is not None:  # what it is just being offered is to end in order, too
+            with suppress(TimeoutError):
+                async with timeout(self._clock, self._grace_s):
+                    await asyncio.wait({self._claiming})
+            self._claiming.cancel()
         if self._processes is not None:
             self._processes.release()
         if self._tasks:

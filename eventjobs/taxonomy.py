@@ -61,6 +61,9 @@ CODES: dict[str, Kind] = {
     "artifact_not_stored": Kind(
         "artifact", "a file could not be written, however often it was tried"
     ),
+    "too_many_waiting": Kind(
+        "dependency", "as many jobs as may wait for others at once already do"
+    ),
     "breaker_open": Kind("dependency", "the circuit breaker of what it calls is open"),
 }
 

@@ -618,8 +618,8 @@ async def test_a_guardian_ends_all_that_it_was_told_of_and_not_told_to_forget() 
     await guardian.watch(forgotten.pid)
     assert guardian.pid is not None
     os.kill(guardian.pid, signal.SIGKILL)
-    await gone(guardian.pid)
-    await turns()
+    while guardian.pid is not None:  # a thread waits for its end, and tells of it
+        await asyncio.to_thread(str)
     await guardian.watch(second.pid)
     guardian.forget(forgotten.pid)
     await guardian.close()

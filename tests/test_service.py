@@ -160,6 +160,32 @@ async def test_closing_does_not_wait_for_a_handler_that_never_stops(serve: Serve
         assert await kinds(again, job.job_id) == "JobSubmitted AttemptStarted AttemptReleased"
 
 
+async def test_what_is_found_while_the_service_is_being_closed_ends_in_order(
+    serve: Serve, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It used to begin after everything else had ended, and to be left running."""
+    looking, go = asyncio.Event(), asyncio.Event()
+    service = await serve(endless, drain_s=0)
+    pick = service.claims.pick
+
+    async def slow_pick(*given: Any) -> Any:
+        picked = await pick(*given)
+        if picked:
+            looking.set()
+            await go.wait()
+        return picked
+
+    monkeypatch.setattr(service.claims, "pick", slow_pick)
+    job = await service.submit("endless")
+    await looking.wait()
+    closing = asyncio.create_task(service.close())
+    await turns()
+    go.set()
+    await closing
+    again = await serve(concurrency=0)
+    assert await kinds(again, job.job_id) == "JobSubmitted AttemptStarted AttemptReleased"
+
+
 async def test_closing_goes_on_though_who_asked_is_cancelled(serve: Serve, tmp_path: Path) -> None:
     service = await serve(endless, drain_s=0)
     job = await service.submit("endless")

@@ -78,13 +78,15 @@ async def run(tool: str, *arguments: object) -> tuple[int, str, str]:
     return process.returncode, out.decode(), err.decode()
 
 
-def change(path: Path, sql: str) -> None:
+def change(path: Path, *statements: str) -> None:
     """As somebody with the file in their hands would, past every trigger."""
     with closing(sqlite3.connect(path)) as connection, connection:
-        names = connection.execute("SELECT name FROM sqlite_schema WHERE type = 'trigger'")
-        for [name] in names.fetchall():
+        triggers = connection.execute("SELECT name, sql FROM sqlite_schema WHERE type = 'trigger'")
+        dropped = triggers.fetchall()
+        for name, _ in dropped:
             connection.execute(f"DROP TRIGGER {name}")
-        connection.execute(sql)
+        for sql in (*statements, *(made for _, made in dropped)):
+            connection.execute(sql)
 
 
 def rows(path: Path, sql: str) -> list[Any]:
@@ -253,10 +255,8 @@ async def test_a_lawful_erasure_is_no_fault_but_half_of_one_is(data: Path) -> No
     assert code == 0
     line = orjson.loads(out)
     assert (line["body"], line["salt"], line["data"]["erased"]) == (None, None, True)
-    change(data / "log.db", "PRAGMA ignore_check_constraints = ON")
-    with closing(sqlite3.connect(data / "log.db")) as connection, connection:
-        connection.execute("PRAGMA ignore_check_constraints = ON")
-        connection.execute("UPDATE events SET salt = NULL WHERE position = 2")
+    lawless = "PRAGMA ignore_check_constraints = ON"
+    change(data / "log.db", lawless, "UPDATE events SET salt = NULL WHERE position = 2")
     code, _, err = await run("audit", data)
     assert code == 1
     assert err.startswith("error: position 2: only one of body and salt is erased")
