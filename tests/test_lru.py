@@ -5,7 +5,7 @@ from hypothesis import strategies as st
 
 from eventjobs.lru import Lru
 
-actions = st.sampled_from(["put", "put", "get", "drop"])
+actions = st.sampled_from(["put", "put", "grow", "get", "drop"])
 steps = st.lists(st.tuples(actions, st.sampled_from("abcd"), st.integers(0, 40)), min_size=5)
 
 
@@ -44,10 +44,14 @@ def test_it_keeps_the_last_used_that_fit(steps: list[tuple[str, str, int]]) -> N
     model: dict[str, int] = {}  # in order of use
     for number, (action, key, size) in enumerate(steps):
         match action:
-            case "put":
-                kept.put(key, number, size)
-                model.pop(key, None)
-                model[key] = size
+            case "put" | "grow":
+                before = model.pop(key, 0)
+                if action == "put":
+                    kept.put(key, number, size)
+                    model[key] = size
+                else:
+                    kept.grow(key, number, size)
+                    model[key] = before + size
                 while len(model) > 3 or sum(model.values()) > 100:
                     del model[next(iter(model))]
             case "get":
