@@ -131,7 +131,7 @@ class Claims:
                 break
             size = max(limit - len(picked), PAGE)
 
-    def _fits(self, due: Due, left: "_Left") -> bool:
+    def _fits(self, due: Due, left: _Left) -> bool:
         """Take it, unless somebody else picked it meanwhile, or what it needs is full by now."""
         if due.job_id in self._taken or not left:
             return False
@@ -152,7 +152,7 @@ class Claims:
                 del self._taken[job_id]
                 self._flow.shown(job_id)
 
-    def _open_types(self, left: "dict[str, _Left]") -> list[str]:
+    def _open_types(self, left: dict[str, _Left]) -> list[str]:
         full = set(self._flow.full("type"))
         return [type for type, room in left.items() if room and type not in full]
 

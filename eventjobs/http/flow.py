@@ -1,6 +1,6 @@
 """Types and queues over HTTP: what waits and runs, what limits it, and pausing it."""
 
-from typing import Any
+from typing import Any, get_args
 
 from aiohttp import web
 
@@ -88,7 +88,7 @@ async def _check(service: Service, kind: Kind, name: str) -> None:
 
 async def _types(service: Service, *names: str) -> list[Fields]:
     counts = await service.views.counts()
-    paused = await paused_now(service, "type")
+    paused = (await paused_now(service))["type"]
     limits = service.flow.limits
     busy = {name for name, by in counts.items() if by.get("queued", 0) or by.get("running", 0)}
     handlers = {each.type: each for each in service.handlers}
@@ -111,7 +111,7 @@ async def _queues(service: Service, *names: str) -> list[Fields]:
     counts: dict[str, dict[str, int]] = {}
     for name, status, jobs in await service.views.ask(queue.COUNTS):
         counts.setdefault(name, {})[status] = jobs
-    paused = await paused_now(service, "queue")
+    paused = (await paused_now(service))["queue"]
     limits = service.flow.limits.queues
     used = {each.flow.queue for each in service.handlers if each.flow.queue is not None}
     return [
@@ -126,10 +126,13 @@ async def _queues(service: Service, *names: str) -> list[Fields]:
     ]
 
 
-async def paused_now(service: Service, kind: Kind) -> dict[str, Pause]:
-    """What is paused of a kind, by name."""
-    found = [Pause(*row) for row in await service.views.ask(pauses.ALL)]
-    return {each.name: each for each in found if each.kind == kind}
+async def paused_now(service: Service) -> dict[str, dict[str, Pause]]:
+    """What is paused, by kind and name."""
+    found: dict[str, dict[str, Pause]] = {kind: {} for kind in get_args(Kind)}
+    for row in await service.views.ask(pauses.ALL):
+        pause = Pause(*row)
+        found[pause.kind][pause.name] = pause
+    return found
 
 
 def told_pause(pause: Pause | None) -> Fields | None:

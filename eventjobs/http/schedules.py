@@ -56,7 +56,7 @@ async def _one(site: Site, name: str) -> web.StreamResponse:
 
 async def _schedules(service: Service) -> list[dict[str, Any]]:
     await caught_up(service)
-    paused = await paused_now(service, "schedule")
+    paused = (await paused_now(service))["schedule"]
     return [_schedule(each, paused) for each in await service.recurring.told()]
 
 

@@ -45,6 +45,7 @@ async def _reasons(service: Service, job: Job) -> list[Reason]:
 async def _around(service: Service, job: Job) -> Around:
     type = job.spec.type
     claims = service.claims
+    paused = await paused_now(service)
     key = job.spec.concurrency_key
     now_us = service.clock.now_us()
     breakers = await service.views.breakers() if job.error is not None else []
@@ -56,8 +57,8 @@ async def _around(service: Service, job: Job) -> Around:
             if each.until_us is not None and each.until_us > now_us
         },
         unmet=await service.views.unmet(job.job_id) if job.spec.after else (),
-        type_pause=(await paused_now(service, "type")).get(type),
-        queue_pause=(await paused_now(service, "queue")).get(job.queue),
+        type_pause=paused["type"].get(type),
+        queue_pause=paused["queue"].get(job.queue),
         key_full=None if key is None else await _full(service, job, "key", key),
         type_full=await _full(service, job, "type", type),
         queue_full=await _full(service, job, "queue", job.queue),
