@@ -4,6 +4,7 @@ Such an address must not become a way into the network that the service stands i
 where the connection is made, not before: a name that was looked up twice can have two answers.
 """
 
+import csv
 import ipaddress
 import re
 import socket
@@ -11,6 +12,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import partial
+from importlib.resources import files
 from types import TracebackType
 from typing import Self
 
@@ -37,11 +39,26 @@ from eventjobs.threads import in_own_thread
 Address = ipaddress.IPv4Address | ipaddress.IPv6Address
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 
+
+def _special_purpose() -> frozenset[Network]:
+    """The blocks of IANA's two special-purpose address registries (RFC 6890).
+
+    The file has their columns "Address Block", "Name" and "RFC", as published at
+    iana.org/assignments/iana-ipv4-special-registry and iana-ipv6-special-registry.
+    """
+    text = files("eventjobs").joinpath("special_purpose_addresses.csv").read_text("ascii")
+    return frozenset(
+        ipaddress.ip_network(row["Address Block"]) for row in csv.DictReader(text.splitlines())
+    )
+
+
+#: No address in them is public, also where the registry says "globally reachable": such an address
+#: is that of a protocol, and never the one web server that a user has named.
+SPECIAL_PURPOSE = _special_purpose()
 #: Where the public may be talked to; everything else is named in outbound_allow.
 PUBLIC_PORTS = frozenset({80, 443})
-#: What the internet routes (RFC 4291), and in it what stands for an IPv4 address (RFC 3056).
+#: IPv6 addresses outside of it are not routed on the internet (RFC 4291, 2.4).
 UNICAST = ipaddress.ip_network("2000::/3")
-SIX_TO_FOUR = ipaddress.ip_network("2002::/16")
 
 
 @dataclass(frozen=True, slots=True)
@@ -281,9 +298,9 @@ def _unmapped(address: str) -> Address:
 
 
 def _is_public(ip: Address) -> bool:
-    if isinstance(ip, ipaddress.IPv6Address) and (ip not in UNICAST or ip in SIX_TO_FOUR):
+    if ip.is_multicast or (ip.version == 6 and ip not in UNICAST):
         return False
-    return ip.is_global and not ip.is_multicast
+    return not any(ip in block for block in SPECIAL_PURPOSE)
 
 
 def _retry_after_s(headers: Mapping[str, str]) -> float | None:

@@ -1,8 +1,10 @@
 """Fixtures, and what holds in every test."""
 
+import ipaddress
 import logging
 import os
 import shutil
+import socket
 import subprocess
 import sys
 import threading
@@ -98,6 +100,50 @@ def _ours() -> str:
     while frame.f_back and not frame.f_code.co_filename.startswith(OURS):
         frame = frame.f_back
     return f"{frame.f_code.co_filename}:{frame.f_lineno}"
+
+
+#: What tests of this process tried to send to other machines.
+_sent_elsewhere: list[str] = []
+
+
+def _refuse_other_machines(event: str, arguments: tuple[Any, ...]) -> None:
+    """An audit hook: no name is looked up and no socket connected but for loopback."""
+    if event == "socket.getaddrinfo":
+        elsewhere = not _is_loopback(arguments[0], numeric_is_fine=True)
+    elif event in ("socket.connect", "socket.sendto", "socket.sendmsg"):
+        sock, address = arguments[0], arguments[1]
+        inet = sock.family in (socket.AF_INET, socket.AF_INET6) and address is not None
+        elsewhere = inet and not _is_loopback(address[0])
+    else:
+        return
+    if elsewhere:
+        _sent_elsewhere.append(f"{event} {arguments}")
+        raise PermissionError(f"a test may send to loopback alone: {_sent_elsewhere[-1]}")
+
+
+def _is_loopback(host: str | bytes | None, *, numeric_is_fine: bool = False) -> bool:
+    name = host.decode() if isinstance(host, bytes) else host
+    if name in (None, "", "localhost"):
+        return True
+    try:
+        # As the C library reads addresses: 0x7f.1 is 127.0.0.1.
+        address = ipaddress.ip_address(
+            str(name).partition("%")[0] if ":" in str(name) else socket.inet_aton(str(name))
+        )
+    except (ValueError, OSError):
+        return False
+    return numeric_is_fine or address.is_loopback
+
+
+sys.addaudithook(_refuse_other_machines)
+
+
+@pytest.fixture(autouse=True)
+def nothing_is_sent_to_other_machines() -> Iterator[None]:
+    """Also where the product would allow it, and where an error is caught."""
+    yield
+    sent, _sent_elsewhere[:] = _sent_elsewhere[:], []
+    assert not sent, "let the test's resolver answer loopback"
 
 
 @pytest.fixture(autouse=True)

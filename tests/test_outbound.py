@@ -1,8 +1,11 @@
 """What this service sends to addresses that somebody gave it, and what it refuses to."""
 
 import asyncio
+import csv
+import ipaddress
 import socket
 import threading
+from importlib.resources import files
 from typing import Any
 
 import pytest
@@ -18,7 +21,9 @@ from tests.external_service import somebody
 from tests.facts import time_passing
 from tests.fake_clock import FakeClock
 
-PUBLIC = "192.0.0.9"  # is routed (RFC 7723), and leads nowhere
+#: The blocks of IANA's special-purpose registries, as they are shipped.
+REGISTRY = files("eventjobs").joinpath("special_purpose_addresses.csv").read_text().splitlines()
+BLOCKS = [row["Address Block"] for row in csv.DictReader(REGISTRY)]
 
 
 class Names(AbstractResolver):
@@ -68,14 +73,31 @@ async def refuses(outbound: Outbound, url: str) -> bool:
         *("2002:7f00:1::", "2002:a00:1::1"),
     ],
 )
-async def test_an_address_that_is_not_public_is_refused(address: str) -> None:
-    literal = f"[{address}]" if ":" in address else address
-    async with Outbound(SystemClock(), resolver=Names(address)) as outbound:
-        assert await refuses(outbound, f"http://{literal}/")
-        assert await refuses(outbound, "http://name.example/")
+def test_an_address_that_is_not_public_is_refused(address: str) -> None:
+    """Judged only: nothing is sent to such an address, also when the judgement should be wrong."""
+    outbound = Outbound(SystemClock())
+    with pytest.raises(OutboundRefused):
+        outbound.check(f"http://[{address}]/" if ":" in address else f"http://{address}/")
+    assert not outbound.allows("name.example", address, 80)
 
 
-@pytest.mark.parametrize("address", ["8.8.8.8", "2606:4700::1", "::ffff:8.8.8.8", PUBLIC])
+@pytest.mark.parametrize("block", BLOCKS)
+def test_no_address_of_a_special_purpose_block_is_public(block: str) -> None:
+    network = ipaddress.ip_network(block)
+    outbound = Outbound(SystemClock())
+    for address in (network[0], network[-1]):
+        assert not outbound.allows("name.example", str(address), 443)
+
+
+def test_the_special_purpose_blocks_are_those_of_both_registries() -> None:
+    networks = [ipaddress.ip_network(block) for block in BLOCKS]
+    assert sum(each.version == 4 for each in networks) == 26
+    assert sum(each.version == 6 for each in networks) == 25
+    # 6to4 relays and AS112: routed everywhere, and nobody's web server.
+    assert {"192.88.99.0/24", "192.31.196.0/24", "2620:4f:8000::/48"} <= set(BLOCKS)
+
+
+@pytest.mark.parametrize("address", ["8.8.8.8", "2606:4700::1", "::ffff:8.8.8.8", "192.88.98.1"])
 def test_a_public_address_is_talked_to_on_the_ports_of_the_web_alone(address: str) -> None:
     outbound = Outbound(SystemClock())
     assert outbound.allows("name.example", address, 443)
@@ -100,7 +122,7 @@ async def test_what_is_no_address_of_the_web_is_refused(url: str) -> None:
         assert await refuses(outbound, url)
 
 
-async def test_a_name_that_is_public_and_then_private_is_refused_when_it_is_connected_to() -> None:
+async def test_a_name_that_is_allowed_and_then_not_is_refused_when_it_is_connected_to() -> None:
     """Checked first and fetched after, the second answer would reach what is behind the wall."""
     reached = []
 
@@ -109,13 +131,13 @@ async def test_a_name_that_is_public_and_then_private_is_refused_when_it_is_conn
         return web.Response()
 
     async with somebody(handle) as port:
-        # The port is open for the name's public address, so that only the address can be wrong.
-        names = Names(PUBLIC, "127.0.0.1")
-        async with Outbound(SystemClock(), f"{PUBLIC}:{port}", resolver=names) as outbound:
+        # 127.0.0.2 stands for a public address at which no server listens.
+        names = Names("127.0.0.2", "127.0.0.1")
+        async with Outbound(SystemClock(), f"127.0.0.2:{port}", resolver=names) as outbound:
             url = f"http://rebinding.example:{port}/"
             outbound.check(url)
             with pytest.raises(OutboundFailed):
-                await post(outbound, url, timeout_s=0.05)
+                await post(outbound, url)
             with pytest.raises(OutboundRefused):
                 await post(outbound, url)
     assert names.answers == []  # asked once for each connection, and never again
@@ -129,7 +151,7 @@ async def test_a_name_is_looked_up_for_each_request_and_no_connection_outlives_i
         return web.Response()
 
     async with somebody(handle) as port:
-        names = Names("127.0.0.1", "10.0.0.1")
+        names = Names("127.0.0.1", "127.0.0.2")
         async with Outbound(SystemClock(), "127.0.0.1", resolver=names) as outbound:
             url = f"http://rebinding.example:{port}/"
             assert (await post(outbound, url)).status == 200
@@ -137,15 +159,24 @@ async def test_a_name_is_looked_up_for_each_request_and_no_connection_outlives_i
                 await post(outbound, url)
 
 
-async def test_of_the_addresses_of_a_name_only_allowed_ones_are_tried() -> None:
-    async def handle(request: web.Request) -> web.Response:
-        return web.Response(text=request.headers["Host"])
+@pytest.mark.parametrize("answers", ["127.0.0.2 127.0.0.3 127.0.0.1", "127.0.0.3 127.0.0.2"])
+async def test_of_the_addresses_of_a_name_only_allowed_ones_are_contacted(answers: str) -> None:
+    contacted: list[str] = []
 
-    async with somebody(handle) as port:
-        names = Names("10.0.0.1 127.0.0.1 ::1")
-        async with Outbound(SystemClock(), "127.0.0.1", resolver=names) as outbound:
-            answer = await post(outbound, f"http://mixed.example:{port}/")
-    assert answer == Answer(200, f"mixed.example:{port}".encode())
+    async def accepted(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        contacted.append(writer.get_extra_info("sockname")[0])
+        writer.close()
+
+    async with await asyncio.start_server(accepted, "127.0.0.2", 0) as refused:
+        port: int = refused.sockets[0].getsockname()[1]
+        also_refused = await asyncio.start_server(accepted, "127.0.0.3", port)
+        allowed = await asyncio.start_server(accepted, "127.0.0.1", port)
+        async with also_refused, allowed:
+            names = Names(answers)
+            async with Outbound(SystemClock(), "127.0.0.1", resolver=names) as outbound:
+                with pytest.raises((OutboundFailed, OutboundRefused)):
+                    await post(outbound, f"http://mixed.example:{port}/")
+    assert contacted == (["127.0.0.1"] if "127.0.0.1" in answers else [])
 
 
 async def test_a_redirect_is_an_answer_and_is_not_followed() -> None:
