@@ -1,6 +1,7 @@
 """Files kept by their content: uploads, what handlers make, results too large for an event.
 
-A file's only name here is its SHA-256, so nothing a client says ever becomes a path.
+A file's only name here is its SHA-256, so nothing a client says ever becomes a path. What is read
+is checked against it.
 """
 
 import asyncio
@@ -10,18 +11,25 @@ import os
 import re
 import shutil
 import threading
-from collections.abc import AsyncIterable, Iterator
+from collections.abc import AsyncIterable, Generator, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import BinaryIO, Protocol
+from typing import BinaryIO, NamedTuple, Protocol
 from uuid import uuid4
 
-from eventjobs.errors import DiskFull, InvalidInput, TooLarge
+import structlog
+
+from eventjobs.durability import make_directory, sync
+from eventjobs.errors import ArtifactDamaged, DiskFull, InvalidInput, TooLarge
+from eventjobs.lru import Lru
 
 #: What a client may call a file of a job: kept in the log, never used as a path.
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._ ()+-]{0,127}")
 
 _BLOCK_BYTES = 2**20
+_READ_BYTES = 2**18
+#: Of files that need not be read again to be known as whole.
+_KNOWN_MAX = 100_000
 
 
 def check_name(name: str) -> str:
@@ -37,7 +45,7 @@ def check_name(name: str) -> str:
 class Files(Protocol):
     """The files of jobs, on this machine. Both block, and are called in threads."""
 
-    def path(self, sha256: str) -> Path: ...
+    def checked(self, sha256: str, size: int) -> Path: ...
     def store(self, content: bytes | Path) -> tuple[str, int]: ...
 
 
@@ -47,11 +55,14 @@ class Artifacts:
     def __init__(self, directory: Path, bytes_max: int) -> None:
         self._directory = directory
         self._bytes_max = bytes_max
+        self._known: Lru[_Identity] = Lru(_KNOWN_MAX, _KNOWN_MAX)
+        self._knowing = threading.Lock()
+        self._log = structlog.get_logger("eventjobs.artifacts")
 
     def prepare(self) -> None:
         """Make the directory, and clear what an interrupted upload left. Blocks."""
         shutil.rmtree(self._directory / "incoming", ignore_errors=True)
-        self._directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+        make_directory(self._directory)
         (self._directory / "incoming").mkdir(mode=0o700)
 
     def path(self, sha256: str) -> Path:
@@ -59,20 +70,100 @@ class Artifacts:
         return self._directory / sha256[:2] / sha256
 
     async def size(self, sha256: str) -> int | None:
-        """Its bytes, or None when it is not here."""
+        """Its bytes, once the file is whole and durable; None when it is not here, or damaged."""
         if not re.fullmatch(r"[0-9a-f]{64}", sha256):
             return None
+        return await asyncio.to_thread(self._size, sha256)
+
+    def _size(self, sha256: str) -> int | None:
+        path = self.path(sha256)
         try:
-            return (await asyncio.to_thread(os.stat, self.path(sha256))).st_size
-        except FileNotFoundError:
+            with path.open("rb") as file:
+                found = os.fstat(file.fileno())
+                if not self._is_known(sha256, found):
+                    for _ in self._verified(file, sha256, found.st_size, 0, 0):
+                        pass
+                    # It can be seen as soon as it is renamed: before its name is on the disk, or
+                    # while it never will be, where a process was killed in between.
+                    os.fsync(file.fileno())
+                    self._sync_names(path)
+                    self._know(sha256, found)
+                return found.st_size
+        except (FileNotFoundError, ArtifactDamaged):
             return None
+
+    def blocks(
+        self, sha256: str, size: int, begin: int = 0, end: int | None = None
+    ) -> Generator[bytes]:
+        """The content from *begin* to *end*, in blocks, some of them empty. Blocks.
+
+        The last one comes when the whole file was found to be what was stored. A part of a file
+        that was checked before, and was not written to since, is read by itself.
+
+        Raises ArtifactDamaged, FileNotFoundError.
+        """
+        end = size if end is None else end
+        with self.path(sha256).open("rb") as file:
+            if (begin, end) != (0, size) and self._is_known(sha256, os.fstat(file.fileno())):
+                file.seek(begin)
+                while block := file.read(min(_READ_BYTES, end - begin)):
+                    begin += len(block)
+                    yield block
+            else:
+                yield from self._verified(file, sha256, size, begin, end)
+
+    def checked(self, sha256: str, size: int) -> Path:
+        """Where the content is, read to its end once. Raises ArtifactDamaged. Blocks."""
+        try:
+            for _ in self.blocks(sha256, size):
+                pass
+        except FileNotFoundError as error:
+            raise ArtifactDamaged("the file is no longer kept") from error
+        return self.path(sha256)
+
+    def _verified(
+        self, file: BinaryIO, sha256: str, size: int, begin: int, end: int
+    ) -> Generator[bytes]:
+        """As *blocks*, of the open *file*."""
+        read = hashlib.sha256()
+        at = 0
+        held = b""
+        try:
+            while at <= size and (block := file.read(_READ_BYTES)):
+                read.update(block)
+                part = block[max(begin - at, 0) : max(end - at, 0)]
+                at += len(block)
+                yield held if part else b""
+                held = part or held
+        except OSError as error:
+            raise self._damaged(sha256, str(error)) from error
+        if at != size or read.hexdigest() != sha256:
+            raise self._damaged(sha256, f"it has {at} of {size} bytes" if at != size else "content")
+        yield held
+
+    def _damaged(self, sha256: str, why: str) -> ArtifactDamaged:
+        self._log.error("artifact damaged", path=str(self.path(sha256)), error=why)
+        return ArtifactDamaged()
+
+    def _is_known(self, sha256: str, found: os.stat_result) -> bool:
+        with self._knowing:
+            return self._known.get(sha256) == _Identity.of(found)
+
+    def _know(self, sha256: str, found: os.stat_result) -> None:
+        """This very file, as long as nobody writes to it, is what it should be, and on the disk."""
+        with self._knowing:
+            self._known.put(sha256, _Identity.of(found), 1)
+
+    def _sync_names(self, path: Path) -> None:
+        for folder in (path.parent, self._directory):
+            sync(folder)
 
     async def receive(self, chunks: AsyncIterable[bytes]) -> tuple[str, int]:
         """Store a stream; (sha256, bytes) once it is durable.
 
         Raises TooLarge, DiskFull. What came before an error or a cancellation is removed.
         """
-        incoming = _Incoming(self._directory, self._bytes_max)
+        incoming = _Incoming(self._directory / "incoming", self._bytes_max)
         try:
             block = bytearray()
             async for chunk in chunks:
@@ -81,13 +172,13 @@ class Artifacts:
                     await asyncio.to_thread(incoming.write, bytes(block))
                     block.clear()
             await asyncio.to_thread(incoming.write, bytes(block))
-            return await asyncio.to_thread(incoming.keep)
+            return await asyncio.to_thread(self._keep, incoming)
         finally:
             await asyncio.shield(asyncio.to_thread(incoming.discard))
 
     def store(self, content: bytes | Path) -> tuple[str, int]:
         """The same for what is here already. Blocks."""
-        incoming = _Incoming(self._directory, self._bytes_max)
+        incoming = _Incoming(self._directory / "incoming", self._bytes_max)
         try:
             if isinstance(content, Path):
                 with content.open("rb") as file:
@@ -95,17 +186,40 @@ class Artifacts:
                         incoming.write(block)
             else:
                 incoming.write(content)
-            return incoming.keep()
+            return self._keep(incoming)
         finally:
             incoming.discard()
+
+    def _keep(self, incoming: "_Incoming") -> tuple[str, int]:
+        sha256 = incoming.sha256
+        path = self.path(sha256)
+        with incoming.whole() as file, _full_disk():
+            path.parent.mkdir(mode=0o700, exist_ok=True)
+            incoming.path.replace(path)
+            self._sync_names(path)
+            found = os.fstat(file.fileno())
+        self._know(sha256, found)
+        return sha256, found.st_size
+
+
+class _Identity(NamedTuple):
+    """Changes whenever another file takes the name, or somebody writes to this one."""
+
+    inode: int
+    bytes: int
+    modified_ns: int
+    changed_ns: int
+
+    @classmethod
+    def of(cls, found: os.stat_result) -> "_Identity":
+        return cls(found.st_ino, found.st_size, found.st_mtime_ns, found.st_ctime_ns)
 
 
 class _Incoming:
     """A file that is being written: invisible until it is whole and on disk."""
 
     def __init__(self, directory: Path, bytes_max: int) -> None:
-        self._directory = directory
-        self._path = directory / "incoming" / uuid4().hex
+        self.path = directory / uuid4().hex
         self._bytes_max = bytes_max
         self._hash = hashlib.sha256()
         self._size = 0
@@ -122,18 +236,19 @@ class _Incoming:
         with self._lock, _full_disk():
             self._opened().write(block)
 
-    def keep(self) -> tuple[str, int]:
-        sha256 = self._hash.hexdigest()
-        target = self._directory / sha256[:2] / sha256
-        with self._lock, _full_disk():
+    @property
+    def sha256(self) -> str:
+        return self._hash.hexdigest()
+
+    @contextmanager
+    def whole(self) -> Iterator[BinaryIO]:
+        """The file, all of it on the disk, while it may be given its name."""
+        with self._lock:
             file = self._opened()
-            file.flush()
-            os.fsync(file.fileno())
-            target.parent.mkdir(mode=0o700, exist_ok=True)
-            self._path.replace(target)
-            for folder in (target.parent, self._directory):
-                _sync_directory(folder)
-        return sha256, self._size
+            with _full_disk():
+                file.flush()
+                os.fsync(file.fileno())
+            yield file
 
     def discard(self) -> None:
         with self._lock:
@@ -141,24 +256,15 @@ class _Incoming:
             if self._file is not None:
                 with suppress(OSError):  # a full disk, met again by what was not flushed
                     self._file.close()
-                self._path.unlink(missing_ok=True)
+                self.path.unlink(missing_ok=True)
 
     def _opened(self) -> BinaryIO:
         if self._discarded:
             raise asyncio.CancelledError
         if self._file is None:
-            descriptor = os.open(self._path, os.O_CREAT | os.O_WRONLY, 0o600)
+            descriptor = os.open(self.path, os.O_CREAT | os.O_WRONLY, 0o600)
             self._file = os.fdopen(descriptor, "wb")
         return self._file
-
-
-def _sync_directory(directory: Path) -> None:
-    """A rename is durable once its directory is."""
-    descriptor = os.open(directory, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 @contextmanager

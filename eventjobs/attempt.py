@@ -124,6 +124,9 @@ class Attempt:
         """What the handler comes to. Raises whatever it raises."""
         match self.handler.mode:
             case "loop":
+                assert isinstance(self.context, Context)
+                if self.job.artifacts:
+                    await asyncio.to_thread(self.context.read_inputs)
                 result = await self.handler.function(self.context, payload)
             case "thread":
                 name = f"job {self.job.job_id}"

@@ -274,8 +274,8 @@ class Remote:
         end: dict[str, Any] = self._child.ask(self._number, "end of", child_id)
         return end
 
-    def path(self, sha256: str) -> Path:
-        return Path(self._child.ask(self._number, "path", sha256))
+    def checked(self, sha256: str, size: int) -> Path:
+        return Path(self._child.ask(self._number, "path", sha256, size))
 
     def store(self, content: bytes | Path) -> tuple[str, int]:
         if isinstance(content, Path):

@@ -30,6 +30,7 @@ from eventjobs.connection import (
     Unreachable,
     address,
 )
+from eventjobs.durability import replace
 from eventjobs.errors import EventjobsError, InvalidInput
 from eventjobs.job import FINISHED
 from eventjobs.jobs import new_id
@@ -295,7 +296,7 @@ class Client(Steering):
                 async for block in response.content.iter_chunked(BLOCK_BYTES):
                     size += await asyncio.to_thread(file.write, block)
                 await asyncio.to_thread(file.close)
-                await asyncio.to_thread(part.replace, to)
+                await asyncio.to_thread(replace, part, to)
             except BaseException:
                 await asyncio.to_thread(file.close)
                 await asyncio.to_thread(part.unlink, missing_ok=True)

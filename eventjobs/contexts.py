@@ -14,8 +14,9 @@ from eventjobs.artifacts import Files, check_name
 from eventjobs.calling import AsyncCaller, Caller, Calls, ThreadCaller
 from eventjobs.children import Children
 from eventjobs.clock import sleep
-from eventjobs.errors import JobError
+from eventjobs.errors import ArtifactDamaged, JobError
 from eventjobs.events import (
+    Artifact,
     ArtifactStored,
     BreakerChanged,
     JobSpec,
@@ -83,16 +84,23 @@ class _Told(Caller):
     def input(self, name: str | None = None) -> Path:
         """The local file of an artifact of this job; without a name, its first one.
 
-        Raises JobError `artifact_missing`. The file is not to be changed.
+        Raises JobError `artifact_missing`, and `artifact_damaged` for a file that is gone or is not
+        what was stored. The file is not to be changed.
         """
         for each in self._job.artifacts:
             if name is None or each.name == name:
-                return self._files.path(each.sha256)
+                try:
+                    return self._checked(each)
+                except ArtifactDamaged as error:
+                    raise JobError("artifact_damaged", f"{each.name}: {error}") from error
         raise JobError(
             "artifact_missing",
             f"the job has no artifact {name!r}" if name else "the job has no artifact",
             retryable=False,
         )
+
+    def _checked(self, artifact: Artifact) -> Path:
+        return self._files.checked(artifact.sha256, artifact.size)
 
     def issue(self, code: str, message: str, **details: Any) -> None:
         """Note what went wrong and was made up for: the job completes, and `issues` tells of it.
@@ -153,6 +161,21 @@ class Context(_Told, AsyncCaller):
         super().__init__(job, files, reports, calls)
         self._loop = asyncio.get_running_loop()
         self._thread = threading.get_ident()
+        self._inputs: dict[str, Path | ArtifactDamaged] = {}
+
+    def read_inputs(self) -> None:
+        """Check the job's files, which takes too long for the loop of a handler. Blocks."""
+        for each in self._job.artifacts:
+            try:
+                self._inputs[each.sha256] = super()._checked(each)
+            except ArtifactDamaged as error:
+                self._inputs[each.sha256] = error
+
+    def _checked(self, artifact: Artifact) -> Path:
+        found = self._inputs[artifact.sha256]
+        if isinstance(found, ArtifactDamaged):
+            raise found
+        return found
 
     def progress(
         self,

@@ -5,11 +5,13 @@ import fcntl
 import os
 import sqlite3
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import aiosqlite
 
+from eventjobs.durability import sync
 from eventjobs.errors import DirectoryLocked, NotOurs, TooNew
 
 #: "ejob": says in the file's header that it is ours.
@@ -118,6 +120,19 @@ def private_file(path: Path) -> None:
     os.close(descriptor)
     if header.startswith(b"SQLite format 3\0") and header[68:] != APPLICATION_ID.to_bytes(4):
         raise NotOurs
+
+
+def make_durable(path: Path) -> None:
+    """Put on the disk what the database *path* holds, before anything is read from it. Blocks.
+
+    A process that was killed between the write and the sync of a commit has left it in the page
+    cache: SQLite reads it back, and syncs it with the next commit only. This needs no room on the
+    disk. Nothing of this process may have *path* open. Raises OSError.
+    """
+    for each in (path, path.with_name(f"{path.name}-wal")):
+        with suppress(FileNotFoundError):
+            sync(each)
+    sync(path.parent)
 
 
 def lock_directory(directory: Path) -> int:

@@ -165,6 +165,12 @@ class StepTooLarge(TooLarge):
     code = "step_too_large"
 
 
+class ArtifactDamaged(EventjobsError):
+    """The stored file is not what was stored; upload it again to mend it."""
+
+    code = "artifact_damaged"
+
+
 class LogError(EventjobsError):
     """The event log could not do this."""
 

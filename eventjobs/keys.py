@@ -11,6 +11,7 @@ import os
 import re
 from pathlib import Path
 
+from eventjobs.durability import replacement, sync
 from eventjobs.errors import SecretKeyUnusable
 
 KEY_BYTES = 32
@@ -33,7 +34,11 @@ class Keys:
             master = path.read_bytes()
         except FileNotFoundError:
             master = os.urandom(KEY_BYTES)
-            _write(path, master)
+            with replacement(path) as file:
+                file.write(master)
+        else:  # a key that is lost takes every token with it, and who made it may have been killed
+            sync(path)
+            sync(path.parent)
         if len(master) != KEY_BYTES:
             raise SecretKeyUnusable(f"{path} has {len(master)} bytes, and not {KEY_BYTES}")
         return cls(master)
@@ -60,20 +65,3 @@ class Keys:
     def signing_secret(self, purpose: str, *parts: str | int) -> str:
         """A secret as Standard Webhooks writes it, to be given to whoever checks signatures."""
         return f"whsec_{base64.b64encode(self.derive(purpose, *parts)).decode()}"
-
-
-def _write(path: Path, content: bytes) -> None:
-    """All of it or nothing, and on the disk: a key that is lost takes every token with it."""
-    new = path.with_name(f"{path.name}.new")
-    new.unlink(missing_ok=True)  # left by a start that was cut off
-    descriptor = os.open(new, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600)
-    with os.fdopen(descriptor, "wb") as file:
-        file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
-    new.replace(path)
-    directory = os.open(path.parent, os.O_RDONLY)
-    try:
-        os.fsync(directory)
-    finally:
-        os.close(directory)

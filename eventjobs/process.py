@@ -289,7 +289,7 @@ class HandlerProcess(asyncio.Protocol):
             case "end of":
                 return await reports.end_of(*told)
             case "path":
-                return str(await asyncio.to_thread(files.path, *told))
+                return str(await asyncio.to_thread(files.checked, *told))
             case "enter":
                 name, limits = told
                 try:

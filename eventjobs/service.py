@@ -19,6 +19,7 @@ from eventjobs.clock import Clock, SystemClock
 from eventjobs.database import lock_directory
 from eventjobs.desk import LocalDesk
 from eventjobs.dispatch import ExternalServices, service_name, targets
+from eventjobs.durability import make_directory
 from eventjobs.errors import InvalidInput, JobNotFound, UnknownArtifact
 from eventjobs.events import Artifact, JobSpec
 from eventjobs.expiry import Expiry
@@ -117,6 +118,7 @@ class Service:
                 self.checked(each.spec)
             except InvalidInput as error:
                 raise InvalidInput(f"schedule {each.name!r}: {error}", error.errors) from error
+        await asyncio.to_thread(make_directory, settings.data)
         self._lock = lock_directory(settings.data)
         try:
             self.keys = await asyncio.to_thread(Keys.open, settings.data / "secret.key")

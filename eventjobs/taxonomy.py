@@ -36,6 +36,7 @@ CODES: dict[str, Kind] = {
     "invalid_input": Kind("input", "the handler gave a name or value that is not allowed"),
     "timeout": Kind("timeout", "an attempt ran longer than timeout_s"),
     "stalled": Kind("timeout", "an attempt told no progress for stall_timeout_s"),
+    "artifact_damaged": Kind("artifact", "a stored file is gone, or is not what was stored"),
     "artifact_missing": Kind("artifact", "the handler asked for a file that the job has not"),
     "too_large": Kind(
         "artifact", "a file, or a result, is larger than EVENTJOBS_ARTIFACT_BYTES_MAX"

@@ -190,9 +190,10 @@ class Views:
             # SQLite finds its -wal and -shm by name: both files are closed while they are renamed.
             await self._store.close()
             await fresh.close()
-            await asyncio.to_thread(Store.remove, self.path)
-            await asyncio.to_thread(fresh.path.replace, self.path)
-            self._store = await Store.open(self.path, self._events.log_id, self._events.head)
+            try:
+                await asyncio.to_thread(Store.replace, fresh.path, self.path)
+            finally:  # where it failed, the live ones are there still
+                self._store = await Store.open(self.path, self._events.log_id, self._events.head)
         finally:
             self._there.set()
 

@@ -11,7 +11,7 @@ from eventjobs.job import DEFAULT_QUEUE, Job
 from projections.touched import Statement, Touched, rows
 
 NAME = "status"
-VERSION = 6
+VERSION = 7
 
 SCHEMA = """
 CREATE TABLE jobs (

@@ -1,5 +1,7 @@
 """One views file: its tables, the position they stand at, and how a batch is applied."""
 
+import asyncio
+import errno
 import sqlite3
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
@@ -9,6 +11,7 @@ import aiosqlite
 import orjson
 
 from eventjobs.database import claim, connect, one, private_file, transaction
+from eventjobs.durability import replace, sync
 from eventjobs.errors import NotOurs, TooNew
 from eventjobs.events import SERVICE_EVENTS, Recorded
 from eventjobs.job import Job, evolve
@@ -85,6 +88,8 @@ class Store:
     @classmethod
     async def open(cls, path: Path, log_id: str, head: int) -> "Store":
         """Open or make *path*. Raises Stale when it does not belong to this log and this code."""
+        if not await asyncio.to_thread(path.exists):
+            await asyncio.to_thread(Store.remove, path)  # its -wal may be there still
         try:
             private_file(path)
         except NotOurs as error:
@@ -118,8 +123,29 @@ class Store:
 
     @staticmethod
     def remove(path: Path) -> None:
-        for suffix in ("", "-wal", "-shm"):
-            path.with_name(path.name + suffix).unlink(missing_ok=True)
+        """Remove a closed file; a power cut brings nothing back of it. Blocks, raises OSError.
+
+        SQLite plays a -wal over whatever file has the name before it. So none outlives the file
+        that it belongs to, and none is left when another file takes the name.
+        """
+        for names in ((path.name,), (f"{path.name}-wal", f"{path.name}-shm")):
+            there = [each for name in names if (each := path.with_name(name)).exists()]
+            for each in there:
+                each.unlink()
+            if there:
+                sync(path.parent)
+
+    @staticmethod
+    def replace(new: Path, path: Path) -> None:
+        """Put the closed file *new* in the place of *path*, which is closed, too. Blocks.
+
+        Between the two there are no views, and the service builds them at its start. Raises
+        OSError, also when not all that *new* has could be written into it.
+        """
+        if new.with_name(f"{new.name}-wal").exists():
+            raise OSError(errno.EBUSY, "it is in use, or could not be checkpointed", str(new))
+        Store.remove(path)
+        replace(new, path)
 
     async def close(self) -> None:
         await _close([self._writer, self._reader, self._lister])

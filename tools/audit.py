@@ -16,6 +16,7 @@ import os
 import sqlite3
 import sys
 from collections.abc import AsyncIterator
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import BinaryIO, NamedTuple
 from uuid import UUID
@@ -23,6 +24,7 @@ from uuid import UUID
 import orjson
 
 from eventjobs.codec import decode
+from eventjobs.durability import replacement
 from eventjobs.errors import CorruptLog, EventjobsError, NotOurs
 from eventjobs.events import Recorded, rfc3339
 from eventjobs.log.sqlite import COMMITMENT
@@ -193,11 +195,13 @@ def main(arguments: list[str] | None = None) -> int:
     return 0 if told.first_bad is None else 1
 
 
-def _opened(path: Path | None) -> BinaryIO:
-    """For the owner alone: it holds what people put in."""
+def _opened(path: Path | None) -> AbstractContextManager[BinaryIO]:
+    """For the owner alone: it holds what people put in. *path* appears once it is whole."""
     if path is None:
         return os.fdopen(os.dup(sys.stdout.fileno()), "wb")
-    return os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "wb")
+    if path.exists() and not path.is_file():  # a pipe, or a terminal
+        return path.open("wb")
+    return replacement(path.resolve())
 
 
 if __name__ == "__main__":

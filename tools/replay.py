@@ -148,9 +148,7 @@ def replay(data: Path, told: Told) -> int:
         except BaseException:
             Store.remove(fresh)
             raise
-        # A crash between these two leaves no views, and the service builds them at its start.
-        Store.remove(data / "views.db")
-        fresh.replace(data / "views.db")
+        Store.replace(fresh, data / "views.db")
         return position
     finally:
         os.close(lock)

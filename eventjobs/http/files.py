@@ -2,10 +2,12 @@
 
 import asyncio
 import re
-from typing import BinaryIO
+from collections.abc import Iterator
+from contextlib import suppress
 
 from aiohttp import web
 
+from eventjobs.errors import ArtifactDamaged
 from eventjobs.events import Artifact
 from eventjobs.http import patience
 from eventjobs.http.api import caught_up, path_id, reply, there
@@ -13,8 +15,6 @@ from eventjobs.http.body import check_encoding, check_length, chunks
 from eventjobs.http.problem import ArtifactNotFound, RangeNotSatisfiable
 from eventjobs.http.route import Site
 from eventjobs.service import Service
-
-BLOCK_BYTES = 256 * 1024
 
 #: What a browser may show, or open, as what it says it is. All else is just bytes.
 SAFE_TYPES = frozenset(
@@ -60,16 +60,21 @@ async def download(site: Site, request: web.Request) -> web.StreamResponse:
     if (begin, end) != (0, artifact.size):
         response.set_status(206)
         response.headers["Content-Range"] = f"bytes {begin}-{end - 1}/{artifact.size}"
+    blocks = service.artifacts.blocks(artifact.sha256, artifact.size, begin, end)
     try:
-        file = await asyncio.to_thread(service.artifacts.path(artifact.sha256).open, "rb")
+        if request.method == "HEAD":
+            await asyncio.to_thread(service.artifacts.path(artifact.sha256).stat)
+            await response.prepare(request)
+        else:
+            # All there is of a small file: that it is damaged is an answer then, and no broken one.
+            first = await _next(blocks)
+            await response.prepare(request)
+            await _send(service, request, response, first, blocks)
     except FileNotFoundError as error:
         raise ArtifactNotFound("the file is no longer kept") from error
-    try:
-        await response.prepare(request)
-        if request.method != "HEAD":
-            await _send(site.service, request, response, file, begin, end)
     finally:
-        await asyncio.to_thread(file.close)
+        with suppress(ValueError):  # cancelled: its thread is reading, and then lets go of it
+            await asyncio.to_thread(blocks.close)
     await response.write_eof()
     return response
 
@@ -116,14 +121,21 @@ async def _send(
     service: Service,
     request: web.Request,
     response: web.StreamResponse,
-    file: BinaryIO,
-    begin: int,
-    end: int,
+    block: bytes | None,
+    blocks: Iterator[bytes],
 ) -> None:
-    await asyncio.to_thread(file.seek, begin)
-    while begin < end:
-        block = await asyncio.to_thread(file.read, min(BLOCK_BYTES, end - begin))
-        if not block:
-            raise ConnectionResetError("the file is shorter than it was")
-        begin += len(block)
-        await patience.write(service, request, response, block)
+    """Raises ConnectionResetError, also for a damaged file: the answer then stays unfinished."""
+    try:
+        while block is not None:
+            await patience.write(service, request, response, block)
+            block = await _next(blocks)
+    except ArtifactDamaged as error:
+        raise ConnectionResetError("the file is damaged") from error
+
+
+async def _next(blocks: Iterator[bytes]) -> bytes | None:
+    """The next block that is not empty, or None."""
+    block: bytes | None = b""
+    while block == b"":
+        block = await asyncio.to_thread(next, blocks, None)
+    return block

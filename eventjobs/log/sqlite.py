@@ -17,7 +17,7 @@ import structlog
 
 from eventjobs.clock import Clock, SystemClock, sleep
 from eventjobs.codec import decode, encode
-from eventjobs.database import claim, connect, one, private_file
+from eventjobs.database import claim, connect, make_durable, one, private_file
 from eventjobs.errors import (
     Conflict,
     DataDirectoryError,
@@ -126,7 +126,10 @@ class SQLiteLog:
         batch_max: int = 1024,
         batch_bytes_max: int = 8 * 2**20,
     ) -> "SQLiteLog":
-        """Open *path*, or make it. Raises NotOurs, TooNew, sqlite3.Error."""
+        """Open *path*, or make it; what it holds is durable then.
+
+        Raises NotOurs, TooNew, sqlite3.Error, OSError.
+        """
         log = cls(
             path,
             clock or SystemClock(),
@@ -136,6 +139,7 @@ class SQLiteLog:
             batch_bytes_max=batch_bytes_max,
         )
         private_file(path)
+        await asyncio.to_thread(make_durable, path)
         log._writer = await log._connect_writer()
         try:
             log._reader = await connect(path, read_only=True)
