@@ -33,20 +33,20 @@ format: $(TEST) ## format the code and mend what ruff can
 clean: ## remove what make and the tools made
 	rm -rf $(VENV) build *.egg-info .*_cache .hypothesis
 
-# Made from nothing and marked at the very end: half a venv never looks finished. It has no pip of
-# its own, because Debian's Python cannot give it one without yet another package.
+# Made from nothing and marked at the very end: half a venv never looks finished. Its pip comes from
+# the index like the rest: Debian's Python has no ensurepip without yet another package.
 define setup
 	@echo "setting up $(VENV): Python $(VERSION), eventjobs[$(1)]"
 	@$(PYTHON) -m venv --clear --without-pip $(VENV)
 	@$(PYTHON) -m pip --python $(BIN)/python --quiet --quiet --disable-pip-version-check \
-		install --editable '.[$(1)]'
+		install pip --editable '.[$(1)]'
 endef
 
-$(RUN): pyproject.toml
+$(RUN): pyproject.toml Makefile
 	$(call setup,demo)
 	@touch $@
 
-$(TEST): pyproject.toml
+$(TEST): pyproject.toml Makefile
 	$(call setup,$(DEMO_AND_TEST))
 	@touch $(RUN) $@
 
