@@ -5,12 +5,12 @@ between one job's end and its dependents', and what this does may be done twice.
 """
 
 import asyncio
+from contextlib import suppress
 
-import structlog
-
-from eventjobs.clock import sleep
-from eventjobs.errors import LogError, Rejected
+from eventjobs.clock import timeout
+from eventjobs.errors import Rejected
 from eventjobs.jobs import Jobs
+from eventjobs.supervision import AGAIN_S, Isolation
 from projections import Doom, Views
 from projections.touched import Touched
 
@@ -27,29 +27,31 @@ class Cascade:
         self._jobs = jobs
         self._views = views
         self._news = asyncio.Event()
-        self._log = structlog.get_logger("eventjobs.cascade")
+        self._isolation = Isolation(jobs.clock, "eventjobs.cascade", "cancelling")
         views.listen(self._noticed)
 
     async def run(self) -> None:
         while True:
             self._news.clear()
-            doomed = await self._views.doomed(PAGE)
-            if not doomed:
-                await self._news.wait()
-                continue
+            # Those that cannot be cancelled now must not hide the ones behind them.
+            doomed = await self._views.doomed(PAGE + len(self._isolation))
             # A job may be doomed by several others; the first is reason enough.
             reasons = {each.job_id: each for each in reversed(doomed)}
-            await asyncio.gather(*map(self._cancel, reasons.values()))
+            tried = [each for each in reasons.values() if self._isolation.may(each.job_id)]
+            if not tried:
+                with suppress(TimeoutError):
+                    async with timeout(self._jobs.clock, AGAIN_S if doomed else None):
+                        await self._news.wait()
+                continue
+            await asyncio.gather(*map(self._cancel, tried))
             await self._views.reached(self._jobs.log.head)
 
     async def _cancel(self, doom: Doom) -> None:
-        try:
-            await self._jobs.cancel(doom.job_id, reason(doom), actor=ACTOR)
-        except Rejected:
-            pass  # it ended meanwhile; the views will show it by then
-        except LogError as error:
-            self._log.warning("cancelling waits", job_id=doom.job_id, error=error.code)
-            await sleep(self._jobs.clock, 1.0)  # it is still doomed, and its turn comes again
+        async def cancel() -> None:
+            with suppress(Rejected):  # it ended meanwhile, as the views are about to show
+                await self._jobs.cancel(doom.job_id, reason(doom), actor=ACTOR)
+
+        await self._isolation.attempt(doom.job_id, cancel(), job_id=doom.job_id)
 
     def _noticed(self, touched: list[Touched]) -> None:
         # Few jobs have to do with others, and asking costs little: no need to know exactly.

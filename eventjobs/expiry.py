@@ -1,12 +1,12 @@
 """Hiding jobs that ended long enough ago: lists forget them, reads answer that they are gone."""
 
 import asyncio
-
-import structlog
+from contextlib import suppress
 
 from eventjobs.clock import sleep
-from eventjobs.errors import LogError, Rejected
+from eventjobs.errors import Rejected
 from eventjobs.jobs import Jobs
+from eventjobs.supervision import Isolation
 from projections import Views
 
 ACTOR = "service"
@@ -23,15 +23,17 @@ class Expiry:
         self._jobs = jobs
         self._views = views
         self._ttl_s = ttl_s
-        self._log = structlog.get_logger("eventjobs.expiry")
+        self._isolation = Isolation(jobs.clock, "eventjobs.expiry", "hiding")
 
     async def run(self) -> None:
         while True:
             now_us = self._jobs.clock.now_us()
             began_s = self._jobs.clock.monotonic_s()
             ended_us = int(max(0.0, now_us - self._ttl_s * 1e6))
-            expiring = await self._views.expiring(now_us, ended_us, PAGE)
-            hidden = await asyncio.gather(*map(self._hide, expiring))
+            # Those that cannot be hidden now must not keep the ones behind them from it.
+            limit = PAGE + len(self._isolation)
+            expiring = await self._views.expiring(now_us, ended_us, limit)
+            hidden = await asyncio.gather(*map(self._hide, filter(self._isolation.may, expiring)))
             if any(hidden):
                 await self._views.reached(self._jobs.log.head)
                 # As long again: after a time away very many are due, and none of them is urgent.
@@ -40,10 +42,8 @@ class Expiry:
                 await sleep(self._jobs.clock, LOOK_AGAIN_S)
 
     async def _hide(self, job_id: str) -> bool:
-        try:
-            return (await self._jobs.expire(job_id, "ttl", actor=ACTOR)).changed
-        except Rejected:
-            return False  # queued again meanwhile
-        except LogError as error:
-            self._log.warning("hiding waits", job_id=job_id, error=error.code)
-            return False
+        async def hide() -> None:
+            with suppress(Rejected):  # queued again meanwhile
+                await self._jobs.expire(job_id, "ttl", actor=ACTOR)
+
+        return await self._isolation.attempt(job_id, hide(), job_id=job_id)

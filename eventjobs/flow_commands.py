@@ -104,10 +104,13 @@ def _queue(told: Job) -> tuple[object, ...]:
 
 
 def _schedule(told: Job) -> tuple[object, ...]:
-    last = told["last"]
+    last, error = told["last"], told["last_error"]
     at, status = (_time(last["at"]), last["status"]) if last else (None, None)
     when = (told["cron"], told["timezone"])
-    return (told["name"], *when, told["type"], _time(told["next_at"]), at, status, _paused(told))
+    state = _paused(told) or (
+        f"failed at {_time(error['at'])}: {error['message']}" if error else ""
+    )
+    return (told["name"], *when, told["type"], _time(told["next_at"]), at, status, state)
 
 
 def _breaker(told: Job) -> tuple[object, ...]:

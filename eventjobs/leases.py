@@ -9,11 +9,12 @@ from typing import Literal, assert_never
 import structlog
 
 from eventjobs.clock import Clock, timeout
-from eventjobs.errors import LogError, Rejected
+from eventjobs.errors import Rejected
 from eventjobs.job import Job
 from eventjobs.jobs import Jobs
 from eventjobs.outcomes import Cancelled, Outcome, stalled, timed_out
 from eventjobs.settlement import Settlement
+from eventjobs.supervision import Isolation
 from projections import Views
 from projections.touched import Touched
 
@@ -68,6 +69,7 @@ class Leases:
         self._looked_s = self._clock.monotonic_s()
         self._deaf_s = 0.0
         self._log = structlog.get_logger("eventjobs.leases")
+        self._isolation = Isolation(self._clock, "eventjobs.leases", "ending an attempt")
         views.listen(self._noticed)
 
     def __len__(self) -> int:
@@ -143,9 +145,11 @@ class Leases:
                 now_s = self._now_s()
                 for lease in list(self._leases.values()):
                     self._limit(lease, now_s)
-                    if not lease.ending and self._over(lease, now_s):
+                    job_id = lease.job.job_id
+                    over = not lease.ending and self._over(lease, now_s)
+                    if over and self._isolation.may(job_id):
                         lease.ending = True
-                        endings.create_task(self._end(lease, now_s))
+                        endings.create_task(self._try_end(lease, now_s))
 
     def _now_s(self) -> float:
         """The monotonic clock, less the time in which this process was stopped or blocked."""
@@ -177,7 +181,16 @@ class Leases:
         lease_s = lease.job.lease_s
         return lease_s is not None and now_s - lease.heard_s >= lease_s
 
+    async def _try_end(self, lease: _Lease, now_s: float) -> None:
+        job = lease.job
+        about = {"job_id": job.job_id, "worker": job.worker}
+        try:
+            await self._isolation.attempt(job.job_id, self._end(lease, now_s), **about)
+        finally:
+            lease.ending = False  # one that could not be ended is looked at again
+
     async def _end(self, lease: _Lease, now_s: float) -> None:
+        """Raises what recording its end raises."""
         job = lease.job
         if self._unheard(lease, now_s):
             # Before its job is to be had again: it shall not go to the same worker.
@@ -195,10 +208,6 @@ class Leases:
                 await self._withdraw(job, lease.stop)
         except Rejected:
             pass  # it ended by itself, just now
-        except (LogError, OSError) as error:
-            self._log.warning("lost attempt waits", job_id=job.job_id, error=str(error))
-            lease.ending = False  # look again
-            return
         if self._leases.get(job.job_id) is lease:
             del self._leases[job.job_id]
 

@@ -4,6 +4,7 @@ import orjson
 import structlog
 
 from eventjobs.clock import Clock
+from eventjobs.errors import LogError
 from eventjobs.events import AttemptStarted
 from eventjobs.flow import Flow
 from eventjobs.job import Status
@@ -24,19 +25,25 @@ async def recover(
     places in the flow again, until they end.
     """
     await views.reached(jobs.log.head)
+    log = structlog.get_logger("eventjobs.recovery")
     lost = 0
     for job_id in await views.running():
-        job = await jobs.load(job_id)
-        if job is None or job.status != Status.RUNNING:
-            continue
-        flow.see(job)
-        if is_elsewhere(job):
-            leases.begin(job)
-        else:
-            await settlement.lost(job, "the service stopped while it ran", actor=actor)
-            lost += 1
+        try:
+            job = await jobs.load(job_id)
+            if job is None or job.status != Status.RUNNING:
+                continue
+            flow.see(job)
+            if is_elsewhere(job):
+                leases.begin(job)
+            else:
+                await settlement.lost(job, "the service stopped while it ran", actor=actor)
+                lost += 1
+        except LogError:
+            raise
+        except Exception as error:
+            log.error("not recovered", job_id=job_id, exc_info=error)
     if lost:
-        structlog.get_logger("eventjobs.recovery").warning("attempts lost", jobs=lost)
+        log.warning("attempts lost", jobs=lost)
     return lost
 
 
@@ -57,7 +64,8 @@ async def recall_starts(log: EventLog, views: Views, flow: Flow, clock: Clock) -
         ids = orjson.dumps([each.job_id for each in started]).decode()
         types = dict(await views.ask(status.TYPES, ids)) if started else {}
         for each in started:
-            if (of_type := ago_us.get(types[each.job_id])) is not None:
+            # Of a job that the views could not read, no type is known.
+            if (of_type := ago_us.get(types.get(each.job_id, ""))) is not None:
                 # A wall clock that was set back makes an old start look like one that is to come.
                 of_type.append(max(0, now_us - each.at_us))
     flow.recall(ago_us)

@@ -6,11 +6,13 @@ from typing import NamedTuple
 import structlog
 
 from eventjobs.clock import sleep
-from eventjobs.errors import LogError, Rejected
+from eventjobs.errors import EventjobsError, JobGone, LogError
 from eventjobs.events import JobSpec
 from eventjobs.job import Job
 from eventjobs.jobs import Jobs
+from eventjobs.retries import describe
 from eventjobs.schedules import SECOND_US, Schedule
+from eventjobs.supervision import is_end
 from eventjobs.switches import Switches
 from projections import Views
 
@@ -22,12 +24,21 @@ LOOK_AGAIN_S = 30.0
 TRY_AGAIN_S = 1.0
 
 
+class FiringError(NamedTuple):
+    """A firing that failed: when that was, with which code, and why."""
+
+    at_us: int
+    code: str
+    message: str
+
+
 class Told(NamedTuple):
-    """A schedule, when it fires next, and its job of last time."""
+    """A schedule, when it fires next, its last job, and why its newest firing failed, if it did."""
 
     schedule: Schedule
     next_us: int | None
     last: Job | None
+    error: FiringError | None
 
 
 class Recurring:
@@ -56,30 +67,70 @@ class Recurring:
         self._made_us = jobs.clock.now_us()
         #: By name, up to when nothing is left to be submitted.
         self._done_us: dict[str, int] = {}
+        #: By name, of those whose newest firing failed.
+        self._errors: dict[str, FiringError] = {}
         self._log = structlog.get_logger("eventjobs.schedules")
 
     async def run(self) -> None:
-        for each in self._schedules:
-            last = await self._last(each)
-            fired_us = None if last is None else last.spec.run_at_us
-            self._done_us[each.name] = self._made_us if fired_us is None else fired_us
         while self._schedules:
-            now_us = self._clock.now_us()
-            fired = [await self._fire(each, now_us) for each in self._schedules]
-            wait_s = LOOK_AGAIN_S if all(fired) else TRY_AGAIN_S
-            for each in self._schedules:
-                if (next_us := each.next_us(now_us)) is not None:
-                    wait_s = min(wait_s, (next_us - self._clock.now_us()) / SECOND_US)
-            await sleep(self._clock, max(0.0, wait_s))
+            waits_s = [await self._fire(each) for each in self._schedules]
+            await sleep(self._clock, max(0.0, min(waits_s)))
 
     async def told(self) -> list[Told]:
         """All schedules, by name."""
         now_us = self._clock.now_us()
         named = sorted(self._schedules, key=lambda each: each.name)
-        return [Told(each, each.next_us(now_us), await self._last(each)) for each in named]
+        return [
+            Told(each, each.next_us(now_us), await self._shown(each), self._errors.get(each.name))
+            for each in named
+        ]
 
-    async def _fire(self, schedule: Schedule, now_us: int) -> bool:
-        """Submit what is due; False when that has to be tried again."""
+    async def _shown(self, schedule: Schedule) -> Job | None:
+        """Its last job; None also when that cannot be read: the others are shown all the same."""
+        try:
+            return await self._last(schedule)
+        except LogError as error:
+            self._log.error("last job not read", schedule=schedule.name, error=error.code)
+            return None
+
+    async def _fire(self, schedule: Schedule) -> float:
+        """Submit what is due; the seconds until the next look. A failure ends neither this
+        schedule nor another one: it is logged, and the schedule goes on at its next time.
+        """
+        now_us = self._clock.now_us()
+        try:
+            if schedule.name not in self._done_us:
+                self._done_us[schedule.name] = await self._begun_us(schedule)
+            await self._submit_due(schedule, now_us)
+            next_us = schedule.next_us(now_us)
+        except LogError as error:
+            self._log.warning("firing waits", schedule=schedule.name, error=error.code)
+            return TRY_AGAIN_S
+        except BaseException as error:
+            if is_end(error):
+                raise
+            self._failed(schedule, error)
+            return TRY_AGAIN_S
+        if next_us is None:
+            return LOOK_AGAIN_S
+        return min(LOOK_AGAIN_S, (next_us - self._clock.now_us()) / SECOND_US)
+
+    def _failed(self, schedule: Schedule, error: BaseException) -> None:
+        known = error.code if isinstance(error, EventjobsError) else None
+        self._errors[schedule.name] = FiringError(
+            self._clock.now_us(), known or "firing_failed", describe(error)
+        )
+        told = {"schedule": schedule.name, "type": schedule.spec.type, "error": describe(error)}
+        self._log.error("firing failed", **told, exc_info=None if known else error)
+
+    async def _begun_us(self, schedule: Schedule) -> int:
+        """The time of its newest job; without one, that of the start of this service."""
+        last = await self._last(schedule)
+        fired_us = None if last is None else last.spec.run_at_us
+        return self._made_us if fired_us is None else fired_us
+
+    async def _submit_due(self, schedule: Schedule, now_us: int) -> None:
+        """Submit its newest time that is due and not too old, if there is one."""
         # A clock that was set back comes to the same times again, and finds them submitted.
         done_us = min(self._done_us[schedule.name], now_us)
         own_s = schedule.catch_up_s
@@ -87,17 +138,20 @@ class Recurring:
         begin_us = max(done_us, now_us - int(window_s * SECOND_US), 0)
         due_us = schedule.newest_us(begin_us, now_us)
         if due_us is not None:
-            job_id = schedule.job_id(due_us)
             try:
                 if await self._is_wanted(schedule, due_us):
+                    job_id = schedule.job_id(due_us)
                     await self._submit(schedule.job(due_us), job_id, schedule.tag)
-            except Rejected:
-                pass  # it was submitted before the code was changed, or is hidden by now
-            except LogError as error:
-                self._log.warning("firing waits", schedule=schedule.name, error=error.code)
-                return False
+                self._errors.pop(schedule.name, None)
+            except JobGone:
+                pass  # it was submitted, and is hidden by now
+            except LogError:
+                raise  # it is tried again
+            except BaseException as error:
+                if is_end(error):
+                    raise
+                self._failed(schedule, error)  # validators are the user's, and raise anything
         self._done_us[schedule.name] = max(done_us, due_us or 0)
-        return True
 
     async def _is_wanted(self, schedule: Schedule, due_us: int) -> bool:
         """Not when it is paused, or was: a firing of that time is not made up for."""

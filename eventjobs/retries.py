@@ -127,5 +127,5 @@ def describe(error: BaseException) -> str:
     if isinstance(error, JobError):
         return f"{error.error_code}: {error}"
     # Not str(error): what is raised may be unable to say what it is.
-    told = traceback.TracebackException.from_exception(error).format_exception_only()
+    told = traceback.TracebackException(type(error), error, None).format_exception_only()
     return " ".join("".join(told).split())

@@ -3,7 +3,7 @@
 import asyncio
 import os
 import shutil
-from collections.abc import Iterable
+from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
@@ -40,6 +40,7 @@ from eventjobs.schedules import Schedule
 from eventjobs.settings import Settings
 from eventjobs.settlement import Settlement
 from eventjobs.specs import check_named, check_ttl, spec_of
+from eventjobs.supervision import Supervisor
 from eventjobs.switches import Switches
 from eventjobs.watchdog import Watchdog
 from eventjobs.webhooks import Webhooks
@@ -89,7 +90,8 @@ class Service:
         self.clock = clock or SystemClock()
         self.outbound = Outbound(self.clock, self.settings.outbound_allow)
         self._targets = targets(self.handlers, self.outbound, self.settings.python_service_url)
-        self.ready = False
+        self._supervisor = Supervisor(self.clock)
+        self._open = False
         self._lock: int | None = None
         self._tasks: list[asyncio.Task[None]] = []
         self._closing: asyncio.Task[None] | None = None
@@ -153,17 +155,27 @@ class Service:
             raise
         self._begin()
         self._watchdog = Watchdog(asyncio.get_running_loop())
-        self.ready = True
+        self._open = True
+
+    @property
+    def ready(self) -> bool:
+        """Whether it is started, and all of its parts work."""
+        return self._open and not self.failing
+
+    @property
+    def failing(self) -> list[str]:
+        """The names of the parts that failed and are being restarted."""
+        return sorted(self._supervisor.failing)
 
     def _begin(self) -> None:
-        self._task(self.leases.run(), "leases")
+        self._keep("leases", self.leases.run)
         if self.flow.limits.rates:
-            self._task(self._recall_starts(), "rates")
-        self._task(self.runner.run(), "runner")
-        self._task(self.webhooks.runner.run(), "deliveries")
-        self._task(self.webhooks.follow(), "webhooks")
-        self._task(Cascade(self.jobs, self.views).run(), "cascade")
-        self._task(Expiry(self.jobs, self.views, self.settings.ttl_s).run(), "expiry")
+            self._keep("rates", self._recall_starts)
+        self._keep("runner", self.runner.run)
+        self._keep("deliveries", self.webhooks.runner.run)
+        self._keep("webhooks", self.webhooks.follow)
+        self._keep("cascade", Cascade(self.jobs, self.views).run)
+        self._keep("expiry", Expiry(self.jobs, self.views, self.settings.ttl_s).run)
         self.recurring = Recurring(
             self.handlers.schedules,
             self._accept,
@@ -173,7 +185,7 @@ class Service:
             self.settings.catch_up_s,
         )
         if self.handlers.schedules:
-            self._task(self.recurring.run(), "schedules")
+            self._keep("schedules", self.recurring.run)
 
     def _wire(self) -> None:
         settings = self.settings
@@ -257,7 +269,7 @@ class Service:
         await asyncio.shield(self._closing)
 
     async def _close(self) -> None:
-        self.ready = False
+        self._open = False
         if self._watchdog is not None:
             self._watchdog.close()
         await asyncio.gather(
@@ -276,6 +288,10 @@ class Service:
             os.close(self._lock)
             self._lock = None
 
+    def _keep(self, name: str, loop: Callable[[], Awaitable[None]]) -> None:
+        """Run *loop*, and again after a failure."""
+        self._task(self._supervisor.keep(name, loop), name)
+
     def _task(self, work: Any, name: str) -> None:
         task: asyncio.Task[None] = asyncio.create_task(work, name=name)
         task.add_done_callback(self._ended)
@@ -284,7 +300,7 @@ class Service:
     def _ended(self, task: asyncio.Task[None]) -> None:
         """A part that dies takes readiness with it, and says so."""
         if not task.cancelled() and (error := task.exception()) is not None:
-            self.ready = False
+            self._open = False
             structlog.get_logger("eventjobs").critical(
                 "stopped working", part=task.get_name(), exc_info=error
             )

@@ -18,6 +18,7 @@ from eventjobs.clock import sleep
 from eventjobs.desk import Desk
 from eventjobs.errors import (
     Conflict,
+    CorruptLog,
     InvalidInput,
     JobError,
     LogError,
@@ -210,16 +211,23 @@ class Webhooks:
     ) -> list[tuple[Webhook, Recorded]]:
         wanted = []
         for recorded in batch:
-            job = None
-            for webhook in webhooks:
-                if recorded.position <= webhook.told:
-                    continue
-                job = job or await self._jobs.load(recorded.job_id)
-                if job is None or job.spec.type == DELIVERY:
-                    break  # a delivery that is told of would be told of, and so on
-                if webhook.wants(recorded, job):
-                    wanted.append((webhook, recorded))
+            late = [each for each in webhooks if recorded.position > each.told]
+            if not late or (job := await self._job_of(recorded)) is None:
+                continue
+            if job.spec.type != DELIVERY:  # a delivery of a delivery would have one, and so on
+                wanted += [(each, recorded) for each in late if each.wants(recorded, job)]
         return wanted
+
+    async def _job_of(self, recorded: Recorded) -> Job | None:
+        """None when the event is not about a job, or about one that cannot be read."""
+        try:
+            return await self._jobs.load(recorded.job_id)
+        except Exception as error:
+            if isinstance(error, LogError) and not isinstance(error, CorruptLog):
+                raise  # it passes, and the events are read again then
+            position = recorded.position
+            self._log.error("event not delivered", position=position, exc_info=error)
+            return None
 
     async def _submit(self, wanted: Sequence[tuple[Webhook, Recorded]]) -> None:
         """All of them, however long the log takes to accept them."""
@@ -232,7 +240,8 @@ class Webhooks:
                 if isinstance(outcome, LogError):
                     left.append(each)
                 elif isinstance(outcome, BaseException) and not isinstance(outcome, Rejected):
-                    raise outcome
+                    about = {"webhook": each[0].webhook_id, "position": each[1].position}
+                    self._log.error("event not delivered", **about, exc_info=outcome)
             wanted = left
             if wanted:
                 self._log.warning("deliveries wait", count=len(wanted))

@@ -4,15 +4,16 @@ import asyncio
 from datetime import UTC, datetime
 from itertools import islice
 from types import ModuleType
-from typing import Any
+from typing import Any, ClassVar
 from zoneinfo import ZoneInfo
 
 import pytest
+import structlog
 from hypothesis import given
 from hypothesis import strategies as st
-from pydantic import BaseModel
+from pydantic import BaseModel, model_validator
 
-from eventjobs.errors import InvalidInput, LogUnavailable
+from eventjobs.errors import CorruptLog, InvalidInput, LogUnavailable
 from eventjobs.events import JobSubmitted, rfc3339
 from eventjobs.handlers import Context, Handlers, handler
 from eventjobs.jobs import Jobs
@@ -295,6 +296,119 @@ async def test_a_firing_waits_for_a_log_that_takes_nothing(
     assert len(refused) == 3
 
 
+# --- failing
+
+
+class Odd(BaseException):
+    """No Exception, and it cannot say what it is."""
+
+    def __str__(self) -> str:
+        raise ValueError("no")
+
+
+class Strict(BaseModel):
+    """What it accepts is up to a test."""
+
+    refusal: ClassVar[BaseException | None] = None
+
+    @model_validator(mode="before")
+    @classmethod
+    def check(cls, value: Any) -> Any:
+        if cls.refusal is not None:
+            raise cls.refusal
+        return value
+
+
+@handler("strict")
+async def strict(context: Context, payload: Strict) -> None: ...
+
+
+a_minute = schedule("a minute", "* * * * *", "strict", {})
+
+
+@pytest.mark.parametrize(
+    ("refusal", "code"),
+    [
+        (ValueError("no such region"), "invalid_input"),
+        (RuntimeError("no such region"), "firing_failed"),
+        (KeyError("region"), "firing_failed"),
+        (Odd(), "firing_failed"),
+        (SystemExit(3), "firing_failed"),
+        (asyncio.CancelledError(), "firing_failed"),
+    ],
+)
+async def test_a_schedule_that_is_refused_ends_no_other_and_goes_on_itself(
+    client: Connect,
+    clock: FakeClock,
+    monkeypatch: pytest.MonkeyPatch,
+    refusal: BaseException,
+    code: str,
+) -> None:
+    """django-celery-beat#748"""
+    api = await client(strict, tick, a_minute, minutely, clock=clock)
+    monkeypatch.setattr(Strict, "refusal", refusal)
+    with structlog.testing.capture_logs() as lines:
+        await passing(clock, 130)
+    assert await fired(api.service) == ["00:01", "00:02"], "the other one's"
+    errors = [each for each in lines if each["log_level"] == "error"]
+    assert [each["schedule"] for each in errors] == ["a minute"] * 2
+    [told, other] = (await api.get("/v1/schedules")).json["schedules"]
+    assert told["last_error"]["code"] == code
+    assert told["last_error"]["at"] == "2025-01-01T00:02:00.000000Z"
+    assert (told["last"], other["last_error"]) == (None, None)
+    assert api.service.ready
+    monkeypatch.setattr(Strict, "refusal", None)
+    await passing(clock, 60)
+    assert sorted(await fired(api.service)) == ["00:01", "00:02", "00:03", "00:03"]
+    [told, _] = (await api.get("/v1/schedules")).json["schedules"]
+    assert told["last_error"] is None
+
+
+async def test_a_schedule_whose_type_has_gone_ends_no_other(
+    client: Connect, clock: FakeClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    api = await client(strict, tick, a_minute, minutely, clock=clock)
+    del api.service.handlers._by_type["strict"]
+    await passing(clock, 130)
+    assert await fired(api.service) == ["00:01", "00:02"]
+    [told, _] = (await api.get("/v1/schedules")).json["schedules"]
+    assert told["last_error"]["code"] == "unknown_type"
+
+
+async def test_a_firing_whose_id_is_taken_is_said_and_the_next_is_submitted(
+    client: Connect, clock: FakeClock
+) -> None:
+    api = await client(tick, minutely, clock=clock)
+    job_id = minutely.job_id(us(2025, 1, 1, 0, 1))
+    await api.service.submit("tick", "something else", job_id=job_id)
+    await passing(clock, 70)
+    [told] = (await api.get("/v1/schedules")).json["schedules"]
+    assert told["last_error"]["code"] == "job_exists"
+    await passing(clock, 60)
+    assert (await fired(api.service))[1:] == ["00:02"]
+
+
+async def test_a_schedule_whose_past_cannot_be_read_is_told_all_the_same(
+    client: Connect, clock: FakeClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its last job is in a log that was damaged; the other schedules have nothing to do with it."""
+    current = Jobs.current
+    first = minutely.job_id(us(2025, 1, 1, 0, 1))
+
+    async def damaged(self: Jobs, job_id: str) -> Any:
+        if job_id == first:
+            raise CorruptLog
+        return await current(self, job_id)
+
+    api = await client(tick, hourly, minutely, clock=clock)
+    monkeypatch.setattr(Jobs, "current", damaged)
+    await passing(clock, 70)
+    [_, told] = (await api.get("/v1/schedules")).json["schedules"]
+    assert told["last"] is None
+    await passing(clock, 60)
+    assert await fired(api.service) == ["00:01", "00:02"]
+
+
 # --- what is told
 
 
@@ -312,6 +426,7 @@ async def test_schedules_are_told_with_their_last_and_next_job(
         "payload": {"days": 1},
         "next_at": "2025-01-01T02:00:00.000000Z",
         "last": None,
+        "last_error": None,
         "paused": None,
         "jobs": "/v1/jobs?tag=schedule%3Anightly",
     }

@@ -207,7 +207,10 @@ async def readyz(site: Site, request: web.Request) -> web.StreamResponse:
     """Whether the service serves, and how far its views are behind the log."""
     service = site.service
     if not service.ready:
-        raise NotReady
+        names = ", ".join(service.failing)
+        raise NotReady(
+            f"failed and restarted, see the log of the service: {names}" if names else None
+        )
     head, position = service.log.head, service.views.position
     return reply(
         {

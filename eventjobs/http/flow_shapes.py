@@ -56,6 +56,14 @@ class Firing(Shape):
     url: str | None = Field(description="null once it is hidden")
 
 
+class FiringError(Shape):
+    """Why the newest firing of a schedule submitted no job."""
+
+    at: str = Time
+    code: str
+    message: str
+
+
 class Schedule(Shape):
     """A recurring job."""
 
@@ -66,6 +74,9 @@ class Schedule(Shape):
     payload: Any
     next_at: str | None = Field(description="null while it is paused")
     last: Firing | None
+    last_error: FiringError | None = Field(
+        description="null when the newest firing since the service started submitted its job"
+    )
     paused: Pause | None
     jobs: str = Field(description="where all its jobs are")
 

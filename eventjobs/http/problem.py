@@ -160,7 +160,8 @@ def members(error: BaseException, **more: Any) -> dict[str, Any]:
     if isinstance(error, EventjobsError):
         status, _ = status_of(type(error))
         code = error.code
-        detail = error.message if status < 500 else type(error).__doc__
+        plain_to_see = status < 500 or isinstance(error, NotReady)
+        detail = error.message if plain_to_see else type(error).__doc__
         errors = error.errors if isinstance(error, InvalidInput) else None
     elif isinstance(error, web.HTTPException):
         status, detail = error.status, None

@@ -12,7 +12,7 @@ from eventjobs.http.flow import paused_now, told_pause
 from eventjobs.http.route import Site
 from eventjobs.http.snapshot import time_or_none
 from eventjobs.job import Job
-from eventjobs.recurring import Told
+from eventjobs.recurring import FiringError, Told
 from eventjobs.service import Service
 from projections.pauses import Pause
 
@@ -61,7 +61,7 @@ async def _schedules(service: Service) -> list[dict[str, Any]]:
 
 
 def _schedule(told: Told, paused: dict[str, Pause]) -> dict[str, Any]:
-    schedule, next_us, last = told
+    schedule, next_us, last, error = told
     pause = paused.get(schedule.name)
     return {
         "name": schedule.name,
@@ -71,9 +71,14 @@ def _schedule(told: Told, paused: dict[str, Pause]) -> dict[str, Any]:
         "payload": schedule.spec.payload,
         "next_at": time_or_none(next_us if pause is None else None),
         "last": None if last is None else _firing(last),
+        "last_error": None if error is None else _error(error),
         "paused": told_pause(pause),
         "jobs": f"/v1/jobs?tag={quote(schedule.tag)}",
     }
+
+
+def _error(error: FiringError) -> dict[str, Any]:
+    return {"at": rfc3339(error.at_us), "code": error.code, "message": error.message}
 
 
 def _firing(job: Job) -> dict[str, Any]:

@@ -1,0 +1,115 @@
+"""Background work that outlives its faults: one item at a time, and one loop at a time.
+
+A loop that handles many items contains the failure of each (`Isolation`). A failure outside of the
+items restarts that loop alone (`Supervisor`).
+"""
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+import structlog
+
+from eventjobs.clock import Clock, sleep
+from eventjobs.errors import LogError
+from eventjobs.lru import Lru
+from eventjobs.retries import describe
+
+#: Seconds before the second try, doubled for each later one up to the longest.
+AGAIN_S, AGAIN_MAX_S = 1.0, 60.0
+#: The longest while it is the log or the disk that fails: that passes for all items at once.
+DISK_AGAIN_MAX_S = 5.0
+#: A restarted loop that has run for so long counts as mended.
+MENDED_S = 30.0
+#: Failing items whose waits are remembered; of more, the oldest are tried at once.
+ITEMS_MAX = 10_000
+
+
+class Isolation:
+    """Handles the items of one loop. An item that fails is logged and waits by itself.
+
+    Trouble of the log or the disk is a WARNING, any other failure an ERROR with its traceback.
+    """
+
+    def __init__(self, clock: Clock, logger: str, what: str) -> None:
+        self._clock = clock
+        self._log = structlog.get_logger(logger)
+        self._what = what
+        #: By item: when it is tried again, and the wait after the next failure.
+        self._waits: Lru[tuple[float, float]] = Lru(ITEMS_MAX, ITEMS_MAX)
+
+    def __len__(self) -> int:
+        """How many items failed at their last try."""
+        return len(self._waits)
+
+    def may(self, item: str) -> bool:
+        """Whether *item* has not failed, or has waited long enough since."""
+        wait = self._waits.get(item)
+        return wait is None or wait[0] <= self._clock.monotonic_s()
+
+    async def attempt(self, item: str, work: Awaitable[object], **about: Any) -> bool:
+        """Whether *work* succeeded. *about* goes into the log line of a failure."""
+        try:
+            await work
+        except BaseException as error:
+            if is_end(error):
+                raise
+            self.failed(item, error, **about)
+            return False
+        self._waits.drop(item)
+        return True
+
+    def failed(self, item: str, error: BaseException, **about: Any) -> None:
+        """Log *error*, and let *item* wait."""
+        if passes := isinstance(error, LogError | OSError):
+            self._log.warning(f"{self._what} waits", **about, error=describe(error))
+        else:
+            self._log.error(f"{self._what} failed", **about, exc_info=error)
+        _, wait_s = self._waits.get(item) or (0.0, AGAIN_S)
+        again_s = self._clock.monotonic_s() + wait_s
+        longest_s = DISK_AGAIN_MAX_S if passes else AGAIN_MAX_S
+        self._waits.put(item, (again_s, min(wait_s * 2, longest_s)), 1)
+
+
+class Supervisor:
+    """Keeps background loops running. One that fails is logged and restarted, after a wait."""
+
+    def __init__(self, clock: Clock) -> None:
+        self._clock = clock
+        #: What is wrong with each loop that failed and has not run for MENDED_S since.
+        self.failing: dict[str, str] = {}
+        self._log = structlog.get_logger("eventjobs")
+
+    async def keep(self, name: str, loop: Callable[[], Awaitable[None]]) -> None:
+        """Run *loop* until it returns, which says that its work is done, or this is cancelled."""
+        wait_s = AGAIN_S
+        while True:
+            began_s = self._clock.monotonic_s()
+            mended = self._clock.call_later(MENDED_S, lambda: self.failing.pop(name, None))
+            try:
+                await loop()
+                self.failing.pop(name, None)
+                return
+            except LogError as error:  # the log's trouble is its own to report
+                self._log.warning("background work waits", part=name, error=error.code)
+            except BaseException as error:
+                if is_end(error):
+                    raise
+                self.failing[name] = describe(error)
+                self._log.critical("stopped working", part=name, exc_info=error)
+            finally:
+                mended.cancel()
+            if self._clock.monotonic_s() - began_s >= MENDED_S:
+                wait_s = AGAIN_S
+            await sleep(self._clock, wait_s)
+            wait_s = min(wait_s * 2, AGAIN_MAX_S)
+
+
+def is_end(error: BaseException) -> bool:
+    """Whether *error* ends the current task from outside. What the code of a user raises does not,
+    be it SystemExit or a CancelledError of its own.
+    """
+    if isinstance(error, asyncio.CancelledError):
+        task = asyncio.current_task()
+        return task is not None and task.cancelling() > 0
+    return isinstance(error, KeyboardInterrupt | GeneratorExit)

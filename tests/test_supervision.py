@@ -1,0 +1,221 @@
+"""One bad item, or one bad loop, does not take the others along."""
+
+import asyncio
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+import structlog
+
+from eventjobs.errors import DiskFull, LogUnavailable
+from eventjobs.handlers import Context, handler
+from eventjobs.jobs import Jobs
+from eventjobs.service import Service
+from eventjobs.supervision import AGAIN_S, MENDED_S, Isolation, Supervisor
+from projections import Views
+from tests.conftest import Connect, Serve
+from tests.facts import job_when, time_passing, turns
+from tests.fake_clock import FakeClock
+
+
+class Odd(BaseException):
+    """No Exception, and it cannot say what it is."""
+
+    def __str__(self) -> str:
+        raise ValueError("no")
+
+
+@handler("ok")
+async def ok(context: Context, payload: Any) -> None: ...
+
+
+@pytest.fixture(autouse=True)
+def lines() -> Iterator[list[Any]]:
+    """What is logged. Captured in each test: to print a traceback, its source files are read."""
+    with structlog.testing.capture_logs() as lines:
+        yield lines
+
+
+def breaking(monkeypatch: pytest.MonkeyPatch, method: str, bad: set[str], error: Any) -> list[str]:
+    """Have a method of Jobs raise *error* for the jobs in *bad*; the calls that raised."""
+    real = getattr(Jobs, method)
+    calls = []
+
+    async def broken(self: Jobs, job_id: str, *arguments: Any, **more: Any) -> Any:
+        if job_id in bad:
+            calls.append(job_id)
+            raise error
+        return await real(self, job_id, *arguments, **more)
+
+    monkeypatch.setattr(Jobs, method, broken)
+    return calls
+
+
+# --- items
+
+
+@pytest.mark.parametrize("error", [RuntimeError("x"), Odd(), SystemExit(3), DiskFull()])
+async def test_an_item_that_fails_waits_alone_and_longer_each_time(
+    error: Any, lines: list[Any]
+) -> None:
+    clock = FakeClock()
+    isolation = Isolation(clock, "test", "work")
+
+    async def fail() -> None:
+        raise error
+
+    assert not await isolation.attempt("a", fail(), job_id="a")
+    [line] = lines
+    assert line["log_level"] == ("warning" if isinstance(error, DiskFull) else "error")
+    assert line["job_id"] == "a"
+    assert (isolation.may("a"), isolation.may("b")) == (False, True)
+    await clock.advance(AGAIN_S)
+    assert isolation.may("a")
+    assert not await isolation.attempt("a", fail())
+    await clock.advance(AGAIN_S)
+    assert not isolation.may("a")
+    await clock.advance(AGAIN_S)
+    assert isolation.may("a")
+    assert await isolation.attempt("a", asyncio.sleep(0))
+    assert len(isolation) == 0
+
+
+async def test_a_cancel_of_the_loop_is_no_failure_of_its_item() -> None:
+    isolation = Isolation(FakeClock(), "test", "work")
+    task = asyncio.create_task(isolation.attempt("a", asyncio.Event().wait()))
+    await turns()
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    assert len(isolation) == 0
+
+
+# --- loops
+
+
+@pytest.mark.parametrize("error", [KeyError("x"), Odd(), SystemExit(1), asyncio.CancelledError()])
+async def test_a_loop_that_fails_is_restarted_and_named_until_it_is_mended(error: Any) -> None:
+    clock = FakeClock()
+    supervisor = Supervisor(clock)
+    began = []
+
+    async def loop() -> None:
+        began.append(clock.monotonic_s())
+        if len(began) < 3:
+            raise error
+        await asyncio.Event().wait()
+
+    task = asyncio.create_task(supervisor.keep("it", loop))
+    await turns()
+    assert list(supervisor.failing) == ["it"]
+    await clock.advance(AGAIN_S)
+    await clock.advance(2 * AGAIN_S)
+    assert began == [0, AGAIN_S, 3 * AGAIN_S]
+    assert list(supervisor.failing) == ["it"]
+    await clock.advance(MENDED_S)
+    assert supervisor.failing == {}
+    task.cancel()
+
+
+async def test_a_loop_that_waits_for_the_log_is_restarted_and_is_not_broken(
+    lines: list[Any],
+) -> None:
+    clock = FakeClock()
+    supervisor = Supervisor(clock)
+    began = []
+
+    async def loop() -> None:
+        began.append(1)
+        if len(began) == 1:
+            raise LogUnavailable
+
+    task = asyncio.create_task(supervisor.keep("it", loop))
+    await turns()
+    assert supervisor.failing == {}
+    assert [(each["log_level"], each["error"]) for each in lines] == [
+        ("warning", "log_unavailable")
+    ]
+    await clock.advance(AGAIN_S)
+    assert began == [1, 1]
+    task.cancel()
+
+
+async def test_readyz_names_a_part_that_fails_and_the_others_work(
+    client: Connect, clock: FakeClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    broken = True
+    expiring = Views.expiring
+
+    async def fail(self: Views, *arguments: Any) -> list[str]:
+        if broken:
+            raise RuntimeError("a bug")
+        return await expiring(self, *arguments)
+
+    monkeypatch.setattr(Views, "expiring", fail)
+    api = await client(ok, clock=clock)
+    await turns()
+    reply = await api.get("/readyz")
+    assert (reply.status, reply.code) == (503, "not_ready")
+    assert "expiry" in reply.json["detail"]
+    assert (await api.service.wait((await api.submit("ok"))["job_id"])).status == "completed"
+    broken = False
+    await clock.advance(2 * MENDED_S)
+    assert (await api.get("/readyz")).status == 200
+
+
+# --- the service's own loops
+
+
+@pytest.mark.parametrize("error", [RuntimeError("x"), SystemExit(3), LogUnavailable()])
+async def test_jobs_that_cannot_be_cancelled_keep_no_others_waiting(
+    serve: Serve, clock: FakeClock, monkeypatch: pytest.MonkeyPatch, error: Any
+) -> None:
+    monkeypatch.setattr("eventjobs.cascade.PAGE", 2)
+    service = await serve(ok, clock=clock, concurrency=0)
+    root = await service.submit("ok")
+    ids = [(await service.submit("ok", after=[root.job_id])).job_id for _ in range(5)]
+    bad = set(ids[:3])  # more than a page, and the first of all
+    breaking(monkeypatch, "cancel", bad, error)
+    await service.jobs.cancel(root.job_id, actor="test")
+    for job_id in ids[3:]:
+        waiting = job_when(service, job_id, lambda job: job.finished)
+        assert (await time_passing(clock, waiting)).status == "cancelled"
+    bad.clear()
+    for job_id in ids[:3]:
+        waiting = job_when(service, job_id, lambda job: job.finished)
+        assert (await time_passing(clock, waiting)).status == "cancelled"
+    assert service.ready
+
+
+async def test_jobs_that_cannot_be_hidden_keep_no_others_from_it(
+    serve: Serve, clock: FakeClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("eventjobs.expiry.PAGE", 2)
+    service = await serve(ok, clock=clock)
+    bad = set[str]()
+    breaking(monkeypatch, "expire", bad, RuntimeError("x"))
+    ids = [(await service.submit("ok", ttl_s=60)).job_id for _ in range(5)]
+    bad.update(ids[:3])
+    for job_id in ids:
+        await time_passing(clock, service.wait(job_id))
+    for job_id in ids[3:]:
+        await time_passing(clock, job_when(service, job_id, lambda job: job.expired_us is not None))
+    assert service.ready
+
+
+async def test_a_job_that_cannot_be_recovered_keeps_no_service_from_starting(
+    serve: Serve, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    service = await serve(ok, concurrency=0)
+    ids = [(await service.submit("ok")).job_id for _ in range(2)]
+    for job_id in ids:
+        await service.jobs.start(job_id, worker="killed")
+    await service.close()
+    with monkeypatch.context() as patch:
+        breaking(patch, "fail", {ids[0]}, RuntimeError("x"))
+        again = Service(handlers=[ok], settings=service.settings)
+        await again.start()
+    lost = await job_when(again, ids[1], lambda job: job.error is not None)
+    assert lost.error is not None
+    assert lost.error["code"] == "worker_lost"
+    await again.close()
