@@ -21,6 +21,7 @@ from eventjobs.outcomes import (
     stalled,
     timed_out,
 )
+from eventjobs.plain import json_text
 from eventjobs.processes import Processes
 from eventjobs.reports import Reports
 from eventjobs.threads import in_own_thread
@@ -149,7 +150,7 @@ def success(result: Any, issues: Any = None) -> Outcome:
     if isinstance(result, HandedOver):
         return result
     try:
-        return Succeeded(plain_json(result), issues)
+        return Succeeded(json_text(result), issues)
     except (TypeError, ValueError, RecursionError) as error:
         return Failed(
             "result_not_json", plain_text(f"the result cannot be kept as JSON: {error}"), False

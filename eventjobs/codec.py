@@ -8,6 +8,7 @@ import orjson
 
 from eventjobs.errors import CorruptLog
 from eventjobs.events import Event, JobSpec, JobSubmitted
+from eventjobs.plain import as_texts
 
 Upcaster = Callable[[dict[str, Any], dict[str, Any]], tuple[str, dict[str, Any], dict[str, Any]]]
 
@@ -28,8 +29,9 @@ class _Shape:
         self.build: Callable[..., Event] = _submitted if submission else event
         private: frozenset[str] = getattr(holder, "BODY", frozenset())
         names = sorted(each.name for each in fields(holder))
-        self.facts = _Half(name for name in names if name not in private)
-        self.body = _Half(name for name in names if name in private)
+        self.holder = holder
+        self.facts = _Half(holder, [name for name in names if name not in private])
+        self.body = _Half(holder, [name for name in names if name in private])
 
 
 _NOTHING: tuple[()] = ()
@@ -38,14 +40,17 @@ _NOTHING: tuple[()] = ()
 class _Half:
     """Some fields of an event class, as JSON with sorted keys."""
 
-    def __init__(self, names: Iterable[str]) -> None:
+    def __init__(self, holder: type[Any], names: Iterable[str]) -> None:
         self._names = tuple(names)
+        self._has_slots = "__slots__" in vars(holder)
 
     def dump(self, holder: Any) -> bytes:
         """What is None or () is left out: the class's own default brings it back."""
         kept = {}
+        # A class without slots may have JSONFields, whose text is in its __dict__.
+        known = None if self._has_slots else holder.__dict__
         for name in self._names:  # a comprehension would take half as long again
-            value = getattr(holder, name)
+            value = getattr(holder, name) if known is None else known[name]
             # Not `!= ()`, which asks every value; there is one empty tuple.
             if value is not None and value is not _NOTHING:
                 kept[name] = value
@@ -81,7 +86,7 @@ def decode(
             type, known, told = upcasters[type](known, told)
         shape = _BY_TYPE.get(type)
         if shape is not None:
-            return shape.build(**known, **told)
+            return shape.build(**known, **as_texts(shape.holder, told))
     except (KeyError, TypeError, ValueError) as error:
         raise CorruptLog(f"a stored {type} cannot be read: {error}") from error
     raise CorruptLog(f"no event type {type!r} is known; it may be from a newer eventjobs")

@@ -114,8 +114,9 @@ class _Told(Caller):
 
     @property
     def issues(self) -> list[dict[str, Any]] | None:
-        """What was noted so far, if anything."""
-        return list(self._issues) or None
+        """What was noted so far, if anything; a copy."""
+        copies: list[dict[str, Any]] | None = plain_json(self._issues or None)
+        return copies
 
     def _progress(
         self,

@@ -3,7 +3,11 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from eventjobs.errors import TooManySteps
 from eventjobs.events import JobRetried, Recorded, StepCompleted
+
+#: Completed steps of one job: they are a part of its state, which is written at each change.
+STEPS_MAX = 1_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,3 +46,9 @@ def kept(steps: tuple[Step, ...], event: JobRetried) -> tuple[Step, ...]:
         return ()
     names = [each.name for each in steps]
     return steps[: names.index(event.from_step)] if event.from_step in names else steps
+
+
+def check_count(steps: Sequence[Step], event: StepCompleted) -> None:
+    """Raises TooManySteps unless *event* takes the place of one of *steps*, or there is room."""
+    if len(steps) >= STEPS_MAX and not any(each.name in (event.name, event.was) for each in steps):
+        raise TooManySteps(f"a job has at most {STEPS_MAX} steps; put more work into each")

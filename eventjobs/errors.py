@@ -11,7 +11,8 @@ EventjobsError
 │   ├── TooManySteps         the job has as many as a job may have
 │   └── StaleAttempt         a report from an attempt that is no longer the job's
 ├── WebhookNotFound
-├── InvalidInput             the caller's data; `errors` names the fields
+├── InvalidInput             the caller's data; `errors` names the fields; also a ValueError
+│   ├── NotJSON              also a TypeError
 │   ├── UnknownType
 │   ├── UnknownSchedule
 │   ├── UnknownArtifact
@@ -117,7 +118,7 @@ class WebhookNotFound(EventjobsError):
     code = "webhook_not_found"
 
 
-class InvalidInput(EventjobsError):
+class InvalidInput(EventjobsError, ValueError):
     """The input is not valid."""
 
     code = "invalid_input"
@@ -127,6 +128,10 @@ class InvalidInput(EventjobsError):
     ) -> None:
         super().__init__(message)
         self.errors = errors or []
+
+
+class NotJSON(InvalidInput, TypeError):
+    """JSON cannot hold this value."""
 
 
 class UnknownType(InvalidInput):

@@ -14,7 +14,9 @@ from typing import Any, ClassVar
 
 import orjson
 
-JSON = Any  # whatever orjson reads and writes
+from eventjobs.plain import json_fields
+
+JSON = Any  # whatever orjson reads and writes; a field of it gives a new copy at each reading
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,7 +29,8 @@ class Artifact:
     media_type: str = "application/octet-stream"
 
 
-@dataclass(frozen=True, slots=True)
+@json_fields("payload")
+@dataclass(frozen=True)
 class JobSpec:
     """What is to be done: made once at the edge, and the same object all the way to the handler."""
 
@@ -99,7 +102,8 @@ class AttemptHandedOver:
     cancel_url: str | None = None
 
 
-@dataclass(frozen=True, slots=True)
+@json_fields("data")
+@dataclass(frozen=True)
 class ProgressReported:
     BODY: ClassVar = frozenset({"message", "data"})
 
@@ -111,7 +115,8 @@ class ProgressReported:
     data: JSON = None
 
 
-@dataclass(frozen=True, slots=True)
+@json_fields("fields")
+@dataclass(frozen=True)
 class LogWritten:
     BODY: ClassVar = frozenset({"message", "fields"})
 
@@ -130,7 +135,8 @@ class ArtifactStored:
     media_type: str
 
 
-@dataclass(frozen=True, slots=True)
+@json_fields("result")
+@dataclass(frozen=True)
 class StepCompleted:
     """*number* is its place among the steps of its attempt: 0, 1, 2 …"""
 
@@ -155,7 +161,8 @@ class BreakerChanged:
     until_us: int | None = None
 
 
-@dataclass(frozen=True, slots=True)
+@json_fields("details")
+@dataclass(frozen=True)
 class AttemptFailed:
     """With a *retry_at_us* the job is queued again; without one it has failed."""
 
@@ -177,7 +184,8 @@ class AttemptReleased:
     reason: str
 
 
-@dataclass(frozen=True, slots=True)
+@json_fields("result", "issues")
+@dataclass(frozen=True)
 class JobCompleted:
     BODY: ClassVar = frozenset({"result", "issues"})
 

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from types import ModuleType
+from types import MappingProxyType, ModuleType
 from typing import Any, Literal, TypedDict, Unpack, get_args, get_type_hints
 
 from pydantic import BaseModel, ValidationError
@@ -70,10 +70,11 @@ class Handler:
     on_shutdown: OnShutdown = "release"
 
     @cached_property
-    def defaults(self) -> dict[str, Any]:
+    def defaults(self) -> Mapping[str, Any]:
         """What it says of fields of a submission that may be left out."""
         names = ("timeout_s", "stall_timeout_s", "retry_delay_s", "ttl_s")
-        return {name: value for name in names if (value := getattr(self, name)) is not None}
+        said = {name: value for name in names if (value := getattr(self, name)) is not None}
+        return MappingProxyType(said)
 
     def parse(self, payload: Any) -> Any:
         """*payload* as the handler wants it. Raises InvalidInput naming the fields."""

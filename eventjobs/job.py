@@ -9,13 +9,14 @@ from enum import StrEnum
 from functools import reduce
 from typing import Any, assert_never
 
-from eventjobs.done import Step, kept, placed
+from orjson import Fragment
+
+from eventjobs.done import Step, check_count, kept, placed
 from eventjobs.errors import (
     JobExists,
     JobGone,
     JobNotFound,
     StaleAttempt,
-    TooManySteps,
     UnknownStep,
     WrongState,
 )
@@ -45,6 +46,7 @@ from eventjobs.events import (
     WebhookAdded,
     WebhookRemoved,
 )
+from eventjobs.plain import as_text, json_fields
 from eventjobs.taxonomy import class_of
 
 
@@ -59,14 +61,13 @@ class Status(StrEnum):
 DEFAULT_QUEUE = "default"
 #: Late reports put on record for one job: a worker that goes on and on shall not fill the log.
 LATE_MAX = 20
-#: Completed steps of one job: they are a part of its state, which is written at each change.
-STEPS_MAX = 1_000
 #: Lines in the log of one job, unless the service says otherwise.
 LINES_MAX = 10_000
 
 FINISHED = frozenset({Status.COMPLETED, Status.FAILED, Status.CANCELLED})
 
 
+@json_fields("result", "issues", "error")
 @dataclass(frozen=True)
 class Job:
     """What the events of one job add up to. Made by evolve alone.
@@ -187,10 +188,9 @@ def _after(job: Job, recorded: Recorded) -> Job:
             return _with(job, recorded, status=Status.RUNNING, worker=worker, **started, **lease)
         case AttemptHandedOver(worker=worker, silence_s=silence_s):
             return _with(job, recorded, worker=worker, silence_s=silence_s)
-        case JobCompleted(result=result, issues=issues):
-            told = {} if result is None else {"result": result}
-            if issues is not None:
-                told["issues"] = issues
+        case JobCompleted() as event:
+            given = event.__dict__  # where JSON is as it is kept
+            told = {each: given[each] for each in ("result", "issues") if given[each] is not None}
             return _free(job, recorded, Status.COMPLETED, "error", finished_us=at_us, **told)
         case ProgressReported() | BreakerChanged():
             return _with(job, recorded)
@@ -229,9 +229,9 @@ def _after(job: Job, recorded: Recorded) -> Job:
             assert_never(never)
 
 
-def _error(failed: AttemptFailed) -> dict[str, Any]:
+def _error(failed: AttemptFailed) -> Fragment | None:
     told = {"code": failed.code, "class": class_of(failed.code)}
-    return {**told, "message": failed.message, "retryable": failed.retryable}
+    return as_text({**told, "message": failed.message, "retryable": failed.retryable})
 
 
 def fold(events: list[Recorded]) -> Job | None:
@@ -281,14 +281,9 @@ def report(job: Job | None, event: Report, lines_max: int = LINES_MAX) -> Report
     if isinstance(event, LogWritten) and job.lines >= lines_max:
         text = f"the log of this job has {lines_max} lines; what comes after them is dropped"
         return LogWritten(event.attempt, "warning", text) if job.lines == lines_max else None
-    if isinstance(event, StepCompleted) and len(job.steps) >= STEPS_MAX:
-        _check_known(job.steps, event)
+    if isinstance(event, StepCompleted):
+        check_count(job.steps, event)
     return event
-
-
-def _check_known(steps: tuple[Step, ...], event: StepCompleted) -> None:
-    if not any(each.name in (event.name, event.was) for each in steps):
-        raise TooManySteps(f"a job has at most {STEPS_MAX} steps; put more work into each")
 
 
 def refuse(job: Job | None, attempt: int, report: str) -> LateReportRefused | None:

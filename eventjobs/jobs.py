@@ -31,6 +31,7 @@ from eventjobs.events import (
 from eventjobs.job import Job, Report, evolve
 from eventjobs.log import EventLog
 from eventjobs.lru import Lru
+from eventjobs.plain import text_of
 from eventjobs.turns import Turns
 
 #: Lost races in a row before the caller is told of the conflict.
@@ -105,7 +106,7 @@ class Jobs:
         return (await self._do(job_id, decide, actor)).job
 
     def _check(self, step: StepCompleted) -> None:
-        size = 0 if step.result is None else len(orjson.dumps(step.result))
+        size = len(orjson.dumps(text_of(step, "result")))
         if size > self._step_bytes_max:
             raise StepTooLarge(
                 f"the result of the step {step.name!r} has {size} bytes, and may have "

@@ -6,7 +6,9 @@ from typing import Any
 
 @dataclass(frozen=True, slots=True)
 class Succeeded:
-    """*issues* are what went wrong on the way and was made up for: [{"code", "message", …}]."""
+    """*result* is JSON, or its text as an orjson.Fragment. *issues* are what went wrong on the way
+    and was made up for: [{"code", "message", …}].
+    """
 
     result: Any
     issues: Any = None

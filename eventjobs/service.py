@@ -341,7 +341,8 @@ class Service:
     def checked(self, spec: JobSpec) -> JobSpec:
         """*spec* with its handler's defaults. Raises UnknownType, InvalidInput."""
         handler = self.handlers.get(spec.type)
-        handler.parse(spec.payload)
+        if handler.model is not None:
+            handler.parse(spec.payload)
         if spec.queue is not None or spec.concurrency_key is not None:
             check_names(spec.queue, spec.concurrency_key)
         open_fields: dict[str, Any] = {

@@ -107,7 +107,7 @@ class Settlement:
             return None
         encoded = orjson.dumps(result)
         if len(encoded) <= self._result_bytes_max:
-            return result
+            return orjson.Fragment(encoded)
         sha256, size = await asyncio.to_thread(self._artifacts.store, encoded)
         stored = ArtifactStored(job.attempt, RESULT, sha256, size, "application/json")
         await self._jobs.report(job.job_id, stored, actor=actor)

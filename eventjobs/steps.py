@@ -6,6 +6,7 @@ from typing import Any
 from eventjobs.errors import InvalidInput, JobError, TooManySteps
 from eventjobs.events import LogWritten, StepCompleted
 from eventjobs.job import Job
+from eventjobs.plain import plain_json
 from eventjobs.reports import Reports
 
 NAME_CHARS_MAX = 200
@@ -50,9 +51,9 @@ class Steps:
             self._kept = kept if self._kept is None else self._kept
         if called.name in self._kept:
             self._compare(called, self._kept)
-            return Called(called.name, called.number, True, self._kept[called.name])
+            return Called(called.name, called.number, True, plain_json(self._kept[called.name]))
         if was in self._kept:
-            return await self.keep(called, self._kept[was], was)
+            return await self.keep(called, plain_json(self._kept[was]), was)
         return called
 
     async def keep(self, called: Called, result: Any, was: str | None = None) -> Called:

@@ -12,6 +12,7 @@ from eventjobs.events import (
     ProgressReported,
     Recorded,
 )
+from eventjobs.plain import as_texts, json_fields, text_of
 
 
 class Stage(NamedTuple):
@@ -20,7 +21,8 @@ class Stage(NamedTuple):
     ended_us: int | None = None
 
 
-@dataclass(frozen=True, slots=True)
+@json_fields("data")
+@dataclass(frozen=True)
 class Progress:
     """The newest attempt's progress. *fraction* (0 to 1) never goes back within an attempt."""
 
@@ -36,14 +38,15 @@ class Progress:
             "fraction": self.fraction,
             "stage": self.stage,
             "message": self.message,
-            "data": self.data,
+            "data": text_of(self, "data"),
             "reported_us": self.reported_us,
             "stages": [tuple(each) for each in self.stages],
         }
 
     @classmethod
     def load(cls, state: dict[str, Any]) -> "Progress":
-        return cls(**{**state, "stages": tuple(Stage(*each) for each in state["stages"])})
+        stages = tuple(Stage(*each) for each in state["stages"])
+        return cls(**{**as_texts(cls, state), "stages": stages})
 
 
 def advance(progress: Progress | None, recorded: Recorded) -> Progress | None:
@@ -70,7 +73,7 @@ def _reported(progress: Progress, event: ProgressReported, at_us: int) -> Progre
         fraction=max(progress.fraction, min(told, 1.0)),
         stage=event.stage or progress.stage,
         message=progress.message if event.message is None else event.message,
-        data=progress.data if event.data is None else event.data,
+        data=text_of(event, "data") or text_of(progress, "data"),
         reported_us=at_us,
         stages=stages,
     )
@@ -81,7 +84,7 @@ def _ended(progress: Progress, at_us: int, fraction: float) -> Progress:
         fraction,
         progress.stage,
         progress.message,
-        progress.data,
+        text_of(progress, "data"),
         progress.reported_us,
         _closed(progress.stages, at_us),
     )

@@ -8,6 +8,7 @@ import orjson
 from eventjobs.done import Step
 from eventjobs.events import Artifact, JobSpec
 from eventjobs.job import DEFAULT_QUEUE, Job
+from eventjobs.plain import as_texts
 from projections.touched import Statement, Touched, rows
 
 NAME = "status"
@@ -194,10 +195,10 @@ def job_from_row(row: list[Any]) -> Job:
         state["steps"] = tuple(Step(**each) for each in state["steps"])
     if "late" in state:
         state["late"] = tuple(map(tuple, state["late"]))
+    spec = JobSpec(**as_texts(JobSpec, spec))
+    as_texts(Job, state)
     job = object.__new__(Job)
-    job.__dict__.update(
-        job_id=job_id, spec=JobSpec(**spec), born=born, created_us=created_us, **state
-    )
+    job.__dict__.update(job_id=job_id, spec=spec, born=born, created_us=created_us, **state)
     return job
 
 

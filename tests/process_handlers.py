@@ -36,6 +36,15 @@ def work(context: ThreadContext, payload: Order) -> dict[str, Any]:
     return {"item": payload.item, "pid": os.getpid(), "stdin": sys.stdin.read()}
 
 
+@handler("empties", process=True, retry_delay_s=0)
+def empties(context: ThreadContext, payload: Any) -> Any:
+    if context.attempt == 1:
+        payload.clear()
+        context.spec.payload.clear()
+        raise ValueError("again")
+    return payload
+
+
 @handler("pid", process=True)
 def pid(context: ThreadContext, payload: Any) -> int:
     return os.getpid()

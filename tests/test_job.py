@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given as drawn
 from hypothesis import strategies as st
 
+from eventjobs.done import STEPS_MAX
 from eventjobs.errors import (
     JobExists,
     JobGone,
@@ -42,7 +43,6 @@ from eventjobs.events import (
     StepCompleted,
 )
 from eventjobs.job import (
-    STEPS_MAX,
     Job,
     Report,
     Status,

@@ -10,6 +10,7 @@ from eventjobs.events import rfc3339
 from eventjobs.failure import ERROR
 from eventjobs.job import Job, Status
 from eventjobs.lru import Lru
+from eventjobs.plain import text_of
 from projections import JobView, Views
 from projections.progress import Estimate
 from projections.stages import Progress, Stage
@@ -113,8 +114,8 @@ def _work(job: Job) -> dict[str, Any]:
         "attempt": job.attempt,
         "max_attempts": spec.max_attempts,
         "can_retry": job.can_retry,
-        "payload": spec.payload,
-        "result": job.result,
+        "payload": text_of(spec, "payload"),
+        "result": text_of(job, "result"),
         "issues": job.issues or [],
         "error": job.error,
         "artifacts": _artifacts(job) if job.artifacts else [],

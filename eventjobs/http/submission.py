@@ -11,6 +11,7 @@ from eventjobs.artifacts import NAME
 from eventjobs.events import JobSpec
 from eventjobs.flow import KEY_CHARS_MAX, QUEUE
 from eventjobs.http.problem import RequestError
+from eventjobs.plain import as_text
 from eventjobs.service import Service
 from eventjobs.specs import AFTER_MAX, job_ids, one_id
 
@@ -110,7 +111,7 @@ class Submission(BaseModel):
             run_at_us = service.clock.now_us() + int(self.delay_s * 1e6)
         return JobSpec(
             self.type,
-            self.payload,
+            as_text(self.payload),
             tuple(self.tags),
             None,
             self.priority,
