@@ -17,8 +17,6 @@ from pathlib import Path
 from typing import BinaryIO, NamedTuple, Protocol
 from uuid import uuid4
 
-import structlog
-
 from eventjobs.durability import make_directory, sync
 from eventjobs.errors import ArtifactDamaged, DiskFull, InvalidInput, TooLarge
 from eventjobs.lru import Lru
@@ -57,7 +55,6 @@ class Artifacts:
         self._bytes_max = bytes_max
         self._known: Lru[_Identity] = Lru(_KNOWN_MAX, _KNOWN_MAX)
         self._knowing = threading.Lock()
-        self._log = structlog.get_logger("eventjobs.artifacts")
 
     def prepare(self) -> None:
         """Make the directory, and clear what an interrupted upload left. Blocks."""
@@ -142,7 +139,10 @@ class Artifacts:
         yield held
 
     def _damaged(self, sha256: str, why: str) -> ArtifactDamaged:
-        self._log.error("artifact damaged", path=str(self.path(sha256)), error=why)
+        import structlog  # which the process of a handler does without
+
+        log = structlog.get_logger("eventjobs.artifacts")
+        log.error("artifact damaged", path=str(self.path(sha256)), error=why)
         return ArtifactDamaged()
 
     def _is_known(self, sha256: str, found: os.stat_result) -> bool:
