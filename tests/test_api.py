@@ -1022,7 +1022,7 @@ async def test_a_client_that_stops_reading_is_dropped(client: Connect, clock: Fa
             await clock.advance(5)
         with pytest.raises((asyncio.IncompleteReadError, ConnectionResetError)):
             await reader.readexactly(len(content))
-    assert lines == []
+    assert [each["event"] for each in lines] == ["request cut off"]
 
 
 async def test_a_file_that_was_removed_is_not_found(client: Connect) -> None:
@@ -1128,6 +1128,7 @@ async def test_a_refused_request_leaves_one_line_without_what_it_said(client: Co
     [refused] = [each for each in lines if each["log_level"] == "info"]
     assert (refused["event"], refused["status"]) == ("request refused", 422)
     assert (refused["method"], refused["path"]) == ("POST", "/v1/jobs")
+    assert refused["code"] == "unknown_type"
     assert "secret" not in str(lines)
 
 

@@ -10,6 +10,8 @@ from collections.abc import Iterable, Sequence
 from itertools import chain
 from typing import Literal
 
+from aiohttp import web
+
 from eventjobs.events import AttemptFailed, JobCancelled, JobCompleted, JobExpired, Recorded
 from eventjobs.http.selection import Known, Selection
 from eventjobs.http.snapshot import Snapshot, Snapshots
@@ -42,6 +44,7 @@ class Client:
         #: Everything it wants up to here was written to it; while it is at the head, and the hub
         #: is further, up to the hub's position.
         self.position = 0
+        self.written_bytes = 0
         self._transport = transport
         self._chunked = chunked
         self._buffer_bytes_max = buffer_bytes_max
@@ -80,10 +83,15 @@ class Client:
         """Past the response object, whose own write costs ten times as much."""
         if self.gone:
             return  # asyncio says nothing of what is written then; uvloop raises
+        self.written_bytes += len(plain)
         if self._chunked:
             self._transport.write(as_chunk(plain) if chunk is None else chunk)
         else:
             self._transport.write(plain)
+
+
+#: Of a request that is being answered with a stream.
+CLIENT = web.RequestKey("client", Client)
 
 
 def as_chunk(data: bytes) -> bytes:

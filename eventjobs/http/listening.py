@@ -12,6 +12,7 @@ from aiohttp import web
 
 from eventjobs.errors import InvalidInput
 from eventjobs.http import problem
+from eventjobs.http.access_log import AccessLog
 from eventjobs.http.body import give_up
 from eventjobs.http.problem import RequestError
 from eventjobs.http.route import RequestIds, signature
@@ -73,6 +74,7 @@ async def listen(app: web.Application, host: str, port: int) -> Listening:
     connected = _Connected()
     manager.request_handler = _answering(manager.request_handler, RequestIds(), connected)
     loop = asyncio.get_running_loop()
+    log = structlog.get_logger("eventjobs.http").bind()
 
     def connect() -> _Connection:
         return _Connection(
@@ -81,7 +83,8 @@ async def listen(app: web.Application, host: str, port: int) -> Listening:
             loop=loop,
             keepalive_timeout=KEEPALIVE_S,
             lingering_time=LINGER_S,
-            access_log=None,  # aiohttp's own way to say: none
+            access_log=log,
+            access_log_class=AccessLog,
             auto_decompress=False,
         )
 

@@ -29,6 +29,8 @@ from eventjobs.errors import (
 from eventjobs.events import rfc3339
 
 MEDIA_TYPE = "application/problem+json"
+#: Of an answer that is a problem.
+CODE = web.ResponseKey("code", str)
 
 
 class RequestError(EventjobsError):
@@ -195,7 +197,9 @@ def response(error: BaseException, path: str, request_id: str, job_id: str | Non
         if retry_after_s is not None:
             headers["Retry-After"] = str(retry_after_s)
     told = members(error, **more)
-    return web.Response(status=told["status"], body=orjson.dumps(told), headers=headers)
+    answer = web.Response(status=told["status"], body=orjson.dumps(told), headers=headers)
+    answer[CODE] = told["code"]
+    return answer
 
 
 def method_not_allowed(allowed: Iterable[str]) -> MethodNotAllowed:

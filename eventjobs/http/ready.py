@@ -36,6 +36,11 @@ class Ready(web.StreamResponse):
         return self._answered
 
     @property
+    def body_length(self) -> int:
+        """With the head, as aiohttp counts it, too."""
+        return len(self._data)
+
+    @property
     def keep_alive(self) -> bool:
         return self._stays
 

@@ -100,43 +100,30 @@ class RequestIds:
 
 
 def surrounded(handler: Handler, site: Site, quick: Quick | None = None) -> Any:
-    """*handler* as aiohttp wants it: with a request id, errors as problems, and a line in the log.
+    """*handler* as aiohttp wants it: with a request id, and errors as problems.
 
     Around each handler and not a middleware: this is on the path of every request.
     """
-    monotonic_s = site.service.clock.monotonic_s
     log = structlog.get_logger("eventjobs.http").bind()
     if log.is_enabled_for(logging.DEBUG):
-        quick = None  # it writes no line
+        quick = None  # it gives the request no id, for its line
 
     async def handle(request: web.Request) -> web.StreamResponse:
         if quick is not None and (answer := quick(site, request)) is not None:
             return answer
-        began_s = monotonic_s()
         request[REQUEST_ID] = request_id = site.ids.of(request)
         bind_contextvars(request_id=request_id)
         try:
             if error := is_strange(request):
                 raise error
-            response = await handler(site, request)
-        except ConnectionError:
-            raise  # the client has gone; aiohttp knows
+            return await handler(site, request)
+        except ConnectionError:  # the client has gone, or is cut off; aiohttp writes no line of it
+            log.debug("request cut off", method=request.method, path=request.rel_url.raw_path)
+            raise
         except Exception as error:  # noqa: BLE001 the outermost place there is
-            response = _problem(request, error, log)
-        _note(log, request, response.status, monotonic_s() - began_s)
-        return response
+            return _problem(request, error, log)
 
     return handle
-
-
-def _note(log: Any, request: web.Request, status: int, took_s: float) -> None:
-    """One line: at a level that fits, and never with what is in the query or the body."""
-    if status < 400:
-        log.debug("request", method=request.method, status=status, s=took_s)
-        return
-    write, told = (log.info, "refused") if status < 500 else (log.error, "failed")
-    path = problem.plain(request.rel_url.raw_path)
-    write(f"request {told}", method=request.method, path=path, status=status, s=round(took_s, 6))
 
 
 def _problem(request: web.Request, error: Exception, log: Any) -> web.StreamResponse:

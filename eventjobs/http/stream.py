@@ -14,6 +14,7 @@ from eventjobs.clock import Timer, sleep, timeout
 from eventjobs.errors import JobGone, JobNotFound
 from eventjobs.events import Recorded
 from eventjobs.http.hub import (
+    CLIENT,
     HEARTBEAT,
     WRITE_BYTES,
     Client,
@@ -278,6 +279,7 @@ class Streams:
                 client.write(b'event: reset\ndata: {"head":%d}\n\n' % head)
                 after = 0
             client.position = after
+            request[CLIENT] = client
             self._open.add(client)
             if not self._tasks:
                 self._start()
