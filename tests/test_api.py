@@ -21,8 +21,9 @@ from eventjobs import errors
 from eventjobs.errors import EventjobsError, InvalidInput
 from eventjobs.handlers import Context, handler
 from eventjobs.http import check_loopback, problem
+from eventjobs.http.problem import Misdirected
 from eventjobs.http.query import cursor
-from eventjobs.http.route import is_local
+from eventjobs.http.route import host_error
 from eventjobs.service import Service
 from tests.api_client import Client, Reply
 from tests.conftest import Connect
@@ -1211,6 +1212,6 @@ def test_loopback_has_several_names() -> None:
     for host in ("127.0.0.1", "127.1.2.3", "::1", "localhost"):
         check_loopback(host)
     for host in ("127.0.0.1:80", "[::1]:80", "[::1]", "app.localhost:80", "LOCALHOST"):
-        assert is_local(host)
+        assert host_error(host) is None
     for host in ("", "localhost.evil.example", "10.0.0.1:80", "[2001:db8::1]:80"):
-        assert not is_local(host)
+        assert host_error(host) is Misdirected

@@ -25,6 +25,9 @@ HEARTBEAT = b":\n\n"
 #: Written to a client at once; only a single frame may be longer.
 WRITE_BYTES = 131_072
 
+#: Between the two writes that find out whether a client that sends no more still reads.
+PROBE_S = 1.0
+
 #: Why a client is no longer at the head.
 Left = Literal["behind", "gone", "ended", "shutdown"]
 
@@ -78,6 +81,13 @@ class Client:
     def leave(self, why: Left) -> None:
         if self._left is not None and not self._left.done():
             self._left.set_result(why)
+
+    def probe(self) -> None:
+        """Write to a client that sends no more: if it has gone, its machine answers the first write
+        with a reset, and the second one fails.
+        """
+        self.write(HEARTBEAT)
+        asyncio.get_running_loop().call_later(PROBE_S, self.write, HEARTBEAT)
 
     def write(self, plain: bytes, chunk: bytes | None = None) -> None:
         """Past the response object, whose own write costs ten times as much."""

@@ -1,5 +1,6 @@
 """Every error as application/problem+json (RFC 9457): the one table from an error to its status."""
 
+import errno
 from collections.abc import Iterable, Mapping
 from http import HTTPStatus
 from typing import Any, ClassVar
@@ -38,12 +39,20 @@ class RequestError(EventjobsError):
 
     code = "bad_request"
     status: ClassVar[int] = 400
+    #: Seconds after which trying again makes sense.
+    retry_after_s: ClassVar[int | None] = None
 
     def __init__(
         self, message: str | None = None, headers: Mapping[str, str] | None = None
     ) -> None:
         super().__init__(message)
         self.headers = headers or {}
+
+
+class BadHost(RequestError):
+    """The host of the request is not written as a host."""
+
+    code = "bad_host"
 
 
 class MalformedJSON(RequestError):
@@ -100,6 +109,20 @@ class BodyTimeout(RequestError):
     status = 408
 
 
+class PreconditionFailed(RequestError):
+    """The resource is not as If-Match or If-None-Match wants it; nothing was done."""
+
+    code = "precondition_failed"
+    status = 412
+
+
+class TargetTooLong(RequestError):
+    """The address of the request is too long."""
+
+    code = "uri_too_long"
+    status = 414
+
+
 class UnsupportedMediaType(RequestError):
     """This kind of body is not read here."""
 
@@ -114,11 +137,47 @@ class RangeNotSatisfiable(RequestError):
     status = 416
 
 
+class ExpectationFailed(RequestError):
+    """The only expectation that is met is 100-continue."""
+
+    code = "expectation_failed"
+    status = 417
+
+
 class Misdirected(RequestError):
     """This service answers to loopback names only: it has no authentication."""
 
     code = "misdirected"
     status = 421
+
+
+class HeadersTooLarge(RequestError):
+    """A header of the request is too long, or there are too many."""
+
+    code = "headers_too_large"
+    status = 431
+
+
+class UnknownTransferCoding(RequestError):
+    """The only transfer coding that is read is chunked."""
+
+    code = "unknown_transfer_coding"
+    status = 501
+
+
+class VersionNotSupported(RequestError):
+    """This service speaks HTTP/1.1 and HTTP/1.0."""
+
+    code = "http_version_not_supported"
+    status = 505
+
+
+class OutOfDescriptors(RequestError):
+    """The service has hardly a file descriptor left; try again, or raise its limit (ulimit -n)."""
+
+    code = "out_of_descriptors"
+    status = 503
+    retry_after_s = 1
 
 
 class NotReady(RequestError):
@@ -152,8 +211,15 @@ TABLE: dict[type[EventjobsError], tuple[int, int | None]] = {
 
 def status_of(error: type[EventjobsError]) -> tuple[int, int | None]:
     if issubclass(error, RequestError):
-        return error.status, None
+        return error.status, error.retry_after_s
     return next(TABLE[each] for each in error.__mro__ if each in TABLE)
+
+
+def translated(error: Exception) -> Exception:
+    """*error*, or what it is for a client where the process has run out of descriptors."""
+    if isinstance(error, OSError) and error.errno in (errno.EMFILE, errno.ENFILE):
+        return OutOfDescriptors()
+    return error
 
 
 def members(error: BaseException, **more: Any) -> dict[str, Any]:
@@ -192,7 +258,7 @@ def response(error: BaseException, path: str, request_id: str, job_id: str | Non
         more["job_id"] = job_id
     if isinstance(error, RequestError):
         headers.update(error.headers)
-    elif isinstance(error, EventjobsError):
+    if isinstance(error, EventjobsError):
         _, retry_after_s = status_of(type(error))
         if retry_after_s is not None:
             headers["Retry-After"] = str(retry_after_s)

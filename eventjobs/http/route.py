@@ -18,7 +18,7 @@ from structlog.contextvars import bind_contextvars
 from eventjobs.errors import EventjobsError
 from eventjobs.http import problem
 from eventjobs.http.polls import Polls
-from eventjobs.http.problem import CrossOrigin, Misdirected
+from eventjobs.http.problem import BadHost, CrossOrigin, Misdirected, RequestError
 from eventjobs.http.snapshot import Snapshots
 from eventjobs.http.stream import Streams
 from eventjobs.http.takers import Takers
@@ -28,6 +28,8 @@ REQUEST_ID = web.RequestKey("request_id", str)
 JOB_ID = web.RequestKey("job_id", str)
 
 _ACCEPTED_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
+#: A name or an address, and a port (RFC 3986, 3.2); what is quoted with % is no name of ours.
+_HOST = re.compile(r"(\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9._~!$&'()*+,;=%-]*)(?::([0-9]{0,10}))?")
 _SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS"})
 
 
@@ -96,6 +98,9 @@ class RequestIds:
         given = request.headers.get("X-Request-ID")
         if given is not None and _ACCEPTED_ID.fullmatch(given):
             return given
+        return self.new()
+
+    def new(self) -> str:
         return f"{self._prefix}-{next(self._numbers):x}"
 
 
@@ -121,7 +126,7 @@ def surrounded(handler: Handler, site: Site, quick: Quick | None = None) -> Any:
             log.debug("request cut off", method=request.method, path=request.rel_url.raw_path)
             raise
         except Exception as error:  # noqa: BLE001 the outermost place there is
-            return _problem(request, error, log)
+            return _problem(request, problem.translated(error), log)
 
     return handle
 
@@ -153,7 +158,7 @@ def signature(headers: MutableMapping[str, str], request_id: str) -> None:
 # --- what a browser can be made to send by somebody else's page
 
 
-def is_strange(request: web.BaseRequest) -> type[Misdirected | CrossOrigin] | None:
+def is_strange(request: web.BaseRequest) -> type[RequestError] | None:
     """Why this request is refused, if it is.
 
     Without authentication every page in a local browser could otherwise use this service: by a
@@ -161,8 +166,8 @@ def is_strange(request: web.BaseRequest) -> type[Misdirected | CrossOrigin] | No
     """
     headers = request.headers
     host = headers.get("Host")
-    if host is not None and not is_local(host):
-        return Misdirected
+    if host is not None and (error := host_error(host)) is not None:
+        return error
     if request.method in _SAFE_METHODS:
         return None
     site = headers.get("Sec-Fetch-Site")
@@ -173,12 +178,18 @@ def is_strange(request: web.BaseRequest) -> type[Misdirected | CrossOrigin] | No
 
 
 @lru_cache(maxsize=256)
-def is_local(host: str) -> bool:
-    """Whether *host*, with or without a port, names this machine only."""
-    name = re.sub(r":\d*$", "", host).strip("[]").lower()
+def host_error(host: str) -> type[RequestError] | None:
+    """Why requests for *host*, with or without a port, are refused; None if it names this machine.
+
+    What is not written as a host at all is a bad request (RFC 9112, 3.2).
+    """
+    written = _HOST.fullmatch(host)
+    if written is None or int(written[2] or 0) > 65_535:
+        return BadHost
+    name = written[1].strip("[]").lower()
     if name == "localhost" or name.endswith(".localhost"):
-        return True
+        return None
     try:
-        return ipaddress.ip_address(name).is_loopback
+        return None if ipaddress.ip_address(name).is_loopback else Misdirected
     except ValueError:
-        return False
+        return Misdirected

@@ -14,6 +14,7 @@ from eventjobs.http import problem
 from eventjobs.http.api import JSON, caught_up, existing_id, path_id, reply
 from eventjobs.http.body import read_json
 from eventjobs.http.problem import RouteNotFound
+from eventjobs.http.protocol import connection_of
 from eventjobs.http.reported import (
     DIGITS_MAX,
     ArtifactReport,
@@ -51,7 +52,10 @@ async def claim(site: Site, request: web.Request) -> web.StreamResponse:
         await caught_up(service)
 
     def gone() -> bool:
-        return request.transport is None or request.transport.is_closing()
+        transport = request.transport
+        # A job must not go to a worker that may be dead: one that ended its side gets none.
+        ended = connection_of(request).input_ended
+        return ended or transport is None or transport.is_closing()
 
     jobs = await site.takers.take(asked, gone)
     told = [_work(job, await steps_of(service.jobs, job)) for job in jobs]
