@@ -2,7 +2,6 @@
 
 import asyncio
 import resource
-import time
 from collections.abc import Callable
 from contextlib import suppress
 from typing import Any
@@ -85,8 +84,9 @@ class Connected:
             return False
         if connection.fileno() < limit - min(DESCRIPTORS_KEPT, limit // 4):
             return False
-        if time.monotonic() - self._complained_s >= REPEATED_S:
-            self._complained_s = time.monotonic()
+        now_s = asyncio.get_running_loop().time()
+        if now_s - self._complained_s >= REPEATED_S:
+            self._complained_s = now_s
             log = structlog.get_logger("eventjobs.http")
             log.error(
                 "connections refused",
