@@ -1088,7 +1088,7 @@ async def test_every_error_is_a_problem(client: Connect) -> None:
 
 HARDLY_HTTP = [
     (b"not HTTP at all\r\n\r\n", 400),
-    (b"GET / HTTP/1.1\r\nHost: localhost\r\nX: %b\r\n\r\n" % (b"x" * 10_000), 400),
+    (b"GET / HTTP/1.1\r\nHost: localhost\r\nX: %b\r\n\r\n" % (b"x" * 10_000), 431),
     (b"GET / HTTP/1.1\r\nHost: localhost\r\nBad header\r\n\r\n", 400),
     (b"OPTIONS * HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n", 404),
     (b"BREW /v1/jobs HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n", 400),
