@@ -1,15 +1,15 @@
 """One run of one job: what the handler does comes back as an outcome, a closed type."""
 
 import asyncio
-import traceback
-from collections.abc import Callable
+import math
+from collections.abc import Callable, Coroutine
 from contextlib import suppress
 from functools import partial
 from typing import TYPE_CHECKING, Any, Literal, assert_never
 
 from eventjobs.clock import Timer
-from eventjobs.errors import InvalidInput, JobError
-from eventjobs.handlers import Context, Handler, Stopped, ThreadContext, plain_json, plain_text
+from eventjobs.errors import InvalidInput, JobError, NotJSON
+from eventjobs.handlers import Context, Handler, Stopped, ThreadContext
 from eventjobs.job import Job
 from eventjobs.outcomes import (
     Cancelled,
@@ -21,13 +21,17 @@ from eventjobs.outcomes import (
     stalled,
     timed_out,
 )
-from eventjobs.plain import json_text
+from eventjobs.plain import DETAILS_BYTES_MAX, bounded_json, class_name, json_text, plain_text
 from eventjobs.processes import Processes
 from eventjobs.reports import Reports
 from eventjobs.threads import in_own_thread
+from eventjobs.tracebacks import attribute, summary, trace
 
 if TYPE_CHECKING:  # the process of a handler has no slots, and starts faster
     from eventjobs.slots import Slot
+
+#: Of the code of a failure.
+CODE_CHARS_MAX = 200
 
 #: Why an attempt is told to stop.
 Why = Literal["cancelled", "lost", "timeout", "stalled", "shutdown"]
@@ -105,16 +109,20 @@ class Attempt:
             outcome = await self._performed(payload)
             late = self.why in ("timeout", "stalled") and not isinstance(outcome, Failed)
             return self.interrupted() if late else outcome
-        except (asyncio.CancelledError, Stopped):
-            return self.interrupted()
-        except (JobError, InvalidInput) as error:
-            return failure(error)
         except BaseException as error:  # noqa: BLE001 -- sys.exit() ends its job, not the service
-            return self.interrupted() if self.why is not None else failure(error)
+            return self.raised(error)
         finally:
             self.performing = False
             for timer in self.timers:
                 timer.cancel()
+
+    def raised(self, error: BaseException) -> Outcome:
+        """The outcome of a handler that raised *error*."""
+        kind = type(error)  # and not isinstance: `__class__` may be a property that raises
+        if issubclass(kind, asyncio.CancelledError | Stopped):
+            return self.interrupted()
+        meant = issubclass(kind, JobError | InvalidInput)
+        return failure(error) if meant or self.why is None else self.interrupted()
 
     def _begin(self) -> None:
         """From now on the handler runs, and its time."""
@@ -122,17 +130,17 @@ class Attempt:
         self._begins(self)
 
     async def _performed(self, payload: Any) -> Outcome:
-        """What the handler comes to. Raises whatever it raises."""
+        """Run the handler; its outcome. A handler on the loop raises what it raises."""
         match self.handler.mode:
             case "loop":
                 assert isinstance(self.context, Context)
                 if self.job.artifacts:
                     await asyncio.to_thread(self.context.read_inputs)
                 result = await self.handler.function(self.context, payload)
+                outcome = success(result, self.context.issues)
             case "thread":
-                name = f"job {self.job.job_id}"
-                function = partial(self.handler.function, self.context, payload)
-                result = await in_own_thread(function, name)
+                work = partial(self._in_thread, payload)
+                outcome = await in_own_thread(work, f"job {self.job.job_id}")
             case "process":
                 assert self._processes is not None
                 given = (self.handler, self.job, self.reports, self._begin)
@@ -141,44 +149,73 @@ class Attempt:
                 raise NotImplementedError(self.handler.mode)
             case _ as never:
                 assert_never(never)
-        self.context._steps.finish()
-        return success(result, self.context.issues)
+        if isinstance(outcome, Succeeded):
+            self.context._steps.finish()
+        return outcome
+
+    def _in_thread(self, payload: Any) -> Outcome:
+        # Its result and its error are read here, too: a large one would hold up the loop.
+        try:
+            return success(self.handler.function(self.context, payload), self.context.issues)
+        except BaseException as error:  # noqa: BLE001 -- sys.exit() ends its job, not the service
+            return self.raised(error)
 
 
 def success(result: Any, issues: Any = None) -> Outcome:
-    """What it comes to that a handler returned *result*, having noted *issues*."""
-    if isinstance(result, HandedOver):
+    """The outcome of a handler that returned *result*, having noted *issues*. Never raises."""
+    if type(result) is HandedOver:
         return result
+    if issubclass(type(result), Coroutine):
+        with suppress(BaseException):
+            result.close()  # else Python warns that it was never awaited
+        return Failed("result_not_json", "the handler returned a coroutine: await it", False)
     try:
         return Succeeded(json_text(result), issues)
-    except (TypeError, ValueError, RecursionError) as error:
-        return Failed(
-            "result_not_json", plain_text(f"the result cannot be kept as JSON: {error}"), False
-        )
+    except NotJSON as error:
+        message = plain_text(f"the result cannot be kept as JSON: {error}")
+        return Failed("result_not_json", message, False)
 
 
 def failure(error: BaseException) -> Failed:
-    """What it comes to that a handler raised *error*."""
-    if isinstance(error, JobError):
-        code, retryable = plain_text(error.error_code), bool(error.retryable)
-        details = _details(error.details)
-        return Failed(code, plain_text(error), retryable, details, error.retry_after_s)
-    if isinstance(error, InvalidInput):  # a bad artifact name, or one too large
-        return Failed(error.code, plain_text(error.message), False, _details(error.errors))
-    # Not str(error): what a handler raises may be unable to say what it is.
-    trace = traceback.TracebackException.from_exception(error)
-    message = "".join(trace.format_exception_only()).strip()
-    # Of the library that tries again nobody wants to read, least of all instead of the handler.
-    told = [each for each in trace.format() if "/tenacity/" not in each]
-    lines = "".join(told[-8:])
-    return Failed("handler_error", plain_text(message), details={"traceback": plain_text(lines)})
+    """The outcome of a handler that raised *error*. Never raises, whatever its class does."""
+    told = trace(error)
+    if issubclass(type(error), InvalidInput):  # a bad artifact name, or one too large
+        code, details = attribute(error, "code", None), attribute(error, "errors", None)
+        return Failed(_code(code), _message(error), False, _details(details), trace=told)
+    if not issubclass(type(error), JobError):
+        return Failed("handler_error", summary(error), details={"traceback": told}, trace=told)
+    try:
+        retryable = bool(attribute(error, "retryable", True))
+    except BaseException:  # noqa: BLE001 -- a __bool__ of its own
+        retryable = True
+    return Failed(
+        _code(attribute(error, "error_code", None)),
+        _message(error),
+        retryable,
+        _details(attribute(error, "details", None)),
+        _seconds(attribute(error, "retry_after_s", None)),
+        told,
+    )
+
+
+def _code(code: object) -> str:
+    return ("" if code is None else plain_text(code, CODE_CHARS_MAX).strip()) or "handler_error"
+
+
+def _message(error: BaseException) -> str:
+    return plain_text(error) or class_name(type(error))
 
 
 def _details(details: Any) -> Any:
+    return bounded_json(details, DETAILS_BYTES_MAX, whole=True)
+
+
+def _seconds(delay_s: Any) -> float | None:
+    """A delay that a handler gave, as it may have come from another service."""
+    if delay_s is None or type(delay_s) is bool:
+        return None
     try:
-        return plain_json(details)
-    except (TypeError, ValueError, RecursionError):
-        try:
-            return plain_text(repr(details))
-        except Exception:  # noqa: BLE001 -- it is somebody's __repr__
-            return plain_text(type(details))
+        number = float(delay_s)
+    except BaseException:  # noqa: BLE001 -- text that is no number, or a __float__ of its own
+        return None
+    return number if math.isfinite(number) and number >= 0 else None

@@ -13,7 +13,8 @@ import tenacity
 
 from eventjobs.breakers import BreakerOpen, Breakers, Change, Limits, Result
 from eventjobs.events import BreakerChanged
-from eventjobs.retries import Backoff, Errors, Plan, counts, describe, is_transient, plan
+from eventjobs.retries import Backoff, Errors, Plan, counts, is_transient, plan
+from eventjobs.tracebacks import describe
 
 NAME_CHARS_MAX = 100
 

@@ -126,6 +126,7 @@ def end_of(outcome: Outcome) -> tuple[str, dict[str, Any]]:
         case Failed():
             told = asdict(outcome)
             told["code"] = outcome.code[:200] or "error"
+            del told["trace"]  # for the log of the worker
             return "fail", told
         case Cancelled():
             return "cancelled", {}

@@ -24,7 +24,13 @@ from eventjobs.events import (
     ProgressReported,
 )
 from eventjobs.job import Job
-from eventjobs.plain import cut, plain_json, plain_text
+from eventjobs.plain import (
+    FIELDS_BYTES_MAX,
+    PROGRESS_BYTES_MAX,
+    bounded_json,
+    plain_json,
+    plain_text,
+)
 from eventjobs.reports import Reports
 from eventjobs.retries import stored
 from eventjobs.steps import Steps
@@ -110,7 +116,7 @@ class _Told(Caller):
         self.log(f"{code}: {message}", "warning", **details)
         if len(self._issues) < ISSUES_MAX:
             told = {"code": plain_text(code), "message": plain_text(message)}
-            self._issues.append({**plain_json(details), **told})
+            self._issues.append({**bounded_json(details, FIELDS_BYTES_MAX), **told})
 
     @property
     def issues(self) -> list[dict[str, Any]] | None:
@@ -132,13 +138,13 @@ class _Told(Caller):
             _finite(total),
             None if stage is None else plain_text(stage)[:200],
             None if message is None else plain_text(message),
-            plain_json(data),
+            bounded_json(data, PROGRESS_BYTES_MAX),
         )
 
     def _line(self, message: str, level: str, fields: dict[str, Any]) -> LogWritten:
         if level not in LEVELS:
             raise ValueError(f"level is one of {', '.join(LEVELS)}")
-        told = cut(plain_json(fields or None))
+        told = bounded_json(fields or None, FIELDS_BYTES_MAX)
         return LogWritten(self.attempt, level, plain_text(message), told)
 
     def _logged(self, level: str, message: str, fields: dict[str, Any]) -> None:
@@ -368,7 +374,7 @@ class ThreadContext(_Told, ThreadCaller):
 def _step_json(name: str, value: Any) -> Any:
     try:
         return plain_json(value)
-    except (TypeError, ValueError, RecursionError) as error:
+    except TypeError as error:
         raise JobError(
             "step_not_json",
             f"the result of the step {name!r} is not JSON: {error}",
@@ -382,6 +388,6 @@ def _finite(number: float | None) -> float | None:
         return number
     try:
         number = float(number)
-    except OverflowError:
+    except (OverflowError, TypeError, ValueError):  # an enormous one, or none
         return None
     return number if math.isfinite(number) else None

@@ -51,7 +51,7 @@ class EventjobsError(Exception):
 
     @property
     def message(self) -> str:
-        return str(self.args[0])
+        return str(self.args[0] if self.args else self.__doc__)
 
 
 class Rejected(EventjobsError):
@@ -277,8 +277,15 @@ class JobError(EventjobsError):
 
     `code` is stable and for programs, `message` is for people, `details` (anything JSON holds)
     is for operators. `retryable=False` ends the job now, whatever attempts are left. With
-    *retry_after_s* the next attempt is not before so many seconds, instead of the usual delay.
+    *retry_after_s* the next attempt is not before so many seconds, instead of the usual delay:
+    a number from 0 on, or such a number as text; anything else leaves the delay as it is.
     """
+
+    # Of a subclass whose __init__ does not call this one.
+    error_code: str = "handler_error"
+    retryable: bool = True
+    details: Any = None
+    retry_after_s: float | None = None
 
     def __init__(
         self,

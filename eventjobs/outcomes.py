@@ -16,13 +16,16 @@ class Succeeded:
 
 @dataclass(frozen=True, slots=True)
 class Failed:
-    """*retry_after_s* takes the place of the usual delay before the next attempt."""
+    """*retry_after_s* takes the place of the usual delay before the next attempt. *trace*, the
+    traceback of the handler, is for the service's log.
+    """
 
     code: str
     message: str
     retryable: bool = True
     details: Any = None
     retry_after_s: float | None = None
+    trace: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

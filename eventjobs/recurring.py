@@ -10,10 +10,10 @@ from eventjobs.errors import EventjobsError, JobGone, LogError
 from eventjobs.events import JobSpec
 from eventjobs.job import Job
 from eventjobs.jobs import Jobs
-from eventjobs.retries import describe
 from eventjobs.schedules import SECOND_US, Schedule
 from eventjobs.supervision import is_end
 from eventjobs.switches import Switches
+from eventjobs.tracebacks import describe
 from projections import Views
 
 #: A firing that is no later than this was not missed: whatever catch_up_s says, it is submitted.

@@ -6,9 +6,10 @@ from contextvars import copy_context
 from typing import TYPE_CHECKING, Any
 
 from eventjobs.clock import Timer, sleep
-from eventjobs.errors import InvalidInput, LogError, StaleAttempt
+from eventjobs.errors import LogError, StaleAttempt
 from eventjobs.events import JobSpec, LogWritten, ProgressReported, StepCompleted
 from eventjobs.job import Job, Report
+from eventjobs.tracebacks import describe
 
 if TYPE_CHECKING:  # a process of a handler has reports without a desk, and starts faster
     from eventjobs.desk import Desk
@@ -140,9 +141,9 @@ class Reports:
             except StaleAttempt:
                 self._stale = True
                 self._waiting.clear()
-            except (LogError, InvalidInput, TypeError, ValueError) as error:
+            except Exception as error:  # noqa: BLE001
                 # A report is not worth holding a job up: the outcome is what waits for the disk.
-                _warn("report lost", job_id=self._job.job_id, error=str(error))
+                _warn("report lost", job_id=self._job.job_id, error=describe(error))
 
 
 def _warn(text: str, **told: str) -> None:

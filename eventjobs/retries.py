@@ -2,7 +2,6 @@
 
 import errno
 import random
-import traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -11,6 +10,7 @@ from typing import Protocol, TypedDict
 import tenacity
 
 from eventjobs.errors import JobError
+from eventjobs.tracebacks import attribute, describe
 
 Errors = type[Exception] | tuple[type[Exception], ...]
 
@@ -100,13 +100,14 @@ def plan(
 
 def counts(error: BaseException, on: Errors) -> bool:
     """Whether *error* is one of *on*, and does not say of itself that no retry would mend it."""
-    if isinstance(error, JobError) and not error.retryable:
+    kind = type(error)  # and not isinstance: `__class__` may be a property that raises
+    if issubclass(kind, JobError) and attribute(error, "retryable", True) is False:
         return False
-    return isinstance(error, on)
+    return issubclass(kind, on)
 
 
 def is_transient(error: BaseException) -> bool:
-    return isinstance(error, OSError) and error.errno in TRANSIENT
+    return issubclass(type(error), OSError) and attribute(error, "errno", None) in TRANSIENT
 
 
 @contextmanager
@@ -120,12 +121,3 @@ def stored(name: str) -> Iterator[None]:
         raise JobError(
             "artifact_not_stored", f"{name} could not be stored: {describe(error)}"
         ) from error
-
-
-def describe(error: BaseException) -> str:
-    """In one line, whatever it is."""
-    if isinstance(error, JobError):
-        return f"{error.error_code}: {error}"
-    # Not str(error): what is raised may be unable to say what it is.
-    told = traceback.TracebackException(type(error), error, None).format_exception_only()
-    return " ".join("".join(told).split())

@@ -6,7 +6,7 @@ from contextlib import suppress
 
 import structlog
 
-from eventjobs.attempt import Attempt, Why
+from eventjobs.attempt import Attempt, Why, failure
 from eventjobs.capture import Capture
 from eventjobs.clock import sleep, timeout
 from eventjobs.desk import Desk, Offer, StopWhy
@@ -14,9 +14,11 @@ from eventjobs.errors import InvalidInput, LogError, Rejected
 from eventjobs.handlers import Context, Handler, Handlers, Mode, ThreadContext
 from eventjobs.job import Job
 from eventjobs.outcomes import Failed, Outcome
+from eventjobs.plain import plain_text
 from eventjobs.processes import Processes
 from eventjobs.reports import Reports
 from eventjobs.slots import Slot, Slots
+from eventjobs.tracebacks import summary
 
 #: What is done elsewhere. (A dispatcher's handlers are functions on the loop.)
 NOT_OURS: tuple[Mode, ...] = ("external", "outside")
@@ -59,6 +61,7 @@ class Runner:
         self._attempts: dict[str, Attempt] = {}
         self._tasks: set[asyncio.Task[None]] = set()
         self._stopping = False
+        self._given_up = False
         self._claiming: asyncio.Task[None] | None = None
         self._log = structlog.get_logger("eventjobs.runner")
         desk.on_stop(self._told_to_stop)
@@ -96,6 +99,7 @@ class Runner:
             self._stop(attempt, "shutdown")
         # Told to stop, an attempt has the grace time, and then a moment to be written down.
         await self._finish(self._grace_s + 1.0)
+        self._given_up = True
         for task in self._tasks:
             task.cancel()  # the log takes nothing now: the next start finds these as lost
         if self._processes is not None:
@@ -120,15 +124,29 @@ class Runner:
             job = await offer.claim()
             if job is not None:
                 attempt = self._begin(job, handler, slot)
-                with self._capture.into(attempt.context._logged):
-                    outcome = await attempt.perform()
+                try:
+                    outcome = await self._performed(attempt)
+                except GeneratorExit as error:
+                    # A future that the handler awaited has raised it. That closes all coroutines
+                    # of this task but the outermost, and is no reason to end that one.
+                    if asyncio.current_task() is not attempt.task:
+                        raise
+                    outcome = attempt.raised(error)
                 if not attempt.abandoned:
-                    self._vacate(slot)  # what it came to is written down while the next one runs
+                    self._vacate(slot)  # the outcome is recorded while the next one runs
                     await self._record(attempt, outcome)
         finally:
             task = asyncio.current_task()
             assert task is not None
             self._leave(task, slot)
+
+    async def _performed(self, attempt: Attempt) -> Outcome:
+        try:
+            with self._capture.into(attempt.context._logged):
+                return await attempt.perform()
+        except Exception as error:  # noqa: BLE001 -- no fault here may leave a job running
+            self._log.error("attempt broke", job_id=attempt.job.job_id, exc_info=error)
+            return failure(error)
 
     def _vacate(self, slot: Slot) -> None:
         """Let another thread or process have the place of this one, if it has one."""
@@ -215,22 +233,43 @@ class Runner:
     # --- record
 
     async def _record(self, attempt: Attempt, outcome: Outcome) -> None:
-        """Write the outcome down, however long the log takes to accept it."""
-        await attempt.reports.flush()
-        delay_s = 0.1
+        """Write the outcome down, however long the log takes to accept it.
+
+        One that cannot be recorded for any other reason is replaced by a failure that says why.
+        """
+        job_id, delay_s, replaced = attempt.job.job_id, 0.1, False
         while True:
             try:
+                await attempt.reports.flush()
                 await self._desk.settle(attempt.job, outcome)
                 break
             except Rejected as error:
-                self._log.warning("outcome refused", job_id=attempt.job.job_id, error=error.code)
+                self._log.warning("outcome refused", job_id=job_id, error=error.code)
                 break
-            except InvalidInput as error:  # a result larger than any artifact may be
-                outcome = Failed(error.code, error.message, False)
+            except asyncio.CancelledError:
+                # A handler may have left a cancellation of its task behind.
+                if self._given_up or (task := asyncio.current_task()) is None:
+                    raise
+                task.uncancel()
+                continue
             except (LogError, OSError) as error:
                 why = error.code if isinstance(error, LogError) else str(error)
-                self._log.warning("outcome waits", job_id=attempt.job.job_id, error=why)
-                await sleep(self._clock, delay_s)
-                delay_s = min(delay_s * 2, 5.0)
-        if self._attempts.get(attempt.job.job_id) is attempt:
-            del self._attempts[attempt.job.job_id]
+                self._log.warning("outcome waits", job_id=job_id, error=why)
+            except Exception as error:  # noqa: BLE001 -- no fault here may leave a job running
+                outcome = _unrecordable(error)
+                told = {"code": outcome.code, "error": outcome.message}
+                self._log.error("outcome cannot be recorded", job_id=job_id, **told)
+                if not replaced:
+                    replaced = True
+                    continue
+            await sleep(self._clock, delay_s)
+            delay_s = min(delay_s * 2, 5.0)
+        if self._attempts.get(job_id) is attempt:
+            del self._attempts[job_id]
+
+
+def _unrecordable(error: Exception) -> Failed:
+    if isinstance(error, InvalidInput):  # a result larger than any artifact may be
+        return Failed(error.code, error.message, False)
+    message = f"the outcome of the attempt cannot be recorded: {summary(error)}"
+    return Failed("outcome_not_recorded", plain_text(message), False)

@@ -9,14 +9,20 @@ import structlog
 
 from eventjobs import job as decisions
 from eventjobs.artifacts import Artifacts
-from eventjobs.errors import LogError, TooLarge
 from eventjobs.events import ArtifactStored, AttemptFailed, AttemptHandedOver
 from eventjobs.failure import ERROR, error_json
 from eventjobs.job import Job
 from eventjobs.jobs import Jobs
 from eventjobs.lru import Lru
 from eventjobs.outcomes import Cancelled, Failed, HandedOver, Outcome, Released, Succeeded
+from eventjobs.plain import DETAILS_BYTES_MAX, bounded_json
+from eventjobs.tracebacks import describe
 
+#: Another service may name any time for the next attempt. The job is not lost for longer than this.
+RETRY_AFTER_MAX_S = 7 * 86_400
+#: Of one attempt, in number and as JSON.
+ISSUES_MAX = 100
+ISSUES_BYTES_MAX = 65_536
 #: What a result is stored as that is too large for an event.
 RESULT = "result.json"
 
@@ -50,7 +56,7 @@ class Settlement:
         job_id, number = job.job_id, job.attempt
         match outcome:
             case Succeeded(result=result, issues=issues):
-                result = await self._small(job, result, actor)
+                result, issues = await self._small(job, result, actor), _bounded(issues)
                 return await self._jobs.complete(job_id, number, result, issues, actor=actor)
             case Failed():
                 failed = AttemptFailed(
@@ -59,7 +65,7 @@ class Settlement:
                     outcome.retryable,
                     self._retry_at_us(job, outcome) if outcome.retryable else None,
                     outcome.message,
-                    outcome.details,
+                    bounded_json(outcome.details, DETAILS_BYTES_MAX),
                 )
                 return await self._fail(job_id, failed, actor)
             case Cancelled():
@@ -96,9 +102,9 @@ class Settlement:
             kept = await asyncio.to_thread(self._artifacts.store, content)
             stored = ArtifactStored(failed.attempt, ERROR, *kept, "application/json")
             await self._jobs.report(job_id, stored, actor=actor)
-        except (LogError, OSError, TooLarge) as error:
+        except Exception as error:  # noqa: BLE001 -- the job fails without it as well
             structlog.get_logger("eventjobs.settlement").warning(
-                "error.json not stored", job_id=job_id, error=str(error)
+                "error.json not stored", job_id=job_id, error=describe(error)
             )
 
     async def _small(self, job: Job, result: Any, actor: str) -> Any:
@@ -117,12 +123,23 @@ class Settlement:
         """Exponential backoff, with jitter: what failed together shall not return together."""
         now_us = self._jobs.clock.now_us()
         if failed.retry_after_s is not None:
-            return now_us + int(max(0.0, failed.retry_after_s) * 1e6)
+            delay_s = min(max(0.0, failed.retry_after_s), RETRY_AFTER_MAX_S)
+            return now_us + int(delay_s * 1e6)
         spec = job.spec
         first_s = self._retry_delay_s if spec.retry_delay_s is None else spec.retry_delay_s
         doubled = 2.0 ** min(job.tries - 1, 100)  # a float ends at 2**1024
         delay_s = min(first_s * doubled, self._retry_delay_max_s)
         return now_us + int(delay_s * random.uniform(0.75, 1.25) * 1e6)  # noqa: S311
+
+
+def _bounded(issues: Any) -> Any:
+    """The first of *issues*; all of them are lines of the job's log."""
+    left = ISSUES_BYTES_MAX
+    for count, each in enumerate(issues or ()):
+        left -= len(orjson.dumps(each))
+        if left < 0 or count == ISSUES_MAX:
+            return issues[:count] or None
+    return issues
 
 
 def large_result(size: int) -> dict[str, Any]:

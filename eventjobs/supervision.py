@@ -13,7 +13,7 @@ import structlog
 from eventjobs.clock import Clock, sleep
 from eventjobs.errors import LogError
 from eventjobs.lru import Lru
-from eventjobs.retries import describe
+from eventjobs.tracebacks import describe
 
 #: Seconds before the second try, doubled for each later one up to the longest.
 AGAIN_S, AGAIN_MAX_S = 1.0, 60.0

@@ -27,6 +27,7 @@ class Kind(NamedTuple):
 
 
 CODES: dict[str, Kind] = {
+    "outcome_not_recorded": Kind("handler", "the outcome of the attempt could not be recorded"),
     "handler_error": Kind("handler", "the handler raised an error; the details have its traceback"),
     "result_not_json": Kind("handler", "it returned something that JSON cannot hold"),
     "step_not_json": Kind("handler", "a step returned something that JSON cannot hold"),

@@ -33,6 +33,7 @@ from tests.api_client import Client
 from tests.conftest import Connect
 from tests.facts import job_when, kinds, recorded_of
 from tests.fake_clock import FakeClock
+from tests.hostile import ERRORS, RESULTS, SLOW
 from tests.process_handlers import sum_of_squares
 from tests.test_children import square, sum_in_a_thread, sum_of
 
@@ -218,6 +219,26 @@ async def test_an_error_keeps_its_code_and_details(client: Connect, folder: Path
 async def large(context: Context, payload: int) -> str:
     context.log("too much", data="x" * payload)
     return "y" * payload
+
+
+async def test_whatever_a_handler_elsewhere_raises_or_returns_ends_its_attempt(
+    client: Connect, folder: Path
+) -> None:
+    @handler("odd", max_attempts=1)
+    async def odd(context: Context, payload: list[str]) -> Any:
+        kind, name = payload
+        if kind == "raises":
+            raise ERRORS[name]()
+        return RESULTS[name]()
+
+    api = await client(*types(odd))
+    payloads = [["raises", each] for each in ERRORS if each not in SLOW]
+    payloads += [["returns", each] for each in RESULTS if each not in SLOW]
+    async with elsewhere(api, folder, odd):
+        ids = [(await api.service.submit("odd", each)).job_id for each in payloads]
+        jobs = [await api.service.wait(job_id) for job_id in ids]
+    finished = [payload for payload, job in zip(payloads, jobs, strict=True) if not job.error]
+    assert finished == [["returns", "dict"], ["returns", "list"]]
 
 
 async def test_what_is_too_large_for_a_request_goes_as_a_file(

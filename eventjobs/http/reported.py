@@ -6,7 +6,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from eventjobs.events import ProgressReported
 from eventjobs.http.submission import EPOCH, SECONDS_MAX, ArtifactName, JobId, Moment, Sha256
-from eventjobs.plain import TEXT_CHARS_MAX
+from eventjobs.plain import PROGRESS_BYTES_MAX, TEXT_CHARS_MAX, bounded_json
 
 WAIT_MAX_S = 3_600
 LEASE_MAX_S = 86_400
@@ -76,7 +76,8 @@ class Progress(BaseModel):
     data: Any = None
 
     def event(self, attempt: int) -> ProgressReported:
-        told = (self.done, self.total, self.stage, self.message, self.data)
+        data = bounded_json(self.data, PROGRESS_BYTES_MAX)
+        told = (self.done, self.total, self.stage, self.message, data)
         return ProgressReported(attempt, *told)
 
 

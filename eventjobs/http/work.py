@@ -34,7 +34,7 @@ from eventjobs.http.route import Site
 from eventjobs.http.snapshot import render
 from eventjobs.job import Job, Report
 from eventjobs.outcomes import Cancelled, Failed, Outcome, Released, Succeeded
-from eventjobs.plain import cut
+from eventjobs.plain import FIELDS_BYTES_MAX, bounded_json
 from projections import JobView
 
 
@@ -87,7 +87,9 @@ async def log(site: Site, request: web.Request) -> web.StreamResponse:
     given = await read_json(site.service, request, LogReport)
     holder = _holder(request, given)
     lines: list[Report] = [
-        LogWritten(holder.attempt, each.level, each.message, cut(each.fields))
+        LogWritten(
+            holder.attempt, each.level, each.message, bounded_json(each.fields, FIELDS_BYTES_MAX)
+        )
         for each in given.lines
     ]
     return await _report(site, holder, "log", lines)
