@@ -4,6 +4,7 @@ EventjobsError
 ├── Rejected                 a decision said no; nothing was written
 │   ├── JobNotFound
 │   ├── JobGone              it was deleted or has expired
+│   ├── JobUnreadable        one of its events cannot be read
 │   ├── JobExists            the id is taken by another specification
 │   ├── KeyReused            the idempotency key belongs to another specification
 │   ├── WrongState           the job's status does not allow it
@@ -74,6 +75,12 @@ class JobGone(Rejected):
     def __init__(self, message: str | None = None, *, expired_us: int | None = None) -> None:
         super().__init__(message)
         self.expired_us = expired_us
+
+
+class JobUnreadable(Rejected):
+    """An event of this job cannot be read by this version; nothing is done with the job."""
+
+    code = "job_unreadable"
 
 
 class JobExists(Rejected):

@@ -17,6 +17,8 @@ import orjson
 from eventjobs.plain import json_fields
 
 JSON = Any  # whatever orjson reads and writes; a field of it gives a new copy at each reading
+#: The last moment that RFC 3339 can name, in the year 9999.
+MAX_US = 253_402_300_799_999_999
 
 
 @dataclass(frozen=True, slots=True)
@@ -280,6 +282,13 @@ class WebhookRemoved:
     reason: str | None = None
 
 
+@dataclass(frozen=True, slots=True)
+class Unreadable:
+    """Read in the place of a stored event that this version cannot read. It is never stored."""
+
+    why: str
+
+
 JobEvent = (
     JobSubmitted
     | AttemptStarted
@@ -299,7 +308,8 @@ JobEvent = (
     | LateReportRefused
 )
 ServiceEvent = Paused | Resumed | WebhookAdded | WebhookRemoved
-Event = JobEvent | ServiceEvent
+Stored = JobEvent | ServiceEvent
+Event = Stored | Unreadable
 SERVICE_EVENTS: frozenset[type[Any]] = frozenset(ServiceEvent.__args__)
 
 
@@ -324,6 +334,8 @@ class Recorded:
     @property
     def data(self) -> bytes:
         """Facts and body as one JSON object; an erased body says so."""
+        if isinstance(self.event, Unreadable):
+            return _unreadable(self.event, self.facts, self.body)
         body = b'{"erased":true}' if self.body is None else self.body
         if body == b"{}":
             return self.facts
@@ -333,12 +345,12 @@ class Recorded:
         """The event as everyone outside reads it: pages, streams, exports. Encoded once."""
         if self._json is None:
             self._json = (
-                b'{"position":%d,"job_id":"%s","version":%d,"type":"%s","at":"%s","actor":%s,"data":%s}'
+                b'{"position":%d,"job_id":%s,"version":%d,"type":%s,"at":"%s","actor":%s,"data":%s}'
                 % (
                     self.position,
-                    self.job_id.encode(),
+                    orjson.dumps(self.job_id),
                     self.version,
-                    self.type.encode(),
+                    orjson.dumps(self.type),
                     rfc3339(self.at_us).encode(),
                     orjson.dumps(self.actor),
                     self.data,
@@ -347,8 +359,20 @@ class Recorded:
         return self._json
 
 
+def _unreadable(event: Unreadable, facts: bytes, body: bytes | None) -> bytes:
+    """What is stored, as far as it is JSON, and why it cannot be read."""
+    shown: dict[str, Any] = {"unreadable": event.why}
+    for name, stored in (("facts", facts), ("body", body)):
+        if stored is not None:
+            try:
+                shown[name] = orjson.Fragment(orjson.dumps(orjson.loads(stored)))
+            except (TypeError, ValueError):
+                shown[name] = stored.decode("utf-8", "backslashreplace")
+    return orjson.dumps(shown)
+
+
 def rfc3339(at_us: int) -> str:
-    """*at_us* as RFC 3339 in UTC, with microseconds and `Z`."""
+    """*at_us* as RFC 3339 in UTC, with microseconds and `Z`; the nearest time that it can name."""
     seconds, micros = divmod(at_us, 1_000_000)
     return f"{_second(seconds)}.{micros:06d}Z"
 
@@ -356,4 +380,7 @@ def rfc3339(at_us: int) -> str:
 @lru_cache(maxsize=4096)
 def _second(seconds: int) -> str:
     # Kept, because one job is told with several times, and most times are of a few seconds.
-    return f"{datetime.fromtimestamp(seconds, UTC):%Y-%m-%dT%H:%M:%S}"
+    try:
+        return f"{datetime.fromtimestamp(seconds, UTC):%Y-%m-%dT%H:%M:%S}"
+    except (OverflowError, ValueError, OSError):
+        return "9999-12-31T23:59:59" if seconds > 0 else "0001-01-01T00:00:00"

@@ -4,18 +4,17 @@ A decision is pure: `(job, arguments) -> event | None`, or it raises a Rejected.
 what was asked for is already so; deciding twice is harmless.
 """
 
-from dataclasses import dataclass
-from enum import StrEnum
 from functools import reduce
 from typing import Any, assert_never
 
 from orjson import Fragment
 
-from eventjobs.done import Step, check_count, kept, placed
+from eventjobs.done import check_count, kept, placed
 from eventjobs.errors import (
     JobExists,
     JobGone,
     JobNotFound,
+    JobUnreadable,
     StaleAttempt,
     UnknownStep,
     WrongState,
@@ -43,86 +42,20 @@ from eventjobs.events import (
     Recorded,
     Resumed,
     StepCompleted,
+    Unreadable,
     WebhookAdded,
     WebhookRemoved,
 )
-from eventjobs.plain import as_text, json_fields
+from eventjobs.plain import as_text
+from eventjobs.state import DEFAULT_QUEUE, FINISHED, Job, Status, readable
 from eventjobs.taxonomy import class_of
 
+__all__ = ["DEFAULT_QUEUE", "FINISHED", "Job", "Status"]
 
-class Status(StrEnum):
-    QUEUED = "queued"
-    RUNNING = "running"
-    COMPLETED = "completed"
-    FAILED = "failed"
-    CANCELLED = "cancelled"
-
-
-DEFAULT_QUEUE = "default"
 #: Late reports put on record for one job: a worker that goes on and on shall not fill the log.
 LATE_MAX = 20
 #: Lines in the log of one job, unless the service says otherwise.
 LINES_MAX = 10_000
-
-FINISHED = frozenset({Status.COMPLETED, Status.FAILED, Status.CANCELLED})
-
-
-@json_fields("result", "issues", "error")
-@dataclass(frozen=True)
-class Job:
-    """What the events of one job add up to. Made by evolve alone.
-
-    What is as it was in the beginning is not in its `__dict__`, where reading finds the default
-    below: so most of a job need not be copied at each change, nor written with it.
-    """
-
-    job_id: str
-    spec: JobSpec
-    #: position of the job's first event: its place in time order
-    born: int
-    created_us: int
-    version: int
-    position: int
-    updated_us: int
-    status: str = Status.QUEUED
-    #: when it may start; past or present unless it is scheduled or waits to be retried
-    due_us: int = 0
-    #: runs so far; the number of the newest one, and its fencing token
-    attempt: int = 0
-    #: runs that count against max_attempts: not those released, nor those before a manual retry
-    tries: int = 0
-    worker: str | None = None
-    #: how often the worker must be heard from; None while it is this process, or there is none
-    lease_s: float | None = None
-    #: how long the external service that has it may be silent; None while none has it
-    silence_s: float | None = None
-    started_us: int | None = None
-    finished_us: int | None = None
-    cancel_requested_us: int | None = None
-    expired_us: int | None = None
-    result: JSON = None
-    issues: JSON = None
-    #: {"code", "class", "message", "retryable"} of the newest failed attempt, until one succeeds
-    error: dict[str, Any] | None = None
-    artifacts: tuple[Artifact, ...] = ()
-    #: in the order in which the handler comes to them
-    steps: tuple[Step, ...] = ()
-    #: written to its log
-    lines: int = 0
-    #: (attempt, report) of the late reports that are on record
-    late: tuple[tuple[int, str], ...] = ()
-
-    @property
-    def queue(self) -> str:
-        return self.spec.queue or DEFAULT_QUEUE
-
-    @property
-    def finished(self) -> bool:
-        return self.status in FINISHED
-
-    @property
-    def can_retry(self) -> bool:
-        return self.expired_us is None and self.status in (Status.FAILED, Status.CANCELLED)
 
 
 def _with(job: Job, recorded: Recorded, *gone: str, **changes: Any) -> Job:
@@ -167,13 +100,22 @@ def _born(recorded: Recorded) -> Job:
 
 
 def evolve(job: Job | None, recorded: Recorded) -> Job:
-    """The job after one more event. Never decides, never refuses what is recorded.
+    """The job after one more event. Never decides, never refuses what is recorded: an event that
+    does not follow parks the job.
 
     Whoever else has the same job and event gets what was made of them before.
     """
     known = recorded.evolved
     if known is None or known[0] is not job:
-        known = job, _born(recorded) if job is None else _after(job, recorded)
+        if job is None:
+            known = job, _born(recorded)
+        elif job.parked is not None:
+            known = job, _with(job, recorded)
+        else:
+            try:
+                known = job, _after(job, recorded)
+            except (AssertionError, AttributeError, LookupError, TypeError, ValueError) as error:
+                known = job, park(job, recorded, f"it does not follow: {error}")
         recorded.evolved = known
     after: Job = known[1]
     return after
@@ -225,8 +167,20 @@ def _after(job: Job, recorded: Recorded) -> Job:
             raise AssertionError("a job is submitted once")
         case Paused() | Resumed() | WebhookAdded() | WebhookRemoved():
             raise AssertionError(f"{recorded.type} is not about a job")
+        case Unreadable(why=why):
+            return park(job, recorded, why)
         case _ as never:
             assert_never(never)
+
+
+def park(job: Job, recorded: Recorded, why: str) -> Job:
+    """*job*, of which *recorded* cannot be read: hidden, and not to be run. If it has ended, it has
+    ended as it did.
+    """
+    parked = {"parked": {"position": recorded.position, "why": why}, "expired_us": recorded.at_us}
+    if job.finished:
+        return _with(job, recorded, **parked)
+    return _free(job, recorded, Status.FAILED, **parked)
 
 
 def _error(failed: AttemptFailed) -> Fragment | None:
@@ -235,7 +189,12 @@ def _error(failed: AttemptFailed) -> Fragment | None:
 
 
 def fold(events: list[Recorded]) -> Job | None:
-    """The job that *events*, all of one stream and in order, add up to; None if it is no job's."""
+    """The job that *events*, all of one stream and in order, add up to; None if it is no job's.
+
+    Raises JobUnreadable when the first of them cannot be read: so it is not known what it is.
+    """
+    if events and isinstance(first := events[0].event, Unreadable):
+        raise JobUnreadable(f"event {events[0].position} of this job cannot be read: {first.why}")
     if not events or not isinstance(events[0].event, JobSubmitted):
         return None
     return reduce(evolve, events, None)
@@ -249,7 +208,7 @@ def submit(job: Job | None, spec: JobSpec) -> JobSubmitted | None:
     """The same specification again is a no-op; another one is refused."""
     if job is None:
         return JobSubmitted(spec)
-    if job.expired_us is not None:
+    if readable(job).expired_us is not None:
         raise JobGone(expired_us=job.expired_us)
     if job.spec != spec:
         raise JobExists
@@ -369,7 +328,7 @@ def expire(job: Job | None, reason: str) -> JobExpired | None:
     """Hide a finished job."""
     if job is None:
         raise JobNotFound
-    if job.expired_us is not None:
+    if readable(job).expired_us is not None:
         return None
     if not job.finished:
         raise WrongState(f"cannot hide a job that is {job.status}")
@@ -379,7 +338,7 @@ def expire(job: Job | None, reason: str) -> JobExpired | None:
 def _existing(job: Job | None) -> Job:
     if job is None:
         raise JobNotFound
-    if job.expired_us is not None:
+    if readable(job).expired_us is not None:
         raise JobGone(expired_us=job.expired_us)
     return job
 
@@ -387,6 +346,6 @@ def _existing(job: Job | None) -> Job:
 def _holding(job: Job | None, attempt: int) -> Job:
     if job is None:
         raise JobNotFound
-    if job.status != Status.RUNNING or job.attempt != attempt:
+    if readable(job).status != Status.RUNNING or job.attempt != attempt:
         raise StaleAttempt(f"attempt {attempt} no longer holds the job")
     return job

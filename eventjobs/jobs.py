@@ -16,6 +16,7 @@ from eventjobs.errors import (
     InvalidInput,
     JobExists,
     JobNotFound,
+    JobUnreadable,
     KeyReused,
     Rejected,
     StepTooLarge,
@@ -32,6 +33,7 @@ from eventjobs.job import Job, Report, evolve
 from eventjobs.log import EventLog
 from eventjobs.lru import Lru
 from eventjobs.plain import text_of
+from eventjobs.state import readable
 from eventjobs.turns import Turns
 
 #: Lost races in a row before the caller is told of the conflict.
@@ -155,7 +157,20 @@ class Jobs:
         return await self._do(job_id, partial(decisions.expire, reason=reason), actor)
 
     async def load(self, job_id: str) -> Job | None:
-        """The job as the log has it, or as it was a moment ago."""
+        """The job as the log has it, or as it was a moment ago. Raises JobUnreadable."""
+        job = await self._load(job_id)
+        return None if job is None else readable(job)
+
+    async def glimpse(self, job_id: str) -> Job | None:
+        """The same for readers of many jobs: a parked one as it is, and None for one of which not
+        even the beginning can be read.
+        """
+        try:
+            return await self._load(job_id)
+        except JobUnreadable:
+            return None
+
+    async def _load(self, job_id: str) -> Job | None:
         if (job := self._kept.get(job_id)) is None:
             self._loading[job_id] = mine = object()
             events = await self.log.read_job(job_id)
@@ -169,7 +184,7 @@ class Jobs:
         return job
 
     async def current(self, job_id: str) -> Job | None:
-        """The job as the log has it now.
+        """The job as the log has it now. Raises JobUnreadable.
 
         What *load* keeps may lag behind an event that readers of the log have been woken for.
         """

@@ -160,7 +160,7 @@ class Recurring:
 
     async def _last(self, schedule: Schedule) -> Job | None:
         job_id = await self._views.newest_tagged(schedule.tag)
-        job = None if job_id is None else await self._jobs.current(job_id)
+        job = None if job_id is None else await self._jobs.glimpse(job_id)
         if job is None or job.job_id != schedule.job_id(job.spec.run_at_us or 0):
             return None  # somebody else uses the tag
         return job

@@ -221,7 +221,7 @@ class Webhooks:
     async def _job_of(self, recorded: Recorded) -> Job | None:
         """None when the event is not about a job, or about one that cannot be read."""
         try:
-            return await self._jobs.load(recorded.job_id)
+            return await self._jobs.glimpse(recorded.job_id)
         except Exception as error:
             if isinstance(error, LogError) and not isinstance(error, CorruptLog):
                 raise  # it passes, and the events are read again then
@@ -299,7 +299,7 @@ class Webhooks:
         if not stays:
             raise JobError("webhook_removed", "It was removed.", retryable=False)
         [recorded] = await self._events.read(position - 1, 1)
-        job = await self._jobs.load(recorded.job_id)
+        job = await self._jobs.glimpse(recorded.job_id)
         if wanted.url is None or job is None:
             raise JobError("erased", "What it was about is erased.", retryable=False)
         itself = await self._jobs.load(ctx.job_id)

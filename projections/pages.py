@@ -26,12 +26,13 @@ class Pages:
 
     async def read(self, after: int, limit: int = PAGE) -> list[Recorded]:
         """Up to *limit* events with positions above *after*, and never more than a page."""
-        if self._ahead is not None and self._ahead[0] == after:
-            page = await self._ahead[1]
+        ahead, self._ahead = self._ahead, None
+        if ahead is not None and ahead[0] == after:
+            page = await ahead[1]
         else:
-            self._forget()
+            if ahead is not None:
+                ahead[1].cancel()
             page = await self._log.read(after, PAGE)
-        self._ahead = None
         last = after + len(page)
         if page and self._log.head >= last + PAGE:  # else a later look finds more in one page
             reading = asyncio.create_task(self._log.read(last, PAGE), name="read ahead")

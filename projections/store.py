@@ -5,18 +5,19 @@ import errno
 import sqlite3
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import aiosqlite
 import orjson
 
 from eventjobs.database import claim, connect, one, private_file, transaction
 from eventjobs.durability import replace, sync
-from eventjobs.errors import NotOurs, TooNew
-from eventjobs.events import SERVICE_EVENTS, Recorded
-from eventjobs.job import Job, evolve
+from eventjobs.errors import NotOurs
+from eventjobs.events import SERVICE_EVENTS, JobSubmitted, Recorded, Unreadable
+from eventjobs.job import Job, evolve, park
 from eventjobs.lru import Lru
-from projections import breakers, pauses, progress, queue, status, ties, webhooks
+from projections import breakers, parked, pauses, progress, queue, status, ties, webhooks
+from projections.parked import Parked
 from projections.stages import Progress, advance
 from projections.touched import Statement, Touched
 
@@ -57,10 +58,51 @@ CREATE TABLE meta (
 GET_META = "SELECT json_group_object(name, value) FROM meta"
 SET_META = "INSERT INTO meta VALUES (?1, ?2) ON CONFLICT DO UPDATE SET value = excluded.value"
 
+#: What the -wal is cut down to when all that it holds is in the file.
+WAL_BYTES_MAX = 64 * 2**20
 KEPT_MAX = 20_000
 KEPT_BYTES_MAX = 64 * 2**20
 
 Kept = tuple[Job, Progress | None]
+
+
+#: Errors of SQLite that pass by themselves, or when there is room again.
+_PASSING = {
+    sqlite3.SQLITE_BUSY,
+    sqlite3.SQLITE_CANTOPEN,
+    sqlite3.SQLITE_FULL,
+    sqlite3.SQLITE_INTERRUPT,
+    sqlite3.SQLITE_IOERR,
+    sqlite3.SQLITE_LOCKED,
+    sqlite3.SQLITE_NOMEM,
+    sqlite3.SQLITE_PERM,
+    sqlite3.SQLITE_PROTOCOL,
+    sqlite3.SQLITE_READONLY,
+}
+
+
+def passes(error: Exception) -> bool:
+    """Whether the same may go well later, with the same file."""
+    code = getattr(error, "sqlite_errorcode", None)
+    return isinstance(error, OSError | MemoryError) or (
+        code is not None and code & 0xFF in _PASSING
+    )
+
+
+def blames_event(error: Exception) -> bool:
+    """Whether *error*, met while a sound file was written, comes from the event."""
+    if not isinstance(error, sqlite3.Error):
+        return not passes(error)
+    if isinstance(error, sqlite3.OperationalError):
+        return error.sqlite_errorcode == sqlite3.SQLITE_ERROR and "no such" not in str(error)
+    return isinstance(error, sqlite3.IntegrityError | sqlite3.DataError)
+
+
+class Applied(NamedTuple):
+    """What a batch did to jobs, and which of its events were left out."""
+
+    touched: list[Touched]
+    parked: list[Parked]
 
 
 class Stale(Exception):
@@ -79,6 +121,8 @@ class Store:
     ) -> None:
         self.path = path
         self.position = 0
+        #: Made by this process from nothing: what fails in it is not the file's fault.
+        self.fresh = False
         self._writer = writer
         self._reader = reader
         self._lister = lister
@@ -87,7 +131,11 @@ class Store:
 
     @classmethod
     async def open(cls, path: Path, log_id: str, head: int) -> "Store":
-        """Open or make *path*. Raises Stale when it does not belong to this log and this code."""
+        """Open or make *path*.
+
+        Raises Stale when it does not belong to this log and this code, or is spoilt; OSError and
+        sqlite3.Error when it cannot be opened now.
+        """
         if not await asyncio.to_thread(path.exists):
             await asyncio.to_thread(Store.remove, path)  # its -wal may be there still
         try:
@@ -102,6 +150,7 @@ class Store:
             await writer.execute_fetchall("PRAGMA journal_mode = WAL")
             await writer.execute_fetchall("PRAGMA synchronous = NORMAL")
             await writer.execute_fetchall("PRAGMA wal_autocheckpoint = 4000")
+            await writer.execute_fetchall(f"PRAGMA journal_size_limit = {WAL_BYTES_MAX}")
             identity = {"log_id": log_id, "projections": _versions()}
             if made:
                 await transaction(writer, [(SET_META, each) for each in identity.items()])
@@ -111,14 +160,13 @@ class Store:
                 raise Stale
             opened.append(await connect(path, read_only=True))
             opened.append(await connect(path, read_only=True))
-        except (NotOurs, TooNew, sqlite3.DatabaseError) as error:
+        except BaseException as error:
             await _close(opened)
-            raise Stale from error
-        except BaseException:
-            await _close(opened)
+            if isinstance(error, Exception) and not passes(error):
+                raise Stale from error  # whatever is wrong with it, it can be made anew
             raise
         store = cls(path, *opened)
-        store.position = position
+        store.position, store.fresh = position, made
         return store
 
     @staticmethod
@@ -150,30 +198,65 @@ class Store:
     async def close(self) -> None:
         await _close([self._writer, self._reader, self._lister])
 
-    async def apply(self, batch: Sequence[Recorded]) -> list[Touched]:
-        """Fold *batch* into every projection and move the position, all or nothing."""
+    async def apply(self, batch: Sequence[Recorded], *, parking: bool = False) -> Applied:
+        """Fold *batch* into every projection and move the position, all or nothing.
+
+        Raises whatever a projection or SQLite does. With *parking* an event that raises is left
+        out, and the batch is applied in parts around it; that is for a file known to be sound.
+        """
+        try:
+            return await self._apply(batch)
+        except Exception as error:
+            if not parking or not blames_event(error):
+                raise
+            if len(batch) == 1:
+                return await self._apply(batch, f"{type(error).__name__}: {error}")
+        middle = len(batch) // 2
+        first = await self.apply(batch[:middle], parking=True)
+        second = await self.apply(batch[middle:], parking=True)
+        return Applied([*first.touched, *second.touched], [*first.parked, *second.parked])
+
+    async def _apply(self, batch: Sequence[Recorded], refused: str | None = None) -> Applied:
+        """With *refused* the only event of *batch* is parked because of that."""
         # A job that begins in this batch is not in the file: most batches read nothing.
-        about_jobs = [each for each in batch if each.event.__class__ not in SERVICE_EVENTS]
+        # A stream of the service's own is no job, but such an event may be in a job's by mistake.
+        about_jobs = [
+            each for each in batch if each.event.__class__ not in SERVICE_EVENTS or each.version > 1
+        ]
         begun = {each.job_id for each in about_jobs if each.version == 1}
         known = await self._load({each.job_id for each in about_jobs} - begun)
         touched: dict[str, Touched] = {}
+        left_out: list[Parked] = []
         for recorded in about_jobs:
             job_id = recorded.job_id
+            if recorded.event.__class__ is Unreadable:
+                left_out.append(_parked(recorded, recorded.event.why))
             each = touched.get(job_id)
             if each is None:
                 before, told = known.get(job_id) or (None, None)
+                if before is None and not _begins(recorded, refused):
+                    continue  # of a stream that is no job, or whose beginning cannot be read
                 each = Touched(before, before, told, told)  # type: ignore[arg-type]
                 touched[job_id] = each
-            each.after = evolve(each.after, recorded)
-            each.progress = advance(each.progress, recorded)
+            was, each.after = each.after, _evolved(each.after, recorded, refused)
+            if each.after.parked is None:
+                each.progress = advance(each.progress, recorded)
+            elif was.parked is None and recorded.event.__class__ is not Unreadable:
+                left_out.append(_parked(recorded, each.after.parked["why"]))
             each.events.append(recorded)
+        if refused is not None and not left_out:
+            left_out.append(_parked(batch[0], refused))
         changes = list(touched.values())
         position = batch[-1].position
         statements: list[Statement] = [
             statement for projection in PROJECTIONS for statement in projection.apply(changes)
         ]
+        if left_out:
+            without = {each.position for each in left_out}
+            batch = [each for each in batch if each.position not in without]
         for each_of_events in EVENT_PROJECTIONS:
             statements += each_of_events.apply(batch)
+        statements += parked.apply(left_out)
         await transaction(self._writer, [*statements, (SET_META, ("position", str(position)))])
         for job_id, each in touched.items():
             size = 0
@@ -181,7 +264,7 @@ class Store:
                 size += len(recorded.facts) + len(recorded.body or b"")
             self._kept.grow(job_id, (each.after, each.progress), size)
         self.position = position
-        return changes
+        return Applied(changes, left_out)
 
     def kept(self, job_id: str) -> Kept | None:
         """The job as of *position*, if it is in memory."""
@@ -233,8 +316,29 @@ async def _close(opened: Iterable[aiosqlite.Connection]) -> None:
         await each.close()
 
 
-def _all() -> tuple[Projection | EventProjection, ...]:
-    return (*PROJECTIONS, *EVENT_PROJECTIONS)
+def _begins(recorded: Recorded, refused: str | None) -> bool:
+    submitted = recorded.event.__class__ is JobSubmitted
+    return refused is None and submitted and recorded.version == 1
+
+
+def _evolved(job: Job, recorded: Recorded, refused: str | None) -> Job:
+    if refused is None or job.parked is not None:
+        return evolve(job, recorded)
+    return park(job, recorded, refused)
+
+
+def _parked(recorded: Recorded, why: str) -> Parked:
+    return Parked(recorded.position, recorded.job_id, recorded.type, why)
+
+
+class _Named(Protocol):
+    NAME: str
+    VERSION: int
+    SCHEMA: str
+
+
+def _all() -> tuple[_Named, ...]:
+    return (*PROJECTIONS, *EVENT_PROJECTIONS, parked)
 
 
 def _versions() -> str:

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 
-from eventjobs.events import JobSubmitted, Recorded, WebhookAdded, WebhookRemoved
+from eventjobs.events import JobSpec, JobSubmitted, Recorded, WebhookAdded, WebhookRemoved
 from projections.touched import Statement, rows
 
 NAME = "webhooks"
@@ -56,8 +56,13 @@ def apply(batch: Sequence[Recorded]) -> Iterator[Statement]:
                 added.append((*named, event.url, event.events, event.types, event.owner))
             case WebhookRemoved():
                 removed.append(each.job_id)
-            case JobSubmitted(spec=spec) if spec.type == DELIVERY and spec.payload is not None:
-                told.append((spec.payload["webhook"], spec.payload["position"]))
+            case JobSubmitted(
+                spec=JobSpec(
+                    type="eventjobs.webhook",
+                    payload={"webhook": str(webhook_id), "position": int(position)},
+                )
+            ):
+                told.append((webhook_id, position))
             case _:
                 pass
     if added:

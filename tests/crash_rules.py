@@ -22,6 +22,7 @@ from eventjobs.events import (
     Recorded,
     Resumed,
     StepCompleted,
+    Unreadable,
     WebhookAdded,
     WebhookRemoved,
 )
@@ -84,6 +85,8 @@ def illegal(job: Job | None, recorded: Recorded) -> str | None:
             return "it was not late" if held or attempt > job.attempt else None
         case Paused() | Resumed() | WebhookAdded() | WebhookRemoved():
             return "it is not about a job"
+        case Unreadable(why=why):
+            return why
         case _ as never:
             assert_never(never)
 

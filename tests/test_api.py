@@ -1058,6 +1058,10 @@ async def test_it_is_ready_until_it_closes_and_alive_all_the_time(client: Connec
         "views_position": 1,
         "lag": 0,
         "running": 0,
+        "writable": True,
+        "unwritable": None,
+        "views_failing": None,
+        "parked": {"count": 0, "first": []},
     }
     await api.service.close()
     reply = await api.get("/readyz")

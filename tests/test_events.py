@@ -23,12 +23,13 @@ from eventjobs.events import (
     LogWritten,
     ProgressReported,
     Recorded,
+    Stored,
     rfc3339,
 )
 from tests.given import JOB_ID, recorded
 from tests.histories import BY_CLASS, events, texts
 
-CLASSES: list[type[Any]] = list(Event.__args__)
+CLASSES: list[type[Any]] = list(Stored.__args__)
 GOLDEN = sorted((Path(__file__).parent / "golden").glob("*.json"))
 
 

@@ -14,8 +14,9 @@ import pytest
 
 from eventjobs.codec import encode
 from eventjobs.database import one
-from eventjobs.errors import CorruptLog, NotOurs, Overloaded, TooNew
-from eventjobs.events import Event, JobSpec, JobSubmitted, LogWritten, Recorded
+from eventjobs.errors import NotOurs, Overloaded, TooNew
+from eventjobs.events import Event, JobSpec, JobSubmitted, LogWritten, Recorded, Unreadable
+from eventjobs.log import rows as stored
 from eventjobs.log import sqlite
 from eventjobs.log.sqlite import SQLiteLog
 from tests.histories import job_id
@@ -175,7 +176,10 @@ async def test_a_batch_of_any_sizes_is_stored_exactly(log: SQLiteLog, path: Path
     await again.close()
 
 
-async def test_a_stored_event_nobody_knows_is_a_corrupt_log(log: SQLiteLog, path: Path) -> None:
+async def test_a_stored_event_of_an_unknown_type_is_read_as_unreadable(
+    log: SQLiteLog, path: Path
+) -> None:
+    """It does not keep the events after it from being read."""
     await log.close()
     with beside(path) as connection:
         connection.execute(
@@ -184,9 +188,14 @@ async def test_a_stored_event_nobody_knows_is_a_corrupt_log(log: SQLiteLog, path
             (job_id(9),),
         )
     log = await SQLiteLog.open(path)
-    with pytest.raises(CorruptLog, match="JobTeleported"):
-        await log.read(0)
-    assert len(await log.read(0, 3)) == 3
+    later = await add(log, job_id(8), 0, JobSubmitted(JobSpec("a")))
+    await log.close()
+    log = await SQLiteLog.open(path)
+    *_, strange, last = await log.read(0)
+    assert isinstance(strange.event, Unreadable)
+    assert "JobTeleported" in strange.event.why
+    assert (strange.position, strange.job_id, strange.type) == (4, job_id(9), "JobTeleported")
+    assert last == later
     await log.close()
 
 
@@ -382,8 +391,8 @@ async def test_a_page_of_events_too_large_for_sqlite_is_read_in_parts(path: Path
 @pytest.mark.parametrize(
     ("sql", "parameters", "index"),
     [
-        (sqlite.READ, (0, 1), "USING INTEGER PRIMARY KEY (rowid>?)"),
-        (sqlite.READ_JOB, (A, 0, 1), "USING INDEX sqlite_autoindex_events_1 (job_id=?)"),
+        (stored.READ, (0, 1), "USING INTEGER PRIMARY KEY (rowid>?)"),
+        (stored.READ_JOB, (A, 0, 1), "USING INDEX sqlite_autoindex_events_1 (job_id=?)"),
         (sqlite.VERSIONS, ("[]",), "sqlite_autoindex_events_1 (job_id=?)"),
         (sqlite.FIND, ("[]",), "sqlite_autoindex_events_1 (job_id=? AND version=?)"),
         (sqlite.HEAD, (), "SEARCH events"),

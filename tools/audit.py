@@ -23,23 +23,25 @@ from uuid import UUID
 
 import orjson
 
-from eventjobs.codec import decode
 from eventjobs.durability import replacement
-from eventjobs.errors import CorruptLog, EventjobsError, NotOurs
-from eventjobs.events import Recorded, rfc3339
+from eventjobs.errors import EventjobsError, NotOurs
+from eventjobs.events import Recorded, Unreadable
+from eventjobs.log.rows import recorded
 from eventjobs.log.sqlite import COMMITMENT
 
 from .replay import Log
 
 READ = """
-SELECT position, job_id, version, at_us, actor, type, facts, body, salt, commitment
+SELECT position, CAST(job_id AS BLOB), version, CAST(type AS BLOB), at_us, CAST(actor AS BLOB),
+  facts, body, salt, commitment
 FROM events
 WHERE position > ?1 AND position <= ?2
 ORDER BY position
 LIMIT ?3
 """
 READ_JOB = """
-SELECT position, job_id, version, at_us, actor, type, facts, body, salt, commitment
+SELECT position, CAST(job_id AS BLOB), version, CAST(type AS BLOB), at_us, CAST(actor AS BLOB),
+  facts, body, salt, commitment
 FROM events
 WHERE job_id = ?4 AND position > ?1 AND position <= ?2
 ORDER BY position
@@ -51,48 +53,37 @@ PAGE = 2000
 class Stored(NamedTuple):
     """A row of the log."""
 
-    position: int
-    job_id: str
-    version: int
-    at_us: int
-    actor: str
-    type: str
-    facts: bytes
-    body: bytes | None
+    recorded: Recorded
     salt: bytes | None
     commitment: bytes
 
+    @property
+    def position(self) -> int:
+        return self.recorded.position
+
     def fault(self) -> str | None:
         """Why this row cannot be what was recorded; None when it can."""
-        if self.body is not None and self.salt is not None:
-            if hashlib.sha256(COMMITMENT + self.salt + self.body).digest() != self.commitment:
+        body = self.recorded.body
+        if body is not None and self.salt is not None:
+            if hashlib.sha256(COMMITMENT + self.salt + body).digest() != self.commitment:
                 return "the body is not the one that was committed to"
-        elif self.body is not None or self.salt is not None:
+        elif body is not None or self.salt is not None:
             return "only one of body and salt is erased"
-        try:
-            decode(self.type, self.facts, self.body)
-        except CorruptLog as error:
-            return error.message
-        return None
+        event = self.recorded.event
+        return event.why if isinstance(event, Unreadable) else None
 
     def line(self) -> bytes:
+        facts, body = self.recorded.facts, self.recorded.body
         proof = {
-            "facts": self.facts.decode("utf-8", "replace"),
-            "body": None if self.body is None else self.body.decode("utf-8", "replace"),
+            "facts": facts.decode("utf-8", "replace"),
+            "body": None if body is None else body.decode("utf-8", "replace"),
             "salt": None if self.salt is None else self.salt.hex(),
             "commitment": self.commitment.hex(),
         }
-        return self._told()[:-1] + b"," + orjson.dumps(proof)[1:] + b"\n"
-
-    def _told(self) -> bytes:
-        place = self.position, self.job_id, self.version, self.at_us, self.actor
-        try:
-            event = decode(self.type, self.facts, self.body)
-        except CorruptLog:
-            names = ("position", "job_id", "version", "at", "actor")
-            known = dict(zip(names, place, strict=True)) | {"at": rfc3339(self.at_us)}
-            return orjson.dumps(known | {"type": self.type, "data": None})
-        return Recorded(*place, event, self.type, self.facts, self.body).json()
+        told = self.recorded.json()
+        if isinstance(self.recorded.event, Unreadable):  # what is stored is in the proof
+            told = orjson.dumps(orjson.loads(told) | {"data": None})
+        return told[:-1] + b"," + orjson.dumps(proof)[1:] + b"\n"
 
 
 class Export:
@@ -128,10 +119,12 @@ class Export:
 
     def _check(self, row: Stored, before: Stored | None, after: int, one_job: bool) -> None:
         if one_job:
-            version = before.version + 1 if before else 1
+            version = before.recorded.version + 1 if before else 1
             whole = before is not None or after == 0
-            if whole and row.version != version:
-                self._refuse(row.position, f"it is version {row.version}, after {version - 1}")
+            if whole and row.recorded.version != version:
+                self._refuse(
+                    row.position, f"it is version {row.recorded.version}, after {version - 1}"
+                )
         elif row.position != (position := (before.position if before else after) + 1):
             self._refuse(position, "the event is missing")
         if (fault := row.fault()) is not None:
@@ -159,7 +152,8 @@ async def _rows(log: Log, job_id: str | None, after: int, until: int) -> AsyncIt
     sql, *more = (READ,) if job_id is None else (READ_JOB, job_id)
     while page := await log.connection.execute_fetchall(sql, (after, until, PAGE, *more)):
         for row in page:
-            yield Stored(*row)
+            *stored, salt, commitment = row
+            yield Stored(recorded(*stored), salt, commitment)
             after = row[0]
 
 

@@ -22,20 +22,13 @@ import orjson
 from rich.console import Console
 from rich.progress import MofNCompleteColumn, Progress, TextColumn
 
-from eventjobs.codec import decode
 from eventjobs.database import claim, connect, lock_directory, one
 from eventjobs.errors import EventjobsError, NotOurs
 from eventjobs.events import Recorded
+from eventjobs.log.rows import READ, ROWS, recorded
 from eventjobs.log.sqlite import HEAD, LOG_ID, SCHEMA_VERSION
 from projections import Store
 
-EVENTS = """
-SELECT position, job_id, version, at_us, actor, type, facts, body
-FROM events
-WHERE position > ?1
-ORDER BY position
-LIMIT ?2
-"""
 PAGE = 2000
 #: Of one value that is printed.
 CHARS_MAX = 200
@@ -95,23 +88,8 @@ class Log:
             raise
 
     async def read(self, after: int, limit: int) -> list[Recorded]:
-        """Raises CorruptLog."""
-        rows = await self.connection.execute_fetchall(EVENTS, (after, limit))
-        return [_recorded(*row) for row in rows]
-
-
-def _recorded(
-    position: int,
-    job_id: str,
-    version: int,
-    at_us: int,
-    actor: str,
-    type: str,
-    facts: bytes,
-    body: bytes | None,
-) -> Recorded:
-    event = decode(type, facts, body)
-    return Recorded(position, job_id, version, at_us, actor, event, type, facts, body)
+        rows = await self.connection.execute_fetchall(ROWS[READ], (after, limit))
+        return [recorded(*row) for row in rows]
 
 
 async def build(data: Path, target: Path, position: int | None, told: Told) -> int:
@@ -125,7 +103,7 @@ async def build(data: Path, target: Path, position: int | None, told: Told) -> i
                 page = await log.read(store.position, min(PAGE, until - store.position))
                 if not page:
                     raise NotOurs(f"the log ends at {store.position}, before {until}")
-                await store.apply(page)
+                await store.apply(page, parking=True)
                 told(store.position, until)
             return store.position
         finally:

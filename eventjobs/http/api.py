@@ -1,6 +1,7 @@
 """Jobs over HTTP: submit, list, read, cancel, retry, delete; and how the service is."""
 
 import re
+from contextlib import suppress
 from typing import Any
 
 import orjson
@@ -10,7 +11,7 @@ from eventjobs import __version__
 from eventjobs.clock import timeout
 from eventjobs.errors import InvalidInput, JobGone, JobNotFound, WrongState
 from eventjobs.http.body import read_json
-from eventjobs.http.problem import NotReady, RequestError
+from eventjobs.http.problem import NotReady, RequestError, ViewsBehind
 from eventjobs.http.query import JobQuery, JobsQuery, born_of, cursor, read_query, unfit
 from eventjobs.http.ready import fits, ready
 from eventjobs.http.route import JOB_ID, REQUEST_ID, Site, is_strange
@@ -20,12 +21,15 @@ from eventjobs.http.submission import Again, Submission, Why, id_of_key, idempot
 from eventjobs.job import Job
 from eventjobs.jobs import new_id, parse_id
 from eventjobs.service import Service
-from projections import JobView
+from eventjobs.state import readable
+from projections import JobView, Views
 
 #: Who did what came in here: there is no authentication yet.
 ACTOR = "http"
 #: Answers wait this long for the views to show what was written; then they are a little old.
 VIEWS_S = 2.0
+#: Events that cannot be read, of which readyz tells more than their number.
+PARKED_MAX = 10
 
 NO_CACHE = {"Cache-Control": "no-cache"}
 JSON = {"Content-Type": "application/json", **NO_CACHE}
@@ -73,8 +77,7 @@ async def get(site: Site, request: web.Request) -> web.StreamResponse:
         return await site.streams.snapshots(request, selection, query.after)
     if "Prefer" in headers and "If-None-Match" in headers:
         return await _when_changed(site, request)
-    await caught_up(site.service)
-    snapshot = there(await site.snapshots.get(path_id(request)))
+    snapshot = await now(site, path_id(request))
     return _unless_known(snapshot, headers.get("If-None-Match"))
 
 
@@ -108,14 +111,11 @@ async def _when_changed(site: Site, request: web.Request) -> web.Response:
     asked = _WAIT.search(request.headers["Prefer"])
 
     async def look() -> Snapshot | None:
-        await caught_up(site.service)
-        snapshot = there(await site.snapshots.get(job_id))
+        snapshot = await now(site, job_id)
         return None if _matches(snapshot.etag, known) else snapshot
 
     changed = await site.polls.until(look, int(asked[1]) if asked else 0, job_id)
-    if changed is None:
-        await caught_up(site.service)
-    response = _unless_known(changed or there(await site.snapshots.get(job_id)), known)
+    response = _unless_known(changed or await now(site, job_id), known)
     if asked:
         response.headers["Preference-Applied"] = f"wait={asked[1]}"
     return response
@@ -211,17 +211,30 @@ async def readyz(site: Site, request: web.Request) -> web.StreamResponse:
         raise NotReady(
             f"failed and restarted, see the log of the service: {names}" if names else None
         )
-    head, position = service.log.head, service.views.position
+    head, views = service.log.head, service.views
+    unwritable = await service.log.unwritable()
     return reply(
         {
             "ready": True,
             "version": __version__,
             "log_position": head,
-            "views_position": position,
-            "lag": max(0, head - position),
+            "views_position": views.position,
+            "lag": max(0, head - views.position),
             "running": service.runner.running,
+            "writable": unwritable is None,
+            "unwritable": unwritable,
+            "views_failing": views.failing,
+            "parked": await _parked(views),
         }
     )
+
+
+async def _parked(views: Views) -> dict[str, Any] | None:
+    """The events that could not be applied, unless the views cannot tell."""
+    if views.failing is not None:
+        return None
+    count, first = await views.parked(PARKED_MAX)
+    return {"count": count, "first": [each._asdict() for each in first]}
 
 
 # --- what they share
@@ -245,13 +258,19 @@ def existing_id(text: str) -> str:
 
 
 async def caught_up(service: Service) -> None:
-    """Return when the views show all that is in the log now: everyone reads their own writes."""
-    if service.views.position < (head := service.log.head):
+    """Return when the views show all that is in the log now: everyone reads their own writes.
+
+    Raises ViewsBehind when that takes long, or something is wrong with the views.
+    """
+    views = service.views
+    if views.failing is not None:
+        raise ViewsBehind
+    if views.position < (head := service.log.head):
         try:
             async with timeout(service.clock, VIEWS_S):
-                await service.views.reached(head)
-        except TimeoutError:
-            return  # views that cannot be written are late; that must not stop reads
+                await views.reached(head)
+        except TimeoutError as error:
+            raise ViewsBehind from error
 
 
 async def reason_of(site: Site, request: web.Request) -> Why:
@@ -260,20 +279,32 @@ async def reason_of(site: Site, request: web.Request) -> Why:
 
 
 async def _current(site: Site, job: Job) -> Snapshot:
-    """The job as the views show it, once they have what was written just now."""
-    await caught_up(site.service)
-    snapshot = await site.snapshots.get(job.job_id)
-    if snapshot is None or snapshot.job.version < job.version:
-        body = site.snapshots.encode(JobView(job, None, None))
-        return Snapshot(job, body, f'"{job.version}"')
-    return snapshot
+    """*job*, or what it is by now, as the views show it. From the log where they cannot."""
+    with suppress(ViewsBehind):
+        await caught_up(site.service)
+        snapshot = await site.snapshots.get(job.job_id)
+        if snapshot is not None and snapshot.job.version >= job.version:
+            return snapshot
+    body = site.snapshots.encode(JobView(job, None, None))
+    return Snapshot(job, body, f'"{job.version}"')
+
+
+async def now(site: Site, job_id: str) -> Snapshot:
+    """The job as it is now. Raises JobNotFound, JobUnreadable, JobGone."""
+    with suppress(ViewsBehind):
+        await caught_up(site.service)
+        if (snapshot := await site.snapshots.get(job_id)) is not None:
+            return there(snapshot)
+    # The views are late, or of no use; or leave out a job whose beginning cannot be read.
+    job = await site.service.jobs.current(job_id)
+    return there(None if job is None else await _current(site, job))
 
 
 def there(snapshot: Snapshot | None) -> Snapshot:
-    """Raises JobNotFound, JobGone."""
+    """Raises JobNotFound, JobUnreadable, JobGone."""
     if snapshot is None:
         raise JobNotFound
-    if snapshot.job.expired_us is not None:
+    if readable(snapshot.job).expired_us is not None:
         raise JobGone(expired_us=snapshot.job.expired_us)
     return snapshot
 

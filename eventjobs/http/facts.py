@@ -4,7 +4,7 @@ from typing import NamedTuple
 
 from aiohttp import web
 
-from eventjobs.errors import JobGone, JobNotFound
+from eventjobs.errors import JobGone, JobNotFound, JobUnreadable
 from eventjobs.events import LogWritten, Recorded
 from eventjobs.http.api import JSON, path_id, reply
 from eventjobs.http.problem import BadCursor
@@ -138,8 +138,13 @@ def _after(query: EventsQuery, log: EventLog) -> int:
 
 
 async def _there(service: Service, job_id: str) -> Job:
-    """Raises JobNotFound, JobGone."""
-    job = await service.jobs.current(job_id)
+    """Raises JobNotFound, JobGone; JobUnreadable where not even its first event can be read."""
+    try:
+        job = await service.jobs.current(job_id)
+    except JobUnreadable:
+        if (parked := await service.jobs.glimpse(job_id)) is None:
+            raise
+        return parked  # whoever looks for what is wrong with it looks here
     if job is None:
         raise JobNotFound
     if job.expired_us is not None:
@@ -158,7 +163,7 @@ async def _page(service: Service, selection: Selection, after: int, limit: int) 
     until = after + LOOKED_THROUGH_MAX
     while after < min(until, log.head):
         batch = await log.read(after, service.settings.page_max)
-        jobs = {each: await service.jobs.load(each) for each in {r.job_id for r in batch}}
+        jobs = {each: await service.jobs.glimpse(each) for each in {r.job_id for r in batch}}
         for each in batch:
             after = each.position
             if selection.wants(jobs[each.job_id]):

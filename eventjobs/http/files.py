@@ -10,7 +10,7 @@ from aiohttp import web
 from eventjobs.errors import ArtifactDamaged
 from eventjobs.events import Artifact
 from eventjobs.http import patience
-from eventjobs.http.api import caught_up, path_id, reply, there
+from eventjobs.http.api import now, path_id, reply
 from eventjobs.http.body import check_encoding, check_length, chunks
 from eventjobs.http.problem import ArtifactNotFound, RangeNotSatisfiable
 from eventjobs.http.route import Site
@@ -46,8 +46,7 @@ async def download(site: Site, request: web.Request) -> web.StreamResponse:
     """A file of a job, whole or a range of it. The name is looked up, and never a path."""
     service = site.service
     job_id = path_id(request)
-    await caught_up(service)
-    job = there(await site.snapshots.get(job_id)).job
+    job = (await now(site, job_id)).job
     artifact = next((a for a in job.artifacts if a.name == request.match_info["name"]), None)
     if artifact is None:
         raise ArtifactNotFound

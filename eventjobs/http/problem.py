@@ -17,6 +17,7 @@ from eventjobs.errors import (
     JobExists,
     JobGone,
     JobNotFound,
+    JobUnreadable,
     KeyReused,
     LogError,
     LogUnavailable,
@@ -180,6 +181,14 @@ class OutOfDescriptors(RequestError):
     retry_after_s = 1
 
 
+class ViewsBehind(RequestError):
+    """What is asked for is not known yet: the views are behind the log; readyz says why."""
+
+    code = "views_behind"
+    status = 503
+    retry_after_s = 1
+
+
 class NotReady(RequestError):
     """The service is starting, stopping, or a part of it has stopped working."""
 
@@ -190,6 +199,7 @@ class NotReady(RequestError):
 #: Status, and the seconds after which trying again makes sense. The nearest ancestor counts.
 TABLE: dict[type[EventjobsError], tuple[int, int | None]] = {
     JobNotFound: (404, None),
+    JobUnreadable: (500, None),
     JobGone: (410, None),
     WebhookNotFound: (404, None),
     OutboundRefused: (422, None),

@@ -105,7 +105,7 @@ class Known:
     async def _look(self, recorded: Recorded) -> Job | None:
         if isinstance(recorded.event, JobSubmitted):
             job = evolve(None, recorded)
-        elif (known := await self._jobs.load(recorded.job_id)) is not None:
+        elif (known := await self._jobs.glimpse(recorded.job_id)) is not None:
             job = known
         else:
             return None

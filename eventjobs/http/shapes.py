@@ -246,6 +246,20 @@ class Health(Shape):
     status: Literal["ok"]
 
 
+class ParkedEvent(Shape):
+    position: int
+    job_id: str
+    type: str
+    why: str
+
+
+class Parked(Shape):
+    """Events that this version cannot read; nothing is done with their jobs."""
+
+    count: int
+    first: list[ParkedEvent] = Field(description="at most ten of them")
+
+
 class Readiness(Shape):
     """Whether requests are served in full, and how far the views are behind the log."""
 
@@ -255,6 +269,10 @@ class Readiness(Shape):
     views_position: int
     lag: int
     running: int
+    writable: bool
+    unwritable: str | None = Field(description="why the log takes no writes")
+    views_failing: str | None = Field(description="why the views cannot be read or written")
+    parked: Parked | None = Field(description="null: the views cannot tell now")
 
 
 class FieldError(Shape):

@@ -11,7 +11,7 @@ import structlog
 from aiohttp import web
 
 from eventjobs.clock import Timer, sleep, timeout
-from eventjobs.errors import JobGone, JobNotFound
+from eventjobs.errors import JobGone, JobNotFound, JobUnreadable
 from eventjobs.events import Recorded
 from eventjobs.http.hub import (
     CLIENT,
@@ -335,10 +335,14 @@ class Streams:
         """Whether all of the named jobs have ended, and this client was told all of it."""
         if client.selection.ids is None:
             return False
-        jobs = [await self._service.jobs.current(each) for each in sorted(client.selection.ids)]
-        return all(
-            job is None or (job.finished and job.position <= client.position) for job in jobs
-        )
+        for job_id in sorted(client.selection.ids):
+            try:
+                job = await self._service.jobs.current(job_id)
+            except JobUnreadable:
+                continue  # nothing more is done with it
+            if job is not None and not (job.finished and job.position <= client.position):
+                return False
+        return True
 
     async def _named(self, selection: Selection) -> list[Job]:
         """The jobs a stream is about by name. Raises JobNotFound; JobGone when all are hidden."""

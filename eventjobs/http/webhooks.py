@@ -8,7 +8,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from eventjobs.errors import InvalidInput, WebhookNotFound
 from eventjobs.events import WebhookAdded, rfc3339
-from eventjobs.http.api import ACTOR, reply
+from eventjobs.http.api import ACTOR, caught_up, reply
 from eventjobs.http.body import read_json
 from eventjobs.http.route import Site
 from eventjobs.jobs import parse_id
@@ -55,11 +55,13 @@ async def add(site: Site, request: web.Request) -> web.StreamResponse:
 
 async def webhooks(site: Site, request: web.Request) -> web.StreamResponse:
     """All of them, the oldest first."""
+    await caught_up(site.service)
     return reply({"webhooks": [_told(each) for each in await site.service.webhooks.listed()]})
 
 
 async def webhook(site: Site, request: web.Request) -> web.StreamResponse:
     """One of them."""
+    await caught_up(site.service)
     return reply(_told(await site.service.webhooks.get(_id(request))))
 
 
@@ -72,6 +74,7 @@ async def remove(site: Site, request: web.Request) -> web.StreamResponse:
 async def redeliver(site: Site, request: web.Request) -> web.StreamResponse:
     """Send messages again, from any position on: also those of before there was the webhook."""
     given = await read_json(site.service, request, Redelivery)
+    await caught_up(site.service)
     sent = await site.service.webhooks.redeliver(
         _id(request), given.after, given.limit, actor=ACTOR
     )

@@ -2,9 +2,8 @@
 
 from aiohttp import web
 
-from eventjobs.errors import JobGone, JobNotFound
 from eventjobs.flow import Kind
-from eventjobs.http.api import caught_up, path_id, reply
+from eventjobs.http.api import caught_up, now, path_id, reply
 from eventjobs.http.flow import paused_now
 from eventjobs.http.route import Site
 from eventjobs.job import Job, Status
@@ -19,13 +18,8 @@ ABOVE_MAX = 100
 async def get(site: Site, request: web.Request) -> web.StreamResponse:
     """What a job waits for, who runs it, or what ended it: each reason with a stable code."""
     service = site.service
+    job = (await now(site, path_id(request))).job
     await caught_up(service)
-    view = await service.views.job(path_id(request))
-    if view is None:
-        raise JobNotFound
-    job = view.job
-    if job.expired_us is not None:
-        raise JobGone
     reasons = await _reasons(service, job)
     return reply({"job_id": job.job_id, "status": job.status, "reasons": reasons})
 

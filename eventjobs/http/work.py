@@ -48,7 +48,7 @@ async def claim(site: Site, request: web.Request) -> web.StreamResponse:
     for each in asked.types:
         service.handlers.get(each)  # raises UnknownType
 
-    if asked.wait_s == 0:
+    if asked.wait_s == 0 or service.views.failing is not None:
         await caught_up(service)
 
     def gone() -> bool:

@@ -16,7 +16,7 @@ import orjson
 import structlog
 
 from eventjobs.clock import Clock, SystemClock, sleep
-from eventjobs.codec import decode, encode
+from eventjobs.codec import encode
 from eventjobs.database import claim, connect, make_durable, one, private_file
 from eventjobs.errors import (
     Conflict,
@@ -30,29 +30,18 @@ from eventjobs.errors import (
 from eventjobs.events import Event, Recorded
 from eventjobs.log import PAGE_MAX, Tail, check_text
 from eventjobs.log.guard import authorize
+from eventjobs.log.rows import READ, READ_JOB, ROWS, recorded, recorded_from_text
 
 SCHEMA_VERSION = 1
 SCHEMA = files("eventjobs.log").joinpath("sqlite.sql").read_text()
 
-# Whole batches cross to the connection's thread as one statement over one JSON array, and come
-# back as one row: each row stepped in Python takes the interpreter lock once, and while the loop
-# is busy each taking can wait for the 5 ms switch interval.
+# Whole batches cross to the connection's thread as one statement over one JSON array; see rows.py.
 APPEND = """
 INSERT INTO events
 SELECT ?1 + key, value ->> 0, value ->> 1, value ->> 2, value ->> 3, value ->> 4,
   substr(?3, value ->> 5, value ->> 6), substr(?3, value ->> 7, value ->> 8),
   substr(?4, 16 * key + 1, 16), substr(?5, 32 * key + 1, 32)
 FROM json_each(?2)
-"""
-READ = """
-SELECT json_group_array(json_array(position, job_id, version, type, at_us, actor,
-  CAST(facts AS TEXT), CAST(body AS TEXT)))
-FROM (SELECT * FROM events WHERE position > ?1 ORDER BY position LIMIT ?2)
-"""
-READ_JOB = """
-SELECT json_group_array(json_array(position, job_id, version, type, at_us, actor,
-  CAST(facts AS TEXT), CAST(body AS TEXT)))
-FROM (SELECT * FROM events WHERE job_id = ?1 AND position > ?2 ORDER BY version LIMIT ?3)
 """
 VERSIONS = """
 SELECT json_group_object(job_id, version)
@@ -159,6 +148,10 @@ class SQLiteLog:
     def head(self) -> int:
         return self._tail.head
 
+    async def unwritable(self) -> str | None:
+        """Why the log takes no writes now; None while it does."""
+        return self._broken
+
     async def append(self, job_id: str, version: int, event: Event, *, actor: str) -> Recorded:
         if self._broken is not None or self._closed:
             raise LogUnavailable(self._broken or "the log is closed")
@@ -214,8 +207,12 @@ class SQLiteLog:
     # --- reading
 
     async def _page(self, sql: str, *parameters: Any) -> list[Recorded]:
-        rows: list[list[Any]] = orjson.loads(await one(self._reader, sql, *parameters))
-        return [_recorded(*row) for row in rows]
+        try:
+            rows: list[list[Any]] = orjson.loads(await one(self._reader, sql, *parameters))
+        except orjson.JSONDecodeError:
+            found = await self._reader.execute_fetchall(ROWS[sql], parameters)
+            return [recorded(*row) for row in found]
+        return [recorded_from_text(*row) for row in rows]
 
     # --- writing: everything below runs in the writer task alone
 
@@ -372,18 +369,3 @@ class SQLiteLog:
 def _refuse(batch: Sequence[_Append] | deque[_Append], error: LogError) -> None:
     for each in batch:
         each.refuse(error)
-
-
-def _recorded(
-    position: int,
-    job_id: str,
-    version: int,
-    type: str,
-    at_us: int,
-    actor: str,
-    facts: str,
-    body: str | None,
-) -> Recorded:
-    stored = facts.encode(), None if body is None else body.encode()
-    event = decode(type, *stored)
-    return Recorded(position, job_id, version, at_us, actor, event, type, *stored)

@@ -1,0 +1,68 @@
+"""Rows of the log, read as events. A row that this version cannot read is an Unreadable event."""
+
+from eventjobs.codec import read
+from eventjobs.events import MAX_US, Recorded, Unreadable
+
+# A page comes back as one row: each row stepped in Python takes the interpreter lock once, and
+# while the loop is busy each taking can wait for the 5 ms switch interval.
+READ = """
+SELECT CAST(json_group_array(json_array(position, job_id, version, type, at_us, actor,
+  CAST(facts AS TEXT), CAST(body AS TEXT))) AS BLOB)
+FROM (SELECT * FROM events WHERE position > ?1 ORDER BY position LIMIT ?2)
+"""
+READ_JOB = """
+SELECT CAST(json_group_array(json_array(position, job_id, version, type, at_us, actor,
+  CAST(facts AS TEXT), CAST(body AS TEXT))) AS BLOB)
+FROM (SELECT * FROM events WHERE job_id = ?1 AND position > ?2 ORDER BY version LIMIT ?3)
+"""
+#: The same row by row, for a page with bytes that are no UTF-8: such a page is no JSON.
+ROWS = {
+    READ: """
+SELECT position, CAST(job_id AS BLOB), version, CAST(type AS BLOB), at_us, CAST(actor AS BLOB),
+  facts, body
+FROM events WHERE position > ?1 ORDER BY position LIMIT ?2
+""",
+    READ_JOB: """
+SELECT position, CAST(job_id AS BLOB), version, CAST(type AS BLOB), at_us, CAST(actor AS BLOB),
+  facts, body
+FROM events WHERE job_id = ?1 AND position > ?2 ORDER BY version LIMIT ?3
+""",
+}
+
+
+def recorded_from_text(
+    position: int,
+    job_id: str,
+    version: int,
+    type: str,
+    at_us: int,
+    actor: str,
+    facts: str,
+    body: str | None,
+) -> Recorded:
+    """One row of READ or READ_JOB."""
+    stored = facts.encode(), None if body is None else body.encode()
+    event = read(type, *stored)
+    if not 0 <= at_us <= MAX_US:
+        event = Unreadable(f"its time is {at_us} microseconds")
+    return Recorded(position, job_id, version, at_us, actor, event, type, *stored)
+
+
+def recorded(
+    position: int,
+    job_id: bytes,
+    version: int,
+    type: bytes,
+    at_us: int,
+    actor: bytes,
+    facts: bytes,
+    body: bytes | None,
+) -> Recorded:
+    """One row of ROWS: whatever its bytes are."""
+    texts = [each.decode("utf-8", "backslashreplace") for each in (job_id, type, actor)]
+    event = read(texts[1], facts, body)
+    if not 0 <= at_us <= MAX_US:
+        event = Unreadable(f"its time is {at_us} microseconds")
+    elif [each.encode() for each in texts] != [job_id, type, actor]:
+        event = Unreadable("its texts are no UTF-8")
+    return Recorded(position, texts[0], version, at_us, texts[2], event, texts[1], facts, body)
