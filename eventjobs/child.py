@@ -267,8 +267,9 @@ class Remote:
         steps: dict[str, Any] = self._child.ask(self._number, "steps")
         return steps
 
-    async def submit(self, child_id: str, spec: JobSpec) -> None:
-        self._child.ask(self._number, "submit", child_id, asdict(spec))
+    async def submit(self, name: str, spec: JobSpec) -> str:
+        child_id: str = self._child.ask(self._number, "submit", name, asdict(spec))
+        return child_id
 
     async def end_of(self, child_id: str) -> dict[str, Any]:
         end: dict[str, Any] = self._child.ask(self._number, "end of", child_id)

@@ -1,7 +1,6 @@
 """Jobs that a handler submits while it runs: each once, however often the handler is run."""
 
 from typing import Any
-from uuid import UUID, uuid5
 
 from eventjobs.errors import JobError
 from eventjobs.events import JobSpec
@@ -23,9 +22,7 @@ class Children:
         if name is None:
             self._unnamed += 1
             name = f"\0{self._unnamed}"  # no name that anybody would give
-        child_id = str(uuid5(UUID(self._job.job_id), name))
-        await self._reports.submit(child_id, self._spec(type, payload, fields))
-        return child_id
+        return await self._reports.submit(name, self._spec(type, payload, fields))
 
     async def result(self, child_id: str) -> Any:
         return outcome_of(child_id, await self._reports.end_of(child_id))

@@ -4,8 +4,10 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass, fields
 from datetime import datetime
 from typing import Any, assert_never
+from urllib.parse import parse_qsl, urlencode
 
 from eventjobs.claims import Room
+from eventjobs.errors import InvalidInput, ReservedId
 from eventjobs.events import (
     Artifact,
     ArtifactStored,
@@ -16,9 +18,14 @@ from eventjobs.events import (
     StepCompleted,
     rfc3339,
 )
+from eventjobs.fence import Holder
+from eventjobs.identity import child_id
 from eventjobs.job import Job, Report, Status
+from eventjobs.jobs import parse_id
 from eventjobs.outcomes import Cancelled, Failed, HandedOver, Outcome, Released, Succeeded
 
+#: The header with which a worker submits the children of a job that it holds.
+CHILD = "Eventjobs-Child"
 _SPEC = tuple(each.name for each in fields(JobSpec))
 #: A job that is completed, and what is told of that.
 Done = tuple[Job, dict[str, Any]]
@@ -63,6 +70,23 @@ def submission_of(spec: JobSpec) -> dict[str, Any]:
     if spec.artifacts:
         said["artifacts"] = {each.name: each.sha256 for each in spec.artifacts}
     return said | {"payload": spec.payload}
+
+
+def child_of(worker: str, job: Job, name: str) -> tuple[str, dict[str, str]]:
+    """The path that a child is PUT at, and the header that says whose child it is."""
+    named = {"parent": job.job_id, "attempt": job.attempt, "worker": worker, "name": name}
+    headers = {CHILD: urlencode(named, errors="surrogatepass")}
+    return f"/v1/jobs/{child_id(job.job_id, name)}", headers
+
+
+def read_child(text: str) -> tuple[Holder, str]:
+    """The holder of the parent's attempt, and the name. Raises ReservedId."""
+    try:
+        told = dict(parse_qsl(text, keep_blank_values=True, errors="surrogatepass"))
+        holder = Holder(parse_id(told["parent"]), int(told["attempt"]), told["worker"])
+        return holder, told["name"]
+    except (KeyError, ValueError, InvalidInput) as error:
+        raise ReservedId(f"the header {CHILD} cannot be read") from error
 
 
 def _job(told: dict[str, Any]) -> Job:

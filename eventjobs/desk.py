@@ -64,9 +64,10 @@ class Desk(Protocol):
     async def steps(self, job: Job) -> dict[str, Any]:
         """The results of the steps that need no repeating, in order, by name."""
 
-    async def submit(self, job: Job, child_id: str, spec: JobSpec) -> None:
-        """Submit *spec* as a child of *job*. One that is there is left alone; but one that ended in
-        vain before this attempt of *job* began is queued again. Raises what submitting raises.
+    async def submit(self, job: Job, name: str, spec: JobSpec) -> str:
+        """Submit *spec* as the child *name* of *job*; its id. One that is there is left alone; but
+        one that ended in vain before this attempt of *job* began is queued again. Raises what
+        submitting raises.
         """
 
     async def end_of(self, job: Job, job_id: str) -> dict[str, Any]:
@@ -134,10 +135,12 @@ class LocalDesk:
     async def steps(self, job: Job) -> dict[str, Any]:
         return await steps_of(self._jobs, job)
 
-    async def submit(self, job: Job, child_id: str, spec: JobSpec) -> None:
+    async def submit(self, job: Job, name: str, spec: JobSpec) -> str:
+        child_id = await self._jobs.child_id(job, name)
         child = (await self._accept(spec, child_id, self.worker)).job
         if child.can_retry and (child.finished_us or 0) < (job.started_us or 0):
             await self._jobs.retry(child_id, "its parent runs again", actor=self.worker)
+        return child_id
 
     async def end_of(self, job: Job, job_id: str) -> dict[str, Any]:
         log = self._jobs.log

@@ -18,6 +18,7 @@ EventjobsError
 │   ├── UnknownSchedule
 │   ├── UnknownArtifact
 │   ├── UnknownJob           a job that a submission names is not there
+│   ├── ReservedId           an id that only the service gives
 │   └── TooLarge
 │       └── StepTooLarge
 ├── LogError
@@ -163,6 +164,12 @@ class UnknownJob(InvalidInput):
     """There is no such job to wait for, or to be a part of."""
 
     code = "unknown_job"
+
+
+class ReservedId(InvalidInput):
+    """Ids of this form are given by the service alone; choose another UUID."""
+
+    code = "reserved_id"
 
 
 class TooLarge(InvalidInput):

@@ -86,6 +86,12 @@ class Fence:
         """Renew the lease of *holder*, and tell it whether to stop."""
         return self._heard(await self._held(holder, "heartbeat"))
 
+    async def child_id(self, holder: Holder, name: str) -> str:
+        """The id of the child *name* of the job that *holder* has."""
+        job = await self._held(holder, "submit")
+        self._leases.heard(job)
+        return await self._jobs.child_id(job, name)
+
     async def report(self, holder: Holder, kind: str, reports: Sequence[Report]) -> Taken:
         """Record *reports* in order; that renews the lease, too."""
         job = await self._held(holder, kind)

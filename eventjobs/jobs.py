@@ -9,6 +9,7 @@ from typing import NamedTuple
 
 import orjson
 
+from eventjobs import identity
 from eventjobs import job as decisions
 from eventjobs.clock import Clock, SystemClock
 from eventjobs.errors import (
@@ -19,6 +20,7 @@ from eventjobs.errors import (
     JobUnreadable,
     KeyReused,
     Rejected,
+    ReservedId,
     StepTooLarge,
 )
 from eventjobs.events import (
@@ -156,6 +158,17 @@ class Jobs:
     async def expire(self, job_id: str, reason: str, *, actor: str) -> Outcome:
         return await self._do(job_id, partial(decisions.expire, reason=reason), actor)
 
+    async def child_id(self, parent: Job, name: str) -> str:
+        """The id of the child *name*, also of one that was submitted before ids were reserved."""
+        reserved_after = self.log.reserved_after
+        if parent.born <= reserved_after:
+            legacy_id = identity.legacy_child_id(parent.job_id, name)
+            child = await self.load(legacy_id)
+            known = child is not None and child.spec.parent == parent.job_id
+            if child is not None and known and child.born <= reserved_after:
+                return legacy_id
+        return identity.child_id(parent.job_id, name)
+
     async def load(self, job_id: str) -> Job | None:
         """The job as the log has it, or as it was a moment ago. Raises JobUnreadable."""
         job = await self._load(job_id)
@@ -282,3 +295,11 @@ def parse_id(text: str) -> str:
     if len(digits) != 32 or not set(digits) <= set("0123456789abcdef"):
         raise InvalidInput("a job id is a UUID")
     return f"{digits[:8]}-{digits[8:12]}-{digits[12:16]}-{digits[16:20]}-{digits[20:]}"
+
+
+def chosen_id(text: str) -> str:
+    """The id that somebody chose for a job of theirs. Raises InvalidInput, ReservedId."""
+    job_id = parse_id(text)
+    if identity.is_reserved(job_id):
+        raise ReservedId
+    return job_id

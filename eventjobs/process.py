@@ -284,8 +284,8 @@ class HandlerProcess(asyncio.Protocol):
             case "steps":
                 return await reports.steps()
             case "submit":
-                child_id, spec = told
-                return await reports.submit(child_id, _SPEC.validate_python(spec))
+                name, spec = told
+                return await reports.submit(name, _SPEC.validate_python(spec))
             case "end of":
                 return await reports.end_of(*told)
             case "path":

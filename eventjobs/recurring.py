@@ -7,7 +7,8 @@ import structlog
 
 from eventjobs.clock import sleep
 from eventjobs.errors import EventjobsError, JobGone, LogError
-from eventjobs.events import JobSpec
+from eventjobs.events import JobSpec, rfc3339
+from eventjobs.identity import legacy_firing_id
 from eventjobs.job import Job
 from eventjobs.jobs import Jobs
 from eventjobs.schedules import SECOND_US, Schedule
@@ -161,6 +162,11 @@ class Recurring:
     async def _last(self, schedule: Schedule) -> Job | None:
         job_id = await self._views.newest_tagged(schedule.tag)
         job = None if job_id is None else await self._jobs.glimpse(job_id)
-        if job is None or job.job_id != schedule.job_id(job.spec.run_at_us or 0):
-            return None  # somebody else uses the tag
-        return job
+        if job is None:
+            return None
+        at_us = job.spec.run_at_us or 0
+        if job.job_id == legacy_firing_id(schedule.name, rfc3339(at_us)):
+            # Anybody can give a job this id; that of a firing was submitted by its schedule.
+            [submitted] = await self._jobs.log.read_job(job.job_id, 0, 1)
+            return job if submitted.actor == schedule.tag else None
+        return job if job.job_id == schedule.job_id(at_us) else None  # else a client uses the tag

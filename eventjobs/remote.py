@@ -224,13 +224,16 @@ class RemoteDesk:
     async def steps(self, job: Job) -> dict[str, Any]:
         return self._holding(job).work.steps
 
-    async def submit(self, job: Job, child_id: str, spec: JobSpec) -> None:
-        path, said = f"/v1/jobs/{child_id}", claimed.submission_of(spec)
-        child = await self._until_heard(job, lambda: self._http.call("PUT", path, json=said))
+    async def submit(self, job: Job, name: str, spec: JobSpec) -> str:
+        path, headers = claimed.child_of(self.worker, job, name)
+        put = partial(self._http.call, "PUT", path, json=claimed.submission_of(spec))
+        child = await self._until_heard(job, partial(put, headers=headers))
+        path = f"/v1/jobs/{child['job_id']}"  # another one, if it is there since before an upgrade
         if child["can_retry"] and child["finished_at"] < rfc3339(job.started_us or 0):
             why = {"reason": "its parent runs again"}
-            retry = self._http.call
-            await self._until_heard(job, lambda: retry("POST", f"{path}/retry", json=why))
+            retry = partial(self._http.call, "POST", f"{path}/retry", json=why)
+            await self._until_heard(job, retry)
+        return str(child["job_id"])
 
     async def end_of(self, job: Job, job_id: str) -> dict[str, Any]:
         path = f"/v1/jobs/{job_id}"

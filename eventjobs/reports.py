@@ -88,9 +88,9 @@ class Reports:
         """What the steps came to that need no repeating, in order, by name."""
         return await self._desk.steps(self._job)
 
-    async def submit(self, child_id: str, spec: JobSpec) -> None:
-        """Submit a child, unless it is there."""
-        await self._desk.submit(self._job, child_id, spec)
+    async def submit(self, name: str, spec: JobSpec) -> str:
+        """Submit the child *name*, unless it is there; its id."""
+        return await self._desk.submit(self._job, name, spec)
 
     async def end_of(self, child_id: str) -> dict[str, Any]:
         """Status, result and error of a job, once it has ended. Meanwhile others may run."""

@@ -4,17 +4,15 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any
-from uuid import UUID, uuid5
 from zoneinfo import ZoneInfo
 
 from cronsim import CronSim, CronSimError
 
 from eventjobs.errors import InvalidInput
 from eventjobs.events import JobSpec, rfc3339
+from eventjobs.identity import firing_id
 from eventjobs.specs import spec_of
 
-#: Where the ids of firings live.
-FIRINGS = UUID("197ed900-755e-440b-99ed-6e67f79b0984")
 SECOND_US = 1_000_000
 CATCH_UP_MAX_S = 31_536_000
 
@@ -65,7 +63,7 @@ class Schedule:
 
     def job_id(self, at_us: int) -> str:
         """Of its job of *at_us*: the same in every process and after every restart."""
-        return str(uuid5(FIRINGS, f"{self.name}\0{rfc3339(at_us)}"))
+        return firing_id(self.name, rfc3339(at_us))
 
     def job(self, at_us: int) -> JobSpec:
         return replace(self.spec, run_at_us=at_us, tags=(*self.spec.tags, self.tag))

@@ -27,7 +27,7 @@ from eventjobs.fence import Fence
 from eventjobs.flow import Flow, check_names
 from eventjobs.handlers import Handler, Handlers, outside
 from eventjobs.job import Job
-from eventjobs.jobs import Jobs, Outcome, parse_id
+from eventjobs.jobs import Jobs, Outcome, chosen_id
 from eventjobs.keys import Keys
 from eventjobs.leases import Leases
 from eventjobs.log.sqlite import SQLiteLog
@@ -324,7 +324,7 @@ class Service:
         # Here and not by *checked*: copying a specification costs more than all its checks.
         spec.setdefault("max_attempts", self.attempts(type))
         made = spec_of(type, payload, **spec)
-        job_id = None if job_id is None else parse_id(job_id)
+        job_id = None if job_id is None else chosen_id(job_id)
         return (await self.accept(made, actor=actor, job_id=job_id)).job
 
     async def accept(

@@ -3,15 +3,11 @@
 from collections.abc import Callable
 from functools import reduce
 from typing import Literal, NamedTuple
-from uuid import UUID, uuid5
 
-from eventjobs.errors import WrongState
 from eventjobs.events import Paused, Recorded, Resumed
+from eventjobs.identity import legacy_switch_id, switch_id
 from eventjobs.log import EventLog
 from eventjobs.turns import Turns
-
-#: Where the ids of their streams live.
-SWITCHES = UUID("0b9d4f1e-52c7-5e0a-8c7d-7f9a3f2f6f31")
 
 Kind = Literal["type", "queue", "schedule"]
 
@@ -38,16 +34,8 @@ def resume(switch: Switch, kind: Kind, name: str) -> Resumed | None:
     return Resumed(kind, name) if switch.paused else None
 
 
-def stream_of(kind: Kind, name: str) -> str:
-    """The id under which its events are in the log."""
-    return str(uuid5(SWITCHES, f"{kind}\0{name}"))
-
-
 class Switches:
-    """The write side: load, decide, append. What is paused is answered by the views.
-
-    Raises WrongState where somebody gave the id of such a stream to a job.
-    """
+    """The write side: load, decide, append. What is paused is answered by the views."""
 
     def __init__(self, log: EventLog) -> None:
         self._log = log
@@ -65,24 +53,31 @@ class Switches:
         return await self._switch(kind, name, lambda now: resume(now, kind, name), actor)
 
     async def now(self, kind: Kind, name: str) -> Switch:
-        """How it is, by the log; a job that was given the id of its stream pauses nothing."""
-        events = await self._log.read_job(stream_of(kind, name))
-        ours = [each for each in events if isinstance(each.event, Paused | Resumed)]
-        return reduce(evolve, ours, Switch())
+        """How it is, by the log."""
+        return reduce(evolve, (await self._stream(kind, name))[1], Switch())
+
+    async def _stream(self, kind: Kind, name: str) -> tuple[str, list[Recorded]]:
+        """The id of its stream, and what is in it. One that was begun under its legacy id stays."""
+        stream = switch_id(kind, name)
+        events = await self._log.read_job(stream)
+        if not events and self._log.reserved_after:
+            legacy = legacy_switch_id(kind, name)
+            earlier = await self._log.read_job(legacy)
+            if earlier and isinstance(earlier[0].event, Paused):  # and no job of a client
+                return legacy, earlier
+        return stream, events
 
     async def _switch(
         self, kind: Kind, name: str, decide: Callable[[Switch], Paused | Resumed | None], actor: str
     ) -> int:
-        stream = stream_of(kind, name)
-        await self._turns.enter(stream)  # nobody else writes it, so there is no Conflict
+        turn = switch_id(kind, name)
+        await self._turns.enter(turn)  # nobody else writes its stream, so there is no Conflict
         try:
-            events = await self._log.read_job(stream)
-            if events and not isinstance(events[0].event, Paused):
-                raise WrongState(f"a job was given the id {stream}, which is that of this {kind}")
+            stream, events = await self._stream(kind, name)
             switch = reduce(evolve, events, Switch())
             event = decide(switch)
             if event is None:
                 return events[-1].position if events else self._log.head
             return (await self._log.append(stream, switch.version, event, actor=actor)).position
         finally:
-            self._turns.leave(stream)
+            self._turns.leave(turn)

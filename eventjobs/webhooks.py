@@ -9,7 +9,6 @@ import asyncio
 import random
 from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple
-from uuid import UUID, uuid5
 
 import orjson
 import structlog
@@ -40,6 +39,7 @@ from eventjobs.events import (
     rfc3339,
 )
 from eventjobs.handlers import Context, Handlers, handler
+from eventjobs.identity import delivery_id, legacy_delivery_id
 from eventjobs.job import Job
 from eventjobs.jobs import Jobs, new_id
 from eventjobs.keys import Keys
@@ -278,17 +278,23 @@ class Webhooks:
     async def _again(self, webhook: Webhook, recorded: Recorded, actor: str) -> str:
         number = 0
         while True:
-            job_id = delivery_id(webhook.webhook_id, recorded.position, number)
-            job = await self._jobs.current(job_id)
+            named = (webhook.webhook_id, recorded.position, number)
+            job = await self._delivery(delivery_id(*named))
+            job = job or await self._delivery(legacy_delivery_id(*named))
             if job is None:
                 await self._deliver_later(webhook, recorded, number)
-                return job_id
+                return delivery_id(*named)
             if job.can_retry:
-                await self._jobs.retry(job_id, "redelivery", actor=actor)
-                return job_id
+                await self._jobs.retry(job.job_id, "redelivery", actor=actor)
+                return job.job_id
             if not job.finished:
-                return job_id
+                return job.job_id
             number += 1
+
+    async def _delivery(self, job_id: str) -> Job | None:
+        """None also for a job of a client, which may have a legacy id."""
+        job = await self._jobs.current(job_id)
+        return job if job is not None and job.spec.type == DELIVERY else None
 
     # --- one delivery
 
@@ -330,11 +336,6 @@ class Webhooks:
 def _later(tries: int, code: str, text: str) -> JobError:
     delay_s = SCHEDULE_S[min(tries, len(SCHEDULE_S)) - 1] * random.uniform(1.0, 1.1)  # noqa: S311
     return JobError(code, text, retry_after_s=delay_s)
-
-
-def delivery_id(webhook_id: str, position: int, again: int = 0) -> str:
-    """The job that the delivery is; *again* counts deliveries of the same by hand."""
-    return str(uuid5(UUID(webhook_id), f"{position}/{again}" if again else str(position)))
 
 
 def message_id(webhook_id: str, position: int) -> str:

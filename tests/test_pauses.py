@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 from eventjobs.codec import encode
 from eventjobs.events import AttemptStarted, Event, Paused, Recorded, Resumed
 from eventjobs.handlers import Context, handler
-from eventjobs.switches import Switch, Switches, pause, resume, stream_of
+from eventjobs.identity import switch_id
+from eventjobs.switches import Switch, Switches, pause, resume
 from projections import Store, pauses
 from tests.conftest import Connect, Serve
 from tests.facts import kinds, recorded_of
@@ -55,14 +56,12 @@ async def test_nothing_is_started_while_it_is_paused_also_after_a_restart(
     assert (await api.service.wait(job["job_id"])).result == 1
 
 
-async def test_a_job_that_was_given_the_id_of_a_switch_is_left_alone(client: Connect) -> None:
+async def test_no_job_can_be_given_the_id_of_a_switch(client: Connect) -> None:
     api = await client(mail)
-    path = f"/v1/jobs/{stream_of('type', 'mail')}"
-    assert (await api("PUT", path, {"type": "mail", "payload": 1})).status == 202
-    job = await api.service.wait(stream_of("type", "mail"))
-    reply = await api("POST", "/v1/types/mail/pause")
-    assert (reply.status, reply.code) == (409, "wrong_state")
-    assert await api.service.jobs.current(job.job_id) == job
+    path = f"/v1/jobs/{switch_id('type', 'mail')}"
+    reply = await api("PUT", path, {"type": "mail", "payload": 1})
+    assert (reply.status, reply.code) == (422, "reserved_id")
+    assert (await api("POST", "/v1/types/mail/pause")).status == 200
 
 
 async def listed(api: Any, address: str) -> list[Any]:
@@ -105,7 +104,7 @@ async def test_everybody_at_once_makes_one_pause(serve: Serve) -> None:
     service = await serve(noop)
     switches = service.switches
     await asyncio.gather(*(switches.pause("type", "noop", actor=f"a{n}") for n in range(20)))
-    events = await service.log.read_job(stream_of("type", "noop"))
+    events = await service.log.read_job(switch_id("type", "noop"))
     assert [type(each.event) for each in events] == [Paused]
 
 
@@ -230,18 +229,18 @@ async def test_a_pause_is_a_fact_among_facts_and_no_job(client: Connect) -> None
     assert [each["type"] for each in page["events"]] == ["Paused", "JobSubmitted"]
     paused = page["events"][0]
     assert paused["data"] == {"kind": "type", "name": "noop", "reason": "why not"}
-    assert paused["job_id"] == stream_of("type", "noop")
+    assert paused["job_id"] == switch_id("type", "noop")
     for address in ("", "/events", "/history"):
         assert (await api.get(f"/v1/jobs/{paused['job_id']}{address}")).code == "job_not_found"
     assert (await api("POST", f"/v1/jobs/{paused['job_id']}/cancel")).code == "job_not_found"
     reply = await api("PUT", f"/v1/jobs/{paused['job_id']}", {"type": "noop"})
-    assert (reply.status, reply.code) == (409, "job_exists")
+    assert (reply.status, reply.code) == (422, "reserved_id")
     page = (await api.get("/v1/events?type=noop")).json
     assert [each["job_id"] for each in page["events"]] == [job["job_id"]]
     assert [each["job_id"] for each in (await api.get("/v1/jobs")).json["jobs"]] == [job["job_id"]]
 
 
-async def test_a_stream_of_all_facts_has_it_and_a_filtered_one_goes_on(client: Connect) -> None:
+async def test_a_switch_id_all_facts_has_it_and_a_filtered_one_goes_on(client: Connect) -> None:
     api = await client(noop)
     stream = {"Accept": "text/event-stream"}
     async with (
@@ -291,7 +290,7 @@ async def test_the_view_of_pauses_is_the_same_however_the_log_was_cut(
     events: list[Event], sizes: list[int]
 ) -> None:
     history = [
-        Recorded(n, stream_of(each.kind, each.name), n, n, "ann", each, *encode(each))  # type: ignore[union-attr, arg-type]
+        Recorded(n, switch_id(each.kind, each.name), n, n, "ann", each, *encode(each))  # type: ignore[union-attr]
         for n, each in enumerate(events, start=1)
     ]
     with quick_folder() as folder:

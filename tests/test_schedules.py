@@ -14,12 +14,12 @@ from hypothesis import strategies as st
 from pydantic import BaseModel, model_validator
 
 from eventjobs.errors import CorruptLog, InvalidInput, LogUnavailable
-from eventjobs.events import JobSubmitted, rfc3339
+from eventjobs.events import JobSpec, JobSubmitted, rfc3339
 from eventjobs.handlers import Context, Handlers, handler
+from eventjobs.identity import switch_id
 from eventjobs.jobs import Jobs
 from eventjobs.schedules import Schedule, schedule
 from eventjobs.service import Service
-from eventjobs.switches import stream_of
 from tests.conftest import Connect, Serve
 from tests.facts import time_passing
 from tests.fake_clock import SECOND, FakeClock
@@ -380,7 +380,7 @@ async def test_a_firing_whose_id_is_taken_is_said_and_the_next_is_submitted(
 ) -> None:
     api = await client(tick, minutely, clock=clock)
     job_id = minutely.job_id(us(2025, 1, 1, 0, 1))
-    await api.service.submit("tick", "something else", job_id=job_id)
+    await api.service.jobs.submit(JobSpec("tick", "something else"), actor="x", job_id=job_id)
     await passing(clock, 70)
     [told] = (await api.get("/v1/schedules")).json["schedules"]
     assert told["last_error"]["code"] == "job_exists"
@@ -392,16 +392,16 @@ async def test_a_schedule_whose_past_cannot_be_read_is_told_all_the_same(
     client: Connect, clock: FakeClock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Its last job is in a log that was damaged; the other schedules have nothing to do with it."""
-    current = Jobs.current
+    glimpse = Jobs.glimpse
     first = minutely.job_id(us(2025, 1, 1, 0, 1))
 
     async def damaged(self: Jobs, job_id: str) -> Any:
         if job_id == first:
             raise CorruptLog
-        return await current(self, job_id)
+        return await glimpse(self, job_id)
 
     api = await client(tick, hourly, minutely, clock=clock)
-    monkeypatch.setattr(Jobs, "current", damaged)
+    monkeypatch.setattr(Jobs, "glimpse", damaged)
     await passing(clock, 70)
     [_, told] = (await api.get("/v1/schedules")).json["schedules"]
     assert told["last"] is None
@@ -496,15 +496,15 @@ async def test_what_a_pause_left_out_is_not_made_up_for_by_a_restart(
     assert await settled(api.service, clock, 2) == ["01:00", "03:00"]
 
 
-async def test_a_job_with_the_id_of_its_switch_pauses_nothing(
+async def test_no_job_can_be_given_the_id_of_its_switch_or_of_a_firing(
     client: Connect, clock: FakeClock
 ) -> None:
     api = await client(tick, hourly, clock=clock)
-    path = f"/v1/jobs/{stream_of('schedule', 'hourly')}"
-    assert (await api("PUT", path, {"type": "tick"})).status == 202
-    assert (await api("POST", "/v1/schedules/hourly/pause")).code == "wrong_state"
+    for job_id in (switch_id("schedule", "hourly"), hourly.job_id(us(2025, 1, 1, 1))):
+        reply = await api("PUT", f"/v1/jobs/{job_id}", {"type": "tick"})
+        assert (reply.status, reply.code) == (422, "reserved_id")
     await passing(clock, HOUR_S + 60, 30)
-    assert (await settled(api.service, clock, 2))[1] == "01:00"
+    assert await settled(api.service, clock, 1) == ["01:00"]
 
 
 @pytest.mark.parametrize("verb", ["pause", "resume"])

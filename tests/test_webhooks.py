@@ -14,7 +14,8 @@ from standardwebhooks.webhooks import Webhook, WebhookVerificationError
 from eventjobs.errors import DiskFull, JobError
 from eventjobs.events import AttemptFailed, Event, JobSubmitted, Recorded
 from eventjobs.handlers import Context, handler, outside
-from eventjobs.webhooks import SCHEDULE_S, delivery_id
+from eventjobs.identity import delivery_id
+from eventjobs.webhooks import SCHEDULE_S
 from tests.api_client import Client, connected
 from tests.conftest import Connect, Serve
 from tests.facts import job_when, recorded_of, time_passing

@@ -8,8 +8,9 @@ import orjson
 from aiohttp import web
 
 from eventjobs import __version__
+from eventjobs.claimed import CHILD, read_child
 from eventjobs.clock import timeout
-from eventjobs.errors import InvalidInput, JobGone, JobNotFound, WrongState
+from eventjobs.errors import InvalidInput, JobGone, JobNotFound, ReservedId, WrongState
 from eventjobs.http.body import read_json
 from eventjobs.http.problem import NotReady, RequestError, ViewsBehind
 from eventjobs.http.query import JobQuery, JobsQuery, born_of, cursor, read_query, unfit
@@ -18,6 +19,7 @@ from eventjobs.http.route import JOB_ID, REQUEST_ID, Site, is_strange
 from eventjobs.http.snapshot import Snapshot
 from eventjobs.http.stream import Selection, wants_stream
 from eventjobs.http.submission import Again, Submission, Why, id_of_key, idempotency_key
+from eventjobs.identity import child_id, is_reserved
 from eventjobs.job import Job
 from eventjobs.jobs import new_id, parse_id
 from eventjobs.service import Service
@@ -48,7 +50,20 @@ async def put(site: Site, request: web.Request) -> web.StreamResponse:
     if "Idempotency-Key" in request.headers:
         raise RequestError("the id in the address is the key; leave Idempotency-Key out")
     job_id = parse_id(request.match_info["id"])
-    return await _accept(site, request, await read_json(site.service, request, Submission), job_id)
+    given = await read_json(site.service, request, Submission)
+    if is_reserved(job_id):
+        job_id = await _child_id(site, request, given, job_id)
+    return await _accept(site, request, given, job_id)
+
+
+async def _child_id(site: Site, request: web.Request, given: Submission, job_id: str) -> str:
+    """That of a child whose parent is held by the worker that submits it. Raises ReservedId."""
+    if (told := request.headers.get(CHILD)) is None:
+        raise ReservedId
+    holder, name = read_child(told)
+    if given.parent != holder.job_id or job_id != child_id(holder.job_id, name):
+        raise ReservedId
+    return await site.service.fence.child_id(holder, name)
 
 
 async def _accept(

@@ -16,7 +16,7 @@ from eventjobs.http.api import ACTOR
 from eventjobs.http.body import check_encoding, check_length, check_type, chunks, parse
 from eventjobs.http.route import Site
 from eventjobs.http.submission import Line, id_of_key
-from eventjobs.jobs import new_id, parse_id
+from eventjobs.jobs import chosen_id, new_id
 from eventjobs.service import Service
 
 NDJSON = "application/x-ndjson"
@@ -158,7 +158,7 @@ async def _submit(service: Service, number: int, raw: bytes | None, named: _Name
             raise TooLarge(f"the line has more than {service.settings.body_bytes_max} bytes")
         line = parse(raw, Line, service.settings)
         if line.job_id is not None:
-            job_id = parse_id(line.job_id)
+            job_id = chosen_id(line.job_id)
         elif line.idempotency_key is not None:
             job_id = id_of_key(line.idempotency_key)
         if job_id is not None and (this := asyncio.current_task()) is not None:

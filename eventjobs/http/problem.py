@@ -207,7 +207,7 @@ TABLE: dict[type[EventjobsError], tuple[int, int | None]] = {
     KeyReused: (422, None),
     Rejected: (409, None),  # WrongState, StaleAttempt
     TooLarge: (413, None),
-    InvalidInput: (422, None),  # UnknownType, UnknownArtifact, UnknownJob
+    InvalidInput: (422, None),  # UnknownType, UnknownArtifact, UnknownJob, ReservedId
     Conflict: (503, 1),
     Overloaded: (503, 1),
     DiskFull: (507, 10),

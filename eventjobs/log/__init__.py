@@ -23,6 +23,10 @@ class EventLog(Protocol):
         """A random name given when the log was made: two logs never share it."""
 
     @property
+    def reserved_after(self) -> int:
+        """The position after which derived ids are reserved ones (identity.py); 0 in a new log."""
+
+    @property
     def head(self) -> int:
         """The newest position; 0 when empty."""
 

@@ -14,6 +14,7 @@ class MemoryLog:
 
     def __init__(self, clock: Clock | None = None) -> None:
         self.log_id = uuid4().hex
+        self.reserved_after = 0
         self._clock = clock or SystemClock()
         self._tail = Tail(events_max=None)
         self._by_job: dict[str, list[Recorded]] = {}

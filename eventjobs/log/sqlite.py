@@ -56,6 +56,9 @@ SELECT json_group_array(position) FROM (
 """
 HEAD = "SELECT coalesce(max(position), 0) FROM events"
 LOG_ID = "SELECT value FROM meta WHERE name = 'log_id'"
+#: Once, by the first start that reserves ids.
+RESERVE = "INSERT OR IGNORE INTO meta VALUES ('reserved_after', ?1)"
+RESERVED_AFTER = "SELECT value FROM meta WHERE name = 'reserved_after'"
 SET_META = "INSERT INTO meta VALUES (?1, ?2) ON CONFLICT DO UPDATE SET value = excluded.value"
 
 COMMITMENT = b"eventjobs/body/v1\0"
@@ -90,6 +93,7 @@ class SQLiteLog:
     ) -> None:
         self.path = path
         self.log_id = ""
+        self.reserved_after = 0
         self._clock = clock
         self._waiting_max = waiting_max
         self._waiting_bytes_max = waiting_bytes_max
@@ -137,6 +141,8 @@ class SQLiteLog:
             raise
         log._tail.head = await one(log._writer, HEAD)
         log.log_id = await one(log._writer, LOG_ID)
+        await log._writer.execute_fetchall(RESERVE, (str(log.head),))
+        log.reserved_after = int(await one(log._writer, RESERVED_AFTER))
         log._task = asyncio.create_task(log._write_forever(), name="log writer")
         return log
 
