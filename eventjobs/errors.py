@@ -8,6 +8,7 @@ EventjobsError
 │   ├── JobExists            the id is taken by another specification
 │   ├── KeyReused            the idempotency key belongs to another specification
 │   ├── WrongState           the job's status does not allow it
+│   ├── PreconditionFailed   the job is not in the version that the command is for
 │   ├── UnknownStep          the job has no such completed step
 │   ├── TooManySteps         the job has as many as a job may have
 │   └── StaleAttempt         a report from an attempt that is no longer the job's
@@ -100,6 +101,12 @@ class WrongState(Rejected):
     """The job's status does not allow this."""
 
     code = "wrong_state"
+
+
+class PreconditionFailed(Rejected):
+    """The resource is not as the request wants it to be; nothing was done."""
+
+    code = "precondition_failed"
 
 
 class UnknownStep(Rejected):

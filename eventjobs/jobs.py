@@ -133,8 +133,12 @@ class Jobs:
     async def stopped(self, job_id: str, attempt: int, *, actor: str) -> Job:
         return (await self._do(job_id, partial(decisions.stopped, attempt=attempt), actor)).job
 
-    async def cancel(self, job_id: str, reason: str | None = None, *, actor: str) -> Outcome:
-        return await self._do(job_id, partial(decisions.cancel, reason=reason), actor)
+    async def cancel(
+        self, job_id: str, reason: str | None = None, *, actor: str, guard: "Guard | None" = None
+    ) -> Outcome:
+        """Raises WrongState, and what *guard* raises for the job that is to be cancelled."""
+        decide = partial(decisions.cancel, reason=reason)
+        return await self._do(job_id, _guarded(decide, guard), actor)
 
     async def retry(
         self,
@@ -144,10 +148,11 @@ class Jobs:
         from_step: str | None = None,
         restart: bool | None = None,
         actor: str,
+        guard: "Guard | None" = None,
     ) -> Outcome:
-        """Queue it again. Raises WrongState, UnknownStep."""
+        """Queue it again. Raises WrongState, UnknownStep, and what *guard* raises."""
         decide = partial(decisions.retry, reason=reason, from_step=from_step, restart=restart)
-        return await self._do(job_id, decide, actor)
+        return await self._do(job_id, _guarded(decide, guard), actor)
 
     async def refuse(self, job_id: str, attempt: int, report: str, *, actor: str) -> Outcome:
         """Put on record that *attempt* came too late with *report*: once, and never in the way."""
@@ -155,8 +160,11 @@ class Jobs:
             job_id, partial(decisions.refuse, attempt=attempt, report=report), actor
         )
 
-    async def expire(self, job_id: str, reason: str, *, actor: str) -> Outcome:
-        return await self._do(job_id, partial(decisions.expire, reason=reason), actor)
+    async def expire(
+        self, job_id: str, reason: str, *, actor: str, guard: "Guard | None" = None
+    ) -> Outcome:
+        decide = partial(decisions.expire, reason=reason)
+        return await self._do(job_id, _guarded(decide, guard), actor)
 
     async def child_id(self, parent: Job, name: str) -> str:
         """The id of the child *name*, also of one that was submitted before ids were reserved."""
@@ -262,6 +270,24 @@ class Jobs:
         else:
             self._kept.grow(job_id, job, len(recorded.facts) + len(recorded.body or b""))
         return Outcome(job, True)
+
+
+#: Raises a Rejected for a job that a command is not to be done on. A stale one is read again.
+Guard = Callable[[Job], None]
+Decide = Callable[[Job | None], Event | None]
+
+
+def _guarded(decide: Decide, guard: Guard | None) -> Decide:
+    """*decide*, of jobs that are there and pass *guard*."""
+    if guard is None:
+        return decide
+
+    def decided(job: Job | None) -> Event | None:
+        if job is not None and job.expired_us is None:
+            guard(job)
+        return decide(job)
+
+    return decided
 
 
 def new_id(now_us: int) -> str:

@@ -70,22 +70,25 @@ BYTES = "application/octet-stream"
 # --- what routes take
 
 NOTHING = Takes()
+CONDITIONS = ("If-Match", "If-None-Match")
+GONE = Takes(headers=CONDITIONS)
 SUBMISSION = Takes(Submission, JSON, headers=("Idempotency-Key",))
-NAMED = Takes(Submission, JSON)
+NAMED = Takes(Submission, JSON, headers=CONDITIONS)
 LINES = Takes(Line, batch.NDJSON)
 REASON = Takes(Why, JSON, optional=True)
+STOP = Takes(Why, JSON, optional=True, headers=CONDITIONS)
 REPORT = Takes(callback.Callback, JSON, headers=("Authorization",))
-AGAIN = Takes(Again, JSON, optional=True)
+AGAIN = Takes(Again, JSON, optional=True, headers=CONDITIONS)
 FILE = Takes(None, BYTES)
 SUBSCRIPTION = Takes(webhooks.Subscription, JSON)
 REDELIVERY = Takes(webhooks.Redelivery, JSON)
 PAGE = Takes(query=JobsQuery)
-NEWER = Takes(query=JobQuery, headers=("If-None-Match", "Prefer"))
+NEWER = Takes(query=JobQuery, headers=(*CONDITIONS, "Prefer"))
 AFTER = Takes(query=EventsQuery)
 AFTER_OF_ALL = Takes(query=AllEventsQuery)
 CLAIM = Takes(reported.Claim, JSON)
 COMPLETIONS = Takes(reported.Completions, JSON)
-PART = Takes(headers=("Range", "If-None-Match"))
+PART = Takes(headers=("Range", *CONDITIONS))
 
 # --- what routes give
 
@@ -157,12 +160,12 @@ ROUTES = (
     Route("POST", "/v1/jobs", api.submit, SUBMISSION, (NEW, BEFORE, KeyReused)),
     Route("PUT", "/v1/jobs/{id}", api.put, NAMED, (NEW, BEFORE, JobExists)),
     Route("POST", "/v1/jobs/batch", batch.submit_batch, LINES, (OUTCOMES,)),
-    Route("POST", "/v1/jobs/{id}/cancel", api.cancel, REASON, (JOB, WrongState)),
+    Route("POST", "/v1/jobs/{id}/cancel", api.cancel, STOP, (JOB, WrongState)),
     Route("POST", "/v1/jobs/{id}/retry", api.retry, AGAIN, (JOB, WrongState, UnknownStep)),
     Route(
         "POST", "/v1/jobs/{id}/callback", callback.report, REPORT, (TAKEN, BadToken, StaleAttempt)
     ),
-    Route("DELETE", "/v1/jobs/{id}", api.delete, NOTHING, (HIDDEN, STOPPING)),
+    Route("DELETE", "/v1/jobs/{id}", api.delete, GONE, (HIDDEN, STOPPING)),
     Route("GET", "/v1/jobs/{id}/events", facts.job_events, AFTER, (FACTS, BadCursor)),
     Route("GET", "/v1/jobs/{id}/history", facts.history, NOTHING, (HISTORY,)),
     Route("GET", "/v1/jobs/{id}/why", why.get, NOTHING, (WHY,)),
@@ -246,7 +249,13 @@ def create_app(service: Service) -> web.Application:
         resource = app.router.add_resource(path)
         for each in ROUTES:
             if each.path == path:
-                handler = surrounded(each.handler, site, each.quick)
+                handler = surrounded(
+                    each.handler,
+                    site,
+                    each.quick,
+                    varies=each.varies,
+                    unconditional=each.unconditional,
+                )
                 resource.add_route(each.method, handler)
                 if each.method == "GET":
                     resource.add_route("HEAD", handler)

@@ -1,6 +1,5 @@
 """Jobs over HTTP: submit, list, read, cancel, retry, delete; and how the service is."""
 
-import re
 from contextlib import suppress
 from typing import Any
 
@@ -10,18 +9,33 @@ from aiohttp import web
 from eventjobs import __version__
 from eventjobs.claimed import CHILD, read_child
 from eventjobs.clock import timeout
-from eventjobs.errors import InvalidInput, JobGone, JobNotFound, ReservedId, WrongState
+from eventjobs.errors import (
+    InvalidInput,
+    JobGone,
+    JobNotFound,
+    PreconditionFailed,
+    ReservedId,
+    WrongState,
+)
 from eventjobs.http.body import read_json
+from eventjobs.http.headers import (
+    check_command,
+    check_match,
+    is_conditional,
+    is_known,
+    preference,
+    wants_stream,
+)
 from eventjobs.http.problem import NotReady, RequestError, ViewsBehind
 from eventjobs.http.query import JobQuery, JobsQuery, born_of, cursor, read_query, unfit
 from eventjobs.http.ready import fits, ready
 from eventjobs.http.route import JOB_ID, REQUEST_ID, Site, is_strange
-from eventjobs.http.snapshot import Snapshot
-from eventjobs.http.stream import Selection, wants_stream
+from eventjobs.http.snapshot import Snapshot, etag_of
+from eventjobs.http.stream import Selection
 from eventjobs.http.submission import Again, Submission, Why, id_of_key, idempotency_key
 from eventjobs.identity import child_id, is_reserved
 from eventjobs.job import Job
-from eventjobs.jobs import new_id, parse_id
+from eventjobs.jobs import Guard, new_id, parse_id
 from eventjobs.service import Service
 from eventjobs.state import readable
 from projections import JobView, Views
@@ -35,7 +49,6 @@ PARKED_MAX = 10
 
 NO_CACHE = {"Cache-Control": "no-cache"}
 JSON = {"Content-Type": "application/json", **NO_CACHE}
-_WAIT = re.compile(r"(?:^|[,;\s])wait\s*=\s*\"?(\d{1,9})\"?(?=$|[,;\s])")
 
 
 async def submit(site: Site, request: web.Request) -> web.StreamResponse:
@@ -53,7 +66,12 @@ async def put(site: Site, request: web.Request) -> web.StreamResponse:
     given = await read_json(site.service, request, Submission)
     if is_reserved(job_id):
         job_id = await _child_id(site, request, given, job_id)
-    return await _accept(site, request, given, job_id)
+    if not is_conditional(request):
+        return await _accept(site, request, given, job_id)
+    job = await site.service.jobs.current(job_id)
+    there = job is not None and job.expired_us is None
+    check_command(request, etag_of(job) if job is not None and there else None)
+    return await _accept(site, request, given, job_id, new=not there)
 
 
 async def _child_id(site: Site, request: web.Request, given: Submission, job_id: str) -> str:
@@ -67,14 +85,23 @@ async def _child_id(site: Site, request: web.Request, given: Submission, job_id:
 
 
 async def _accept(
-    site: Site, request: web.Request, given: Submission, job_id: str | None, *, key: bool = False
+    site: Site,
+    request: web.Request,
+    given: Submission,
+    job_id: str | None,
+    *,
+    key: bool = False,
+    new: bool = False,
 ) -> web.StreamResponse:
+    """The answer to a submission. Raises PreconditionFailed where it must be *new*, and is not."""
     service = site.service
     spec = await given.spec(service, named=job_id is not None)
     # Drawn here, so that an unknown outcome can be told with the id to ask for.
     job_id = request[JOB_ID] = job_id or new_id(service.clock.now_us())
     job, changed = await service.accept(spec, actor=ACTOR, job_id=job_id, key=key)
     if not changed:
+        if new:  # another request was faster
+            raise PreconditionFailed
         return _answer(await _current(site, job), Location=f"/v1/jobs/{job_id}")
     headers = {"Location": f"/v1/jobs/{job_id}", "Retry-After": "1", "ETag": f'"{job.version}"'}
     body = site.snapshots.encode(JobView(job, None, None))
@@ -85,15 +112,13 @@ async def _accept(
 
 async def get(site: Site, request: web.Request) -> web.StreamResponse:
     """The job as it is now: at once, when it changes (`Prefer: wait`), or as a stream."""
-    headers = request.headers
-    if wants_stream(request) and request.method == "GET":
+    if wants_stream(request):
         query = read_query(request, JobQuery)
         selection = Selection(ids=frozenset({path_id(request)}))
         return await site.streams.snapshots(request, selection, query.after)
-    if "Prefer" in headers and "If-None-Match" in headers:
+    if "Prefer" in request.headers and "If-None-Match" in request.headers:
         return await _when_changed(site, request)
-    snapshot = await now(site, path_id(request))
-    return _unless_known(snapshot, headers.get("If-None-Match"))
+    return _unless_known(request, await now(site, path_id(request)))
 
 
 def get_at_once(site: Site, request: web.Request) -> web.StreamResponse | None:
@@ -103,6 +128,7 @@ def get_at_once(site: Site, request: web.Request) -> web.StreamResponse | None:
     if (
         service.views.position < service.log.head
         or "Prefer" in headers
+        or "If-Match" in headers
         or wants_stream(request)
         or not fits(request)
         or is_strange(request)
@@ -111,28 +137,28 @@ def get_at_once(site: Site, request: web.Request) -> web.StreamResponse | None:
     snapshot = site.snapshots.kept(request.match_info["id"])
     if snapshot is None or snapshot.job.expired_us is not None:
         return None
-    known = headers.get("If-None-Match")
     status, body = 200, snapshot.body
-    if known is not None and _matches(snapshot.etag, known):
+    if is_known(request, snapshot.etag):
         status, body = 304, b""
-    etag = {"ETag": snapshot.etag}
-    return ready(request, status, etag, body, site.ids.of(request), service.clock.now_us())
+    told = {"ETag": snapshot.etag, "Vary": "Accept"}
+    return ready(request, status, told, body, site.ids.of(request), service.clock.now_us())
 
 
 async def _when_changed(site: Site, request: web.Request) -> web.Response:
     """Answer once the job is not what the client knows, or time is up."""
     job_id = path_id(request)
-    known = request.headers["If-None-Match"]
-    asked = _WAIT.search(request.headers["Prefer"])
+    asked = preference(request, "wait") or ""
+    wait_s = int(asked) if asked.isascii() and asked.isdigit() and len(asked) < 10 else None
 
     async def look() -> Snapshot | None:
         snapshot = await now(site, job_id)
-        return None if _matches(snapshot.etag, known) else snapshot
+        check_match(request, snapshot.etag)
+        return None if is_known(request, snapshot.etag) else snapshot
 
-    changed = await site.polls.until(look, int(asked[1]) if asked else 0, job_id)
-    response = _unless_known(changed or await now(site, job_id), known)
-    if asked:
-        response.headers["Preference-Applied"] = f"wait={asked[1]}"
+    changed = await site.polls.until(look, wait_s or 0, job_id)
+    response = _unless_known(request, changed or await now(site, job_id))
+    if wait_s is not None:
+        response.headers["Preference-Applied"] = f"wait={wait_s}"
     return response
 
 
@@ -141,7 +167,7 @@ async def jobs(site: Site, request: web.Request) -> web.StreamResponse:
     service = site.service
     settings = service.settings
     query = read_query(request, JobsQuery)
-    if wants_stream(request) and request.method == "GET":
+    if wants_stream(request):
         return await site.streams.snapshots(request, query.selection(settings.ids_max), query.after)
     if query.after is not None:
         raise unfit("after", "only a stream continues; a page has a cursor")
@@ -176,7 +202,9 @@ async def counts(site: Site, request: web.Request) -> web.StreamResponse:
 async def cancel(site: Site, request: web.Request) -> web.StreamResponse:
     """Cancel a job that waits, at once; ask one that runs to stop. Harmless to repeat."""
     why = await reason_of(site, request)
-    done = await site.service.jobs.cancel(path_id(request), why.reason, actor=ACTOR)
+    done = await site.service.jobs.cancel(
+        path_id(request), why.reason, actor=ACTOR, guard=_guard(request)
+    )
     return _answer(await _current(site, done.job))
 
 
@@ -186,7 +214,12 @@ async def retry(site: Site, request: web.Request) -> web.StreamResponse:
     """
     how = await read_json(site.service, request, Again) if request.can_read_body else Again()
     done = await site.service.jobs.retry(
-        path_id(request), how.reason, from_step=how.from_step, restart=how.restart, actor=ACTOR
+        path_id(request),
+        how.reason,
+        from_step=how.from_step,
+        restart=how.restart,
+        actor=ACTOR,
+        guard=_guard(request),
     )
     return _answer(await _current(site, done.job))
 
@@ -196,15 +229,17 @@ async def delete(site: Site, request: web.Request) -> web.StreamResponse:
     delete it again once it has ended. The log keeps the facts.
     """
     job_id = path_id(request)
+    guard = _guard(request)
     try:
-        job = (await site.service.jobs.cancel(job_id, "deleted", actor=ACTOR)).job
+        job = (await site.service.jobs.cancel(job_id, "deleted", actor=ACTOR, guard=guard)).job
         if not job.finished:
             return _answer(await _current(site, job), status=202)
+        guard = None  # the job is another version now, by this request
     except WrongState:
         pass  # it ended by itself: there is nothing to cancel
     except JobGone:
         return web.Response(status=204)
-    await site.service.jobs.expire(job_id, "deleted", actor=ACTOR)
+    await site.service.jobs.expire(job_id, "deleted", actor=ACTOR, guard=guard)
     return web.Response(status=204)
 
 
@@ -324,18 +359,21 @@ def there(snapshot: Snapshot | None) -> Snapshot:
     return snapshot
 
 
+def _guard(request: web.Request) -> Guard | None:
+    """The conditions of a command, for the version that it is decided on."""
+    if not is_conditional(request):
+        return None
+    return lambda job: check_command(request, etag_of(job))
+
+
 def _answer(snapshot: Snapshot, status: int = 200, **headers: str) -> web.Response:
     told = JSON | headers | {"ETag": snapshot.etag}
     return web.Response(status=status, body=snapshot.body, headers=told)
 
 
-def _unless_known(snapshot: Snapshot, known: str | None) -> web.Response:
-    if known is not None and _matches(snapshot.etag, known):
+def _unless_known(request: web.Request, snapshot: Snapshot) -> web.Response:
+    """Raises PreconditionFailed."""
+    check_match(request, snapshot.etag)
+    if is_known(request, snapshot.etag):
         return web.Response(status=304, headers={"ETag": snapshot.etag, **NO_CACHE})
     return _answer(snapshot)
-
-
-def _matches(etag: str, known: str) -> bool:
-    """If-None-Match compares weakly (RFC 9110, 13.1.2)."""
-    tag = etag.removeprefix("W/")
-    return any(each.strip().removeprefix("W/") in {tag, "*"} for each in known.split(","))

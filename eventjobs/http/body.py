@@ -14,6 +14,7 @@ from pydantic import BaseModel, ValidationError
 from eventjobs.clock import end, timeout
 from eventjobs.errors import InvalidInput, TooLarge
 from eventjobs.handlers import field_errors
+from eventjobs.http.headers import media_type
 from eventjobs.http.problem import (
     BodyTimeout,
     MalformedJSON,
@@ -100,8 +101,18 @@ def give_up(request: web.BaseRequest) -> None:
 
 
 def check_type(request: web.Request, wanted: re.Pattern[str], named: str) -> None:
-    if not wanted.fullmatch(request.content_type) or "Content-Type" not in request.headers:
+    if not wanted.fullmatch(media_type(request)):
         raise UnsupportedMediaType(f"send {named} in Content-Type")
+
+
+def check_file(request: web.Request) -> None:
+    """Raises UnsupportedMediaType for a form: its envelope would be stored with the file."""
+    kind = media_type(request)
+    if kind.startswith("multipart/") or kind == "application/x-www-form-urlencoded":
+        raise UnsupportedMediaType(
+            "the body is the file itself, not a form: send application/octet-stream, "
+            "as by curl --data-binary @FILE -H 'Content-Type: application/octet-stream'"
+        )
 
 
 def check_encoding(request: web.Request) -> None:

@@ -7,10 +7,11 @@ from aiohttp import web
 from eventjobs.errors import JobGone, JobNotFound, JobUnreadable
 from eventjobs.events import LogWritten, Recorded
 from eventjobs.http.api import JSON, path_id, reply
+from eventjobs.http.headers import wants_stream
 from eventjobs.http.problem import BadCursor
 from eventjobs.http.query import AllEventsQuery, EventsQuery, read_query
 from eventjobs.http.route import Site
-from eventjobs.http.stream import Selection, wants_stream
+from eventjobs.http.stream import Selection
 from eventjobs.job import Job
 from eventjobs.log import PAGE_MAX, EventLog
 from eventjobs.service import Service
@@ -33,7 +34,7 @@ async def job_events(site: Site, request: web.Request) -> web.StreamResponse:
     """One job's facts after a position: a page, awaited with `wait`, or as a stream."""
     job_id = path_id(request)
     query = read_query(request, EventsQuery)
-    if wants_stream(request) and request.method == "GET":
+    if wants_stream(request):
         selection = Selection(ids=frozenset({job_id}))
         return await site.streams.events(request, selection, query.after)
     service = site.service
@@ -56,7 +57,7 @@ async def logs(site: Site, request: web.Request) -> web.StreamResponse:
     """The lines of one job's log after a position: a page, awaited with `wait`, or as a stream."""
     job_id = path_id(request)
     query = read_query(request, EventsQuery)
-    if wants_stream(request) and request.method == "GET":
+    if wants_stream(request):
         selection = Selection(ids=frozenset({job_id}), logs=True)
         return await site.streams.events(request, selection, query.after)
     service = site.service
@@ -97,7 +98,7 @@ async def events(site: Site, request: web.Request) -> web.StreamResponse:
     query = read_query(request, AllEventsQuery)
     service = site.service
     selection = query.selection(service.settings.ids_max)
-    if wants_stream(request) and request.method == "GET":
+    if wants_stream(request):
         return await site.streams.events(request, selection, query.after)
     limit = min(query.limit, service.settings.page_max)
     seen = _after(query, service.log)

@@ -11,7 +11,8 @@ from eventjobs.errors import ArtifactDamaged
 from eventjobs.events import Artifact
 from eventjobs.http import patience
 from eventjobs.http.api import now, path_id, reply
-from eventjobs.http.body import check_encoding, check_length, chunks
+from eventjobs.http.body import check_encoding, check_file, check_length, chunks
+from eventjobs.http.headers import check_match, is_known
 from eventjobs.http.problem import ArtifactNotFound, RangeNotSatisfiable
 from eventjobs.http.route import Site
 from eventjobs.service import Service
@@ -36,6 +37,7 @@ SANDBOX = "sandbox; default-src 'none'; style-src 'unsafe-inline'"
 
 async def upload(site: Site, request: web.Request) -> web.StreamResponse:
     """Store a file; the answer's sha256 is what a submission names it by. Safe to repeat."""
+    check_file(request)
     check_encoding(request)
     check_length(request, site.service.settings.artifact_bytes_max)
     sha256, size = await site.service.artifacts.receive(chunks(site.service, request))
@@ -51,7 +53,9 @@ async def download(site: Site, request: web.Request) -> web.StreamResponse:
     if artifact is None:
         raise ArtifactNotFound
     headers = _headers(artifact)
-    if _known(request, artifact):
+    etag = headers["ETag"]
+    check_match(request, etag)
+    if is_known(request, etag):
         return web.Response(status=304, headers=headers)
     begin, end = _range(request, artifact)
     response = web.StreamResponse(headers=headers)
@@ -94,14 +98,11 @@ def _headers(artifact: Artifact) -> dict[str, str]:
     }
 
 
-def _known(request: web.Request, artifact: Artifact) -> bool:
-    known = request.if_none_match or ()
-    return any(each.value in {artifact.sha256, "*"} for each in known)
-
-
 def _range(request: web.Request, artifact: Artifact) -> tuple[int, int]:
     """Begin and end of what is asked for. Raises RangeNotSatisfiable."""
     whole = 0, artifact.size
+    if request.method != "GET":
+        return whole  # a range is of GET only (RFC 9110, 14.2)
     if request.headers.get("If-Range", "").strip() not in {"", f'"{artifact.sha256}"'}:
         return whole  # of another version of the file: all of this one
     try:

@@ -21,6 +21,7 @@ from eventjobs.errors import (
     LogUnavailable,
     OutcomeUnknown,
     Overloaded,
+    PreconditionFailed,
     TooLarge,
 )
 from eventjobs.handlers import Handlers
@@ -44,7 +45,8 @@ SCHEMAS = "#/components/schemas/"
 HEADERS = {
     "Authorization": "`Bearer` and the token that came with the attempt",
     "Idempotency-Key": "1 to 255 characters; one key is one job, however often it is sent",
-    "If-None-Match": "the ETag you have: 304 when nothing changed",
+    "If-Match": "the ETag that a command is for: 412, and nothing done, when it is another now",
+    "If-None-Match": "the ETag you have: 304 when nothing changed; `*` with PUT: only a new job",
     "Prefer": "`wait=20`, with If-None-Match: answer when the job changes, or after 20 seconds",
     "Preference-Applied": "the wait that was asked for",
     "Last-Event-ID": "of a stream: where to go on; wins over `after`",
@@ -122,8 +124,7 @@ def _query(model: type[BaseModel] | None) -> Iterable[dict[str, Any]]:
 
 
 def _headers(route: Route) -> Iterable[dict[str, Any]]:
-    streams = any(isinstance(each, Answer) and each.streams for each in route.gives)
-    for name in (*route.takes.headers, *(("Last-Event-ID",) if streams else ())):
+    for name in (*route.takes.headers, *(("Last-Event-ID",) if route.varies else ())):
         yield {
             "name": name,
             "in": "header",
@@ -152,6 +153,8 @@ def _errors(route: Route) -> list[type[EventjobsError]]:
     listed.append(Misdirected)
     if route.method != "GET":
         listed += [CrossOrigin, *_WRITES]
+    if route.method != "GET" or "If-Match" in route.takes.headers:
+        listed.append(PreconditionFailed)
     if "{id}" in route.path:
         listed += [JobNotFound, JobGone] if route.method != "PUT" else [JobGone]
     if route.takes.media_type is not None:

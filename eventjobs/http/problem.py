@@ -24,6 +24,7 @@ from eventjobs.errors import (
     OutboundRefused,
     OutcomeUnknown,
     Overloaded,
+    PreconditionFailed,
     Rejected,
     TooLarge,
     WebhookNotFound,
@@ -108,13 +109,6 @@ class BodyTimeout(RequestError):
 
     code = "body_timeout"
     status = 408
-
-
-class PreconditionFailed(RequestError):
-    """The resource is not as If-Match or If-None-Match wants it; nothing was done."""
-
-    code = "precondition_failed"
-    status = 412
 
 
 class TargetTooLong(RequestError):
@@ -205,6 +199,7 @@ TABLE: dict[type[EventjobsError], tuple[int, int | None]] = {
     OutboundRefused: (422, None),
     JobExists: (409, None),
     KeyReused: (422, None),
+    PreconditionFailed: (412, None),
     Rejected: (409, None),  # WrongState, StaleAttempt
     TooLarge: (413, None),
     InvalidInput: (422, None),  # UnknownType, UnknownArtifact, UnknownJob, ReservedId

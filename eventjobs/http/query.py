@@ -13,6 +13,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationEr
 
 from eventjobs.errors import InvalidInput
 from eventjobs.handlers import field_errors
+from eventjobs.http.headers import wants_stream
 from eventjobs.http.problem import BadCursor
 from eventjobs.http.selection import Selection
 from eventjobs.http.submission import EPOCH, Moment
@@ -114,9 +115,16 @@ class AllEventsQuery(EventsQuery):
 
 
 def read_query(request: web.Request, model: type[Model]) -> Model:
-    """Raises InvalidInput naming the parameters."""
+    """Raises InvalidInput naming the parameters.
+
+    For a stream, unknown ones are ignored: an EventSource gives up for good after a refusal, and
+    what polyfills and cache busters add is not the page's to leave out.
+    """
     given: dict[str, Any] = {}
+    lenient = wants_stream(request)
     for name in request.query:
+        if lenient and name not in model.model_fields:
+            continue
         values = request.query.getall(name)
         if name in ("id", "status", "type"):
             given[name] = values
@@ -128,6 +136,14 @@ def read_query(request: web.Request, model: type[Model]) -> Model:
         return model.model_validate(given)
     except ValidationError as error:
         raise InvalidInput("the query does not fit", field_errors(error)) from error
+
+
+def last_event_id(request: web.BaseRequest) -> str | None:
+    """The cursor of an EventSource that cannot send Last-Event-ID: `lastEventId` and its like."""
+    for name, value in request.query.items():
+        if name.replace("-", "").replace("_", "").lower() == "lasteventid":
+            return value
+    return None
 
 
 def job_ids(texts: Iterable[str], ids_max: int) -> list[str]:

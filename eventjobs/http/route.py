@@ -17,6 +17,7 @@ from structlog.contextvars import bind_contextvars
 
 from eventjobs.errors import EventjobsError
 from eventjobs.http import problem
+from eventjobs.http.headers import check_command, is_conditional
 from eventjobs.http.polls import Polls
 from eventjobs.http.problem import BadHost, CrossOrigin, Misdirected, RequestError
 from eventjobs.http.snapshot import Snapshots
@@ -26,6 +27,7 @@ from eventjobs.service import Service
 
 REQUEST_ID = web.RequestKey("request_id", str)
 JOB_ID = web.RequestKey("job_id", str)
+VARIES = web.RequestKey("varies", bool)
 
 _ACCEPTED_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
 #: A name or an address, and a port (RFC 3986, 3.2); what is quoted with % is no name of ours.
@@ -86,6 +88,16 @@ class Route:
     gives: tuple[Answer | type[EventjobsError], ...]
     quick: Quick | None = None
 
+    @property
+    def varies(self) -> bool:
+        """Whether it answers with JSON or with a stream."""
+        return any(isinstance(each, Answer) and each.streams for each in self.gives)
+
+    @property
+    def unconditional(self) -> bool:
+        """Whether it is a command on what has no tag."""
+        return self.method not in _SAFE_METHODS and "If-Match" not in self.takes.headers
+
 
 class RequestIds:
     """Names for requests that bring none: a random start, then counted."""
@@ -104,8 +116,18 @@ class RequestIds:
         return f"{self._prefix}-{next(self._numbers):x}"
 
 
-def surrounded(handler: Handler, site: Site, quick: Quick | None = None) -> Any:
+def surrounded(
+    handler: Handler,
+    site: Site,
+    quick: Quick | None = None,
+    *,
+    varies: bool = False,
+    unconditional: bool = False,
+) -> Any:
     """*handler* as aiohttp wants it: with a request id, and errors as problems.
+
+    The answers of one that *varies* say that they depend on Accept. An *unconditional* command is
+    on a resource that has no tag, so no condition with one holds.
 
     Around each handler and not a middleware: this is on the path of every request.
     """
@@ -118,9 +140,13 @@ def surrounded(handler: Handler, site: Site, quick: Quick | None = None) -> Any:
             return answer
         request[REQUEST_ID] = request_id = site.ids.of(request)
         bind_contextvars(request_id=request_id)
+        if varies:
+            request[VARIES] = True
         try:
             if error := is_strange(request):
                 raise error
+            if unconditional and is_conditional(request):
+                check_command(request, "")
             return await handler(site, request)
         except ConnectionError:  # the client has gone, or is cut off; aiohttp writes no line of it
             log.debug("request cut off", method=request.method, path=request.rel_url.raw_path)
@@ -147,6 +173,8 @@ async def sign(request: web.BaseRequest, response: web.StreamResponse) -> None:
     """Put on every response what every response has; a signal, so that streams have it too."""
     if (request_id := request.get(REQUEST_ID)) is not None:
         signature(response.headers, request_id)
+    if VARIES in request:
+        response.headers["Vary"] = "Accept"
 
 
 def signature(headers: MutableMapping[str, str], request_id: str) -> None:

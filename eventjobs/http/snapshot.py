@@ -53,14 +53,17 @@ class Snapshots:
         if found is not None and found.job is job and job.status != Status.RUNNING:
             return found
         body = self.encode(view)
-        # While it runs, remaining time makes two readings of one version differ: a weak tag.
-        etag = f'W/"{job.version}"' if job.status == Status.RUNNING else f'"{job.version}"'
-        made = Snapshot(job, body, etag)
+        made = Snapshot(job, body, etag_of(job))
         self._kept.put(job.job_id, made, len(body))
         return made
 
     def encode(self, view: JobView) -> bytes:
         return orjson.dumps(render(view, self._ttl_s))
+
+
+def etag_of(job: Job) -> str:
+    """Its version; while it runs, remaining time makes two readings of one differ: a weak tag."""
+    return f'W/"{job.version}"' if job.status == Status.RUNNING else f'"{job.version}"'
 
 
 def render(view: JobView, ttl_s: float = math.inf) -> dict[str, Any]:

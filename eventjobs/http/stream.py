@@ -2,7 +2,6 @@
 
 import asyncio
 import random
-import re
 import socket
 from collections.abc import AsyncGenerator, Callable, Collection
 from contextlib import aclosing, suppress
@@ -25,13 +24,14 @@ from eventjobs.http.hub import (
     fitting,
     snapshot_frame,
 )
+from eventjobs.http.query import last_event_id
 from eventjobs.http.selection import Known, Selection
 from eventjobs.http.snapshot import Snapshots
 from eventjobs.job import Job
 from eventjobs.log import PAGE_MAX
 from eventjobs.service import Service
 
-__all__ = ["Selection", "Streams", "wants_stream"]
+__all__ = ["Selection", "Streams"]
 
 HEADERS = {
     "Content-Type": "text/event-stream",
@@ -54,14 +54,6 @@ NEVER = 2**62
 
 #: Frames, up to the head; each moves the client's position to where it ends.
 CatchUp = Callable[[Client], AsyncGenerator[bytes, None]]
-
-_ACCEPTED = re.compile(
-    r"(?:^|,)\s*text/event-stream\s*(?:$|,|;(?!\s*q=0(?:\.0*)?\s*(?:$|,)))", re.IGNORECASE
-)
-
-
-def wants_stream(request: web.BaseRequest) -> bool:
-    return _ACCEPTED.search(request.headers.get("Accept", "")) is not None
 
 
 class Streams:
@@ -260,6 +252,8 @@ class Streams:
         if resumed and jobs and known and after <= head:
             return web.Response(status=204)  # tells an EventSource to stop reconnecting
         response = web.StreamResponse(headers=HEADERS)
+        if request.method == "HEAD":
+            return response
         if (transport := request.transport) is None:
             return response  # it has left already
         limit = self._settings.stream_buffer_bytes_max
@@ -374,8 +368,10 @@ class Streams:
 
 
 def _cursor(request: web.BaseRequest, after: int | None) -> tuple[int, bool]:
-    """Where to go on, and whether a header says so: it wins, being where an EventSource got to."""
-    told = request.headers.get("Last-Event-ID")
+    """Where to go on, and whether an EventSource says so, which wins: by its header, or by the
+    parameter of those that cannot send one.
+    """
+    told = request.headers.get("Last-Event-ID") or last_event_id(request)
     if not told:
         return after or 0, False
     return (int(told) if told.isascii() and told.isdigit() and len(told) < 19 else NEVER), True
