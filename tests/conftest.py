@@ -184,6 +184,16 @@ def chromium() -> str:
     pytest.skip("Chromium is missing")
 
 
+@pytest.fixture(scope="session")
+def strace() -> str:
+    """The path of strace. Without it a test is skipped, but fails in CI."""
+    if found := shutil.which("strace"):
+        return found
+    if CI:
+        pytest.fail("strace is missing; apt-get install strace")
+    pytest.skip("strace is missing; apt-get install strace")
+
+
 #: What a service is made of.
 Part = Handler | Schedule
 

@@ -4,7 +4,7 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,9 +17,11 @@ class Server:
     data: Path
 
 
-def start(data: Path, *arguments: str, port: int = 0, **environment: str) -> Server:
-    """`eventjobs serve` on *data*, once it has printed its address."""
-    command = [sys.executable, "-m", "eventjobs", "serve", "--data", str(data)]
+def start(
+    data: Path, *arguments: str, port: int = 0, under: Sequence[str] = (), **environment: str
+) -> Server:
+    """`eventjobs serve` on *data*, run by the command *under*, once it has printed its address."""
+    command = [*under, sys.executable, "-m", "eventjobs", "serve", "--data", str(data)]
     with (data.parent / f"{data.name}.log").open("a") as log:
         process = subprocess.Popen(
             [*command, "--port", str(port), *arguments],

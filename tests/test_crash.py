@@ -32,7 +32,7 @@ from tests.conftest import TOLD
 from tests.crash_checker import COMMITMENT, Checker, Row
 from tests.crash_history import Claim, Due, History, Stream
 from tests.crash_server import Life
-from tools.soak_kills import Campaign, Plan, campaign
+from tools.soak.kills import Campaign, Plan, campaign
 
 KILLS = 200
 

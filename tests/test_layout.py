@@ -28,7 +28,7 @@ LINES_MAX = 400
 FUNCTION_LINES_MAX = 50
 DRAWER = re.compile(r"utils?|helpers?|common|core|base|types|models?|managers?")
 #: Modules that may read the time, besides the clock: they measure, and have no events.
-MEASURING = {"eventjobs/clock.py", "tools/bench.py", "tools/soak.py", "tools/check.py"}
+MEASURING = {"eventjobs/clock.py", "tools/bench.py", "tools/soak/__main__.py", "tools/check.py"}
 READS_TIME = re.compile(
     r"\b(datetime\.(now|utcnow|today)|date\.today|time\.(time|monotonic|perf_counter)(_ns)?)$"
 )

@@ -3,7 +3,6 @@
 import asyncio
 import hashlib
 import random
-import shutil
 import sqlite3
 import subprocess
 import sys
@@ -16,7 +15,8 @@ from typing import NamedTuple
 import pytest
 
 from eventjobs.log.sqlite import SQLiteLog
-from tests.conftest import CI, ROOT
+from tests.conftest import ROOT
+from tests.tracing import attached, failing
 from tests.workload import GROUP
 
 SEED = 20250101
@@ -42,16 +42,6 @@ def make(path: Path) -> None:
         await log.close()
 
     asyncio.run(open_and_close())
-
-
-@pytest.fixture(scope="session")
-def strace() -> str:
-    """The path of strace. Without it a test is skipped, but fails in CI."""
-    if found := shutil.which("strace"):
-        return found
-    if CI:
-        pytest.fail("strace is missing; apt-get install strace")
-    pytest.skip("strace is missing; apt-get install strace")
 
 
 def workload(mode: str, path: Path, count: int = 0) -> list[str]:
@@ -86,15 +76,6 @@ def judge(path: Path, told: list[Answer]) -> None:
 
 
 # --- a disk that fails
-
-
-def failing(strace: str, path: Path, *faults: str) -> list[str]:
-    """strace, making calls on the database's files fail as *faults* say."""
-    calls = ",".join(sorted({fault.split(":")[0] for fault in faults}))
-    files = [f"--trace-path={path}{suffix}" for suffix in ("", "-wal", "-journal")]
-    injected = [f"--inject={fault}" for fault in faults]
-    quiet = ["--quiet=attach,exit,path-resolution", f"--output={path.with_name('strace')}"]
-    return [strace, "--follow-forks", *quiet, f"--trace={calls}", *files, *injected]
 
 
 def points(call: str, highest: int, count: int) -> list[str]:
@@ -175,21 +156,6 @@ def ask(process: "subprocess.Popen[str]", until: str = "") -> list[Answer]:
         said = said or until in line
         told += answers(line)
     return told
-
-
-@contextmanager
-def attached(command: list[str], pid: int) -> Iterator[None]:
-    command = [each for each in command if not each.startswith("--quiet")]  # it says that it is
-    with subprocess.Popen(
-        [*command, f"--attach={pid}"], stderr=subprocess.PIPE, text=True
-    ) as tracer:
-        try:
-            assert tracer.stderr is not None
-            while "attached" not in (line := tracer.stderr.readline()):
-                assert line, "strace could not attach"
-            yield
-        finally:
-            tracer.terminate()
 
 
 def test_a_disk_that_fails_for_a_while_stops_writes_for_that_while(strace: str, path: Path) -> None:

@@ -5,8 +5,8 @@ from pathlib import Path
 import pytest
 
 from tests.job_model import Bounds
-from tools import soak
-from tools.soak import Told, main
+from tools.soak import __main__ as soak
+from tools.soak.__main__ import Told, main
 
 
 def test_a_campaign_is_told_of_in_a_line(

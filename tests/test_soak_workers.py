@@ -24,7 +24,7 @@ from tests.crash_history import Due
 from tests.lease_checker import LeaseChecker
 from tests.lease_history import NEVER_US, Fate, Fates
 from tests.test_crash import rows_of
-from tools.soak_workers import Plan, campaign
+from tools.soak.workers import Plan, campaign
 
 JOBS = 2_000
 LOST_MIN, LATE_MIN = 20, 10

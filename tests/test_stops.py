@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from tests.conftest import TOLD
-from tools.soak_kills import Plan
-from tools.soak_stops import Stops
+from tools.soak.kills import Plan
+from tools.soak.stops import Stops
 
 STOPS = 100
 

@@ -3,9 +3,10 @@
     python -m tools.soak [CAMPAIGN ...] [--rounds N | --seconds S] [--seed N] [--keep DIR]
 
 The campaigns take turns: `kills` of the service, `stops` of it, `workers` that are killed and
-paused, `model`, the search through every order in which things can happen, and `properties`, all
-tests that draw their examples, with others than the gate's. Exits with 1 when
-something is not as promised, and then leaves the data directory where it says.
+paused, `power`, cuts of the power at any moment, `model`, the search through every order in which
+things can happen, and `properties`, all tests that draw their examples, with others than the
+gate's. Exits with 1 when something is not as promised, and then leaves the data directory where it
+says.
 """
 
 import argparse
@@ -22,11 +23,14 @@ from typing import NamedTuple
 
 from tests.job_model import Bounds, search
 
-from . import soak_kills, soak_stops, soak_workers
+from . import kills, stops, workers
+from .power import campaign as power
 
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).parents[2]
 #: Of one data directory: the checks take longer as it grows.
 KILLS, STOPS, JOBS = 400, 200, 5_000
+#: Of each scenario of power cuts.
+STATES = 2_000
 #: Beyond the gate's: one each round, and of the largest only the states that are reached first.
 STATES_MAX = 2_000_000
 WORLDS = (
@@ -45,20 +49,27 @@ class Told(NamedTuple):
     faults: list[str]
 
 
-def kills(data: Path, seed: int) -> Told:
-    outcome = asyncio.run(soak_kills.campaign(data, soak_kills.Plan(KILLS, seed)))
+def run_kills(data: Path, seed: int) -> Told:
+    outcome = asyncio.run(kills.campaign(data, kills.Plan(KILLS, seed)))
     return Told(str(outcome), outcome.faults)
 
 
-def stops(data: Path, seed: int) -> Told:
-    campaign = soak_stops.Stops(data, soak_kills.Plan(STOPS, seed))
+def run_stops(data: Path, seed: int) -> Told:
+    campaign = stops.Stops(data, kills.Plan(STOPS, seed))
     outcome = asyncio.run(campaign.run())
     return Told(f"{outcome}, with SIGTERM; {campaign.released} given back", outcome.faults)
 
 
-def workers(data: Path, seed: int) -> Told:
-    outcome = asyncio.run(soak_workers.campaign(data, soak_workers.Plan(JOBS, seed)))
+def run_workers(data: Path, seed: int) -> Told:
+    outcome = asyncio.run(workers.campaign(data, workers.Plan(JOBS, seed)))
     return Told(str(outcome), outcome.faults)
+
+
+def run_power(data: Path, seed: int) -> Told:
+    outcome = power.campaign(data, seed, STATES)
+    lines = [str(outcome), *(f"{name}: {each}" for name, each in outcome.tallies.items())]
+    lines += [f"control {name}: {each}" for name, each in outcome.controls.items()]
+    return Told("\n  ".join(lines), outcome.faults)
 
 
 def model(data: Path, seed: int) -> Told:
@@ -79,9 +90,10 @@ def properties(data: Path, seed: int) -> Told:
 
 
 CAMPAIGNS: dict[str, Callable[[Path, int], Told]] = {
-    "kills": kills,
-    "stops": stops,
-    "workers": workers,
+    "kills": run_kills,
+    "stops": run_stops,
+    "workers": run_workers,
+    "power": run_power,
     "model": model,
     "properties": properties,
 }

@@ -22,7 +22,7 @@ from tests.crash_history import Due, History
 from tests.crash_requests import Requests, Targets
 from tests.crash_server import APP, Died, Life, Servers
 
-from .replay import check
+from ..replay import check
 
 SUBMITTERS = 5
 JOB_READERS = 3

@@ -2,7 +2,7 @@
 
 No attempt that a shutdown cuts off counts, no job is lost, what is in the log was answered, the
 exit code is 0, and no process is left behind. Everything else that the kills are checked for, too:
-see soak_kills.py.
+see kills.py.
 """
 
 import signal
@@ -12,7 +12,7 @@ from eventjobs.events import AttemptFailed, AttemptReleased, Recorded
 from tests.crash_checker import Checker
 from tests.crash_server import Life
 
-from .soak_kills import Campaign, Plan
+from .kills import Campaign, Plan
 
 #: Handlers that ignore being stopped, and handlers in processes, too.
 TYPES = {

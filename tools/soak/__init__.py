@@ -1,0 +1,1 @@
+"""Campaigns that look for broken promises; `python -m tools.soak` runs them."""
