@@ -120,11 +120,18 @@ class ExternalServices:
         """The ids of the jobs that services have taken on."""
         return self._leases.at_services()
 
-    def bound(self, handlers: Handlers) -> Handlers:
-        """*handlers*, with the external ones as functions that a runner can run."""
-        return Handlers(
-            each if each.external is None else self._bound(each, each.external) for each in handlers
-        )
+    def bound(self, handlers: Handlers) -> list[Handlers]:
+        """The external ones of *handlers* as functions that a runner can run, by service: for one
+        that does not answer, no job of another one waits.
+        """
+        by_service: dict[tuple[str | None, int | None], list[Handler]] = {}
+        for each in handlers:
+            if each.external is not None:
+                at = URL(self._targets[each.type])
+                by_service.setdefault((at.host, at.port), []).append(
+                    self._bound(each, each.external)
+                )
+        return [Handlers(each) for each in by_service.values()]
 
     def _bound(self, handler: Handler, service: External) -> Handler:
         async def perform(context: Context, payload: Any) -> Any:

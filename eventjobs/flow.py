@@ -17,6 +17,10 @@ if TYPE_CHECKING:  # the process of a handler has limits without the views, and 
 #: Of jobs with one concurrency key, so many run at once, unless their handler says.
 KEY_CONCURRENCY = 1
 KEY_CHARS_MAX = 200
+#: Begins the keys of deliveries, one for each receiver. No client can give such a key.
+RECEIVER = "\x1f"
+#: Of deliveries to one receiver, so many are under way at once.
+RECEIVER_CONCURRENCY = 4
 QUEUE = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:-]{0,99}")
 #: Every start of the last while is remembered: this bounds what that takes.
 RATE_MAX = 100_000
@@ -174,7 +178,7 @@ class Flow:
         limits = {
             "type": self.limits.types.get(name),
             "queue": self.limits.queues.get(name),
-            "key": self.limits.of_key(type),
+            "key": self._limit("key", name, type) if kind == "key" else None,
         }
         return limits[kind], frozenset(self._holders.get((kind, name), ()))
 
@@ -198,7 +202,7 @@ class Flow:
             return True
         things = self._things(due.type, due.queue, due.key)
         for thing in things:
-            limit = self.limits.of_key(due.type) if thing[0] == "key" else self._limit(*thing)
+            limit = self._limit(*thing, due.type)
             holders = self._holders.get(thing, ())
             if len(holders) >= limit and due.job_id not in holders:
                 return False
@@ -279,14 +283,17 @@ class Flow:
             things.append(("key", key))
         return tuple(things)
 
-    def _limit(self, kind: Kind, name: str) -> int:
+    def _limit(self, kind: Kind, name: str, type: str | None = None) -> int:
+        """Of a key without a *type*: for any type."""
         match kind:
             case "type":
                 return self.limits.types[name]
             case "queue":
                 return self.limits.queues[name]
+            case "key" if name.startswith(RECEIVER):
+                return RECEIVER_CONCURRENCY
             case "key":
-                return self.key_max
+                return self.key_max if type is None else self.limits.of_key(type)
 
     def _is_open(self, type: str) -> bool:
         now_us = self._now_us()

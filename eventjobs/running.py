@@ -16,6 +16,18 @@ def calls_of(settings: Settings, breakers: Breakers) -> Calls:
     return Calls(breakers, settings.backoff, settings.store_attempts)
 
 
+def dispatcher_of(settings: Settings, desk: Desk, handlers: Handlers) -> Runner:
+    """For the jobs of one external service: they take no places of the jobs that run here."""
+    return Runner(
+        desk,
+        handlers,
+        concurrency=settings.concurrency,
+        threads=0,
+        grace_s=settings.grace_s,
+        progress_interval_s=settings.progress_interval_s,
+    )
+
+
 def runner_of(settings: Settings, desk: Desk, handlers: Handlers, scratch: Path) -> Runner:
     """With processes of its own, whose temporary files are in *scratch*."""
     processes = Processes(

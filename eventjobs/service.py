@@ -35,7 +35,7 @@ from eventjobs.outbound import Outbound
 from eventjobs.recovery import recall_starts, recover
 from eventjobs.recurring import Recurring
 from eventjobs.runner import Runner
-from eventjobs.running import calls_of, runner_of
+from eventjobs.running import calls_of, dispatcher_of, runner_of
 from eventjobs.schedules import Schedule
 from eventjobs.settings import Settings
 from eventjobs.settlement import Settlement
@@ -171,7 +171,8 @@ class Service:
         self._keep("leases", self.leases.run)
         if self.flow.limits.rates:
             self._keep("rates", self._recall_starts)
-        self._keep("runner", self.runner.run)
+        for number, each in enumerate(self.runners):
+            self._keep(f"dispatcher {number}" if number else "runner", each.run)
         self._keep("deliveries", self.webhooks.runner.run)
         self._keep("webhooks", self.webhooks.follow)
         self._keep("cascade", Cascade(self.jobs, self.views).run)
@@ -222,11 +223,14 @@ class Service:
             public_url=settings.public_url,
             silence_s=settings.service_silence_s,
         )
-        self.runner = runner_of(
-            settings, self.desk, self.external.bound(self.handlers), settings.data / "scratch"
-        )
+        self.runner = runner_of(settings, self.desk, self.handlers, settings.data / "scratch")
+        #: Of jobs: what runs here, and what each external service is given.
+        self.runners = [self.runner] + [
+            dispatcher_of(settings, self._desk(worker), each)
+            for each in self.external.bound(self.handlers)
+        ]
         self.webhooks = Webhooks(
-            self.jobs, self.views, self._desk(worker), self.keys, self.outbound, at_once=16
+            self.jobs, self.views, self._desk(worker), self.keys, self.outbound
         )
 
     async def _accept(self, spec: JobSpec, job_id: str, actor: str) -> Outcome:
@@ -272,9 +276,7 @@ class Service:
         self._open = False
         if self._watchdog is not None:
             self._watchdog.close()
-        await asyncio.gather(
-            self.runner.stop(self.settings.drain_s), self.webhooks.runner.stop(0.0)
-        )
+        await asyncio.gather(self.drain(self.settings.drain_s), self.webhooks.runner.stop(0.0))
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
@@ -282,6 +284,10 @@ class Service:
         await self.log.close()
         await self.views.close()
         self._unlock()
+
+    async def drain(self, drain_s: float) -> None:
+        """Start no more jobs; let those that run finish for *drain_s*, then give them back."""
+        await asyncio.gather(*(each.stop(drain_s) for each in self.runners))
 
     def _unlock(self) -> None:
         if self._lock is not None:

@@ -163,4 +163,4 @@ class _Process:
     async def _hurry(self) -> None:
         self._log.info("hurrying")
         if self._running:
-            await self._service.runner.stop(0.0)
+            await self._service.drain(0.0)

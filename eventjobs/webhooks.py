@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 
 import orjson
 import structlog
+from yarl import URL
 
 from eventjobs.clock import sleep
 from eventjobs.desk import Desk
@@ -38,6 +39,7 @@ from eventjobs.events import (
     WebhookRemoved,
     rfc3339,
 )
+from eventjobs.flow import KEY_CHARS_MAX, RECEIVER
 from eventjobs.handlers import Context, Handlers, handler
 from eventjobs.identity import delivery_id, legacy_delivery_id
 from eventjobs.job import Job
@@ -57,6 +59,8 @@ TIMEOUT_S = 20.0
 BYTES_MAX = 20_000
 #: Deliveries on their way into the log at one time.
 BATCH = 256
+#: Deliveries under way at one time, to all receivers; for each it is RECEIVER_CONCURRENCY.
+DELIVERIES_MAX = 128
 
 
 class Webhook(NamedTuple):
@@ -93,7 +97,7 @@ class Webhooks:
     """Adds and removes subscriptions, and tells each. *follow* and *runner* are to be run."""
 
     def __init__(
-        self, jobs: Jobs, views: Views, desk: Desk, keys: Keys, outbound: Outbound, at_once: int
+        self, jobs: Jobs, views: Views, desk: Desk, keys: Keys, outbound: Outbound
     ) -> None:
         self._jobs = jobs
         self._events = jobs.log
@@ -107,7 +111,7 @@ class Webhooks:
         self.runner = Runner(
             desk,
             Handlers([deliver]),
-            concurrency=at_once,
+            concurrency=DELIVERIES_MAX,
             threads=0,
             grace_s=1.0,
             progress_interval_s=1.0,
@@ -171,18 +175,25 @@ class Webhooks:
 
     async def follow(self) -> None:
         """Make a delivery of every event that somebody wants, for ever."""
+        seen: dict[str, int] = {}  # by webhook, up to where its events were looked at
         while True:
-            webhooks = await self.listed()
+            webhooks = [
+                each._replace(told=max(each.told, seen.get(each.webhook_id, 0)))
+                for each in await self.listed()
+            ]
             if not webhooks:
                 await self._added.wait()
                 self._added.clear()
                 continue
             self._added.clear()
             after = min(each.told for each in webhooks)
-            await self._tell_from(after, {each.webhook_id: each for each in webhooks})
+            after = await self._tell_from(after, {each.webhook_id: each for each in webhooks})
+            # A webhook that wants little was told little: a new one must not wait for a second look
+            # at all that happened since.
+            seen = {each.webhook_id: max(each.told, after) for each in webhooks}
 
-    async def _tell_from(self, after: int, webhooks: dict[str, Webhook]) -> None:
-        """Until there is a webhook more, or none is left."""
+    async def _tell_from(self, after: int, webhooks: dict[str, Webhook]) -> int:
+        """Until there is a webhook more, or none is left; the position up to which that is."""
         while webhooks and not self._added.is_set():
             batch = await self._events.read(after, BATCH)
             if not batch:
@@ -193,6 +204,7 @@ class Webhooks:
                     webhooks.pop(each.job_id, None)
             await self._submit(await self._wanted(batch, webhooks.values()))
             after = batch[-1].position
+        return after
 
     async def _more(self, after: int) -> None:
         """Return when there is an event after *after*, or a webhook more."""
@@ -255,6 +267,7 @@ class Webhooks:
             tags=(f"webhook:{webhook.webhook_id}",),
             owner=webhook.owner,
             max_attempts=len(SCHEDULE_S) + 1,
+            concurrency_key=receiver(webhook.url),
         )
         job_id = delivery_id(webhook.webhook_id, recorded.position, again)
         await self._jobs.submit(spec, actor="webhooks", job_id=job_id)
@@ -331,6 +344,17 @@ class Webhooks:
         if not 200 <= answer.status < 300:  # a redirect is one, too: it is not followed
             raise _later(tries, "not_accepted", f"Answered {answer.status}.")
         return {"status": answer.status}
+
+
+def receiver(url: str | None) -> str | None:
+    """The concurrency key of deliveries to *url*: one that does not answer keeps places from
+    itself alone. Webhooks with the same host and port have one receiver.
+    """
+    try:
+        at = URL(url or "")
+        return f"{RECEIVER}{at.host}:{at.port}"[:KEY_CHARS_MAX]
+    except ValueError:
+        return None
 
 
 def _later(tries: int, code: str, text: str) -> JobError:

@@ -138,7 +138,7 @@ def _pauses(around: Around) -> Iterator[Reason]:
 
 
 def _limits(job: Job, around: Around) -> Iterator[Reason]:
-    key = job.spec.concurrency_key
+    key = (job.spec.concurrency_key or "").removeprefix("\x1f")  # with which a receiver's begins
     if around.key_full is not None:
         yield _full("concurrency_key", f"key {key}", around.key_full) | {"key": key}
     if around.type_full is not None:

@@ -270,7 +270,7 @@ async def readyz(site: Site, request: web.Request) -> web.StreamResponse:
             "log_position": head,
             "views_position": views.position,
             "lag": max(0, head - views.position),
-            "running": service.runner.running,
+            "running": sum(each.running for each in service.runners),
             "writable": unwritable is None,
             "unwritable": unwritable,
             "views_failing": views.failing,
