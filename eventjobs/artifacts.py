@@ -53,7 +53,7 @@ class Artifacts:
     def __init__(self, directory: Path, bytes_max: int) -> None:
         self._directory = directory
         self._bytes_max = bytes_max
-        self._known: Lru[_Identity] = Lru(_KNOWN_MAX, _KNOWN_MAX)
+        self._known: Lru[tuple[_Identity, bool]] = Lru(_KNOWN_MAX, _KNOWN_MAX)
         self._knowing = threading.Lock()
 
     def prepare(self) -> None:
@@ -77,14 +77,14 @@ class Artifacts:
         try:
             with path.open("rb") as file:
                 found = os.fstat(file.fileno())
-                if not self._is_known(sha256, found):
+                if not self._is_whole(sha256, found):
                     for _ in self._verified(file, sha256, found.st_size, 0, 0):
                         pass
                     # It can be seen as soon as it is renamed: before its name is on the disk, or
                     # while it never will be, where a process was killed in between.
                     os.fsync(file.fileno())
                     self._sync_names(path)
-                    self._know(sha256, found)
+                    self._know(sha256, found, whole=True)
                 return found.st_size
         except (FileNotFoundError, ArtifactDamaged):
             return None
@@ -95,13 +95,19 @@ class Artifacts:
         """The content from *begin* to *end*, in blocks, some of them empty. Blocks.
 
         The last one comes when the whole file was found to be what was stored. A part of a file
-        that was checked before, and was not written to since, is read by itself.
+        that was whole before, and was not written to since, is read by itself; one that was
+        damaged is checked before its first block.
 
         Raises ArtifactDamaged, FileNotFoundError.
         """
         end = size if end is None else end
         with self.path(sha256).open("rb") as file:
-            if (begin, end) != (0, size) and self._is_known(sha256, os.fstat(file.fileno())):
+            whole = self._is_whole(sha256, os.fstat(file.fileno()))
+            if whole is False:
+                for _ in self._verified(file, sha256, size, 0, 0):
+                    yield b""
+                file.seek(0)
+            if whole and (begin, end) != (0, size):
                 file.seek(begin)
                 while block := file.read(min(_READ_BYTES, end - begin)):
                     begin += len(block)
@@ -135,7 +141,9 @@ class Artifacts:
         except OSError as error:
             raise self._damaged(sha256, str(error)) from error
         if at != size or read.hexdigest() != sha256:
-            raise self._damaged(sha256, f"it has {at} of {size} bytes" if at != size else "content")
+            self._know(sha256, os.fstat(file.fileno()), whole=False)
+            found = "others" if at == size else f"{at} or more" if at > size else str(at)
+            raise self._damaged(sha256, f"of {size} bytes there are {found}")
         yield held
 
     def _damaged(self, sha256: str, why: str) -> ArtifactDamaged:
@@ -145,14 +153,16 @@ class Artifacts:
         log.error("artifact damaged", path=str(self.path(sha256)), error=why)
         return ArtifactDamaged()
 
-    def _is_known(self, sha256: str, found: os.stat_result) -> bool:
+    def _is_whole(self, sha256: str, found: os.stat_result) -> bool | None:
+        """What is known of this very file, if it was not written to since."""
         with self._knowing:
-            return self._known.get(sha256) == _Identity.of(found)
+            identity, whole = self._known.get(sha256) or (None, None)
+        return whole if identity == _Identity.of(found) else None
 
-    def _know(self, sha256: str, found: os.stat_result) -> None:
-        """This very file, as long as nobody writes to it, is what it should be, and on the disk."""
+    def _know(self, sha256: str, found: os.stat_result, *, whole: bool) -> None:
+        """It is what it should be, and on the disk; or it is damaged."""
         with self._knowing:
-            self._known.put(sha256, _Identity.of(found), 1)
+            self._known.put(sha256, (_Identity.of(found), whole), 1)
 
     def _sync_names(self, path: Path) -> None:
         for folder in (path.parent, self._directory):
@@ -198,7 +208,7 @@ class Artifacts:
             incoming.path.replace(path)
             self._sync_names(path)
             found = os.fstat(file.fileno())
-        self._know(sha256, found)
+        self._know(sha256, found, whole=True)
         return sha256, found.st_size
 
 

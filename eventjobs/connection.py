@@ -52,6 +52,12 @@ class Problem(EventjobsError):
         self.request_id = request_id
         self.retry_after_s = retry_after_s
 
+    @property
+    def is_final(self) -> bool:
+        """Whether the same request will not be served later either."""
+        passes = self.status == HTTPStatus.TOO_MANY_REQUESTS or self.status >= 500
+        return not passes or self.code == "artifact_damaged"
+
     @classmethod
     def of(cls, told: dict[str, Any]) -> "Problem":
         """As it is told within an answer."""

@@ -322,7 +322,7 @@ class RemoteDesk:
                 if problem.code in LOST:
                     self._lose(held)
                     raise StaleAttempt from problem
-                if problem.status < 500 and problem.status != 429:
+                if problem.is_final:
                     other = TooLarge if problem.status == 413 else InvalidInput
                     kind = TOO_LARGE.get(problem.code, other)
                     raise kind(problem.detail, problem.errors) from problem

@@ -70,6 +70,7 @@ class Live:
         """
         views = cls(path, log, clock or SystemClock())
         try:
+            await asyncio.to_thread(Store.remove, views._path_of_new)  # a rebuild was cut off
             await views._open()
         except (OSError, sqlite3.Error, Stale) as error:
             views._failed(error)
@@ -210,8 +211,12 @@ class Live:
             self._rebuilding = asyncio.create_task(self._rebuild(progress), name="rebuild")
         return await asyncio.shield(self._rebuilding)
 
+    @property
+    def _path_of_new(self) -> Path:
+        return self.path.with_name(f"{self.path.name}.new")
+
     async def _rebuild(self, progress: Callable[[int, int], object] | None) -> int:
-        path = self.path.with_name(self.path.name + ".new")
+        path = self._path_of_new
         await asyncio.to_thread(Store.remove, path)
         fresh = await Store.open(path, self._events.log_id, self._events.head)
         try:

@@ -16,6 +16,7 @@ from eventjobs.errors import ArtifactDamaged, UnknownArtifact
 from eventjobs.handlers import Context, Handler, ThreadContext, handler
 from tests import process_handlers
 from tests.conftest import Connect, Serve
+from tests.test_remote import elsewhere, types
 
 MIB = 2**20
 CONTENT = os.urandom(3 * MIB + 17)
@@ -168,6 +169,23 @@ async def test_an_upload_that_is_not_synced_yet_is_synced_by_whoever_names_it(
     assert synced[4:] == [path.parent.parent]
 
 
+def test_a_file_that_rots_on_the_disk_is_damaged_from_when_that_is_seen(
+    artifacts: Artifacts, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nobody wrote to it: its times are what they were."""
+    monkeypatch.setattr("eventjobs.artifacts._Identity.of", lambda found: "the same")
+    sha256, size = artifacts.store(CONTENT)
+    one_bit(artifacts.path(sha256))
+    assert b"".join(artifacts.blocks(sha256, size, 5, 9)) == CONTENT[5:9]
+    with pytest.raises(ArtifactDamaged):
+        artifacts.checked(sha256, size)
+    with pytest.raises(ArtifactDamaged):
+        b"".join(artifacts.blocks(sha256, size, 5, 9))
+    assert asyncio.run(artifacts.size(sha256)) is None
+    one_bit(artifacts.path(sha256))
+    assert artifacts.checked(sha256, size) == artifacts.path(sha256), "it was the cable"
+
+
 # --- over HTTP
 
 
@@ -206,14 +224,20 @@ async def test_a_small_damaged_file_is_an_error_and_not_served(
 
 
 @pytest.mark.parametrize("damage", [one_bit, last_bit_with_its_old_time, shorter, longer])
-async def test_a_large_damaged_file_is_broken_off(client: Connect, damage: Damage) -> None:
+async def test_a_large_damaged_file_is_broken_off_and_then_an_error(
+    client: Connect, damage: Damage
+) -> None:
+    """Whoever asked again and again, as a worker does, was broken off for ever."""
     api = await client(loop, concurrency=0)
     job_id, path = await with_file(api.service, "loop", CONTENT)
     await asyncio.to_thread(damage, path)
     with capture_logs() as lines, pytest.raises(aiohttp.ClientPayloadError):
         await api.get(f"/v1/jobs/{job_id}/artifacts/a")
     assert ("error", "artifact damaged") in told_of(lines)
-    assert (await api.get("/healthz")).status == 200
+    reply = await api.get(f"/v1/jobs/{job_id}/artifacts/a")
+    assert (reply.status, reply.code) == (500, "artifact_damaged")
+    await asyncio.to_thread(api.service.artifacts.store, CONTENT)
+    assert (await api.get(f"/v1/jobs/{job_id}/artifacts/a")).body == CONTENT
 
 
 # --- for handlers
@@ -239,3 +263,33 @@ async def test_a_handler_is_not_given_a_damaged_file(
     assert job.error["code"] == "artifact_damaged"
     assert job.error["class"] == "artifact"
     assert job.error["message"].startswith(f"{name}: ")
+
+
+@pytest.mark.parametrize("content", [b"small", CONTENT], ids=["small", "large"])
+@pytest.mark.parametrize("run", [loop, thread])
+async def test_a_worker_elsewhere_does_not_wait_for_a_damaged_file(
+    client: Connect, tmp_path: Path, run: Handler, content: bytes
+) -> None:
+    """It asked for the file for ever, and kept the job meanwhile."""
+    api = await client(*types(run))
+    job_id, path = await with_file(api.service, run.type, content, max_attempts=1)
+    await asyncio.to_thread(one_bit, path)
+    async with elsewhere(api, tmp_path / "worker", run):
+        job = await api.service.wait(job_id)
+    assert job.error is not None
+    assert (job.error["code"], job.error["class"]) == ("artifact_damaged", "artifact")
+
+
+async def test_a_worker_elsewhere_fetches_what_was_damaged_there_again(
+    client: Connect, tmp_path: Path
+) -> None:
+    api = await client(*types(thread))
+    job_id, path = await with_file(api.service, "thread", b"content")
+    damaged = tmp_path / "worker" / path.parent.name / path.name
+    async with elsewhere(api, tmp_path / "worker", concurrency=0, threads=0) as worker:
+        damaged.parent.mkdir(mode=0o700)
+        damaged.write_bytes(b"damaged")
+        assert await worker.desk.files.size(path.name) is None
+    async with elsewhere(api, tmp_path / "worker", thread):
+        job = await api.service.wait(job_id)
+    assert job.result == path.name

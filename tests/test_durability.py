@@ -169,6 +169,14 @@ async def test_views_that_are_not_of_this_log_are_gone_for_good_before_new_ones_
     assert calls[first : first + 2] == ["unlink views.db", "fsync ."]
 
 
+async def test_what_a_rebuild_that_was_cut_off_has_left_is_removed(tmp_path: Path) -> None:
+    """It is as large as the views, and was there until the next rebuild."""
+    for suffix in ("", "-wal", "-shm"):
+        (tmp_path / f"views.db.new{suffix}").write_bytes(b"half")
+    async with empty_views(tmp_path):
+        assert [*tmp_path.glob("*.new*")] == []
+
+
 async def test_a_wal_without_its_views_is_gone_for_good_before_new_ones_are_made(
     tmp_path: Path, calls: list[str]
 ) -> None:

@@ -88,7 +88,7 @@ SABOTAGES: dict[str, Callable[[], object]] = {
     "folders": lambda: _sync_only(stat.S_ISREG),
     "files": lambda: _sync_only(stat.S_ISDIR),
     "log": lambda: _patch(eventjobs.log.sqlite, make_durable=_nothing),
-    "uploads": lambda: _patch(Artifacts, _is_known=lambda *_: True),
+    "uploads": lambda: _patch(Artifacts, _is_whole=lambda *_: True),
     "views": lambda: _patch(projections.store, sync=_nothing, replace=Path.replace),
     "parents": lambda: _patch(eventjobs.service, make_directory=_make_carelessly),
 }
