@@ -228,7 +228,8 @@ def _end(process: subprocess.Popen[bytes]) -> None:
     process.wait()
     for each in (process.stdin, process.stdout):
         if each is not None:
-            each.close()
+            with suppress(BrokenPipeError):  # what the shell did not read any more
+                each.close()
 
 
 def _matches(expected: str, told: str) -> bool:
