@@ -7,12 +7,17 @@ from typing import Annotated, Any
 import orjson
 import typer
 
+from eventjobs import output
 from eventjobs import watch as terminal
 from eventjobs.client import Client, Problem, Unreachable
+from eventjobs.connection import WrongAddress
 from eventjobs.errors import EventjobsError, InvalidInput
 from eventjobs.typed import REFUSED, UNREACHABLE, complain, fail
 
 Job = dict[str, Any]
+
+#: What to do when there is no service.
+NEXT = "start one with `eventjobs serve`, or name another with --url or EVENTJOBS_URL"
 
 Url = Annotated[str, typer.Option(envvar="EVENTJOBS_URL", help="Address of the service.")]
 Id = Annotated[str, typer.Argument(metavar="ID", help="A job, by its id.")]
@@ -24,23 +29,29 @@ def ask(url: str, run: Callable[[Client], Awaitable[None]]) -> None:
     """*run* with a client; what goes wrong is one line and an exit code."""
 
     async def connected() -> None:
-        async with Client(url) as client:
+        async with client:
             await run(client)
 
     try:
+        client = Client(url)
         asyncio.run(connected())
     except Problem as problem:
         fail(problem.code, _detail(problem), REFUSED)
     except Unreachable as error:
-        fail(error.code, error.message, UNREACHABLE)
+        fail(error.code, f"{error.message}; {NEXT}", UNREACHABLE)
     except InvalidInput as error:
         fail(error.code, error.message)
     except EventjobsError as error:
         fail(error.code, error.message, REFUSED)
-    except BrokenPipeError:
-        raise  # whoever read our output has had enough
+    except BrokenPipeError:  # whoever read our output has had enough
+        output.give_up()
+        raise typer.Exit(output.PIPE_CLOSED) from None
     except OSError as error:
         fail("file", str(error))
+    except (LookupError, TypeError):
+        if client.known:
+            raise
+        fail(WrongAddress.code, f"what answers at {client.url}, is not eventjobs", UNREACHABLE)
 
 
 def each_job(

@@ -1,5 +1,6 @@
 """The command line: serve, and what a client does."""
 
+import sys
 from collections import Counter
 from collections.abc import AsyncIterator
 from contextlib import aclosing, asynccontextmanager
@@ -8,7 +9,7 @@ from typing import Annotated, Any, Literal, NoReturn
 
 import typer
 
-from eventjobs import typed
+from eventjobs import output, typed
 from eventjobs import watch as terminal
 from eventjobs.asking import AsJson, Id, Job, Reason, Url, ask, each_job, only_set, say
 from eventjobs.client import DEFAULT_URL, Client
@@ -29,7 +30,7 @@ app = typer.Typer(
     help="Submit jobs, watch them live, and serve them.",
     epilog="Exit codes: 0, done, and all jobs that were waited for completed; 1, refused, or a"
     " job failed or was cancelled; 2, used wrongly; 3, the service cannot be reached;"
-    " 4, not ended within --max-wait; 130, interrupted.",
+    " 4, not ended within --max-wait; 130, interrupted; 141, whoever read the output has gone.",
 )
 
 Ids = Annotated[list[str], typer.Argument(metavar="ID...", help="Jobs, by their ids.")]
@@ -62,7 +63,19 @@ IfNot = Annotated[Literal["cancel", "run"] | None, typer.Option(help="If one fai
 
 
 def main() -> None:
-    app(prog_name="eventjobs")
+    output.prepare()
+    try:
+        try:
+            app(prog_name="eventjobs")
+        finally:
+            sys.stdout.flush()
+    except BrokenPipeError:
+        output.give_up()
+        sys.exit(output.PIPE_CLOSED)
+    except OSError as error:
+        output.give_up()
+        typed.complain("output", str(error))
+        sys.exit(REFUSED)
 
 
 @app.command()

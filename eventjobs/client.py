@@ -76,6 +76,11 @@ class Client(Steering):
 
     _http: Connection
 
+    @property
+    def known(self) -> bool:
+        """Whether it was eventjobs that answered."""
+        return self._http.known
+
     async def __aenter__(self) -> Self:
         if self._session is None:
             # No limit on connections: streams keep theirs, and must not starve requests.

@@ -1,8 +1,11 @@
 """The client's side of HTTP: requests that are sent again where that is harmless, and streams."""
 
+import asyncio
+import os
 import random
+import ssl
 from collections.abc import AsyncGenerator, AsyncIterator, Callable
-from contextlib import aclosing, asynccontextmanager
+from contextlib import aclosing, asynccontextmanager, suppress
 from http import HTTPStatus
 from io import BytesIO
 from typing import Any
@@ -76,6 +79,12 @@ class ConnectionLost(Unreachable):
     code = "connection_lost"
 
 
+class WrongAddress(Unreachable):
+    """Something else than eventjobs answers at this address."""
+
+    code = "wrong_address"
+
+
 class Connection:
     """One service at *url*, over *session*."""
 
@@ -92,6 +101,8 @@ class Connection:
         self._clock = clock
         self._stream = aiohttp.ClientTimeout(total=None, sock_connect=10, sock_read=silence_s)
         self._lost = lost
+        #: Whether eventjobs has answered, so that this is its address.
+        self.known = False
 
     async def call(
         self,
@@ -119,8 +130,10 @@ class Connection:
             try:
                 async with self.request(method, path, data=data(), **sent) as response:
                     read = await response.read()
-                    answer: dict[str, Any] = orjson.loads(read) if read else {}
-                    return answer
+                    with suppress(orjson.JSONDecodeError):
+                        if isinstance(answer := orjson.loads(read or b"{}"), dict):
+                            return answer
+                    raise self.wrong(response)
             except Problem as problem:
                 harmless = again or problem.code == "overloaded"
                 if problem.status not in UNSERVED or not harmless or number == AGAIN_MAX:
@@ -136,16 +149,62 @@ class Connection:
     async def request(
         self, method: str, path: str, **sent: Any
     ) -> AsyncIterator[aiohttp.ClientResponse]:
+        """Raises Problem, Unreachable; WrongAddress for what eventjobs would not answer."""
         try:
             url = URL(self._url + path, encoded=True)
+            sent.setdefault("allow_redirects", False)
             async with self._session.request(method, url, **sent) as response:
                 if response.status >= HTTPStatus.BAD_REQUEST:
-                    raise await _problem(response)
+                    raise await self._problem(response)
+                if response.status >= HTTPStatus.MULTIPLE_CHOICES:
+                    raise self.wrong(response)
+                self.known = self.known or "X-Request-ID" in response.headers
                 yield response
         except aiohttp.ClientConnectorError as error:
-            raise Unreachable(f"{self._url} cannot be reached: {error.os_error}") from error
+            raise self._unreachable(error) from error
+        except aiohttp.ClientResponseError as error:
+            raise WrongAddress(f"what answers at {self._url} does not speak HTTP") from error
         except (aiohttp.ClientError, TimeoutError, ConnectionError) as error:
-            raise ConnectionLost(f"{self._url} broke off: {error}") from error
+            if not self.known and await _speaks_tls(self._url):
+                other = self._url.replace("http:", "https:", 1)
+                raise WrongAddress(f"{self._url} speaks TLS: its address is {other}") from error
+            why = str(error) or type(error).__name__
+            raise ConnectionLost(f"{self._url} broke off: {why}") from error
+
+    def _unreachable(self, error: aiohttp.ClientConnectorError) -> Unreachable:
+        if isinstance(error, aiohttp.ClientSSLError):
+            return WrongAddress(f"{self._url} cannot be spoken to with TLS: {error.os_error}")
+        number = error.os_error.errno
+        why = os.strerror(number) if number is not None and number > 0 else error.os_error
+        return Unreachable(f"{self._url} cannot be reached: {why}")
+
+    def wrong(self, response: aiohttp.ClientResponse | None = None) -> WrongAddress:
+        """What to say of an answer that eventjobs would not give."""
+        if response is not None and (to := response.headers.get("Location")) is not None:
+            return WrongAddress(f"{self._url} sends us to {to}; give the address of the service")
+        kind = "JSON" if response is None else response.content_type
+        return WrongAddress(f"what answers at {self._url}, with {kind}, is not eventjobs")
+
+    async def _problem(self, response: aiohttp.ClientResponse) -> Problem:
+        try:
+            told = orjson.loads(await response.read())
+        except orjson.JSONDecodeError:
+            told = None
+        ours = isinstance(told, dict) and "code" in told
+        self.known = self.known or ours
+        if not ours:
+            more = "" if self.known or response.status >= 500 else "; is this its address?"
+            said = f"answered {response.status} {response.reason}, not as eventjobs does"
+            told = {"code": f"http_{response.status}", "detail": f"{self._url} {said}{more}"}
+        after = response.headers.get("Retry-After", "")
+        return Problem(
+            response.status,
+            told["code"],
+            told.get("detail") or response.reason or "the service refused",
+            told.get("errors"),
+            request_id=told.get("request_id"),
+            retry_after_s=float(after) if after.isascii() and after.isdigit() else None,
+        )
 
     async def messages(
         self, path: str, params: dict[str, str], after: int
@@ -207,19 +266,17 @@ def _check_stream(response: aiohttp.ClientResponse) -> None:
         raise Problem(response.status, "not_a_stream", f"{response.url} sent no event stream")
 
 
-async def _problem(response: aiohttp.ClientResponse) -> Problem:
+async def _speaks_tls(url: str) -> bool:
+    """Whether TLS is spoken at an http address, whoever its certificate is for."""
+    at = URL(url)
+    if at.scheme != "http":
+        return False
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
     try:
-        told = orjson.loads(await response.read())
-    except orjson.JSONDecodeError:
-        told = None
-    if not isinstance(told, dict):
-        told = {}
-    after = response.headers.get("Retry-After", "")
-    return Problem(
-        response.status,
-        told.get("code") or f"http_{response.status}",
-        told.get("detail") or response.reason or "the service refused",
-        told.get("errors"),
-        request_id=told.get("request_id"),
-        retry_after_s=float(after) if after.isascii() and after.isdigit() else None,
-    )
+        async with asyncio.timeout(2):
+            _, writer = await asyncio.open_connection(at.host, at.port, ssl=context)
+    except (OSError, TimeoutError):
+        return False
+    writer.transport.abort()
+    return True

@@ -89,7 +89,7 @@ class RemoteDesk:
         self._leaving = False
         self._hurried = asyncio.Event()
         self._tell: Callable[[str, int, StopWhy], object] = lambda job_id, attempt, why: None
-        self._trouble = Trouble(clock)
+        self.trouble = Trouble(clock)
         self._done = Together(self._complete, TOGETHER_MAX)
         self._log = structlog.get_logger("eventjobs.worker")
 
@@ -153,20 +153,23 @@ class RemoteDesk:
             answer = await self._http.call(
                 "POST", "/v1/work/claim", again=False, json=asked, timeout=limit
             )
+            if not isinstance(jobs := answer.get("jobs"), list):
+                raise self._http.wrong()
         except (Unreachable, Problem) as error:
             self._unsure = True
-            await self._trouble.pause(error)
+            self._leaving = self._leaving or self.trouble.is_final(error, known=self._http.known)
+            if not self._leaving:
+                await self.trouble.pause(error)
             return []
-        self._trouble.over()
-        works = [claimed.read_work(each) for each in answer["jobs"]]
+        self.trouble.over()
+        works = [claimed.read_work(each) for each in jobs]
         if rooms and len(works) < size:
             self._unsure = False
         return [work for work in works if self._take(work)]
 
     def _take(self, work: Work) -> bool:
         """Hold it from now on; not when it is known already."""
-        known = self._held.get(work.job.job_id)
-        if known is not None:
+        if (known := self._held.get(work.job.job_id)) is not None:
             if known.job.attempt == work.job.attempt:
                 return False
             self._lose(known)
@@ -268,7 +271,7 @@ class RemoteDesk:
                 answer = await self._http.call(
                     "POST", "/v1/work/complete", again=False, json=sent, timeout=TELLING
                 )
-                self._trouble.over()
+                self.trouble.over()
                 return [each["error"] and Problem.of(each["error"]) for each in answer["jobs"]]
             except Problem as problem:
                 if problem.status == 429 or problem.status > 500:
@@ -287,7 +290,7 @@ class RemoteDesk:
             third_s = min(held.work.lease_s for held in self._held.values()) / 3
             await asyncio.gather(*(self._beat(each, third_s) for each in self._held.values()))
             took_s = self.clock.monotonic_s() - began_s
-            wait_s = third_s if self._trouble.now is None else min(third_s, 1.0)
+            wait_s = third_s if self.trouble.now is None else min(third_s, 1.0)
             await sleep(self.clock, max(0.05, wait_s - took_s))
 
     async def _beat(self, held: _Held, limit_s: float) -> None:
@@ -296,11 +299,11 @@ class RemoteDesk:
             await self._call(held.job, "heartbeat", {}, limit)
         except Problem as problem:
             if problem.code not in LOST:
-                self._trouble.note(problem)
+                self.trouble.note(problem)
             elif not held.ending:  # else it has crossed the end on the way
                 self._lose(held)
         except Unreachable as error:
-            self._trouble.note(error)
+            self.trouble.note(error)
 
     async def _call(
         self, job: Job, name: str, body: dict[str, Any], limit: aiohttp.ClientTimeout = TELLING
@@ -308,7 +311,7 @@ class RemoteDesk:
         path = f"/v1/work/{job.job_id}/{job.attempt}/{name}"
         sent = {"worker": self.worker, **body}
         answer = await self._http.call("POST", path, again=False, json=sent, timeout=limit)
-        self._trouble.over()
+        self.trouble.over()
         if answer.get("cancel"):
             self._tell(job.job_id, job.attempt, "cancelled")
 
@@ -326,9 +329,9 @@ class RemoteDesk:
                     other = TooLarge if problem.status == 413 else InvalidInput
                     kind = TOO_LARGE.get(problem.code, other)
                     raise kind(problem.detail, problem.errors) from problem
-                await self._trouble.pause(problem)
+                await self.trouble.pause(problem)
             except Unreachable as error:
-                await self._trouble.pause(error)
+                await self.trouble.pause(error)
 
     def _holding(self, job: Job) -> _Held:
         held = self._held.get(job.job_id)

@@ -1,14 +1,23 @@
-"""A service that does not answer: said once, and asked again after pauses that grow."""
+"""A service that does not answer: logged once and then seldom, and asked again after pauses that
+grow. One that refuses for good is asked no more.
+"""
 
+import asyncio
 import random
 
 import structlog
 
 from eventjobs.clock import Clock, sleep
-from eventjobs.connection import Problem, Unreachable
+from eventjobs.connection import Problem, Unreachable, WrongAddress
 
 #: Between two attempts: the first pause, and the longest.
 AGAIN_S, AGAIN_MAX_S = 0.1, 1.0
+#: Between two lines about the same trouble.
+SAID_AGAIN_S = 300.0
+#: Refusals of this moment; all others below 500 are of the request (RFC 9110, 15.5; RFC 8470).
+PASSING = frozenset({408, 425, 429})
+#: And failures that do not pass: the service does not have what is asked for.
+LASTING = frozenset({501, 505})
 
 
 class Trouble:
@@ -18,7 +27,29 @@ class Trouble:
         self.now: str | None = None
         self._clock = clock
         self._delay_s = AGAIN_S
+        self._began_s = self._said_s = 0.0
+        #: The final one, once there is one.
+        self.refused: asyncio.Future[Problem | Unreachable] = (
+            asyncio.get_running_loop().create_future()
+        )
         self._log = structlog.get_logger("eventjobs.worker")
+
+    def is_final(self, error: Unreachable | Problem, *, known: bool) -> bool:
+        """Whether asking again is of no use: the address, the worker or its settings are wrong.
+
+        A service that is *known* to be at the address may be hidden for a while by what is in
+        front of it, so then only its own refusals count.
+        """
+        if isinstance(error, Unreachable):
+            final = isinstance(error, WrongAddress) and not known
+        elif known and error.code == f"http_{error.status}":
+            final = False
+        else:
+            status = error.status
+            final = status in LASTING or (status < 500 and status not in PASSING)
+        if final and not self.refused.done():
+            self.refused.set_result(error)
+        return final
 
     async def pause(self, error: Unreachable | Problem) -> None:
         """Return when it makes sense to try again."""
@@ -28,11 +59,17 @@ class Trouble:
         await sleep(self._clock, delay_s)
 
     def note(self, error: Unreachable | Problem) -> None:
-        """Say it, unless that was said before."""
+        """Log it, unless that was done a short while ago."""
         code = Unreachable.code if isinstance(error, Unreachable) else error.code
-        if self.now != code:
-            self.now = code
-            self._log.warning("service does not answer; trying on", code=code, why=str(error))
+        now_s = self._clock.monotonic_s()
+        if self.now is None:
+            self._began_s = now_s
+        if self.now != code or now_s - self._said_s >= SAID_AGAIN_S:
+            self.now, self._said_s = code, now_s
+            for_s = round(now_s - self._began_s)
+            self._log.warning(
+                "service does not answer; trying on", code=code, why=str(error), for_s=for_s
+            )
 
     def over(self) -> None:
         """It has answered."""

@@ -31,7 +31,8 @@ def worker(
     """Run jobs of a service that is elsewhere until told to stop.
 
     Prints its name once it is at work. A service that is not there is waited for. The first SIGTERM
-    or SIGINT lets running jobs finish for a while, the second gives them back at once.
+    or SIGINT lets running jobs finish for a while, the second gives them back at once. Exits with 2
+    when the service refuses it, or is none: what runs then may finish before.
     """
     from eventjobs import knobs, logs, working
     from eventjobs.settings import Settings
@@ -41,7 +42,7 @@ def worker(
         logs.configure(log_level)
         told = {name: value for name, value in given.items() if value is not None}
         working.run(url, application, knobs.read(Settings, told), lease)
-    except InvalidInput as error:
+    except (InvalidInput, working.WorkerRefused) as error:
         fail(error.code, error.message, WRONG)
     except DataDirectoryError as error:
         fail(error.code, error.message, REFUSED)

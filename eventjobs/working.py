@@ -4,6 +4,7 @@ import asyncio
 import os
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import aiohttp
 import structlog
@@ -13,8 +14,8 @@ from eventjobs.artifacts import Artifacts
 from eventjobs.breakers import LocalBreakers
 from eventjobs.capture import let_through
 from eventjobs.clock import SystemClock
-from eventjobs.connection import REQUEST, Connection, address
-from eventjobs.errors import InvalidInput
+from eventjobs.connection import REQUEST, Connection, Problem, Unreachable, address
+from eventjobs.errors import EventjobsError, InvalidInput, UnknownType
 from eventjobs.handlers import Handlers
 from eventjobs.remote import RemoteDesk
 from eventjobs.runner import NOT_OURS, Runner
@@ -25,9 +26,24 @@ from eventjobs.settings import Settings
 from eventjobs.watchdog import Watchdog
 
 
+class WorkerRefused(EventjobsError):
+    """The service gives this worker no jobs, and asking again is of no use."""
+
+    def __init__(self, why: Problem | Unreachable, url: str) -> None:
+        if isinstance(why, Unreachable):
+            message = why.message
+        else:
+            more = "".join(f" ({each.get('field')}: {each.get('message')})" for each in why.errors)
+            message = f"{url} refuses this worker: {why.detail}{more}"
+            if why.code == UnknownType.code:
+                message += "; serve its handler there, or name it in EVENTJOBS_WORKER_TYPES"
+        super().__init__(message)
+        self.code = why.code  # type: ignore[misc]  # the service's own
+
+
 def run(url: str, names: Sequence[str], settings: Settings, lease_s: float | None) -> None:
     """Run jobs of the service at *url* until a signal says to stop. Raises InvalidInput,
-    DataDirectoryError.
+    DataDirectoryError, WorkerRefused.
     """
     handlers = load(names)
     if all(each.mode in NOT_OURS for each in handlers):
@@ -93,14 +109,17 @@ class _Process:
         beating = asyncio.create_task(desk.beat(), name="heartbeats")
         claiming = asyncio.create_task(runner.run(), name="runner")
         stopped = asyncio.create_task(self._signals.asked(), name="stop")
+        ends: set[asyncio.Future[Any]] = {beating, claiming, stopped, desk.trouble.refused}
         try:
-            await asyncio.wait({beating, claiming, stopped}, return_when=asyncio.FIRST_COMPLETED)
+            await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)
             self._log.info("stopping")
             await desk.leave()
             await runner.stop(settings.drain_s)
             await claiming
             if beating.done():
                 await beating  # it only ends when something is wrong
+            if desk.trouble.refused.done():
+                raise WorkerRefused(desk.trouble.refused.result(), self._url)
         finally:
             stopped.cancel()
             beating.cancel()

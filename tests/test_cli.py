@@ -321,3 +321,13 @@ def read_until(descriptor: int, text: str) -> str:
         assert select.select([descriptor], [], [], 20)[0], f"no {text!r} in {seen!r}"
         seen += os.read(descriptor, 65_536).decode()
     return seen
+
+
+def test_a_reader_that_has_had_enough_ends_the_command(tool: Tool) -> None:
+    tool.ok("submit", "echo", "1", "--wait")
+    for command in ("list", "list --json", "watch --type echo"):
+        line = f"{' '.join(tool.command())} {command} | true; exit ${{PIPESTATUS[0]}}"
+        environment = os.environ | tool.environment
+        bash = ["timeout", "30", "bash", "-c", line]
+        ran = subprocess.run(bash, env=environment, capture_output=True, text=True, check=False)
+        assert (ran.returncode, ran.stderr) == (141, "")

@@ -31,7 +31,7 @@ from eventjobs.remote import RemoteDesk
 from eventjobs.runner import Runner
 from tests.api_client import Client
 from tests.conftest import Connect
-from tests.facts import job_when, kinds, recorded_of
+from tests.facts import job_when, kinds, recorded_of, turns
 from tests.fake_clock import FakeClock
 from tests.hostile import ERRORS, RESULTS, SLOW
 from tests.process_handlers import sum_of_squares
@@ -504,16 +504,18 @@ async def test_a_claim_that_was_not_answered_is_not_lost(
     assert await kinds(api.service, job["job_id"]) == "JobSubmitted AttemptStarted JobCompleted"
 
 
-async def test_a_type_that_the_service_does_not_know_is_said_once(
+async def test_a_type_that_the_service_does_not_know_is_a_refusal_for_good(
     client: Connect, folder: Path
 ) -> None:
     api = await client(*types(loop))
     with capture_logs() as lines:
-        async with elsewhere(api, folder, echo):
-            while sum(line["event"] == "request refused" for line in lines) < 3:
-                await asyncio.to_thread(str)
-    said = [line for line in lines if line["event"] == "service does not answer; trying on"]
-    assert [line["code"] for line in said] == ["unknown_type"]
+        async with elsewhere(api, folder, echo) as worker:
+            assert (await worker.desk.trouble.refused).code == "unknown_type"
+            worker.desk.hurry()
+            await turns()
+    asked = [line["code"] for line in lines if line["event"] == "request refused"]
+    assert asked == ["unknown_type"]  # it asks no more
+    assert "service does not answer; trying on" not in [line["event"] for line in lines]
 
 
 @pytest.mark.parametrize("parent", [sum_of, sum_in_a_thread, sum_of_squares])
