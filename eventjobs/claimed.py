@@ -1,7 +1,7 @@
 """What goes between a service and its workers elsewhere as JSON: jobs there, reports back."""
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, field, fields
 from datetime import datetime
 from typing import Any, assert_never
 from urllib.parse import parse_qsl, urlencode
@@ -38,6 +38,20 @@ class Work:
     job: Job
     lease_s: float
     steps: dict[str, Any]
+
+
+@dataclass(eq=False)
+class Held:
+    """A job that a worker has: what it fetched for it, and whether it is through with it."""
+
+    work: Work
+    files: set[str] = field(default_factory=set)
+    #: Its end is being told, and that alone will tell whether it was lost.
+    ending: bool = False
+
+    @property
+    def job(self) -> Job:
+        return self.work.job
 
 
 def claim_of(rooms: Sequence[Room], size: int) -> dict[str, Any]:

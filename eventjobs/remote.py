@@ -3,7 +3,6 @@
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
@@ -16,7 +15,7 @@ import structlog
 from eventjobs import claimed
 from eventjobs.artifacts import Artifacts
 from eventjobs.calling import Calls
-from eventjobs.claimed import Done, Work
+from eventjobs.claimed import Done, Held, Work
 from eventjobs.claims import Room
 from eventjobs.client import BLOCK_BYTES, blocks
 from eventjobs.clock import Clock, sleep, timeout
@@ -46,18 +45,6 @@ TOO_LARGE = {each.code: each for each in (TooLarge, StepTooLarge)}
 LOST = frozenset({"stale_attempt", "job_not_found", "job_gone", "wrong_state"})
 
 
-@dataclass(eq=False)
-class _Held:
-    work: Work
-    files: set[str] = field(default_factory=set)
-    #: Its end is being told, and that alone will tell whether it was lost.
-    ending: bool = False
-
-    @property
-    def job(self) -> Job:
-        return self.work.job
-
-
 class RemoteDesk:
     """Jobs of the service behind *http*. Whatever is to be told is told until it was heard, or the
     attempt is lost: over restarts of the service and cuts of the network.
@@ -79,7 +66,7 @@ class RemoteDesk:
         self.calls = calls
         self._http = http
         self._lease_s = lease_s
-        self._held: dict[str, _Held] = {}
+        self._held: dict[str, Held] = {}
         self._any = asyncio.Event()
         self._poll: asyncio.Task[list[Work]] | None = None
         #: The types that it asks for, and whether only of jobs that have a parent.
@@ -173,7 +160,7 @@ class RemoteDesk:
             if known.job.attempt == work.job.attempt:
                 return False
             self._lose(known)
-        self._held[work.job.job_id] = _Held(work)
+        self._held[work.job.job_id] = Held(work)
         self._any.set()
         return True
 
@@ -293,7 +280,7 @@ class RemoteDesk:
             wait_s = third_s if self.trouble.now is None else min(third_s, 1.0)
             await sleep(self.clock, max(0.05, wait_s - took_s))
 
-    async def _beat(self, held: _Held, limit_s: float) -> None:
+    async def _beat(self, held: Held, limit_s: float) -> None:
         limit = aiohttp.ClientTimeout(total=max(limit_s, 0.5))
         try:
             await self._call(held.job, "heartbeat", {}, limit)
@@ -333,13 +320,13 @@ class RemoteDesk:
             except Unreachable as error:
                 await self.trouble.pause(error)
 
-    def _holding(self, job: Job) -> _Held:
+    def _holding(self, job: Job) -> Held:
         held = self._held.get(job.job_id)
         if held is None or held.job.attempt != job.attempt:
             raise StaleAttempt(f"attempt {job.attempt} is lost")
         return held
 
-    def _lose(self, held: _Held) -> None:
+    def _lose(self, held: Held) -> None:
         """Somebody else runs it, or nobody: stop it, and never mention it again."""
         job = held.job
         if self._held.get(job.job_id) is held:
@@ -357,7 +344,7 @@ class RemoteDesk:
 
     # --- files
 
-    async def _fetch(self, held: _Held) -> None:
+    async def _fetch(self, held: Held) -> None:
         """Bring the job's files here. What cannot be had is missing, as it would be there."""
         job = held.job
         for each in job.artifacts:
