@@ -4,6 +4,7 @@ A name that can be seen is not yet on the disk: a process that was killed may ha
 synced it. So what is found is synced too, and not only what is made.
 """
 
+import errno
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -12,10 +13,16 @@ from typing import BinaryIO
 
 
 def sync(path: Path) -> None:
-    """Put the content of a file, or the names in a folder, on the disk. Raises OSError."""
+    """Put the content of a file, or the names in a folder, on the disk. Raises OSError.
+
+    Where the file system cannot sync folders, it keeps names by itself or not at all.
+    """
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)
+    except OSError as error:
+        if error.errno not in (errno.EINVAL, errno.ENOTSUP) or not path.is_dir():
+            raise
     finally:
         os.close(descriptor)
 

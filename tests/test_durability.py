@@ -1,6 +1,7 @@
 """What a power cut may take: the order in which files and names are changed and synced."""
 
 import asyncio
+import errno
 import os
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
@@ -125,6 +126,39 @@ async def test_a_service_syncs_the_names_of_what_it_makes(tmp_path: Path, calls:
     assert calls[begun - 1 : begun + 2] == ["fsync .", "mkdir new/data", "fsync new"]
     begun = calls.index("mkdir new/data/artifacts")
     assert calls[begun + 1] == "fsync new/data"
+
+
+@pytest.mark.parametrize("name", ["log.db", "log.db-wal", "."])
+async def test_a_log_that_cannot_be_put_on_the_disk_is_not_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    await (await SQLiteLog.open(tmp_path / "log.db")).close()
+    (tmp_path / "log.db-wal").touch()
+    failing_at(tmp_path / name, errno.EIO, monkeypatch)
+    with pytest.raises(OSError, match="Input/output error"):
+        await SQLiteLog.open(tmp_path / "log.db")
+
+
+def failing_at(path: Path, number: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    really = os.fsync
+
+    def fsync(descriptor: int) -> None:
+        if Path(f"/proc/self/fd/{descriptor}").readlink() == path:
+            raise OSError(number, os.strerror(number))
+        really(descriptor)
+
+    monkeypatch.setattr(os, "fsync", fsync)
+
+
+async def test_a_file_system_that_cannot_sync_folders_is_used_all_the_same(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    failing_at(tmp_path, errno.EINVAL, monkeypatch)
+    async with Service(tmp_path, settings=Settings(drain_s=0)):
+        pass
+    failing_at(tmp_path / "log.db", errno.EINVAL, monkeypatch)
+    with pytest.raises(OSError, match="Invalid argument"):
+        await SQLiteLog.open(tmp_path / "log.db")
 
 
 # --- views

@@ -6,6 +6,7 @@ was not synced: nothing, everything, or any part. Of that every promise has to h
 
 import asyncio
 import collections
+import logging
 import multiprocessing
 import random
 from collections.abc import Iterable
@@ -13,6 +14,8 @@ from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple
+
+import structlog
 
 from eventjobs.clock import SystemClock
 
@@ -197,11 +200,18 @@ def campaign(
     What is bad is kept in *folder*.
     """
     begun_s = now_s()
-    with ProcessPoolExecutor(processes, multiprocessing.get_context("spawn")) as pool:
+    spawn = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(processes, spawn, initializer=_be_silent) as pool:
         plan = Plan(states, seed, parts=processes)
         tallies = _tallies(scenarios, pool, folder, plan)
         plan = plan._replace(states=CONTROL_STATES, until_bad=True)
         return Outcome(tallies, _tallies(controls, pool, folder, plan), now_s() - begun_s)
+
+
+def _be_silent() -> None:
+    """Services that start after a cut log much, and are checked by what they do."""
+    logging.disable(logging.CRITICAL)
+    structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.CRITICAL))
 
 
 def _tallies(
