@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal, assert_never
 
 from eventjobs.clock import Timer
 from eventjobs.errors import InvalidInput, JobError, NotJSON
+from eventjobs.forks import EndsIfForked
 from eventjobs.handlers import Context, Handler, Stopped, ThreadContext
 from eventjobs.job import Job
 from eventjobs.outcomes import (
@@ -136,7 +137,8 @@ class Attempt:
                 assert isinstance(self.context, Context)
                 if self.job.artifacts:
                     await asyncio.to_thread(self.context.read_inputs)
-                result = await self.handler.function(self.context, payload)
+                with EndsIfForked():
+                    result = await self.handler.function(self.context, payload)
                 outcome = success(result, self.context.issues)
             case "thread":
                 work = partial(self._in_thread, payload)
@@ -156,7 +158,9 @@ class Attempt:
     def _in_thread(self, payload: Any) -> Outcome:
         # Its result and its error are read here, too: a large one would hold up the loop.
         try:
-            return success(self.handler.function(self.context, payload), self.context.issues)
+            with EndsIfForked():
+                result = self.handler.function(self.context, payload)
+            return success(result, self.context.issues)
         except BaseException as error:  # noqa: BLE001 -- sys.exit() ends its job, not the service
             return self.raised(error)
 

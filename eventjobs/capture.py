@@ -8,6 +8,7 @@ from contextlib import AbstractContextManager, contextmanager, nullcontext, supp
 from contextvars import ContextVar, Token
 from typing import Any, Self
 
+from eventjobs.forks import Home
 from eventjobs.masking import masked, masked_text
 
 #: Where a line goes: its level, its message, and what is told with it. From any thread.
@@ -69,6 +70,7 @@ class _Sink:
         self._write = write
         self._number = number
         self._open = True
+        self._home = Home()
         self._token: Token[_Sink | None] | None = None
 
     def __enter__(self) -> Self:
@@ -81,7 +83,7 @@ class _Sink:
         _SINK.reset(self._token)
 
     def take(self, number: int, message: str, fields: Mapping[str, Any]) -> None:
-        if not self._open or number < self._number:
+        if not self._open or number < self._number or self._home.is_left:
             return
         # Whatever is logged by a __repr__, say, must not come here again.
         with suspended():

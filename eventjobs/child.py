@@ -23,7 +23,7 @@ from typing import Any, cast
 import orjson
 from pydantic import TypeAdapter
 
-from eventjobs import errors
+from eventjobs import errors, forks
 from eventjobs.attempt import failure, success
 from eventjobs.breakers import BreakerOpen, Change, Limits, Result
 from eventjobs.calling import Calls
@@ -53,7 +53,7 @@ def main(service: int) -> None:
     nothing = os.open(os.devnull, os.O_RDONLY)
     os.dup2(nothing, 0)  # for a handler that reads stdin
     os.close(nothing)
-    os.register_at_fork(after_in_child=lambda: _forked(connection))
+    forks.private(connection.fileno())  # or it would seem that we are still there when we are not
     for stream in (sys.stdout, sys.stderr):
         stream.reconfigure(line_buffering=True)  # type: ignore[union-attr] # they are real files
     Child(connection).run()
@@ -75,12 +75,6 @@ def _go_first() -> None:
     adjustment = Path("/proc/self/oom_score_adj")
     with suppress(OSError):  # there is none, or it cannot be changed
         adjustment.write_text(str(min(1000, int(adjustment.read_text()) + 200)))
-
-
-def _forked(connection: socket.socket) -> None:
-    """What a handler forks is like any other process: it ends when it is told to."""
-    signal.signal(signal.SIGTERM, signal.SIG_DFL)
-    connection.close()  # or it would seem that we are still there when we are not
 
 
 class Child:
@@ -141,7 +135,7 @@ class Child:
     def _signalled(self, number: int, frame: object) -> None:
         # A SIGTERM from elsewhere changes nothing: a supervisor sends one to all processes at once,
         # and then it is for the service to say how long jobs may go on.
-        if self._stopping and self._may_raise:
+        if self._stopping and self._may_raise and not forks.is_forking():
             self._may_raise = False
             self._roused.set()
             raise Stopped
@@ -180,7 +174,7 @@ class Child:
         self._context = ProcessContext(job, remote, calls)
         if self._stopping:
             raise Stopped
-        with _captured(given["capture"], self._context):
+        with _captured(given["capture"], self._context), forks.EndsIfForked():
             result = handler.function(self._context, handler.parse(job.spec.payload))
         self._context._steps.finish()
         return result

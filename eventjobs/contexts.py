@@ -23,6 +23,7 @@ from eventjobs.events import (
     LogWritten,
     ProgressReported,
 )
+from eventjobs.forks import Home
 from eventjobs.job import Job
 from eventjobs.plain import (
     FIELDS_BYTES_MAX,
@@ -63,6 +64,7 @@ class _Told(Caller):
         self._calls = calls
         self._issues: list[dict[str, Any]] = []
         self._stopped = False  # set from the loop, read from any thread
+        self._home = Home()
 
     @property
     def job_id(self) -> str:
@@ -365,9 +367,11 @@ class ThreadContext(_Told, ThreadCaller):
             left_s -= LOOK_S
 
     def _soon(self, function: Callable[..., object], *arguments: Any) -> None:
+        self._home.check()
         self._loop.call_soon_threadsafe(function, *arguments)
 
     def _wait(self, coroutine: Coroutine[Any, Any, Answer]) -> Answer:
+        self._home.check()
         return asyncio.run_coroutine_threadsafe(coroutine, self._loop).result()
 
 

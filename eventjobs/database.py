@@ -11,6 +11,7 @@ from typing import Any
 
 import aiosqlite
 
+from eventjobs import forks
 from eventjobs.durability import sync
 from eventjobs.errors import DirectoryLocked, NotOurs, TooNew
 
@@ -136,7 +137,10 @@ def make_durable(path: Path) -> None:
 
 
 def lock_directory(directory: Path) -> int:
-    """Hold *directory* for this process until the descriptor is closed. Raises DirectoryLocked."""
+    """Hold *directory* for this process until the descriptor is closed. Raises DirectoryLocked.
+
+    A process that is forked from this one does not hold it.
+    """
     directory.mkdir(mode=0o700, parents=True, exist_ok=True)
     descriptor = os.open(directory / "lock", os.O_CREAT | os.O_RDWR, 0o600)
     try:
@@ -148,6 +152,8 @@ def lock_directory(directory: Path) -> int:
             f"process {holder or 'unknown'} is writing to {directory}; "
             "stop it, or use another data directory"
         ) from error
+    # The lock belongs to the open file, which a forked child would share.
+    forks.private(descriptor)
     os.truncate(descriptor, 0)
     os.write(descriptor, str(os.getpid()).encode())
     return descriptor

@@ -4,6 +4,8 @@ import asyncio
 import sys
 from asyncio.subprocess import PIPE, Process
 
+from eventjobs import forks
+
 # It only hears of groups and sees the end of its stdin, however the service ends. What a supervisor
 # or a terminal sends to everybody must not end it: the service may go on for a while.
 _PROGRAM = """
@@ -51,6 +53,8 @@ class Guardian:
                 stdout=2,
                 start_new_session=True,
             )
+            assert self._process.stdin is not None
+            forks.private(self._process.stdin.get_extra_info("pipe").fileno())
             self._tell("".join(f"+{each}\n" for each in self._groups))
 
     def forget(self, group: int) -> None:
@@ -62,7 +66,7 @@ class Guardian:
     async def close(self) -> None:
         """End it; and with it what it still watches."""
         if self._process is not None and self._process.stdin is not None:
-            self._tell(".\n")  # what the service has forked may keep the pipe open
+            self._tell(".\n")  # what a handler has started may keep the pipe open
             self._process.stdin.close()
             await self._process.wait()
 

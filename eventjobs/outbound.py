@@ -32,6 +32,7 @@ from aiohttp.abc import AbstractResolver, ResolveResult
 from standardwebhooks.webhooks import Webhook
 from yarl import URL
 
+from eventjobs import forks
 from eventjobs.clock import Clock, timeout
 from eventjobs.errors import InvalidInput, OutboundFailed, OutboundRefused, OutboundTimeout
 from eventjobs.threads import in_own_thread
@@ -181,6 +182,7 @@ class Outbound:
                 use_dns_cache=False,
                 # A kept connection that the other side has just closed would lose the request.
                 force_close=True,
+                socket_factory=forks.private_socket,
                 limit=0,  # whoever sends has limits of his own, and waits for no stranger's
             )
             self._session = ClientSession(

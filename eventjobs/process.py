@@ -20,7 +20,7 @@ from typing import Any, cast
 import orjson
 from pydantic import TypeAdapter
 
-from eventjobs import outcomes
+from eventjobs import forks, outcomes
 from eventjobs.artifacts import Files
 from eventjobs.breakers import BreakerOpen, Limits
 from eventjobs.calling import Calls
@@ -122,6 +122,7 @@ class HandlerProcess(asyncio.Protocol):
         made = cls(around, scratch)
         try:
             ours, theirs = socket.socketpair()
+            forks.private(ours.fileno())
             with theirs:
                 loop = asyncio.get_running_loop()
                 await loop.create_connection(lambda: made, sock=ours)

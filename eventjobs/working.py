@@ -9,7 +9,7 @@ from typing import Any
 import aiohttp
 import structlog
 
-from eventjobs import garbage
+from eventjobs import forks, garbage
 from eventjobs.artifacts import Artifacts
 from eventjobs.breakers import LocalBreakers
 from eventjobs.capture import let_through
@@ -86,7 +86,7 @@ class _Process:
         watchdog = Watchdog(asyncio.get_running_loop())
         files = Artifacts(self._folder, self._settings.artifact_bytes_max)
         await asyncio.to_thread(files.prepare)
-        connector = aiohttp.TCPConnector(limit=0)
+        connector = aiohttp.TCPConnector(limit=0, socket_factory=forks.private_socket)
         async with aiohttp.ClientSession(connector=connector, timeout=REQUEST) as session:
             http = Connection(session, self._url, clock, 60.0, lambda delay_s: None)
             desk = RemoteDesk(

@@ -204,3 +204,15 @@ def dig_in_a_process(ctx: ThreadContext, depth: int) -> int:
 @handler("holds in a process", process=True)
 def holds_in_a_process(ctx: ThreadContext, payload: str) -> Any:
     return ctx.result(payload or ctx.submit("hold"))
+
+
+@handler("forks and returns", process=True)
+def forks_and_returns(context: ThreadContext, payload: Any) -> Any:
+    """Its children come out of it as well."""
+    returned = os.fork()
+    if returned == 0:
+        return "from the child"
+    exited = os.fork()
+    if exited == 0:
+        sys.exit(3)
+    return [os.waitstatus_to_exitcode(os.waitpid(each, 0)[1]) for each in (returned, exited)]

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import structlog
 from aiohttp import web
 
+from eventjobs import forks
 from eventjobs.errors import EventjobsError, InvalidInput
 from eventjobs.http.access_log import AccessLog
 from eventjobs.http.protocol import (
@@ -102,6 +103,8 @@ async def listen(app: web.Application, host: str, port: int) -> Listening:
     except BaseException:
         await runner.cleanup()
         raise
+    for each in server.sockets:
+        forks.private(each.fileno())
     bound = server.sockets[0].getsockname()
     return Listening(bound[0], bound[1], server, runner, connected)
 

@@ -11,6 +11,7 @@ from aiohttp import HttpVersion10, HttpVersion11, web
 from aiohttp.http_exceptions import LineTooLong
 from yarl import URL
 
+from eventjobs import forks
 from eventjobs.http import problem
 from eventjobs.http.body import give_up
 from eventjobs.http.hub import CLIENT
@@ -115,6 +116,7 @@ class Connection(web.RequestHandler):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         super().connection_made(transport)
+        forks.private(transport.get_extra_info("socket").fileno())
         self._connected.add(self)
         if self._connected.too_many(transport):
             self._farewell = asyncio.ensure_future(self._turn_away())
