@@ -73,18 +73,13 @@ class Artifacts:
         return await asyncio.to_thread(self._size, sha256)
 
     def _size(self, sha256: str) -> int | None:
-        path = self.path(sha256)
         try:
-            with path.open("rb") as file:
+            with self.path(sha256).open("rb") as file:
                 found = os.fstat(file.fileno())
                 if not self._is_whole(sha256, found):
                     for _ in self._verified(file, sha256, found.st_size, 0, 0):
                         pass
-                    # It can be seen as soon as it is renamed: before its name is on the disk, or
-                    # while it never will be, where a process was killed in between.
-                    os.fsync(file.fileno())
-                    self._sync_names(path)
-                    self._know(sha256, found, whole=True)
+                    self._make_durable(file, sha256, found)
                 return found.st_size
         except (FileNotFoundError, ArtifactDamaged):
             return None
@@ -102,7 +97,8 @@ class Artifacts:
         """
         end = size if end is None else end
         with self.path(sha256).open("rb") as file:
-            whole = self._is_whole(sha256, os.fstat(file.fileno()))
+            found = os.fstat(file.fileno())
+            whole = self._is_whole(sha256, found)
             if whole is False:
                 for _ in self._verified(file, sha256, size, 0, 0):
                     yield b""
@@ -112,8 +108,21 @@ class Artifacts:
                 while block := file.read(min(_READ_BYTES, end - begin)):
                     begin += len(block)
                     yield block
-            else:
-                yield from self._verified(file, sha256, size, begin, end)
+                return
+            yield from self._verified(file, sha256, size, begin, end)
+            if not whole:
+                with suppress(OSError):  # what was read is right all the same
+                    self._make_durable(file, sha256, found)
+
+    def _make_durable(self, file: BinaryIO, sha256: str, found: os.stat_result) -> None:
+        """From now on the file, which was *found* whole, is known to be on the disk, too.
+
+        Raises OSError. It can be seen as soon as it is renamed: before its name is on the disk, or
+        while it never will be, where a process was killed in between.
+        """
+        os.fsync(file.fileno())
+        self._sync_names(self.path(sha256))
+        self._know(sha256, found, whole=True)
 
     def checked(self, sha256: str, size: int) -> Path:
         """Where the content is, read to its end once. Raises ArtifactDamaged. Blocks."""
