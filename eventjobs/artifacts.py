@@ -19,6 +19,7 @@ from uuid import uuid4
 
 from eventjobs.durability import make_directory, sync
 from eventjobs.errors import ArtifactDamaged, DiskFull, InvalidInput, TooLarge
+from eventjobs.logs import get_logger
 from eventjobs.lru import Lru
 
 #: What a client may call a file of a job: kept in the log, never used as a path.
@@ -156,9 +157,8 @@ class Artifacts:
         yield held
 
     def _damaged(self, sha256: str, why: str) -> ArtifactDamaged:
-        import structlog  # which the process of a handler does without
 
-        log = structlog.get_logger("eventjobs.artifacts")
+        log = get_logger("eventjobs.artifacts")
         log.error("artifact damaged", path=str(self.path(sha256)), error=why)
         return ArtifactDamaged()
 

@@ -2,14 +2,16 @@
 
 import logging
 import sys
-import traceback
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from contextvars import ContextVar, Token
+from functools import wraps
 from typing import Any, Self
 
 from eventjobs.forks import Home
 from eventjobs.masking import masked, masked_text
+from eventjobs.plain import check_size, plain_text, readable
+from eventjobs.tracebacks import trace
 
 #: Where a line goes: its level, its message, and what is told with it. From any thread.
 Write = Callable[[str, str, dict[str, Any]], object]
@@ -31,7 +33,7 @@ class Capture:
         self._hooked = False
 
     def start(self) -> None:
-        """Listen. Whoever configures logging or structlog does so before."""
+        """Listen, however logging and structlog are configured, before or after."""
         if self._number and not self._hooked:
             self._hooked = True
             _HOOKS.add()
@@ -82,90 +84,108 @@ class _Sink:
         assert self._token is not None
         _SINK.reset(self._token)
 
-    def take(self, number: int, message: str, fields: Mapping[str, Any]) -> None:
+    def take(self, number: int, message: str, fields: Mapping[str, Any]) -> BaseException | None:
+        """Write a line; why some of its *fields* are only roughly what was given, if they are."""
         if not self._open or number < self._number or self._home.is_left:
-            return
-        # Whatever is logged by a __repr__, say, must not come here again.
+            return None
+        trouble = None
+        # What a __repr__ logs, say, must not come here again.
         with suspended():
-            told = {name: each for name, each in masked(fields).items() if each is not None}
+            try:
+                check_size(fields)
+                told = masked(fields)
+            except BaseException as error:  # noqa: BLE001 -- a line is not worth the handler
+                trouble, told = error, masked(readable(fields))
+            told = {name: each for name, each in told.items() if each is not None}
             self._write(_level(number), masked_text(message), told)
+        return trouble
 
 
 _SINK: ContextVar[_Sink | None] = ContextVar("eventjobs_capture", default=None)
 
 
-class _FromLogging(logging.Handler):
-    """On the root logger."""
-
-    def emit(self, record: logging.LogRecord) -> None:
-        last = logging.lastResort
-        # What logging does with a record that nobody handles; we are nobody.
-        if last and record.levelno >= last.level and not _is_handled(record.name, self):
-            last.handle(record)
-        sink = _SINK.get()
-        if sink is None or _is_ours(record.name):
-            return
-        try:
-            self._tell(sink, record)
-        except Exception:  # noqa: BLE001 -- a line is not worth the handler
-            self.handleError(record)
-
-    @staticmethod
-    def _tell(sink: _Sink, record: logging.LogRecord) -> None:
-        fields = {name: each for name, each in vars(record).items() if name not in _STANDARD}
-        message = str(record.msg)
-        if isinstance(record.msg, dict):  # structlog's, on its way through logging
-            fields = {name: each for name, each in record.msg.items() if name != "event"}
-            message = str(record.msg.get("event"))
-        elif record.args:
-            message = record.getMessage()
-        fields["exception"] = _trace(record.exc_info)
-        sink.take(record.levelno, message, {"logger": record.name, **fields})
+#: Reports what went wrong with a record, as logging does.
+_REPORTER = logging.Handler()
 
 
-def _from_structlog(logger: Any, method: str, event: Any) -> Any:
-    """The first processor; it changes nothing."""
+def _from_logging(logger: logging.Logger, record: logging.LogRecord) -> None:
     sink = _SINK.get()
+    if sink is None or _is_ours(record.name):
+        return
+    fields = {name: each for name, each in vars(record).items() if name not in _STANDARD}
+    message = plain_text(record.msg)
+    if isinstance(record.msg, dict):  # structlog's, on its way through logging
+        fields = {name: each for name, each in record.msg.items() if name != "event"}
+        message = plain_text(record.msg.get("event"))
+    elif record.args:
+        with suppress(Exception):  # arguments that do not fit are reported by its handlers
+            message = record.getMessage()
+    fields["exception"] = _trace(record.exc_info)
+    if trouble := sink.take(record.levelno, message, {"logger": record.name, **fields}):
+        try:
+            raise trouble
+        except BaseException:  # noqa: BLE001 -- which is where it is read
+            _REPORTER.handleError(record)
+
+
+def _from_structlog(bound: Any, method: str, event: Any, told: Any) -> None:
+    sink, logger = _SINK.get(), bound._logger
     # What structlog hands on to logging comes as a record.
     if sink is None or isinstance(logger, logging.Logger):
-        return event
+        return
     name = getattr(logger, "name", None)
-    if not isinstance(name, str) or not _is_ours(name):
-        bound = sys.modules["structlog"].contextvars.get_contextvars()
-        fields = {**bound, **event, "logger": name, "exception": _trace(event.get("exc_info"))}
-        fields.pop("exc_info", None)
-        number = _NUMBERS.get(method) or logging.getLevelNamesMapping().get(method.upper(), 0)
-        with suppress(Exception):  # a line is not worth the handler
-            sink.take(number, str(fields.pop("event", "")), fields)
-    return event
+    if isinstance(name, str) and _is_ours(name):
+        return
+    around = sys.modules["structlog"].contextvars.get_contextvars()
+    fields = {**around, **bound._context, **told, "logger": name}
+    fields["exception"] = _trace(fields.pop("exc_info", None))
+    number = _NUMBERS.get(method) or logging.getLevelNamesMapping().get(method.upper(), 0)
+    sink.take(number, "" if event is None else plain_text(event), fields)
 
 
 class _Hooks:
-    """In logging and in structlog, for as long as anybody listens."""
+    """On the way of every line, for as long as anybody listens.
+
+    A handler on the root logger, or a processor, would be a part of what the program has
+    configured: logging.basicConfig() does nothing once there is a handler.
+    """
 
     def __init__(self) -> None:
         self._users = 0
-        self._handler = _FromLogging()
-        self._processors: list[Any] = []
+        self._undo: list[Callable[[], None]] = []
 
     def add(self) -> None:
         self._users += 1
         if self._users > 1:
             return
-        logging.getLogger().addHandler(self._handler)
-        if (structlog := sys.modules.get("structlog")) is not None:
-            # In the list itself, as structlog.testing does it: loggers that exist have it already.
-            self._processors = structlog.get_config()["processors"]
-            if isinstance(self._processors, list):
-                self._processors.insert(0, _from_structlog)
+        self._undo.append(_before(logging.Logger, "callHandlers", _from_logging))
+        if "structlog" in sys.modules:
+            base = sys.modules["structlog"].BoundLoggerBase
+            self._undo.append(_before(base, "_process_event", _from_structlog))
 
     def remove(self) -> None:
         self._users -= 1
-        if self._users:
-            return
-        logging.getLogger().removeHandler(self._handler)
-        if isinstance(self._processors, list) and _from_structlog in self._processors:
-            self._processors.remove(_from_structlog)
+        while self._undo and not self._users:
+            self._undo.pop()()
+
+
+def _before(owner: type, name: str, seen: Callable[..., None]) -> Callable[[], None]:
+    """Call *seen* before each call of a method; what undoes that."""
+    original = getattr(owner, name)
+
+    @wraps(original)
+    def method(self: Any, *args: Any, **kwargs: Any) -> Any:
+        if _SINK.get() is not None:
+            with suppress(BaseException):  # a line is not worth the handler
+                seen(self, *args, **kwargs)
+        return original(self, *args, **kwargs)
+
+    def undo() -> None:
+        if getattr(owner, name) is method:  # else it was wrapped once more by another library
+            setattr(owner, name, original)
+
+    setattr(owner, name, method)
+    return undo
 
 
 _HOOKS = _Hooks()
@@ -173,16 +193,6 @@ _HOOKS = _Hooks()
 
 def _is_ours(name: str) -> bool:
     return name == "eventjobs" or name.startswith("eventjobs.")
-
-
-def _is_handled(name: str, but: logging.Handler) -> bool:
-    """Whether a record of this logger comes to another handler, too."""
-    logger: logging.Logger | None = logging.getLogger(name)
-    while logger is not None:
-        if any(each is not but for each in logger.handlers):
-            return True
-        logger = logger.parent if logger.propagate else None
-    return False
 
 
 def _level(number: int) -> str:
@@ -200,6 +210,4 @@ def _trace(told: Any) -> str | None:
         error = told[1]
     else:
         error = sys.exc_info()[1] if told else None
-    if error is None:
-        return None
-    return "".join(traceback.format_exception(error))[-4_000:]
+    return None if error is None else trace(error)

@@ -5,13 +5,12 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
-import structlog
-
 from eventjobs.clock import Clock, sleep
 from eventjobs.errors import LogError, OutcomeUnknown, Rejected
 from eventjobs.flow import Flow, Kind
 from eventjobs.job import Job
 from eventjobs.jobs import Jobs
+from eventjobs.logs import get_logger
 from projections import Views
 from projections.queue import Due, Held
 from projections.touched import Touched
@@ -74,7 +73,7 @@ class Claims:
         #: Those who do not look just now: what is not of their types need not wake them.
         self._asleep: set[asyncio.Event] = set()
         self._noticed_at = views.position
-        self._log = structlog.get_logger("eventjobs.claims")
+        self._log = get_logger("eventjobs.claims")
         views.listen(self._noticed)
 
     async def pick(self, now_us: int, rooms: Sequence[Room], limit: int) -> list[tuple[str, str]]:

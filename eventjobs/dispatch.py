@@ -10,7 +10,6 @@ from dataclasses import replace
 from typing import Annotated, Any
 
 import orjson
-import structlog
 from pydantic import BaseModel, Field, ValidationError
 from yarl import URL
 
@@ -29,6 +28,7 @@ from eventjobs.job import Job
 from eventjobs.jobs import Jobs
 from eventjobs.keys import Keys
 from eventjobs.leases import Leases
+from eventjobs.logs import get_logger
 from eventjobs.outbound import Answer, Outbound, signature
 from eventjobs.outcomes import HandedOver
 
@@ -112,7 +112,7 @@ class ExternalServices:
         self._targets = targets
         self._silence_s = silence_s
         self.address = Address(jobs.clock, public_url)
-        self._log = structlog.get_logger("eventjobs.dispatch")
+        self._log = get_logger("eventjobs.dispatch")
         leases.withdraw_with(self.withdraw)
 
     @property

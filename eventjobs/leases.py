@@ -6,12 +6,11 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import Literal, assert_never
 
-import structlog
-
 from eventjobs.clock import Clock, timeout
 from eventjobs.errors import Rejected
 from eventjobs.job import Job
 from eventjobs.jobs import Jobs
+from eventjobs.logs import get_logger
 from eventjobs.outcomes import Cancelled, Outcome, stalled, timed_out
 from eventjobs.settlement import Settlement
 from eventjobs.supervision import Isolation
@@ -68,7 +67,7 @@ class Leases:
         self._closed = False
         self._looked_s = self._clock.monotonic_s()
         self._deaf_s = 0.0
-        self._log = structlog.get_logger("eventjobs.leases")
+        self._log = get_logger("eventjobs.leases")
         self._isolation = Isolation(self._clock, "eventjobs.leases", "ending an attempt")
         views.listen(self._noticed)
 

@@ -1,34 +1,102 @@
-"""The service's own log: lines for people in a terminal, JSON elsewhere, and secrets in neither."""
+"""The service's own log: standard logging whose lines have fields, under the name eventjobs.
+
+A program that embeds a service configures it as it does all its logging. `configure` is for our
+own commands: lines for people in a terminal, JSON elsewhere, and secrets in neither.
+"""
 
 import logging
 import sys
-from typing import TextIO
+from collections.abc import Mapping, MutableMapping
+from contextlib import suppress
+from typing import TYPE_CHECKING, Any, TextIO
 
-import structlog
-from structlog.typing import EventDict, Processor, WrappedLogger
+import orjson
 
 from eventjobs.capture import suspended
-from eventjobs.masking import masked
+from eventjobs.masking import masked, masked_text
+from eventjobs.plain import readable
+
+if TYPE_CHECKING:  # the process of a handler does without, and starts faster
+    from structlog.typing import EventDict, Processor, WrappedLogger
+
+OURS = "eventjobs"
+#: What logging itself takes; all else is a field.
+_STANDARD = frozenset({"exc_info", "stack_info", "stacklevel", "extra"})
+
+
+class Log(logging.LoggerAdapter[logging.Logger]):
+    """A logger whose lines have fields: `log.warning("outcome waits", job_id=…)`.
+
+    A record has them as `event` and `fields`, and in its message, all without secrets. The field
+    `exception` is a traceback. What a handler or a filter of logging raises is no trouble.
+    """
+
+    def __init__(self, name: str) -> None:
+        super().__init__(logging.getLogger(name))
+
+    def log(self, level: int, msg: object, *args: object, **kwargs: Any) -> None:
+        if self.logger.isEnabledFor(level):
+            with suppress(Exception):
+                super().log(level, msg, *args, **kwargs)
+
+    def process(
+        self, msg: Any, kwargs: MutableMapping[str, Any]
+    ) -> tuple[Any, MutableMapping[str, Any]]:
+        given = {name: value for name, value in kwargs.items() if name not in _STANDARD}
+        event = masked_text(str(msg))
+        fields = masked(readable(given))
+        standard = {name: value for name, value in kwargs.items() if name in _STANDARD}
+        return _text(event, fields), {**standard, "extra": {"event": event, "fields": fields}}
+
+
+def get_logger(name: str) -> Log:
+    return Log(name)
+
+
+def _text(event: str, fields: Mapping[str, Any]) -> str:
+    words = [event, *(f"{name}={_word(value)}" for name, value in fields.items())]
+    if isinstance(trace := fields.get("exception"), str):
+        words = [event, *(each for each in words[1:] if not each.startswith("exception="))]
+        return " ".join(words) + "\n" + trace.rstrip()
+    return " ".join(words)
+
+
+def _word(value: Any) -> str:
+    if isinstance(value, str) and value.isprintable() and value and " " not in value:
+        return value
+    return orjson.dumps(value).decode()
 
 
 def configure(level: str = "INFO", stream: TextIO | None = None) -> None:
-    """Send everything that is logged, by structlog or logging, to *stream*, or to stderr."""
+    """Send everything that is logged, by logging or structlog, to *stream*, or to stderr."""
+    import structlog
+
     stream = stream or sys.stderr
     number = logging.getLevelNamesMapping()[level.upper()]
     structlog.configure(
-        processors=[*_PROCESSORS, hide_secrets, _renderer(stream)],
+        processors=[
+            structlog.contextvars.merge_contextvars,
+            structlog.processors.add_log_level,
+            structlog.stdlib.add_logger_name,
+            structlog.processors.TimeStamper(fmt="iso", utc=True),
+            structlog.processors.StackInfoRenderer(),
+            structlog.processors.format_exc_info,
+            hide_secrets,
+            _renderer(stream),
+        ],
         wrapper_class=structlog.make_filtering_bound_logger(number),
         logger_factory=lambda *names: _Lines(stream, *names),
         cache_logger_on_first_use=True,
     )
     forward = _Forward(max(number, logging.WARNING))
-    logging.basicConfig(handlers=[forward], level=forward.level, force=True)
+    logging.basicConfig(handlers=[forward], level=max(number, logging.WARNING), force=True)
+    logging.getLogger(OURS).setLevel(number)
 
 
 class _Lines:
     """Where lines are written. A stderr that is gone must not take the service with it."""
 
-    def __init__(self, stream: TextIO, name: str = "eventjobs") -> None:
+    def __init__(self, stream: TextIO, name: str = OURS) -> None:
         self.name = name
         self._stream = stream
 
@@ -43,31 +111,40 @@ class _Lines:
 
 
 class _Forward(logging.Handler):
-    """What libraries log, as if they used structlog."""
+    """Records as lines of structlog: our own with their fields, those of libraries from *least*."""
+
+    def __init__(self, least: int) -> None:
+        super().__init__()
+        self._least = least
 
     def emit(self, record: logging.LogRecord) -> None:
-        log = structlog.get_logger(record.name)
+        try:
+            self._forward(record)
+        except Exception:  # noqa: BLE001 -- arguments that do not fit, say
+            self.handleError(record)
+
+    def _forward(self, record: logging.LogRecord) -> None:
+        import structlog
+
+        event, fields = getattr(record, "event", None), getattr(record, "fields", None)
+        if not isinstance(event, str) or not isinstance(fields, dict):
+            if record.levelno < self._least:
+                return
+            event, fields = record.getMessage(), {}
+        log = structlog.get_logger(record.name).bind(**fields)
         with suspended():  # as a record it was in the job's log already
-            log.log(record.levelno, record.getMessage(), exc_info=record.exc_info)
+            log.log(record.levelno, event, exc_info=record.exc_info)
 
 
-def hide_secrets(logger: WrappedLogger, method: str, event: EventDict) -> EventDict:
+def hide_secrets(logger: "WrappedLogger", method: str, event: "EventDict") -> "EventDict":
     """The last processor: what comes after it only renders."""
     return masked(event)
 
 
-def _renderer(stream: TextIO) -> Processor:
+def _renderer(stream: TextIO) -> "Processor":
+    import structlog
+
     if stream.isatty():
         # Not rich: its tracebacks show the values of local variables, secrets among them.
         return structlog.dev.ConsoleRenderer(exception_formatter=structlog.dev.plain_traceback)
     return structlog.processors.JSONRenderer(ensure_ascii=False)
-
-
-_PROCESSORS: list[Processor] = [
-    structlog.contextvars.merge_contextvars,
-    structlog.processors.add_log_level,
-    structlog.stdlib.add_logger_name,
-    structlog.processors.TimeStamper(fmt="iso", utc=True),
-    structlog.processors.StackInfoRenderer(),
-    structlog.processors.format_exc_info,
-]

@@ -61,7 +61,7 @@ def plain_json(value: Any) -> Any:
 def encoded(value: Any, size_max: int = SIZE_MAX) -> bytes:
     """*value* as JSON; pydantic models and dataclasses become objects. Raises NotJSON."""
     try:
-        _refuse_endless(value, size_max)
+        check_size(value, size_max)
         text = orjson.dumps(value, default=_dumped)
         # Two counts in C spare most values the walk in Python.
         if b"null" in text or text.count(b"[") + text.count(b"{") > DEPTH_MAX:
@@ -77,8 +77,8 @@ class _TooLarge(NotJSON):
     """It is too large to be kept as JSON."""
 
 
-def _refuse_endless(value: Any, size_max: int) -> None:
-    """Raise _TooLarge before orjson writes what is larger than it looks."""
+def check_size(value: Any, size_max: int = SIZE_MAX) -> None:
+    """Raise NotJSON for what would be larger than that as JSON, and may look small."""
     level = [value]
     while level:
         following: list[Any] = []

@@ -27,7 +27,7 @@ from eventjobs.calling import Calls
 from eventjobs.clock import Clock, Timer
 from eventjobs.codec import decode
 from eventjobs.errors import EventjobsError, JobError
-from eventjobs.events import JobSpec, ProgressReported
+from eventjobs.events import Event, JobSpec, ProgressReported
 from eventjobs.guardian import Guardian
 from eventjobs.handlers import Handler
 from eventjobs.job import Job, Report
@@ -243,9 +243,9 @@ class HandlerProcess(asyncio.Protocol):
             case "outcome", (kind, values):
                 self._settle(getattr(outcomes, kind)(**values) if kind else None)
             case "progress", event:
-                run.reports.progress(cast(ProgressReported, decode(*event)))
+                run.reports.progress(cast(ProgressReported, _decoded(*event)))
             case "add", event:
-                run.reports.add(cast(Report, decode(*event)))
+                run.reports.add(cast(Report, _decoded(*event)))
             case "ask", (question, *asked):
                 task = asyncio.create_task(
                     self._answer(run.reports, question, *asked), name="answer"
@@ -281,7 +281,7 @@ class HandlerProcess(asyncio.Protocol):
         files, breakers = self._around.files, self._around.calls.breakers
         match what:
             case "now":
-                return await reports.now(cast(Report, decode(*told)))
+                return await reports.now(cast(Report, _decoded(*told)))
             case "steps":
                 return await reports.steps()
             case "submit":
@@ -320,6 +320,10 @@ class HandlerProcess(asyncio.Protocol):
             task.cancel()
         self._transport.close()
         await asyncio.to_thread(shutil.rmtree, self._scratch, ignore_errors=True)
+
+
+def _decoded(type: str, facts: str, body: str) -> Event:
+    return decode(type, facts.encode(), body.encode())
 
 
 def _crashed(code: int) -> Failed:

@@ -1,7 +1,6 @@
 """After a restart: what was cut off by it runs again, and what was started before it counts."""
 
 import orjson
-import structlog
 
 from eventjobs.clock import Clock
 from eventjobs.errors import LogError
@@ -11,6 +10,7 @@ from eventjobs.job import Status
 from eventjobs.jobs import Jobs
 from eventjobs.leases import Leases, is_elsewhere
 from eventjobs.log import PAGE_MAX, EventLog
+from eventjobs.logs import get_logger
 from eventjobs.settlement import Settlement
 from projections import Views, status
 
@@ -25,7 +25,7 @@ async def recover(
     places in the flow again, until they end.
     """
     await views.reached(jobs.log.head)
-    log = structlog.get_logger("eventjobs.recovery")
+    log = get_logger("eventjobs.recovery")
     lost = 0
     for job_id in await views.running():
         try:

@@ -3,14 +3,13 @@
 from collections.abc import Awaitable, Callable, Iterable
 from typing import NamedTuple
 
-import structlog
-
 from eventjobs.clock import sleep
 from eventjobs.errors import EventjobsError, JobGone, LogError
 from eventjobs.events import JobSpec, rfc3339
 from eventjobs.identity import legacy_firing_id
 from eventjobs.job import Job
 from eventjobs.jobs import Jobs
+from eventjobs.logs import get_logger
 from eventjobs.schedules import SECOND_US, Schedule
 from eventjobs.supervision import is_end
 from eventjobs.switches import Switches
@@ -70,7 +69,7 @@ class Recurring:
         self._done_us: dict[str, int] = {}
         #: By name, of those whose newest firing failed.
         self._errors: dict[str, FiringError] = {}
-        self._log = structlog.get_logger("eventjobs.schedules")
+        self._log = get_logger("eventjobs.schedules")
 
     async def run(self) -> None:
         while self._schedules:
@@ -121,8 +120,13 @@ class Recurring:
         self._errors[schedule.name] = FiringError(
             self._clock.now_us(), known or "firing_failed", describe(error)
         )
-        told = {"schedule": schedule.name, "type": schedule.spec.type, "error": describe(error)}
-        self._log.error("firing failed", **told, exc_info=None if known else error)
+        self._log.error(
+            "firing failed",
+            schedule=schedule.name,
+            type=schedule.spec.type,
+            error=describe(error),
+            exc_info=None if known else error,
+        )
 
     async def _begun_us(self, schedule: Schedule) -> int:
         """The time of its newest job; without one, that of the start of this service."""

@@ -4,13 +4,11 @@ import asyncio
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
 from functools import partial
-from pathlib import Path
 from typing import Any, TypeVar
 from urllib.parse import quote
 
 import aiohttp
 import orjson
-import structlog
 
 from eventjobs import claimed
 from eventjobs.artifacts import Artifacts
@@ -24,7 +22,9 @@ from eventjobs.desk import Offer, StopWhy
 from eventjobs.errors import DiskFull, InvalidInput, StaleAttempt, StepTooLarge, TooLarge
 from eventjobs.events import ArtifactStored, JobSpec, rfc3339
 from eventjobs.job import Job, Report
+from eventjobs.logs import get_logger
 from eventjobs.outcomes import Failed, Outcome, Released, Succeeded
+from eventjobs.settlement import log_failure
 from eventjobs.together import Together
 from eventjobs.trouble import Trouble
 
@@ -78,7 +78,7 @@ class RemoteDesk:
         self._tell: Callable[[str, int, StopWhy], object] = lambda job_id, attempt, why: None
         self.trouble = Trouble(clock)
         self._done = Together(self._complete, TOGETHER_MAX)
-        self._log = structlog.get_logger("eventjobs.worker")
+        self._log = get_logger("eventjobs.worker")
 
     def on_stop(self, tell: Callable[[str, int, StopWhy], object]) -> None:
         self._tell = tell
@@ -248,6 +248,8 @@ class RemoteDesk:
                 raise
             body["result"] = await self._as_artifact(job, body["result"])
             await self._until_heard(job, say)
+        if isinstance(outcome, Failed):
+            log_failure(self._log, job, outcome, ended_us=self.clock.now_us())
         self._drop(job)
 
     async def _complete(self, done: Sequence[Done]) -> list[BaseException | None]:
@@ -338,9 +340,9 @@ class RemoteDesk:
         held = self._held.pop(job.job_id, None)
         if held is not None and held.files:  # most jobs have none, and many may be held
             used = {each for other in self._held.values() for each in other.files}
-            paths = [self.files.path(each) for each in held.files - used]
-            if paths:
-                asyncio.get_running_loop().run_in_executor(None, _remove, paths)
+            for each in held.files - used:
+                remove = partial(self.files.path(each).unlink, missing_ok=True)
+                asyncio.get_running_loop().run_in_executor(None, remove)
 
     # --- files
 
@@ -383,8 +385,3 @@ class RemoteDesk:
         stored = ArtifactStored(job.attempt, "result.json", sha256, size, "application/json")
         await self.report(job, stored)
         return {"artifact": "result.json", "size": size}
-
-
-def _remove(paths: list[Path]) -> None:
-    for each in paths:
-        each.unlink(missing_ok=True)

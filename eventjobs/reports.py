@@ -9,11 +9,14 @@ from eventjobs.clock import Timer, sleep
 from eventjobs.errors import LogError, StaleAttempt
 from eventjobs.events import JobSpec, LogWritten, ProgressReported, StepCompleted
 from eventjobs.job import Job, Report
+from eventjobs.logs import get_logger
 from eventjobs.tracebacks import describe
 
 if TYPE_CHECKING:  # a process of a handler has reports without a desk, and starts faster
     from eventjobs.desk import Desk
     from eventjobs.slots import Slot
+
+_LOG = get_logger("eventjobs.runner")
 
 #: Lines that may wait for the log; later ones are dropped, and their number is told.
 WAITING_MAX = 1_000
@@ -80,7 +83,9 @@ class Reports:
             except LogError as error:
                 if not isinstance(report, StepCompleted):
                     raise
-                _warn("step waits", job_id=self._job.job_id, step=report.name, error=error.code)
+                _LOG.warning(
+                    "step waits", job_id=self._job.job_id, step=report.name, error=error.code
+                )
                 await sleep(self._desk.clock, delay_s)
                 delay_s = min(delay_s * 2, 5.0)
 
@@ -143,10 +148,4 @@ class Reports:
                 self._waiting.clear()
             except Exception as error:  # noqa: BLE001
                 # A report is not worth holding a job up: the outcome is what waits for the disk.
-                _warn("report lost", job_id=self._job.job_id, error=describe(error))
-
-
-def _warn(text: str, **told: str) -> None:
-    import structlog  # which the process of a handler does without
-
-    structlog.get_logger("eventjobs.runner").warning(text, **told)
+                _LOG.warning("report lost", job_id=self._job.job_id, error=describe(error))

@@ -4,8 +4,6 @@ import asyncio
 from collections.abc import Callable
 from contextlib import suppress
 
-import structlog
-
 from eventjobs.attempt import Attempt, Why, failure
 from eventjobs.capture import Capture
 from eventjobs.clock import sleep, timeout
@@ -13,10 +11,12 @@ from eventjobs.desk import Desk, Offer, StopWhy
 from eventjobs.errors import InvalidInput, LogError, Rejected
 from eventjobs.handlers import Context, Handler, Handlers, Mode, ThreadContext
 from eventjobs.job import Job
+from eventjobs.logs import get_logger
 from eventjobs.outcomes import Failed, Outcome
 from eventjobs.plain import plain_text
 from eventjobs.processes import Processes
 from eventjobs.reports import Reports
+from eventjobs.settlement import log_start
 from eventjobs.slots import Slot, Slots
 from eventjobs.tracebacks import summary
 
@@ -63,7 +63,7 @@ class Runner:
         self._stopping = False
         self._given_up = False
         self._claiming: asyncio.Task[None] | None = None
-        self._log = structlog.get_logger("eventjobs.runner")
+        self._log = get_logger("eventjobs.runner")
         desk.on_stop(self._told_to_stop)
 
     @property
@@ -168,6 +168,7 @@ class Runner:
     # --- perform, under its limits
 
     def _begin(self, job: Job, handler: Handler, slot: Slot) -> Attempt:
+        log_start(self._log, job)
         reports = Reports(self._desk, job, slot, self._progress_interval_s)
         files, calls = self._desk.files, self._desk.calls
         context = (
@@ -257,8 +258,8 @@ class Runner:
                 self._log.warning("outcome waits", job_id=job_id, error=why)
             except Exception as error:  # noqa: BLE001 -- no fault here may leave a job running
                 outcome = _unrecordable(error)
-                told = {"code": outcome.code, "error": outcome.message}
-                self._log.error("outcome cannot be recorded", job_id=job_id, **told)
+                code, why = outcome.code, outcome.message
+                self._log.error("outcome cannot be recorded", job_id=job_id, code=code, error=why)
                 if not replaced:
                     replaced = True
                     continue

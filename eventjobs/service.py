@@ -9,8 +9,6 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
-import structlog
-
 from eventjobs.artifacts import Artifacts, check_name
 from eventjobs.breakers import LocalBreakers
 from eventjobs.cascade import Cascade
@@ -31,6 +29,7 @@ from eventjobs.jobs import Jobs, Outcome, chosen_id
 from eventjobs.keys import Keys
 from eventjobs.leases import Leases
 from eventjobs.log.sqlite import SQLiteLog
+from eventjobs.logs import get_logger
 from eventjobs.outbound import Outbound
 from eventjobs.recovery import recall_starts, recover
 from eventjobs.recurring import Recurring
@@ -307,7 +306,7 @@ class Service:
         """A part that dies takes readiness with it, and says so."""
         if not task.cancelled() and (error := task.exception()) is not None:
             self._open = False
-            structlog.get_logger("eventjobs").critical(
+            get_logger("eventjobs").critical(
                 "stopped working", part=task.get_name(), exc_info=error
             )
 

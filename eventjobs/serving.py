@@ -10,14 +10,13 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
-import structlog
-
 from eventjobs import garbage
 from eventjobs.capture import let_through
 from eventjobs.errors import DataDirectoryError, EventjobsError, InvalidInput
 from eventjobs.handlers import Handler, Handlers
 from eventjobs.http import serve
 from eventjobs.http.listening import Listening, check_loopback
+from eventjobs.logs import get_logger
 from eventjobs.schedules import Schedule
 from eventjobs.service import Service
 from eventjobs.settings import Settings
@@ -107,7 +106,7 @@ class _Process:
         self._service = Service(handlers=handlers, settings=settings)
         self._signals = Signals(self._hurry)
         self._running = False
-        self._log = structlog.get_logger("eventjobs")
+        self._log = get_logger("eventjobs")
 
     async def run(self) -> None:
         self._signals.catch()

@@ -1,18 +1,19 @@
 """Writing down what an attempt came to: when it is tried again, and where a large result goes."""
 
 import asyncio
+import logging
 import random
 from typing import Any, assert_never
 
 import orjson
-import structlog
 
 from eventjobs import job as decisions
 from eventjobs.artifacts import Artifacts
 from eventjobs.events import ArtifactStored, AttemptFailed, AttemptHandedOver
 from eventjobs.failure import ERROR, error_json
-from eventjobs.job import Job
+from eventjobs.job import Job, Status
 from eventjobs.jobs import Jobs
+from eventjobs.logs import Log, get_logger
 from eventjobs.lru import Lru
 from eventjobs.outcomes import Cancelled, Failed, HandedOver, Outcome, Released, Succeeded
 from eventjobs.plain import DETAILS_BYTES_MAX, bounded_json
@@ -44,6 +45,7 @@ class Settlement:
         self._retry_delay_s = retry_delay_s
         self._retry_delay_max_s = retry_delay_max_s
         self._result_bytes_max = result_bytes_max
+        self._log = get_logger("eventjobs.settlement")
         #: When jobs failed: a failure that the log did not take is told again, and is the same.
         self._failed_us: Lru[int] = Lru(entries_max=10_000, bytes_max=10_000)
 
@@ -67,7 +69,7 @@ class Settlement:
                     outcome.message,
                     bounded_json(outcome.details, DETAILS_BYTES_MAX),
                 )
-                return await self._fail(job_id, failed, actor)
+                return await self._fail(job_id, failed, actor, outcome.trace)
             case Cancelled():
                 return await self._jobs.stopped(job_id, number, actor=actor)
             case Released(reason=reason):
@@ -86,11 +88,18 @@ class Settlement:
         failed = AttemptFailed(job.attempt, "worker_lost", True, now_us, why)
         return await self._fail(job.job_id, failed, actor)
 
-    async def _fail(self, job_id: str, failed: AttemptFailed, actor: str) -> Job:
+    async def _fail(
+        self, job_id: str, failed: AttemptFailed, actor: str, trace: str | None = None
+    ) -> Job:
         decided = decisions.fail(await self._jobs.current(job_id), failed)
         if isinstance(decided, AttemptFailed) and decided.retry_at_us is None:
             await self._explain(job_id, decided, actor)
-        return await self._jobs.fail(job_id, failed, actor=actor)
+        job = await self._jobs.fail(job_id, failed, actor=actor)
+        if job.status != Status.CANCELLED:
+            told = Failed(failed.code, failed.message or "", details=failed.details, trace=trace)
+            final = job.status == Status.FAILED
+            log_failure(self._log, job, told, ended_us=job.updated_us, final=final)
+        return job
 
     async def _explain(self, job_id: str, failed: AttemptFailed, actor: str) -> None:
         """Keep error.json, while the attempt still holds the job; it fails without it as well."""
@@ -103,9 +112,7 @@ class Settlement:
             stored = ArtifactStored(failed.attempt, ERROR, *kept, "application/json")
             await self._jobs.report(job_id, stored, actor=actor)
         except Exception as error:  # noqa: BLE001 -- the job fails without it as well
-            structlog.get_logger("eventjobs.settlement").warning(
-                "error.json not stored", job_id=job_id, error=describe(error)
-            )
+            self._log.warning("error.json not stored", job_id=job_id, error=describe(error))
 
     async def _small(self, job: Job, result: Any, actor: str) -> Any:
         """*result*, or where to find it when it is too large for an event."""
@@ -130,6 +137,36 @@ class Settlement:
         doubled = 2.0 ** min(job.tries - 1, 100)  # a float ends at 2**1024
         delay_s = min(first_s * doubled, self._retry_delay_max_s)
         return now_us + int(delay_s * random.uniform(0.75, 1.25) * 1e6)  # noqa: S311
+
+
+def log_start(log: Log, job: Job) -> None:
+    """A DEBUG line for an attempt that starts."""
+    log.debug("attempt started", job_id=job.job_id, type=job.spec.type, attempt=job.attempt)
+
+
+def log_failure(
+    log: Log, job: Job, failed: Failed, *, ended_us: int, final: bool | None = None
+) -> None:
+    """A line for an attempt that failed: ERROR when it is *final*, else WARNING.
+
+    A worker elsewhere does not know that: attempts that were given back do not count.
+    """
+    if final is None:
+        final = not failed.retryable or job.attempt >= job.spec.max_attempts
+    told = failed.details.get("traceback") if isinstance(failed.details, dict) else None
+    trace = failed.trace or told
+    log.log(
+        logging.ERROR if final else logging.WARNING,
+        "attempt failed",
+        job_id=job.job_id,
+        type=job.spec.type,
+        attempt=job.attempt,
+        code=failed.code,
+        error=failed.message,
+        # The wall clock may have been set back, and that of a worker be another.
+        duration_s=max(0.0, round((ended_us - (job.started_us or ended_us)) / 1e6, 3)),
+        **({"exception": trace} if isinstance(trace, str) else {}),
+    )
 
 
 def _bounded(issues: Any) -> Any:

@@ -8,10 +8,9 @@ import asyncio
 from collections.abc import Awaitable, Callable
 from typing import Any
 
-import structlog
-
 from eventjobs.clock import Clock, sleep
 from eventjobs.errors import LogError
+from eventjobs.logs import get_logger
 from eventjobs.lru import Lru
 from eventjobs.tracebacks import describe
 
@@ -33,7 +32,7 @@ class Isolation:
 
     def __init__(self, clock: Clock, logger: str, what: str) -> None:
         self._clock = clock
-        self._log = structlog.get_logger(logger)
+        self._log = get_logger(logger)
         self._what = what
         #: By item: when it is tried again, and the wait after the next failure.
         self._waits: Lru[tuple[float, float]] = Lru(ITEMS_MAX, ITEMS_MAX)
@@ -78,7 +77,7 @@ class Supervisor:
         self._clock = clock
         #: What is wrong with each loop that failed and has not run for MENDED_S since.
         self.failing: dict[str, str] = {}
-        self._log = structlog.get_logger("eventjobs")
+        self._log = get_logger("eventjobs")
 
     async def keep(self, name: str, loop: Callable[[], Awaitable[None]]) -> None:
         """Run *loop* until it returns, which says that its work is done, or this is cancelled."""

@@ -5,10 +5,9 @@ grow. One that refuses for good is asked no more.
 import asyncio
 import random
 
-import structlog
-
 from eventjobs.clock import Clock, sleep
 from eventjobs.connection import Problem, Unreachable, WrongAddress
+from eventjobs.logs import get_logger
 
 #: Between two attempts: the first pause, and the longest.
 AGAIN_S, AGAIN_MAX_S = 0.1, 1.0
@@ -32,7 +31,7 @@ class Trouble:
         self.refused: asyncio.Future[Problem | Unreachable] = (
             asyncio.get_running_loop().create_future()
         )
-        self._log = structlog.get_logger("eventjobs.worker")
+        self._log = get_logger("eventjobs.worker")
 
     def is_final(self, error: Unreachable | Problem, *, known: bool) -> bool:
         """Whether asking again is of no use: the address, the worker or its settings are wrong.

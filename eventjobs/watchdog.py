@@ -5,7 +5,7 @@ import sys
 import threading
 import traceback
 
-import structlog
+from eventjobs.logs import get_logger
 
 
 class Watchdog:
@@ -42,7 +42,7 @@ class Watchdog:
     def _tell(self) -> None:
         task = asyncio.current_task(self._loop)
         frame = sys._current_frames().get(self._thread_id)
-        structlog.get_logger("eventjobs.watchdog").warning(
+        get_logger("eventjobs.watchdog").warning(
             "event loop blocked",
             by=task.get_name() if task else None,
             stack="".join(traceback.format_stack(frame, 4)) if frame else None,

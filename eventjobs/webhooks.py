@@ -11,7 +11,6 @@ from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple
 
 import orjson
-import structlog
 from yarl import URL
 
 from eventjobs.clock import sleep
@@ -45,6 +44,7 @@ from eventjobs.identity import delivery_id, legacy_delivery_id
 from eventjobs.job import Job
 from eventjobs.jobs import Jobs, new_id
 from eventjobs.keys import Keys
+from eventjobs.logs import get_logger
 from eventjobs.outbound import Outbound, signature
 from eventjobs.runner import Runner
 from projections import Views
@@ -105,7 +105,7 @@ class Webhooks:
         self._keys = keys
         self._outbound = outbound
         self._added = asyncio.Event()
-        self._log = structlog.get_logger("eventjobs.webhooks")
+        self._log = get_logger("eventjobs.webhooks")
         deliver = handler(DELIVERY, max_attempts=len(SCHEDULE_S) + 1)(self._deliver)
         #: Beside the runner of everybody's jobs: neither can hold the other up.
         self.runner = Runner(
@@ -252,8 +252,12 @@ class Webhooks:
                 if isinstance(outcome, LogError):
                     left.append(each)
                 elif isinstance(outcome, BaseException) and not isinstance(outcome, Rejected):
-                    about = {"webhook": each[0].webhook_id, "position": each[1].position}
-                    self._log.error("event not delivered", **about, exc_info=outcome)
+                    self._log.error(
+                        "event not delivered",
+                        webhook=each[0].webhook_id,
+                        position=each[1].position,
+                        exc_info=outcome,
+                    )
             wanted = left
             if wanted:
                 self._log.warning("deliveries wait", count=len(wanted))

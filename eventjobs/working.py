@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 import aiohttp
-import structlog
 
 from eventjobs import forks, garbage
 from eventjobs.artifacts import Artifacts
@@ -17,6 +16,7 @@ from eventjobs.clock import SystemClock
 from eventjobs.connection import REQUEST, Connection, Problem, Unreachable, address
 from eventjobs.errors import EventjobsError, InvalidInput, UnknownType
 from eventjobs.handlers import Handlers
+from eventjobs.logs import get_logger
 from eventjobs.remote import RemoteDesk
 from eventjobs.runner import NOT_OURS, Runner
 from eventjobs.running import calls_of, runner_of
@@ -78,7 +78,7 @@ class _Process:
         self._lease_s = lease_s
         self._signals = Signals(self._hurry)
         self._runner: Runner | None = None
-        self._log = structlog.get_logger("eventjobs.worker")
+        self._log = get_logger("eventjobs.worker")
 
     async def run(self) -> None:
         self._signals.catch()

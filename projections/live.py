@@ -8,11 +8,11 @@ from pathlib import Path
 from typing import Any, Protocol, Self, TypeVar
 
 import orjson
-import structlog
 
 from eventjobs.clock import Clock, SystemClock, sleep
 from eventjobs.errors import LogUnavailable
 from eventjobs.events import Recorded
+from eventjobs.logs import get_logger
 from projections import parked
 from projections.pages import Pages
 from projections.parked import Parked
@@ -58,7 +58,7 @@ class Live:
         self._listeners: list[Callable[[list[Touched]], object]] = []
         self._rebuilding: asyncio.Task[int] | None = None
         self._closing = False
-        self._log = structlog.get_logger("eventjobs.views")
+        self._log = get_logger("eventjobs.views")
 
     _store: Store
 

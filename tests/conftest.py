@@ -37,6 +37,8 @@ OURS = (f"{ROOT}/eventjobs/", f"{ROOT}/projections/")
 MAY_BLOCK = [
     # Once, when a data directory is opened, before there is anybody to keep waiting.
     ("eventjobs/database.py", "lock_directory"),
+    # A line of the log, as every handler of logging writes it.
+    ("logging/__init__.py", "emit"),
 ]
 
 # Everybody's gate draws the examples that CI draws; `make soak` draws others.
@@ -157,9 +159,11 @@ def logging_stays_as_it_was() -> Iterator[None]:
     """Whatever a test makes of it in this process, which it shares with others."""
     root, before = logging.getLogger(), structlog.get_config()
     handlers, level = set(root.handlers), root.level
+    ours, our_level = logging.getLogger("eventjobs"), logging.getLogger("eventjobs").level
     yield
     structlog.configure(**before)
     root.setLevel(level)
+    ours.setLevel(our_level)
     for handler in set(root.handlers) - handlers:
         root.removeHandler(handler)
 

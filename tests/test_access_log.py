@@ -6,12 +6,12 @@ from typing import Any
 
 import pytest
 from aiohttp import ClientPayloadError
-from structlog.testing import capture_logs
 
 from eventjobs import Context, handler
 from eventjobs.http.route import Site
 from tests.conftest import Connect
 from tests.fake_clock import FakeClock
+from tests.log_lines import capture_logs
 from tests.test_logs import configured, told
 
 

@@ -15,7 +15,6 @@ import orjson
 import pytest
 from aiohttp import web
 from pydantic import BaseModel, Field
-from structlog.testing import capture_logs
 
 from eventjobs import errors
 from eventjobs.errors import EventjobsError, InvalidInput
@@ -29,6 +28,7 @@ from tests.api_client import Client, Reply
 from tests.conftest import Connect
 from tests.facts import job_when, kinds, time_passing, turns
 from tests.fake_clock import FakeClock
+from tests.log_lines import capture_logs
 
 NOBODY = "00000000-0000-4000-8000-000000000000"
 NDJSON = {"Content-Type": "application/x-ndjson"}

@@ -9,13 +9,13 @@ from typing import Any
 
 import aiohttp
 import pytest
-from structlog.testing import capture_logs
 
 from eventjobs.artifacts import Artifacts
 from eventjobs.errors import ArtifactDamaged, UnknownArtifact
 from eventjobs.handlers import Context, Handler, ThreadContext, handler
 from tests import process_handlers
 from tests.conftest import Connect, Serve
+from tests.log_lines import capture_logs
 from tests.test_remote import elsewhere, types
 
 MIB = 2**20

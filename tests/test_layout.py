@@ -102,6 +102,18 @@ def test_only_the_clock_reads_the_time() -> None:
     allow_none(reads, "take a Clock and ask it: now_us(), monotonic_s()")
 
 
+def test_what_the_service_logs_goes_through_logging() -> None:
+    """A program that embeds it configures logging, and not a structlog of ours."""
+    lines = [
+        at(path, node)
+        for path, node in nodes()
+        if isinstance(node, ast.Call) and ast.unparse(node.func) == "structlog.get_logger"
+        if path.name != "logs.py"
+        and path.relative_to(ROOT).parts[0] in ("eventjobs", "projections")
+    ]
+    allow_none(lines, "use get_logger of eventjobs.logs; tests have tests.log_lines.capture_logs")
+
+
 def test_sql_is_never_assembled() -> None:
     built = [
         at(path, node)

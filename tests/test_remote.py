@@ -9,7 +9,6 @@ from typing import Any
 
 import aiohttp
 import pytest
-from structlog.testing import capture_logs
 
 from eventjobs.artifacts import Artifacts
 from eventjobs.breakers import LocalBreakers
@@ -34,6 +33,7 @@ from tests.conftest import Connect
 from tests.facts import job_when, kinds, recorded_of, turns
 from tests.fake_clock import FakeClock
 from tests.hostile import ERRORS, RESULTS, SLOW
+from tests.log_lines import capture_logs
 from tests.process_handlers import sum_of_squares
 from tests.test_children import square, sum_in_a_thread, sum_of
 

@@ -8,7 +8,6 @@ from typing import Any, ClassVar
 from zoneinfo import ZoneInfo
 
 import pytest
-import structlog
 from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import BaseModel, model_validator
@@ -23,6 +22,7 @@ from eventjobs.service import Service
 from tests.conftest import Connect, Serve
 from tests.facts import time_passing
 from tests.fake_clock import SECOND, FakeClock
+from tests.log_lines import capture_logs
 
 HOUR_S = 3600
 OSLO = ZoneInfo("Europe/Oslo")
@@ -347,7 +347,7 @@ async def test_a_schedule_that_is_refused_ends_no_other_and_goes_on_itself(
     """django-celery-beat#748"""
     api = await client(strict, tick, a_minute, minutely, clock=clock)
     monkeypatch.setattr(Strict, "refusal", refusal)
-    with structlog.testing.capture_logs() as lines:
+    with capture_logs() as lines:
         await passing(clock, 130)
     assert await fired(api.service) == ["00:01", "00:02"], "the other one's"
     errors = [each for each in lines if each["log_level"] == "error"]

@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import structlog
 
 from eventjobs.errors import DirectoryLocked, InvalidInput, JobExists, JobNotFound, UnknownType
 from eventjobs.events import AttemptReleased
@@ -19,6 +18,7 @@ from eventjobs.settings import Settings
 from eventjobs.watchdog import Watchdog
 from tests.conftest import Serve
 from tests.facts import job_when, kinds, recorded_of, turns
+from tests.log_lines import capture_logs
 
 
 @handler("quick", max_attempts=7, timeout_s=5, stall_timeout_s=4, retry_delay_s=0.5)
@@ -253,7 +253,7 @@ async def test_a_handler_that_blocks_the_loop_is_told_of(
 ) -> None:
     monkeypatch.setattr(Watchdog, "BEAT_S", 0.01)
     monkeypatch.setattr(Watchdog, "BLOCKED_S", 0.02)
-    with structlog.testing.capture_logs() as logs:
+    with capture_logs() as logs:
 
         @handler("blocks")
         async def blocks(context: Context, payload: Any) -> None:

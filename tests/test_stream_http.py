@@ -8,13 +8,13 @@ from pathlib import Path
 
 import aiohttp
 import pytest
-from structlog.testing import capture_logs
 
 from eventjobs.events import JobSpec
 from eventjobs.handlers import Context, handler
 from eventjobs.http import serve
 from eventjobs.service import Service
 from eventjobs.settings import Settings
+from tests.log_lines import capture_logs
 from tests.test_stream_reader import Message, whatwg
 
 HOSTILE = 'cr\rlf\ncrlf\r\nid: 99\n\ndata: x\n\n:\u2028\u2029 "quoted" \U0001f600'

@@ -5,7 +5,6 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
-import structlog
 
 from eventjobs.errors import DiskFull, LogUnavailable
 from eventjobs.handlers import Context, handler
@@ -16,6 +15,7 @@ from projections import Views
 from tests.conftest import Connect, Serve
 from tests.facts import job_when, time_passing, turns
 from tests.fake_clock import FakeClock
+from tests.log_lines import capture_logs
 
 
 class Odd(BaseException):
@@ -32,7 +32,7 @@ async def ok(context: Context, payload: Any) -> None: ...
 @pytest.fixture(autouse=True)
 def lines() -> Iterator[list[Any]]:
     """What is logged. Captured in each test: to print a traceback, its source files are read."""
-    with structlog.testing.capture_logs() as lines:
+    with capture_logs() as lines:
         yield lines
 
 

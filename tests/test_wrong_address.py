@@ -12,11 +12,11 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import pytest
-from structlog.testing import capture_logs
 
 from eventjobs.connection import ConnectionLost, Problem, Unreachable, WrongAddress
 from eventjobs.trouble import SAID_AGAIN_S, Trouble
 from tests.fake_clock import FakeClock
+from tests.log_lines import capture_logs
 from tests.tool import Tool
 
 CERTIFICATE = Path(__file__).parent / "localhost.pem"

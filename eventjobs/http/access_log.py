@@ -20,13 +20,9 @@ class AccessLog(AbstractAccessLogger):
     one of the problem that was answered.
     """
 
-    def __init__(self, logger: Any, log_format: str) -> None:
-        super().__init__(logger, log_format)
-        self._says_all: bool = logger.is_enabled_for(logging.DEBUG)
-
     def log(self, request: web.BaseRequest, response: web.StreamResponse, time: float) -> None:
         status = response.status
-        if status < 400 and not self._says_all:
+        if status < 400 and not self.logger.isEnabledFor(logging.DEBUG):
             return  # this is on the path of every request
         write: Any = self.logger.debug
         event = "request"

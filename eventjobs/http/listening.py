@@ -5,7 +5,6 @@ import ipaddress
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 
-import structlog
 from aiohttp import web
 
 from eventjobs import forks
@@ -24,6 +23,7 @@ from eventjobs.http.protocol import (
     refused,
 )
 from eventjobs.http.route import RequestIds
+from eventjobs.logs import get_logger
 
 #: At a shutdown, for whoever was told that the connection stays, and is just using it.
 LAST_CALL_S = 0.1
@@ -81,7 +81,7 @@ async def listen(app: web.Application, host: str, port: int) -> Listening:
     manager.request_handler = _answering(manager.request_handler, RequestIds(), connected)
     manager.request_factory = readable(manager.request_factory)
     loop = asyncio.get_running_loop()
-    log = structlog.get_logger("eventjobs.http").bind()
+    log = get_logger("eventjobs.http")
 
     def connect() -> Connection:
         return Connection(

@@ -6,7 +6,6 @@ from collections.abc import Callable
 from contextlib import suppress
 from typing import Any
 
-import structlog
 from aiohttp import HttpVersion10, HttpVersion11, web
 from aiohttp.http_exceptions import LineTooLong
 from yarl import URL
@@ -26,6 +25,7 @@ from eventjobs.http.problem import (
     VersionNotSupported,
 )
 from eventjobs.http.route import RequestIds, host_error, signature
+from eventjobs.logs import get_logger
 
 #: What a client still sends is read for so long, so that it gets to read why it is refused.
 LINGER_S = 1.0
@@ -88,7 +88,7 @@ class Connected:
         now_s = asyncio.get_running_loop().time()
         if now_s - self._complained_s >= REPEATED_S:
             self._complained_s = now_s
-            log = structlog.get_logger("eventjobs.http")
+            log = get_logger("eventjobs.http")
             log.error(
                 "connections refused",
                 error=OutOfDescriptors.__doc__,
@@ -182,7 +182,7 @@ class Connection(web.RequestHandler):
         try:
             await super().start()
         except Exception as error:  # noqa: BLE001 a connection that nothing answers would stay open
-            structlog.get_logger("eventjobs.http").error("unexpected error", exc_info=error)
+            get_logger("eventjobs.http").error("unexpected error", exc_info=error)
             self.force_close()
         finally:
             # Errors whose frames hold what holds them: the task, or this connection. The request,
@@ -215,7 +215,7 @@ class Connection(web.RequestHandler):
     ) -> web.StreamResponse:
         if isinstance(exc, ConnectionError):
             raise exc  # the client has gone, or was cut off: there is nobody to tell
-        log = structlog.get_logger("eventjobs.http")
+        log = get_logger("eventjobs.http")
         if status >= 500:
             log.error("unexpected error", exc_info=exc)
         else:

@@ -10,7 +10,6 @@ from functools import lru_cache
 from itertools import count
 from typing import Any
 
-import structlog
 from aiohttp import web
 from pydantic import BaseModel
 from structlog.contextvars import bind_contextvars
@@ -23,6 +22,7 @@ from eventjobs.http.problem import BadHost, CrossOrigin, Misdirected, RequestErr
 from eventjobs.http.snapshot import Snapshots
 from eventjobs.http.stream import Streams
 from eventjobs.http.takers import Takers
+from eventjobs.logs import get_logger
 from eventjobs.service import Service
 
 REQUEST_ID = web.RequestKey("request_id", str)
@@ -131,8 +131,8 @@ def surrounded(
 
     Around each handler and not a middleware: this is on the path of every request.
     """
-    log = structlog.get_logger("eventjobs.http").bind()
-    if log.is_enabled_for(logging.DEBUG):
+    log = get_logger("eventjobs.http")
+    if log.isEnabledFor(logging.DEBUG):
         quick = None  # it gives the request no id, for its line
 
     async def handle(request: web.Request) -> web.StreamResponse:

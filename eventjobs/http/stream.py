@@ -6,7 +6,6 @@ import socket
 from collections.abc import AsyncGenerator, Callable, Collection
 from contextlib import aclosing, suppress
 
-import structlog
 from aiohttp import web
 
 from eventjobs.clock import Timer, sleep, timeout
@@ -29,6 +28,7 @@ from eventjobs.http.selection import Known, Selection
 from eventjobs.http.snapshot import Snapshots
 from eventjobs.job import Job
 from eventjobs.log import PAGE_MAX
+from eventjobs.logs import get_logger
 from eventjobs.service import Service
 
 __all__ = ["Selection", "Streams"]
@@ -71,7 +71,7 @@ class Streams:
         self._closing = False
         self._tasks: list[asyncio.Task[None]] = []
         self._timer: Timer | None = None
-        self._log = structlog.get_logger("eventjobs.stream")
+        self._log = get_logger("eventjobs.stream")
 
     def __len__(self) -> int:
         return len(self._open)

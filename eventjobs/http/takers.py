@@ -7,8 +7,12 @@ from eventjobs.claims import Room
 from eventjobs.http.polls import Polls
 from eventjobs.http.reported import Claim
 from eventjobs.job import Job
+from eventjobs.logs import get_logger
 from eventjobs.outcomes import Released
 from eventjobs.service import Service
+from eventjobs.settlement import log_start
+
+_LOG = get_logger("eventjobs.work")
 
 
 class Takers:
@@ -76,6 +80,7 @@ class Takers:
         jobs = [job for job in await asyncio.gather(*claims) if job is not None]
         for job in jobs:
             service.leases.begin(job)
+            log_start(_LOG, job)
         if gone():  # nobody will ever know of these claims
             why = Released("the worker had gone before it was answered")
             for job in jobs:

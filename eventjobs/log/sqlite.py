@@ -13,7 +13,6 @@ from typing import Any
 
 import aiosqlite
 import orjson
-import structlog
 
 from eventjobs.clock import Clock, SystemClock, sleep
 from eventjobs.codec import encode
@@ -31,6 +30,7 @@ from eventjobs.events import Event, Recorded
 from eventjobs.log import PAGE_MAX, Tail, check_text
 from eventjobs.log.guard import authorize
 from eventjobs.log.rows import READ, READ_JOB, ROWS, recorded, recorded_from_text
+from eventjobs.logs import get_logger
 
 SCHEMA_VERSION = 1
 SCHEMA = files("eventjobs.log").joinpath("sqlite.sql").read_text()
@@ -106,7 +106,7 @@ class SQLiteLog:
         self._closed = False
         self._closing: asyncio.Task[None] | None = None
         self._broken: str | None = None  # why writes are refused, while they are
-        self._log = structlog.get_logger("eventjobs.log")
+        self._log = get_logger("eventjobs.log")
 
     @classmethod
     async def open(
