@@ -25,6 +25,7 @@ from eventjobs.outcomes import (
 from eventjobs.plain import DETAILS_BYTES_MAX, bounded_json, class_name, json_text, plain_text
 from eventjobs.processes import Processes
 from eventjobs.reports import Reports
+from eventjobs.task_factory import TaskExit, in_handler
 from eventjobs.threads import in_own_thread
 from eventjobs.tracebacks import attribute, summary, trace
 
@@ -119,6 +120,8 @@ class Attempt:
 
     def raised(self, error: BaseException) -> Outcome:
         """The outcome of a handler that raised *error*."""
+        if type(error) is TaskExit and error.__cause__ is not None:
+            error = error.__cause__
         kind = type(error)  # and not isinstance: `__class__` may be a property that raises
         if issubclass(kind, asyncio.CancelledError | Stopped):
             return self.interrupted()
@@ -137,12 +140,13 @@ class Attempt:
                 assert isinstance(self.context, Context)
                 if self.job.artifacts:
                     await asyncio.to_thread(self.context.read_inputs)
-                with EndsIfForked():
+                with in_handler(), EndsIfForked():
                     result = await self.handler.function(self.context, payload)
                 outcome = success(result, self.context.issues)
             case "thread":
                 work = partial(self._in_thread, payload)
-                outcome = await in_own_thread(work, f"job {self.job.job_id}")
+                with in_handler():
+                    outcome = await in_own_thread(work, f"job {self.job.job_id}")
             case "process":
                 assert self._processes is not None
                 given = (self.handler, self.job, self.reports, self._begin)

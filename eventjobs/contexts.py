@@ -110,6 +110,24 @@ class _Told(Caller):
     def _checked(self, artifact: Artifact) -> Path:
         return self._files.checked(artifact.sha256, artifact.size)
 
+    def progress(
+        self,
+        done: float | None = None,
+        total: float | None = None,
+        *,
+        stage: str | None = None,
+        message: str | None = None,
+        data: Any = None,
+    ) -> None:
+        """Tell how far the whole job is, from any thread. Stored at a set rate, the last always;
+        never blocks.
+        """
+        self._soon(self._reports.progress, self._progress(done, total, stage, message, data))
+
+    def log(self, message: str, level: str = "info", **fields: Any) -> None:
+        """Add a line to the job's own log, from any thread. Never blocks."""
+        self._soon(self._reports.add, self._line(message, level, fields))
+
     def issue(self, code: str, message: str, **details: Any) -> None:
         """Note what went wrong and was made up for: the job completes, and `issues` tells of it.
 
@@ -164,7 +182,9 @@ class _Told(Caller):
 
 
 class Context(_Told, AsyncCaller):
-    """What an `async def` handler may do while it runs."""
+    """What an `async def` handler may do while it runs: on its loop, and in threads it starts, also
+    on a loop of their own.
+    """
 
     def __init__(self, job: Job, files: Files, reports: Reports, calls: Calls) -> None:
         super().__init__(job, files, reports, calls)
@@ -186,22 +206,6 @@ class Context(_Told, AsyncCaller):
             raise found
         return found
 
-    def progress(
-        self,
-        done: float | None = None,
-        total: float | None = None,
-        *,
-        stage: str | None = None,
-        message: str | None = None,
-        data: Any = None,
-    ) -> None:
-        """Tell how far the whole job is. Stored at a set rate, the last always; never blocks."""
-        self._reports.progress(self._progress(done, total, stage, message, data))
-
-    def log(self, message: str, level: str = "info", **fields: Any) -> None:
-        """Add a line to the job's own log. Never blocks."""
-        self._reports.add(self._line(message, level, fields))
-
     async def step(
         self,
         name: str,
@@ -217,12 +221,13 @@ class Context(_Told, AsyncCaller):
         called. Whatever *function* raises is raised, and not stored. Raises JobError
         `step_not_json`, StepTooLarge, TooManySteps.
         """
-        called = await self._steps.look(name, was)
+        called = await self._on_loop(self._steps.look(name, was))
         if not called.done:
             result = function(*args, **kwargs)
             if inspect.isawaitable(result):
                 result = await result
-            called = await self._steps.keep(called, _step_json(called.name, result))
+            kept = self._steps.keep(called, _step_json(called.name, result))
+            called = await self._on_loop(kept)
         return called.result
 
     async def submit(
@@ -233,14 +238,14 @@ class Context(_Told, AsyncCaller):
         An attempt that submits it again, by the same *name* or without one in the same order,
         finds it there. *fields* are as in Service.submit, and so is what it raises.
         """
-        return await self._children.submit(type, payload, name, fields)
+        return await self._on_loop(self._children.submit(type, payload, name, fields))
 
     async def result(self, job_id: str) -> Any:
         """What a job comes to, once it has ended; meanwhile children may run in place of this one.
 
         Raises JobError `child_failed`, `child_cancelled`, `too_many_waiting`.
         """
-        return await self._children.result(job_id)
+        return await self._on_loop(self._children.result(job_id))
 
     async def artifact(
         self, name: str, content: bytes | Path, media_type: str = "application/octet-stream"
@@ -254,7 +259,7 @@ class Context(_Told, AsyncCaller):
         with stored(name):
             saving = tenacity.AsyncRetrying(sleep=self.sleep, **self._saving(name))
             kept: tuple[str, int] = await saving(asyncio.to_thread, self._files.store, content)
-        await self._reports.now(self._stored(name, kept, media_type))
+        await self._on_loop(self._reports.now(self._stored(name, kept, media_type)))
 
     def _soon(self, function: Callable[..., object], *arguments: Any) -> None:
         """Call it on the loop; from there at once."""
@@ -263,9 +268,16 @@ class Context(_Told, AsyncCaller):
         else:
             self._loop.call_soon_threadsafe(function, *arguments)
 
+    async def _on_loop(self, coroutine: Coroutine[Any, Any, Answer]) -> Answer:
+        """Await it on the loop of the service; from there at once."""
+        if threading.get_ident() == self._thread:
+            return await coroutine
+        there = asyncio.run_coroutine_threadsafe(coroutine, self._loop)
+        return await asyncio.wrap_future(there)
+
     async def sleep(self, delay_s: float) -> None:
         """Wait on the clock of the service."""
-        await sleep(self._reports.clock, delay_s)
+        await self._on_loop(sleep(self._reports.clock, delay_s))
 
 
 class ThreadContext(_Told, ThreadCaller):
@@ -281,22 +293,6 @@ class ThreadContext(_Told, ThreadCaller):
     ) -> None:
         super().__init__(job, files, reports, calls)
         self._loop = loop
-
-    def progress(
-        self,
-        done: float | None = None,
-        total: float | None = None,
-        *,
-        stage: str | None = None,
-        message: str | None = None,
-        data: Any = None,
-    ) -> None:
-        """Tell how far the whole job is. Stored at a set rate, the last always; never blocks."""
-        self._soon(self._reports.progress, self._progress(done, total, stage, message, data))
-
-    def log(self, message: str, level: str = "info", **fields: Any) -> None:
-        """Add a line to the job's own log. Never blocks."""
-        self._soon(self._reports.add, self._line(message, level, fields))
 
     def step(
         self,
@@ -372,6 +368,9 @@ class ThreadContext(_Told, ThreadCaller):
 
     def _wait(self, coroutine: Coroutine[Any, Any, Answer]) -> Answer:
         self._home.check()
+        if asyncio._get_running_loop() is self._loop:
+            coroutine.close()
+            raise RuntimeError("the context of a plain handler would block the service's loop here")
         return asyncio.run_coroutine_threadsafe(coroutine, self._loop).result()
 
 

@@ -18,6 +18,7 @@ from eventjobs.processes import Processes
 from eventjobs.reports import Reports
 from eventjobs.settlement import log_start
 from eventjobs.slots import Slot, Slots
+from eventjobs.task_factory import TaskFactory
 from eventjobs.tracebacks import summary
 
 #: What is done elsewhere. (A dispatcher's handlers are functions on the loop.)
@@ -62,6 +63,7 @@ class Runner:
         self._tasks: set[asyncio.Task[None]] = set()
         self._stopping = False
         self._given_up = False
+        self._factory: TaskFactory | None = None
         self._claiming: asyncio.Task[None] | None = None
         self._log = get_logger("eventjobs.runner")
         desk.on_stop(self._told_to_stop)
@@ -74,6 +76,8 @@ class Runner:
         """Claim and run what is due, until *stop*."""
         self._claiming = asyncio.current_task()
         self._capture.start()
+        if self._factory is None:
+            self._factory = TaskFactory.add_user(asyncio.get_running_loop())
         while not self._stopping and self._handlers and self._concurrency:
             ahead = {"process": self._processes.ahead} if self._processes else {}
             for offer in await self._desk.offers(*self._slots.rooms(self._types, ahead)):
@@ -105,6 +109,9 @@ class Runner:
         if self._processes is not None:
             await self._processes.close()
         self._capture.stop()
+        if self._factory is not None:
+            self._factory.remove_user(asyncio.get_running_loop())
+            self._factory = None
 
     async def _finish(self, within_s: float) -> None:
         over = asyncio.Event()

@@ -20,6 +20,7 @@ from eventjobs.logs import get_logger
 from eventjobs.schedules import Schedule
 from eventjobs.service import Service
 from eventjobs.settings import Settings
+from eventjobs.tracebacks import trace
 
 SIGNALS = (signal.SIGTERM, signal.SIGINT)
 
@@ -61,8 +62,26 @@ def run(settings: Settings, handlers: Handlers) -> None:
     check_loopback(settings.host)
     let_through(settings.capture_logs)
     garbage.look_seldom()
+    run_main(_Process(settings, handlers).run())
+
+
+def run_main(main: Coroutine[Any, Any, None]) -> None:
+    """Run the main coroutine of a command, which catches Signals, on a loop of its own.
+
+    asyncio lets sys.exit() in a callback that a handler has set out of the loop. The loop goes on.
+    """
     with asyncio.Runner(loop_factory=loop_factory()) as runner:
-        runner.run(_Process(settings, handlers).run())
+        loop = runner.get_loop()
+        task = loop.create_task(main, name="main")
+        while not task.done():
+            try:
+                loop.run_until_complete(task)
+            except (SystemExit, KeyboardInterrupt) as error:
+                # A Ctrl-C is an exception only while no handler is set for its signal.
+                if task.done() or signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+                    raise
+                log = get_logger("eventjobs")
+                log.error("a callback tried to end the program", exception=trace(error))
 
 
 def loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:

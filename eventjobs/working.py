@@ -21,7 +21,7 @@ from eventjobs.remote import RemoteDesk
 from eventjobs.runner import NOT_OURS, Runner
 from eventjobs.running import calls_of, runner_of
 from eventjobs.scratch import scratch
-from eventjobs.serving import Signals, load, loop_factory
+from eventjobs.serving import Signals, load, run_main
 from eventjobs.settings import Settings
 from eventjobs.watchdog import Watchdog
 
@@ -54,8 +54,8 @@ def run(url: str, names: Sequence[str], settings: Settings, lease_s: float | Non
     garbage.look_seldom()
     # Random at each start: a restarted process must never look like the one that died.
     name = f"worker-{os.urandom(8).hex()}"
-    with scratch(name) as folder, asyncio.Runner(loop_factory=loop_factory()) as runner:
-        runner.run(_Process(name, address(url), handlers, settings, folder, lease_s).run())
+    with scratch(name) as folder:
+        run_main(_Process(name, address(url), handlers, settings, folder, lease_s).run())
 
 
 class _Process:
