@@ -115,6 +115,7 @@ class Attempt:
             return self.raised(error)
         finally:
             self.performing = False
+            self.context.end_trials()
             for timer in self.timers:
                 timer.cancel()
 

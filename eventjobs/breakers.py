@@ -4,6 +4,7 @@ The libraries for this count failures in a row and read the machine's own clock;
 count within a window, and time comes from a Clock.
 """
 
+import random
 import threading
 from collections import deque
 from collections.abc import Iterable
@@ -16,6 +17,11 @@ from eventjobs.events import rfc3339
 
 #: Breakers that are kept for ever; of more, those are forgotten that would not be missed.
 NAMES_MAX = 1000
+
+#: Seconds, at most, after which a job that was held off by a trial looks again.
+TRIAL_LOOK_S = 30.0
+#: A job is due at a whole microsecond, and so may be there a little early.
+MOMENT_S = 0.000_002
 
 #: What a call came to. Nobody knows, when it was cut short by a cancel or a shutdown.
 Result = Literal["ok", "failed", "unknown"]
@@ -94,12 +100,13 @@ class LocalBreakers:
         self._lock = threading.Lock()  # held for moments: nothing is waited for under it
         self._by_name: dict[str, _Breaker] = {}
 
-    def restore(self, opened: Iterable[tuple[str, int]]) -> None:
-        """Take up (name, open until) where an earlier process left off."""
-        for name, until_us in opened:
-            left_s = (until_us - self._clock.now_us()) / 1e6
+    def restore(self, opened: Iterable[tuple[str, int, int]]) -> None:
+        """Take up (name, open since, open until) where an earlier process left off."""
+        for name, since_us, until_us in opened:
+            # A wall clock that was set back meanwhile makes it no longer than its cooldown.
+            left_us = min(until_us - self._clock.now_us(), until_us - since_us)
             breaker = self._by_name.setdefault(name, _Breaker(Limits()))
-            breaker.open_until_s = self._clock.monotonic_s() + max(0.0, left_s)
+            breaker.open_until_s = self._clock.monotonic_s() + max(0.0, left_us / 1e6)
 
     def enter(self, name: str, limits: Limits) -> bool:
         with self._lock:
@@ -107,10 +114,15 @@ class LocalBreakers:
             breaker = self._named(name, limits)
             if breaker.open_until_s is None:
                 return False
-            busy_until_s = breaker.trial_until_s or 0.0
-            if now_s < max(breaker.open_until_s, busy_until_s):
-                # A wall clock that was set meanwhile must not change how long it takes.
-                left_s = max(breaker.open_until_s - now_s, 0.0)
+            # A wall clock that was set meanwhile must not change how long it takes.
+            left_s = breaker.open_until_s - now_s - MOMENT_S
+            if left_s <= 0 and breaker.trial_until_s is not None:
+                # Most trials end far sooner than they may; and those held off shall not all be
+                # there at the moment when the next one may begin.
+                left_s = min(breaker.trial_until_s - now_s, TRIAL_LOOK_S)
+                left_s *= random.uniform(1.0, 1.5)  # noqa: S311
+            if left_s > 0:
+                left_s += MOMENT_S
                 raise BreakerOpen(name, self._clock.now_us() + int(left_s * 1e6), left_s)
             breaker.trial_until_s = now_s + limits.cooldown_s
             return True

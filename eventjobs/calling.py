@@ -33,6 +33,16 @@ class Caller(ABC):
     """A context, as far as calls are concerned."""
 
     _calls: Calls
+    #: Whether a call through a breaker has failed in this attempt.
+    _call_failed = False
+    #: By name, the breakers whose trial is being made by this attempt.
+    _trials: dict[str, Limits]
+
+    def end_trials(self) -> None:
+        """The attempt is over: a trial that has not ended is left to another one."""
+        for name, limits in list(self._trials.items()):
+            self._calls.breakers.leave(name, limits, "unknown", trial=True)
+        self._trials.clear()
 
     @property
     @abstractmethod
@@ -150,13 +160,21 @@ class _Guard:
         except BreakerOpen as open:
             line = "Circuit breaker is OPEN. Using fallback."
             self._caller.log(line, "warning", **open.details)
+            # An attempt that has called in vain counts, also when its next call is held off.
+            open.details["held_off"] = not self._caller._call_failed
             raise
+        if self._trial:
+            self._caller._trials[self.name] = self._limits
 
     def _leave(self, error: BaseException | None) -> None:
         result: Result = "ok"
         if error is not None:
             result = "failed" if counts(error, self._on) else "unknown"
+        if result == "failed":
+            self._caller._call_failed = True
         trial, self._trial = self._trial, False
+        # One that went on after its attempt was over is no longer the trial.
+        trial = trial and self._caller._trials.pop(self.name, None) is not None
         change = self._breakers.leave(self.name, self._limits, result, trial=trial)
         if change is not None:
             self._tell(change, trial=trial)

@@ -63,6 +63,7 @@ class _Told(Caller):
         self._children = Children(job, reports)
         self._calls = calls
         self._issues: list[dict[str, Any]] = []
+        self._trials = {}
         self._stopped = False  # set from the loop, read from any thread
         self._home = Home()
 

@@ -166,7 +166,10 @@ class BreakerChanged:
 @json_fields("details")
 @dataclass(frozen=True)
 class AttemptFailed:
-    """With a *retry_at_us* the job is queued again; without one it has failed."""
+    """With a *retry_at_us* the job is queued again; without one it has failed.
+
+    One that was *held_off* by a circuit breaker called nothing, and counts as no try.
+    """
 
     BODY: ClassVar = frozenset({"message", "details"})
 
@@ -176,6 +179,7 @@ class AttemptFailed:
     retry_at_us: int | None = None
     message: str | None = None
     details: JSON = None
+    held_off: bool | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -121,6 +121,10 @@ def evolve(job: Job | None, recorded: Recorded) -> Job:
     return after
 
 
+#: What is so only of a job that has ended, or is to.
+_ENDED = ("finished_us", "cancel_requested_us")
+
+
 def _after(job: Job, recorded: Recorded) -> Job:
     at_us = recorded.at_us
     match recorded.event:
@@ -147,7 +151,8 @@ def _after(job: Job, recorded: Recorded) -> Job:
         case AttemptFailed(retry_at_us=None) as event:
             return _free(job, recorded, Status.FAILED, finished_us=at_us, error=_error(event))
         case AttemptFailed(retry_at_us=due_us) as event:
-            return _free(job, recorded, Status.QUEUED, due_us=due_us, error=_error(event))
+            waits = {"due_us": due_us, "tries": job.tries - bool(event.held_off)}
+            return _free(job, recorded, Status.QUEUED, **waits, error=_error(event))
         case AttemptReleased():
             return _free(job, recorded, Status.QUEUED, due_us=at_us, tries=job.tries - 1)
         case CancelRequested():
@@ -157,8 +162,7 @@ def _after(job: Job, recorded: Recorded) -> Job:
             return _free(job, recorded, Status.CANCELLED, **times)
         case JobRetried() as event:
             again = {"due_us": at_us, "tries": 0, "steps": kept(job.steps, event)}
-            gone = ("finished_us", "cancel_requested_us")
-            return _free(job, recorded, Status.QUEUED, *gone, **again)
+            return _free(job, recorded, Status.QUEUED, *_ENDED, **again)
         case JobExpired():
             return _with(job, recorded, expired_us=at_us)
         case LateReportRefused(attempt=number, report=report):
@@ -262,13 +266,17 @@ def complete(job: Job | None, attempt: int, result: JSON, issues: JSON = None) -
 
 
 def fail(job: Job | None, failed: AttemptFailed) -> AttemptFailed | JobCancelled:
-    """End an attempt. *retry_at_us* counts only while tries are left and nobody cancelled."""
+    """End an attempt. *retry_at_us* counts only while tries are left and nobody cancelled.
+
+    An attempt that was held off takes no try, of a job that has more than one.
+    """
     job = _holding(job, failed.attempt)
     if failed.retry_at_us is None:
         return failed
     if job.cancel_requested_us is not None:
         return JobCancelled(failed.attempt)
-    if failed.retryable and job.tries < job.spec.max_attempts:
+    left = job.tries < job.spec.max_attempts
+    if failed.retryable and (left or (failed.held_off and job.spec.max_attempts > 1)):
         return failed
     return AttemptFailed(
         failed.attempt, failed.code, failed.retryable, None, failed.message, failed.details

@@ -27,6 +27,12 @@ class Failed:
     retry_after_s: float | None = None
     trace: str | None = None
 
+    @property
+    def held_off(self) -> bool:
+        """Whether a circuit breaker held it off before it called anything."""
+        details = self.details if isinstance(self.details, dict) else {}
+        return self.code == "breaker_open" and details.get("held_off") is True
+
 
 @dataclass(frozen=True, slots=True)
 class Cancelled:

@@ -101,6 +101,8 @@ class HandlerProcess(asyncio.Protocol):
 
     def __init__(self, around: Surroundings, scratch: Path) -> None:
         self._around = around
+        #: By name, the breakers whose trial its job is making.
+        self._trials: dict[str, Limits] = {}
         self._clock = around.clock
         self._scratch = scratch
         self._process: Process | None = None
@@ -257,6 +259,9 @@ class HandlerProcess(asyncio.Protocol):
         run, self._run = self._run, None
         if run is None:
             return
+        while self._trials:  # it was stopped, or died, in the middle of one
+            trial = self._trials.popitem()
+            self._around.calls.breakers.leave(*trial, "unknown", trial=True)
         if outcome is None:
             run.outcome.cancel()
         else:
@@ -292,13 +297,18 @@ class HandlerProcess(asyncio.Protocol):
             case "path":
                 return str(await asyncio.to_thread(files.checked, *told))
             case "enter":
-                name, limits = told
+                name, limits = told[0], Limits(**told[1])
                 try:
-                    return breakers.enter(name, Limits(**limits))
+                    trial = breakers.enter(name, limits)
                 except BreakerOpen as open:
                     return open.until_us, open.left_s
+                if trial:
+                    self._trials[name] = limits
+                return trial
             case "leave":
                 name, limits, result, trial = told
+                if trial:
+                    self._trials.pop(name, None)
                 return breakers.leave(name, Limits(**limits), result, trial=trial)
             case "store":
                 return await asyncio.to_thread(files.store, Path(*told))

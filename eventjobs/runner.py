@@ -225,6 +225,7 @@ class Runner:
         if not attempt.performing or attempt.abandoned or attempt.task is None:
             return
         attempt.abandoned = True
+        attempt.context.end_trials()
         self._log.error(
             "handler ignores being stopped",
             job_id=attempt.job.job_id,

@@ -257,7 +257,9 @@ class Service:
             actor=self.desk.worker,
         )
         changed = await self.views.breakers()
-        self.breakers.restore((each.name, each.until_us) for each in changed if each.until_us)
+        self.breakers.restore(
+            (each.name, each.changed_us or 0, each.until_us) for each in changed if each.until_us
+        )
 
     async def _recall_starts(self) -> None:
         await recall_starts(self.log, self.views, self.flow, self.clock)

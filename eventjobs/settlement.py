@@ -68,6 +68,7 @@ class Settlement:
                     self._retry_at_us(job, outcome) if outcome.retryable else None,
                     outcome.message,
                     bounded_json(outcome.details, DETAILS_BYTES_MAX),
+                    outcome.held_off or None,
                 )
                 return await self._fail(job_id, failed, actor, outcome.trace)
             case Cancelled():

@@ -85,7 +85,12 @@ def _not_yet(job: Job, now_us: int) -> Iterator[Reason]:
     if job.due_us <= now_us:
         return
     until = rfc3339(job.due_us)
-    if job.tries and job.error is not None:
+    if job.attempt and job.error is not None and job.error["code"] == "breaker_open":
+        used = f"{job.tries} of {job.spec.max_attempts} attempts are used"
+        text = f"attempt {job.attempt} was held off by a circuit breaker; {used}; "
+        text += f"the next is at {until}"
+        yield {"code": "retry_delay", "text": text, "until": until} | _attempt(job)
+    elif job.tries and job.error is not None:
         text = f"attempt {job.attempt} failed with {job.error['code']}; the next is at {until}"
         yield {"code": "retry_delay", "text": text, "until": until} | _attempt(job)
     else:

@@ -170,6 +170,8 @@ def careful(ctx: ThreadContext, payload: dict[str, Any]) -> Any:
     failures = iter([True] * payload["failures"] + [False] * 9)
 
     def call() -> str:
+        if payload["failures"] < 0:
+            os.kill(os.getpid(), signal.SIGKILL)
         if next(failures):
             raise ConnectionError("refused")
         return "answer"

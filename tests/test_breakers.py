@@ -1,11 +1,13 @@
 """Circuit breakers: what fails again and again is not called for a while, as all can see."""
 
 import asyncio
+import threading
 from typing import Any
 
 import pytest
 
-from eventjobs.breakers import BreakerOpen, Limits, LocalBreakers
+from eventjobs.breakers import TRIAL_LOOK_S, BreakerOpen, Limits, LocalBreakers
+from eventjobs.clock import sleep
 from eventjobs.errors import JobError
 from eventjobs.events import BreakerChanged, LogWritten
 from eventjobs.handlers import Context, ThreadContext, handler
@@ -297,7 +299,149 @@ async def test_retries_stop_when_the_breaker_opens(
     assert ended.error["code"] == "breaker_open"
 
 
+# --- held off
+
+
+def holding(ask: Any, **limits: Any) -> Any:
+    limits = {"threshold": 3, "window_s": 60, "cooldown_s": 10, **limits}
+
+    @handler("held", max_attempts=3, retry_delay_s=1)
+    async def held(ctx: Context, payload: Any) -> Any:
+        async with ctx.breaker("llm", **limits):
+            return await ask()
+
+    return held
+
+
+async def test_jobs_that_are_held_off_survive_however_long_it_is_open(
+    serve: Serve, clock: FakeClock, upstream: Upstream
+) -> None:
+    """30 jobs of 3 attempts each, and 6 cooldowns: OpenViking#3717, smallrye#319."""
+
+    async def ask() -> str:
+        if upstream.state == "up":
+            await sleep(clock, 1)  # the trial takes a moment
+        return await upstream.ask("hey")
+
+    service = await serve(holding(ask), clock=clock)
+    ids = [(await service.submit("held")).job_id for _ in range(30)]
+    upstream.state = "down"
+    # What calls in vain counts: each trial takes one attempt of one job.
+    for _ in range(60):
+        await clock.advance(0.5)
+    ends = [job for each in ids if (job := await service.jobs.current(each)) and job.finished]
+    assert len(ends) <= upstream.calls // 3, "all 3 attempts of these have called"
+    ids = [each for each in ids if each not in {job.job_id for job in ends}]
+    assert len(ids) >= 27
+    upstream.state = "up"
+    ended = [await time_passing(clock, service.wait(each), 0.5) for each in ids]
+    assert {job.status for job in ended} == {"completed"}
+    assert all(job.tries <= 3 for job in ended)
+    assert max(job.attempt for job in ended) > 3
+
+
+async def test_during_a_trial_others_wait_for_a_while_and_do_not_come_back_at_once(
+    clock: FakeClock,
+) -> None:
+    breakers, limits = LocalBreakers(clock), Limits(1, 10, 600)
+    breakers.leave("x", limits, "failed", trial=False)
+    await clock.advance(600)
+    assert breakers.enter("x", limits) is True
+    waits = []
+    for _ in range(20):
+        with pytest.raises(BreakerOpen) as open:
+            breakers.enter("x", limits)
+        waits.append(open.value.left_s)
+    assert TRIAL_LOOK_S <= min(waits) < max(waits) <= 1.5 * TRIAL_LOOK_S
+    await clock.advance(590)
+    with pytest.raises(BreakerOpen) as open:
+        breakers.enter("x", limits)
+    assert 10 <= open.value.left_s <= 15
+
+
+async def test_an_attempt_that_has_called_in_vain_counts(
+    serve: Serve, clock: FakeClock, upstream: Upstream
+) -> None:
+    @handler("tries", max_attempts=2)
+    async def tries(ctx: Context, payload: Any) -> Any:
+        async def guarded() -> str:
+            async with ctx.breaker("llm", **LIMITS):
+                return await upstream.ask("hey")
+
+        return await ctx.retrying("llm", attempts=9)(guarded)
+
+    service = await serve(tries, clock=clock)
+    job_id = (await service.submit("tries")).job_id
+    ended = await time_passing(clock, service.wait(job_id), 10)
+    assert (ended.status, ended.attempt, upstream.calls) == ("failed", 2, 4)
+
+
+async def test_of_several_breakers_the_open_one_holds_a_job_off(
+    serve: Serve, clock: FakeClock, upstream: Upstream
+) -> None:
+    other = Upstream()
+    other.state = "up"
+
+    @handler("both", max_attempts=2)
+    async def both(ctx: Context, payload: Any) -> Any:
+        await ctx.breaker("other", **LIMITS).call(other.ask, "x")
+        return await ctx.breaker("llm", **LIMITS).call(upstream.ask, "hey")
+
+    service = await serve(both, *handlers(upstream), clock=clock)
+    for _ in range(3):
+        await service.wait((await service.submit("shout", "hey")).job_id)
+    job_id = (await service.submit("both")).job_id
+    waits = await job_when(service, job_id, lambda job: job.error is not None)
+    assert (waits.tries, waits.attempt) == (0, 1)
+    upstream.state = "up"
+    assert (await time_passing(clock, service.wait(job_id), 10)).result == "HEY"
+
+
+async def test_a_trial_in_a_thread_that_is_not_over_with_its_attempt_is_left_to_the_next(
+    serve: Serve, clock: FakeClock
+) -> None:
+    go, begun = threading.Event(), threading.Event()
+
+    @handler("stuck", max_attempts=1)
+    def stuck(ctx: ThreadContext, payload: Any) -> Any:
+        with ctx.breaker("llm", threshold=1, cooldown_s=10):
+            if payload == "fail":
+                raise ConnectionError
+            begun.set()
+            go.wait(20)
+
+    service = await serve(stuck, clock=clock, grace_s=1)
+    await time_passing(clock, service.wait((await service.submit("stuck", "fail")).job_id))
+    await clock.advance(10)
+    trial = await service.submit("stuck")
+    await asyncio.to_thread(begun.wait, 20)
+    await service.jobs.cancel(trial.job_id, actor="test")
+    await time_passing(clock, service.wait(trial.job_id))
+    assert service.breakers.enter("llm", Limits(1, 300, 10)) is True
+    go.set()
+
+
+async def test_why_tells_of_a_job_that_is_held_off_without_end(
+    client: Connect, clock: FakeClock, upstream: Upstream
+) -> None:
+    asked = await client(*handlers(upstream), clock=clock)
+    await opened(asked, upstream)
+    job_id = (await asked.submit("no-fallback", payload="hey"))["job_id"]
+    await job_when(asked.service, job_id, lambda job: job.error is not None)
+    reasons = (await asked.get(f"/v1/jobs/{job_id}/why")).json["reasons"]
+    assert [each["code"] for each in reasons] == ["retry_delay", "breaker_open"]
+    assert "0 of 2 attempts are used" in reasons[0]["text"]
+
+
 # --- in a process of its own
+
+
+async def test_a_trial_whose_process_is_killed_is_left_to_the_next(client: Connect) -> None:
+    asked = await client(careful, call_delay_s=0)
+    asked.service.breakers.restore([("remote", 0, 1)])  # its cooldown is over
+    job = await done(asked, "careful", {"failures": -1}, max_attempts=1)
+    assert job["error"]["code"] == "worker_crashed"
+    assert asked.service.breakers.enter("remote", Limits(1, 60, 60)) is True
 
 
 async def test_a_handler_in_a_process_shares_the_breakers_of_the_service(client: Connect) -> None:
