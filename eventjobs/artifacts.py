@@ -18,12 +18,10 @@ from typing import BinaryIO, NamedTuple, Protocol
 from uuid import uuid4
 
 from eventjobs.durability import make_directory, sync
-from eventjobs.errors import ArtifactDamaged, DiskFull, InvalidInput, TooLarge
+from eventjobs.errors import ArtifactDamaged, DiskFull, TooLarge
 from eventjobs.logs import get_logger
 from eventjobs.lru import Lru
-
-#: What a client may call a file of a job: kept in the log, never used as a path.
-NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._ ()+-]{0,127}")
+from eventjobs.values import read_artifact_name
 
 _BLOCK_BYTES = 2**20
 _READ_BYTES = 2**18
@@ -32,13 +30,8 @@ _KNOWN_MAX = 100_000
 
 
 def check_name(name: str) -> str:
-    """Raises InvalidInput for what cannot be a file name of a job."""
-    if not NAME.fullmatch(name):
-        raise InvalidInput(
-            "an artifact's name is 1 to 128 of the characters A-Z a-z 0-9 . _ - + ( ) and space,"
-            " beginning with a letter or digit"
-        )
-    return name
+    """Raises InvalidInput for what cannot be the name of a file of a job."""
+    return str(read_artifact_name(name, "name"))
 
 
 class Files(Protocol):

@@ -12,8 +12,9 @@ from dataclasses import dataclass, field
 from typing import Literal, Protocol
 
 from eventjobs.clock import Clock
-from eventjobs.errors import JobError
+from eventjobs.errors import InvalidInput, JobError
 from eventjobs.events import rfc3339
+from eventjobs.values import read_limit, read_seconds
 
 #: Breakers that are kept for ever; of more, those are forgotten that would not be missed.
 NAMES_MAX = 1000
@@ -51,8 +52,13 @@ class Limits:
     cooldown_s: float = 600.0
 
     def __post_init__(self) -> None:
-        if self.threshold < 1 or self.window_s <= 0 or self.cooldown_s <= 0:
-            raise ValueError("a breaker has a threshold of 1 or more, a window and a cooldown")
+        try:
+            read_limit(self.threshold, "threshold")
+            read_seconds(self.window_s, "window_s")
+            read_seconds(self.cooldown_s, "cooldown_s")
+        except InvalidInput as error:
+            message = "a breaker has a threshold of 1 or more, a window and a cooldown"
+            raise InvalidInput(message, error.errors) from error
 
     def told(self, failures: int) -> str:
         within = f"within {self.window_s:g}s window"

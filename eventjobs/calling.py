@@ -15,6 +15,7 @@ from eventjobs.breakers import BreakerOpen, Breakers, Change, Limits, Result
 from eventjobs.events import BreakerChanged
 from eventjobs.retries import Backoff, Errors, Plan, counts, is_transient, plan
 from eventjobs.tracebacks import describe
+from eventjobs.values import read_name
 
 NAME_CHARS_MAX = 100
 
@@ -149,7 +150,7 @@ class _Guard:
     ) -> None:
         self._caller = caller
         self._breakers = breakers
-        self.name = name[:NAME_CHARS_MAX]
+        self.name = read_name(name[:NAME_CHARS_MAX] if type(name) is str else name, "name")
         self._limits = limits
         self._on = on
         self._trial = False

@@ -2,11 +2,12 @@
 
 from typing import Any
 
-from eventjobs.errors import JobError
+from eventjobs.errors import InvalidInput, JobError
 from eventjobs.events import JobSpec
 from eventjobs.job import Job, Status
 from eventjobs.reports import Reports
 from eventjobs.specs import spec_of
+from eventjobs.values import read_name
 
 
 class Children:
@@ -22,13 +23,18 @@ class Children:
         if name is None:
             self._unnamed += 1
             name = f"\0{self._unnamed}"  # no name that anybody would give
+        else:
+            name = read_name(name, "name")
         return await self._reports.submit(name, self._spec(type, payload, fields))
 
     async def result(self, child_id: str) -> Any:
         return outcome_of(child_id, await self._reports.end_of(child_id))
 
     def _spec(self, type: str, payload: Any, fields: Any) -> JobSpec:
-        return spec_of(type, payload, **fields, parent=self._job.job_id)
+        if "parent" in fields:
+            wrong = [{"field": "parent", "message": "it is the job that submits"}]
+            raise InvalidInput("the parent of a child cannot be chosen", wrong)
+        return spec_of(type, payload, {**fields, "parent": self._job.job_id})
 
 
 def outcome_of(child_id: str, end: dict[str, Any]) -> Any:

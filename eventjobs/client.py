@@ -35,6 +35,7 @@ from eventjobs.errors import EventjobsError, InvalidInput
 from eventjobs.job import FINISHED
 from eventjobs.jobs import new_id
 from eventjobs.steering import Steering
+from eventjobs.values import read_time
 from projections.webhooks import DELIVERY
 
 __all__ = ["Client", "ConnectionLost", "LogChanged", "Problem", "Unreachable"]
@@ -125,7 +126,7 @@ class Client(Steering):
         spec = {"type": type, "payload": payload, **fields}
         _refuse_unreal(spec)
         if isinstance(at := spec.get("run_at"), datetime):
-            spec["run_at"] = at.astimezone().isoformat()
+            spec["run_at"] = _time(at, "run_at")
         if artifacts:
             spec["artifacts"] = {name: await self.upload(each) for name, each in artifacts.items()}
         if idempotency_key is not None:
@@ -339,12 +340,17 @@ def _params(**given: Any) -> Fields:
     params = {}
     for name, value in given.items():
         if isinstance(value, datetime):
-            params[name] = value.astimezone().isoformat()
+            params[name] = _time(value, name)
         elif isinstance(value, Iterable) and not isinstance(value, str):
             params[name] = ",".join(map(str, value))
         elif value is not None:
             params[name] = str(value)
     return params
+
+
+def _time(at: datetime, field: str) -> str:
+    """A naive one is refused, as over HTTP: nobody can tell of which time zone it is."""
+    return str(read_time(at, field).isoformat())
 
 
 def _refuse_unreal(value: Any) -> None:

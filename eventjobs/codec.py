@@ -8,7 +8,7 @@ from typing import Any, NamedTuple, get_args, get_origin
 
 import orjson
 
-from eventjobs.errors import CorruptLog
+from eventjobs.errors import CorruptLog, NotJSON
 from eventjobs.events import MAX_US, Event, JobSpec, JobSubmitted, Stored, Unreadable
 from eventjobs.plain import as_texts
 
@@ -165,14 +165,15 @@ _BY_TYPE = {shape.type: shape for shape in _SHAPES.values()}
 
 
 def encode(event: Event) -> tuple[str, bytes, bytes]:
-    """The stored type, facts and body. Raises TypeError, ValueError for what *decode* would not
-    read again.
-    """
+    """The stored type, facts and body. Raises NotJSON for what *decode* would not read again."""
     shape = _SHAPES.get(event.__class__)
     if shape is None:
-        raise TypeError(f"{event!r:.100} is no event that can be stored")
+        raise NotJSON(f"{event!r:.100} is no event that can be stored")
     holder = event.spec if isinstance(event, JobSubmitted) else event
-    return shape.type, shape.facts.dump(holder), shape.body.dump(holder)
+    try:
+        return shape.type, shape.facts.dump(holder), shape.body.dump(holder)
+    except (TypeError, ValueError) as error:
+        raise NotJSON(f"this {shape.type} cannot be stored: {error}") from error
 
 
 def decode(

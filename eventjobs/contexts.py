@@ -2,7 +2,6 @@
 
 import asyncio
 import inspect
-import math
 import threading
 from collections.abc import Callable, Coroutine
 from pathlib import Path
@@ -14,7 +13,7 @@ from eventjobs.artifacts import Files, check_name
 from eventjobs.calling import AsyncCaller, Caller, Calls, ThreadCaller
 from eventjobs.children import Children
 from eventjobs.clock import sleep
-from eventjobs.errors import ArtifactDamaged, JobError
+from eventjobs.errors import ArtifactDamaged, InvalidInput, JobError, NotJSON
 from eventjobs.events import (
     Artifact,
     ArtifactStored,
@@ -30,11 +29,13 @@ from eventjobs.plain import (
     PROGRESS_BYTES_MAX,
     bounded_json,
     plain_json,
+    plain_number,
     plain_text,
 )
 from eventjobs.reports import Reports
 from eventjobs.retries import stored
 from eventjobs.steps import Steps
+from eventjobs.values import read_media_type
 
 Answer = TypeVar("Answer")
 
@@ -155,8 +156,8 @@ class _Told(Caller):
     ) -> ProgressReported:
         return ProgressReported(
             self.attempt,
-            _finite(done),
-            _finite(total),
+            plain_number(done),
+            plain_number(total),
             None if stage is None else plain_text(stage)[:200],
             None if message is None else plain_text(message),
             bounded_json(data, PROGRESS_BYTES_MAX),
@@ -179,7 +180,7 @@ class _Told(Caller):
         raise NotImplementedError
 
     def _stored(self, name: str, kept: tuple[str, int], media_type: str) -> ArtifactStored:
-        return ArtifactStored(self.attempt, check_name(name), *kept, media_type)
+        return ArtifactStored(self.attempt, name, *kept, media_type)
 
 
 class Context(_Told, AsyncCaller):
@@ -256,7 +257,7 @@ class Context(_Told, AsyncCaller):
         A write that may succeed a moment later is tried again; in the end it raises JobError
         `artifact_not_stored`.
         """
-        check_name(name)
+        name = _checked(name, content, media_type)
         with stored(name):
             saving = tenacity.AsyncRetrying(sleep=self.sleep, **self._saving(name))
             kept: tuple[str, int] = await saving(asyncio.to_thread, self._files.store, content)
@@ -347,7 +348,7 @@ class ThreadContext(_Told, ThreadCaller):
         A write that may succeed a moment later is tried again; in the end it raises JobError
         `artifact_not_stored`.
         """
-        check_name(name)
+        name = _checked(name, content, media_type)
         with stored(name):
             saving = tenacity.Retrying(sleep=self.sleep, **self._saving(name))
             kept = saving(self._files.store, content)
@@ -378,7 +379,7 @@ class ThreadContext(_Told, ThreadCaller):
 def _step_json(name: str, value: Any) -> Any:
     try:
         return plain_json(value)
-    except TypeError as error:
+    except NotJSON as error:
         raise JobError(
             "step_not_json",
             f"the result of the step {name!r} is not JSON: {error}",
@@ -386,12 +387,10 @@ def _step_json(name: str, value: Any) -> Any:
         ) from error
 
 
-def _finite(number: float | None) -> float | None:
-    # Any number, also a library's own or an enormous one, as one that JSON holds.
-    if number is None or (type(number) is int and abs(number) < 2**53):
-        return number
-    try:
-        number = float(number)
-    except (OverflowError, TypeError, ValueError):  # an enormous one, or none
-        return None
-    return number if math.isfinite(number) else None
+def _checked(name: str, content: object, media_type: str) -> str:
+    """The name of a file that a handler stores. Raises InvalidInput."""
+    read_media_type(media_type, "media_type")
+    if not issubclass(type(content), bytes | bytearray | memoryview | Path):
+        wrong = [{"field": "content", "message": "bytes, or the Path of a file"}]
+        raise InvalidInput("the content of an artifact is bytes, or the Path of a file", wrong)
+    return check_name(name)

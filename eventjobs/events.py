@@ -31,6 +31,10 @@ class Artifact:
     media_type: str = "application/octet-stream"
 
 
+def _artifact(given: Any) -> Any:
+    return Artifact(**given) if given.__class__ is dict else given
+
+
 @json_fields("payload")
 @dataclass(frozen=True)
 class JobSpec:
@@ -65,12 +69,12 @@ class JobSpec:
 
     def __post_init__(self) -> None:
         # What was read back from JSON becomes what was written: tuples, not lists of dicts.
-        if self.artifacts and isinstance(self.artifacts[0], dict):
-            made = tuple(Artifact(**each) for each in self.artifacts)
+        if isinstance(self.artifacts, list):
+            made = tuple(map(_artifact, self.artifacts))
             object.__setattr__(self, "artifacts", made)
-        if self.tags.__class__ is not tuple:
+        if isinstance(self.tags, list):
             object.__setattr__(self, "tags", tuple(self.tags))
-        if self.after.__class__ is not tuple:
+        if isinstance(self.after, list):
             object.__setattr__(self, "after", tuple(self.after))
 
 
@@ -275,7 +279,7 @@ class WebhookAdded:
 
     def __post_init__(self) -> None:
         for name in ("events", "types"):
-            if getattr(self, name).__class__ is not tuple:
+            if isinstance(getattr(self, name), list):
                 object.__setattr__(self, name, tuple(getattr(self, name)))
 
 

@@ -16,12 +16,10 @@ if TYPE_CHECKING:  # the process of a handler has limits without the views, and 
 
 #: Of jobs with one concurrency key, so many run at once, unless their handler says.
 KEY_CONCURRENCY = 1
-KEY_CHARS_MAX = 200
 #: Begins the keys of deliveries, one for each receiver. No client can give such a key.
 RECEIVER = "\x1f"
 #: Of deliveries to one receiver, so many are under way at once.
 RECEIVER_CONCURRENCY = 4
-QUEUE = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:-]{0,99}")
 #: Every start of the last while is remembered: this bounds what that takes.
 RATE_MAX = 100_000
 
@@ -31,7 +29,6 @@ Thing = tuple[Kind, str]
 
 _UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86_400}
 _RATE = re.compile(r"([1-9][0-9]{0,5})/([smhd])")
-_PRINTABLE = re.compile(r"[^\x00-\x1f\x7f]*")
 
 
 @dataclass(frozen=True)
@@ -43,10 +40,11 @@ class Rate:
 
     @classmethod
     def parse(cls, text: str) -> "Rate":
-        """From `10/m`: a number of starts, then `s`, `m`, `h` or `d`. Raises ValueError."""
+        """From `10/m`: a number of starts, then `s`, `m`, `h` or `d`. Raises InvalidInput."""
         found = _RATE.fullmatch(text)
         if found is None or int(found[1]) > RATE_MAX:
-            raise ValueError(f"a rate is 1 to {RATE_MAX} a second, minute, hour or day, like 10/m")
+            message = f"a rate is 1 to {RATE_MAX} a second, minute, hour or day, like 10/m"
+            raise InvalidInput(message, [{"field": "rate", "message": message}])
         return cls(int(found[1]), _UNITS[found[2]])
 
     def __str__(self) -> str:
@@ -85,10 +83,11 @@ class HandlerFlow:
         key_concurrency: int | None,
         rate: str | None,
     ) -> "HandlerFlow":
-        """As written in a program. Raises ValueError, and InvalidInput for the queue."""
-        check_names(queue, None)
-        if not all(limit is None or limit >= 1 for limit in (concurrency, key_concurrency)):
-            raise ValueError("a limit is 1 or more; to run none, pause the type")
+        """As written in a program. Raises InvalidInput."""
+        for name, limit in (("concurrency", concurrency), ("key_concurrency", key_concurrency)):
+            if limit is not None and limit < 1:
+                message = "a limit is 1 or more; to run none, pause the type"
+                raise InvalidInput(message, [{"field": name, "message": message}])
         return cls(queue, concurrency, key_concurrency, Rate.parse(rate) if rate else None)
 
 
@@ -303,21 +302,3 @@ class Flow:
     def _now_us(self) -> int:
         # Whole microseconds: what ends when something begins shall not miss it by a rounding.
         return round(self._clock.monotonic_s() * 1e6)
-
-
-def check_names(queue: str | None, key: str | None) -> None:
-    """Raises InvalidInput naming the field."""
-    if queue is not None and (not isinstance(queue, str) or not QUEUE.fullmatch(queue)):
-        raise InvalidInput(
-            "not the name of a queue",
-            [{"field": "queue", "message": "1 to 100 of A-Z a-z 0-9 . _ : -, not first of these"}],
-        )
-    if key is not None and (
-        not isinstance(key, str)
-        or not 1 <= len(key) <= KEY_CHARS_MAX
-        or not _PRINTABLE.fullmatch(key)
-    ):
-        raise InvalidInput(
-            "not a concurrency key",
-            [{"field": "concurrency_key", "message": f"1 to {KEY_CHARS_MAX} printable characters"}],
-        )

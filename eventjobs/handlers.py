@@ -2,7 +2,6 @@
 
 import builtins
 import inspect
-import re
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
@@ -11,13 +10,14 @@ from pathlib import Path
 from types import MappingProxyType, ModuleType
 from typing import Any, Literal, TypedDict, Unpack, get_args, get_type_hints
 
-from pydantic import BaseModel, ValidationError
+from pydantic import BaseModel, Field, ValidationError
 
 from eventjobs.contexts import Context, Stopped, ThreadContext
 from eventjobs.errors import InvalidInput, UnknownType
 from eventjobs.flow import UNLIMITED, HandlerFlow, Limits
 from eventjobs.plain import plain_json, plain_text
 from eventjobs.schedules import Schedule, schedule
+from eventjobs.values import STRICT, Attempts, Delay, Name, QueueName, Seconds, field_errors, read
 
 __all__ = [
     "Context",
@@ -28,7 +28,6 @@ __all__ = [
     "Stopped",
     "ThreadContext",
     "external",
-    "field_errors",
     "handler",
     "plain_json",
     "plain_text",
@@ -83,9 +82,8 @@ class Handler:
         try:
             return self.model.model_validate({} if payload is None else payload)
         except ValidationError as error:
-            raise InvalidInput(
-                f"the payload does not fit {self.type}", field_errors(error, "payload")
-            ) from error
+            wrong = field_errors(error, "payload")
+            raise InvalidInput(f"the payload does not fit {self.type}", wrong) from error
 
 
 class Options(TypedDict, total=False):
@@ -111,22 +109,35 @@ class Options(TypedDict, total=False):
     rate: str | None
 
 
-def _fields(type: str, options: Options) -> dict[str, Any]:
-    """Those of a Handler. Raises TypeError for what is no option, ValueError, InvalidInput."""
+class _Options(BaseModel):
+    """The same, as they are checked."""
+
+    model_config = STRICT
+
+    type: Name
+    max_attempts: Attempts | None = None
+    timeout_s: Seconds | None = None
+    stall_timeout_s: Seconds | None = None
+    retry_delay_s: Delay | None = None
+    ttl_s: Delay | None = None
+    queue: QueueName | None = None
+    concurrency: int | None = None
+    key_concurrency: int | None = None
+    rate: str | None = None
+    process: bool = False
+    model: builtins.type[BaseModel] | None = None
+    dispatch_url: str = Field("/", max_length=2000, pattern=r"^(https?://[^/]|/)")
+    answer_timeout_s: Seconds = 30.0
+
+
+def _fields(type: str, options: Options, **more: Any) -> dict[str, Any]:
+    """Those of a Handler. Raises TypeError for what is no option, InvalidInput for its value."""
     if unknown := options.keys() - Options.__annotations__.keys():
         raise TypeError(f"handler {type!r} has no option {', '.join(sorted(unknown))}")
-    said: dict[str, Any] = {**options}
-    limits = ("queue", "concurrency", "key_concurrency", "rate")
-    flow = HandlerFlow.of(**{each: said.pop(each, None) for each in limits})
-    return {**said, "flow": flow}
-
-
-def field_errors(error: ValidationError, *under: str) -> list[dict[str, str]]:
-    """One {"field", "message"} for each thing that is wrong."""
-    return [
-        {"field": ".".join(map(str, (*under, *each["loc"]))), "message": each["msg"]}
-        for each in error.errors(include_url=False, include_input=False, include_context=False)
-    ]
+    said = read(_Options, {"type": type, **options, **more}, "the handler cannot be declared")
+    flow = HandlerFlow.of(said.queue, said.concurrency, said.key_concurrency, said.rate)
+    names = ("type", "max_attempts", "timeout_s", "stall_timeout_s", "retry_delay_s", "ttl_s")
+    return {**{each: getattr(said, each) for each in names}, "flow": flow}
 
 
 def handler(
@@ -147,24 +158,25 @@ def handler(
     A run that a shutdown cuts off does not count, and is done again, unless *on_shutdown* is
     "fail": then the job has failed, with `worker_shutdown`. For the *options* see Options.
     """
-    if on_shutdown not in get_args(OnShutdown):
-        raise ValueError(f"on_shutdown of {type!r} is one of {', '.join(get_args(OnShutdown))}")
-    fields = _fields(type, options)
+    fields = _fields(type, options, process=process)
+    if on_shutdown.__class__ is not str or on_shutdown not in get_args(OnShutdown):
+        message = f"on_shutdown of {type!r} is one of {', '.join(get_args(OnShutdown))}"
+        raise InvalidInput(message, [{"field": "on_shutdown", "message": message}])
 
     def register(function: Callable[..., Any]) -> Handler:
         model, mode = _model(type, function), _mode(type, function, process)
-        return Handler(type, function, model, mode, on_shutdown=on_shutdown, **fields)
+        return Handler(**fields, function=function, model=model, mode=mode, on_shutdown=on_shutdown)
 
     return register
 
 
 def _model(type: str, function: Callable[..., Any]) -> "builtins.type[BaseModel] | None":
     """What its payload is annotated with. Raises TypeError for other than (context, payload)."""
-    signature = inspect.signature(function)
-    parameters = list(signature.parameters)
     try:
+        signature = inspect.signature(function)
         signature.bind("context", "payload")
-    except TypeError:
+        parameters = list(signature.parameters)
+    except (TypeError, ValueError):  # no function, or one of the interpreter's own
         parameters = []
     if len(parameters) != 2:
         raise TypeError(f"handler {type!r} must take (context, payload)")
@@ -186,13 +198,10 @@ def external(
     A *dispatch_url* that begins with a slash is one of the service in python_service_url. The rest
     is as in *handler*.
     """
-    if not re.match(r"https?://[^/]|/", dispatch_url):
-        raise ValueError(f"dispatch_url of {type!r} begins with http://, https:// or /")
-    if answer_timeout_s <= 0:
-        raise ValueError(f"answer_timeout_s of {type!r} must be more than nothing")
+    more = {"dispatch_url": dispatch_url, "answer_timeout_s": answer_timeout_s, "model": model}
+    fields = _fields(type, options, **more)
     service = External(dispatch_url, answer_timeout_s)
-    fields = _fields(type, options)
-    return Handler(type, _not_here, model, "external", external=service, **fields)
+    return Handler(**fields, function=_not_here, model=model, mode="external", external=service)
 
 
 async def _not_here(context: Context, payload: Any) -> None:
@@ -230,7 +239,8 @@ def outside(
 
     Without code, the setting `worker_types` declares such types. The rest is as in *handler*.
     """
-    return Handler(type, _nowhere, model, "outside", **_fields(type, options))
+    fields = _fields(type, options, model=model)
+    return Handler(**fields, function=_nowhere, model=model, mode="outside")
 
 
 def _nowhere(context: Any, payload: Any) -> Any:
@@ -295,6 +305,9 @@ class Handlers:
 
     def get(self, type: str) -> Handler:
         """Raises UnknownType."""
+        if not issubclass(builtins.type(type), str):
+            wrong = [{"field": "type", "message": "it is a string"}]
+            raise UnknownType("the type of a job is a string", wrong)
         try:
             return self._by_type[type]
         except KeyError:

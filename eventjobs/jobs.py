@@ -1,13 +1,13 @@
 """Every command on a job, each a short method: load, decide, append, and again on Conflict."""
 
 import os
-import re
 from collections.abc import Callable
 from functools import partial
 from struct import unpack
 from typing import NamedTuple
 
 import orjson
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from eventjobs import identity
 from eventjobs import job as decisions
@@ -37,9 +37,33 @@ from eventjobs.lru import Lru
 from eventjobs.plain import text_of
 from eventjobs.state import readable
 from eventjobs.turns import Turns
+from eventjobs.values import Reason, read, read_name, read_reason, uuid_text
 
 #: Lost races in a row before the caller is told of the conflict.
 CONFLICTS_MAX = 10
+
+
+class Why(BaseModel):
+    """Why somebody intervenes; told in the job's history."""
+
+    model_config = ConfigDict(extra="forbid", strict=True)
+
+    reason: Reason | None = None
+
+
+class Again(Why):
+    """How a job is to run again. Without more, its completed steps are not repeated."""
+
+    from_step: str | None = Field(
+        None, max_length=300, description="repeat this completed step, and those after it"
+    )
+    restart: bool = Field(False, description="repeat all steps")
+
+    @model_validator(mode="after")
+    def _one_way(self) -> "Again":
+        if self.from_step is not None and self.restart:
+            raise ValueError("give from_step or restart, not both")
+        return self
 
 
 class Outcome(NamedTuple):
@@ -137,6 +161,7 @@ class Jobs:
         self, job_id: str, reason: str | None = None, *, actor: str, guard: "Guard | None" = None
     ) -> Outcome:
         """Raises WrongState, and what *guard* raises for the job that is to be cancelled."""
+        reason = read_reason(reason, "reason")
         decide = partial(decisions.cancel, reason=reason)
         return await self._do(job_id, _guarded(decide, guard), actor)
 
@@ -151,7 +176,9 @@ class Jobs:
         guard: "Guard | None" = None,
     ) -> Outcome:
         """Queue it again. Raises WrongState, UnknownStep, and what *guard* raises."""
-        decide = partial(decisions.retry, reason=reason, from_step=from_step, restart=restart)
+        given = {"reason": reason, "from_step": from_step, "restart": restart}
+        how = read(Again, {name: each for name, each in given.items() if each is not None}, "retry")
+        decide = partial(decisions.retry, **vars(how))
         return await self._do(job_id, _guarded(decide, guard), actor)
 
     async def refuse(self, job_id: str, attempt: int, report: str, *, actor: str) -> Outcome:
@@ -163,6 +190,7 @@ class Jobs:
     async def expire(
         self, job_id: str, reason: str, *, actor: str, guard: "Guard | None" = None
     ) -> Outcome:
+        reason = read_name(reason, "reason")
         decide = partial(decisions.expire, reason=reason)
         return await self._do(job_id, _guarded(decide, guard), actor)
 
@@ -310,17 +338,12 @@ def _draw() -> int:
     return _DRAWN.pop() & (2**62 - 1)
 
 
-_WRITTEN = re.compile(r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}")
-
-
 def parse_id(text: str) -> str:
     """A job id in its one written form. Raises InvalidInput for what is not a UUID."""
-    if _WRITTEN.fullmatch(text):
-        return text
-    digits = text.replace("-", "").lower()
-    if len(digits) != 32 or not set(digits) <= set("0123456789abcdef"):
-        raise InvalidInput("a job id is a UUID")
-    return f"{digits[:8]}-{digits[8:12]}-{digits[12:16]}-{digits[16:20]}-{digits[20:]}"
+    try:
+        return uuid_text(text)
+    except ValueError as error:
+        raise InvalidInput(str(error)) from error
 
 
 def chosen_id(text: str) -> str:

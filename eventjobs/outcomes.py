@@ -61,8 +61,8 @@ Outcome = Succeeded | Failed | Cancelled | Released | HandedOver
 
 
 def timed_out(limit_s: float | None) -> Failed:
-    return Failed("timeout", f"ran longer than {limit_s} s")
+    return Failed("timeout", f"ran longer than {limit_s or 0:.12g} s")
 
 
 def stalled(limit_s: float | None) -> Failed:
-    return Failed("stalled", f"reported no progress for {limit_s} s")
+    return Failed("stalled", f"reported no progress for {limit_s or 0:.12g} s")

@@ -53,6 +53,17 @@ def class_name(kind: type) -> str:
         return "object"
 
 
+def plain_number(value: float | None) -> float | None:
+    """Any number, also a library's own or an enormous one, as JSON has it; None for another."""
+    if value is None or (type(value) is int and abs(value) < 2**53):
+        return value
+    try:
+        number = float(value)
+    except (OverflowError, TypeError, ValueError):  # an enormous one, or none
+        return None
+    return number if math.isfinite(number) else None
+
+
 def plain_json(value: Any) -> Any:
     """A copy of *value* as it will be read back. Raises NotJSON."""
     return None if value is None else orjson.loads(encoded(value))

@@ -11,6 +11,7 @@ import tenacity
 
 from eventjobs.errors import JobError
 from eventjobs.tracebacks import attribute, describe
+from eventjobs.values import read_limit
 
 Errors = type[Exception] | tuple[type[Exception], ...]
 
@@ -73,8 +74,7 @@ def plan(
     again: Callable[[BaseException], bool],
 ) -> Plan:
     """*attempts* tries while *again* says so; a line in the log for each."""
-    if attempts < 1:
-        raise ValueError("there is at least one attempt")
+    attempts = read_limit(attempts, "attempts")
 
     def wait(state: tenacity.RetryCallState) -> float:
         return backoff.delay_s(state.attempt_number)

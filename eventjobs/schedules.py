@@ -7,11 +7,13 @@ from typing import Any
 from zoneinfo import ZoneInfo
 
 from cronsim import CronSim, CronSimError
+from pydantic import BaseModel, Field
 
 from eventjobs.errors import InvalidInput
 from eventjobs.events import JobSpec, rfc3339
 from eventjobs.identity import firing_id
-from eventjobs.specs import spec_of
+from eventjobs.specs import checked, spec_of
+from eventjobs.values import STRICT, read
 
 SECOND_US = 1_000_000
 CATCH_UP_MAX_S = 31_536_000
@@ -69,6 +71,15 @@ class Schedule:
         return replace(self.spec, run_at_us=at_us, tags=(*self.spec.tags, self.tag))
 
 
+class _Said(BaseModel):
+    model_config = STRICT
+
+    name: str
+    cron: str
+    timezone: str
+    catch_up_s: float | None = Field(ge=0, le=CATCH_UP_MAX_S, allow_inf_nan=False)
+
+
 def schedule(
     name: str,
     cron: str,
@@ -82,27 +93,43 @@ def schedule(
     """Declare that a job of *type* is submitted at the times of *cron*, five fields, in *timezone*.
 
     *fields* are further ones of the job: tags, priority, timeout_s, … The name is what its jobs
-    are known by; under another name it is another schedule. Raises ValueError.
+    are known by; under another name it is another schedule. Raises InvalidInput.
     """
-    if not 1 <= len(name) <= 80 or not name.isprintable():
-        raise ValueError("a schedule's name has 1 to 80 printable characters")
-    if taken := {"run_at", "run_at_us", "after", "parent"} & set(fields):
-        raise ValueError(f"schedule {name!r}: {', '.join(sorted(taken))} cannot be set for it")
-    if catch_up_s is not None and not 0 <= catch_up_s <= CATCH_UP_MAX_S:
-        raise ValueError(f"schedule {name!r}: catch_up_s is from 0 to {CATCH_UP_MAX_S}")
-    if len(cron.split()) != 5:
-        raise ValueError(f"schedule {name!r}: {cron!r} does not have the five fields of cron")
+    given = {"name": name, "cron": cron, "timezone": timezone, "catch_up_s": catch_up_s}
+    said = read(_Said, given, "the schedule cannot be declared")
     try:
-        made = Schedule(name, cron, _zone(timezone), spec_of(type, payload, **fields), catch_up_s)
-        if made.next_us(1_735_689_600 * SECOND_US) is None:
-            raise ValueError(f"schedule {name!r}: {cron!r} is never")
-    except (CronSimError, InvalidInput) as error:
-        raise ValueError(f"schedule {name!r}: {error}") from error
+        if not 1 <= len(said.name) <= 80 or not said.name.isprintable():
+            raise _unfit("name", "a schedule's name has 1 to 80 printable characters")
+        if taken := {"run_at", "run_at_us", "after", "parent"} & set(fields):
+            raise _unfit(min(taken), f"{', '.join(sorted(taken))} cannot be set for it")
+        if len(said.cron.split()) != 5:
+            raise _unfit("cron", f"{said.cron!r} does not have the five fields of cron")
+        spec = spec_of(type, payload, fields)
+        made = Schedule(said.name, said.cron, _zone(said.timezone), spec, said.catch_up_s)
+        at_us = _first(made)
+        checked(made.job(at_us))  # with the tag and the time that a firing adds
+    except InvalidInput as error:
+        raise InvalidInput(f"schedule {said.name!r}: {error}", error.errors) from error
     return made
+
+
+def _first(schedule: Schedule) -> int:
+    """Some firing. Raises InvalidInput for a cron expression that is none, or never fires."""
+    try:
+        at_us = schedule.next_us(1_735_689_600 * SECOND_US)
+    except CronSimError as error:
+        raise _unfit("cron", str(error)) from error
+    if at_us is None:
+        raise _unfit("cron", f"{schedule.cron!r} is never")
+    return at_us
+
+
+def _unfit(field: str, message: str) -> InvalidInput:
+    return InvalidInput(message, [{"field": field, "message": message}])
 
 
 def _zone(name: str) -> ZoneInfo:
     try:
         return ZoneInfo(name)
     except (KeyError, ValueError, OSError) as error:  # not found; not a name; not a file's name
-        raise InvalidInput(f"there is no time zone {name!r}") from error
+        raise _unfit("timezone", f"there is no time zone {name!r}") from error

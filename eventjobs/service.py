@@ -9,7 +9,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
-from eventjobs.artifacts import Artifacts, check_name
+from eventjobs.artifacts import Artifacts
 from eventjobs.breakers import LocalBreakers
 from eventjobs.cascade import Cascade
 from eventjobs.claims import Claims
@@ -22,10 +22,10 @@ from eventjobs.errors import InvalidInput, JobNotFound, UnknownArtifact
 from eventjobs.events import Artifact, JobSpec
 from eventjobs.expiry import Expiry
 from eventjobs.fence import Fence
-from eventjobs.flow import Flow, check_names
+from eventjobs.flow import Flow
 from eventjobs.handlers import Handler, Handlers, outside
 from eventjobs.job import Job
-from eventjobs.jobs import Jobs, Outcome, chosen_id
+from eventjobs.jobs import Jobs, Outcome, chosen_id, parse_id
 from eventjobs.keys import Keys
 from eventjobs.leases import Leases
 from eventjobs.log.sqlite import SQLiteLog
@@ -38,9 +38,10 @@ from eventjobs.running import calls_of, dispatcher_of, runner_of
 from eventjobs.schedules import Schedule
 from eventjobs.settings import Settings
 from eventjobs.settlement import Settlement
-from eventjobs.specs import check_named, check_ttl, spec_of
+from eventjobs.specs import check_named, checked, is_checked, spec_of
 from eventjobs.supervision import Supervisor
 from eventjobs.switches import Switches
+from eventjobs.values import read_files
 from eventjobs.watchdog import Watchdog
 from eventjobs.webhooks import Webhooks
 from projections import Views
@@ -329,8 +330,7 @@ class Service:
         LogUnavailable.
         """
         # Here and not by *checked*: copying a specification costs more than all its checks.
-        spec.setdefault("max_attempts", self.attempts(type))
-        made = spec_of(type, payload, **spec)
+        made = spec_of(type, payload, spec, max_attempts=self.attempts(type))
         job_id = None if job_id is None else chosen_id(job_id)
         return (await self.accept(made, actor=actor, job_id=job_id)).job
 
@@ -341,8 +341,13 @@ class Service:
 
         Raises what *submit* does, and UnknownJob.
         """
+        if not is_checked(spec):
+            spec = checked(spec)
+            if spec.artifacts:
+                await self.attached({each.name: each.sha256 for each in spec.artifacts})
         if spec.after or spec.parent is not None:
             await check_named(self.jobs, spec)
+        job_id = None if job_id is None else parse_id(job_id)
         return await self.jobs.submit(self.checked(spec), actor=actor, job_id=job_id, key=key)
 
     def checked(self, spec: JobSpec) -> JobSpec:
@@ -350,8 +355,6 @@ class Service:
         handler = self.handlers.get(spec.type)
         if handler.model is not None:
             handler.parse(spec.payload)
-        if spec.queue is not None or spec.concurrency_key is not None:
-            check_names(spec.queue, spec.concurrency_key)
         open_fields: dict[str, Any] = {
             name: value for name, value in handler.defaults.items() if getattr(spec, name) is None
         }
@@ -361,8 +364,6 @@ class Service:
             open_fields["queue"] = handler.flow.queue
         if spec.max_attempts == 0:
             open_fields["max_attempts"] = self.attempts(spec.type)
-        if (ttl_s := open_fields.get("ttl_s", spec.ttl_s)) is not None:
-            check_ttl(ttl_s)
         return replace(spec, **open_fields) if open_fields else spec
 
     def attempts(self, type: str) -> int:
@@ -372,17 +373,18 @@ class Service:
     async def attached(self, given: dict[str, str]) -> tuple[Artifact, ...]:
         """The artifacts of a submission, from {name: sha256}. Raises UnknownArtifact."""
         made = []
-        for name, sha256 in given.items():
+        for name, sha256 in read_files(given, "artifacts").items():
             size = await self.artifacts.size(sha256)
             if size is None:
                 raise UnknownArtifact(
                     errors=[{"field": f"artifacts.{name}", "message": f"{sha256} is not here"}]
                 )
-            made.append(Artifact(check_name(name), sha256, size))
+            made.append(Artifact(name, sha256, size))
         return tuple(made)
 
     async def wait(self, job_id: str) -> Job:
-        """The job, once it has ended. Raises JobNotFound."""
+        """The job, once it has ended. Raises JobNotFound, InvalidInput."""
+        job_id = parse_id(job_id)
         while True:
             head = self.log.head
             job = await self.jobs.current(job_id)

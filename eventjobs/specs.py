@@ -1,60 +1,179 @@
-"""A specification out of what Python code says, and the other jobs that it may name."""
+"""What a submission may say, wherever it comes from, and the specification that it becomes."""
 
-from collections.abc import Iterable
-from datetime import datetime
-from typing import Any
+import builtins
+from collections.abc import Mapping
+from dataclasses import fields
+from typing import Annotated, Any, Literal
 
-from eventjobs.errors import InvalidInput, UnknownJob
-from eventjobs.events import JobSpec
-from eventjobs.jobs import Jobs, parse_id
-from eventjobs.plain import plain_json, plain_text
+import orjson
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
-#: Jobs that one job may wait for.
-AFTER_MAX = 100
-TTL_MAX_S = 315_360_000  # ten years
+from eventjobs.errors import InvalidInput, NotJSON, UnknownJob
+from eventjobs.events import Artifact, JobSpec
+from eventjobs.jobs import Jobs
+from eventjobs.plain import json_text
+from eventjobs.values import (
+    EPOCH,
+    LAST,
+    MICROSECOND,
+    STRICT,
+    ArtifactName,
+    Attempts,
+    AwareTime,
+    ConcurrencyKey,
+    Delay,
+    JobId,
+    JobIds,
+    MediaType,
+    Name,
+    Priority,
+    QueueName,
+    Seconds,
+    Sha256,
+    Tags,
+    read,
+)
+
+_WHAT = "the submission does not fit"
 
 
-def spec_of(type: str, payload: Any = None, **fields: Any) -> JobSpec:
-    """With *fields* of JobSpec, and `run_at` as a datetime. Raises InvalidInput."""
+class Options(BaseModel):
+    """What a submission may say in the same words over HTTP and in Python."""
+
+    model_config = ConfigDict(extra="forbid", strict=True)
+
+    tags: Tags = Field((), description="to find it by")
+    priority: Priority = Field(0, description="higher is sooner")
+    max_attempts: Attempts | None = None
+    timeout_s: Seconds | None = Field(None, description="longest run of one attempt")
+    stall_timeout_s: Seconds | None = Field(None, description="longest time without progress")
+    retry_delay_s: Delay | None = Field(
+        None, description="before the second attempt; doubled for each later one"
+    )
+    queue: QueueName | None = Field(None, description="what it waits in")
+    concurrency_key: ConcurrencyKey | None = Field(
+        None, description="of jobs with the same, only one runs at once, unless the handler says"
+    )
+    ttl_s: Delay | None = Field(None, description="hidden so long after its end")
+    after: JobIds = Field((), description="jobs that have to be completed before this one starts")
+    after_failure: Literal["cancel", "run"] = Field(
+        "cancel", description="when one of those fails or is cancelled; run: start all the same"
+    )
+    parent: JobId | None = Field(
+        None, description="the job that this one is a part of, and is cancelled with"
+    )
+
+    def made(
+        self,
+        type: str,
+        payload: orjson.Fragment | None,
+        owner: str | None,
+        run_at_us: int | None,
+        artifacts: tuple[Artifact, ...],
+        max_attempts: int,
+    ) -> JobSpec:
+        """The specification; *max_attempts* if it does not say."""
+        return JobSpec(
+            type,
+            payload,
+            self.tags,
+            owner,
+            self.priority,
+            run_at_us,
+            self.max_attempts or max_attempts,
+            self.timeout_s,
+            self.stall_timeout_s,
+            self.retry_delay_s,
+            artifacts,
+            self.queue,
+            self.concurrency_key,
+            self.ttl_s,
+            self.after,
+            "run" if self.after and self.after_failure == "run" else None,
+            self.parent,
+        )
+
+
+class _File(BaseModel):
+    model_config = ConfigDict(from_attributes=True, strict=True)
+
+    name: ArtifactName
+    sha256: Sha256
+    size: int = Field(ge=0, le=2**62)
+    media_type: MediaType
+
+
+def _files(given: object) -> object:
+    if not isinstance(given, list | tuple) or not all(type(each) is Artifact for each in given):
+        raise ValueError("a list of Artifacts, as Service.attached makes them")
+    if len({each.name for each in given}) < len(given):
+        raise ValueError("two have one name")
+    return tuple(given)
+
+
+class Fields(Options):
+    """What only Python code says: fields of JobSpec, and `run_at` as a datetime."""
+
+    model_config = STRICT
+
+    owner: Name | None = None
+    run_at: AwareTime | None = None
+    run_at_us: int | None = Field(None, ge=0, le=(LAST - EPOCH) // MICROSECOND)
+    artifacts: Annotated[tuple[_File, ...], Field(max_length=32), BeforeValidator(_files)] = ()
+
+    @model_validator(mode="after")
+    def _one_start(self) -> "Fields":
+        if self.run_at is not None and self.run_at_us is not None:
+            raise ValueError("give run_at or run_at_us, not both")
+        return self
+
+    @property
+    def start_us(self) -> int | None:
+        return self.run_at_us if self.run_at is None else (self.run_at - EPOCH) // MICROSECOND
+
+
+_DEFAULTS = {each.name: each.default for each in fields(JobSpec)}
+_NOTHING_SAID = Fields()
+
+
+def spec_of(type: str, payload: Any, said: Mapping[str, Any], *, max_attempts: int = 0) -> JobSpec:
+    """From Python code; what is None is not said. Raises InvalidInput naming the fields."""
+    if not issubclass(builtins.type(type), str):
+        raise _unfit("type", "it is a string")
     try:
-        payload = plain_json(payload)
-    except (TypeError, ValueError, RecursionError) as error:
-        problem = {"field": "payload", "message": plain_text(error)}
-        raise InvalidInput("the payload cannot be kept as JSON", [problem]) from error
-    run_at: datetime | None = fields.pop("run_at", None)
-    if run_at is not None:
-        fields["run_at_us"] = int(run_at.timestamp() * 1e6)
-    if after := fields.get("after"):
-        fields["after"] = job_ids(after, "after")
-    if (parent := fields.get("parent")) is not None:
-        fields["parent"] = one_id(parent, "parent")
-    if fields.get("after_failure") not in (None, "cancel", "run"):
-        raise _unfit("after_failure", "it is cancel or run")
-    if fields.get("after_failure") == "cancel":
-        fields["after_failure"] = None
-    return JobSpec(type=type, payload=payload, **fields)
+        text = json_text(payload)
+    except NotJSON as error:
+        wrong = [{"field": "payload", "message": error.message}]
+        raise NotJSON(f"the payload cannot be kept: {error.message}", wrong) from None
+    said = {name: value for name, value in said.items() if value is not None}
+    given = read(Fields, said, _WHAT) if said else _NOTHING_SAID
+    files = tuple(Artifact(*vars(each).values()) for each in given.artifacts)
+    spec = given.made(str.__str__(type), text, given.owner, given.start_us, files, max_attempts)
+    return spec if files else mark_checked(spec)  # whether files are here is not known yet
 
 
-def job_ids(given: Iterable[str], field: str) -> tuple[str, ...]:
-    """Each once, in the order given. Raises InvalidInput."""
-    ids = tuple(dict.fromkeys(one_id(each, f"{field}.{at}") for at, each in enumerate(given)))
-    if len(ids) > AFTER_MAX:
-        raise _unfit(field, f"at most {AFTER_MAX} jobs")
-    return ids
+def checked(spec: JobSpec) -> JobSpec:
+    """*spec*, which anybody may have made, as *spec_of* makes it. Raises InvalidInput."""
+    if type(spec) is not JobSpec:
+        raise _unfit("spec", "it is a JobSpec")
+    given = {each: vars(spec)[each] for each in _DEFAULTS}
+    said = {name: value for name, value in given.items() if value is not _DEFAULTS[name]}
+    return spec_of(said.pop("type", None), said.pop("payload", None), said)
 
 
-def one_id(given: str, field: str) -> str:
-    """Raises InvalidInput."""
-    try:
-        return parse_id(given)
-    except InvalidInput as error:
-        raise _unfit(field, error.message) from error
+#: Beside the fields of a specification, which cannot change: it need not be checked again.
+_MARK = "_checked"
 
 
-def check_ttl(ttl_s: float) -> None:
-    """Raises InvalidInput; also for what is not a number, and for what never ends."""
-    if not 0 <= ttl_s <= TTL_MAX_S:
-        raise _unfit("ttl_s", f"it is from 0 to {TTL_MAX_S} seconds")
+def mark_checked(spec: JobSpec) -> JobSpec:
+    """*spec* holds what *Options* and *Fields* allow, and its files are here."""
+    vars(spec)[_MARK] = True
+    return spec
+
+
+def is_checked(spec: JobSpec) -> bool:
+    """Whether it was marked; a copy with changes is not."""
+    return type(spec) is JobSpec and _MARK in vars(spec)
 
 
 async def check_named(jobs: Jobs, spec: JobSpec) -> None:
@@ -72,4 +191,4 @@ async def check_named(jobs: Jobs, spec: JobSpec) -> None:
 
 
 def _unfit(field: str, message: str) -> InvalidInput:
-    return InvalidInput("the submission does not fit", [{"field": field, "message": message}])
+    return InvalidInput(f"{_WHAT}: {field}: {message}", [{"field": field, "message": message}])

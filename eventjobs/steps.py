@@ -99,5 +99,6 @@ class Steps:
 
 def _checked(name: str) -> str:
     if not isinstance(name, str) or not 0 < len(name) <= NAME_CHARS_MAX or not name.isprintable():
-        raise InvalidInput(f"a step's name is 1 to {NAME_CHARS_MAX} printable characters")
-    return name
+        message = f"a step's name is 1 to {NAME_CHARS_MAX} printable characters"
+        raise InvalidInput(message, [{"field": "name", "message": message}])
+    return str(name)

@@ -8,8 +8,10 @@ from eventjobs.events import Paused, Recorded, Resumed
 from eventjobs.identity import legacy_switch_id, switch_id
 from eventjobs.log import EventLog
 from eventjobs.turns import Turns
+from eventjobs.values import read_name, read_reason, reader
 
 Kind = Literal["type", "queue", "schedule"]
+read_kind = reader(Kind)
 
 
 class Switch(NamedTuple):
@@ -46,6 +48,7 @@ class Switches:
 
         What is being claimed at this very moment may still start. Raises LogError.
         """
+        reason = read_reason(reason, "reason")
         return await self._switch(kind, name, lambda now: pause(now, kind, name, reason), actor)
 
     async def resume(self, kind: Kind, name: str, *, actor: str) -> int:
@@ -70,7 +73,7 @@ class Switches:
     async def _switch(
         self, kind: Kind, name: str, decide: Callable[[Switch], Paused | Resumed | None], actor: str
     ) -> int:
-        turn = switch_id(kind, name)
+        turn = switch_id(read_kind(kind, "kind"), read_name(name, "name"))
         await self._turns.enter(turn)  # nobody else writes its stream, so there is no Conflict
         try:
             stream, events = await self._stream(kind, name)

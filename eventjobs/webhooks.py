@@ -38,15 +38,16 @@ from eventjobs.events import (
     WebhookRemoved,
     rfc3339,
 )
-from eventjobs.flow import KEY_CHARS_MAX, RECEIVER
+from eventjobs.flow import RECEIVER
 from eventjobs.handlers import Context, Handlers, handler
 from eventjobs.identity import delivery_id, legacy_delivery_id
 from eventjobs.job import Job
-from eventjobs.jobs import Jobs, new_id
+from eventjobs.jobs import Jobs, new_id, parse_id
 from eventjobs.keys import Keys
 from eventjobs.logs import get_logger
 from eventjobs.outbound import Outbound, signature
 from eventjobs.runner import Runner
+from eventjobs.values import NAME_CHARS_MAX, Redelivery, Subscription, read, read_reason
 from projections import Views
 from projections.webhooks import DELIVERY, WEBHOOKS
 
@@ -121,7 +122,13 @@ class Webhooks:
 
     async def add(self, wanted: WebhookAdded, *, actor: str) -> Webhook:
         """Subscribe. Raises OutboundRefused for an address not to be talked to, InvalidInput."""
-        self._outbound.check(wanted.url or "")
+        given = read(
+            Subscription,
+            {each: getattr(wanted, each, None) for each in Subscription.model_fields},
+            "webhook",
+        )
+        wanted = WebhookAdded(given.events, given.types, given.owner, given.url)
+        self._outbound.check(given.url)
         unknown = [each for each in wanted.events if each not in KINDS]
         if unknown:
             message = f"there are no events {', '.join(unknown)}; there are {', '.join(KINDS)}"
@@ -129,20 +136,13 @@ class Webhooks:
         webhook_id = new_id(self._jobs.clock.now_us())
         recorded = await self._events.append(webhook_id, 0, wanted, actor=actor)
         self._added.set()
-        return Webhook(
-            webhook_id,
-            recorded.position,
-            recorded.position,
-            recorded.at_us,
-            actor,
-            wanted.url,
-            wanted.events,
-            wanted.types,
-            wanted.owner,
-        )
+        at = recorded.position, recorded.position, recorded.at_us
+        about = wanted.url, wanted.events, wanted.types
+        return Webhook(webhook_id, *at, actor, *about, owner=wanted.owner)
 
     async def remove(self, webhook_id: str, reason: str | None, *, actor: str) -> None:
         """Tell it nothing more. Raises WebhookNotFound; a second time nothing happens."""
+        reason = read_reason(reason, "reason")
         await self._stream(webhook_id)
         try:
             await self._events.append(webhook_id, 1, WebhookRemoved(reason), actor=actor)
@@ -162,7 +162,10 @@ class Webhooks:
 
     async def _stream(self, webhook_id: str) -> tuple[WebhookAdded, bool]:
         """What was subscribed, and whether it still is, by the log. Raises WebhookNotFound."""
-        events = await self._events.read_job(webhook_id)
+        try:
+            events = await self._events.read_job(parse_id(webhook_id))
+        except InvalidInput as error:
+            raise WebhookNotFound from error
         if not events or not isinstance(added := events[0].event, WebhookAdded):
             raise WebhookNotFound  # also for a job: its events are not for us to add to
         return added, len(events) == 1
@@ -282,6 +285,8 @@ class Webhooks:
         One that waits or runs is left alone, one that failed is queued again, and one that was
         received, or is hidden by now, becomes a new one. Raises WebhookNotFound.
         """
+        asked = read(Redelivery, {"after": after, "limit": limit}, "redelivery")
+        after, limit = asked.after, asked.limit
         webhook = (await self.get(webhook_id))._replace(told=after)
         sent: list[str] = []
         head = self._events.head
@@ -356,7 +361,7 @@ def receiver(url: str | None) -> str | None:
     """
     try:
         at = URL(url or "")
-        return f"{RECEIVER}{at.host}:{at.port}"[:KEY_CHARS_MAX]
+        return f"{RECEIVER}{at.host}:{at.port}"[:NAME_CHARS_MAX]
     except ValueError:
         return None
 

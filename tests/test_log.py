@@ -121,6 +121,7 @@ async def test_what_cannot_be_stored_fails_alone(log: EventLog) -> None:
         asyncio.create_task(log.append(job_id(8), 0, SUBMITTED, actor="\udcff")),
         asyncio.create_task(add(log, "\udcff", 0)),
         asyncio.create_task(log.append(job_id(7), 0, SUBMITTED, actor="a\0b")),
+        asyncio.create_task(add(log, job_id(9), 0, JobSubmitted(JobSpec("test", priority=2**64)))),
     ]
     with pytest.raises(NotJSON):  # no event can hold such a payload
         JobSpec("test", 2**64)

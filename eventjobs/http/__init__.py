@@ -58,9 +58,11 @@ from eventjobs.http.route import (
 )
 from eventjobs.http.snapshot import Snapshots
 from eventjobs.http.stream import Streams
-from eventjobs.http.submission import Again, Line, Submission, Why
+from eventjobs.http.submission import Line, Submission
 from eventjobs.http.takers import Takers
+from eventjobs.jobs import Again, Why
 from eventjobs.service import Service
+from eventjobs.values import Redelivery, Subscription
 
 __all__ = ["ROUTES", "Listening", "check_loopback", "create_app", "serve"]
 
@@ -80,8 +82,8 @@ STOP = Takes(Why, JSON, optional=True, headers=CONDITIONS)
 REPORT = Takes(callback.Callback, JSON, headers=("Authorization",))
 AGAIN = Takes(Again, JSON, optional=True, headers=CONDITIONS)
 FILE = Takes(None, BYTES)
-SUBSCRIPTION = Takes(webhooks.Subscription, JSON)
-REDELIVERY = Takes(webhooks.Redelivery, JSON)
+SUBSCRIPTION = Takes(Subscription, JSON)
+REDELIVERY = Takes(Redelivery, JSON)
 PAGE = Takes(query=JobsQuery)
 NEWER = Takes(query=JobQuery, headers=(*CONDITIONS, "Prefer"))
 AFTER = Takes(query=EventsQuery)

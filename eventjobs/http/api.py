@@ -32,10 +32,10 @@ from eventjobs.http.ready import fits, ready
 from eventjobs.http.route import JOB_ID, REQUEST_ID, Site, is_strange
 from eventjobs.http.snapshot import Snapshot, etag_of
 from eventjobs.http.stream import Selection
-from eventjobs.http.submission import Again, Submission, Why, id_of_key, idempotency_key
+from eventjobs.http.submission import Submission, id_of_key, idempotency_key
 from eventjobs.identity import child_id, is_reserved
 from eventjobs.job import Job
-from eventjobs.jobs import Guard, new_id, parse_id
+from eventjobs.jobs import Again, Guard, Why, new_id, parse_id
 from eventjobs.service import Service
 from eventjobs.state import readable
 from projections import JobView, Views

@@ -13,7 +13,6 @@ from pydantic import BaseModel, ValidationError
 
 from eventjobs.clock import end, timeout
 from eventjobs.errors import InvalidInput, TooLarge
-from eventjobs.handlers import field_errors
 from eventjobs.http.headers import media_type
 from eventjobs.http.problem import (
     BodyTimeout,
@@ -24,6 +23,7 @@ from eventjobs.http.problem import (
 )
 from eventjobs.service import Service
 from eventjobs.settings import Settings
+from eventjobs.values import field_errors
 
 Model = TypeVar("Model", bound=BaseModel)
 

@@ -6,12 +6,12 @@ from aiohttp import web
 
 from eventjobs.errors import UnknownType
 from eventjobs.events import rfc3339
-from eventjobs.flow import check_names
 from eventjobs.http.api import ACTOR, caught_up, reason_of, reply
 from eventjobs.http.route import Site
 from eventjobs.job import DEFAULT_QUEUE
 from eventjobs.service import Service
 from eventjobs.switches import Kind
+from eventjobs.values import read_queue_name
 from projections import pauses, queue
 from projections.pauses import Pause
 
@@ -75,7 +75,7 @@ async def _switch(
 async def _check(service: Service, kind: Kind, name: str) -> None:
     """A name with a slip in it would pause nothing. Raises UnknownType, InvalidInput."""
     if kind == "queue":
-        check_names(name, None)
+        read_queue_name(name, "queue")
         return
     await caught_up(service)
     known = {each["type"] for each in await _types(service)}

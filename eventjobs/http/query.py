@@ -4,7 +4,6 @@ import base64
 import binascii
 import hashlib
 from collections.abc import Iterable
-from datetime import timedelta
 from typing import Annotated, Any, Literal, TypeVar
 
 import orjson
@@ -12,13 +11,12 @@ from aiohttp import web
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
 from eventjobs.errors import InvalidInput
-from eventjobs.handlers import field_errors
 from eventjobs.http.headers import wants_stream
 from eventjobs.http.problem import BadCursor
 from eventjobs.http.selection import Selection
-from eventjobs.http.submission import EPOCH, Moment
 from eventjobs.job import Status
 from eventjobs.jobs import parse_id
+from eventjobs.values import EPOCH, MICROSECOND, Moment, field_errors
 
 Model = TypeVar("Model", bound=BaseModel)
 
@@ -69,8 +67,8 @@ class JobsQuery(Query):
             "owner": self.owner,
             "queue": self.queue,
             "parent": self.parent and parse_id_of("parent", self.parent),
-            "since_us": self.since and (self.since - EPOCH) // timedelta(microseconds=1),
-            "until_us": self.until and (self.until - EPOCH) // timedelta(microseconds=1),
+            "since_us": self.since and (self.since - EPOCH) // MICROSECOND,
+            "until_us": self.until and (self.until - EPOCH) // MICROSECOND,
         }
 
     def selection(self, ids_max: int) -> Selection:

@@ -5,15 +5,16 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 from eventjobs.events import ProgressReported
-from eventjobs.http.submission import EPOCH, SECONDS_MAX, ArtifactName, JobId, Moment, Sha256
 from eventjobs.plain import PROGRESS_BYTES_MAX, TEXT_CHARS_MAX, bounded_json
+from eventjobs.values import EPOCH, ArtifactName, Delay, MediaType, Moment, Name, Sha256
 
 WAIT_MAX_S = 3_600
 LEASE_MAX_S = 86_400
 #: The number of an attempt has no more digits than that.
 DIGITS_MAX = 9
 
-Name = Annotated[str, Field(min_length=1, max_length=200, pattern=r"^[^\x00-\x1f\x7f]+$")]
+#: Of a job that may not be there: each is answered by itself.
+GivenId = Annotated[str, Field(json_schema_extra={"format": "uuid"})]
 Worker = Annotated[
     str,
     Field(
@@ -57,7 +58,7 @@ class Claim(ByWorker):
     lease_s: float | None = Field(
         None, ge=1, le=LEASE_MAX_S, description="silence after which its jobs are somebody else's"
     )
-    holds: list[JobId] | None = Field(
+    holds: list[GivenId] | None = Field(
         None,
         max_length=10_000,
         description="the jobs it has; any other that was claimed in its name is answered again",
@@ -107,9 +108,7 @@ class StepReport(ByWorker):
 class ArtifactReport(ByWorker):
     name: ArtifactName
     sha256: Sha256 = Field(description="as the upload answered it")
-    media_type: str = Field(
-        "application/octet-stream", max_length=255, pattern=r"^[\w.+-]+/[\w.+-]+(?:\s*;[ -~]*)?$"
-    )
+    media_type: MediaType = "application/octet-stream"
 
 
 class BreakerReport(ByWorker):
@@ -137,7 +136,7 @@ class Completion(Success, ByWorker):
 
 
 class CompletedJob(Success):
-    job_id: JobId
+    job_id: GivenId
     attempt: int = Field(ge=0, lt=10**DIGITS_MAX)
 
 
@@ -152,9 +151,7 @@ class Failure(ByWorker):
     message: Text = Field(description="for people")
     retryable: bool = Field(True, description="whether trying again can help")
     details: Any = Field(None, description="for operators")
-    retry_after_s: float | None = Field(
-        None, ge=0, le=SECONDS_MAX, description="in place of the usual delay"
-    )
+    retry_after_s: Delay | None = Field(None, description="in place of the usual delay")
 
 
 class Release(ByWorker):

@@ -1,10 +1,9 @@
 """Webhooks over HTTP: who is to be told of what. Their deliveries are jobs like any other."""
 
-from typing import Annotated, Any
+from typing import Any
 from urllib.parse import quote
 
 from aiohttp import web
-from pydantic import BaseModel, ConfigDict, Field
 
 from eventjobs.errors import InvalidInput, WebhookNotFound
 from eventjobs.events import WebhookAdded, rfc3339
@@ -12,40 +11,15 @@ from eventjobs.http.api import ACTOR, caught_up, reply
 from eventjobs.http.body import read_json
 from eventjobs.http.route import Site
 from eventjobs.jobs import parse_id
+from eventjobs.values import Redelivery, Subscription
 from eventjobs.webhooks import Webhook
 from projections.webhooks import DELIVERY
-
-Name = Annotated[str, Field(min_length=1, max_length=200)]
-
-
-class Subscription(BaseModel):
-    """Who is to be told of what. What is left out does not limit."""
-
-    model_config = ConfigDict(extra="forbid", strict=True)
-
-    url: str = Field(min_length=1, max_length=2000, description="where messages are POSTed to")
-    events: list[Name] = Field(
-        default_factory=list,
-        max_length=50,
-        description="types of events, as in the log; none: those that end a job",
-    )
-    types: list[Name] = Field(default_factory=list, max_length=100, description="of jobs")
-    owner: Name | None = Field(None, description="of jobs")
-
-
-class Redelivery(BaseModel):
-    """Which messages are to be sent again."""
-
-    model_config = ConfigDict(extra="forbid", strict=True)
-
-    after: int = Field(ge=0, le=2**62, description="those of events after this position")
-    limit: int = Field(100, ge=1, le=1000, description="messages, at most")
 
 
 async def add(site: Site, request: web.Request) -> web.StreamResponse:
     """Be told of events from now on. The answer has the secret that messages are signed with."""
     given = await read_json(site.service, request, Subscription)
-    wanted = WebhookAdded(tuple(given.events), tuple(given.types), given.owner, given.url)
+    wanted = WebhookAdded(given.events, given.types, given.owner, given.url)
     webhook = await site.service.webhooks.add(wanted, actor=ACTOR)
     secret = site.service.webhooks.secret(webhook.webhook_id)
     answer = reply(_told(webhook) | {"secret": secret}, status=201)

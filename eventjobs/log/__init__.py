@@ -4,10 +4,12 @@ import asyncio
 from collections.abc import AsyncIterator, Sequence
 from typing import Protocol
 
-from eventjobs.errors import LogUnavailable
+from eventjobs.errors import InvalidInput, LogUnavailable
 from eventjobs.events import Event, Recorded
 
 #: Events in one page of follow().
+#: Of the name of an actor, or the id of a job.
+TEXT_CHARS_MAX = 200
 PAGE_MAX = 512
 
 
@@ -64,11 +66,14 @@ async def follow(log: EventLog, after: int, limit: int = PAGE_MAX) -> AsyncItera
 
 
 def check_text(text: str) -> None:
-    """Raises ValueError for what an engine cannot keep as it is: NUL, half a surrogate pair."""
-    if "\0" in text:
-        raise ValueError("text with NUL cannot be stored")
+    """Raises InvalidInput for what an engine cannot keep as it is: NUL, half a surrogate pair."""
+    if not isinstance(text, str) or "\0" in text or len(text) > TEXT_CHARS_MAX:
+        raise InvalidInput(f"only text of up to {TEXT_CHARS_MAX} characters without NUL is stored")
     if not text.isascii():
-        text.encode()
+        try:
+            text.encode()
+        except UnicodeEncodeError as error:
+            raise InvalidInput(f"this text cannot be stored: {error.reason}") from None
 
 
 class Tail:
