@@ -52,9 +52,11 @@ class Artifacts:
 
     def prepare(self) -> None:
         """Make the directory, and clear what an interrupted upload left. Blocks."""
-        shutil.rmtree(self._directory / "incoming", ignore_errors=True)
+        incoming = self._directory / "incoming"
+        shutil.rmtree(incoming, ignore_errors=True)
         make_directory(self._directory)
-        (self._directory / "incoming").mkdir(mode=0o700)
+        with suppress(DiskFull), _full_disk():  # then the first upload makes it
+            incoming.mkdir(mode=0o700)
 
     def path(self, sha256: str) -> Path:
         """Where the content is, if it is here."""
@@ -274,6 +276,7 @@ class _Incoming:
         if self._discarded:
             raise asyncio.CancelledError
         if self._file is None:
+            self.path.parent.mkdir(mode=0o700, exist_ok=True)
             descriptor = os.open(self.path, os.O_CREAT | os.O_WRONLY, 0o600)
             self._file = os.fdopen(descriptor, "wb")
         return self._file

@@ -17,7 +17,7 @@ from eventjobs.clock import SystemClock, timeout
 from eventjobs.errors import EventjobsError, InvalidInput
 from eventjobs.flow_commands import breakers, pause, queues, resume, schedules, types, why
 from eventjobs.looking import logs, show
-from eventjobs.secret import Data, secret
+from eventjobs.secret import Data, new_key, secret
 from eventjobs.typed import LATE, REFUSED, WRONG, fail
 from eventjobs.webhook_commands import webhooks
 from eventjobs.worker import worker
@@ -143,6 +143,7 @@ def config(
 
 
 app.command()(secret)
+app.command()(new_key)
 
 
 @app.command()

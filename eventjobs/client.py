@@ -221,19 +221,12 @@ class Client(Steering):
                         yield event
 
     async def watch(
-        self,
-        ids: str | Iterable[str] | None = None,
-        *,
-        after: int = 0,
-        gone: bool = False,
-        **filters: Any,
+        self, ids: str | Iterable[str] | None = None, *, after: int = 0, **filters: Any
     ) -> AsyncGenerator[Fields, None]:
         """The jobs as they are now, and again whenever one changes; changes may be skipped over.
 
         Ends when all the named jobs have ended; a selection by filters (type, status, tag,
-        owner, queue) never does. Given *after*, only what changed since that position. With
-        *gone*, a job that was deleted or has expired is given, too: as `job_id`, `status` "gone",
-        `expired_at` and `position`, and no more.
+        owner, queue) never does. Given *after*, only what changed since that position.
         """
         params = _params(id=[ids] if isinstance(ids, str) else ids, **filters)
         if params.get("id") == "":
@@ -242,8 +235,6 @@ class Client(Steering):
             async for message in messages:
                 if message.event == "job":
                     yield orjson.loads(message.data)
-                elif message.event == "gone" and gone:
-                    yield {**orjson.loads(message.data), "status": "gone"}
 
     async def wait(self, job_id: str) -> Fields:
         """The job, once it has ended."""

@@ -18,6 +18,11 @@ from eventjobs.errors import DirectoryLocked, NotOurs, TooNew
 #: "ejob": says in the file's header that it is ours.
 APPLICATION_ID = 0x656A6F62
 
+#: For the only connection there is: the index of its -wal is in memory, and needs no file.
+ALONE = ("PRAGMA locking_mode = EXCLUSIVE",)
+#: With less than this, next to nothing can be written.
+ROOM_BYTES = 131_072
+
 _COMMON = (
     "PRAGMA busy_timeout = 5000",
     "PRAGMA recursive_triggers = ON",
@@ -110,6 +115,21 @@ async def transaction(
     await connection._execute(run)  # type: ignore[no-untyped-call]
 
 
+def lacks_room(error: sqlite3.Error) -> bool:
+    """Whether *error* may be because the disk is full: SQLite has several for it."""
+    return getattr(error, "sqlite_errorcode", 0) & 0xFF in (
+        sqlite3.SQLITE_FULL,
+        sqlite3.SQLITE_IOERR,
+        sqlite3.SQLITE_CANTOPEN,
+    )
+
+
+def is_full(directory: Path) -> bool:
+    """Whether its disk has hardly any room. Blocks."""
+    found = os.statvfs(directory)
+    return found.f_bavail * found.f_frsize < ROOM_BYTES
+
+
 def private_file(path: Path) -> None:
     """Create *path* readable by its owner alone; SQLite gives -wal and -shm the same mode.
 
@@ -120,7 +140,7 @@ def private_file(path: Path) -> None:
     header = os.pread(descriptor, 72, 0)
     os.close(descriptor)
     if header.startswith(b"SQLite format 3\0") and header[68:] != APPLICATION_ID.to_bytes(4):
-        raise NotOurs
+        raise NotOurs(f"{path}: this database was not made by eventjobs; use another directory")
 
 
 def make_durable(path: Path) -> None:
@@ -154,6 +174,7 @@ def lock_directory(directory: Path) -> int:
         ) from error
     # The lock belongs to the open file, which a forked child would share.
     forks.private(descriptor)
-    os.truncate(descriptor, 0)
-    os.write(descriptor, str(os.getpid()).encode())
+    with suppress(OSError):  # a full disk: who holds it is of use to people only
+        os.truncate(descriptor, 0)
+        os.write(descriptor, str(os.getpid()).encode())
     return descriptor

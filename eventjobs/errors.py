@@ -33,6 +33,11 @@ EventjobsError
 │   ├── DirectoryLocked
 │   ├── NotOurs
 │   ├── TooNew
+│   ├── LogDamaged           SQLite cannot read it
+│   ├── LogGone              it was removed or replaced while it was open
+│   ├── LogMissing           there is none beside files that belong to one
+│   ├── LogReplaced          it is not the one that the files beside it belong to
+│   ├── SecretKeyMissing
 │   └── SecretKeyUnusable
 ├── OutboundError            a request of ours to somebody else
 │   ├── OutboundRefused      this service does not talk to such an address
@@ -261,6 +266,40 @@ class TooNew(DataDirectoryError):
     """This database was made by a newer eventjobs."""
 
     code = "database_too_new"
+
+
+class LogGone(DataDirectoryError):
+    """The file of the log was removed or replaced while it was open."""
+
+    code = "log_gone"
+
+    def __init__(self, message: str | None = None, *, written: bool = False) -> None:
+        super().__init__(message)
+        self.written = written  # something may be in a file that has no name any more
+
+
+class LogDamaged(DataDirectoryError):
+    """The file of the log is damaged; put it back from a backup."""
+
+    code = "log_damaged"
+
+
+class LogMissing(DataDirectoryError):
+    """There is no log beside files that belong to one."""
+
+    code = "log_missing"
+
+
+class LogReplaced(DataDirectoryError):
+    """The log is another one than the files beside it belong to."""
+
+    code = "log_replaced"
+
+
+class SecretKeyMissing(DataDirectoryError):
+    """The secret key that belongs to the log is not there."""
+
+    code = "secret_key_missing"
 
 
 class SecretKeyUnusable(DataDirectoryError):

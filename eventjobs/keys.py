@@ -40,7 +40,10 @@ class Keys:
             sync(path)
             sync(path.parent)
         if len(master) != KEY_BYTES:
-            raise SecretKeyUnusable(f"{path} has {len(master)} bytes, and not {KEY_BYTES}")
+            raise SecretKeyUnusable(
+                f"{path} has {len(master)} bytes, and not {KEY_BYTES}: put it back from a backup; "
+                f"if it is lost, `eventjobs new-key --data {path.parent}` makes another"
+            )
         return cls(master)
 
     def derive(self, purpose: str, *parts: str | int) -> bytes:
@@ -49,6 +52,11 @@ class Keys:
         # With their lengths, so that ("ab", "c") is never ("a", "bc").
         told = b"".join(len(each).to_bytes(8) + each for each in pieces)
         return hmac.digest(self._master, told, hashlib.sha256)
+
+    @property
+    def mark(self) -> str:
+        """Tells this key from others, and nothing about it."""
+        return self.derive("mark").hex()[:32]
 
     def callback_token(self, job_id: str, attempt: int) -> str:
         """Lets its holder report on this attempt of this job, and do nothing else."""

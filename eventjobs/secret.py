@@ -1,5 +1,6 @@
-"""The command that tells the secret of an external service, for those who set that service up."""
+"""The commands about secrets: that of an external service, and the key that all are made from."""
 
+import asyncio
 from pathlib import Path
 from typing import Annotated
 
@@ -28,6 +29,27 @@ def secret(
         if not key.is_file():
             fail("no_key", f"{key} is not there; the service makes it when it starts", REFUSED)
         print(Keys.open(key).signing_secret("dispatch", type))
+    except InvalidInput as error:
+        fail(error.code, error.message, WRONG)
+    except EventjobsError as error:
+        fail(error.code, error.message, REFUSED)
+
+
+def new_key(data: Data = None) -> None:
+    """Make a new secret key for a log whose key is lost; the service must be stopped.
+
+    Tokens of running attempts at external services, and the secrets of services and webhooks, are
+    others from then on: hand them out again.
+    """
+    from eventjobs import knobs
+    from eventjobs.directory import renew_key
+    from eventjobs.settings import Settings
+
+    try:
+        settings = knobs.read(Settings, {} if data is None else {"data": data})
+        if not settings.data.is_dir():
+            fail("no_log", f"there is no directory {settings.data}", REFUSED)
+        print(asyncio.run(renew_key(settings.data)))
     except InvalidInput as error:
         fail(error.code, error.message, WRONG)
     except EventjobsError as error:

@@ -2,7 +2,6 @@
 
 import asyncio
 import os
-import shutil
 from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import replace
 from pathlib import Path
@@ -13,12 +12,11 @@ from eventjobs.artifacts import Artifacts
 from eventjobs.breakers import LocalBreakers
 from eventjobs.cascade import Cascade
 from eventjobs.claims import Claims
-from eventjobs.clock import Clock, SystemClock
-from eventjobs.database import lock_directory
+from eventjobs.clock import Clock, SystemClock, sleep
 from eventjobs.desk import LocalDesk
+from eventjobs.directory import lock, open_files
 from eventjobs.dispatch import ExternalServices, service_name, targets
-from eventjobs.durability import make_directory
-from eventjobs.errors import InvalidInput, JobNotFound, UnknownArtifact
+from eventjobs.errors import InvalidInput, JobNotFound, LogError, UnknownArtifact
 from eventjobs.events import Artifact, JobSpec
 from eventjobs.expiry import Expiry
 from eventjobs.fence import Fence
@@ -92,6 +90,9 @@ class Service:
         self._targets = targets(self.handlers, self.outbound, self.settings.python_service_url)
         self._supervisor = Supervisor(self.clock)
         self._open = False
+        #: Whether what a crash cut off is recovered: no job is run before.
+        self.recovered = False
+        self._waits_for_log = asyncio.Event()
         self._lock: int | None = None
         self._tasks: list[asyncio.Task[None]] = []
         self._closing: asyncio.Task[None] | None = None
@@ -112,7 +113,7 @@ class Service:
     async def start(self) -> None:
         """Open everything, recover what a crash cut off, and begin to run jobs.
 
-        Raises DirectoryLocked, NotOurs, TooNew; InvalidInput for a schedule that does not fit.
+        Raises DataDirectoryError; InvalidInput for a schedule that does not fit.
         """
         settings = self.settings
         for each in self.handlers.schedules:
@@ -120,42 +121,45 @@ class Service:
                 self.checked(each.spec)
             except InvalidInput as error:
                 raise InvalidInput(f"schedule {each.name!r}: {error}", error.errors) from error
-        await asyncio.to_thread(make_directory, settings.data)
-        self._lock = lock_directory(settings.data)
+        self._lock = await lock(settings.data)
         try:
-            self.keys = await asyncio.to_thread(Keys.open, settings.data / "secret.key")
-            self.artifacts = Artifacts(settings.data / "artifacts", settings.artifact_bytes_max)
-            await asyncio.to_thread(self.artifacts.prepare)
-            # What the processes of a service that was killed have left.
-            await asyncio.to_thread(shutil.rmtree, settings.data / "scratch", ignore_errors=True)
-            self.log = await SQLiteLog.open(
-                settings.data / "log.db", self.clock, waiting_max=settings.log_waiting_max
-            )
+            self.log, self.keys, self.artifacts, self.views = await open_files(settings, self.clock)
         except BaseException:
-            self._unlock()
-            raise
-        try:
-            self.views = await Views.open(settings.data / "views.db", self.log, self.clock)
-        except BaseException:
-            await self.log.close()
             self._unlock()
             raise
         self._task(self.views.run(), "views")
         try:
             self._wire()
-            recovered = asyncio.create_task(self._recover(), name="recovery")
-            await asyncio.wait({recovered, *self._tasks}, return_when=asyncio.FIRST_COMPLETED)
-            for broken in self._tasks:
-                if broken.done():
-                    recovered.cancel()
-                    await broken
-            await recovered
+            await self._recover_if_possible()
         except BaseException:
             await self.close()
             raise
-        self._begin()
         self._watchdog = Watchdog(asyncio.get_running_loop())
         self._open = True
+
+    async def _recover_if_possible(self) -> None:
+        """Return once what a crash cut off is recovered, or waits for room on the disk."""
+        trouble = (self._waits_for_log, self.views.trouble)
+        waits = [asyncio.create_task(each.wait()) for each in trouble]
+        self._task(self._recovery(), "recovery")
+        await asyncio.wait({*waits, *self._tasks}, return_when=asyncio.FIRST_COMPLETED)
+        for each in waits:
+            each.cancel()
+        for task in self._tasks:
+            if task.done():
+                await task  # for what it raised
+
+    async def _recovery(self) -> None:
+        while True:
+            try:
+                await self._recover()
+                break
+            except LogError as error:
+                get_logger("eventjobs").warning("recovery waits", error=error.code)
+                self._waits_for_log.set()
+                await sleep(self.clock, 1.0)
+        self._begin()
+        self.recovered = True
 
     @property
     def ready(self) -> bool:
@@ -177,14 +181,6 @@ class Service:
         self._keep("webhooks", self.webhooks.follow)
         self._keep("cascade", Cascade(self.jobs, self.views).run)
         self._keep("expiry", Expiry(self.jobs, self.views, self.settings.ttl_s).run)
-        self.recurring = Recurring(
-            self.handlers.schedules,
-            self._accept,
-            self.jobs,
-            self.views,
-            self.switches,
-            self.settings.catch_up_s,
-        )
         if self.handlers.schedules:
             self._keep("schedules", self.recurring.run)
 
@@ -210,6 +206,8 @@ class Service:
             retry_delay_max_s=settings.retry_delay_max_s,
             result_bytes_max=settings.result_bytes_max,
         )
+        found = (self.jobs, self.views, self.switches, settings.catch_up_s)
+        self.recurring = Recurring(self.handlers.schedules, self._accept, *found)
         self.leases = Leases(self.jobs, self.views, self.settlement, grace_s=settings.grace_s)
         names = {type: service_name(url) for type, url in self._targets.items()}
         self.fence = Fence(self.jobs, self.settlement, self.leases, names)

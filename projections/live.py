@@ -58,6 +58,8 @@ class Live:
         self._listeners: list[Callable[[list[Touched]], object]] = []
         self._rebuilding: asyncio.Task[int] | None = None
         self._closing = False
+        #: Set while *failing*.
+        self.trouble = asyncio.Event()
         self._log = get_logger("eventjobs.views")
 
     _store: Store
@@ -82,7 +84,7 @@ class Live:
         try:
             self._store = await Store.open(self.path, log_id, head)
         except Stale as error:
-            self._log.warning("views are made anew", error=str(error.__cause__ or error))
+            self._log.warning("views are made anew", error=str(error))
             await asyncio.to_thread(Store.remove, self.path)
             self._store = await Store.open(self.path, log_id, head)
         self._opened = True
@@ -172,11 +174,13 @@ class Live:
         if self.failing != why:
             self._log.error("views are behind", error=why, position=self.position)
         self.failing = why
+        self.trouble.set()
 
     def _works(self) -> None:
         if self.failing is not None:
             self._log.warning("views work again", position=self.position)
             self.failing = None
+            self.trouble.clear()
 
     def listen(self, listener: Callable[[list[Touched]], object]) -> None:
         """Call *listener* with what each applied batch changed; it must not block."""

@@ -10,7 +10,15 @@ from typing import Any, NamedTuple, Protocol
 import aiosqlite
 import orjson
 
-from eventjobs.database import claim, connect, one, private_file, transaction
+from eventjobs.database import (
+    ALONE,
+    claim,
+    connect,
+    lacks_room,
+    one,
+    private_file,
+    transaction,
+)
 from eventjobs.durability import replace, sync
 from eventjobs.errors import NotOurs
 from eventjobs.events import SERVICE_EVENTS, JobSubmitted, Recorded, Unreadable
@@ -141,8 +149,17 @@ class Store:
         try:
             private_file(path)
         except NotOurs as error:
-            raise Stale from error
-        opened = [writer := await connect(path)]
+            raise Stale(str(error)) from error
+        try:
+            return await cls._open(path, log_id, head)
+        except sqlite3.OperationalError as error:
+            if not lacks_room(error):
+                raise
+            return await cls._open(path, log_id, head, alone=True)  # it needs less: see the log
+
+    @classmethod
+    async def _open(cls, path: Path, log_id: str, head: int, *, alone: bool = False) -> "Store":
+        opened = [writer := await connect(path, *(ALONE if alone else ()))]
         try:
             # Disposable: after a power cut it may be some commits behind, and catches up.
             schema = SCHEMA + "".join(each.SCHEMA for each in _all())
@@ -156,14 +173,16 @@ class Store:
                 await transaction(writer, [(SET_META, each) for each in identity.items()])
             meta: dict[str, str] = orjson.loads(await one(writer, GET_META))
             position = int(meta.pop("position", 0))
-            if meta != identity or position > head:
-                raise Stale
-            opened.append(await connect(path, read_only=True))
-            opened.append(await connect(path, read_only=True))
+            if meta != identity:
+                raise Stale("of another log, or other versions of the projections")
+            if position > head:
+                raise Stale("further than the log")
+            opened.append(writer if alone else await connect(path, read_only=True))
+            opened.append(writer if alone else await connect(path, read_only=True))
         except BaseException as error:
             await _close(opened)
-            if isinstance(error, Exception) and not passes(error):
-                raise Stale from error  # whatever is wrong with it, it can be made anew
+            if isinstance(error, Exception) and not isinstance(error, Stale) and not passes(error):
+                raise Stale(str(error)) from error  # whatever is wrong with it, it can be made anew
             raise
         store = cls(path, *opened)
         store.position, store.fresh = position, made
@@ -312,7 +331,7 @@ class Store:
 
 async def _close(opened: Iterable[aiosqlite.Connection]) -> None:
     """Given the writer first: it is the last to close, and so checkpoints."""
-    for each in reversed([*opened]):
+    for each in reversed([*dict.fromkeys(opened)]):
         await each.close()
 
 

@@ -1061,6 +1061,7 @@ async def test_it_is_ready_until_it_closes_and_alive_all_the_time(client: Connec
         "writable": True,
         "unwritable": None,
         "views_failing": None,
+        "recovered": True,
         "parked": {"count": 0, "first": []},
     }
     await api.service.close()

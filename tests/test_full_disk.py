@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import shutil
 import subprocess
 from pathlib import Path
 from typing import Any
@@ -190,3 +191,39 @@ async def test_a_report_of_an_external_service_is_not_lost_on_a_full_disk(
             assert answer[1] in {"disk_full", "log_unavailable"}
         assert answer[1]["repeated"] is False
         assert (await api.service.wait(job["job_id"])).result == "x" * 200_000
+
+
+@pytest.mark.parametrize("closed", [True, False], ids=["closed", "killed"])
+async def test_a_start_on_a_full_disk_serves_reads_and_recovers_later(
+    small_disk: Path, client: Connect, closed: bool
+) -> None:
+    """What ran when the service ended is recovered once there is room."""
+    data = small_disk / "data"
+    first = Service(data, [echo])
+    await first.start()
+    ended = await first.submit("echo", "before")
+    await first.wait(ended.job_id)
+    await first.views.reached(first.log.head)
+    await first.runner.stop(0.0)
+    lost = await first.submit("echo", "lost")
+    await first.jobs.start(lost.job_id, worker="a worker that is gone")
+    if not closed:
+        await asyncio.to_thread(shutil.copytree, data, small_disk / "copy")
+    await first.close()
+    data = data if closed else small_disk / "copy"
+    await asyncio.to_thread(fill, small_disk)
+    api = await client(echo, data=data)
+    told = (await api.get("/readyz")).json
+    assert (told["ready"], told["writable"], told["recovered"]) == (True, False, False)
+    assert "full" in told["unwritable"]
+    assert (await api.get(f"/v1/jobs/{ended.job_id}")).json["result"] == 6
+    assert (await api.get(f"/v1/jobs/{lost.job_id}")).status == 200
+    assert len((await api.get("/v1/events")).json["events"]) >= 3
+    reply = await api("POST", "/v1/jobs", {"type": "echo", "payload": os.urandom(99_000).hex()})
+    assert (reply.status, reply.code) in {(507, "disk_full"), (503, "log_unavailable")}
+    await grow(small_disk)
+    assert (await api.service.wait(lost.job_id)).result == 4
+    new = await api.submit("echo", "after")
+    assert (await api.service.wait(new["job_id"])).result == 5
+    told = (await api.get("/readyz")).json
+    assert (told["writable"], told["recovered"]) == (True, True)

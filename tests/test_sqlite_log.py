@@ -393,8 +393,8 @@ async def test_a_page_of_events_too_large_for_sqlite_is_read_in_parts(path: Path
     [
         (stored.READ, (0, 1), "USING INTEGER PRIMARY KEY (rowid>?)"),
         (stored.READ_JOB, (A, 0, 1), "USING INDEX sqlite_autoindex_events_1 (job_id=?)"),
-        (sqlite.VERSIONS, ("[]",), "sqlite_autoindex_events_1 (job_id=?)"),
-        (sqlite.FIND, ("[]",), "sqlite_autoindex_events_1 (job_id=? AND version=?)"),
+        (stored.VERSIONS, ("[]",), "sqlite_autoindex_events_1 (job_id=?)"),
+        (stored.FIND, ("[]",), "sqlite_autoindex_events_1 (job_id=? AND version=?)"),
         (sqlite.HEAD, (), "SEARCH events"),
     ],
     ids=["read", "read_job", "versions", "find", "head"],

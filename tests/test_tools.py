@@ -15,7 +15,7 @@ import orjson
 import pytest
 
 from eventjobs import Context, JobError, Service, Settings, handler
-from eventjobs.log.sqlite import COMMITMENT
+from eventjobs.log.batch import COMMITMENT
 
 ROOT = Path(__file__).parent.parent
 

@@ -26,8 +26,8 @@ import orjson
 from eventjobs.durability import replacement
 from eventjobs.errors import EventjobsError, NotOurs
 from eventjobs.events import Recorded, Unreadable
+from eventjobs.log.batch import COMMITMENT
 from eventjobs.log.rows import recorded
-from eventjobs.log.sqlite import COMMITMENT
 
 from .replay import Log
 

@@ -27,7 +27,8 @@ from eventjobs.events import (
     Recorded,
 )
 from eventjobs.log import Tail
-from eventjobs.log.sqlite import COMMITMENT, SCHEMA, SQLiteLog
+from eventjobs.log.batch import COMMITMENT
+from eventjobs.log.sqlite import SCHEMA, SQLiteLog
 from projections import Store, Views
 
 from .bench_process import Answer, Bench, Children, Sample, Stopwatch, now_s, run, say

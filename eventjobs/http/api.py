@@ -274,6 +274,7 @@ async def readyz(site: Site, request: web.Request) -> web.StreamResponse:
             "writable": unwritable is None,
             "unwritable": unwritable,
             "views_failing": views.failing,
+            "recovered": service.recovered,
             "parked": await _parked(views),
         }
     )

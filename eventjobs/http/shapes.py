@@ -272,6 +272,7 @@ class Readiness(Shape):
     writable: bool
     unwritable: str | None = Field(description="why the log takes no writes")
     views_failing: str | None = Field(description="why the views cannot be read or written")
+    recovered: bool = Field(description="false: no job is run before the log takes writes")
     parked: Parked | None = Field(description="null: the views cannot tell now")
 
 

@@ -13,7 +13,7 @@ from eventjobs.fence import End, Holder, Taken
 from eventjobs.http import problem
 from eventjobs.http.api import JSON, caught_up, existing_id, path_id, reply
 from eventjobs.http.body import read_json
-from eventjobs.http.problem import RouteNotFound
+from eventjobs.http.problem import NotReady, RouteNotFound
 from eventjobs.http.protocol import connection_of
 from eventjobs.http.reported import (
     DIGITS_MAX,
@@ -48,6 +48,8 @@ async def claim(site: Site, request: web.Request) -> web.StreamResponse:
     for each in asked.types:
         service.handlers.get(each)  # raises UnknownType
 
+    if not service.recovered:
+        raise NotReady
     if asked.wait_s == 0 or service.views.failing is not None:
         await caught_up(service)
 

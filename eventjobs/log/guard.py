@@ -1,6 +1,12 @@
-"""What the log's writing connection may do once it is open."""
+"""The log's writing connection, and what it may do once it is open."""
 
 import sqlite3
+from pathlib import Path
+
+import aiosqlite
+
+from eventjobs.database import ALONE, claim, connect
+from eventjobs.errors import NotOurs, TooNew
 
 #: All that the writer does once it is open: no schema, no pragma, nothing temporary or attached.
 _ALLOWED = {
@@ -22,3 +28,31 @@ def authorize(
     if action in _ALLOWED or (action in _WRITES and one in _WRITTEN):
         return sqlite3.SQLITE_OK
     return sqlite3.SQLITE_DENY
+
+
+async def connect_writer(
+    path: Path, schema: str, version: int, *, alone: bool = False
+) -> aiosqlite.Connection:
+    """The connection that commits and checkpoints; *alone* it is the only one that there may be.
+
+    Raises NotOurs, TooNew, sqlite3.Error.
+    """
+    connection = await connect(path, *(ALONE if alone else ()))
+    try:
+        try:
+            await claim(connection, schema, version)
+        except (NotOurs, TooNew) as error:
+            raise type(error)(f"{path}: {error.message}") from error
+        for pragma in (
+            "PRAGMA journal_mode = WAL",
+            # NORMAL would lose acknowledged events at a power cut; group commit pays for FULL.
+            "PRAGMA synchronous = FULL",
+            "PRAGMA wal_autocheckpoint = 4000",
+            "PRAGMA journal_size_limit = 67108864",
+        ):
+            await connection.execute_fetchall(pragma)
+        await connection.set_authorizer(authorize)
+    except BaseException:
+        await connection.close()
+        raise
+    return connection

@@ -28,6 +28,17 @@ SELECT position, CAST(job_id AS BLOB), version, CAST(type AS BLOB), at_us, CAST(
 FROM events WHERE job_id = ?1 AND position > ?2 ORDER BY version LIMIT ?3
 """,
 }
+VERSIONS = """
+SELECT json_group_object(job_id, version)
+FROM (SELECT job_id, max(version) AS version FROM events
+  WHERE job_id IN (SELECT value FROM json_each(?1)) GROUP BY job_id)
+"""
+#: Which of our rows are there, told by their salts, which nobody else can have drawn.
+FIND = """
+SELECT json_group_array(position) FROM (
+  SELECT position FROM events JOIN json_each(?1)
+  ON job_id = value ->> 0 AND version = value ->> 1 AND hex(salt) = value ->> 2)
+"""
 
 
 def recorded_from_text(

@@ -1,12 +1,10 @@
 """The log in one SQLite file: one writer with group commit, one reader, append-only by trigger."""
 
 import asyncio
-import hashlib
-import os
 import sqlite3
 from collections import deque
 from collections.abc import Sequence
-from dataclasses import dataclass
+from contextlib import suppress
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
@@ -14,68 +12,50 @@ from typing import Any
 import aiosqlite
 import orjson
 
-from eventjobs.clock import Clock, SystemClock, sleep
+from eventjobs.clock import Clock, SystemClock, sleep, timeout
 from eventjobs.codec import encode
-from eventjobs.database import claim, connect, make_durable, one, private_file
+from eventjobs.database import (
+    connect,
+    is_full,
+    lacks_room,
+    make_durable,
+    one,
+    private_file,
+)
 from eventjobs.errors import (
     Conflict,
     DataDirectoryError,
     DiskFull,
-    LogError,
+    LogGone,
     LogUnavailable,
     OutcomeUnknown,
     Overloaded,
 )
 from eventjobs.events import Event, Recorded
 from eventjobs.log import PAGE_MAX, Tail, check_text
-from eventjobs.log.guard import authorize
-from eventjobs.log.rows import READ, READ_JOB, ROWS, recorded, recorded_from_text
+from eventjobs.log.batch import APPEND, Append, bound, refuse
+from eventjobs.log.guard import connect_writer
+from eventjobs.log.names import Names
+from eventjobs.log.rows import (
+    FIND,
+    READ,
+    READ_JOB,
+    ROWS,
+    VERSIONS,
+    recorded,
+    recorded_from_text,
+)
 from eventjobs.logs import get_logger
 
 SCHEMA_VERSION = 1
 SCHEMA = files("eventjobs.log").joinpath("sqlite.sql").read_text()
 
-# Whole batches cross to the connection's thread as one statement over one JSON array; see rows.py.
-APPEND = """
-INSERT INTO events
-SELECT ?1 + key, value ->> 0, value ->> 1, value ->> 2, value ->> 3, value ->> 4,
-  substr(?3, value ->> 5, value ->> 6), substr(?3, value ->> 7, value ->> 8),
-  substr(?4, 16 * key + 1, 16), substr(?5, 32 * key + 1, 32)
-FROM json_each(?2)
-"""
-VERSIONS = """
-SELECT json_group_object(job_id, version)
-FROM (SELECT job_id, max(version) AS version FROM events
-  WHERE job_id IN (SELECT value FROM json_each(?1)) GROUP BY job_id)
-"""
-#: Which of our rows are there, told by their salts, which nobody else can have drawn.
-FIND = """
-SELECT json_group_array(position) FROM (
-  SELECT position FROM events JOIN json_each(?1)
-  ON job_id = value ->> 0 AND version = value ->> 1 AND hex(salt) = value ->> 2)
-"""
 HEAD = "SELECT coalesce(max(position), 0) FROM events"
+#: While writes are refused, one is tried so often.
+PROBE_S = 1.0
 LOG_ID = "SELECT value FROM meta WHERE name = 'log_id'"
-#: Once, by the first start that reserves ids.
-RESERVE = "INSERT OR IGNORE INTO meta VALUES ('reserved_after', ?1)"
-RESERVED_AFTER = "SELECT value FROM meta WHERE name = 'reserved_after'"
+GET_META = "SELECT (SELECT value FROM meta WHERE name = ?1)"
 SET_META = "INSERT INTO meta VALUES (?1, ?2) ON CONFLICT DO UPDATE SET value = excluded.value"
-
-COMMITMENT = b"eventjobs/body/v1\0"
-
-
-@dataclass(slots=True, eq=False)
-class _Append:
-    """One event on its way into the log, and who waits for it."""
-
-    recorded: Recorded  # without its position yet
-    body: bytes
-    answer: asyncio.Future[Recorded]
-    salt: bytes = b""
-
-    def refuse(self, error: LogError) -> None:
-        if not self.answer.done():  # its caller may have been cancelled
-            self.answer.set_exception(error)
 
 
 class SQLiteLog:
@@ -86,10 +66,10 @@ class SQLiteLog:
         path: Path,
         clock: Clock,
         *,
-        waiting_max: int,
-        waiting_bytes_max: int,
-        batch_max: int,
-        batch_bytes_max: int,
+        waiting_max: int = 20_000,
+        waiting_bytes_max: int = 64 * 2**20,
+        batch_max: int = 1024,
+        batch_bytes_max: int = 8 * 2**20,
     ) -> None:
         self.path = path
         self.log_id = ""
@@ -99,56 +79,81 @@ class SQLiteLog:
         self._waiting_bytes_max = waiting_bytes_max
         self._batch_max = batch_max
         self._batch_bytes_max = batch_bytes_max
-        self._waiting: deque[_Append] = deque()
+        self._waiting: deque[Append] = deque()
         self._waiting_bytes = 0
         self._more = asyncio.Event()
         self._tail = Tail()
         self._closed = False
         self._closing: asyncio.Task[None] | None = None
         self._broken: str | None = None  # why writes are refused, while they are
+        self._refused: str | None = None  # why the last one was, though the next is tried
         self._log = get_logger("eventjobs.log")
 
     @classmethod
-    async def open(
-        cls,
-        path: Path,
-        clock: Clock | None = None,
-        *,
-        waiting_max: int = 20_000,
-        waiting_bytes_max: int = 64 * 2**20,
-        batch_max: int = 1024,
-        batch_bytes_max: int = 8 * 2**20,
-    ) -> "SQLiteLog":
-        """Open *path*, or make it; what it holds is durable then.
+    async def open(cls, path: Path, clock: Clock | None = None, **limits: int) -> "SQLiteLog":
+        """Open *path*, or make it; what it holds is durable then. *limits* as *__init__* has them.
 
         Raises NotOurs, TooNew, sqlite3.Error, OSError.
         """
-        log = cls(
-            path,
-            clock or SystemClock(),
-            waiting_max=waiting_max,
-            waiting_bytes_max=waiting_bytes_max,
-            batch_max=batch_max,
-            batch_bytes_max=batch_bytes_max,
-        )
+        log = cls(path, clock or SystemClock(), **limits)
         private_file(path)
         await asyncio.to_thread(make_durable, path)
-        log._writer = await log._connect_writer()
+        await log._connect()
         try:
-            log._reader = await connect(path, read_only=True)
+            log._tail.head = await one(log._writer, HEAD)
+            log.log_id = await one(log._writer, LOG_ID)
+            log.reserved_after = log.head
+            log._names = await asyncio.to_thread(Names, path)
+            if await asyncio.to_thread(is_full, path.parent):
+                log._refused = "the disk is full"  # until a write says otherwise
+            await log._reserve()
         except BaseException:
-            await log._writer.close()
+            await log._disconnect()
             raise
-        log._tail.head = await one(log._writer, HEAD)
-        log.log_id = await one(log._writer, LOG_ID)
-        await log._writer.execute_fetchall(RESERVE, (str(log.head),))
-        log.reserved_after = int(await one(log._writer, RESERVED_AFTER))
         log._task = asyncio.create_task(log._write_forever(), name="log writer")
         return log
 
     _writer: aiosqlite.Connection
-    _reader: aiosqlite.Connection
+    _reader: aiosqlite.Connection  # on a disk that was full when it was opened, the same one
+    _names: Names
     _task: asyncio.Task[None]
+
+    async def _connect(self) -> None:
+        try:
+            self._writer = await self._connect_writer()
+            try:
+                self._reader = await connect(self.path, read_only=True)
+            except BaseException:
+                await self._writer.close()
+                raise
+        except sqlite3.OperationalError as error:
+            if not lacks_room(error):
+                raise
+            # Two connections share an index of the -wal, which is a file; one alone needs none.
+            self._reader = self._writer = await connect_writer(
+                self.path, SCHEMA, SCHEMA_VERSION, alone=True
+            )
+            self._log.warning("no room for a second connection: reads wait for writes")
+
+    async def _connect_writer(self, *, alone: bool = False) -> aiosqlite.Connection:
+        return await connect_writer(self.path, SCHEMA, SCHEMA_VERSION, alone=alone)
+
+    async def _reserve(self) -> None:
+        """Keep where ids begin to be reserved: once, at the first start, or when there is room."""
+        if (known := await self.meta("reserved_after")) is not None:
+            self.reserved_after = int(known)
+            return
+        try:
+            await self.set_meta("reserved_after", str(self.reserved_after))
+        except sqlite3.OperationalError as error:
+            if not lacks_room(error):
+                raise
+            self._refused = "the disk is full"
+
+    async def _disconnect(self) -> None:
+        if self._reader is not self._writer:
+            await self._reader.close()  # readers first: the last to close checkpoints
+        await self._writer.close()
 
     @property
     def head(self) -> int:
@@ -156,7 +161,20 @@ class SQLiteLog:
 
     async def unwritable(self) -> str | None:
         """Why the log takes no writes now; None while it does."""
-        return self._broken
+        try:
+            await asyncio.to_thread(self._names.check)
+        except LogGone as error:
+            return error.message
+        return self._broken or self._refused
+
+    async def meta(self, name: str) -> str | None:
+        """What was kept as *name* beside the events."""
+        found: str | None = await one(self._writer, GET_META, name)
+        return found
+
+    async def set_meta(self, name: str, value: str) -> None:
+        """Keep *value* as *name* beside the events. Raises sqlite3.Error."""
+        await self._writer.execute_fetchall(SET_META, (name, value))
 
     async def append(self, job_id: str, version: int, event: Event, *, actor: str) -> Recorded:
         if self._broken is not None or self._closed:
@@ -169,7 +187,7 @@ class SQLiteLog:
         at_us = self._clock.now_us()
         recorded = Recorded(0, job_id, version + 1, at_us, actor, event, type, facts, body)
         answer: asyncio.Future[Recorded] = asyncio.get_running_loop().create_future()
-        self._waiting.append(_Append(recorded, body, answer))
+        self._waiting.append(Append(recorded, body, answer))
         self._waiting_bytes += len(facts) + len(body)
         if not self._more.is_set():
             self._more.set()
@@ -207,8 +225,16 @@ class SQLiteLog:
     async def _close(self) -> None:
         await self._task
         self._tail.close()
-        await self._reader.close()  # readers first: the last to close checkpoints
-        await self._writer.close()
+        try:
+            await asyncio.to_thread(self._names.check)
+        except LogGone as error:
+            # The last writer to close removes the -wal by its name: it would be somebody else's.
+            self._log.error("closed without its files", error=error.message)
+            await self._writer.close()
+            if self._reader is not self._writer:
+                await self._reader.close()
+            return
+        await self._disconnect()
 
     # --- reading
 
@@ -222,40 +248,48 @@ class SQLiteLog:
 
     # --- writing: everything below runs in the writer task alone
 
-    async def _connect_writer(self) -> aiosqlite.Connection:
-        connection = await connect(self.path)
-        try:
-            await claim(connection, SCHEMA, SCHEMA_VERSION)
-            for pragma in (
-                "PRAGMA journal_mode = WAL",
-                # NORMAL would lose acknowledged events at a power cut; group commit pays for FULL.
-                "PRAGMA synchronous = FULL",
-                "PRAGMA wal_autocheckpoint = 4000",
-                "PRAGMA journal_size_limit = 67108864",
-            ):
-                await connection.execute_fetchall(pragma)
-            await connection.set_authorizer(authorize)
-        except BaseException:
-            await connection.close()
-            raise
-        return connection
-
     async def _write_forever(self) -> None:
         while self._waiting or not self._closed:
             if not self._waiting:
                 self._more.clear()
-                await self._more.wait()
+                await self._wait_for_more()
                 continue
             batch = self._take()
             try:
                 await self._commit(batch)
             except sqlite3.IntegrityError:
                 await self._commit_winners(batch)
-            except sqlite3.Error as error:
+            except (sqlite3.Error, LogGone) as error:
                 await self._after_failure(batch, error)
 
-    def _take(self) -> list[_Append]:
-        batch: list[_Append] = []
+    async def _wait_for_more(self) -> None:
+        """Return when there is something to write; while writes are refused, look if one goes."""
+        if self._refused is None:
+            await self._more.wait()
+            return
+        try:
+            async with timeout(self._clock, PROBE_S):
+                await self._more.wait()
+        except TimeoutError:
+            with suppress(sqlite3.Error, LogGone):
+                await self._written(SET_META, ("written_us", str(self._clock.now_us())))
+
+    async def _written(self, sql: str, parameters: tuple[Any, ...]) -> None:
+        """Run one statement, and be sure that it is in a file that has its name."""
+
+        def run() -> None:
+            self._names.check()  # else it would be written, and come back with the file
+            self._writer._conn.execute(sql, parameters)
+            self._names.check(written=True)
+
+        await self._writer._execute(run)  # type: ignore[no-untyped-call]
+        if self._refused is not None:
+            self._log.warning("writing again")
+            self._refused = None
+            await self._reserve()
+
+    def _take(self) -> list[Append]:
+        batch: list[Append] = []
         size = 0
         while self._waiting and len(batch) < self._batch_max and size < self._batch_bytes_max:
             entry = self._waiting.popleft()
@@ -264,31 +298,13 @@ class SQLiteLog:
         self._waiting_bytes -= size
         return batch
 
-    async def _commit(self, batch: Sequence[_Append]) -> None:
+    async def _commit(self, batch: Sequence[Append]) -> None:
         """One durable transaction; then everybody is answered and every reader woken."""
-        rows = []
-        parts: list[bytes] = []
-        commitments: list[bytes] = []
-        at = 1
-        salts = os.urandom(16 * len(batch))
-        for number, each in enumerate(batch):
-            each.salt = salts[16 * number : 16 * number + 16]
-            told, body = each.recorded, each.body
-            named = (told.job_id, told.version, told.type, told.at_us, told.actor)
-            middle = at + len(told.facts)
-            end = middle + len(body)
-            # Offsets are worked out here: for SQLite that would cost as much as storing the rest.
-            rows.append((*named, at, middle - at, middle, end - middle))
-            parts += (told.facts, body)
-            commitments.append(hashlib.sha256(COMMITMENT + each.salt + body).digest())
-            at = end
         first = self.head + 1
-        listed = orjson.dumps(rows).decode()
-        bound = (first, listed, b"".join(parts), salts, b"".join(commitments))
-        await self._writer.execute_fetchall(APPEND, bound)
+        await self._written(APPEND, bound(batch, first))
         self._publish(batch, range(first, first + len(batch)))
 
-    def _publish(self, batch: Sequence[_Append], positions: Sequence[int]) -> None:
+    def _publish(self, batch: Sequence[Append], positions: Sequence[int]) -> None:
         for each, position in zip(batch, positions, strict=True):
             each.recorded.position = position
         self._tail.publish([each.recorded for each in batch])
@@ -296,10 +312,10 @@ class SQLiteLog:
             if not each.answer.done():
                 each.answer.set_result(each.recorded)
 
-    async def _commit_winners(self, batch: Sequence[_Append]) -> None:
+    async def _commit_winners(self, batch: Sequence[Append]) -> None:
         """Somebody in *batch* was late. Commit the others, and tell them."""
         left = batch
-        late: list[tuple[_Append, Conflict]] = []
+        late: list[tuple[Append, Conflict]] = []
         try:
             ids = orjson.dumps(list({each.recorded.job_id for each in batch})).decode()
             versions: dict[str, int] = orjson.loads(await one(self._writer, VERSIONS, ids))
@@ -316,26 +332,33 @@ class SQLiteLog:
             left = winners
             if winners:
                 await self._commit(winners)
-        except sqlite3.Error as error:
+        except (sqlite3.Error, LogGone) as error:
             await self._after_failure(left, error)
         # Not before the winners are published: who was late reads the job again at once.
         for entry, conflict in late:
             entry.refuse(conflict)
 
-    async def _after_failure(self, batch: Sequence[_Append], error: sqlite3.Error) -> None:
+    async def _after_failure(self, batch: Sequence[Append], error: sqlite3.Error | LogGone) -> None:
         code = getattr(error, "sqlite_errorcode", sqlite3.SQLITE_ERROR) & 0xFF
         if code == sqlite3.SQLITE_FULL:
             # Rolled back; the next batch finds out by itself whether there is room again.
             self._log.warning("disk full", waiting=len(batch))
-            _refuse(batch, DiskFull())
+            self._refused = "the disk is full"
+            refuse(batch, DiskFull())
         elif code in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED):
-            _refuse(batch, LogUnavailable("another program holds the database"))
+            self._refused = "another program holds the database"
+            refuse(batch, LogUnavailable(self._refused))
         else:
             await self._recover(batch, error)
 
-    async def _recover(self, batch: Sequence[_Append], error: sqlite3.Error) -> None:
+    async def _recover(self, batch: Sequence[Append], error: sqlite3.Error | LogGone) -> None:
         """A failed commit may be in the file all the same: stop, reopen, look, then answer."""
         self._broken = f"the database failed: {error}"
+        if isinstance(error, LogGone):
+            self._broken = error.message
+            if not error.written:
+                refuse(batch, LogUnavailable(self._broken))
+                batch = ()
         self._log.error("write failed", error=str(error), waiting=len(batch))
         while True:
             try:
@@ -343,8 +366,8 @@ class SQLiteLog:
                 break
             except (sqlite3.Error, OSError, DataDirectoryError) as again:
                 # The callers should not wait for a disk to be replaced.
-                _refuse(batch, OutcomeUnknown())
-                _refuse(self._waiting, LogUnavailable(self._broken))
+                refuse(batch, OutcomeUnknown())
+                refuse(self._waiting, LogUnavailable(self._broken))
                 self._waiting.clear()
                 self._waiting_bytes = 0
                 self._log.error("cannot reopen", error=str(again))
@@ -354,14 +377,19 @@ class SQLiteLog:
         if found:
             self._publish(batch, found)
         else:
-            _refuse(batch, LogUnavailable("the database failed; nothing was written"))
+            refuse(batch, LogUnavailable("the database failed; nothing was written"))
         self._broken = None
         self._log.warning("writing again", written=len(found))
 
-    async def _reopen(self, batch: Sequence[_Append]) -> list[int]:
+    async def _reopen(self, batch: Sequence[Append]) -> list[int]:
         """Positions of the batch, if it was committed. Raises sqlite3.Error while it fails."""
+        await asyncio.to_thread(self._names.check_main)
+        alone = self._reader is self._writer
         await self._writer.close()
-        self._writer = await self._connect_writer()
+        self._writer = await self._connect_writer(alone=alone)
+        if alone:
+            self._reader = self._writer
+        await asyncio.to_thread(self._names.renew)
         salts = [
             (each.recorded.job_id, each.recorded.version, each.salt.hex().upper()) for each in batch
         ]
@@ -370,8 +398,3 @@ class SQLiteLog:
         # them back after we said "not written". The next commit overwrites them: make it now.
         await self._writer.execute_fetchall(SET_META, ("reopened_us", str(self._clock.now_us())))
         return sorted(found)
-
-
-def _refuse(batch: Sequence[_Append] | deque[_Append], error: LogError) -> None:
-    for each in batch:
-        each.refuse(error)
