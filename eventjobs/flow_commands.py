@@ -88,7 +88,8 @@ def why(job_id: Id, json: AsJson = False, url: Url = DEFAULT_URL) -> None:
             say(told)
         else:
             for each in told["reasons"]:
-                say(f"{told['status']}  {each['code']}  {terminal.printable(each['text'])}")
+                text = terminal.printable(each["text"]) + terminal.trace(each.get("trace"))
+                say(f"{told['status']}  {each['code']}  {text}")
 
     ask(url, run)
 

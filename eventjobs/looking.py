@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from eventjobs import watch as terminal
-from eventjobs.asking import AsJson, Id, Url, ask, say
+from eventjobs.asking import AsJson, Id, Job, Url, ask, say
 from eventjobs.client import DEFAULT_URL, Client
 from eventjobs.typed import fail
 
@@ -37,7 +37,7 @@ def show(
             say(told if json else "\n".join(map(terminal.printable_line, told["text"])))
         else:
             job = await client.get(job_id)
-            say(job if json else terminal.details(job))
+            say(job if json else terminal.details(job) + await _trace(client, job))
 
     ask(url, run)
 
@@ -56,5 +56,14 @@ def logs(
         async with aclosing(client.logs(job_id, follow=follow)) as lines:
             async for line in lines:
                 say(line if json else terminal.log_line(line))
+        if not json and (trace := await _trace(client, await client.get(job_id))):
+            say(f"the newest attempt that failed:{trace}")
 
     ask(url, run)
+
+
+async def _trace(client: Client, job: Job) -> str:
+    """Where the newest attempt failed, while the job has an error."""
+    if job["error"] is None:
+        return ""
+    return terminal.last_trace(await client.history(job["job_id"]))

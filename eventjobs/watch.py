@@ -239,16 +239,31 @@ def history(told: dict[str, Any]) -> str:
         why = f": {printable(each['error']['code'])}" if each["error"] else ""
         lines.append(
             f"attempt {each['attempt']} {each['outcome']}{took}{why}, {each['reports']} reports"
+            f"{trace((each['error'] or {}).get('trace'))}"
         )
     return "\n".join(lines)
+
+
+def trace(text: str | None) -> str:
+    """The lines of a traceback, indented; nothing where there is none."""
+    return "".join(f"\n    {printable_line(line)}" for line in (text or "").splitlines())
+
+
+def last_trace(told: dict[str, Any]) -> str:
+    """Of a history, that of the newest attempt that failed."""
+    failed = [each["error"] for each in told["attempts"] if each["error"]]
+    return trace(failed[-1].get("trace")) if failed else ""
 
 
 def log_line(event: dict[str, Any]) -> str:
     """A line of a job's log."""
     data = event["data"]
-    fields = orjson.dumps(data["fields"]).decode() if data.get("fields") else ""
+    fields = data.get("fields") or {}
+    exception = fields.pop("exception", None) if isinstance(fields, dict) else None
+    shown = orjson.dumps(fields).decode() if fields else ""
     told = f"{event['at']}  {data.get('level', ''):7}  {printable(data.get('message') or '')}"
-    return f"{told}  {printable(fields)}".rstrip()
+    said = trace(exception if isinstance(exception, str) else None)
+    return f"{told}  {printable(shown)}".rstrip() + said
 
 
 def printable_line(text: str) -> str:

@@ -2,6 +2,8 @@
 
 from typing import Any
 
+import orjson
+
 from eventjobs.events import (
     ArtifactStored,
     AttemptFailed,
@@ -20,6 +22,9 @@ from eventjobs.events import (
     StepCompleted,
     rfc3339,
 )
+
+#: Of a traceback, or of other details of a failure.
+TRACE_CHARS_MAX = 4_000
 
 
 def tell(events: list[Recorded]) -> dict[str, Any]:
@@ -95,6 +100,18 @@ def _continue(attempt: dict[str, Any], recorded: Recorded) -> None:
     attempt["duration_s"] = (recorded.at_us - attempt["_us"]) / 1e6
     if isinstance(recorded.event, AttemptFailed):
         attempt["error"] = {"code": recorded.event.code, "message": recorded.event.message}
+        if (trace := trace_of(recorded.event)) is not None:
+            attempt["error"]["trace"] = trace
+
+
+def trace_of(failed: AttemptFailed) -> str | None:
+    """The end of its traceback; of details that have none, the end of their JSON."""
+    details = failed.details
+    if details is None:
+        return None
+    found = details.get("traceback") if isinstance(details, dict) else None
+    text = found if isinstance(found, str) else orjson.dumps(details).decode()
+    return text[-TRACE_CHARS_MAX:]
 
 
 def _sentence(event: Any) -> str | None:

@@ -17,10 +17,14 @@ from eventjobs.events import (
     rfc3339,
 )
 from eventjobs.job import Job, Status
+from projections import history
 from projections.pauses import Pause
 
 Reason = dict[str, Any]
 
+#: The code of an attempt whose worker was not heard from, and what is said of that.
+LOST = "worker_lost"
+GONE = "its worker has gone"
 #: Of jobs that are named one by one.
 NAMED_MAX = 10
 
@@ -64,7 +68,7 @@ class Around:
 def waiting(job: Job, around: Around, events: Sequence[Recorded] = ()) -> list[Reason]:
     """All that keeps a queued *job* from starting; *events* are its own."""
     reasons = [
-        *_not_yet(job, around.now_us),
+        *_not_yet(job, around.now_us, events),
         *_open_breakers(events, around.open_breakers),
         *_dependencies(around.unmet),
         *_pauses(around),
@@ -78,10 +82,14 @@ def waiting(job: Job, around: Around, events: Sequence[Recorded] = ()) -> list[R
         asked = rfc3339(around.asked_us)
         text = f"everybody who runs jobs of type {job.spec.type} is busy; last asked at {asked}"
         reasons.append({"code": "busy", "text": text, "type": job.spec.type, "since": asked})
-    return reasons or [{"code": "ready", "text": "nothing: it is about to start"}]
+    reasons = reasons or [{"code": "ready", "text": "nothing: it is about to start"}]
+    if job.error is not None and job.error["code"] == LOST:
+        said = f"{GONE}: attempt {job.attempt} was lost, {job.error['message']}"
+        reasons.append({"code": "worker_gone", "text": said, "since": rfc3339(job.updated_us)})
+    return reasons
 
 
-def _not_yet(job: Job, now_us: int) -> Iterator[Reason]:
+def _not_yet(job: Job, now_us: int, events: Sequence[Recorded]) -> Iterator[Reason]:
     if job.due_us <= now_us:
         return
     until = rfc3339(job.due_us)
@@ -92,13 +100,16 @@ def _not_yet(job: Job, now_us: int) -> Iterator[Reason]:
         yield {"code": "retry_delay", "text": text, "until": until} | _attempt(job)
     elif job.tries and job.error is not None:
         text = f"attempt {job.attempt} failed with {job.error['code']}; the next is at {until}"
-        yield {"code": "retry_delay", "text": text, "until": until} | _attempt(job)
+        yield {"code": "retry_delay", "text": text, "until": until} | _attempt(job, events)
     else:
         yield {"code": "scheduled", "text": f"it is not to run before {until}", "until": until}
 
 
-def _attempt(job: Job) -> Reason:
-    return {"attempt": job.attempt, "max_attempts": job.spec.max_attempts, "error": job.error}
+def _attempt(job: Job, events: Sequence[Recorded]) -> Reason:
+    told = {"attempt": job.attempt, "max_attempts": job.spec.max_attempts, "error": job.error}
+    failed = [each.event for each in events if isinstance(each.event, AttemptFailed)]
+    trace = history.trace_of(failed[-1]) if failed else None
+    return told if trace is None else {**told, "trace": trace}
 
 
 def _open_breakers(events: Sequence[Recorded], until_us: Mapping[str, int]) -> Iterator[Reason]:
@@ -178,8 +189,12 @@ def _full(code: str, what: str, full: Full) -> Reason:
 # --- running, ended
 
 
-def running(job: Job, events: Sequence[Recorded], heard_us: int | None = None) -> list[Reason]:
-    """Who runs *job*; *heard_us* is when a worker elsewhere, or a service, was last heard from."""
+def running(
+    job: Job, events: Sequence[Recorded], heard_us: int | None = None, silent_s: float | None = None
+) -> list[Reason]:
+    """Who runs *job*; *heard_us* is when a worker elsewhere, or a service, was last heard from,
+    *silent_s* ago.
+    """
     since = rfc3339(job.started_us or job.updated_us)
     text = f"attempt {job.attempt} runs on {job.worker} since {since}"
     told: Reason = {"code": "running", "since": since, "worker": job.worker}
@@ -190,6 +205,10 @@ def running(job: Job, events: Sequence[Recorded], heard_us: int | None = None) -
         text += f"; to be heard from every {period_s:g} s" + (f", last at {heard}" if heard else "")
         told |= {"lease_s": period_s, "heard_at": heard}
     reasons: list[Reason] = [told | {"text": text}]
+    if silent_s is not None and _is_gone(job, silent_s):
+        text = f"{GONE}: {job.worker} was not heard from for {silent_s:.0f} s"
+        gone = {"code": "worker_gone", "worker": job.worker, "since": rfc3339(heard_us or 0)}
+        reasons.append(gone | {"text": text})
     if job.cancel_requested_us is not None:
         by, reason = _cancelled_by(events)
         since = rfc3339(job.cancel_requested_us)
@@ -199,6 +218,13 @@ def running(job: Job, events: Sequence[Recorded], heard_us: int | None = None) -
     return reasons
 
 
+def _is_gone(job: Job, silent_s: float) -> bool:
+    """A worker sends a heartbeat in each third of its lease. A service has none to send."""
+    if job.silence_s is not None:
+        return silent_s >= job.silence_s
+    return job.lease_s is not None and silent_s >= job.lease_s * 2 / 3
+
+
 def ended(job: Job, events: Sequence[Recorded]) -> list[Reason]:
     """What ended *job*."""
     at = rfc3339(job.finished_us or job.updated_us)
@@ -206,7 +232,7 @@ def ended(job: Job, events: Sequence[Recorded]) -> list[Reason]:
     if job.status == Status.COMPLETED:
         return [told | {"code": "completed", "text": f"attempt {job.attempt} completed it at {at}"}]
     if job.status == Status.FAILED:
-        return [told | _failed(job)]
+        return [told | _failed(job, events)]
     by, reason = _cancelled_by(events)
     told |= {"by": by, "reason": reason}
     text = f"it was cancelled by {by} at {at}{_because(reason)}"
@@ -220,12 +246,14 @@ def ended(job: Job, events: Sequence[Recorded]) -> list[Reason]:
     return [told | {"code": "cancelled", "text": text}]
 
 
-def _failed(job: Job) -> Reason:
+def _failed(job: Job, events: Sequence[Recorded]) -> Reason:
     error = job.error or {"code": "unknown", "message": None, "retryable": False}
     said = f": {error['message']}" if error["message"] else ""
     why = "no attempt is left" if error["retryable"] else "trying again would be of no use"
     text = f"attempt {job.attempt} failed with {error['code']}{said}; {why}"
-    return {"code": "failed", "text": text} | _attempt(job)
+    if error["code"] == LOST:
+        text = f"{GONE}: {text}"
+    return {"code": "failed", "text": text} | _attempt(job, events)
 
 
 def _cancelled_by(events: Sequence[Recorded]) -> tuple[str | None, str | None]:

@@ -20,6 +20,14 @@ FLAGS = (
     "--disable-sync",
 )
 
+FAILS = """
+from eventjobs import handler
+
+@handler("fails", max_attempts=1)
+async def fails(context, payload):
+    raise LookupError("<b>no such thing")
+"""
+
 
 @pytest.fixture
 async def page(chromium: str) -> AsyncIterator[Page]:
@@ -44,6 +52,18 @@ async def test_a_job_appears_moves_and_ends_without_a_reload(page: Page, tmp_pat
         await expect(row.locator("progress")).to_have_js_property("value", 100)
         await row.click()
         await expect(page.locator("#story li").last).to_contain_text("completed by attempt 1")
+
+
+async def test_where_a_handler_failed_is_shown(page: Page, tmp_path: Path) -> None:
+    (tmp_path / "fails.py").write_text(FAILS)
+    with serving(tmp_path, "--app", "fails", PYTHONPATH=str(tmp_path)) as server:
+        await page.goto(server.url)
+        async with Client(server.url) as client:
+            await client.submit("fails")
+        row = page.locator("#jobs tr")
+        await expect(row).to_have_attribute("data-status", "failed")
+        await row.click()
+        await expect(page.locator("#story pre")).to_contain_text("LookupError: <b>no such thing")
 
 
 async def test_a_job_is_cancelled_from_the_page(page: Page, tmp_path: Path) -> None:

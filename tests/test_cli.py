@@ -196,6 +196,20 @@ def test_a_job_is_shown_with_its_history_and_its_facts(tool: Tool) -> None:
     assert facts[-1]["type"] == "JobCompleted"
 
 
+def test_where_a_handler_failed_is_printed(tool: Tool) -> None:
+    submitted = tool.run("submit", "until", "7", "--max-attempts", "1", "--wait")
+    job_id = submitted.stdout.split()[0]
+    at = ["    Traceback (most recent call last):", "    TypeError: "]
+    for command in (("show",), ("show", "--history"), ("why",), ("logs",)):
+        lines = tool.ok(command[0], job_id, *command[1:]).splitlines()
+        first = lines.index(at[0])
+        assert "in until" in lines[first + 1], "the first frame is the handler's"
+        assert any(line.startswith(at[1]) for line in lines[first:])
+    assert "Traceback" not in str(tool.json("logs", job_id, "--json"))
+    [told] = tool.json("why", job_id, "--json")
+    assert told["reasons"][0]["trace"].startswith("Traceback (most recent call last):\n")
+
+
 def test_a_job_goes_on_from_a_step_and_its_log_and_attempts_are_shown(
     tool: Tool, tmp_path: Path
 ) -> None:

@@ -307,6 +307,30 @@ async def test_a_worker_elsewhere_was_heard_from_at_a_time(
     assert (stopping["code"], stopping["by"], stopping["reason"]) == ("stopping", "http", "enough")
 
 
+async def test_a_worker_that_is_not_heard_from_has_gone(client: Connect, clock: FakeClock) -> None:
+    api = await client(outside("elsewhere"), clock=clock)
+    job = await api.submit("elsewhere", max_attempts=2)
+    claim = {"worker": "w-1", "types": ["elsewhere"], "wait_s": 0, "lease_s": 60}
+    assert len((await api("POST", "/v1/work/claim", claim)).json["jobs"]) == 1
+    for _ in range(4 * 30):
+        await clock.advance(0.25)
+    assert await codes(api, job) == ["running"]
+    for _ in range(4 * 15):
+        await clock.advance(0.25)
+    _, gone = await why(api, job)
+    assert (gone["code"], gone["worker"]) == ("worker_gone", "w-1")
+    assert gone["text"] == "its worker has gone: w-1 was not heard from for 45 s"
+    await time_passing(clock, job_when(api.service, job["job_id"], lambda job: bool(job.error)))
+    *_, lost = await why(api, job)
+    assert lost["code"] == "worker_gone"
+    assert lost["text"].startswith("its worker has gone: attempt 1 was lost, not heard from for ")
+    assert len((await api("POST", "/v1/work/claim", claim)).json["jobs"]) == 1
+    ended = await time_passing(clock, api.service.wait(job["job_id"]))
+    assert ended.status == "failed"
+    [failed] = await why(api, job)
+    assert failed["text"].startswith("its worker has gone: attempt 2 failed with worker_lost")
+
+
 # --- ended
 
 

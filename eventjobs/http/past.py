@@ -17,6 +17,7 @@ class Entry(Shape):
 class AttemptFailure(Shape):
     code: str
     message: str | None
+    trace: str | None = Field(None, description="the end of the traceback, or of other details")
 
 
 class Attempt(Shape):

@@ -33,7 +33,7 @@ async def _reasons(service: Service, job: Job) -> list[Reason]:
         return why.ended(job, events)
     silent_s = service.leases.silent_s(job.job_id)
     heard_us = None if silent_s is None else service.clock.now_us() - int(silent_s * 1e6)
-    return why.running(job, events, heard_us)
+    return why.running(job, events, heard_us, silent_s)
 
 
 async def _around(service: Service, job: Job) -> Around:

@@ -128,6 +128,10 @@ async function tell(jobId) {
       return line;
     }),
   );
+  const trace = story.attempts.map((attempt) => attempt.error?.trace).findLast(Boolean);
+  const shown = section.querySelector("pre");
+  shown.hidden = !trace;
+  shown.textContent = trace ?? "";
 }
 
 function trim() {
