@@ -196,7 +196,7 @@ class _Guard:
 
     def _falls_back(self, error: Exception) -> bool:
         """Record that a fallback stands in for the call, if *error* is a reason for one."""
-        if not isinstance(error, BreakerOpen) and not counts(error, self._on):
+        if not issubclass(type(error), BreakerOpen) and not counts(error, self._on):
             return False
         code = f"{self.name}_failure_fallback"
         self._caller.issue(code, f"a fallback was used: {describe(error)}", breaker=self.name)

@@ -163,7 +163,8 @@ class Child:
         except Stopped:
             return None
         except BaseException as error:  # noqa: BLE001 -- it goes to whoever waits
-            meant = isinstance(error, JobError | InvalidInput)
+            # Not isinstance: `__class__` may be a property that raises.
+            meant = issubclass(type(error), JobError | InvalidInput)
             return None if self._stopping and not meant else failure(error)
 
     def _performed(self, number: int, given: dict[str, Any]) -> Any:
@@ -209,7 +210,7 @@ class Child:
             case ("JobError", (code, message, retryable, details)):
                 raise JobError(code, message, retryable=retryable, details=details)
             case (name, message):
-                raise getattr(errors, name)(message)
+                raise getattr(errors, name, errors.EventjobsError)(message)
 
     @contextmanager
     def _whole(self) -> Iterator[None]:

@@ -31,8 +31,10 @@ from eventjobs.events import Event, JobSpec, ProgressReported
 from eventjobs.guardian import Guardian
 from eventjobs.handlers import Handler
 from eventjobs.job import Job, Report
+from eventjobs.logs import get_logger
 from eventjobs.outcomes import Failed, Outcome
 from eventjobs.reports import Reports
+from eventjobs.tracebacks import describe
 
 #: Of one message, and so of a result: the event loop reads it. Files are as large as they like.
 MESSAGE_BYTES_MAX = 16 * 2**20
@@ -280,6 +282,9 @@ class HandlerProcess(asyncio.Protocol):
             answer = [type(error).__name__, error.message]
         except OSError as error:
             answer = ["OSError", [error.errno, error.strerror, error.filename]]
+        except Exception as error:  # noqa: BLE001 -- else the handler would wait for ever
+            get_logger("eventjobs.processes").error("question not answered", exc_info=error)
+            answer = ["EventjobsError", f"the service could not answer: {describe(error)}"]
         self._send("answer", question, *answer)
 
     async def _value(self, reports: Reports, what: str, *told: Any) -> Any:

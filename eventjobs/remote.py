@@ -19,13 +19,14 @@ from eventjobs.client import BLOCK_BYTES, blocks
 from eventjobs.clock import Clock, sleep, timeout
 from eventjobs.connection import TRANSFER, Connection, Problem, Unreachable, dumped
 from eventjobs.desk import Offer, StopWhy
-from eventjobs.errors import DiskFull, InvalidInput, StaleAttempt, StepTooLarge, TooLarge
+from eventjobs.errors import InvalidInput, StaleAttempt, StepTooLarge, TooLarge
 from eventjobs.events import ArtifactStored, JobSpec, rfc3339
 from eventjobs.job import Job, Report
 from eventjobs.logs import get_logger
 from eventjobs.outcomes import Failed, Outcome, Released, Succeeded
 from eventjobs.settlement import log_failure
 from eventjobs.together import Together
+from eventjobs.tracebacks import describe
 from eventjobs.trouble import Trouble
 
 Answer = TypeVar("Answer")
@@ -193,8 +194,9 @@ class RemoteDesk:
                 return held.job
             except StaleAttempt:
                 return None
-            except (DiskFull, OSError) as error:
-                self._log.error("files cannot be kept", job_id=held.job.job_id, error=str(error))
+            except Exception as error:  # noqa: BLE001 -- else the job would be held for ever
+                job_id, told = held.job.job_id, describe(error)
+                self._log.error("files cannot be kept", job_id=job_id, error=told)
                 why = Failed("files_unavailable", "the worker cannot keep the job's files")
             with suppress(StaleAttempt):
                 await self.settle(held.job, why)

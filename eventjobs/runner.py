@@ -142,6 +142,8 @@ class Runner:
                 if not attempt.abandoned:
                     self._vacate(slot)  # the outcome is recorded while the next one runs
                     await self._record(attempt, outcome)
+        except Exception as error:  # noqa: BLE001 -- a fault of ours; the next job is another's
+            self._log.error("job not run", job_id=offer.job_id, exc_info=error)
         finally:
             task = asyncio.current_task()
             assert task is not None

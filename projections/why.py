@@ -97,7 +97,7 @@ def _not_yet(job: Job, now_us: int, events: Sequence[Recorded]) -> Iterator[Reas
         used = f"{job.tries} of {job.spec.max_attempts} attempts are used"
         text = f"attempt {job.attempt} was held off by a circuit breaker; {used}; "
         text += f"the next is at {until}"
-        yield {"code": "retry_delay", "text": text, "until": until} | _attempt(job)
+        yield {"code": "retry_delay", "text": text, "until": until} | _attempt(job, events)
     elif job.tries and job.error is not None:
         text = f"attempt {job.attempt} failed with {job.error['code']}; the next is at {until}"
         yield {"code": "retry_delay", "text": text, "until": until} | _attempt(job, events)

@@ -46,11 +46,13 @@ async def with_a_child(context: Context) -> Any:
     return await context.result(await context.submit("double", 21))
 
 
+SHORT_S = 0.01
+
 #: What is awaited, and what it returns.
 AWAITED: dict[str, tuple[Callable[[Context], Awaitable[Any]], Any]] = {
     "step": (lambda context: context.step("step", lambda: [1]), [1]),
     "artifact": (lambda context: context.artifact("a.txt", b"1"), None),
-    "sleep": (lambda context: context.sleep(0.01), None),
+    "sleep": (lambda context: context.sleep(SHORT_S), None),
     "breaker": (with_breaker, "answered"),
     "retrying": (retried, "answered"),
     "child": (with_a_child, 42),
