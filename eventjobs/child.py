@@ -13,6 +13,7 @@ import threading
 from collections.abc import Callable, Coroutine, Iterator
 from concurrent.futures import Future
 from contextlib import contextmanager, suppress
+from contextvars import Context
 from dataclasses import asdict
 from functools import reduce
 from importlib import import_module
@@ -36,6 +37,7 @@ from eventjobs.handlers import Handler, handler
 from eventjobs.job import Job
 from eventjobs.outcomes import Failed, Outcome
 from eventjobs.process import MESSAGE_BYTES_MAX, frame
+from eventjobs.process_state import process_state_kept
 from eventjobs.reports import Reports
 from eventjobs.retries import Backoff
 
@@ -156,7 +158,8 @@ class Child:
         try:
             try:
                 self._may_raise = True
-                result = self._performed(number, given)
+                # An empty one: what a job sets in it is not there for the next.
+                result = Context().run(self._performed, number, given)
                 return success(result, self._context and self._context.issues)
             finally:
                 self._may_raise = False
@@ -175,7 +178,8 @@ class Child:
         self._context = ProcessContext(job, remote, calls)
         if self._stopping:
             raise Stopped
-        with _captured(given["capture"], self._context), forks.EndsIfForked():
+        kept = process_state_kept()
+        with _captured(given["capture"], self._context), kept, forks.EndsIfForked():
             result = handler.function(self._context, handler.parse(job.spec.payload))
         self._context._steps.finish()
         return result

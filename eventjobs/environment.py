@@ -2,6 +2,7 @@
 
 import os
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from pydantic.fields import FieldInfo
@@ -50,6 +51,14 @@ class _OtherNames(EnvSettingsSource):
             if (value := self.env_vars.get(each.lower())) is not None:
                 return value, field_name, False
         return None, field_name, False
+
+
+def working_directory() -> Path | None:
+    """The directory that relative paths begin in; None when it was removed."""
+    try:
+        return Path.cwd()
+    except FileNotFoundError:
+        return None
 
 
 def variables(settings: type[FromEnvironment], name: str) -> list[str]:

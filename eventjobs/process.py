@@ -26,7 +26,8 @@ from eventjobs.breakers import BreakerOpen, Limits
 from eventjobs.calling import Calls
 from eventjobs.clock import Clock, Timer
 from eventjobs.codec import decode
-from eventjobs.errors import EventjobsError, JobError
+from eventjobs.environment import working_directory
+from eventjobs.errors import CorruptLog, EventjobsError, JobError
 from eventjobs.events import Event, JobSpec, ProgressReported
 from eventjobs.guardian import Guardian
 from eventjobs.handlers import Handler
@@ -92,6 +93,9 @@ class Surroundings:
     capture_logs: str
     guardian: Guardian
     done: Callable[["HandlerProcess", float], object]
+    #: As it was when the service started: a handler that changes it moves no process.
+    directory: Path | None = field(default_factory=working_directory)
+    environment: dict[str, str] = field(default_factory=lambda: dict(os.environ))
 
 
 class HandlerProcess(asyncio.Protocol):
@@ -122,11 +126,15 @@ class HandlerProcess(asyncio.Protocol):
     @classmethod
     async def start(cls, around: Surroundings, scratch: Path) -> "HandlerProcess":
         """Raises OSError."""
-        await asyncio.to_thread(scratch.mkdir, mode=0o700, parents=True)
+        await asyncio.to_thread(_make_private, scratch)
+        directory = around.directory
+        if directory is not None and not await asyncio.to_thread(directory.is_dir):
+            directory = None
         made = cls(around, scratch)
         try:
             ours, theirs = socket.socketpair()
             forks.private(ours.fileno())
+            theirs.setblocking(True)  # whatever the default timeout of new sockets is by now
             with theirs:
                 loop = asyncio.get_running_loop()
                 await loop.create_connection(lambda: made, sock=ours)
@@ -140,7 +148,8 @@ class HandlerProcess(asyncio.Protocol):
                     *map(str, sys.path),
                     stdin=theirs.fileno(),
                     stdout=2,
-                    env=os.environ | {"TMPDIR": str(scratch)},
+                    cwd=directory or scratch,
+                    env=around.environment | {"TMPDIR": str(scratch)},
                     start_new_session=True,
                 )
             made._process = process
@@ -217,7 +226,7 @@ class HandlerProcess(asyncio.Protocol):
         try:
             while (message := self._message()) is not None:
                 self._hear(*orjson.loads(message))
-        except (ValueError, TypeError, AttributeError):
+        except (ValueError, TypeError, AttributeError, CorruptLog):
             self._transport.abort()  # somebody else writes to our socket
 
     def _message(self) -> bytes | None:
@@ -339,6 +348,11 @@ class HandlerProcess(asyncio.Protocol):
 
 def _decoded(type: str, facts: str, body: str) -> Event:
     return decode(type, facts.encode(), body.encode())
+
+
+def _make_private(directory: Path) -> None:
+    directory.parent.mkdir(mode=0o700, exist_ok=True)
+    directory.mkdir(mode=0o700)
 
 
 def _crashed(code: int) -> Failed:

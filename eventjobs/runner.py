@@ -1,6 +1,7 @@
 """Running jobs: offer -> claim -> perform under its limits -> outcome -> record."""
 
 import asyncio
+import contextvars
 from collections.abc import Callable
 from contextlib import suppress
 
@@ -83,7 +84,9 @@ class Runner:
             for offer in await self._desk.offers(*self._slots.rooms(self._types, ahead)):
                 handler = self._handlers[offer.type]
                 running = self._one(offer, handler, self._slots.take(handler.mode))
-                self._tasks.add(asyncio.create_task(running, name=f"job {offer.job_id}"))
+                # In an empty context: a handler finds no variable that others have set.
+                name, context = f"job {offer.job_id}", contextvars.Context()
+                self._tasks.add(asyncio.create_task(running, name=name, context=context))
 
     async def stop(self, drain_s: float) -> None:
         """Claim nothing more; let what runs finish for *drain_s*, then give it back."""

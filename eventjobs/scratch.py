@@ -15,7 +15,7 @@ from eventjobs.errors import DataDirectoryError, DirectoryLocked
 @contextmanager
 def scratch(name: str) -> Iterator[Path]:
     """A new directory *name*, removed at the end. Raises DataDirectoryError."""
-    parent = Path(tempfile.gettempdir()) / f"eventjobs-workers-{os.getuid()}"
+    parent = Path(tempfile.gettempdir()).absolute() / f"eventjobs-workers-{os.getuid()}"
     try:
         parent.mkdir(mode=0o700, exist_ok=True)
         if parent.is_symlink() or parent.stat().st_uid != os.getuid():

@@ -16,6 +16,7 @@ from eventjobs.clock import Clock, SystemClock, sleep
 from eventjobs.desk import LocalDesk
 from eventjobs.directory import lock, open_files
 from eventjobs.dispatch import ExternalServices, service_name, targets
+from eventjobs.environment import working_directory
 from eventjobs.errors import InvalidInput, JobNotFound, LogError, UnknownArtifact
 from eventjobs.events import Artifact, JobSpec
 from eventjobs.expiry import Expiry
@@ -80,9 +81,9 @@ class Service:
         clock: Clock | None = None,
     ) -> None:
         settings = settings or Settings()
-        self.settings = (
-            settings if data is None else settings.model_copy(update={"data": Path(data)})
-        )
+        # Absolute: a handler that changes the working directory moves no file of the service.
+        directory = Path(working_directory() or "", settings.data if data is None else data)
+        self.settings = settings.model_copy(update={"data": directory})
         declared = filter(None, map(str.strip, self.settings.worker_types.split(",")))
         self.handlers = Handlers.of(handlers).besides(map(outside, declared))
         self.clock = clock or SystemClock()

@@ -7,11 +7,11 @@ import sqlite3
 import sys
 from collections.abc import Callable, Coroutine, Iterable
 from importlib import import_module
-from pathlib import Path
 from typing import Any
 
 from eventjobs import garbage
 from eventjobs.capture import let_through
+from eventjobs.environment import working_directory
 from eventjobs.errors import DataDirectoryError, EventjobsError, InvalidInput
 from eventjobs.handlers import Handler, Handlers
 from eventjobs.http import serve
@@ -33,7 +33,8 @@ class AddressInUse(EventjobsError):
 
 def load(names: Iterable[str], *, demo: bool = False) -> Handlers:
     """The handlers at each `module` or `module:name`. Raises InvalidInput."""
-    sys.path.insert(0, str(Path.cwd()))
+    if (directory := working_directory()) is not None:
+        sys.path.insert(0, str(directory))
     found = [each for name in names for each in _handlers_at(name)]
     if demo:
         found += _handlers_at("eventjobs.demo:HANDLERS")
@@ -172,7 +173,7 @@ class _Process:
     def _tell(self, listening: Listening) -> None:
         self._log.info(
             "serving",
-            data=str(self._settings.data.absolute()),
+            data=str(self._service.settings.data),
             types=sorted(self._service.handlers.types()),
             position=self._service.log.head,
         )

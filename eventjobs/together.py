@@ -3,6 +3,7 @@
 import asyncio
 from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
+from contextvars import Context
 from typing import Generic, TypeVar
 
 Said = TypeVar("Said")
@@ -30,7 +31,8 @@ class Together(Generic[Said, Answer]):
         self._waiting.append((said, answer))
         if self._sender is None or self._sender.done():
             # It begins after this turn of the loop: what others say in it is there by then.
-            self._sender = asyncio.create_task(self._send_all(), name="together")
+            # In an empty context: it sends for others than the one that is the first to say it.
+            self._sender = asyncio.create_task(self._send_all(), name="together", context=Context())
         return await answer
 
     async def _send_all(self) -> None:

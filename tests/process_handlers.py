@@ -1,10 +1,12 @@
 """Handlers that run in processes, in all the ways that end well and badly."""
 
 import ctypes
+import locale
 import logging
 import multiprocessing
 import os
 import signal
+import socket
 import subprocess
 import sys
 import tempfile
@@ -218,3 +220,58 @@ def forks_and_returns(context: ThreadContext, payload: Any) -> Any:
     if exited == 0:
         sys.exit(3)
     return [os.waitstatus_to_exitcode(os.waitpid(each, 0)[1]) for each in (returned, exited)]
+
+
+os.environ["IMPORTED"] = "yes"
+
+
+@handler("sees", process=True)
+def sees(context: ThreadContext, payload: Any) -> dict[str, Any]:
+    """What a job may find changed by the one before."""
+    umask = os.umask(0)
+    os.umask(umask)
+    return {
+        "directory": os.getcwd(),  # noqa: PTH109  it may be removed
+        "imported": os.environ.get("IMPORTED"),
+        "variables": sorted(os.environ),
+        "umask": umask,
+        "alarm": signal.getitimer(signal.ITIMER_REAL),
+        "locale": locale.setlocale(locale.LC_ALL),
+        "timeout": socket.getdefaulttimeout(),
+        "recursion": sys.getrecursionlimit(),
+        "silence": logging.root.manager.disable,
+        "temporary": tempfile.gettempdir(),
+        "stdout": sys.stdout is None,
+    }
+
+
+@handler("leaves", process=True)
+def leaves(context: ThreadContext, payload: str) -> None:
+    match payload:
+        case "directory":
+            os.chdir("/")
+        case "removed directory":
+            with tempfile.TemporaryDirectory() as folder:
+                os.chdir(folder)
+        case "variable":
+            os.environ["TENANT"] = "acme"
+        case "no variables":
+            os.environ.clear()
+        case "umask":
+            os.umask(0o777)
+        case "alarm":
+            signal.alarm(1)
+        case "locale":
+            locale.setlocale(
+                locale.LC_ALL, "C.UTF-8" if locale.setlocale(locale.LC_ALL) == "C" else "C"
+            )
+        case "timeout":
+            socket.setdefaulttimeout(0.1)
+        case "recursion":
+            sys.setrecursionlimit(500)
+        case "silence":
+            logging.disable(logging.CRITICAL)
+        case "temporary":
+            tempfile.tempdir = "/nowhere"
+        case "stdout":
+            sys.stdout = None
