@@ -36,7 +36,7 @@ from .scenarios import (
 #: Of a prefix: what is kept of what was not synced.
 LEFT: tuple[Left, ...] = ("nothing", "everything", "something", "something", "something")
 #: Of the states; on these a whole service is started.
-STARTED = 0.01
+STARTED = 0.03
 FAULTS_MAX = 5
 #: Of a control, at most.
 CONTROL_STATES = 3_000

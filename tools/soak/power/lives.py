@@ -23,8 +23,8 @@ from typing import Any
 import aiohttp
 import aiosqlite
 
+import eventjobs.directory
 import eventjobs.log.sqlite
-import eventjobs.service
 import projections.store
 from eventjobs import Service
 from eventjobs.artifacts import Artifacts
@@ -70,6 +70,7 @@ def _sync_only(is_right: Callable[[int], bool]) -> None:
 
 def _patch(place: object, **others: object) -> None:
     for name, other in others.items():
+        assert hasattr(place, name), name
         setattr(place, name, other)
 
 
@@ -90,7 +91,7 @@ SABOTAGES: dict[str, Callable[[], object]] = {
     "log": lambda: _patch(eventjobs.log.sqlite, make_durable=_nothing),
     "uploads": lambda: _patch(Artifacts, _is_whole=lambda *_: True),
     "views": lambda: _patch(projections.store, sync=_nothing, replace=Path.replace),
-    "parents": lambda: _patch(eventjobs.service, make_directory=_make_carelessly),
+    "parents": lambda: _patch(eventjobs.directory, make_directory=_make_carelessly),
 }
 
 
