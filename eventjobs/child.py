@@ -31,11 +31,11 @@ from eventjobs.calling import Calls
 from eventjobs.capture import Capture, let_through
 from eventjobs.codec import encode
 from eventjobs.contexts import Answer, Stopped, ThreadContext
-from eventjobs.errors import DiskFull, InvalidInput, JobError, TooLarge
-from eventjobs.events import Event, JobSpec
+from eventjobs.errors import DiskFull, EventjobsError, InvalidInput, JobError, TooLarge
+from eventjobs.events import ArtifactStored, Event, JobSpec
 from eventjobs.handlers import Handler, handler
 from eventjobs.job import Job
-from eventjobs.outcomes import Failed, Outcome
+from eventjobs.outcomes import RESULT, Outcome, Succeeded, large_result
 from eventjobs.process import MESSAGE_BYTES_MAX, frame
 from eventjobs.process_state import process_state_kept
 from eventjobs.reports import Reports
@@ -146,12 +146,16 @@ class Child:
 
     def _perform(self, number: int, given: dict[str, Any]) -> None:
         outcome = self._outcome(number, given)
-        self._context = None
+        context, self._context = self._context, None
         self._number = 0  # before it is told: the service may answer with the next job
         try:
-            self.send("outcome", number, type(outcome).__name__ if outcome else None, outcome)
+            self._tell(number, outcome)
         except TooLarge as error:
-            self.send("outcome", number, Failed.__name__, Failed(error.code, error.message, False))
+            assert context is not None
+            self._tell(number, _as_artifact(context, outcome, error))
+
+    def _tell(self, number: int, outcome: Outcome | None) -> None:
+        self.send("outcome", number, type(outcome).__name__ if outcome else None, outcome)
 
     def _outcome(self, number: int, given: dict[str, Any]) -> Outcome | None:
         """What the handler comes to; None when it has stopped."""
@@ -231,6 +235,20 @@ class Child:
             self._may_raise = False
             self._roused.set()
             raise Stopped
+
+
+def _as_artifact(context: "ProcessContext", outcome: Outcome | None, large: TooLarge) -> Outcome:
+    """*outcome*, whose result is too large for a message, as the service itself would keep it."""
+    if not isinstance(outcome, Succeeded):
+        return failure(large)
+    try:
+        content = orjson.dumps(outcome.result)
+        kept = context._files.store(content)
+        stored = ArtifactStored(context.attempt, RESULT, *kept, "application/json")
+        context._wait(context._reports.now(stored))
+    except (OSError, EventjobsError, JobError) as error:
+        return failure(error)
+    return Succeeded(large_result(len(content)), outcome.issues)
 
 
 @contextmanager

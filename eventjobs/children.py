@@ -2,7 +2,10 @@
 
 from typing import Any
 
-from eventjobs.errors import InvalidInput, JobError
+import orjson
+
+from eventjobs.artifacts import Files
+from eventjobs.errors import ArtifactDamaged, InvalidInput, JobError
 from eventjobs.events import JobSpec
 from eventjobs.job import Job, Status
 from eventjobs.reports import Reports
@@ -27,8 +30,9 @@ class Children:
             name = read_name(name, "name")
         return await self._reports.submit(name, self._spec(type, payload, fields))
 
-    async def result(self, child_id: str) -> Any:
-        return outcome_of(child_id, await self._reports.end_of(child_id))
+    async def end(self, child_id: str) -> dict[str, Any]:
+        """How a job has ended, once it has: as Desk.end_of."""
+        return await self._reports.end_of(child_id)
 
     def _spec(self, type: str, payload: Any, fields: Any) -> JobSpec:
         if "parent" in fields:
@@ -37,10 +41,19 @@ class Children:
         return spec_of(type, payload, {**fields, "parent": self._job.job_id})
 
 
-def outcome_of(child_id: str, end: dict[str, Any]) -> Any:
-    """The result of a job that has ended so. Raises JobError for one that is not completed."""
+def outcome_of(child_id: str, end: dict[str, Any], files: Files) -> Any:
+    """The result of a job that has ended so; blocks for one with a file.
+
+    Raises JobError for a job that is not completed, and `artifact_damaged`.
+    """
     if end["status"] == Status.COMPLETED:
-        return end["result"]
+        if end["file"] is None:
+            return end["result"]
+        try:
+            return orjson.loads(files.checked(*end["file"]).read_bytes())
+        except (ArtifactDamaged, FileNotFoundError) as damaged:
+            why = f"the result of the job {child_id}: {damaged}"
+            raise JobError("artifact_damaged", why, details={"job_id": child_id}) from damaged
     error = end["error"] or {}
     failed = end["status"] == Status.FAILED
     why = f": {error.get('code')}: {error.get('message') or ''}" if failed else ""

@@ -11,9 +11,9 @@ import tenacity
 
 from eventjobs.artifacts import Files, check_name
 from eventjobs.calling import AsyncCaller, Caller, Calls, ThreadCaller
-from eventjobs.children import Children
+from eventjobs.children import Children, outcome_of
 from eventjobs.clock import sleep
-from eventjobs.errors import ArtifactDamaged, InvalidInput, JobError, NotJSON
+from eventjobs.errors import ArtifactDamaged, InvalidInput, JobError
 from eventjobs.events import (
     Artifact,
     ArtifactStored,
@@ -34,7 +34,7 @@ from eventjobs.plain import (
 )
 from eventjobs.reports import Reports
 from eventjobs.retries import stored
-from eventjobs.steps import Steps
+from eventjobs.steps import Steps, step_json
 from eventjobs.values import read_media_type
 
 Answer = TypeVar("Answer")
@@ -228,7 +228,7 @@ class Context(_Told, AsyncCaller):
             result = function(*args, **kwargs)
             if inspect.isawaitable(result):
                 result = await result
-            kept = self._steps.keep(called, _step_json(called.name, result))
+            kept = self._steps.keep(called, step_json(called.name, result))
             called = await self._on_loop(kept)
         return called.result
 
@@ -245,9 +245,12 @@ class Context(_Told, AsyncCaller):
     async def result(self, job_id: str) -> Any:
         """What a job comes to, once it has ended; meanwhile children may run in place of this one.
 
-        Raises JobError `child_failed`, `child_cancelled`, `too_many_waiting`.
+        Raises JobError `child_failed`, `child_cancelled`, `too_many_waiting`, `artifact_damaged`.
         """
-        return await self._on_loop(self._children.result(job_id))
+        end = await self._on_loop(self._children.end(job_id))
+        if end["file"] is None:
+            return outcome_of(job_id, end, self._files)
+        return await asyncio.to_thread(outcome_of, job_id, end, self._files)
 
     async def artifact(
         self, name: str, content: bytes | Path, media_type: str = "application/octet-stream"
@@ -311,7 +314,7 @@ class ThreadContext(_Told, ThreadCaller):
         self.check_cancelled()
         called = self._wait(self._steps.look(name, was))
         if not called.done:
-            result = _step_json(called.name, function(*args, **kwargs))
+            result = step_json(called.name, function(*args, **kwargs))
             called = self._wait(self._steps.keep(called, result))
         return called.result
 
@@ -323,9 +326,10 @@ class ThreadContext(_Told, ThreadCaller):
 
     def result(self, job_id: str) -> Any:
         """As in Context, for plain functions. Stops here when this attempt should stop."""
-        found = self._wait(self._unless_stopped(self._children.result(job_id)))
+        end = self._wait(self._unless_stopped(self._children.end(job_id)))
         self.check_cancelled()
-        return found
+        assert end is not None
+        return outcome_of(job_id, end, self._files)
 
     async def _unless_stopped(self, coroutine: Coroutine[Any, Any, Answer]) -> Answer | None:
         """What it comes to; None when this attempt should stop before that."""
@@ -374,17 +378,6 @@ class ThreadContext(_Told, ThreadCaller):
             coroutine.close()
             raise RuntimeError("the context of a plain handler would block the service's loop here")
         return asyncio.run_coroutine_threadsafe(coroutine, self._loop).result()
-
-
-def _step_json(name: str, value: Any) -> Any:
-    try:
-        return plain_json(value)
-    except NotJSON as error:
-        raise JobError(
-            "step_not_json",
-            f"the result of the step {name!r} is not JSON: {error}",
-            retryable=False,
-        ) from error
 
 
 def _checked(name: str, content: object, media_type: str) -> str:

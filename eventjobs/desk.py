@@ -1,6 +1,6 @@
 """Where a runner gets its work, and takes what comes of it: this service, or one elsewhere."""
 
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from typing import Any, Literal, NamedTuple, Protocol
 
 from eventjobs.artifacts import Artifacts, Files
@@ -12,7 +12,7 @@ from eventjobs.events import JobSpec, StepCompleted
 from eventjobs.job import Job, Report, Status
 from eventjobs.jobs import Jobs
 from eventjobs.jobs import Outcome as Submitted
-from eventjobs.outcomes import Outcome
+from eventjobs.outcomes import RESULT, Outcome, large_result
 from eventjobs.settlement import Settlement
 from projections import Views
 from projections.touched import Touched
@@ -71,7 +71,10 @@ class Desk(Protocol):
         """
 
     async def end_of(self, job: Job, job_id: str) -> dict[str, Any]:
-        """`status`, `result` and `error` of another job, once it has ended. Raises JobNotFound."""
+        """`status`, `result` and `error` of another job, once it has ended. Raises JobNotFound.
+
+        `file` is the [sha256, bytes] of a result that became an artifact, and is in *files* then.
+        """
 
     async def settle(self, job: Job, outcome: Outcome) -> None:
         """Record how *job*'s attempt ended. Raises Rejected, LogError, OSError, TooLarge."""
@@ -150,7 +153,9 @@ class LocalDesk:
             if other is None:
                 raise JobNotFound(f"there is no job {job_id}")
             if other.finished:
-                return {"status": other.status, "result": other.result, "error": other.error}
+                files = [(each.name, each.sha256, each.size) for each in other.artifacts]
+                end = {"status": other.status, "result": other.result, "error": other.error}
+                return end | {"file": file_of(end["result"], files)}
             await log.wait(head, job_id)
 
     async def settle(self, job: Job, outcome: Outcome) -> None:
@@ -168,3 +173,11 @@ async def steps_of(jobs: Jobs, job: Job) -> dict[str, Any]:
         if isinstance(each.event, StepCompleted)
     }
     return {each.name: found[each.position] for each in job.steps}
+
+
+def file_of(result: Any, artifacts: Iterable[tuple[str, str, int]]) -> list[Any] | None:
+    """Which of a job's *artifacts* (name, sha256, bytes) *result* became, if it is so large."""
+    for name, sha256, size in artifacts:
+        if name == RESULT and result == large_result(size):
+            return [sha256, size]
+    return None

@@ -46,7 +46,7 @@ EventjobsError
 └── JobError                 raised by handlers to end an attempt with a code of their own
 """
 
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Self
 
 
 class EventjobsError(Exception):
@@ -194,6 +194,17 @@ class StepTooLarge(TooLarge):
     """The result of a step is too large to be kept; store a file, and return its name."""
 
     code = "step_too_large"
+
+    @classmethod
+    def of(cls, name: str, size: int, size_max: int | None = None) -> Self:
+        """For the step *name*, whose result has *size* bytes; a worker does not know how many it
+        may have.
+        """
+        limit = "" if size_max is None else f", and may have {size_max}"
+        return cls(
+            f"the result of the step {name!r} has {size} bytes{limit}; store it as a file of the "
+            "job, and return its name"
+        )
 
 
 class ArtifactDamaged(EventjobsError):

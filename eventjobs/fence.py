@@ -21,8 +21,8 @@ from eventjobs.events import (
 from eventjobs.job import Job, Report, Status
 from eventjobs.jobs import Jobs
 from eventjobs.leases import Leases, Why, interrupted
-from eventjobs.outcomes import Cancelled, Failed, Outcome, Succeeded
-from eventjobs.settlement import RESULT, Settlement, large_result
+from eventjobs.outcomes import RESULT, Cancelled, Failed, Outcome, Succeeded, large_result
+from eventjobs.settlement import Settlement
 
 #: How an attempt may end by itself, as its holder reports it.
 End = Literal["complete", "fail", "cancelled", "release"]

@@ -136,10 +136,7 @@ class Jobs:
     def _check(self, step: StepCompleted) -> None:
         size = len(orjson.dumps(text_of(step, "result")))
         if size > self._step_bytes_max:
-            raise StepTooLarge(
-                f"the result of the step {step.name!r} has {size} bytes, and may have "
-                f"{self._step_bytes_max}; store it as a file of the job, and return its name"
-            )
+            raise StepTooLarge.of(step.name, size, self._step_bytes_max)
 
     async def complete(
         self, job_id: str, attempt: int, result: JSON, issues: JSON = None, *, actor: str

@@ -3,6 +3,9 @@
 from dataclasses import dataclass
 from typing import Any
 
+#: The artifact that a result becomes when it is too large for an event.
+RESULT = "result.json"
+
 
 @dataclass(frozen=True, slots=True)
 class Succeeded:
@@ -66,3 +69,8 @@ def timed_out(limit_s: float | None) -> Failed:
 
 def stalled(limit_s: float | None) -> Failed:
     return Failed("stalled", f"reported no progress for {limit_s or 0:.12g} s")
+
+
+def large_result(size: int) -> dict[str, Any]:
+    """What stands for a result of *size* bytes, and says which artifact it became."""
+    return {"artifact": RESULT, "size": size}

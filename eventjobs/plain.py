@@ -231,12 +231,18 @@ def bounded_json(value: Any, bytes_max: int, *, whole: bool = False) -> Any:
     try:
         text = encoded(value, bytes_max * NODE_SIZE)
     except _TooLarge:
-        return {"cut": plain_text(orjson.dumps(readable(value)).decode())}
+        return _cut(orjson.dumps(readable(value)), bytes_max)
     except NotJSON:
         text = orjson.dumps(_bounded_repr(value) if whole else readable(value))
     if len(text) > bytes_max:
-        return {"cut": plain_text(text.decode())}
+        return _cut(text, bytes_max)
     return orjson.loads(text)
+
+
+def _cut(text: bytes, bytes_max: int) -> Any:
+    # A text of JSON grows to twice its size at most as a value of JSON. What is cut on its way
+    # from a worker is not cut again by the service.
+    return {"cut": plain_text(text[: bytes_max // 2 - 16].decode("utf-8", "ignore"))}
 
 
 #: How to read them, whatever a class of their own has made of it.

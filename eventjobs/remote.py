@@ -18,12 +18,12 @@ from eventjobs.claims import Room
 from eventjobs.client import BLOCK_BYTES, blocks
 from eventjobs.clock import Clock, sleep, timeout
 from eventjobs.connection import TRANSFER, Connection, Problem, Unreachable, dumped
-from eventjobs.desk import Offer, StopWhy
+from eventjobs.desk import Offer, StopWhy, file_of
 from eventjobs.errors import InvalidInput, StaleAttempt, StepTooLarge, TooLarge
 from eventjobs.events import ArtifactStored, JobSpec, rfc3339
 from eventjobs.job import Job, Report
 from eventjobs.logs import get_logger
-from eventjobs.outcomes import Failed, Outcome, Released, Succeeded
+from eventjobs.outcomes import RESULT, Failed, Outcome, Released, Succeeded, large_result
 from eventjobs.settlement import log_failure
 from eventjobs.together import Together
 from eventjobs.tracebacks import describe
@@ -234,7 +234,11 @@ class RemoteDesk:
             asked = {"after": str(page["next"]), "wait": "10"}
             events = partial(self._http.call, "GET", f"{path}/events", params=asked)
             page = await self._until_heard(job, events)
-        return await self._until_heard(job, lambda: self._http.call("GET", path))
+        end = await self._until_heard(job, lambda: self._http.call("GET", path))
+        artifacts = [(each["name"], each["sha256"], each["size"]) for each in end["artifacts"]]
+        if (file := file_of(end["result"], artifacts)) is not None:
+            await self._bring(self._holding(job), job_id, RESULT, file[0])
+        return {**end, "file": file}
 
     async def settle(self, job: Job, outcome: Outcome) -> None:
         self._holding(job).ending = True
@@ -349,17 +353,19 @@ class RemoteDesk:
     # --- files
 
     async def _fetch(self, held: Held) -> None:
-        """Bring the job's files here. What cannot be had is missing, as it would be there."""
-        job = held.job
-        for each in job.artifacts:
-            held.files.add(each.sha256)
-            if await self.files.size(each.sha256) is not None:
-                continue
-            path = f"/v1/jobs/{job.job_id}/artifacts/{quote(each.name, safe='')}"
+        """Bring the job's files here."""
+        for each in held.job.artifacts:
+            await self._bring(held, held.job.job_id, each.name, each.sha256)
+
+    async def _bring(self, held: Held, job_id: str, name: str, sha256: str) -> None:
+        """Bring a file here. What cannot be had is missing, as it would be there."""
+        held.files.add(sha256)
+        if await self.files.size(sha256) is None:
+            path = f"/v1/jobs/{job_id}/artifacts/{quote(name, safe='')}"
             try:
-                await self._until_heard(job, partial(self._download, path))
+                await self._until_heard(held.job, partial(self._download, path))
             except InvalidInput as error:
-                self._log.warning("file missing", job_id=job.job_id, error=error.message)
+                self._log.warning("file missing", job_id=job_id, error=error.message)
 
     async def _download(self, path: str) -> None:
         async with self._http.request("GET", path, timeout=TRANSFER) as response:
@@ -384,6 +390,6 @@ class RemoteDesk:
     async def _as_artifact(self, job: Job, result: Any) -> dict[str, Any]:
         """Where to find *result*, which is too large for a report."""
         sha256, size = await asyncio.to_thread(self.files.store, orjson.dumps(result))
-        stored = ArtifactStored(job.attempt, "result.json", sha256, size, "application/json")
+        stored = ArtifactStored(job.attempt, RESULT, sha256, size, "application/json")
         await self.report(job, stored)
-        return {"artifact": "result.json", "size": size}
+        return large_result(size)

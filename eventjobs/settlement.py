@@ -15,7 +15,16 @@ from eventjobs.job import Job, Status
 from eventjobs.jobs import Jobs
 from eventjobs.logs import Log, get_logger
 from eventjobs.lru import Lru
-from eventjobs.outcomes import Cancelled, Failed, HandedOver, Outcome, Released, Succeeded
+from eventjobs.outcomes import (
+    RESULT,
+    Cancelled,
+    Failed,
+    HandedOver,
+    Outcome,
+    Released,
+    Succeeded,
+    large_result,
+)
 from eventjobs.plain import DETAILS_BYTES_MAX, bounded_json
 from eventjobs.tracebacks import describe
 
@@ -25,7 +34,6 @@ RETRY_AFTER_MAX_S = 7 * 86_400
 ISSUES_MAX = 100
 ISSUES_BYTES_MAX = 65_536
 #: What a result is stored as that is too large for an event.
-RESULT = "result.json"
 
 
 class Settlement:
@@ -178,8 +186,3 @@ def _bounded(issues: Any) -> Any:
         if left < 0 or count == ISSUES_MAX:
             return issues[:count] or None
     return issues
-
-
-def large_result(size: int) -> dict[str, Any]:
-    """What stands for a result of *size* bytes, and says where it is."""
-    return {"artifact": RESULT, "size": size}

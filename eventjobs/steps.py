@@ -3,7 +3,16 @@
 from dataclasses import dataclass
 from typing import Any
 
-from eventjobs.errors import InvalidInput, JobError, TooManySteps
+import orjson
+
+from eventjobs.errors import (
+    InvalidInput,
+    JobError,
+    NotJSON,
+    StepTooLarge,
+    TooLarge,
+    TooManySteps,
+)
 from eventjobs.events import LogWritten, StepCompleted
 from eventjobs.job import Job
 from eventjobs.plain import plain_json
@@ -61,6 +70,10 @@ class Steps:
         attempt = self._job.attempt
         try:
             await self._reports.now(StepCompleted(attempt, called.name, called.number, result, was))
+        except StepTooLarge:
+            raise
+        except TooLarge as error:  # for a message of a process or a worker, too
+            raise StepTooLarge.of(called.name, len(orjson.dumps(result))) from error
         except TooManySteps as error:
             raise JobError(error.code, error.message, retryable=False) from error
         return Called(called.name, called.number, True, result)
@@ -102,3 +115,14 @@ def _checked(name: str) -> str:
         message = f"a step's name is 1 to {NAME_CHARS_MAX} printable characters"
         raise InvalidInput(message, [{"field": "name", "message": message}])
     return str(name)
+
+
+def step_json(name: str, value: Any) -> Any:
+    try:
+        return plain_json(value)
+    except NotJSON as error:
+        raise JobError(
+            "step_not_json",
+            f"the result of the step {name!r} is not JSON: {error}",
+            retryable=False,
+        ) from error

@@ -146,7 +146,7 @@ ENDS: dict[str, dict[str, Any]] = {
         "details": {"cups": [1, 2]},
     },
     "not json": {"code": "result_not_json", "retryable": False},
-    "too large": {"code": "too_large", "retryable": False},
+    "too large": {"code": "step_too_large", "retryable": False},
     "bad name": {"code": "invalid_input", "retryable": False},
     "no such file": {"code": "handler_error"},
     "bad level": {

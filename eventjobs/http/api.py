@@ -17,7 +17,7 @@ from eventjobs.errors import (
     ReservedId,
     WrongState,
 )
-from eventjobs.http.body import read_json
+from eventjobs.http.body import child_limits, read_json, request_limits
 from eventjobs.http.headers import (
     check_command,
     check_match,
@@ -63,7 +63,8 @@ async def put(site: Site, request: web.Request) -> web.StreamResponse:
     if "Idempotency-Key" in request.headers:
         raise RequestError("the id in the address is the key; leave Idempotency-Key out")
     job_id = parse_id(request.match_info["id"])
-    given = await read_json(site.service, request, Submission)
+    limits = child_limits if CHILD in request.headers else request_limits
+    given = await read_json(site.service, request, Submission, limits)
     if is_reserved(job_id):
         job_id = await _child_id(site, request, given, job_id)
     if not is_conditional(request):

@@ -13,7 +13,14 @@ from eventjobs.errors import EventjobsError, OutcomeUnknown, TooLarge
 from eventjobs.events import JobSpec
 from eventjobs.http import patience, problem
 from eventjobs.http.api import ACTOR
-from eventjobs.http.body import check_encoding, check_length, check_type, chunks, parse
+from eventjobs.http.body import (
+    check_encoding,
+    check_length,
+    check_type,
+    chunks,
+    parse,
+    request_limits,
+)
 from eventjobs.http.route import Site
 from eventjobs.http.submission import Line, id_of_key
 from eventjobs.jobs import chosen_id, new_id
@@ -156,7 +163,7 @@ async def _submit(service: Service, number: int, raw: bytes | None, named: _Name
     try:
         if raw is None:
             raise TooLarge(f"the line has more than {service.settings.body_bytes_max} bytes")
-        line = parse(raw, Line, service.settings)
+        line = parse(raw, Line, request_limits(service.settings))
         if line.job_id is not None:
             job_id = chosen_id(line.job_id)
         elif line.idempotency_key is not None:

@@ -2,9 +2,9 @@
 
 import asyncio
 import re
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from json import loads as read_slowly
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 import orjson
 from aiohttp import web
@@ -21,6 +21,7 @@ from eventjobs.http.problem import (
     RequestError,
     UnsupportedMediaType,
 )
+from eventjobs.plain import DEPTH_MAX
 from eventjobs.service import Service
 from eventjobs.settings import Settings
 from eventjobs.values import field_errors
@@ -32,6 +33,11 @@ LONG_NUMBER = re.compile(rb"\d{19}")
 INTEGER_MAX = 2**64 - 1
 INTEGER_MIN = -(2**63)
 
+#: Of a report besides the result: issues, details, data of progress, names.
+REPORT_ROOM_BYTES = 2**22
+#: And the levels of JSON around it.
+REPORT_DEPTH = 10
+
 #: Somebody waits for the next part of the body, until then at most.
 _AWAITED = web.RequestKey("awaited", asyncio.Timeout)
 _GIVEN_UP = web.RequestKey("given_up", bool)
@@ -39,18 +45,57 @@ _GIVEN_UP = web.RequestKey("given_up", bool)
 JSON_TYPES = re.compile(r"application/(?:[\w.-]+\+)?json")
 
 
-async def read_json(service: Service, request: web.Request, model: type[Model]) -> Model:
+class Limits(NamedTuple):
+    """What a JSON body may be so that it can be stored, sent again and read by everyone."""
+
+    bytes_max: int
+    string_chars_max: int
+    keys_max: int
+    depth_max: int
+
+
+def request_limits(settings: Settings) -> Limits:
+    return Limits(
+        settings.body_bytes_max, settings.string_chars_max, settings.keys_max, settings.depth_max
+    )
+
+
+def report_limits(settings: Settings) -> Limits:
+    """Of what a handler says through a worker: room for all that one of the service itself may say
+    at once, a result that becomes no artifact with its issues, say.
+    """
+    bytes_max = max(settings.body_bytes_max, settings.result_bytes_max + REPORT_ROOM_BYTES)
+    return Limits(bytes_max, bytes_max, bytes_max, DEPTH_MAX + REPORT_DEPTH)
+
+
+def child_limits(settings: Settings) -> Limits:
+    """Of a child that a handler submits through a worker; one here has no limit besides memory."""
+    bytes_max = settings.batch_bytes_max
+    return Limits(bytes_max, bytes_max, bytes_max, DEPTH_MAX + REPORT_DEPTH)
+
+
+async def read_json(
+    service: Service,
+    request: web.Request,
+    model: type[Model],
+    limits: Callable[[Settings], Limits] = request_limits,
+) -> Model:
     """The body as *model*. Raises InvalidInput naming the fields, TooLarge, RequestError."""
-    return parse(await read(service, request), model, service.settings)
+    allowed = limits(service.settings)
+    return parse(await read(service, request, allowed.bytes_max), model, allowed)
 
 
-async def read(service: Service, request: web.Request) -> bytes:
+async def read_report(service: Service, request: web.Request, model: type[Model]) -> Model:
+    """As *read_json*, of what a handler says through a worker."""
+    return await read_json(service, request, model, report_limits)
+
+
+async def read(service: Service, request: web.Request, limit: int) -> bytes:
     """The bytes of a JSON body. Raises UnsupportedMediaType, TooLarge, and as *chunks*."""
     if request.headers.get("Content-Type") != "application/json":
         check_type(request, JSON_TYPES, "application/json")
     if "Content-Encoding" in request.headers:
         check_encoding(request)
-    limit = service.settings.body_bytes_max
     check_length(request, limit)
     content = request.content
     if content.is_eof() and content.exception() is None:
@@ -130,42 +175,42 @@ def _too_long(limit: int) -> TooLarge:
     return TooLarge(f"the body has more than {limit} bytes")
 
 
-def parse(raw: bytes, model: type[Model], settings: Settings) -> Model:
+def parse(raw: bytes, model: type[Model], limits: Limits) -> Model:
     """*raw* as *model*. Raises MalformedJSON, TooLarge, InvalidInput."""
     try:
         value = orjson.loads(raw)
     except orjson.JSONDecodeError as error:
         raise MalformedJSON(f"the body is not JSON: {error}") from error
-    if not _harmless(raw, settings):
-        _Limits(settings).check(raw, value)
+    if not _harmless(raw, limits):
+        _Check(limits).check(raw, value)
     try:
         return model.model_validate(value)
     except ValidationError as error:
         raise InvalidInput("the body does not fit", field_errors(error)) from error
 
 
-def _harmless(raw: bytes, settings: Settings) -> bool:
+def _harmless(raw: bytes, limits: Limits) -> bool:
     """Whether no limit can be passed in a text like this: cheap, and nearly always so."""
     return (
-        len(raw) <= settings.string_chars_max
-        and raw.count(b",") + raw.count(b"{") + raw.count(b"[") < settings.keys_max
-        and raw.count(b"{") + raw.count(b"[") <= settings.depth_max
+        len(raw) <= limits.string_chars_max
+        and raw.count(b",") + raw.count(b"{") + raw.count(b"[") < limits.keys_max
+        and raw.count(b"{") + raw.count(b"[") <= limits.depth_max
         and LONG_NUMBER.search(raw) is None
     )
 
 
-class _Limits:
-    """What a value may be so that it can be stored, sent again and read by everyone."""
+class _Check:
+    """Whether a value stays within *limits*."""
 
-    def __init__(self, settings: Settings) -> None:
-        self._settings = settings
+    def __init__(self, limits: Limits) -> None:
+        self._limits = limits
 
     def check(self, raw: bytes, value: Any) -> None:
         """Raises TooLarge, InvalidInput."""
         keys = 0
         suspicious = False
         level = [value]
-        for _ in range(self._settings.depth_max + 1):
+        for _ in range(self._limits.depth_max + 1):
             deeper: list[Any] = []
             for each in level:
                 if isinstance(each, dict):
@@ -179,13 +224,13 @@ class _Limits:
                     self._text(each)
                 elif isinstance(each, float) and abs(each) >= -INTEGER_MIN:
                     suspicious = True
-            if keys > self._settings.keys_max:
-                raise TooLarge(f"more than {self._settings.keys_max} keys and items")
+            if keys > self._limits.keys_max:
+                raise TooLarge(f"more than {self._limits.keys_max} keys and items")
             if not deeper:
                 break
             level = deeper
         else:
-            raise TooLarge(f"nested deeper than {self._settings.depth_max}")
+            raise TooLarge(f"nested deeper than {self._limits.depth_max}")
         if suspicious:
             # orjson reads an integer beyond 64 bit as a float, and says nothing.
             read_slowly(raw, parse_int=_integer)
@@ -195,8 +240,8 @@ class _Limits:
             self._text(each)
 
     def _text(self, text: str) -> None:
-        if len(text) > self._settings.string_chars_max:
-            raise TooLarge(f"a string with more than {self._settings.string_chars_max} characters")
+        if len(text) > self._limits.string_chars_max:
+            raise TooLarge(f"a string with more than {self._limits.string_chars_max} characters")
 
 
 def _integer(digits: str) -> int:

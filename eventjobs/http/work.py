@@ -12,7 +12,7 @@ from eventjobs.events import ArtifactStored, BreakerChanged, LogWritten, StepCom
 from eventjobs.fence import End, Holder, Taken
 from eventjobs.http import problem
 from eventjobs.http.api import JSON, caught_up, existing_id, path_id, reply
-from eventjobs.http.body import read_json
+from eventjobs.http.body import read_json, read_report
 from eventjobs.http.problem import NotReady, RouteNotFound
 from eventjobs.http.protocol import connection_of
 from eventjobs.http.reported import (
@@ -73,20 +73,20 @@ def _work(job: Job, steps: dict[str, Any]) -> dict[str, Any]:
 
 async def heartbeat(site: Site, request: web.Request) -> web.StreamResponse:
     """Renew the lease. The answer says whether to stop, and why."""
-    given = await read_json(site.service, request, ByWorker)
+    given = await read_report(site.service, request, ByWorker)
     return _told(await site.service.fence.heard(_holder(request, given)))
 
 
 async def progress(site: Site, request: web.Request) -> web.StreamResponse:
     """Tell how far the whole job is. Renews the lease, as every report does."""
-    given = await read_json(site.service, request, ProgressByWorker)
+    given = await read_report(site.service, request, ProgressByWorker)
     holder = _holder(request, given)
     return await _report(site, holder, "progress", [given.event(holder.attempt)])
 
 
 async def log(site: Site, request: web.Request) -> web.StreamResponse:
     """Add lines to the job's own log."""
-    given = await read_json(site.service, request, LogReport)
+    given = await read_report(site.service, request, LogReport)
     holder = _holder(request, given)
     lines: list[Report] = [
         LogWritten(
@@ -99,7 +99,7 @@ async def log(site: Site, request: web.Request) -> web.StreamResponse:
 
 async def step(site: Site, request: web.Request) -> web.StreamResponse:
     """Store the result of a step, which a later attempt finds in `steps` and need not repeat."""
-    given = await read_json(site.service, request, StepReport)
+    given = await read_report(site.service, request, StepReport)
     holder = _holder(request, given)
     done = StepCompleted(holder.attempt, given.name, given.number, given.result, given.was)
     return await _report(site, holder, "step", [done])
@@ -108,7 +108,7 @@ async def step(site: Site, request: web.Request) -> web.StreamResponse:
 async def artifact(site: Site, request: web.Request) -> web.StreamResponse:
     """Make an uploaded file one of the job's, in place of one with the same name."""
     service = site.service
-    given = await read_json(service, request, ArtifactReport)
+    given = await read_report(service, request, ArtifactReport)
     holder = _holder(request, given)
     [found] = await service.attached({given.name: given.sha256})
     kept = (given.name, given.sha256, found.size, given.media_type)
@@ -117,7 +117,7 @@ async def artifact(site: Site, request: web.Request) -> web.StreamResponse:
 
 async def breaker(site: Site, request: web.Request) -> web.StreamResponse:
     """Tell that a call of this job opened, or closed, a circuit breaker."""
-    given = await read_json(site.service, request, BreakerReport)
+    given = await read_report(site.service, request, BreakerReport)
     holder = _holder(request, given)
     changed = BreakerChanged(
         holder.attempt, given.name, given.state, given.failures, given.until_us
@@ -127,7 +127,7 @@ async def breaker(site: Site, request: web.Request) -> web.StreamResponse:
 
 async def complete(site: Site, request: web.Request) -> web.StreamResponse:
     """The job is done. Like every report of an end, harmless to repeat: the first one counts."""
-    given = await read_json(site.service, request, Completion)
+    given = await read_report(site.service, request, Completion)
     outcome = Succeeded(given.result, given.issues)
     return await _settle(site, _holder(request, given), "complete", outcome)
 
@@ -137,6 +137,7 @@ async def complete_several(site: Site, request: web.Request) -> web.StreamRespon
 
     One that is refused is no reason to refuse another.
     """
+    # One by one they may be larger: a worker whose jobs are refused together says them so.
     given = await read_json(site.service, request, Completions)
     outcomes = [_completed(site, given.worker, each) for each in given.jobs]
     return reply({"jobs": await asyncio.gather(*outcomes)})
@@ -155,20 +156,20 @@ async def _completed(site: Site, worker: str, done: CompletedJob) -> dict[str, A
 
 async def fail(site: Site, request: web.Request) -> web.StreamResponse:
     """The attempt failed; the job is tried again later, if it may."""
-    given = await read_json(site.service, request, Failure)
+    given = await read_report(site.service, request, Failure)
     outcome = Failed(given.code, given.message, given.retryable, given.details, given.retry_after_s)
     return await _settle(site, _holder(request, given), "fail", outcome)
 
 
 async def cancelled(site: Site, request: web.Request) -> web.StreamResponse:
     """The attempt has stopped, as it was told to."""
-    given = await read_json(site.service, request, ByWorker)
+    given = await read_report(site.service, request, ByWorker)
     return await _settle(site, _holder(request, given), "cancelled", Cancelled())
 
 
 async def release(site: Site, request: web.Request) -> web.StreamResponse:
     """Give the job back unfinished: it runs again at once, and the attempt does not count."""
-    given = await read_json(site.service, request, Release)
+    given = await read_report(site.service, request, Release)
     return await _settle(site, _holder(request, given), "release", Released(given.reason))
 
 
