@@ -5,11 +5,12 @@ any time. A new projection is a module with NAME, VERSION, SCHEMA and a pure *ap
 name in store.PROJECTIONS.
 """
 
-from collections.abc import Collection, Iterable
+from collections.abc import AsyncGenerator, Collection, Iterable
 from typing import Any, NamedTuple
 
 import orjson
 
+from eventjobs.errors import JobNotFound
 from eventjobs.job import Job, Status
 from projections import breakers, progress, queue, status, ties
 from projections.live import Live, Log
@@ -39,6 +40,28 @@ class Views(Live):
             return None if kept is None else (await self._viewed(store, [kept]))[0]
 
         return await self._read(look)
+
+    async def watch(self, job_id: str) -> AsyncGenerator[JobView, None]:
+        """The job as it is now, and again after it changed, until it has ended or is hidden.
+
+        The last one is the end; of changes in quick succession, those between may be left out.
+        Raises JobNotFound, and LogUnavailable once the log is closed.
+        """
+        seen = 0
+        while True:
+            head = self._events.head  # what comes from here on ends the wait below
+            await self.reached(head)
+            view = await self.job(job_id)
+            if view is None and not seen:
+                raise JobNotFound
+            if view is None or view.job.expired_us is not None:
+                return
+            if view.job.position > seen:
+                seen = view.job.position
+                yield view
+            if view.job.finished:
+                return
+            await self._events.wait(head, job_id)
 
     def kept(self, job_id: str) -> Job | None:
         """The job, if it is in memory: costs nothing."""

@@ -1,8 +1,8 @@
 """A reader of a page: does what its blocks say, in a fresh checkout, with nothing else prepared.
 
 - A `sh` block is run in one shell, block after block; `set -e` ends it at the first failure.
-- A `python` or `js` block is saved and run in the same shell, under the name that its first line
-  gives (`# jobs.py`), or as example.py.
+- A `python` block whose first line names it (`# jobs.py`) is saved for the blocks below; every
+  other one is run in the same shell, and so is a `js` block.
 - A block whose paragraph says IN_ANOTHER_TERMINAL gets a shell of its own, and is left running.
 - The `text` block right below is what it prints, on stderr and stdout; without one, nothing is.
 - A block that begins with SKETCH, and a reason, is not run.
@@ -139,6 +139,8 @@ class Reader:
         named = _NAME.match(block.code)
         name = named[1] if named else "example.py" if block.language == "python" else "example.mjs"
         (self._checkout / name).write_text(block.code)
+        if named and block.language == "python":
+            return ":"
         return f"python -W error {name}" if block.language == "python" else f"node {name}"
 
     def _leave_running(self, block: Block, script: str, err: Path) -> None:

@@ -9,7 +9,14 @@ from typing import Any
 
 import pytest
 
-from eventjobs.errors import DirectoryLocked, InvalidInput, JobExists, JobNotFound, UnknownType
+from eventjobs.errors import (
+    DirectoryLocked,
+    InvalidInput,
+    JobExists,
+    JobNotFound,
+    LogUnavailable,
+    UnknownType,
+)
 from eventjobs.events import AttemptReleased
 from eventjobs.handlers import Context, ThreadContext, handler
 from eventjobs.job import Job
@@ -279,3 +286,56 @@ def test_a_watchdog_ends_with_its_loop() -> None:
         if each.name == "watchdog":
             each.join(5)
             assert not each.is_alive()
+
+
+# --- watching a job, as the live page of another framework does
+
+
+@handler("counts")
+async def counts(context: Context, payload: int) -> int:
+    for done in range(payload):
+        context.progress(done, payload)
+        await asyncio.sleep(0)
+    return payload
+
+
+async def test_a_job_is_watched_up_to_its_end_and_no_further(serve: Serve) -> None:
+    service = await serve(counts, progress_interval_s=0)
+    for number in range(20):  # each ends between another two steps of the one who watches
+        job = await service.submit("counts", number)
+        views = [view async for view in service.views.watch(job.job_id)]
+        assert [view.job.finished for view in views] == [False] * (len(views) - 1) + [True]
+        positions = [view.job.position for view in views]
+        assert positions == sorted(set(positions))
+        assert (views[-1].job.result, views[-1].progress is None) == (number, number == 0)
+        again = [view async for view in service.views.watch(job.job_id)]
+        assert [view.job for view in again] == [views[-1].job]
+
+
+async def test_what_is_not_there_or_hidden_meanwhile_is_not_watched_on(serve: Serve) -> None:
+    service = await serve(endless)
+    with pytest.raises(JobNotFound):
+        await anext(service.views.watch("00000000-0000-4000-8000-000000000000"))
+    job = await service.submit("endless", ttl_s=0)
+    watching = service.views.watch(job.job_id)
+    assert (await anext(watching)).job.status in {"queued", "running"}
+    await running(service, job.job_id)
+    await service.jobs.cancel(job.job_id, actor="test")
+    statuses = [view.job.status async for view in watching]  # it ends, whether hidden or seen
+    assert set(statuses) <= {"running", "cancelled"}
+
+
+async def test_who_watches_a_service_that_closes_is_told(serve: Serve) -> None:
+    service = await serve(endless, drain_s=0, grace_s=0)
+    job = await service.submit("endless")
+    await running(service, job.job_id)
+
+    async def watch() -> None:
+        async for _ in service.views.watch(job.job_id):
+            pass
+
+    watching = asyncio.create_task(watch())
+    await turns()
+    await service.close()
+    with pytest.raises(LogUnavailable):
+        await watching

@@ -121,7 +121,7 @@ class Past:
     async def read(self, after: int, limit: int) -> list[Recorded]:
         return self._recorded[after : after + limit]
 
-    async def wait(self, after: int) -> int:
+    async def wait(self, after: int, job_id: str | None = None) -> int:
         await asyncio.Event().wait()
         return self.head
 
