@@ -4,7 +4,8 @@
 - A `python` block whose first line names it (`# jobs.py`) is saved for the blocks below; every
   other one is run in the same shell, and so is a `js` block.
 - A block whose paragraph says IN_ANOTHER_TERMINAL gets a shell of its own, and is left running.
-- The `text` block right below is what it prints, on stderr and stdout; without one, nothing is.
+- The `text` block right below is what it prints on stdout, and then on stderr; without one, nothing
+  is printed.
 - A block that begins with SKETCH, and a reason, is not run.
 """
 
@@ -128,7 +129,7 @@ class Reader:
         done = self._until(self._shell, lambda told: told == b"done\n")
         if not done:
             raise Failed(f"{block} {self._how(self._shell)}:\n{out.read_text()}{err.read_text()}")
-        _compare(block, out.read_text(), err.read_text())
+        _compare(block, out.read_text() + err.read_text())
 
     def _saved(self, block: Block) -> str:
         """The command that runs a block."""
@@ -238,10 +239,10 @@ def _matches(expected: str, told: str) -> bool:
     return doctest.OutputChecker().check_output(expected, told, doctest.ELLIPSIS)
 
 
-def _compare(block: Block, out: str, err: str) -> None:
+def _compare(block: Block, out: str) -> None:
     """What comes is what is printed below the block, and nothing where nothing is."""
-    if not _matches(block.expected or "", err + out):
-        raise Failed(f"{block} says:\n{block.expected or ''}\nand this comes:\n{err}{out}")
+    if not _matches(block.expected or "", out):
+        raise Failed(f"{block} says:\n{block.expected or ''}\nand this comes:\n{out}")
 
 
 # --- a machine of its own
