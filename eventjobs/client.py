@@ -8,7 +8,7 @@ A job is the dict that the service answers. What the service refuses raises Prob
 """
 
 import asyncio
-import json
+import builtins
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterable, Mapping
 from contextlib import aclosing
 from datetime import datetime
@@ -34,8 +34,9 @@ from eventjobs.durability import replace
 from eventjobs.errors import EventjobsError, InvalidInput
 from eventjobs.job import FINISHED
 from eventjobs.jobs import new_id
+from eventjobs.plain import plain_json, plain_text
 from eventjobs.steering import Steering
-from eventjobs.values import read_time
+from eventjobs.values import read_contents, read_part, read_time
 from projections.webhooks import DELIVERY
 
 __all__ = ["Client", "ConnectionLost", "LogChanged", "Problem", "Unreachable"]
@@ -123,12 +124,12 @@ class Client(Steering):
         *artifacts* are files by name: a path or bytes, which are uploaded first, or the sha256
         of what was. Raises Problem, Unreachable, and InvalidInput for what JSON cannot hold.
         """
-        spec = {"type": type, "payload": payload, **fields}
-        _refuse_unreal(spec)
-        if isinstance(at := spec.get("run_at"), datetime):
-            spec["run_at"] = _time(at, "run_at")
-        if artifacts:
-            spec["artifacts"] = {name: await self.upload(each) for name, each in artifacts.items()}
+        if (at := fields.get("run_at")) is not None and not issubclass(builtins.type(at), str):
+            fields["run_at"] = _time(at, "run_at")
+        spec = plain_json({"type": type, "payload": payload, **fields})
+        if artifacts is not None:
+            given = read_contents(artifacts, "artifacts").items()
+            spec["artifacts"] = {name: await self.upload(each) for name, each in given}
         if idempotency_key is not None:
             headers = {"Idempotency-Key": _quoted(idempotency_key)}
             return await self._http.call("POST", "/v1/jobs", json=spec, headers=headers)
@@ -136,7 +137,7 @@ class Client(Steering):
             return await self._http.call("POST", "/v1/jobs", json=spec, again=False)
         # Under an id of ours the submission can be sent again, when the answer does not come.
         return await self._http.call(
-            "PUT", _path(job_id or new_id(self._clock.now_us())), json=spec
+            "PUT", _path(new_id(self._clock.now_us()) if job_id is None else job_id), json=spec
         )
 
     async def upload(self, content: Path | bytes | str) -> str:
@@ -323,19 +324,20 @@ class Client(Steering):
 
 
 def _path(job_id: str, *more: str) -> str:
-    return "/".join(["/v1/jobs", *(quote(each, safe="") for each in (job_id, *more))])
+    parts = [quote(str(read_part(each, "id")), safe="") for each in (job_id, *more)]
+    return "/".join(["/v1/jobs", *parts])
 
 
 def _params(**given: Any) -> Fields:
     """What is None is left out; several values become one, with commas."""
     params = {}
     for name, value in given.items():
-        if isinstance(value, datetime):
+        if issubclass(type(value), datetime):
             params[name] = _time(value, name)
-        elif isinstance(value, Iterable) and not isinstance(value, str):
+        elif issubclass(type(value), Iterable) and not issubclass(type(value), str):
             params[name] = ",".join(map(str, value))
         elif value is not None:
-            params[name] = str(value)
+            params[name] = plain_text(value)
     return params
 
 
@@ -344,17 +346,9 @@ def _time(at: datetime, field: str) -> str:
     return str(read_time(at, field).isoformat())
 
 
-def _refuse_unreal(value: Any) -> None:
-    """orjson writes NaN and infinity as null: a number would silently be lost."""
-    try:
-        json.dumps(value, allow_nan=False, default=str)
-    except (TypeError, ValueError) as error:
-        raise InvalidInput(f"this is not JSON: {error}") from error
-
-
 def _quoted(key: str) -> str:
     """As a string of structured fields (RFC 9651, 3.3.3). Raises InvalidInput."""
-    if not key.isascii() or not key.isprintable():
+    if type(key) is not str or not key.isascii() or not key.isprintable():
         raise InvalidInput("an idempotency key has printable ASCII characters only")
     escaped = key.replace("\\", "\\\\").replace('"', '\\"')
     return f'"{escaped}"'

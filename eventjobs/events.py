@@ -32,7 +32,8 @@ class Artifact:
 
 
 def _artifact(given: Any) -> Any:
-    return Artifact(**given) if given.__class__ is dict else given
+    known = type(given) is dict and given.keys() == Artifact.__dataclass_fields__.keys()
+    return Artifact(**given) if known else given
 
 
 @json_fields("payload")

@@ -158,7 +158,7 @@ class Jobs:
         self, job_id: str, reason: str | None = None, *, actor: str, guard: "Guard | None" = None
     ) -> Outcome:
         """Raises WrongState, and what *guard* raises for the job that is to be cancelled."""
-        reason = read_reason(reason, "reason")
+        job_id, reason = parse_id(job_id), read_reason(reason, "reason")
         decide = partial(decisions.cancel, reason=reason)
         return await self._do(job_id, _guarded(decide, guard), actor)
 
@@ -173,6 +173,7 @@ class Jobs:
         guard: "Guard | None" = None,
     ) -> Outcome:
         """Queue it again. Raises WrongState, UnknownStep, and what *guard* raises."""
+        job_id = parse_id(job_id)
         given = {"reason": reason, "from_step": from_step, "restart": restart}
         how = read(Again, {name: each for name, each in given.items() if each is not None}, "retry")
         decide = partial(decisions.retry, **vars(how))
@@ -187,7 +188,7 @@ class Jobs:
     async def expire(
         self, job_id: str, reason: str, *, actor: str, guard: "Guard | None" = None
     ) -> Outcome:
-        reason = read_name(reason, "reason")
+        job_id, reason = parse_id(job_id), read_name(reason, "reason")
         decide = partial(decisions.expire, reason=reason)
         return await self._do(job_id, _guarded(decide, guard), actor)
 

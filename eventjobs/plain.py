@@ -101,6 +101,8 @@ def check_size(value: Any, size_max: int = SIZE_MAX) -> None:
                 following += each.values()
             elif kind is list:
                 following += each
+            elif kind is orjson.Fragment:
+                raise NotJSON("text that claims to be JSON is no value")
             elif kind not in _SCALARS:
                 following += _inside(each, kind)
         size_max -= NODE_SIZE * len(level)
@@ -126,9 +128,7 @@ def _inside(value: Any, kind: type) -> Iterable[Any]:
 
 def json_text(value: Any) -> orjson.Fragment | None:
     """*value* as a JSONField keeps it: JSON that orjson writes as it is. Raises NotJSON."""
-    if value is None or type(value) is orjson.Fragment:
-        return value
-    return orjson.Fragment(encoded(value))
+    return None if value is None else orjson.Fragment(encoded(value))
 
 
 def _dumped(value: Any) -> Any:
@@ -153,7 +153,9 @@ class JSONField:
         return None if text is None else orjson.loads(orjson.dumps(text))
 
     def __set__(self, holder: Any, value: Any) -> None:
-        holder.__dict__[self._name] = json_text(value)
+        # A Fragment is what this module made; what users give goes through *json_text* first.
+        made = value if type(value) is orjson.Fragment else json_text(value)
+        holder.__dict__[self._name] = made
 
 
 # Else no dataclass with a JSONField could be pickled, or copied deeply.

@@ -6,7 +6,7 @@ from dataclasses import fields
 from typing import Annotated, Any, Literal
 
 import orjson
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
 from eventjobs.errors import InvalidInput, NotJSON, UnknownJob
 from eventjobs.events import Artifact, JobSpec
@@ -31,6 +31,7 @@ from eventjobs.values import (
     Seconds,
     Sha256,
     Tags,
+    as_tuple,
     read,
 )
 
@@ -104,11 +105,16 @@ class _File(BaseModel):
 
 
 def _files(given: object) -> object:
-    if not isinstance(given, list | tuple) or not all(type(each) is Artifact for each in given):
+    files = as_tuple(given)
+    if type(files) is not tuple or not all(type(each) is Artifact for each in files):
         raise ValueError("a list of Artifacts, as Service.attached makes them")
-    if len({each.name for each in given}) < len(given):
+    return files
+
+
+def _distinct(files: tuple[_File, ...]) -> tuple[_File, ...]:
+    if len({each.name for each in files}) < len(files):
         raise ValueError("two have one name")
-    return tuple(given)
+    return files
 
 
 class Fields(Options):
@@ -119,7 +125,12 @@ class Fields(Options):
     owner: Name | None = None
     run_at: AwareTime | None = None
     run_at_us: int | None = Field(None, ge=0, le=(LAST - EPOCH) // MICROSECOND)
-    artifacts: Annotated[tuple[_File, ...], Field(max_length=32), BeforeValidator(_files)] = ()
+    artifacts: Annotated[
+        tuple[_File, ...],
+        Field(max_length=32),
+        BeforeValidator(_files),
+        AfterValidator(_distinct),
+    ] = ()
 
     @model_validator(mode="after")
     def _one_start(self) -> "Fields":
@@ -156,7 +167,10 @@ def checked(spec: JobSpec) -> JobSpec:
     """*spec*, which anybody may have made, as *spec_of* makes it. Raises InvalidInput."""
     if type(spec) is not JobSpec:
         raise _unfit("spec", "it is a JobSpec")
-    given = {each: vars(spec)[each] for each in _DEFAULTS}
+    try:
+        given = {name: getattr(spec, name) for name in _DEFAULTS}
+    except ValueError as error:  # its payload was made of text that is no JSON
+        raise _unfit("payload", str(error)) from None
     said = {name: value for name, value in given.items() if value is not _DEFAULTS[name]}
     return spec_of(said.pop("type", None), said.pop("payload", None), said)
 

@@ -5,8 +5,9 @@ Each is strict: no text for a number, no bool for an integer, no NaN.
 """
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import Annotated, Any, TypeVar
 
 from pydantic import (
@@ -72,8 +73,10 @@ def _written_time(value: object) -> datetime:
 
 def _aware_time(value: object) -> datetime:
     try:
-        if isinstance(value, datetime) and value.utcoffset() is not None:
-            return _in_range(value.astimezone(UTC))
+        if issubclass(type(value), datetime):
+            at: datetime = value  # type: ignore[assignment]
+            if at.utcoffset() is not None:
+                return _in_range(at.astimezone(UTC))
     except OverflowError:
         raise _wrong("a time between 1970 and 9000") from None
     except PydanticCustomError:
@@ -89,9 +92,10 @@ def _in_range(at: datetime) -> datetime:
     return at
 
 
-def _as_tuple(value: object) -> object:
+def as_tuple(value: object) -> object:
     """No set, whose order changes, and no generator, which can be read once."""
-    return tuple(value) if isinstance(value, list) else value
+    # And not as a class of its own iterates, which may have no end.
+    return tuple(list.__iter__(value)) if issubclass(type(value), list) else value  # type: ignore[arg-type]
 
 
 NAME_CHARS_MAX = 200
@@ -99,9 +103,9 @@ NAME_CHARS_MAX = 200
 Name = Annotated[
     str, Field(min_length=1, max_length=NAME_CHARS_MAX, pattern=r"^[^\x00-\x1f\x7f]+$")
 ]
-Names = Annotated[tuple[Name, ...], BeforeValidator(_as_tuple)]
+Names = Annotated[tuple[Name, ...], BeforeValidator(as_tuple)]
 Tag = Annotated[str, Field(min_length=1, max_length=100, pattern=r"^[^\x00-\x1f\x7f]+$")]
-Tags = Annotated[tuple[Tag, ...], Field(max_length=32), BeforeValidator(_as_tuple)]
+Tags = Annotated[tuple[Tag, ...], Field(max_length=32), BeforeValidator(as_tuple)]
 QueueName = Annotated[str, Field(pattern=f"^(?:{QUEUE_NAME})$")]
 ConcurrencyKey = Name
 Reason = Annotated[str, Field(max_length=1000)]
@@ -114,7 +118,7 @@ JobId = Annotated[
 JobIds = Annotated[
     tuple[JobId, ...],
     Field(max_length=AFTER_MAX),
-    BeforeValidator(_as_tuple),
+    BeforeValidator(as_tuple),
     AfterValidator(lambda ids: tuple(dict.fromkeys(ids))),
 ]
 Priority = Annotated[int, Field(ge=-1000, le=1000)]
@@ -182,7 +186,9 @@ def _read(validate: Callable[[Any], Read], given: Any, what: str, *under: str) -
         return validate(given)
     except ValidationError as error:
         wrong = field_errors(error, *under)
-    except Exception:  # noqa: BLE001 -- methods of a value run in here
+    except KeyboardInterrupt:
+        raise
+    except BaseException:  # noqa: BLE001 -- methods of a value run in here
         wrong = [{"field": field, "message": "it cannot be read"} for field in under]
     told = "; ".join(f"{each['field']}: {each['message']}" for each in wrong)
     # Not "from" the error: it holds the values, and may be unable to say what they are.
@@ -195,6 +201,8 @@ read_artifact_name = reader(ArtifactName)
 read_media_type = reader(MediaType)
 read_queue_name = reader(QueueName)
 read_time = reader(AwareTime)
+read_part = reader(Annotated[str, Field(min_length=1, pattern=r"^[^\x00]+$")])
 read_limit = reader(Annotated[int, Field(ge=1, le=2**31)])
 read_seconds = reader(Seconds)
+read_contents = reader(Mapping[str, Path | bytes | str])
 read_files = reader(dict[ArtifactName, Sha256])

@@ -8,6 +8,7 @@ from enum import IntEnum
 from typing import Any
 from uuid import UUID
 
+import orjson
 import pytest
 from pydantic import BaseModel
 
@@ -27,6 +28,7 @@ from eventjobs.events import (
 from eventjobs.handlers import Context, Handler, external, handler, outside, schedule
 from eventjobs.plain import encoded
 from eventjobs.service import Service
+from tests import hostile
 from tests.api_client import Client
 from tests.conftest import Connect, Serve
 
@@ -170,6 +172,15 @@ def is_json(value: Any) -> bool:
     return True
 
 
+async def test_a_value_that_cannot_be_read_is_refused(service: Service) -> None:
+    """Its own methods end the program, or never end."""
+    for name in ("tags", "run_at", "priority", "owner", "artifacts", "after"):
+        things: list[Any] = [hostile.Reads(), hostile.List([1]), hostile.OddNumber()]
+        for each in things:
+            with pytest.raises(InvalidInput):
+                await service.submit("echo", **{name: each})
+
+
 async def test_every_field_that_is_wrong_is_named(service: Service) -> None:
     with pytest.raises(InvalidInput) as refused:
         await service.submit("echo", priority="high", timeout_s=math.nan, tags=["a", 1])
@@ -237,12 +248,31 @@ class Point:
         Point(math.nan),
         object(),
         b"bytes",
+        orjson.Fragment(b"{"),
+        {"a": [orjson.Fragment(b"}")]},
     ],
 )
 async def test_a_payload_is_json(service: Service, payload: Any) -> None:
     with pytest.raises(NotJSON) as refused:
         await service.submit("echo", payload)
     assert fields(refused.value) == {"payload"}
+
+
+async def test_no_text_is_taken_for_json(service: Service) -> None:
+    """It would be stored as it is, and the log could not be read any more."""
+    with pytest.raises(InvalidInput):
+        await service.accept(JobSpec("echo", orjson.Fragment(b"{")), actor="python")
+
+
+async def test_a_handler_cannot_return_such_a_text(serve: Serve) -> None:
+    @handler("cheats", max_attempts=1)
+    async def cheats(context: Context, payload: Any) -> Any:
+        return [orjson.Fragment(b"}")]
+
+    service = await serve(cheats)
+    job = await service.wait((await service.submit("cheats")).job_id)
+    assert job.error is not None
+    assert job.error["code"] == "result_not_json"
 
 
 async def test_what_is_right_is_kept_as_exact_types(serve: Serve) -> None:
