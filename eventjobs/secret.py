@@ -9,7 +9,9 @@ import typer
 from eventjobs.errors import EventjobsError, InvalidInput
 from eventjobs.typed import REFUSED, WRONG, fail
 
-Data = Annotated[Path | None, typer.Option(help="Directory of the log. [eventjobs-data]")]
+Data = Annotated[
+    Path | None, typer.Option(readable=False, help="Directory of the log. [eventjobs-data]")
+]
 
 
 def secret(

@@ -13,7 +13,7 @@ from eventjobs.clock import Clock, SystemClock, sleep
 from eventjobs.errors import LogUnavailable
 from eventjobs.events import Recorded
 from eventjobs.logs import get_logger
-from projections import parked
+from projections import parked, store
 from projections.pages import Pages
 from projections.parked import Parked
 from projections.store import Stale, Store, passes
@@ -21,6 +21,10 @@ from projections.touched import Touched
 
 #: Before what failed is tried again.
 RETRY_S = 0.5
+#: Batches between two looks at the size of the -wal.
+WAL_LOOK = 64
+#: A -wal so many times the size that it is cut down to is given up, and its file with it.
+WAL_TIMES = 4
 
 T = TypeVar("T")
 
@@ -58,6 +62,7 @@ class Live:
         self._listeners: list[Callable[[list[Touched]], object]] = []
         self._rebuilding: asyncio.Task[int] | None = None
         self._closing = False
+        self._applied = 0
         #: Set while *failing*.
         self.trouble = asyncio.Event()
         self._log = get_logger("eventjobs.views")
@@ -159,6 +164,22 @@ class Live:
         for each in applied.parked:
             self._log.error("event parked", **each._asdict())
         self._told(applied.touched)
+        self._applied += 1
+        if self._applied % WAL_LOOK == 0:
+            await self._bound_wal()
+
+    async def _bound_wal(self) -> None:
+        """Another program that reads the views on and on keeps their -wal from being begun anew:
+        what it has open is left to it.
+        """
+        size = await asyncio.to_thread(self._store.wal_bytes)
+        if size <= store.WAL_BYTES_MAX:
+            return
+        async with self._applying:
+            done = await self._store.shrink()
+        if not done and size > WAL_TIMES * store.WAL_BYTES_MAX:
+            self._log.error("somebody reads views.db for too long: it is made anew", wal=size)
+            await self.rebuild()
 
     async def _heal(self, error: Exception) -> None:
         """Wait for better times, or make anew what would fail again."""

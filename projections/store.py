@@ -285,6 +285,23 @@ class Store:
         self.position = position
         return Applied(changes, left_out)
 
+    def wal_bytes(self) -> int:
+        """Blocks."""
+        try:
+            return self.path.with_name(f"{self.path.name}-wal").stat().st_size
+        except FileNotFoundError:
+            return 0
+
+    async def shrink(self) -> bool:
+        """Whether the -wal is in the file and empty; not while somebody reads an older state."""
+        # Nothing can be applied meanwhile: wait for our own readers, and for no others.
+        await self._writer.execute_fetchall("PRAGMA busy_timeout = 100")
+        try:
+            [row] = await self._writer.execute_fetchall("PRAGMA wal_checkpoint(TRUNCATE)")
+        finally:
+            await self._writer.execute_fetchall("PRAGMA busy_timeout = 5000")
+        return bool(row[0] == 0)
+
     def kept(self, job_id: str) -> Kept | None:
         """The job as of *position*, if it is in memory."""
         return self._kept.get(job_id)

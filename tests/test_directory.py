@@ -271,3 +271,14 @@ def test_what_the_system_refuses_is_told_with_the_next_step(tmp_path: Path, numb
     with pytest.raises(DataDirectoryError, match=r"lock: .*; ") as error, usable(tmp_path):
         raise OSError(code, os.strerror(code), str(tmp_path / "lock"))
     assert "\n" not in error.value.message
+
+
+def test_a_directory_that_may_not_be_read_is_told_in_one_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Not by the parser of options, with how it is used."""
+    monkeypatch.setattr(os, "access", lambda *_, **__: False)
+    (tmp_path / "data").write_text("mine")
+    run = CliRunner().invoke(app, ["serve", "--data", str(tmp_path / "data"), "--port", "0"])
+    assert (run.exit_code, run.output.count("\n")) == (1, 1)
+    assert run.output.startswith("error: data_directory: ")

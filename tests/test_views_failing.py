@@ -3,6 +3,7 @@
 import asyncio
 import sqlite3
 from collections.abc import AsyncIterator
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,8 @@ import pytest
 
 from eventjobs.handlers import Context, handler
 from eventjobs.http import api as routes
-from projections import Store, queue
+from projections import Store, live, queue
+from projections import store as views_store
 from tests.api_client import Client
 from tests.conftest import Connect
 
@@ -183,3 +185,26 @@ async def test_views_that_cannot_be_opened_are_opened_later(
     assert told["recovered"] is False
     (tmp_path / "data" / "views.db").rmdir()
     assert (await api.service.wait(job["job_id"])).result == 2
+
+
+@pytest.mark.parametrize("pinned", [True, False])
+async def test_the_wal_of_the_views_does_not_grow_for_ever(
+    client: Connect, monkeypatch: pytest.MonkeyPatch, pinned: bool
+) -> None:
+    """Also while another program has a transaction open on it."""
+    monkeypatch.setattr(views_store, "WAL_BYTES_MAX", 200_000)
+    monkeypatch.setattr(live, "WAL_LOOK", 4)
+    api = await client(echo, concurrency=0)
+    data = api.service.settings.data
+    views = api.service.views
+    with closing(sqlite3.connect(data / "views.db", isolation_level=None)) as other:
+        if pinned:
+            other.execute("BEGIN")
+            other.execute("SELECT count(*) FROM jobs").fetchall()
+        largest = 0
+        for _ in range(80):
+            await api.service.submit("echo", "x" * 20_000)
+            await views.reached(api.service.log.head)
+            largest = max(largest, await asyncio.to_thread(views._store.wal_bytes))
+        assert 200_000 < largest < 2_000_000
+        assert await views.counts() == {"echo": {"queued": 80}}
