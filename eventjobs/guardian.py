@@ -1,8 +1,9 @@
 """Ends what handlers have started when the service is killed: it cannot do that itself then."""
 
 import asyncio
+import socket
 import sys
-from asyncio.subprocess import PIPE, Process
+from asyncio.subprocess import Process
 
 from eventjobs import forks
 
@@ -32,6 +33,7 @@ class Guardian:
     def __init__(self) -> None:
         self._groups: set[int] = set()
         self._process: Process | None = None
+        self._writer: asyncio.StreamWriter | None = None
         self._starting = asyncio.Lock()
 
     @property
@@ -47,15 +49,23 @@ class Guardian:
             if self.pid is not None:
                 self._tell(f"+{group}\n")
                 return
+            await self._start()
+            self._tell("".join(f"+{each}\n" for each in self._groups))
+
+    async def _start(self) -> None:
+        if self._writer is not None:  # that of one that was killed
+            self._writer.close()
+        ours, theirs = socket.socketpair()
+        forks.private(ours.fileno())
+        theirs.setblocking(True)  # whatever the default timeout of new sockets is by now
+        with theirs:
+            _, self._writer = await asyncio.open_connection(sock=ours)
             self._process = await asyncio.create_subprocess_exec(
                 *(sys.executable, "-I", "-S", "-c", _PROGRAM),
-                stdin=PIPE,
+                stdin=theirs.fileno(),
                 stdout=2,
                 start_new_session=True,
             )
-            assert self._process.stdin is not None
-            forks.private(self._process.stdin.get_extra_info("pipe").fileno())
-            self._tell("".join(f"+{each}\n" for each in self._groups))
 
     def forget(self, group: int) -> None:
         """It has ended, and its number may be another's."""
@@ -65,11 +75,12 @@ class Guardian:
 
     async def close(self) -> None:
         """End it; and with it what it still watches."""
-        if self._process is not None and self._process.stdin is not None:
-            self._tell(".\n")  # what a handler has started may keep the pipe open
-            self._process.stdin.close()
+        if self._writer is not None:
+            self._tell(".\n")  # what a handler has started may keep the socket open
+            self._writer.close()
+        if self._process is not None:
             await self._process.wait()
 
     def _tell(self, what: str) -> None:
-        if self._process is not None and self._process.stdin is not None:
-            self._process.stdin.write(what.encode())
+        if self._writer is not None:
+            self._writer.write(what.encode())

@@ -167,6 +167,20 @@ def test_what_is_sent_to_a_forked_child_ends_it_and_is_not_heard_by_its_parent(
     assert (results, caught) == ([-number] * 3, 0)
 
 
+@pytest.mark.parametrize("fast", [False, True], ids=["asyncio", "uvloop"])
+def test_handlers_in_processes_run_at_the_first_attempt(tmp_path: Path, fast: bool) -> None:
+    from tests.process_handlers import pid
+
+    async def attempts() -> int:
+        async with Service(tmp_path, [pid]) as service:
+            job = await service.wait((await service.submit("pid")).job_id)
+            assert job.status == "completed", job.error
+            return job.attempt
+
+    with asyncio.Runner(loop_factory=loop_factory() if fast else None) as runner:
+        assert runner.run(attempts()) == 1
+
+
 # --- descriptors
 
 
@@ -222,7 +236,7 @@ async def test_a_forked_child_keeps_neither_the_port_nor_the_connections_of_clie
 async def test_a_forked_child_does_not_keep_processes_and_guardian_from_seeing_the_end(
     serve: Serve, forked: list[int]
 ) -> None:
-    """They see the end of the service by that of a pipe, which a child must not keep open."""
+    """They see the end of the service by that of a socket, which a child must not keep open."""
     from tests.process_handlers import pid
 
     service = await serve(pid, in_a_thread(lambda payload: waiting_child()))
@@ -230,10 +244,12 @@ async def test_a_forked_child_does_not_keep_processes_and_guardian_from_seeing_t
     forked.append((await service.wait((await service.submit("forks")).job_id)).result)
     processes = service.runner._processes
     assert processes is not None
-    guardian = processes._guardian.pid
-    pipe = os.readlink(f"/proc/{guardian}/fd/0")  # noqa: PTH115
-    assert pipe in open_files(os.getpid())
-    assert pipe not in open_files(forked[0])
+    writer = processes._guardian._writer
+    assert writer is not None
+    number = writer.get_extra_info("socket").fileno()
+    ours = os.readlink(f"/proc/self/fd/{number}")  # noqa: PTH115
+    assert ours in open_files(os.getpid())
+    assert ours not in open_files(forked[0])
     await service.close()
     assert not Path(f"/proc/{worker}").exists()
 
