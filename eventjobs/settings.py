@@ -122,7 +122,9 @@ class Settings(FromEnvironment):
     keys_max: int = Field(10_000, ge=1, description="object keys and list items in a request")
     string_chars_max: int = Field(524_288, ge=1, description="of one string in a request")
     artifact_bytes_max: int = Field(8 * 2**30, ge=1, description="of one uploaded file")
-    body_timeout_s: float = Field(30.0, gt=0, description="for a request's body to move on")
+    body_timeout_s: float = Field(
+        30.0, gt=0, description="for a request's body to move on; twice that for all of it"
+    )
     page_max: int = Field(1000, ge=1, description="entries of one page")
     wait_max_s: float = Field(25.0, ge=0, description="of a long poll")
     ids_max: int = Field(200, ge=1, description="jobs named in one stream")

@@ -12,13 +12,15 @@ import orjson
 import pytest
 
 from eventjobs import Context, handler
-from eventjobs.http import hub, protocol
+from eventjobs.http import hub, listening, protocol
 from tests.api_client import Client
 from tests.conftest import Connect
+from tests.fake_clock import FakeClock
 
 HOST = b"Host: 127.0.0.1\r\n"
 CLOSE = HOST + b"Connection: close\r\n\r\n"
 POST = b"POST /v1/jobs HTTP/1.1\r\nContent-Type: application/json\r\n"
+BATCH = b"POST /v1/jobs/batch HTTP/1.1\r\nContent-Type: application/x-ndjson\r\n"
 ECHO = b'{"type":"echo"}'
 LENGTH = b"Content-Length: %d\r\n" % len(ECHO)
 CHUNKED = b"Transfer-Encoding: chunked\r\n"
@@ -359,6 +361,73 @@ async def test_a_body_that_breaks_later_is_answered_at_once(client: Connect, bro
     await reader.readuntil(b"100 Continue\r\n\r\n")
     writer.write(broken)
     assert read(await asyncio.wait_for(reader.read(), 20)) == (400, "bad_request")
+    writer.close()
+
+
+# --- slow clients
+
+
+@pytest.mark.parametrize(
+    "head",
+    [
+        POST + b"Content-Length: 1000\r\n",
+        POST + CHUNKED,
+        b"POST /v1/artifacts HTTP/1.1\r\nContent-Length: 1000\r\n",
+        BATCH + b"Content-Length: 1000\r\n",
+    ],
+)
+async def test_a_body_that_comes_too_slowly_is_given_up(
+    client: Connect, clock: FakeClock, head: bytes
+) -> None:
+    """A byte now and then kept each pause short, and the connection for ever."""
+    api = await client(echo, clock=clock, concurrency=0, body_timeout_s=30)
+    reader, writer = await asyncio.open_connection(api.listening.host, api.listening.port)
+    writer.write(head + b"Expect: 100-continue\r\n" + CLOSE)
+    await reader.readuntil(b"100 Continue\r\n\r\n")
+    [connection] = the_connections(api)
+    for number in range(1, 4):
+        assert connection._request is not None
+        content = connection._request.content
+        writer.write(b"1\r\n{\r\n" if CHUNKED in head else b"{")
+        await until(lambda: content.total_bytes == number)  # noqa: B023
+        await clock.advance(25.0)
+    answer = await asyncio.wait_for(reader.read(), 20)
+    assert b'"code":"body_timeout"' in answer
+    writer.close()
+    assert api.service.log.head == 0
+
+
+async def test_a_large_body_has_the_time_it_needs(client: Connect, clock: FakeClock) -> None:
+    """A second more for each 64 KiB: a slow line is not a slow client."""
+    api = await client(echo, clock=clock, body_timeout_s=30)
+    reader, writer = await asyncio.open_connection(api.listening.host, api.listening.port)
+    size = 40 * 131_072
+    length = b"Content-Length: %d\r\n" % size
+    writer.write(b"POST /v1/artifacts HTTP/1.1\r\nExpect: 100-continue\r\n" + length + CLOSE)
+    await reader.readuntil(b"100 Continue\r\n\r\n")
+    [connection] = the_connections(api)
+    for number in range(1, 41):
+        assert connection._request is not None
+        content = connection._request.content
+        writer.write(b"z" * 131_072)
+        await until(lambda: content.total_bytes == number * 131_072)  # noqa: B023
+        await clock.advance(2.5)
+    assert read(await asyncio.wait_for(reader.read(), 20)) == (201, None)
+    writer.close()
+
+
+async def test_a_head_that_comes_too_slowly_is_given_up(
+    client: Connect, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(listening, "KEEPALIVE_S", 0.2)
+    api = await client(echo)
+    reader, writer = await asyncio.open_connection(api.listening.host, api.listening.port)
+    writer.write(b"GET /healthz HTTP/1.1\r\nX: ")
+    ended = asyncio.create_task(reader.read())
+    while not ended.done():
+        writer.write(b"x")
+        await asyncio.wait({ended}, timeout=0.02)
+    assert await ended == b""
     writer.close()
 
 

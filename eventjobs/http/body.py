@@ -37,6 +37,10 @@ INTEGER_MIN = -(2**63)
 REPORT_ROOM_BYTES = 2**22
 #: And the levels of JSON around it.
 REPORT_DEPTH = 10
+#: A whole body comes within so many times the setting body_timeout_s, which bounds each pause;
+#: and within a second more for so many bytes of it.
+PAUSES_MAX = 2
+SLOWEST_BYTES_S = 65_536
 
 #: Somebody waits for the next part of the body, until then at most.
 _AWAITED = web.RequestKey("awaited", asyncio.Timeout)
@@ -114,12 +118,16 @@ async def read(service: Service, request: web.Request, limit: int) -> bytes:
 
 
 async def chunks(service: Service, request: web.Request) -> AsyncIterator[bytes]:
-    """The body as it arrives. Raises BodyTimeout when it stops coming, RequestError when broken,
-    NotReady when the service stops before it is here.
+    """The body as it arrives. Raises BodyTimeout when it stops coming, or comes too slowly,
+    RequestError when broken, NotReady when the service stops before it is here.
     """
+    clock, pause_s = service.clock, service.settings.body_timeout_s
+    waited_s, size = 0.0, 0  # what we do with a part is no time of the client's
     while _GIVEN_UP not in request:
+        began_s = clock.monotonic_s()
+        left_s = PAUSES_MAX * pause_s + size / SLOWEST_BYTES_S - waited_s
         try:
-            async with timeout(service.clock, service.settings.body_timeout_s) as wait:
+            async with timeout(clock, max(0.0, min(pause_s, left_s))) as wait:
                 request[_AWAITED] = wait
                 part = await request.content.readany()
         except TimeoutError as error:
@@ -127,11 +135,16 @@ async def chunks(service: Service, request: web.Request) -> AsyncIterator[bytes]
                 break
             raise BodyTimeout from error
         except (HttpProcessingError, web.RequestPayloadError, ConnectionError) as error:
+            # Its frames hold the reader of the body, which holds the error: megabytes would stay
+            # until the next look for cycles, which is seldom.
+            error.__traceback__ = None
             raise RequestError("the body is broken, or ended early") from error
         finally:
             del request[_AWAITED]
         if not part:
             return
+        waited_s += clock.monotonic_s() - began_s
+        size += len(part)
         yield part
     raise NotReady("the service is stopping, and the body was not here in time")
 

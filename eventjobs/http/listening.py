@@ -131,6 +131,9 @@ def _answering(handle: Handle, ids: RequestIds, connected: Connected) -> Handle:
             response = await handle(request)
         except (web.HTTPException, EventjobsError) as error:
             response = refused(request, error, ids.of(request))
+        except ConnectionError as error:
+            connection_of(request).cut_off = error
+            raise
         if connected.leaving or connection_of(request).refusal is not None:
             response.force_close()
         return response

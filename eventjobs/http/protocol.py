@@ -101,7 +101,7 @@ class Connected:
 class Connection(web.RequestHandler):
     """Can be left in good order, and tells in our own words what cannot be read as HTTP."""
 
-    __slots__ = ("_connected", "_farewell", "_no_input", "_request", "refusal")
+    __slots__ = ("_connected", "_farewell", "_no_input", "_request", "cut_off", "refusal")
 
     def __init__(self, connected: Connected, manager: web.Server, **more: Any) -> None:
         super().__init__(manager, **more)
@@ -111,6 +111,8 @@ class Connection(web.RequestHandler):
         self._request: web.BaseRequest | None = None
         #: Why the newest request is refused without a look at its route.
         self.refusal: RequestError | None = None
+        #: What ended the newest request without an answer.
+        self.cut_off: ConnectionError | None = None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         super().connection_made(transport)
@@ -182,6 +184,13 @@ class Connection(web.RequestHandler):
         except Exception as error:  # noqa: BLE001 a connection that nothing answers would stay open
             get_logger("eventjobs.http").error("unexpected error", exc_info=error)
             self.force_close()
+        finally:
+            # Errors whose frames hold what holds them: the task, or this connection. The request,
+            # and what came of its body, would stay until the next look for cycles.
+            self.refusal = None
+            if self.cut_off is not None:
+                self.cut_off.__traceback__ = None
+                self.cut_off = None
 
     # aiohttp's own way out does not read the bodies of requests that it has begun to handle.
 
@@ -301,8 +310,9 @@ def _refusal(message: Any, target: URL) -> RequestError | None:
 
 def check(request: web.BaseRequest) -> None:
     """Raises RequestError for what is refused whatever its route."""
-    if (refusal := connection_of(request).refusal) is not None:
-        raise refusal
+    connection = connection_of(request)
+    if connection.refusal is not None:  # in no variable here, which its frames would hold
+        raise connection.refusal
     if "Expect" in request.headers and request.version >= (1, 1):
         expected = ",".join(request.headers.getall("Expect")).split(",")
         if any(each.strip().lower() not in {"100-continue", ""} for each in expected):
