@@ -100,8 +100,8 @@ async def all_gone(api: Client) -> None:
     async with asyncio.timeout(20):
         while api.listening._connected.everyone():  # noqa: ASYNC110  nobody is told
             await asyncio.sleep(0)
-        while left():  # noqa: ASYNC110  tasks end, and threads write
-            await asyncio.sleep(0.001)
+        while left():  # noqa: ASYNC110  tasks end
+            await asyncio.sleep(0)
 
 
 @pytest.mark.usefixtures("no_look")
