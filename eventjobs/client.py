@@ -222,12 +222,19 @@ class Client(Steering):
                         yield event
 
     async def watch(
-        self, ids: str | Iterable[str] | None = None, *, after: int = 0, **filters: Any
+        self,
+        ids: str | Iterable[str] | None = None,
+        *,
+        after: int = 0,
+        gone: bool = False,
+        **filters: Any,
     ) -> AsyncGenerator[Fields, None]:
         """The jobs as they are now, and again whenever one changes; changes may be skipped over.
 
         Ends when all the named jobs have ended; a selection by filters (type, status, tag,
-        owner, queue) never does. Given *after*, only what changed since that position.
+        owner, queue) never does. Given *after*, only what changed since that position. With
+        *gone*, a job that was deleted or has expired is given, too: as `job_id`, `status` "gone",
+        `expired_at` and `position`, and no more.
         """
         params = _params(id=[ids] if isinstance(ids, str) else ids, **filters)
         if params.get("id") == "":
@@ -236,6 +243,8 @@ class Client(Steering):
             async for message in messages:
                 if message.event == "job":
                     yield orjson.loads(message.data)
+                elif message.event == "gone" and gone:
+                    yield {**orjson.loads(message.data), "status": "gone"}
 
     async def wait(self, job_id: str) -> Fields:
         """The job, once it has ended."""

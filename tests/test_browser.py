@@ -74,6 +74,10 @@ async def test_a_job_is_cancelled_from_the_page(page: Page, tmp_path: Path) -> N
         await page.get_by_role("button", name="cancel").click()
         await expect(page.locator("#jobs tr")).to_have_attribute("data-status", "cancelled")
         await expect(page.get_by_role("button", name="retry")).to_be_visible()
+        async with Client(server.url) as client:
+            async for job in client.list():
+                await client.delete(job["job_id"])
+        await expect(page.locator("#jobs tr")).to_have_count(0)
 
 
 async def test_what_people_wrote_is_text_and_never_markup(page: Page, tmp_path: Path) -> None:

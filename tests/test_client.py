@@ -227,3 +227,16 @@ async def test_watching_several_jobs_ends_when_all_have_ended(client: Client) ->
     ended = {job["job_id"]: job["status"] async for job in client.watch(ids)}
     assert list(map(ended.get, ids)) == ["completed", "failed", "completed"]
     assert [job async for job in client.watch([])] == []
+
+
+async def test_who_watches_a_list_can_learn_which_jobs_have_gone(client: Client) -> None:
+    job = await client.submit("echo", tags=["t"])
+    watched = client.watch(tag="t", gone=True)
+    async for each in watched:
+        if each["status"] == "completed":
+            await client.delete(job["job_id"])
+        if each["status"] == "gone":
+            break
+    await watched.aclose()
+    assert each["job_id"] == job["job_id"]
+    assert each["position"] > job["position"]

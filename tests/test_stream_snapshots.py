@@ -255,9 +255,71 @@ async def test_hidden_jobs_are_not_shown(it: Site) -> None:
     assert [each.json["job_id"] for each in await stream.messages(1)] == [b]
     await it.jobs.expire(b, "over", actor=ME)
     c = await it.submit()
-    assert [each.json["job_id"] for each in await stream.messages(1)] == [c]
+    told = [(each.event, each.json["job_id"]) for each in await stream.messages(2)]
+    assert told == [("gone", b), ("job", c)]
     again = await it.watch(JOBS, 1)
-    assert [each.json["job_id"] for each in await again.messages(1)] == [c]
+    told = [(each.event, each.json["job_id"]) for each in await again.messages(3)]
+    assert told == [("gone", a), ("gone", b), ("job", c)]
+
+
+def matching(query: str) -> dict[str, Any]:
+    """What a job is submitted with that *query* selects."""
+    name, _, value = query.removeprefix("?").partition("=")
+    specs: dict[str, dict[str, Any]] = {
+        "type": {"type": value},
+        "tag": {"tags": (value,)},
+        "owner": {"owner": value},
+    }
+    return specs.get(name, {})
+
+
+@pytest.mark.parametrize(
+    ("query", "told"),
+    [
+        ("", True),
+        ("?type=a", True),
+        ("?tag=t", True),
+        ("?status=completed", True),
+        ("?status=queued", False),
+        ("?type=b", False),
+        ("?tag=u", False),
+        ("?owner=o", False),
+    ],
+)
+async def test_who_watches_a_list_learns_that_a_job_was_hidden(
+    it: Site, query: str, told: bool
+) -> None:
+    """Otherwise it stays in the list for ever."""
+    job = await it.done(tags=("t",))
+    await it.seen()
+    stream = await it.watch(JOBS + query)
+    if told:
+        assert [each.event for each in await stream.messages(1)] == ["job"]
+    before = it.service.log.head
+    await it.jobs.expire(job, "deleted", actor=ME)
+    mark = await (it.done if query == "?status=completed" else it.submit)(**matching(query))
+    events = await stream.messages(2 if told else 1)
+    assert [each.event for each in events] == (["gone", "job"] if told else ["job"])
+    assert events[-1].json["job_id"] == mark
+    if told:
+        gone = events[0].json
+        assert (gone.keys(), gone["job_id"]) == ({"job_id", "expired_at", "position"}, job)
+        assert int(events[0].id or 0) == gone["position"] == before + 1
+
+
+async def test_a_named_job_that_was_hidden_has_gone_while_others_run(it: Site) -> None:
+    a, b = await it.done(), await it.submit()
+    await it.seen()
+    stream = await it.watch(f"{JOBS}?id={a},{b}")
+    assert {each.json["job_id"] for each in await stream.messages(2)} == {a, b}
+    await it.jobs.expire(a, "deleted", actor=ME)
+    [gone] = await stream.messages(1)
+    assert (gone.event, gone.json["job_id"]) == ("gone", a)
+    again = await it.watch(f"{JOBS}?id={a},{b}", 1)
+    assert {(each.event, each.json["job_id"]) for each in await again.messages(2)} == {
+        ("gone", a),
+        ("job", b),
+    }
 
 
 async def test_who_was_away_for_long_is_told_once_of_each_job_in_order(it: Site) -> None:

@@ -10,9 +10,17 @@ from collections.abc import Iterable, Sequence
 from itertools import chain
 from typing import Literal
 
+import orjson
 from aiohttp import web
 
-from eventjobs.events import AttemptFailed, JobCancelled, JobCompleted, JobExpired, Recorded
+from eventjobs.events import (
+    AttemptFailed,
+    JobCancelled,
+    JobCompleted,
+    JobExpired,
+    Recorded,
+    rfc3339,
+)
 from eventjobs.http.selection import Known, Selection
 from eventjobs.http.snapshot import Snapshot, Snapshots
 from eventjobs.job import Job
@@ -176,8 +184,13 @@ def fact_frame(recorded: Recorded) -> bytes:
     return b"id: %d\nevent: event\ndata: %s\n\n" % (recorded.position, recorded.json())
 
 
-def snapshot_frame(body: bytes, position: int) -> bytes:
-    return b"id: %d\nevent: job\ndata: %s\n\n" % (position, body)
+def snapshot_frame(snapshot: Snapshot, position: int) -> bytes:
+    """The job as it is; of one that is hidden, that it has gone."""
+    job = snapshot.job
+    if job.expired_us is None:
+        return b"id: %d\nevent: job\ndata: %s\n\n" % (position, snapshot.body)
+    gone = {"job_id": job.job_id, "expired_at": rfc3339(job.expired_us), "position": job.position}
+    return b"id: %d\nevent: gone\ndata: %s\n\n" % (position, orjson.dumps(gone))
 
 
 def fitting(events: list[Recorded]) -> list[Recorded]:
@@ -311,9 +324,9 @@ class SnapshotHub(Heads):
         for each in part:
             named = self._by_job.get(each.job.job_id, set())
             if each.job.finished:
-                over |= named  # a hidden job has ended, too, though nobody is shown it
+                over |= named  # a hidden job has ended, too
             for selection in self._others | named:
-                if selection.shows(each.job, changed[each.job.job_id]):
+                if selection.concerns(each.job, changed[each.job.job_id]):
                     wanted.setdefault(selection, []).append(each)
         for selection, snapshots in wanted.items():
             self._share(snapshots, self._same[selection], upto)
@@ -337,7 +350,7 @@ class SnapshotHub(Heads):
 
 
 def _frames(snapshots: Iterable[Snapshot], upto: int) -> bytes:
-    return b"".join(snapshot_frame(each.body, min(each.job.position, upto)) for each in snapshots)
+    return b"".join(snapshot_frame(each, min(each.job.position, upto)) for each in snapshots)
 
 
 def _fitting(snapshots: list[Snapshot]) -> list[Snapshot]:

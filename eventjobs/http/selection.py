@@ -59,12 +59,15 @@ class Selection:
         )
 
     def shows(self, job: Job, statuses: Iterable[str] | None = None) -> bool:
-        """Whether *job*, unless it is hidden, belongs here. Given *statuses*, having had one of
-        those is enough: who watches is told that a job has left, too.
+        """Whether *job* belongs here, and is not hidden. *statuses* as in *concerns*."""
+        return job.expired_us is None and self.concerns(job, statuses)
+
+    def concerns(self, job: Job, statuses: Iterable[str] | None = None) -> bool:
+        """Whether a change of *job*, hidden or not, is for those who watch this. Given *statuses*,
+        having had one of those is enough: they see a job that leaves, too.
         """
         return (
-            job.expired_us is None
-            and self.wants(job)
+            self.wants(job)
             and (self._names_them or not job.spec.type.startswith("eventjobs."))
             and (self.status is None or statuses is None or not self.status.isdisjoint(statuses))
         )

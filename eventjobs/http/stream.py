@@ -128,7 +128,9 @@ class Streams:
     async def snapshots(
         self, request: web.Request, selection: Selection, after: int | None = None
     ) -> web.StreamResponse:
-        """The present state of each job, then each newer one; a slow reader skips to the newest."""
+        """The present state of each job, then each newer one, and which have gone; a slow reader
+        skips to the newest.
+        """
         with suppress(TimeoutError):
             async with timeout(self._service.clock, VIEWS_S):
                 await self._service.views.reached(self._service.log.head)
@@ -188,8 +190,8 @@ class Streams:
             for position, job_id in sorted(found):
                 # Looked up one by one: a client that does not read holds no more than a few.
                 snapshot = await self._snapshots.get(job_id)
-                if snapshot is not None and snapshot.job.expired_us is None:
-                    frames.append(snapshot_frame(snapshot.body, min(position, upto)))
+                if snapshot is not None:
+                    frames.append(snapshot_frame(snapshot, min(position, upto)))
                 if sum(map(len, frames)) > WRITE_BYTES:
                     yield b"".join(frames)
                     frames.clear()
@@ -207,7 +209,7 @@ class Streams:
         for job_id in sorted(selection.ids):
             if (job := await self._viewed(job_id)) is None or job.position <= after:
                 continue
-            if selection.shows(job, None if after else [job.status]):
+            if selection.concerns(job) if after else selection.shows(job, [job.status]):
                 found.append((job.position, job_id))
         return found
 
@@ -224,7 +226,7 @@ class Streams:
         found = []
         for job_id in dict.fromkeys(each.job_id for each in page):
             job = await self._viewed(job_id)
-            if job is not None and after < job.position <= end and selection.shows(job):
+            if job is not None and after < job.position <= end and selection.concerns(job):
                 found.append((job.position, job_id))
         return found, end
 

@@ -14,6 +14,7 @@ function connect() {
     say("live");
   };
   source.addEventListener("job", (event) => show(JSON.parse(event.data)));
+  source.addEventListener("gone", (event) => remove(JSON.parse(event.data).job_id));
   source.addEventListener("reset", () => {
     jobs.clear();
     body.replaceChildren();
@@ -44,6 +45,13 @@ function show(job) {
   known.job = job;
   fill(known.row, job);
   trim();
+  document.getElementById("empty").hidden = jobs.size > 0;
+  count();
+}
+
+function remove(jobId) {
+  jobs.get(jobId)?.row.remove();
+  jobs.delete(jobId);
   document.getElementById("empty").hidden = jobs.size > 0;
   count();
 }
