@@ -10,6 +10,7 @@ EventjobsError
 │   ├── WrongState           the job's status does not allow it
 │   ├── PreconditionFailed   the job is not in the version that the command is for
 │   ├── UnknownStep          the job has no such completed step
+│   ├── LimitReached         there are as many webhooks, or paused queues, as there may be
 │   ├── TooManySteps         the job has as many as a job may have
 │   └── StaleAttempt         a report from an attempt that is no longer the job's
 ├── WebhookNotFound
@@ -118,6 +119,12 @@ class UnknownStep(Rejected):
     """The job has no such completed step."""
 
     code = "unknown_step"
+
+
+class LimitReached(Rejected):
+    """There are as many as there may be; remove some that are not needed."""
+
+    code = "limit_reached"
 
 
 class TooManySteps(Rejected):

@@ -196,7 +196,7 @@ class Service:
         # Random at each start: a restarted process must never look like the one that died.
         worker = f"worker-{os.urandom(4).hex()}"
         self.breakers = LocalBreakers(self.clock)
-        self.switches = Switches(self.log)
+        self.switches = Switches(self.log, self.views, settings.pauses_max)
         limits = self.handlers.limits(settings.type_limits, settings.queue_limits)
         self.flow = Flow(limits, self.clock)
         self.claims = Claims(self.jobs, self.views, self.clock, self.flow)
@@ -229,7 +229,12 @@ class Service:
             for each in self.external.bound(self.handlers)
         ]
         self.webhooks = Webhooks(
-            self.jobs, self.views, self._desk(worker), self.keys, self.outbound
+            self.jobs,
+            self.views,
+            self._desk(worker),
+            self.keys,
+            self.outbound,
+            webhooks_max=settings.webhooks_max,
         )
 
     async def _accept(self, spec: JobSpec, job_id: str, actor: str) -> Outcome:

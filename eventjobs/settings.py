@@ -125,6 +125,8 @@ class Settings(FromEnvironment):
     body_timeout_s: float = Field(
         30.0, gt=0, description="for a request's body to move on; twice that for all of it"
     )
+    webhooks_max: int = Field(1000, ge=0, description="webhooks there may be at a time")
+    pauses_max: int = Field(1000, ge=1, description="types, queues and schedules paused at a time")
     page_max: int = Field(1000, ge=1, description="entries of one page")
     wait_max_s: float = Field(25.0, ge=0, description="of a long poll")
     ids_max: int = Field(200, ge=1, description="jobs named in one stream")

@@ -78,8 +78,14 @@ class Steering:
         return deliveries
 
     async def _listed(self, what: str) -> list[Fields]:
-        found: list[Fields] = (await self._http.call("GET", _path(what)))[what]
-        return found
+        found: list[Fields] = []
+        params: dict[str, str] = {}
+        while True:
+            page = await self._http.call("GET", _path(what), params=params)
+            found += page[what]
+            if page["next"] is None:
+                return found
+            params = {"cursor": page["next"]}
 
 
 def _path(*parts: str) -> str:

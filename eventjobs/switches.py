@@ -1,14 +1,18 @@
 """Pausing and resuming types, queues and schedules. Each has a stream of its own in the log."""
 
+import asyncio
 from collections.abc import Callable
 from functools import reduce
 from typing import Literal, NamedTuple
 
+from eventjobs.errors import LimitReached
 from eventjobs.events import Paused, Recorded, Resumed
 from eventjobs.identity import legacy_switch_id, switch_id
 from eventjobs.log import EventLog
 from eventjobs.turns import Turns
-from eventjobs.values import read_name, read_reason, reader
+from eventjobs.values import read_name, read_queue_name, read_reason, reader
+from projections import Views
+from projections.pauses import ALL
 
 Kind = Literal["type", "queue", "schedule"]
 read_kind = reader(Kind)
@@ -39,17 +43,30 @@ def resume(switch: Switch, kind: Kind, name: str) -> Resumed | None:
 class Switches:
     """The write side: load, decide, append. What is paused is answered by the views."""
 
-    def __init__(self, log: EventLog) -> None:
+    def __init__(self, log: EventLog, views: Views, pauses_max: int) -> None:
         self._log = log
+        self._views = views
+        self._pauses_max = pauses_max
+        self._pausing = asyncio.Lock()
         self._turns = Turns()
 
     async def pause(self, kind: Kind, name: str, reason: str | None = None, *, actor: str) -> int:
         """Start no more of these; what runs goes on. The position from which that is so.
 
-        What is being claimed at this very moment may still start. Raises LogError.
+        What is being claimed at this very moment may still start. Raises InvalidInput, LogError,
+        and LimitReached when as many are paused as may be.
         """
         reason = read_reason(reason, "reason")
-        return await self._switch(kind, name, lambda now: pause(now, kind, name, reason), actor)
+        (read_queue_name if read_kind(kind, "kind") == "queue" else read_name)(name, "name")
+        async with self._pausing:
+            if not (await self.now(kind, name)).paused:
+                await self._check_number()
+            return await self._switch(kind, name, lambda now: pause(now, kind, name, reason), actor)
+
+    async def _check_number(self) -> None:
+        """By the views as they are: a pause must not wait for views that are late."""
+        if len(await self._views.ask(ALL)) >= self._pauses_max:
+            raise LimitReached(f"{self._pauses_max} are paused, and no more may be; resume some")
 
     async def resume(self, kind: Kind, name: str, *, actor: str) -> int:
         """Start them again. The position from which that is so. Raises LogError."""

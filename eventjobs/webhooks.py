@@ -8,7 +8,7 @@ go on after a restart follows from the deliveries there are; nothing else is kep
 import asyncio
 import random
 from collections.abc import Iterable, Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 import orjson
 from yarl import URL
@@ -20,6 +20,7 @@ from eventjobs.errors import (
     CorruptLog,
     InvalidInput,
     JobError,
+    LimitReached,
     LogError,
     OutboundFailed,
     OutboundRefused,
@@ -27,11 +28,6 @@ from eventjobs.errors import (
     WebhookNotFound,
 )
 from eventjobs.events import (
-    AttemptFailed,
-    Event,
-    JobCancelled,
-    JobCompleted,
-    JobEvent,
     JobSpec,
     Recorded,
     WebhookAdded,
@@ -47,12 +43,11 @@ from eventjobs.keys import Keys
 from eventjobs.logs import get_logger
 from eventjobs.outbound import Outbound, signature
 from eventjobs.runner import Runner
+from eventjobs.subscription import KINDS, Webhook
 from eventjobs.values import NAME_CHARS_MAX, Redelivery, Subscription, read, read_reason
 from projections import Views
 from projections.webhooks import DELIVERY, WEBHOOKS
 
-#: What can be asked for by name: all that happens to jobs.
-KINDS = [each.__name__ for each in JobEvent.__args__]
 #: Seconds before each further attempt (Standard Webhooks, "Deliverability and reliability").
 SCHEDULE_S = (5, 300, 1800, 7200, 18_000, 36_000, 50_400, 72_000, 86_400)
 TIMEOUT_S = 20.0
@@ -64,47 +59,26 @@ BATCH = 256
 DELIVERIES_MAX = 128
 
 
-class Webhook(NamedTuple):
-    """A subscription. It is told of what comes after *position*, and was told up to *told*."""
-
-    webhook_id: str
-    position: int
-    told: int
-    added_us: int
-    actor: str
-    url: str | None
-    events: Sequence[str]
-    types: Sequence[str]
-    owner: str | None
-
-    def wants(self, recorded: Recorded, job: Job) -> bool:
-        kind = type(recorded.event)
-        if self.events:
-            fits = kind.__name__ in self.events
-        else:
-            fits = kind in (JobCompleted, JobCancelled) or _is_final(recorded.event)
-        return (
-            fits
-            and (not self.types or job.spec.type in self.types)
-            and (self.owner is None or job.spec.owner == self.owner)
-        )
-
-
-def _is_final(event: Event) -> bool:
-    return isinstance(event, AttemptFailed) and event.retry_at_us is None
-
-
 class Webhooks:
     """Adds and removes subscriptions, and tells each. *follow* and *runner* are to be run."""
 
     def __init__(
-        self, jobs: Jobs, views: Views, desk: Desk, keys: Keys, outbound: Outbound
+        self,
+        jobs: Jobs,
+        views: Views,
+        desk: Desk,
+        keys: Keys,
+        outbound: Outbound,
+        *,
+        webhooks_max: int = 1000,
     ) -> None:
         self._jobs = jobs
         self._events = jobs.log
         self._views = views
         self._keys = keys
         self._outbound = outbound
+        self._webhooks_max = webhooks_max
+        self._adding = asyncio.Lock()
         self._added = asyncio.Event()
         self._log = get_logger("eventjobs.webhooks")
         deliver = handler(DELIVERY, max_attempts=len(SCHEDULE_S) + 1)(self._deliver)
@@ -121,7 +95,9 @@ class Webhooks:
     # --- subscriptions
 
     async def add(self, wanted: WebhookAdded, *, actor: str) -> Webhook:
-        """Subscribe. Raises OutboundRefused for an address not to be talked to, InvalidInput."""
+        """Subscribe. Raises OutboundRefused for an address not to be talked to, InvalidInput,
+        LimitReached.
+        """
         given = read(
             Subscription,
             {each: getattr(wanted, each, None) for each in Subscription.model_fields},
@@ -134,7 +110,10 @@ class Webhooks:
             message = f"there are no events {', '.join(unknown)}; there are {', '.join(KINDS)}"
             raise InvalidInput("no such event", [{"field": "events", "message": message}])
         webhook_id = new_id(self._jobs.clock.now_us())
-        recorded = await self._events.append(webhook_id, 0, wanted, actor=actor)
+        async with self._adding:  # else many at once would all find room for one
+            if len(await self.listed()) >= self._webhooks_max:
+                raise LimitReached(f"there are {self._webhooks_max} webhooks, and may be no more")
+            recorded = await self._events.append(webhook_id, 0, wanted, actor=actor)
         self._added.set()
         at = recorded.position, recorded.position, recorded.at_us
         about = wanted.url, wanted.events, wanted.types
@@ -231,6 +210,7 @@ class Webhooks:
                 continue
             if job.spec.type != DELIVERY:  # a delivery of a delivery would have one, and so on
                 wanted += [(each, recorded) for each in late if each.wants(recorded, job)]
+                await asyncio.sleep(0)  # there may be very many webhooks
         return wanted
 
     async def _job_of(self, recorded: Recorded) -> Job | None:
@@ -247,13 +227,15 @@ class Webhooks:
     async def _submit(self, wanted: Sequence[tuple[Webhook, Recorded]]) -> None:
         """All of them, however long the log takes to accept them."""
         while wanted:
+            # In pieces: one event may be for every webhook, and a page of them for all of it.
+            piece, rest = wanted[:BATCH], wanted[BATCH:]
             tried = await asyncio.gather(
-                *(self._deliver_later(*each) for each in wanted), return_exceptions=True
+                *(self._deliver_later(*each) for each in piece), return_exceptions=True
             )
-            left = []
-            for each, outcome in zip(wanted, tried, strict=True):
+            late = []
+            for each, outcome in zip(piece, tried, strict=True):
                 if isinstance(outcome, LogError):
-                    left.append(each)
+                    late.append(each)
                 elif isinstance(outcome, BaseException) and not isinstance(outcome, Rejected):
                     self._log.error(
                         "event not delivered",
@@ -261,8 +243,9 @@ class Webhooks:
                         position=each[1].position,
                         exc_info=outcome,
                     )
-            wanted = left
-            if wanted:
+            # The late ones first: where to go on after a crash is the newest that was told.
+            wanted = [*late, *rest]
+            if late:
                 self._log.warning("deliveries wait", count=len(wanted))
                 await sleep(self._jobs.clock, 1.0)
 

@@ -111,7 +111,7 @@ async def test_everybody_at_once_makes_one_pause(serve: Serve) -> None:
 async def test_a_pause_made_by_another_writer_is_seen(serve: Serve) -> None:
     """What a switch stands at is in the log, and nowhere else."""
     service = await serve(noop)
-    await Switches(service.log).pause("queue", "q", actor="ann")
+    await Switches(service.log, service.views, 10).pause("queue", "q", actor="ann")
     head = service.log.head
     await service.switches.pause("queue", "q", actor="bob")
     assert service.log.head == head

@@ -35,6 +35,7 @@ from eventjobs.http import (
 )
 from eventjobs.http import schedules as recurring
 from eventjobs.http.listening import Listening, check_loopback, listen
+from eventjobs.http.lists import ListQuery
 from eventjobs.http.openapi import document
 from eventjobs.http.polls import Polls
 from eventjobs.http.problem import (
@@ -85,6 +86,7 @@ FILE = Takes(None, BYTES)
 SUBSCRIPTION = Takes(Subscription, JSON)
 REDELIVERY = Takes(Redelivery, JSON)
 PAGE = Takes(query=JobsQuery)
+A_PAGE = Takes(query=ListQuery)
 NEWER = Takes(query=JobQuery, headers=(*CONDITIONS, "Prefer"))
 AFTER = Takes(query=EventsQuery)
 AFTER_OF_ALL = Takes(query=AllEventsQuery)
@@ -102,12 +104,12 @@ BEFORE = Answer(200, "it was submitted before", shapes.Job, JSON, ("Location", "
 OUTCOMES = Answer(200, "an outcome for each line", shapes.BatchOutcome, batch.NDJSON)
 JOBS = Answer(200, "a page of jobs", shapes.JobPage, JSON, ("Link",), streams=True)
 COUNTS = Answer(200, "jobs by type and status", shapes.Counts, JSON)
-BREAKERS = Answer(200, "circuit breakers, by name", shapes.Breakers, JSON)
+BREAKERS = Answer(200, "circuit breakers, by name", shapes.Breakers, JSON, ("Link",))
 STOPPING = Answer(202, "it runs, and was asked to stop", shapes.Job, JSON, ("ETag",))
 TAKEN = Answer(200, "it is in the log, perhaps since before", shapes.Taken, JSON)
 HIDDEN = Answer(204, "it is hidden")
 FACTS = Answer(200, "facts, oldest first", shapes.EventPage, JSON, streams=True)
-SCHEDULES = Answer(200, "the recurring jobs", flow_shapes.Schedules, JSON)
+SCHEDULES = Answer(200, "the recurring jobs", flow_shapes.Schedules, JSON, ("Link",))
 SCHEDULE = Answer(200, "the schedule", flow_shapes.Schedule, JSON)
 LINES_OF_LOG = Answer(200, "lines, oldest first", shapes.EventPage, JSON, streams=True)
 RECEIPT = Answer(200, "its attempts, a line each", past.Receipt, JSON)
@@ -121,13 +123,13 @@ STORED = Answer(201, "it is here", shapes.Stored, JSON)
 WHOLE = Answer(200, "the file", None, BYTES, ("ETag",))
 SOME = Answer(206, "a part of the file", None, BYTES, ("ETag", "Content-Range"))
 SUBSCRIBED = Answer(201, "it is told from now on", shapes.NewWebhook, JSON, ("Location",))
-WEBHOOKS = Answer(200, "all of them", shapes.WebhookList, JSON)
+WEBHOOKS = Answer(200, "all of them", shapes.WebhookList, JSON, ("Link",))
 WEBHOOK = Answer(200, "the webhook", shapes.Webhook, JSON)
 UNSUBSCRIBED = Answer(204, "it is told nothing more")
 SENT_AGAIN = Answer(202, "they are on their way", shapes.Redelivered, JSON)
-TYPES = Answer(200, "all of them", flow_shapes.TypeList, JSON)
+TYPES = Answer(200, "all of them", flow_shapes.TypeList, JSON, ("Link",))
 TYPE = Answer(200, "the type", flow_shapes.Type, JSON)
-QUEUES = Answer(200, "all of them", flow_shapes.QueueList, JSON)
+QUEUES = Answer(200, "all of them", flow_shapes.QueueList, JSON, ("Link",))
 QUEUE = Answer(200, "the queue", flow_shapes.Queue, JSON)
 REBUILT = Answer(200, "the new views are in place", shapes.Rebuilt, JSON)
 ALIVE = Answer(200, "it lives", shapes.Health, JSON)
@@ -174,7 +176,7 @@ ROUTES = (
     Route("GET", "/v1/jobs/{id}/logs", facts.logs, AFTER, (LINES_OF_LOG, BadCursor)),
     Route("GET", "/v1/jobs/{id}/receipt", facts.receipt, NOTHING, (RECEIPT,)),
     Route("GET", "/v1/events", facts.events, AFTER_OF_ALL, (FACTS, BadCursor)),
-    Route("GET", "/v1/schedules", recurring.schedules, NOTHING, (SCHEDULES,)),
+    Route("GET", "/v1/schedules", recurring.schedules, A_PAGE, (SCHEDULES, BadCursor)),
     Route(
         "POST", "/v1/schedules/{name}/pause", recurring.pause, REASON, (SCHEDULE, UnknownSchedule)
     ),
@@ -182,7 +184,7 @@ ROUTES = (
         "POST", "/v1/schedules/{name}/resume", recurring.resume, REASON, (SCHEDULE, UnknownSchedule)
     ),
     Route("GET", "/v1/counts", api.counts, NOTHING, (COUNTS,)),
-    Route("GET", "/v1/breakers", breakers.breakers, NOTHING, (BREAKERS,)),
+    Route("GET", "/v1/breakers", breakers.breakers, A_PAGE, (BREAKERS, BadCursor)),
     Route("POST", "/v1/artifacts", files.upload, FILE, (STORED,)),
     Route(
         "GET",
@@ -192,7 +194,7 @@ ROUTES = (
         (WHOLE, SOME, KNOWN, ArtifactNotFound, RangeNotSatisfiable),
     ),
     Route("POST", "/v1/webhooks", webhooks.add, SUBSCRIPTION, (SUBSCRIBED, OutboundRefused)),
-    Route("GET", "/v1/webhooks", webhooks.webhooks, NOTHING, (WEBHOOKS,)),
+    Route("GET", "/v1/webhooks", webhooks.webhooks, A_PAGE, (WEBHOOKS, BadCursor)),
     Route(
         "GET", "/v1/webhooks/{webhook_id}", webhooks.webhook, NOTHING, (WEBHOOK, WebhookNotFound)
     ),
@@ -222,10 +224,10 @@ ROUTES = (
     _told("fail", work.fail, reported.Failure, ENDED),
     _told("cancelled", work.cancelled, reported.ByWorker, ENDED, WrongState),
     _told("release", work.release, reported.Release, ENDED),
-    Route("GET", "/v1/types", flow.types, NOTHING, (TYPES,)),
+    Route("GET", "/v1/types", flow.types, A_PAGE, (TYPES, BadCursor)),
     Route("POST", "/v1/types/{type}/pause", flow.pause_type, REASON, (TYPE, UnknownType)),
     Route("POST", "/v1/types/{type}/resume", flow.resume_type, REASON, (TYPE, UnknownType)),
-    Route("GET", "/v1/queues", flow.queues, NOTHING, (QUEUES,)),
+    Route("GET", "/v1/queues", flow.queues, A_PAGE, (QUEUES, BadCursor)),
     Route("POST", "/v1/queues/{queue}/pause", flow.pause_queue, REASON, (QUEUE,)),
     Route("POST", "/v1/queues/{queue}/resume", flow.resume_queue, REASON, (QUEUE,)),
     Route("POST", "/v1/views/rebuild", api.rebuild, NOTHING, (REBUILT,)),

@@ -4,7 +4,8 @@ from typing import Any
 
 from aiohttp import web
 
-from eventjobs.http.api import caught_up, reply
+from eventjobs.http.api import caught_up
+from eventjobs.http.lists import page
 from eventjobs.http.route import Site
 from eventjobs.http.snapshot import time_or_none
 from projections.breakers import Seen
@@ -22,7 +23,7 @@ async def breakers(site: Site, request: web.Request) -> web.StreamResponse:
         _state(name, seen.get(name), now_us) | _counted(name, counted)
         for name in sorted(seen.keys() | counted.keys())
     ]
-    return reply({"breakers": told, "position": position})
+    return page(site, request, "breakers", "name", told, position=position)
 
 
 def _state(name: str, seen: Seen | None, now_us: int) -> dict[str, Any]:

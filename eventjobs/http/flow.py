@@ -7,6 +7,7 @@ from aiohttp import web
 from eventjobs.errors import UnknownType
 from eventjobs.events import rfc3339
 from eventjobs.http.api import ACTOR, caught_up, reason_of, reply
+from eventjobs.http.lists import page
 from eventjobs.http.route import Site
 from eventjobs.job import DEFAULT_QUEUE
 from eventjobs.service import Service
@@ -22,14 +23,16 @@ async def types(site: Site, request: web.Request) -> web.StreamResponse:
     """Every type of job: what waits and runs, what limits it, and whether it is paused."""
     await caught_up(site.service)
     position = site.service.views.position
-    return reply({"types": await _types(site.service), "position": position})
+    types = await _types(site.service)
+    return page(site, request, "types", "type", types, position=position)
 
 
 async def queues(site: Site, request: web.Request) -> web.StreamResponse:
     """Every queue that something waits or runs in, that is limited, or that is paused."""
     await caught_up(site.service)
     position = site.service.views.position
-    return reply({"queues": await _queues(site.service), "position": position})
+    queues = await _queues(site.service)
+    return page(site, request, "queues", "queue", queues, position=position)
 
 
 async def pause_type(site: Site, request: web.Request) -> web.StreamResponse:

@@ -29,6 +29,7 @@ class Type(Shape):
 
 class TypeList(Shape):
     types: list[Type]
+    next: str | None = Field(description="the cursor of the next page")
     position: int
 
 
@@ -44,6 +45,7 @@ class Queue(Shape):
 
 class QueueList(Shape):
     queues: list[Queue]
+    next: str | None = Field(description="the cursor of the next page")
     position: int
 
 
@@ -83,6 +85,7 @@ class Schedule(Shape):
 
 class Schedules(Shape):
     schedules: list[Schedule]
+    next: str | None = Field(description="the cursor of the next page")
 
 
 class Named(Shape):

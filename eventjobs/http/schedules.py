@@ -9,6 +9,7 @@ from eventjobs.errors import UnknownSchedule
 from eventjobs.events import rfc3339
 from eventjobs.http.api import ACTOR, caught_up, reason_of, reply
 from eventjobs.http.flow import paused_now, told_pause
+from eventjobs.http.lists import page
 from eventjobs.http.route import Site
 from eventjobs.http.snapshot import time_or_none
 from eventjobs.job import Job
@@ -19,7 +20,7 @@ from projections.pauses import Pause
 
 async def schedules(site: Site, request: web.Request) -> web.StreamResponse:
     """The recurring jobs that the service's handlers declare."""
-    return reply({"schedules": await _schedules(site.service)})
+    return page(site, request, "schedules", "name", await _schedules(site.service))
 
 
 async def pause(site: Site, request: web.Request) -> web.StreamResponse:

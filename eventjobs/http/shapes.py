@@ -164,6 +164,7 @@ class Breaker(Shape):
 
 class Breakers(Shape):
     breakers: list[Breaker]
+    next: str | None = Field(description="the cursor of the next page")
     position: int
 
 
@@ -222,6 +223,7 @@ class NewWebhook(Webhook):
 
 class WebhookList(Shape):
     webhooks: list[Webhook]
+    next: str | None = Field(description="the cursor of the next page")
 
 
 class Redelivered(Shape):

@@ -9,10 +9,11 @@ from eventjobs.errors import InvalidInput, WebhookNotFound
 from eventjobs.events import WebhookAdded, rfc3339
 from eventjobs.http.api import ACTOR, caught_up, reply
 from eventjobs.http.body import read_json
+from eventjobs.http.lists import page
 from eventjobs.http.route import Site
 from eventjobs.jobs import parse_id
+from eventjobs.subscription import Webhook
 from eventjobs.values import Redelivery, Subscription
-from eventjobs.webhooks import Webhook
 from projections.webhooks import DELIVERY
 
 
@@ -30,7 +31,8 @@ async def add(site: Site, request: web.Request) -> web.StreamResponse:
 async def webhooks(site: Site, request: web.Request) -> web.StreamResponse:
     """All of them, the oldest first."""
     await caught_up(site.service)
-    return reply({"webhooks": [_told(each) for each in await site.service.webhooks.listed()]})
+    listed = [_told(each) for each in await site.service.webhooks.listed()]
+    return page(site, request, "webhooks", "webhook_id", listed)
 
 
 async def webhook(site: Site, request: web.Request) -> web.StreamResponse:

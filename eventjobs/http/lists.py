@@ -1,0 +1,55 @@
+"""Lists of what a service has few of, by page: types, queues, schedules, breakers and webhooks."""
+
+import base64
+import binascii
+from typing import Any
+
+import orjson
+from aiohttp import web
+from pydantic import Field
+
+from eventjobs.http.api import JSON
+from eventjobs.http.problem import BadCursor
+from eventjobs.http.query import Query, read_query
+from eventjobs.http.route import Site
+
+Fields = dict[str, Any]
+
+
+class ListQuery(Query):
+    """Which page of a list."""
+
+    limit: int = Field(1000, ge=1, description="entries of one page; the service has a maximum")
+    cursor: str | None = Field(None, description="`next` of the page before")
+
+
+def page(
+    site: Site, request: web.Request, name: str, key: str, entries: list[Fields], **more: Any
+) -> web.Response:
+    """The page of *entries* that is asked for, as *name*; *key* is the field that tells them apart.
+
+    Raises InvalidInput, BadCursor.
+    """
+    query = read_query(request, ListQuery)
+    begin = 0 if query.cursor is None else _after(query.cursor, [each[key] for each in entries])
+    end = begin + min(query.limit, site.service.settings.page_max)
+    headers = dict(JSON)
+    following = None
+    if end < len(entries):
+        following = base64.urlsafe_b64encode(orjson.dumps(entries[end - 1][key])).decode()
+        headers["Link"] = f'<{request.rel_url.update_query(cursor=following)}>; rel="next"'
+    body = {name: entries[begin:end], "next": following, **more}
+    return web.Response(body=orjson.dumps(body), headers=headers)
+
+
+def _after(cursor: str, keys: list[Any]) -> int:
+    """Where the entries after the one of *cursor* begin, also if that one is gone."""
+    try:
+        last = orjson.loads(base64.b64decode(cursor.encode(), altchars=b"-_", validate=True))
+    except (binascii.Error, UnicodeEncodeError, orjson.JSONDecodeError) as error:
+        raise BadCursor from error
+    if last in keys:
+        return keys.index(last) + 1
+    if not isinstance(last, str):
+        raise BadCursor
+    return sum(each <= last for each in keys)
