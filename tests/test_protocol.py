@@ -1,11 +1,13 @@
 """One connection, byte by byte: what is answered, with which status, and that nothing hangs."""
 
 import asyncio
+import logging
 import random
 import resource
 import socket
 import struct
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import orjson
@@ -13,7 +15,9 @@ import pytest
 
 from eventjobs import Context, handler
 from eventjobs.http import hub, listening, protocol
-from tests.api_client import Client
+from eventjobs.service import Service
+from eventjobs.settings import Settings
+from tests.api_client import Client, connected
 from tests.conftest import Connect
 from tests.fake_clock import FakeClock
 
@@ -474,6 +478,44 @@ async def test_a_request_that_finds_no_descriptor_is_answered_503(
     reply = await api("POST", "/v1/artifacts", data=b"a")
     assert (reply.status, reply.code) == (503, "out_of_descriptors")
     assert reply.headers["Retry-After"] == "1"
+
+
+async def already_sent(api: Client, sent: bytes) -> bytes:
+    """What is answered to a request that came before its connection was accepted."""
+    with socket.create_connection((api.listening.host, api.listening.port)) as connection:
+        connection.sendall(sent)
+        connection.setblocking(False)
+        reader, writer = await asyncio.open_connection(sock=connection)
+        try:
+            return await reader.read()
+        finally:
+            writer.close()
+
+
+def test_all_of_it_holds_on_the_loop_that_the_server_has(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """uvloop tells of the end of a client, and of what is written after ours, in other ways."""
+    uvloop = pytest.importorskip("uvloop")
+
+    async def main() -> None:
+        made = Settings(data=tmp_path / "data", concurrency=0)
+        async with Service(None, [echo], settings=made) as service, connected(service) as api:
+            for name, (sent, status, code) in REQUESTS.items():
+                assert (name, *read(await half_closed(api, sent))) == (name, status, code)
+            sent = POST + LENGTH + HOST + b"\r\n" + ECHO
+            assert (await half_closed(api, sent * 40)).count(b"HTTP/1.1 202 ") == 40
+            assert read(await half_closed(api, sent[:-1])) == (400, "bad_request")
+            assert await half_closed(api, b"") == b""
+            monkeypatch.setattr(resource, "getrlimit", lambda _: (20, 20))
+            for _ in range(5):
+                assert read(await already_sent(api, get(b"/healthz")))[0] == 503
+            monkeypatch.undo()
+            assert read(await half_closed(api, get(b"/healthz"))) == (200, None)
+
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        runner.run(main())
+    assert not [each for each in caplog.records if each.levelno >= logging.ERROR]
 
 
 # --- a reset in the middle of everything

@@ -119,6 +119,7 @@ class Connection(web.RequestHandler):
         forks.private(transport.get_extra_info("socket").fileno())
         self._connected.add(self)
         if self._connected.too_many(transport):
+            self.close()  # nothing that is sent is a request any more
             self._farewell = asyncio.ensure_future(self._turn_away())
 
     def connection_lost(self, error: BaseException | None) -> None:
