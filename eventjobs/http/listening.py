@@ -126,15 +126,16 @@ def _answering(handle: Handle, ids: RequestIds, connected: Connected) -> Handle:
     """*handle*, with what aiohttp refuses before it looks for a route told as a problem."""
 
     async def answer(request: web.BaseRequest) -> web.StreamResponse:
+        connection = connection_of(request)
         try:
-            check(request)
+            check(connection, request)
             response = await handle(request)
         except (web.HTTPException, EventjobsError) as error:
             response = refused(request, error, ids.of(request))
         except ConnectionError as error:
-            connection_of(request).cut_off = error
+            connection.cut_off = error
             raise
-        if connected.leaving or connection_of(request).refusal is not None:
+        if connected.leaving or connection.refusal is not None:
             response.force_close()
         return response
 

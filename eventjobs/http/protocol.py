@@ -101,12 +101,23 @@ class Connected:
 class Connection(web.RequestHandler):
     """Can be left in good order, and tells in our own words what cannot be read as HTTP."""
 
-    __slots__ = ("_connected", "_farewell", "_no_input", "_request", "cut_off", "refusal")
+    __slots__ = (
+        "_connected",
+        "_farewell",
+        "_lingering",
+        "_request",
+        "cut_off",
+        "input_ended",
+        "refusal",
+    )
 
     def __init__(self, connected: Connected, manager: web.Server, **more: Any) -> None:
         super().__init__(manager, **more)
         self._connected = connected
-        self._no_input = asyncio.Event()
+        #: Whether the client has ended its side: it sends no more, and may be gone.
+        self.input_ended = False
+        #: Set when it does.
+        self._lingering: asyncio.Event | None = None
         #: Made of what came, and not answered yet.
         self._request: web.BaseRequest | None = None
         #: Why the newest request is refused without a look at its route.
@@ -125,25 +136,25 @@ class Connection(web.RequestHandler):
     def connection_lost(self, error: BaseException | None) -> None:
         super().connection_lost(error)
         self._request = None
-        self._no_input.set()
+        self._end_input()
         self._connected.discard(self)
 
     # --- a client that ends its side first still reads (RFC 9293, 3.6)
 
-    @property
-    def input_ended(self) -> bool:
-        """Whether the client has ended its side: it sends no more, and may be gone."""
-        return self._no_input.is_set()
-
     def eof_received(self) -> bool:  # type: ignore[override] # aiohttp's always closes
         """Keep the connection while requests that came are not answered."""
-        self._no_input.set()
+        self._end_input()
         if (request := self._request) is None:
             return bool(self._messages)
         self._end_body(request)
         if (client := request.get(CLIENT)) is not None:
             client.probe()
         return True
+
+    def _end_input(self) -> None:
+        self.input_ended = True
+        if self._lingering is not None:
+            self._lingering.set()
 
     def data_received(self, data: bytes) -> None:
         super().data_received(data)
@@ -237,9 +248,10 @@ class Connection(web.RequestHandler):
         self.close()  # for aiohttp: take no more requests
         if self.transport is not None and not self.input_ended:
             self.transport.write_eof()
+            self._lingering = asyncio.Event()
             with suppress(TimeoutError):
                 async with asyncio.timeout(LINGER_S):
-                    await self._no_input.wait()
+                    await self._lingering.wait()
 
     async def _turn_away(self) -> None:
         """Answer whatever will be asked with 503, and close."""
@@ -273,14 +285,12 @@ def readable(make: Make) -> Make:
     def made(
         message: Any, payload: Any, protocol: Any, writer: Any, task: "asyncio.Task[None]"
     ) -> web.BaseRequest:
-        target = message.url
         refusal: RequestError | None = None
-        if message.version not in SPOKEN:
-            refusal = VersionNotSupported()
-        elif target.absolute or message.chunked:
-            refusal = _refusal(message, target)
-        if refusal is not None:
-            message = message._replace(url=URL("/"), version=HttpVersion11)
+        # Nearly every request is plain: this is on the path of all of them.
+        if message.version is not HttpVersion11 or message.chunked or message.url.absolute:
+            refusal = _refusal(message, message.url)
+            if refusal is not None:
+                message = message._replace(url=URL("/"), version=HttpVersion11)
         request = make(message, payload, protocol, writer, task)
         protocol.refusal = refusal
         protocol.begin(request)
@@ -290,12 +300,15 @@ def readable(make: Make) -> Make:
 
 
 def _refusal(message: Any, target: URL) -> RequestError | None:
-    """Why a request with an absolute target, or a chunked body, is not served."""
-    codings = message.headers.getall("Transfer-Encoding", ())
-    if message.chunked and [each.strip().lower() for each in codings] != ["chunked"]:
-        return UnknownTransferCoding()
-    if message.chunked and message.version < HttpVersion11:
-        return RequestError("HTTP/1.0 has no Transfer-Encoding")
+    """Why a request of another version, with an absolute target or chunked, is not served."""
+    if message.version not in SPOKEN:
+        return VersionNotSupported()
+    if message.chunked:
+        codings = message.headers.getall("Transfer-Encoding", ())
+        if [each.strip().lower() for each in codings] != ["chunked"]:
+            return UnknownTransferCoding()
+        if message.version < HttpVersion11:
+            return RequestError("HTTP/1.0 has no Transfer-Encoding")
     if not target.absolute:
         return None
     try:
@@ -309,9 +322,8 @@ def _refusal(message: Any, target: URL) -> RequestError | None:
     return None if error is None else error()
 
 
-def check(request: web.BaseRequest) -> None:
+def check(connection: Connection, request: web.BaseRequest) -> None:
     """Raises RequestError for what is refused whatever its route."""
-    connection = connection_of(request)
     if connection.refusal is not None:  # in no variable here, which its frames would hold
         raise connection.refusal
     if "Expect" in request.headers and request.version >= (1, 1):
