@@ -138,7 +138,7 @@ async def test_a_key_is_the_same_quoted_and_bare(client: Connect) -> None:
     assert (other.status, other.code) == (422, "idempotency_key_reused")
 
 
-@pytest.mark.parametrize("key", ["", '""', "x" * 256, "\u00fc"])
+@pytest.mark.parametrize("key", ["", '""', "x" * 256, "\u00fc", '"half', '"a" "b"', '"a";b=1'])
 async def test_a_key_that_is_none_is_refused(client: Connect, key: str) -> None:
     api = await client(*HANDLERS)
     reply = await api("POST", "/v1/jobs", {"type": "echo"}, headers={"Idempotency-Key": key})

@@ -192,6 +192,8 @@ async def test_an_address_with_two_forms_says_so_on_every_answer(client: Connect
     etag = (await api.get(here)).headers["ETag"]
     known = await api.get(here, If_None_Match=etag)
     assert (known.status, known.headers["Vary"]) == (304, "Accept")
+    unknown = await api("PATCH", here)
+    assert (unknown.status, unknown.headers["Vary"]) == (405, "Accept")
     strange = await api.get(here, Host="evil.example")
     assert (strange.status, strange.headers["Vary"]) == (421, "Accept")
     assert "Vary" not in (await api.get("/v1/counts")).headers

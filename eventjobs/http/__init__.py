@@ -263,7 +263,8 @@ def create_app(service: Service) -> web.Application:
                 resource.add_route(each.method, handler)
                 if each.method == "GET":
                     resource.add_route("HEAD", handler)
-        resource.add_route("*", surrounded(_unknown_method, site))
+        varies = any(each.varies for each in ROUTES if each.path == path)
+        resource.add_route("*", surrounded(_unknown_method, site, varies=varies))
     app.router.add_route("*", "/{path:.*}", surrounded(_unknown_address, site))
     app.on_response_prepare.append(sign)
 

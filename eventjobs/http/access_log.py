@@ -10,6 +10,9 @@ from eventjobs.http.hub import CLIENT
 from eventjobs.http.problem import CODE, plain
 from eventjobs.http.route import REQUEST_ID
 
+#: Codes above 500 that say what a client asked for: a transfer coding, a version of HTTP.
+CLIENTS_FAULT = frozenset({501, 505})
+
 
 class AccessLog(AbstractAccessLogger):
     """What was served is a DEBUG line, what was refused an INFO, what failed an ERROR.
@@ -28,7 +31,7 @@ class AccessLog(AbstractAccessLogger):
         event = "request"
         more: dict[str, Any] = {}
         if status >= 400:
-            failed = status >= 500
+            failed = status >= 500 and status not in CLIENTS_FAULT
             write = self.logger.error if failed else self.logger.info
             event = "request failed" if failed else "request refused"
             more["code"] = response.get(CODE)
