@@ -228,14 +228,8 @@ class Service:
             dispatcher_of(settings, self._desk(worker), each)
             for each in self.external.bound(self.handlers)
         ]
-        self.webhooks = Webhooks(
-            self.jobs,
-            self.views,
-            self._desk(worker),
-            self.keys,
-            self.outbound,
-            webhooks_max=settings.webhooks_max,
-        )
+        calling = (self.keys, self.outbound, settings.webhooks_max)
+        self.webhooks = Webhooks(self.jobs, self.views, self._desk(worker), *calling)
 
     async def _accept(self, spec: JobSpec, job_id: str, actor: str) -> Outcome:
         return await self.accept(spec, job_id=job_id, actor=actor)

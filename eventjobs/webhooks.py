@@ -69,8 +69,7 @@ class Webhooks:
         desk: Desk,
         keys: Keys,
         outbound: Outbound,
-        *,
-        webhooks_max: int = 1000,
+        webhooks_max: int,
     ) -> None:
         self._jobs = jobs
         self._events = jobs.log
