@@ -18,12 +18,14 @@ from eventjobs.cli import app
 from eventjobs.directory import usable
 from eventjobs.errors import (
     DataDirectoryError,
+    JobUnreadable,
     LogDamaged,
     LogMissing,
     LogReplaced,
     NotOurs,
     SecretKeyMissing,
 )
+from eventjobs.events import Unreadable
 from eventjobs.handlers import Context, handler
 from eventjobs.service import Service
 from tests.conftest import Serve
@@ -282,3 +284,31 @@ def test_a_directory_that_may_not_be_read_is_told_in_one_line(
     run = CliRunner().invoke(app, ["serve", "--data", str(tmp_path / "data"), "--port", "0"])
     assert (run.exit_code, run.output.count("\n")) == (1, 1)
     assert run.output.startswith("error: data_directory: ")
+
+
+@pytest.mark.parametrize("views", ["old views", "no views"])
+async def test_a_damaged_page_of_the_log_costs_its_own_jobs_alone(
+    tmp_path: Path, serve: Serve, views: str
+) -> None:
+    """They are parked, others run, and the log is read to its end."""
+    data = await used(tmp_path / "data", jobs=20)
+    with (data / "log.db").open("r+b") as file:
+        content = file.read()
+        pages = [content[at : at + 4096] for at in range(0, len(content), 4096)]
+        leaves = [n for n, page in enumerate(pages) if page[:1] == b"\r" and b"JobSub" in page]
+        file.seek(leaves[1] * 4096)
+        file.write(b"rubbish!" * 512)
+    if views == "no views":
+        (data / "views.db").unlink()
+    service = await serve(echo, data=data)
+    job = await service.submit("echo", 1)
+    assert (await service.wait(job.job_id)).status == "completed"
+    events = await service.log.read(0)
+    assert [each.position for each in events] == list(range(1, service.log.head + 1))
+    lost = [each for each in events if isinstance(each.event, Unreadable)]
+    assert lost
+    with pytest.raises(JobUnreadable, match="damaged"):
+        await service.jobs.load(lost[-1].job_id)
+    await service.views.reached(service.log.head)
+    count, _ = await service.views.parked(9)
+    assert count == (len(lost) if views == "no views" else 0)

@@ -185,6 +185,7 @@ async def test_others_go_on(client: Connect, serve: Serve, tmp_path: Path, views
     service = api.service
     job = await service.submit("echo", 2)
     assert (await service.wait(job.job_id)).result == 2
+    await service.views.reached(service.log.head)
     told = (await api.get("/readyz")).json
     assert told["ready"] is True
     assert told["lag"] == 0

@@ -149,6 +149,7 @@ async def test_a_fold_that_raises_is_no_end(
     bad = await api.submit("echo", 13)
     good = await api.submit("echo", 14)
     assert (await api.service.wait(good["job_id"])).result == 14
+    await api.service.views.reached(api.service.log.head)
     told = (await api.get("/readyz")).json["parked"]
     assert (told["count"], told["first"][0]["job_id"]) == (1, bad["job_id"])
     assert (await api.get(f"/v1/jobs/{bad['job_id']}")).json["status"] == "queued", "by the log"

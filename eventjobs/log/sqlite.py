@@ -34,15 +34,14 @@ from eventjobs.errors import (
 from eventjobs.events import Event, Recorded
 from eventjobs.log import PAGE_MAX, Tail, check_text
 from eventjobs.log.batch import APPEND, Append, bound, refuse
+from eventjobs.log.damage import read_around
 from eventjobs.log.guard import connect_writer
 from eventjobs.log.names import Names
 from eventjobs.log.rows import (
     FIND,
     READ,
     READ_JOB,
-    ROWS,
     VERSIONS,
-    recorded,
     recorded_from_text,
 )
 from eventjobs.logs import get_logger
@@ -241,9 +240,8 @@ class SQLiteLog:
     async def _page(self, sql: str, *parameters: Any) -> list[Recorded]:
         try:
             rows: list[list[Any]] = orjson.loads(await one(self._reader, sql, *parameters))
-        except orjson.JSONDecodeError:
-            found = await self._reader.execute_fetchall(ROWS[sql], parameters)
-            return [recorded(*row) for row in found]
+        except (orjson.JSONDecodeError, sqlite3.DatabaseError) as error:
+            return await read_around(self._reader, sql, parameters, self.head, error)
         return [recorded_from_text(*row) for row in rows]
 
     # --- writing: everything below runs in the writer task alone
