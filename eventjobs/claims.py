@@ -11,6 +11,7 @@ from eventjobs.flow import Flow, Kind
 from eventjobs.job import Job
 from eventjobs.jobs import Jobs
 from eventjobs.logs import get_logger
+from eventjobs.timeline import Timeline
 from projections import Views
 from projections.queue import Due, Held
 from projections.touched import Touched
@@ -33,6 +34,21 @@ class Room(NamedTuple):
     free: int
     ahead: int = 0
     children_only: Collection[str] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class _Early:
+    """When a job is due: at a time of the wall clock, or of the monotonic one."""
+
+    wall_us: int | None = None
+    over_s: float = 0.0
+
+    def left_s(self, now_us: int, now_s: float) -> float:
+        return self.over_s - now_s if self.wall_us is None else (self.wall_us - now_us) / 1e6
+
+    def is_over(self, now_us: int, now_s: float) -> bool:
+        # Delays are whole microseconds, and the monotonic clock is not.
+        return self.left_s(now_us, now_s) < 1e-6
 
 
 @dataclass
@@ -66,6 +82,11 @@ class Claims:
         #: When somebody last asked for jobs of a type, and since when that is noted.
         self.asked: dict[str, int] = {}
         self.since_us = clock.now_us()
+        #: Set when a service is put together, and the newest time of its log is known.
+        self.timeline = Timeline(clock, lambda: jobs.log.head)
+        #: Jobs that looked due while recorded times cannot be compared with the wall clock, and
+        #: are not: how long each waits yet, by the monotonic clock or for a wall time.
+        self._early: dict[str, _Early] = {}
         #: Claims the views may not show yet, and the position at which they will.
         self._taken: dict[str, int | None] = {}
         #: Whoever asks again and again, with the rooms that were free when it last asked in vain.
@@ -76,12 +97,18 @@ class Claims:
         self._log = get_logger("eventjobs.claims")
         views.listen(self._noticed)
 
+    def now_us(self) -> int:
+        """What is recorded as due at this time, or before, is to be looked at."""
+        timeline = self.timeline
+        wall_us = timeline.now_us()
+        return wall_us if timeline.is_straight else timeline.horizon_us()
+
     async def pick(self, now_us: int, rooms: Sequence[Room], limit: int) -> list[tuple[str, str]]:
         """Up to *limit* (job id, type) that are due and fit, best first. Each is to be claimed."""
         left: dict[str, _Left] = {}
         of_children: dict[str, _Left] = {}
         for room in rooms:
-            self.asked.update(dict.fromkeys(room.types, now_us))
+            self.asked.update(dict.fromkeys(room.types, self._clock.now_us()))
             shared = _Left(room.free, room.ahead)  # by all types of the room
             for type in room.types if shared else ():
                 (of_children if type in room.children_only else left)[type] = shared
@@ -115,13 +142,16 @@ class Claims:
             page = await self._views.due(
                 now_us,
                 types,
-                self._taken,
+                self._taken if not self._early else self._taken.keys() | self._waiting_early(),
                 size,
                 held=held,
                 key_max=flow.key_max,
                 children_only=children_only,
             )
+            early = set() if self.timeline.is_straight else await self._not_due(page)
             for due in page:
+                if due.job_id in early:
+                    continue
                 if len(picked) < limit and self._fits(due, left[due.type]):
                     picked.append(due)
                 elif due.key is not None:
@@ -129,6 +159,35 @@ class Claims:
             if len(page) < size:
                 break
             size = max(limit - len(picked), PAGE)
+
+    async def _not_due(self, page: Sequence[Due]) -> set[str]:
+        """Those of *page* whose time has not come, though it looks so; they are noted."""
+        found = set()
+        for due in page:
+            job = await self._jobs.glimpse(due.job_id)
+            if job is None or job.due_us <= job.updated_us:
+                continue
+            if job.due_us == job.spec.run_at_us:
+                early = _Early(wall_us=job.due_us)
+            else:
+                left_s = self.timeline.left_s(job.updated_us, job.position, job.due_us)
+                early = _Early(over_s=self._clock.monotonic_s() + left_s)
+            if not early.is_over(self.timeline.now_us(), self._clock.monotonic_s()):
+                self._early[due.job_id] = early
+                found.add(due.job_id)
+        return found
+
+    def _waiting_early(self) -> set[str]:
+        now_us, now_s = self.timeline.now_us(), self._clock.monotonic_s()
+        for job_id, each in list(self._early.items()):
+            if each.is_over(now_us, now_s):
+                del self._early[job_id]
+        return set(self._early)
+
+    def _early_s(self) -> float | None:
+        """Seconds until the first of those is due."""
+        now_us, now_s = self.timeline.now_us(), self._clock.monotonic_s()
+        return min((each.left_s(now_us, now_s) for each in self._early.values()), default=None)
 
     def _fits(self, due: Due, left: _Left) -> bool:
         """Take it, unless somebody else picked it meanwhile, or what it needs is full by now."""
@@ -160,7 +219,8 @@ class Claims:
         unknown = False
         while True:
             try:
-                job = await self._jobs.start(job_id, worker=worker, lease_s=lease_s)
+                now_us = None if self.timeline.is_straight else self.now_us()
+                job = await self._jobs.start(job_id, worker=worker, lease_s=lease_s, now_us=now_us)
             except Rejected:
                 claimed = await self._jobs.current(job_id) if unknown else None
                 if claimed is None or claimed.worker != worker:
@@ -207,7 +267,9 @@ class Claims:
             # Later than when we looked, not later than now: between the two one may become due.
             next_us = await self._views.next_due_us(looked_us)
             if next_us is not None:
-                wait_s = max(0.0, (next_us - self._clock.now_us()) / 1e6)
+                wait_s = max(0.0, (next_us - self.now_us()) / 1e6)
+            if (early_s := self._early_s()) is not None:
+                wait_s = min(wait_s, max(0.0, early_s))
             if (opens_s := self._flow.opens_s()) is not None:
                 wait_s = min(wait_s, opens_s)
         timer = self._clock.call_later(min(wait_s, LOOK_AGAIN_S), news.set)
@@ -236,6 +298,8 @@ class Claims:
 
     def _noticed(self, touched: list[Touched]) -> None:
         self._flow.changed(touched)
+        for each in touched if self._early else ():
+            self._early.pop(each.after.job_id, None)
         before, self._noticed_at = self._noticed_at, self._views.position
         new = [each.after.spec.type for each in touched if each.before is None]
         if len(new) == self._noticed_at - before:  # one event each: nothing else has happened

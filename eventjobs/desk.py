@@ -111,7 +111,7 @@ class LocalDesk:
 
     async def offers(self, rooms: Sequence[Room], limit: int) -> list[Offer]:
         self._news.clear()
-        now_us = self.clock.now_us()
+        now_us = self._claims.now_us()
         picked = await self._claims.pick(now_us, rooms, limit)
         if not picked:
             await self._claims.wait(self._news, now_us, rooms if limit > 0 else ())

@@ -6,7 +6,9 @@ from contextlib import suppress
 from eventjobs.clock import sleep
 from eventjobs.errors import Rejected
 from eventjobs.jobs import Jobs
+from eventjobs.logs import get_logger
 from eventjobs.supervision import Isolation
+from eventjobs.timeline import STEADY_S, Step, Timeline
 from projections import Views
 
 ACTOR = "service"
@@ -19,20 +21,20 @@ PAGE = 25
 class Expiry:
     """Jobs that do not say so themselves expire *ttl_s* after their end; infinite is never."""
 
-    def __init__(self, jobs: Jobs, views: Views, ttl_s: float) -> None:
+    def __init__(self, jobs: Jobs, views: Views, ttl_s: float, timeline: Timeline) -> None:
+        self._timeline = timeline
+        #: The step of the clock that jobs wait for, once that was logged.
+        self._logged: Step | None = None
         self._jobs = jobs
         self._views = views
         self._ttl_s = ttl_s
+        self._log = get_logger("eventjobs.expiry")
         self._isolation = Isolation(jobs.clock, "eventjobs.expiry", "hiding")
 
     async def run(self) -> None:
         while True:
-            now_us = self._jobs.clock.now_us()
             began_s = self._jobs.clock.monotonic_s()
-            ended_us = int(max(0.0, now_us - self._ttl_s * 1e6))
-            # Those that cannot be hidden now must not keep the ones behind them from it.
-            limit = PAGE + len(self._isolation)
-            expiring = await self._views.expiring(now_us, ended_us, limit)
+            expiring = await self._expiring()
             hidden = await asyncio.gather(*map(self._hide, filter(self._isolation.may, expiring)))
             if any(hidden):
                 await self._views.reached(self._jobs.log.head)
@@ -40,6 +42,43 @@ class Expiry:
                 await sleep(self._jobs.clock, self._jobs.clock.monotonic_s() - began_s)
             else:
                 await sleep(self._jobs.clock, LOOK_AGAIN_S)
+
+    async def _expiring(self) -> list[str]:
+        # Those that cannot be hidden now must not keep the ones behind them from it.
+        limit = PAGE + len(self._isolation)
+        now_us = self._timeline.now_us()
+        if (step := self._doubtful()) is None:
+            return await self._views.expiring(now_us, self._ended(now_us), limit)
+        from_us = min(step.from_us, now_us)  # it may have been set back since
+        before = await self._views.expiring(from_us, self._ended(from_us), limit)
+        after = await self._views.expiring(
+            now_us,
+            self._ended(now_us),
+            limit,
+            after_us=step.to_us,
+            ended_after_us=self._ended(step.to_us),
+        )
+        return [*before, *after]
+
+    def _ended(self, now_us: int) -> int:
+        """Who ended by then, and says nothing, expires at *now_us*."""
+        return int(max(0.0, now_us - self._ttl_s * 1e6))
+
+    def _doubtful(self) -> Step | None:
+        """A jump of the wall clock that has not lasted. The jobs that expired in it are many, and
+        are hidden for good: they wait until the clock has shown that it is right.
+        """
+        step = self._timeline.forward
+        if step is None or self._jobs.clock.monotonic_s() - step.at_s >= STEADY_S:
+            return None
+        if self._logged is not step:
+            self._logged = step
+            self._log.warning(
+                "the wall clock was set forward; what expires by that is hidden later",
+                by_s=round((step.to_us - step.from_us) / 1e6),
+                wait_s=STEADY_S,
+            )
+        return step
 
     async def _hide(self, job_id: str) -> bool:
         async def hide() -> None:

@@ -117,9 +117,13 @@ class Jobs:
                 raise KeyReused from error
             raise
 
-    async def start(self, job_id: str, *, worker: str, lease_s: float | None = None) -> Job:
-        """Claim a due job. Raises WrongState when it is not (any longer) to be had."""
-        now_us = self.clock.now_us()
+    async def start(
+        self, job_id: str, *, worker: str, lease_s: float | None = None, now_us: int | None = None
+    ) -> Job:
+        """Claim a job that is due at *now_us*, or by the wall clock. Raises WrongState when it is
+        not (any longer) to be had.
+        """
+        now_us = self.clock.now_us() if now_us is None else now_us
         decide = partial(decisions.start, now_us=now_us, worker=worker, lease_s=lease_s)
         return (await self._do(job_id, decide, worker)).job
 

@@ -40,6 +40,7 @@ from eventjobs.settlement import Settlement
 from eventjobs.specs import check_named, checked, is_checked, spec_of
 from eventjobs.supervision import Supervisor
 from eventjobs.switches import Switches
+from eventjobs.timeline import Timeline
 from eventjobs.values import read_files
 from eventjobs.watchdog import Watchdog
 from eventjobs.webhooks import Webhooks
@@ -181,7 +182,8 @@ class Service:
         self._keep("deliveries", self.webhooks.runner.run)
         self._keep("webhooks", self.webhooks.follow)
         self._keep("cascade", Cascade(self.jobs, self.views).run)
-        self._keep("expiry", Expiry(self.jobs, self.views, self.settings.ttl_s).run)
+        timeline = self.claims.timeline
+        self._keep("expiry", Expiry(self.jobs, self.views, self.settings.ttl_s, timeline).run)
         if self.handlers.schedules:
             self._keep("schedules", self.recurring.run)
 
@@ -255,6 +257,8 @@ class Service:
             self.flow,
             actor=self.desk.worker,
         )
+        newest_us = await self.views.newest_us()
+        self.claims.timeline = Timeline(self.clock, lambda: self.log.head, newest_us)
         changed = await self.views.breakers()
         self.breakers.restore(
             (each.name, each.changed_us or 0, each.until_us) for each in changed if each.until_us

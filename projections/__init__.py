@@ -127,6 +127,11 @@ class Views(Live):
         found: int | None = await self._read(lambda store: store.read_named(queue.NEXT_DUE, bound))
         return found
 
+    async def newest_us(self) -> int:
+        """The highest time that an event has; 0 without any."""
+        found: int = await self.ask(queue.TIME)
+        return found
+
     async def newest_tagged(self, tag: str) -> str | None:
         """The newest job that carries *tag*, also when it is hidden."""
         found: str | None = await self.ask(status.NEWEST_TAGGED, tag)
@@ -140,9 +145,20 @@ class Views(Live):
         """Up to *limit* unfinished jobs that are to be cancelled because of another one."""
         return [Doom(*each) for each in await self.ask(ties.DOOMED, limit)]
 
-    async def expiring(self, now_us: int, ended_us: int, limit: int) -> list[str]:
-        """Jobs that expire by themselves at *now_us*, or say nothing and ended by *ended_us*."""
+    async def expiring(
+        self,
+        now_us: int,
+        ended_us: int,
+        limit: int,
+        *,
+        after_us: int = -1,
+        ended_after_us: int = -1,
+    ) -> list[str]:
+        """Jobs that expire by themselves at *now_us*, or say nothing and ended by *ended_us*; but
+        not those that did so by the *after* times.
+        """
         bound = {"now_us": now_us, "ended_us": ended_us, "limit": limit}
+        bound |= {"after_us": after_us, "ended_after_us": ended_after_us}
         found: list[str] = await self._read(lambda store: store.read_named(status.EXPIRING, bound))
         return found
 

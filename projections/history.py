@@ -97,7 +97,7 @@ def _continue(attempt: dict[str, Any], recorded: Recorded) -> None:
         return
     attempt["outcome"] = outcome
     attempt["ended_at"] = rfc3339(recorded.at_us)
-    attempt["duration_s"] = (recorded.at_us - attempt["_us"]) / 1e6
+    attempt["duration_s"] = max(0, recorded.at_us - attempt["_us"]) / 1e6
     if isinstance(recorded.event, AttemptFailed):
         attempt["error"] = {"code": recorded.event.code, "message": recorded.event.message}
         if (trace := trace_of(recorded.event)) is not None:

@@ -89,6 +89,7 @@ SELECT value ->> 0, value ->> 1, value ->> 2, value ->> 3, value ->> 4, value ->
   0
 FROM json_each(?1)
 """
+TIME = "SELECT json_quote(us) FROM queue_time"
 GO_ON = "UPDATE queue_time SET us = max(us, ?1)"
 RIPEN = "UPDATE queue SET later = 0 WHERE later AND due_us <= (SELECT us FROM queue_time)"
 ADD_COUNTS = """

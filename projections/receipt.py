@@ -94,14 +94,14 @@ def _told(run: _Run, runs: list[_Run]) -> dict[str, Any]:
         "lease_s": run.lease_s,
         "started_at": rfc3339(run.started_us),
         "ended_at": None if ended_us is None else rfc3339(ended_us),
-        "duration_s": None if ended_us is None else (ended_us - run.started_us) / 1e6,
+        "duration_s": None if ended_us is None else max(0, ended_us - run.started_us) / 1e6,
         "outcome": run.outcome,
         "code": run.code,
         "overlaps": [other.attempt for other in runs if run.overlaps(other)],
         "late": [
             {
                 "at": rfc3339(each.at_us),
-                "after_s": (each.at_us - (ended_us or each.at_us)) / 1e6,
+                "after_s": max(0, each.at_us - (ended_us or each.at_us)) / 1e6,
                 "report": each.event.report,
                 "actor": each.actor,
             }

@@ -106,10 +106,12 @@ SELECT json_quote((
 EXPIRING = """
 SELECT json_group_array(job_id) FROM (
   SELECT job_id FROM (
-    SELECT job_id FROM jobs WHERE ended_us <= :ended_us ORDER BY ended_us LIMIT :limit)
+    SELECT job_id FROM jobs WHERE ended_us > :ended_after_us AND ended_us <= :ended_us
+    ORDER BY ended_us LIMIT :limit)
   UNION ALL
   SELECT job_id FROM (
-    SELECT job_id FROM jobs WHERE expires_us <= :now_us ORDER BY expires_us LIMIT :limit))
+    SELECT job_id FROM jobs WHERE expires_us > :after_us AND expires_us <= :now_us
+    ORDER BY expires_us LIMIT :limit))
 """
 COUNTS = "SELECT json_group_array(json_array(type, status, jobs)) FROM counts"
 

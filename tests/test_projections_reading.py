@@ -449,6 +449,8 @@ BOUND = {
     "types": '["csv"]',
     "taken": "[]",
     "ended_us": START_US,
+    "after_us": -1,
+    "ended_after_us": -1,
     "keys": "[]",
     "queues": "[]",
     "keys_of_types": "[]",

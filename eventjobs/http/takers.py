@@ -45,7 +45,7 @@ class Takers:
                     return lost[: asked.max]
             while True:
                 news.clear()
-                now_us = service.clock.now_us()
+                now_us = service.claims.now_us()
                 picked, jobs = await self._taken(asked, now_us, gone)
                 if jobs or gone():
                     return jobs
