@@ -27,9 +27,11 @@ def delivery_id(webhook_id: str, position: int, again: int = 0) -> str:
     return _derived("delivery", webhook_id, str(position), str(again))
 
 
-def firing_id(schedule: str, at: str) -> str:
-    """The job of a schedule at one of its times, an RFC 3339 text."""
-    return _derived("firing", schedule, at)
+def firing_id(schedule: str, at: str, again: int = 0) -> str:
+    """The job of a schedule at one of its times, an RFC 3339 text; *again* counts how often the
+    time came before, on a clock that was set back.
+    """
+    return _derived("firing", schedule, at, *([str(again)] if again else []))
 
 
 def child_id(parent: str, name: str) -> str:

@@ -20,6 +20,8 @@ from projections import Views
 PUNCTUAL_S = 60.0
 #: A wall clock that jumps must not go unnoticed for longer.
 LOOK_AGAIN_S = 30.0
+#: Its last job is known as one of a schedule, though the clock came so often to its time.
+AGAIN_MAX = 100
 #: After the log refused a firing.
 TRY_AGAIN_S = 1.0
 
@@ -67,6 +69,11 @@ class Recurring:
         self._made_us = jobs.clock.now_us()
         #: By name, up to when nothing is left to be submitted.
         self._done_us: dict[str, int] = {}
+        self._made_s = jobs.clock.monotonic_s()
+        #: By name, the latest time that was submitted, and when the newest submission was.
+        self._fired: dict[str, tuple[int, float]] = {}
+        #: By name, the newest time that was submitted once more, and how often it had been.
+        self._repeated: dict[str, tuple[int, int]] = {}
         #: By name, of those whose newest firing failed.
         self._errors: dict[str, FiringError] = {}
         self._log = get_logger("eventjobs.schedules")
@@ -132,6 +139,8 @@ class Recurring:
         """The time of its newest job; without one, that of the start of this service."""
         last = await self._last(schedule)
         fired_us = None if last is None else last.spec.run_at_us
+        if fired_us is not None:
+            self._fired[schedule.name] = fired_us, self._made_s
         return self._made_us if fired_us is None else fired_us
 
     async def _submit_due(self, schedule: Schedule, now_us: int) -> None:
@@ -144,9 +153,13 @@ class Recurring:
         due_us = schedule.newest_us(begin_us, now_us)
         if due_us is not None:
             try:
-                if await self._is_wanted(schedule, due_us):
-                    job_id = schedule.job_id(due_us)
+                again = await self._again(schedule, due_us)
+                if again is not None and await self._is_wanted(schedule, due_us):
+                    job_id = schedule.job_id(due_us, again)
                     await self._submit(schedule.job(due_us), job_id, schedule.tag)
+                    newest_us, _ = self._fired.get(schedule.name, (0, 0.0))
+                    latest_us = max(due_us, newest_us)
+                    self._fired[schedule.name] = latest_us, self._clock.monotonic_s()
                 self._errors.pop(schedule.name, None)
             except JobGone:
                 pass  # it was submitted, and is hidden by now
@@ -157,6 +170,24 @@ class Recurring:
                     raise
                 self._failed(schedule, error)  # validators are the user's, and raise anything
         self._done_us[schedule.name] = max(done_us, due_us or 0)
+
+    async def _again(self, schedule: Schedule, due_us: int) -> int | None:
+        """0 for a time that was not yet. A clock that was set back comes to a time once more: then
+        None, unless the schedule would be silent for long, and has been so for one interval.
+        """
+        newest_us, fired_s = self._fired.get(schedule.name, (0, self._made_s))
+        if not schedule.is_silent(due_us, newest_us):
+            return 0
+        if self._repeated.get(schedule.name, (0, 0))[0] == due_us:
+            return self._repeated[schedule.name][1]  # it is tried once more
+        interval_s = ((schedule.next_us(due_us) or due_us) - due_us) / SECOND_US
+        if self._clock.monotonic_s() - fired_s < 0.75 * interval_s:
+            return None
+        number = 0
+        while await self._jobs.glimpse(schedule.job_id(due_us, number)) is not None:
+            number += 1
+        self._repeated[schedule.name] = due_us, number
+        return number
 
     async def _is_wanted(self, schedule: Schedule, due_us: int) -> bool:
         """Not when it is paused, or was: a firing of that time is not made up for."""
@@ -173,4 +204,6 @@ class Recurring:
             # Anybody can give a job this id; that of a firing was submitted by its schedule.
             [submitted] = await self._jobs.log.read_job(job.job_id, 0, 1)
             return job if submitted.actor == schedule.tag else None
-        return job if job.job_id == schedule.job_id(at_us) else None  # else a client uses the tag
+        # Else a client uses the tag.
+        ours = {schedule.job_id(at_us, again) for again in range(AGAIN_MAX)}
+        return job if job.job_id in ours else None

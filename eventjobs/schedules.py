@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from datetime import datetime
+from itertools import islice
 from typing import Any
 from zoneinfo import ZoneInfo
 
@@ -16,6 +17,8 @@ from eventjobs.specs import checked, spec_of
 from eventjobs.values import STRICT, read
 
 SECOND_US = 1_000_000
+#: So many times that a clock comes to again are left out; if there are more, none is.
+SILENT_MAX = 3
 CATCH_UP_MAX_S = 31_536_000
 
 
@@ -63,9 +66,14 @@ class Schedule:
                 return newest_us
             back_us *= 8
 
-    def job_id(self, at_us: int) -> str:
+    def job_id(self, at_us: int, again: int = 0) -> str:
         """Of its job of *at_us*: the same in every process and after every restart."""
-        return firing_id(self.name, rfc3339(at_us))
+        return firing_id(self.name, rfc3339(at_us), again)
+
+    def is_silent(self, after_us: int, until_us: int) -> bool:
+        """Whether it would leave out many of its times, were there none until *until_us*."""
+        times = list(islice(self.firings(after_us), SILENT_MAX))
+        return len(times) == SILENT_MAX and times[-1] <= until_us
 
     def job(self, at_us: int) -> JobSpec:
         return replace(self.spec, run_at_us=at_us, tags=(*self.spec.tags, self.tag))

@@ -277,6 +277,39 @@ async def test_a_clock_that_jumps_forward_is_noticed_and_one_that_goes_back_repe
     assert await settled(service, clock, 2) == ["01:00", "02:00"]
 
 
+async def test_a_schedule_is_not_silent_for_long_when_the_clock_is_set_back(
+    serve: Serve, clock: FakeClock
+) -> None:
+    service = await serve(tick, minutely, hourly, clock=clock)
+    await passing(clock, 1.5 * HOUR_S, 30)
+    assert len(await fired(service)) == 91
+    clock.jump_wall(-HOUR_S)
+    await passing(clock, 600, 15)
+    again = (await fired(service))[91:]
+    assert again == [f"00:{minute}" for minute in range(31, 41)]
+    await time_passing(clock, service.close())
+    clock.jump_wall(-600)  # while it is not there
+    service = await serve(tick, minutely, hourly, clock=clock)
+    before = len(await fired(service))
+    await passing(clock, 600, 15)
+    again = (await fired(service))[before:]
+    assert len(again) == len(set(again)) >= 6, "all but the first and the last three"
+
+
+async def test_a_clock_that_is_set_back_a_little_submits_no_time_twice(
+    serve: Serve, clock: FakeClock
+) -> None:
+    service = await serve(tick, minutely, clock=clock)
+    for _ in range(10):
+        await passing(clock, 60)
+        clock.jump_wall(-2)
+    await passing(clock, 300)
+    clock.jump_wall(-170)
+    await passing(clock, 600)
+    times = await fired(service)
+    assert times == sorted(set(times))
+
+
 async def test_a_firing_waits_for_a_log_that_takes_nothing(
     serve: Serve, clock: FakeClock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
