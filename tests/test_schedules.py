@@ -550,4 +550,4 @@ async def test_a_schedule_that_nobody_declared_cannot_be_paused(client: Connect,
 
 
 async def test_a_service_without_schedules_says_so(client: Connect) -> None:
-    assert (await (await client(tick)).get("/v1/schedules")).json == {"schedules": []}
+    assert (await (await client(tick)).get("/v1/schedules")).json == {"schedules": [], "next": None}
