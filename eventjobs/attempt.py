@@ -8,7 +8,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, Literal, assert_never
 
 from eventjobs.clock import Timer
-from eventjobs.errors import InvalidInput, JobError, NotJSON
+from eventjobs.errors import ArtifactDamaged, InvalidInput, JobError, NotJSON
 from eventjobs.forks import EndsIfForked
 from eventjobs.handlers import Context, Handler, Stopped, ThreadContext
 from eventjobs.job import Job
@@ -140,7 +140,7 @@ class Attempt:
             case "loop":
                 assert isinstance(self.context, Context)
                 if self.job.artifacts:
-                    await asyncio.to_thread(self.context.read_inputs)
+                    await asyncio.to_thread(self.context._check_files)
                 with in_handler(), EndsIfForked():
                     result = await self.handler.function(self.context, payload)
                 outcome = success(result, self.context.issues)
@@ -191,6 +191,8 @@ def failure(error: BaseException) -> Failed:
     if issubclass(type(error), InvalidInput):  # a bad artifact name, or one too large
         code, details = attribute(error, "code", None), attribute(error, "errors", None)
         return Failed(_code(code), _message(error), False, _details(details), trace=told)
+    if issubclass(type(error), ArtifactDamaged):  # of a result that is a file
+        return Failed(ArtifactDamaged.code, _message(error), trace=told)
     if not issubclass(type(error), JobError):
         return Failed("handler_error", summary(error), details={"traceback": told}, trace=told)
     try:

@@ -100,7 +100,7 @@ class _Told(Caller):
         for each in self._job.artifacts:
             if name is None or each.name == name:
                 try:
-                    return self._checked(each)
+                    return self._path_of(each)
                 except ArtifactDamaged as error:
                     raise JobError("artifact_damaged", f"{each.name}: {error}") from error
         raise JobError(
@@ -109,7 +109,7 @@ class _Told(Caller):
             retryable=False,
         )
 
-    def _checked(self, artifact: Artifact) -> Path:
+    def _path_of(self, artifact: Artifact) -> Path:
         return self._files.checked(artifact.sha256, artifact.size)
 
     def progress(
@@ -194,15 +194,15 @@ class Context(_Told, AsyncCaller):
         self._thread = threading.get_ident()
         self._inputs: dict[str, Path | ArtifactDamaged] = {}
 
-    def read_inputs(self) -> None:
+    def _check_files(self) -> None:
         """Check the job's files, which takes too long for the loop of a handler. Blocks."""
         for each in self._job.artifacts:
             try:
-                self._inputs[each.sha256] = super()._checked(each)
+                self._inputs[each.sha256] = super()._path_of(each)
             except ArtifactDamaged as error:
                 self._inputs[each.sha256] = error
 
-    def _checked(self, artifact: Artifact) -> Path:
+    def _path_of(self, artifact: Artifact) -> Path:
         found = self._inputs[artifact.sha256]
         if isinstance(found, ArtifactDamaged):
             raise found

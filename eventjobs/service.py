@@ -346,7 +346,9 @@ class Service:
         if not is_checked(spec):
             spec = checked(spec)
             if spec.artifacts:
-                await self.attached({each.name: each.sha256 for each in spec.artifacts})
+                here = await self.attached({each.name: each.sha256 for each in spec.artifacts})
+                if [each.size for each in here] != [each.size for each in spec.artifacts]:
+                    raise InvalidInput("an artifact has another size than the file that it names")
         if spec.after or spec.parent is not None:
             await check_named(self.jobs, spec)
         job_id = None if job_id is None else parse_id(job_id)

@@ -11,7 +11,9 @@ import aiohttp
 import pytest
 
 from eventjobs.artifacts import Artifacts
-from eventjobs.errors import ArtifactDamaged, UnknownArtifact
+from eventjobs.attempt import failure
+from eventjobs.errors import ArtifactDamaged, InvalidInput, UnknownArtifact
+from eventjobs.events import Artifact
 from eventjobs.handlers import Context, Handler, ThreadContext, handler
 from tests import process_handlers
 from tests.conftest import Connect, Serve
@@ -266,6 +268,23 @@ async def test_a_handler_is_not_given_a_damaged_file(
     assert job.error["code"] == "artifact_damaged"
     assert job.error["class"] == "artifact"
     assert job.error["message"].startswith(f"{name}: ")
+
+
+async def test_an_artifact_has_the_size_of_its_file(serve: Serve) -> None:
+    """With another one it could never be read: no file is both."""
+    service = await serve(loop, concurrency=0)
+    sha256, size = await asyncio.to_thread(service.artifacts.store, b"true content")
+    for wrong in (0, size - 1, size + 1):
+        with pytest.raises(InvalidInput, match="another size"):
+            await service.submit("loop", artifacts=(Artifact("a", sha256, wrong),))
+    job = await service.submit("loop", artifacts=(Artifact("a", sha256, size),))
+    assert job.artifacts == (Artifact("a", sha256, size),)
+
+
+def test_a_damaged_file_has_its_code_whatever_of_a_handler_reads_it() -> None:
+    """As `ctx.result` does for a large result."""
+    failed = failure(ArtifactDamaged())
+    assert (failed.code, failed.retryable) == ("artifact_damaged", True)
 
 
 @pytest.mark.parametrize("content", [b"small", CONTENT], ids=["small", "large"])
