@@ -8,7 +8,7 @@ import asyncio
 from contextlib import suppress
 
 from eventjobs.clock import timeout
-from eventjobs.errors import Rejected
+from eventjobs.errors import JobUnreadable, Rejected
 from eventjobs.jobs import Jobs
 from eventjobs.supervision import AGAIN_S, Isolation
 from projections import Doom, Views
@@ -48,8 +48,12 @@ class Cascade:
 
     async def _cancel(self, doom: Doom) -> None:
         async def cancel() -> None:
-            with suppress(Rejected):  # it ended meanwhile, as the views are about to show
+            try:
                 await self._jobs.cancel(doom.job_id, reason(doom), actor=ACTOR)
+            except JobUnreadable:
+                raise  # the views do not know, and would name it again at once
+            except Rejected:
+                pass  # it ended meanwhile, as the views are about to show
 
         await self._isolation.attempt(doom.job_id, cancel(), job_id=doom.job_id)
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 from eventjobs.clock import Clock, sleep
-from eventjobs.errors import LogError, OutcomeUnknown, Rejected
+from eventjobs.errors import JobUnreadable, LogError, OutcomeUnknown, Rejected
 from eventjobs.flow import Flow, Kind
 from eventjobs.job import Job
 from eventjobs.jobs import Jobs
@@ -221,6 +221,11 @@ class Claims:
             try:
                 now_us = None if self.timeline.is_straight else self.now_us()
                 job = await self._jobs.start(job_id, worker=worker, lease_s=lease_s, now_us=now_us)
+            except JobUnreadable as error:
+                # The views are of before, and would offer it on and on: it stays taken.
+                self._log.error("not to be run", job_id=job_id, error=error.message)
+                self._flow.not_started(job_id)
+                return None
             except Rejected:
                 claimed = await self._jobs.current(job_id) if unknown else None
                 if claimed is None or claimed.worker != worker:

@@ -1,10 +1,9 @@
 """Hiding jobs that ended long enough ago: lists forget them, reads answer that they are gone."""
 
 import asyncio
-from contextlib import suppress
 
 from eventjobs.clock import sleep
-from eventjobs.errors import Rejected
+from eventjobs.errors import JobUnreadable, Rejected
 from eventjobs.jobs import Jobs
 from eventjobs.logs import get_logger
 from eventjobs.supervision import Isolation
@@ -82,7 +81,11 @@ class Expiry:
 
     async def _hide(self, job_id: str) -> bool:
         async def hide() -> None:
-            with suppress(Rejected):  # queued again meanwhile
+            try:
                 await self._jobs.expire(job_id, "ttl", actor=ACTOR)
+            except JobUnreadable:
+                raise  # the views do not know, and would name it again at once
+            except Rejected:
+                pass  # queued again meanwhile
 
         return await self._isolation.attempt(job_id, hide(), job_id=job_id)

@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 from typer.testing import CliRunner
 
+from eventjobs.claims import Claims
 from eventjobs.cli import app
 from eventjobs.directory import usable
 from eventjobs.errors import (
@@ -286,18 +287,23 @@ def test_a_directory_that_may_not_be_read_is_told_in_one_line(
     assert run.output.startswith("error: data_directory: ")
 
 
+def damage_a_page(log: Path) -> None:
+    """With events on it, and not the last."""
+    with log.open("r+b") as file:
+        content = file.read()
+        pages = [content[at : at + 4096] for at in range(0, len(content), 4096)]
+        leaves = [n for n, page in enumerate(pages) if page[:1] == b"\r" and b"JobSub" in page]
+        file.seek(leaves[len(leaves) // 2] * 4096)
+        file.write(b"rubbish!" * 512)
+
+
 @pytest.mark.parametrize("views", ["old views", "no views"])
 async def test_a_damaged_page_of_the_log_costs_its_own_jobs_alone(
     tmp_path: Path, serve: Serve, views: str
 ) -> None:
     """They are parked, others run, and the log is read to its end."""
     data = await used(tmp_path / "data", jobs=20)
-    with (data / "log.db").open("r+b") as file:
-        content = file.read()
-        pages = [content[at : at + 4096] for at in range(0, len(content), 4096)]
-        leaves = [n for n, page in enumerate(pages) if page[:1] == b"\r" and b"JobSub" in page]
-        file.seek(leaves[1] * 4096)
-        file.write(b"rubbish!" * 512)
+    await asyncio.to_thread(damage_a_page, data / "log.db")
     if views == "no views":
         (data / "views.db").unlink()
     service = await serve(echo, data=data)
@@ -312,3 +318,37 @@ async def test_a_damaged_page_of_the_log_costs_its_own_jobs_alone(
     await service.views.reached(service.log.head)
     count, _ = await service.views.parked(9)
     assert count == (len(lost) if views == "no views" else 0)
+
+
+async def test_jobs_that_were_queued_on_a_damaged_page_do_not_keep_the_runner_busy(
+    tmp_path: Path, serve: Serve, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The views are of before, and offer them."""
+    first = await serve(echo, concurrency=0)
+    for number in range(40):
+        await first.submit("echo", "x" * number * 20)
+    parent = await first.submit("echo", "parent")
+    await first.submit("echo", "child", parent=parent.job_id)
+    await first.views.reached(first.log.head)
+    await first.close()
+    await asyncio.to_thread(damage_a_page, tmp_path / "data" / "log.db")
+    looks = 0
+    pick = Claims.pick
+
+    async def counted(claims: Claims, *arguments: Any) -> Any:
+        nonlocal looks
+        looks += 1
+        return await pick(claims, *arguments)
+
+    monkeypatch.setattr(Claims, "pick", counted)
+    service = await serve(echo)
+    lost = {e.job_id for e in await service.log.read(0) if isinstance(e.event, Unreadable)}
+    assert lost
+    for each in await service.log.read(0):
+        if each.job_id not in lost:
+            assert (await service.wait(each.job_id)).status == "completed"
+    await service.views.reached(service.log.head)
+    begun = looks
+    for _ in range(50):
+        await asyncio.to_thread(str)
+    assert looks - begun < 5
