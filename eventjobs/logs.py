@@ -5,6 +5,7 @@ own commands: lines for people in a terminal, JSON elsewhere, and secrets in nei
 """
 
 import logging
+import os
 import sys
 from collections.abc import Mapping, MutableMapping
 from contextlib import suppress
@@ -146,5 +147,8 @@ def _renderer(stream: TextIO) -> "Processor":
 
     if stream.isatty():
         # Not rich: its tracebacks show the values of local variables, secrets among them.
-        return structlog.dev.ConsoleRenderer(exception_formatter=structlog.dev.plain_traceback)
+        return structlog.dev.ConsoleRenderer(
+            colors=not os.environ.get("NO_COLOR"),  # no-color.org
+            exception_formatter=structlog.dev.plain_traceback,
+        )
     return structlog.processors.JSONRenderer(ensure_ascii=False)

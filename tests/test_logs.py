@@ -127,3 +127,19 @@ def test_a_log_that_nobody_reads_any_more_does_not_end_the_service() -> None:
 
     with configured(Gone()):
         structlog.get_logger().info("nobody hears this")
+
+
+class Terminal(io.StringIO):
+    def isatty(self) -> bool:
+        return True
+
+
+@pytest.mark.parametrize(("no_color", "coloured"), [("1", False), ("", True)])
+def test_lines_in_a_terminal_have_colours_unless_told_otherwise(
+    monkeypatch: pytest.MonkeyPatch, no_color: str, coloured: bool
+) -> None:
+    monkeypatch.setenv("NO_COLOR", no_color)
+    with configured(terminal := Terminal()):
+        structlog.get_logger("eventjobs.here").warning("seen", jobs=3)
+    assert "seen" in terminal.getvalue()
+    assert ("\x1b[" in terminal.getvalue()) is coloured
