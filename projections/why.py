@@ -90,7 +90,8 @@ def waiting(job: Job, around: Around, events: Sequence[Recorded] = ()) -> list[R
 
 
 def _not_yet(job: Job, now_us: int, events: Sequence[Recorded]) -> Iterator[Reason]:
-    if job.due_us <= now_us:
+    # What was due at once when it was recorded is due, also on a clock that was set back.
+    if job.due_us <= max(now_us, job.updated_us):
         return
     until = rfc3339(job.due_us)
     if job.attempt and job.error is not None and job.error["code"] == "breaker_open":

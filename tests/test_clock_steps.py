@@ -187,6 +187,16 @@ async def test_a_worker_elsewhere_gets_what_is_queued(client: Connect, clock: Fa
     assert {each["job_id"] for each in jobs} == {after, before}
 
 
+async def test_why_does_not_say_that_it_waits_for_the_clock(
+    client: Connect, clock: FakeClock
+) -> None:
+    api = await client(ok, clock=clock, concurrency=0)
+    job_id = (await api.submit("ok"))["job_id"]
+    clock.jump_wall(-HOUR_S)
+    reasons = (await api.get(f"/v1/jobs/{job_id}/why")).json["reasons"]
+    assert "scheduled" not in [each["code"] for each in reasons]
+
+
 async def test_no_attempt_took_less_than_no_time(client: Connect, clock: FakeClock) -> None:
     gate = Gate()
     api = await client(gate.handler, clock=clock)
