@@ -4,6 +4,7 @@ import asyncio
 import socket
 import sys
 from asyncio.subprocess import Process
+from contextlib import suppress
 
 from eventjobs import forks
 
@@ -25,6 +26,9 @@ for each in groups:
     except ProcessLookupError:
         pass
 """
+
+#: For it to end.
+END_S = 1.0
 
 
 class Guardian:
@@ -79,8 +83,10 @@ class Guardian:
             self._tell(".\n")  # what a handler has started may keep the socket open
             self._writer.close()
         if self._process is not None:
-            await self._process.wait()
+            with suppress(TimeoutError):  # a handler has waited for it in our place
+                async with asyncio.timeout(END_S):
+                    await self._process.wait()
 
     def _tell(self, what: str) -> None:
-        if self._writer is not None:
+        if self._writer is not None and not self._writer.is_closing():  # by its own end
             self._writer.write(what.encode())

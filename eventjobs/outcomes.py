@@ -1,5 +1,6 @@
 """What an attempt comes to: a closed type, whoever ran it and wherever."""
 
+import signal
 from dataclasses import dataclass
 from typing import Any
 
@@ -69,6 +70,22 @@ def timed_out(limit_s: float | None) -> Failed:
 
 def stalled(limit_s: float | None) -> Failed:
     return Failed("stalled", f"reported no progress for {limit_s or 0:.12g} s")
+
+
+def crashed(code: int | None) -> Failed:
+    """For a process that has ended with exit *code*, minus the signal if one ended it."""
+    if code is None:
+        return Failed("worker_crashed", "the process ended before the handler returned")
+    if code >= 0:
+        message = f"the process ended with exit code {code} before the handler returned"
+        return Failed("worker_crashed", message, details={"exit_code": code})
+    try:
+        name = signal.Signals(-code).name
+    except ValueError:
+        name = f"signal {-code}"
+    why = " (out of memory?)" if name == "SIGKILL" else ""
+    message = f"the process was killed by {name}{why}"
+    return Failed("worker_crashed", message, details={"signal": name})
 
 
 def large_result(size: int) -> dict[str, Any]:

@@ -33,7 +33,7 @@ from eventjobs.guardian import Guardian
 from eventjobs.handlers import Handler
 from eventjobs.job import Job, Report
 from eventjobs.logs import get_logger
-from eventjobs.outcomes import Failed, Outcome
+from eventjobs.outcomes import Outcome
 from eventjobs.reports import Reports
 from eventjobs.tracebacks import describe
 
@@ -41,6 +41,8 @@ from eventjobs.tracebacks import describe
 MESSAGE_BYTES_MAX = 16 * 2**20
 #: For a process to end by itself, once it is needed no more.
 LEAVE_S = 2.0
+#: For the event loop to notice that a process has ended.
+NOTICE_S = 0.5
 
 _SPEC = TypeAdapter(JobSpec)
 
@@ -115,6 +117,8 @@ class HandlerProcess(asyncio.Protocol):
         self._run: Run | None = None
         self._received = bytearray()
         self._all_told = _future()
+        #: There is no such process any more.
+        self._gone = _future()
         self._answering: set[asyncio.Task[None]] = set()
         self._timers: list[Timer] = []
         self._told_to_stop = False
@@ -212,6 +216,8 @@ class HandlerProcess(asyncio.Protocol):
         process = self._process
         if process is not None and process.returncode is None:  # else its number may be another's
             _kill(process.pid)
+            if not _is_there(process.pid) and not self._gone.done():
+                self._gone.set_result(None)
 
     def _send(self, *message: Any) -> None:
         self._transport.write(frame(*message))
@@ -329,15 +335,26 @@ class HandlerProcess(asyncio.Protocol):
 
     # --- its end
 
+    async def _exit_code(self, process: Process) -> int | None:
+        """None when a handler has waited for whatever child, and so got it in our place."""
+        waiting = asyncio.create_task(process.wait(), name=f"exit of process {process.pid}")
+        await asyncio.wait({waiting, self._gone}, return_when=asyncio.FIRST_COMPLETED)
+        if not waiting.done():
+            await asyncio.wait({waiting}, timeout=NOTICE_S)  # it may just be on its way
+        if waiting.done():
+            return waiting.result()
+        waiting.cancel()
+        return None
+
     async def _end(self, process: Process) -> None:
-        code = await process.wait()
+        code = await self._exit_code(process)
         self.usable = False
         # What the handler has started goes too, and with it whatever holds the socket open.
         _kill(process.pid)
         self._around.guardian.forget(process.pid)
         self._later(LEAVE_S, self._transport.abort)
         await self._all_told
-        self._settle(None if self._told_to_stop else _crashed(code))
+        self._settle(None if self._told_to_stop else outcomes.crashed(code))
         for timer in self._timers:
             timer.cancel()
         for task in self._answering:
@@ -355,17 +372,12 @@ def _make_private(directory: Path) -> None:
     directory.mkdir(mode=0o700)
 
 
-def _crashed(code: int) -> Failed:
-    if code >= 0:
-        message = f"the process ended with exit code {code} before the handler returned"
-        return Failed("worker_crashed", message, details={"exit_code": code})
+def _is_there(pid: int) -> bool:
     try:
-        name = signal.Signals(-code).name
-    except ValueError:
-        name = f"signal {-code}"
-    why = " (out of memory?)" if name == "SIGKILL" else ""
-    message = f"the process was killed by {name}{why}"
-    return Failed("worker_crashed", message, details={"signal": name})
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    return True
 
 
 def _kill(pid: int) -> None:

@@ -32,6 +32,7 @@ from eventjobs.serving import loop_factory
 from eventjobs.settings import Settings
 from tests.conftest import Connect, Serve
 from tests.facts import told, turns
+from tests.test_processes import ROOT
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*multi-threaded.*:DeprecationWarning")
 
@@ -179,6 +180,36 @@ def test_handlers_in_processes_run_at_the_first_attempt(tmp_path: Path, fast: bo
 
     with asyncio.Runner(loop_factory=loop_factory() if fast else None) as runner:
         assert runner.run(attempts()) == 1
+
+
+WAITS_FOR_ALL = """
+import asyncio, os, signal, sys, uvloop
+from eventjobs import Service, handler
+from tests.process_handlers import loop
+from tests.test_processes import begun
+
+@handler("waits for all")
+async def waits_for_all(ctx, pid):
+    os.kill(pid, signal.SIGKILL)
+    os.waitpid(pid, 0)
+
+async def main():
+    async with Service(sys.argv[1], [loop, waits_for_all]) as service:
+        victim = (await service.submit("loop", max_attempts=1)).job_id
+        await service.submit("waits for all", (await begun(service, victim))["pid"])
+        print((await service.wait(victim)).error["code"])
+
+if __name__ == "__main__":
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        runner.run(main())
+"""
+
+
+def test_a_handler_that_waits_for_all_children_leaves_no_job_without_an_end(tmp_path: Path) -> None:
+    """The end of a process was told to the handler in place of uvloop: its job ran for ever."""
+    command = [sys.executable, "-c", WAITS_FOR_ALL, str(tmp_path)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=True, cwd=ROOT)
+    assert done.stdout == "worker_crashed\n"
 
 
 # --- descriptors
