@@ -20,6 +20,10 @@ from tests.test_stream_reader import Message, whatwg
 HOSTILE = 'cr\rlf\ncrlf\r\nid: 99\n\ndata: x\n\n:\u2028\u2029 "quoted" \U0001f600'
 
 
+#: Later than any test, and as late as a job may start.
+FAR_US = 200_000_000_000_000_000
+
+
 @handler("steps")
 async def steps(ctx: Context, payload: dict[str, int]) -> str:
     for step in range(payload.get("steps", 3)):
@@ -114,7 +118,7 @@ async def test_unknown_and_hidden_jobs_have_no_stream(tmp_path: Path) -> None:
 
 async def test_a_thousand_readers_of_one_job_all_get_all_of_it(tmp_path: Path) -> None:
     async with site(tmp_path) as here:
-        spec = JobSpec("steps", {"steps": 20}, run_at_us=2**60, max_attempts=1)
+        spec = JobSpec("steps", {"steps": 20}, run_at_us=FAR_US, max_attempts=1)
         job, _ = await here.service.jobs.submit(spec, actor="test")
         path = f"/v1/jobs/{job.job_id}/events"
         readers = [asyncio.create_task(here.facts(path)) for _ in range(1000)]
@@ -134,7 +138,7 @@ async def test_a_reader_that_never_reads_is_bounded_and_dropped(tmp_path: Path) 
                 b"GET /v1/events HTTP/1.1\r\nHost: localhost\r\nAccept: text/event-stream\r\n\r\n"
             )
             for number in range(400):
-                spec = JobSpec("steps", {"filler": "x" * 20_000, "n": number}, run_at_us=2**60)
+                spec = JobSpec("steps", {"filler": "x" * 20_000, "n": number}, run_at_us=FAR_US)
                 await here.service.jobs.submit(spec, actor="test")
             # We drop it, or the kernel was faster (TCP_USER_TIMEOUT): then the request just ends.
             ends = {"reader dropped", "request"}

@@ -52,13 +52,13 @@ def wants_stream(request: web.BaseRequest) -> bool:
 
 @lru_cache(maxsize=256)
 def _prefers_stream(accept: str) -> bool:
-    """A client that accepts both alike gets a stream if it names it; one that accepts neither gets
-    JSON. A member that cannot be read counts as if it were not there.
+    """A stream has to be named, since one that nobody expects never ends; and JSON not be
+    preferred to it. A member that cannot be read counts as if it were not there.
     """
     ranges = [each for each in map(_range, _MEMBER.findall(accept)) if each is not None]
     stream, named = _quality(ranges, _STREAM)
     json, _ = _quality(ranges, _JSON)
-    return stream > json or (stream == json and stream > 0 and named == len(_STREAM))
+    return named == len(_STREAM) and stream > 0 and stream >= json
 
 
 _Range = tuple[str, str, float]
