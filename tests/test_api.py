@@ -18,6 +18,7 @@ from pydantic import BaseModel, Field
 
 from eventjobs import errors
 from eventjobs.errors import EventjobsError, InvalidInput
+from eventjobs.events import ArtifactStored
 from eventjobs.handlers import Context, handler
 from eventjobs.http import check_loopback, problem
 from eventjobs.http.problem import Misdirected
@@ -932,7 +933,16 @@ async def test_a_full_disk_is_told_as_that(small_disk: Path, client: Connect) ->
 
 async def test_files_of_a_job_come_as_what_is_safe(client: Connect) -> None:
     api = await client(*HANDLERS)
-    job = await finished(api, await api.submit("draw", FILES))
+    odd = {"odd": FILES["odd"]}
+    refused = await finished(api, await api.submit("draw", odd, max_attempts=1))
+    assert refused["error"]["code"] == "invalid_input"
+    others = {name: each for name, each in FILES.items() if name != "odd"}
+    job = await finished(api, await api.submit("draw", others))
+    # An earlier version has recorded such a type.
+    kept = await asyncio.to_thread(api.service.artifacts.store, FILES["odd"][0].encode())
+    recorded = ArtifactStored(1, "odd", *kept, FILES["odd"][1])
+    await api.service.log.append(job["job_id"], job["version"], recorded, actor="worker")
+    job = (await api.get(f"/v1/jobs/{job['job_id']}")).json
     shown = {
         "my file (1) +x.csv": ("text/csv; charset=utf-8", "attachment"),
         "chart.svg": ("image/svg+xml", "inline"),
