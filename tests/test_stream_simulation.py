@@ -404,7 +404,7 @@ class Watcher:
 
     def _take_in(self, message: Message) -> None:
         assert not self.ended, "something after the end"
-        assert message.event in {"event", "job", "end"}
+        assert message.event in {"event", "job", "gone", "end"}
         if message.event == "end":
             self._take_end(int(message.id))
         if message.event == "event":
@@ -415,6 +415,18 @@ class Watcher:
             assert before["position"] <= job["position"], "an older state after a newer one"
             assert int(message.id) <= job["position"], "the cursor is ahead of what was told"
             self.states[job["job_id"]] = job
+        elif message.event == "gone":
+            self._take_gone(message.json)
+
+    def _take_gone(self, told: Any) -> None:
+        """It is hidden by then, and was not told to be something newer."""
+        id, position = told["job_id"], told["position"]
+        log = [each for each in self.world.log.all() if each.job_id == id]
+        job = fold([each for each in log if each.position <= position])
+        assert job is not None
+        assert (job.expired_us is not None, job.position) == (True, position)
+        before = self.states.pop(id, None)
+        assert before is None or before["position"] < position
 
     def _take_end(self, position: int) -> None:
         """All of it was told, and that includes how each of the jobs ended."""
