@@ -105,7 +105,7 @@ class _Told(Caller):
                     raise JobError("artifact_damaged", f"{each.name}: {error}") from error
         raise JobError(
             "artifact_missing",
-            f"the job has no artifact {name!r}" if name else "the job has no artifact",
+            f"the job has no artifact{'' if name is None else f' {plain_text(name)!r}'}",
             retryable=False,
         )
 
@@ -135,9 +135,9 @@ class _Told(Caller):
 
         *code* is for programs. It is a line in the job's log, too.
         """
-        self.log(f"{code}: {message}", "warning", **details)
+        told = {"code": plain_text(code), "message": plain_text(message)}
+        self.log(f"{told['code']}: {told['message']}", "warning", **details)
         if len(self._issues) < ISSUES_MAX:
-            told = {"code": plain_text(code), "message": plain_text(message)}
             self._issues.append({**bounded_json(details, FIELDS_BYTES_MAX), **told})
 
     @property

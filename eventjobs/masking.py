@@ -1,7 +1,7 @@
 """Secrets in what is logged: told by what they are called, or by what they look like."""
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 HIDDEN = "[hidden]"
@@ -15,7 +15,11 @@ SECRET_VALUE = re.compile(r"(?i)\b(?:ej_\w+|whsec_[\w+/=-]+|bearer\s+[\w.~+/=-]+
 
 def masked(told: Mapping[Any, Any]) -> dict[str, Any]:
     """*told* without secrets; what JSON does not hold as it is becomes its repr."""
-    return {masked_text(str(key)): _masked(str(key), told[key]) for key in told}
+    # A dict of a class of its own may have any methods.
+    items: Iterable[tuple[Any, Any]] = told.items()
+    if isinstance(told, dict):
+        items = dict.items(told)
+    return {masked_text(str(key)): _masked(str(key), value) for key, value in items}
 
 
 def masked_text(text: str) -> str:
@@ -29,6 +33,7 @@ def _masked(key: str, value: Any) -> Any:
         return HIDDEN
     if isinstance(value, Mapping):
         return masked(value)
-    if isinstance(value, list | tuple | set | frozenset):
-        return [_masked("", each) for each in value]
+    for kind in (list, tuple, set, frozenset):
+        if issubclass(type(value), kind):
+            return [_masked("", each) for each in kind.__iter__(value)]
     return masked_text(value if isinstance(value, str) else repr(value))

@@ -27,7 +27,7 @@ DEPTH_MAX = 200
 #: Of one JSON document: its characters, and *NODE_SIZE* for each value in it. A list that holds
 #: another list twice, and that one the next, has no end that a service lives to see.
 SIZE_MAX = 2**28
-NODE_SIZE = 32
+NODE_SIZE = 64
 #: Nesting, and values in all, of what is made readable for a log.
 READABLE_DEPTH_MAX = 20
 READABLE_SIZE_MAX = 20_000
@@ -37,10 +37,28 @@ def plain_text(value: object, chars_max: int = TEXT_CHARS_MAX) -> str:
     """*value* as text that can be stored: no lone surrogates, not too long. Never raises."""
     try:
         # An object's own __str__ may fail, or return a str that has methods of its own.
-        text = str.__getitem__(str(value), slice(chars_max))
+        text = str.__getitem__(_text(value), slice(chars_max))
     except BaseException:  # noqa: BLE001 -- also sys.exit() in a __str__
         text = f"<{class_name(type(value))} that has no text>"
     return text.encode("utf-8", "replace").decode()
+
+
+def _text(value: Any) -> str:
+    """str(value), unless that has no end: a list may hold another twice, and that one the next."""
+    kind = type(value)
+    if issubclass(kind, BaseException) and kind.__str__ is BaseException.__str__:
+        args: tuple[Any, ...] = vars(BaseException)["args"].__get__(value)
+        if not args:
+            return ""
+        value = args[0] if len(args) == 1 else args
+        kind = type(value)
+    if not issubclass(kind, dict | list | tuple):
+        return str(value)
+    try:
+        check_size(value, READABLE_SIZE_MAX * NODE_SIZE)
+    except _TooLarge:
+        return _bounded_repr(value)
+    return str(value)
 
 
 def class_name(kind: type) -> str:

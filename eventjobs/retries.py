@@ -10,6 +10,7 @@ from typing import Protocol, TypedDict
 import tenacity
 
 from eventjobs.errors import JobError
+from eventjobs.plain import plain_text
 from eventjobs.tracebacks import attribute, describe
 from eventjobs.values import read_limit
 
@@ -74,7 +75,7 @@ def plan(
     again: Callable[[BaseException], bool],
 ) -> Plan:
     """*attempts* tries while *again* says so; a line in the log for each."""
-    attempts = read_limit(attempts, "attempts")
+    attempts, label = read_limit(attempts, "attempts"), plain_text(label)
 
     def wait(state: tenacity.RetryCallState) -> float:
         return backoff.delay_s(state.attempt_number)

@@ -69,7 +69,8 @@ def run(settings: Settings, handlers: Handlers) -> None:
 def run_main(main: Coroutine[Any, Any, None]) -> None:
     """Run the main coroutine of a command, which catches Signals, on a loop of its own.
 
-    asyncio lets sys.exit() in a callback that a handler has set out of the loop. The loop goes on.
+    asyncio lets sys.exit() in a callback that a handler has set out of the loop, and a handler may
+    stop the loop. It goes on.
     """
     with asyncio.Runner(loop_factory=loop_factory()) as runner:
         loop = runner.get_loop()
@@ -77,9 +78,11 @@ def run_main(main: Coroutine[Any, Any, None]) -> None:
         while not task.done():
             try:
                 loop.run_until_complete(task)
-            except (SystemExit, KeyboardInterrupt) as error:
+            except (SystemExit, KeyboardInterrupt, RuntimeError) as error:
+                if task.done() or loop.is_closed():
+                    raise
                 # A Ctrl-C is an exception only while no handler is set for its signal.
-                if task.done() or signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+                if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
                     raise
                 log = get_logger("eventjobs")
                 log.error("a callback tried to end the program", exception=trace(error))

@@ -183,6 +183,8 @@ ERRORS: dict[str, Callable[[], BaseException]] = {
     "wide group": lambda: ExceptionGroup("wide", [ValueError(n) for n in range(20_000)]),
     "group of odd ones": lambda: BaseExceptionGroup("odd", [Unreadable("x"), SystemExit(1)]),
     "long chain": lambda: chained(20_000),
+    "args without end": lambda: ValueError(doubled(60)),
+    "message without end": job_error(code=doubled(60), message=[doubled(60)]),
     "notes": noted,
     "recursion": deep,
     "memory": MemoryError,

@@ -1,6 +1,7 @@
 """A context does what it does, in whichever thread of its handler it is used."""
 
 import asyncio
+import logging
 import threading
 from collections.abc import Awaitable, Callable
 from typing import Any
@@ -15,6 +16,7 @@ from eventjobs.plain import PROGRESS_BYTES_MAX
 from eventjobs.service import Service
 from tests.conftest import Serve
 from tests.facts import job_when, recorded_of
+from tests.hostile import RESULTS
 
 
 @handler("double")
@@ -165,6 +167,23 @@ async def test_what_is_said_is_cut_at_its_limit(serve: Serve, threaded: bool) ->
     assert len(progress.body or b"") < PROGRESS_BYTES_MAX
     assert line.event.message == "l" * 4_000
     assert line.event.fields["cut"].startswith('{"name":"?.txt","lines":["f","f",')
+
+
+async def test_what_is_said_may_be_anything(serve: Serve) -> None:
+    @handler("says", max_attempts=1)
+    async def says(context: Context, payload: str) -> None:
+        value = RESULTS[payload]()
+        context.progress(value, value, stage=value, message=value, data=value)
+        context.log(value, field=value)
+        context.issue(value, value, detail=value)
+        logging.getLogger("mine").warning("said", extra={"more": value})
+        await context.retrying(value)(asyncio.sleep, 0)
+
+    service = await serve(says)
+    for name in RESULTS.keys() - {"coroutine", "large", "deep"}:
+        job = await service.wait((await service.submit("says", name)).job_id)
+        assert job.status == "completed", (name, job.error)
+        assert len(job.issues) == 1
 
 
 async def said(service: Service) -> Job:

@@ -194,6 +194,8 @@ async def ends(context, how):
         loop.call_later(0.001, sys.exit, 2)
     if how == "done callback":
         asyncio.create_task(asyncio.sleep(0)).add_done_callback(lambda _: sys.exit(2))
+    if how == "stop":
+        loop.stop()
     if how == "interrupt":
         def interrupt():
             raise KeyboardInterrupt
@@ -208,12 +210,12 @@ def test_the_service_goes_on_when_a_callback_ends_the_program(tmp_path: Path) ->
     (tmp_path / "exits.py").write_text(EXITS)
     with serving(tmp_path, "--app", "exits", PYTHONPATH=str(tmp_path)) as server:
         tool = Tool(server.url, tmp_path)
-        for how in ("call_soon", "call_later", "done callback", "interrupt"):
+        for how in ("call_soon", "call_later", "done callback", "interrupt", "stop"):
             [job] = tool.json("submit", "ends", f'"{how}"', "--wait", "--json")
             assert job["result"] == "went on", how
         assert tool.run("submit", "ends", '"gather"', "--wait").exit_code == 1
     log = (tmp_path / "data.log").read_text()
-    assert log.count("a callback tried to end the program") == 4
+    assert log.count("a callback tried to end the program") == 5
 
 
 EMBEDDED = """
