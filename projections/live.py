@@ -119,6 +119,9 @@ class Live:
 
     async def close(self) -> None:
         self._closing = True
+        for turn in self._turns:
+            if not turn.done():
+                turn.set_result(None)
         if self._rebuilding is not None:
             await asyncio.wait({self._rebuilding})  # stops before its next step
         if self._opened:
@@ -208,8 +211,13 @@ class Live:
         self._listeners.append(listener)
 
     async def reached(self, position: int) -> None:
-        """Return once everything up to *position* can be read here."""
+        """Return once everything up to *position* can be read here.
+
+        Raises LogUnavailable when the views are closed before that.
+        """
         while self.position < position:
+            if self._closing:
+                raise LogUnavailable("the views are closed")
             turn = asyncio.get_running_loop().create_future()
             self._turns.add(turn)
             try:

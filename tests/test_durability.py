@@ -11,12 +11,14 @@ from typing import Any
 import pytest
 
 from eventjobs.durability import make_directory, replace, replacement
+from eventjobs.errors import LogUnavailable
 from eventjobs.keys import Keys
 from eventjobs.log.memory import MemoryLog
 from eventjobs.log.sqlite import SQLiteLog
 from eventjobs.service import Service
 from eventjobs.settings import Settings
 from projections import Store, Views
+from tests.facts import turns
 from tests.fake_clock import FakeClock
 from tests.viewing import running
 from tools.replay import replay
@@ -201,6 +203,17 @@ async def test_views_that_are_not_of_this_log_are_gone_for_good_before_new_ones_
         pass
     first = calls.index("unlink views.db")
     assert calls[first : first + 2] == ["unlink views.db", "fsync ."]
+
+
+async def test_who_waits_for_views_that_are_closed_is_told(tmp_path: Path) -> None:
+    """A last event of a service that closed was never applied: its watchers waited for ever."""
+    async with empty_views(tmp_path) as views:
+        waiting = asyncio.create_task(views.reached(1))
+        await turns()
+    with pytest.raises(LogUnavailable):
+        await waiting
+    with pytest.raises(LogUnavailable):
+        await views.reached(1)
 
 
 async def test_what_a_rebuild_that_was_cut_off_has_left_is_removed(tmp_path: Path) -> None:
