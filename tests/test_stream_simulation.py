@@ -467,6 +467,9 @@ class Watcher:
             assert job is not None
             seen = self.states.get(id)
             if job.expired_us is not None:
+                listed = seen is not None and (status is None or seen["status"] in status)
+                if listed and not self.hidden:  # else it was answered 410
+                    return f"did not see that {id} has gone"
                 continue
             if status is not None and job.status not in status:
                 if seen is not None and seen["status"] in status:
