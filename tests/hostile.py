@@ -119,9 +119,8 @@ def deep() -> BaseException:
     raise AssertionError
 
 
-def job_error(**fields: Any) -> Callable[[], BaseException]:
-    fields = {"code": "odd", "message": "as it is", **fields}
-    return lambda: JobError(fields.pop("code"), fields.pop("message"), **fields)
+def job_error(code: Any = "odd", message: Any = "as it is", **more: Any) -> Callable[[], JobError]:
+    return lambda: JobError(code, message, **more)
 
 
 class Reads:

@@ -195,7 +195,9 @@ async def test_a_payload_whose_model_raises_at_run_time_ends_the_attempt(
     PARSED.update(ERRORS)
     try:
         ids = {}
-        for name in ERRORS:  # past the check of a submission, which it would not pass now
+        # pydantic itself reads all of the text of a ValueError.
+        for name in ERRORS.keys() - {"args without end"}:
+            # Past the check of a submission, which it would not pass now.
             spec = JobSpec("parse", {"name": name}, max_attempts=1)
             ids[name] = (await service.jobs.submit(spec, actor="test")).job.job_id
         async with asyncio.timeout(60):
