@@ -353,7 +353,7 @@ async def test_a_report_that_cannot_be_recorded_is_lost_and_the_outcome_is_not(
         (OddNumber(), None),
         (1e14, RETRY_AFTER_MAX_S),
     ],
-    ids=repr,
+    ids=lambda value: type(value).__name__ if isinstance(value, OddNumber) else repr(value)[:20],
 )
 async def test_a_delay_that_is_none_leaves_the_usual_one(
     serve: Serve, clock: FakeClock, given: Any, delay_s: float | None
