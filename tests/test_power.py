@@ -46,7 +46,7 @@ def test_what_a_power_cut_leaves_has_all_that_was_acknowledged(
         scenarios={name: SCENARIOS[name] for name in PLAYED},
         controls={name: CONTROLS[name] for name in NOTICED},
     )
-    record_property(TOLD, outcome)
+    record_property(TOLD, str(outcome))
     assert not outcome.faults
     assert outcome.states > 0.9 * STATES * len(PLAYED)
 

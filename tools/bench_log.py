@@ -26,6 +26,7 @@ from eventjobs.events import (
     ProgressReported,
     Recorded,
 )
+from eventjobs.keys import Keys
 from eventjobs.log import Tail
 from eventjobs.log.batch import COMMITMENT
 from eventjobs.log.sqlite import SCHEMA, SQLiteLog
@@ -244,7 +245,8 @@ def append(directory: str, seconds: float, writers: int) -> Answer:
 
 
 def make(directory: str, data: str, events: int) -> Answer:
-    """A log of about so many events of whole jobs, and its views; written without the service."""
+    """A log of about so many events of whole jobs, its key and its views, without the service."""
+    Keys.open(Path(data) / "secret.key")
     stories = (story(number, new_id(number)) for number in range(min(events, MADE) * 10 // 38))
     rows = stored(together(stories))
     with plain_log(Path(data) / "log.db") as connection:
