@@ -13,6 +13,7 @@ It prints a line for each answer as it comes: the outcome, the job, and its grou
 """
 
 import asyncio
+import logging
 import os
 import signal
 import sys
@@ -30,6 +31,7 @@ GROUP = 8
 
 
 async def main(mode: str, path: Path, count: int) -> None:
+    logging.basicConfig(stream=sys.stdout)
     if mode == "jobs":
         await jobs(path)
         return
