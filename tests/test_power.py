@@ -29,7 +29,7 @@ from tools.soak.power.trace import (
     read,
 )
 
-STATES = 250
+STATES = 200
 #: The others take a campaign that has more time.
 PLAYED = ("start", "load", "swap", "upload", "repeat", "killed")
 NOTICED = ("commits", "folders", "files")
