@@ -21,9 +21,9 @@ STEPS = {
     "lint": [f"{SCRIPTS}/ruff", "check", "."],
     "types": [f"{SCRIPTS}/mypy"],
     "imports": [f"{SCRIPTS}/lint-imports", "--no-logo"],
-    # In three processes on two cores, because much of a test is waiting: for a disk, a start, a
-    # timeout. Whole modules, because what their fixtures start is shared and slow.
-    "tests": [sys.executable, "-m", "pytest", "-n", "3", "--dist", "loadfile"],
+    # In two processes, because much of a test is waiting: for a disk, a start, a timeout. Whole
+    # modules, because what their fixtures start is shared and slow.
+    "tests": [sys.executable, "-m", "pytest", "-n", "2", "--dist", "loadfile"],
 }
 
 
