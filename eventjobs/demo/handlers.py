@@ -7,7 +7,7 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from eventjobs.demo.protocol_text import review
+from eventjobs.demo.protocol.review import review
 from eventjobs.demo.settings import DemoSettings
 from eventjobs.errors import JobError
 from eventjobs.handlers import Context, ThreadContext, handler
@@ -100,10 +100,10 @@ def analyze_csv(ctx: ThreadContext, payload: CsvRequest) -> dict[str, Any]:
     """
     _require_polars()
     # polars is an optional extra; all that stands on it is imported only once it is needed.
-    from eventjobs.demo.csv_charts import charts_of
-    from eventjobs.demo.csv_profile import profile_csv
-    from eventjobs.demo.csv_text import CsvError
-    from eventjobs.demo.sentences import narrate
+    from eventjobs.demo.csv.charts import charts_of
+    from eventjobs.demo.csv.encoding import CsvError
+    from eventjobs.demo.csv.narrative import narrate
+    from eventjobs.demo.csv.profile import profile_csv
 
     _simulate_slow(ctx)
     tell = _Progress(ctx)

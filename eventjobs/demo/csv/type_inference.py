@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 
 import polars as pl
 
-from eventjobs.demo.csv_text import clip
+from eventjobs.demo.csv.encoding import clip
 
 MARKERS = ("na", "n/a", "null", "nan", "none", "-")
 DECIMAL_COMMA = "decimal comma"

@@ -3,11 +3,11 @@
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
-from eventjobs.demo.charts import Bar, bars, heat_map, histogram
-from eventjobs.demo.csv_columns import Column
-from eventjobs.demo.csv_profile import Profile
-from eventjobs.demo.csv_text import clip
-from eventjobs.demo.sentences import is_identifier, percent
+from eventjobs.demo.csv.column_stats import Column
+from eventjobs.demo.csv.encoding import clip
+from eventjobs.demo.csv.narrative import is_identifier, percent
+from eventjobs.demo.csv.profile import Profile
+from eventjobs.demo.svg import Bar, bars, heat_map, histogram
 
 MISSING_COLUMNS_MAX = 15
 HEAT_MAP_COLUMNS_MAX = 10

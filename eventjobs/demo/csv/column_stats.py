@@ -11,8 +11,8 @@ from dataclasses import dataclass, field
 
 import polars as pl
 
-from eventjobs.demo.csv_text import clip
-from eventjobs.demo.csv_types import Typed, as_numbers, settle
+from eventjobs.demo.csv.encoding import clip
+from eventjobs.demo.csv.type_inference import Typed, as_numbers, settle
 
 TOP_VALUES_MAX = 10
 VALUE_CHARS_MAX = 60

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, TextIO
 
 import polars as pl
 
-from eventjobs.demo.csv_text import CsvError, TextFile, as_utf8
+from eventjobs.demo.csv.encoding import CsvError, TextFile, as_utf8
 
 if TYPE_CHECKING:
     from _csv import Reader

@@ -1,6 +1,6 @@
 """What a CSV file holds, column by column, and which of its numbers move together.
 
-All numbers are exact but for the one exception csv_columns.py names. The rows stay on disk: what
+All numbers are exact but for the one exception column_stats.py names. The rows stay on disk: what
 is in memory at one time is a piece of the file, one numeric column (8 bytes a row), or the
 different values of one text column.
 """
@@ -14,9 +14,9 @@ from typing import Any
 
 import polars as pl
 
-from eventjobs.demo.csv_columns import Column, describe
-from eventjobs.demo.csv_reading import ROW_GROUP_ROWS, Report, Table, read_table
-from eventjobs.demo.csv_text import clip
+from eventjobs.demo.csv.column_stats import Column, describe
+from eventjobs.demo.csv.encoding import clip
+from eventjobs.demo.csv.reader import ROW_GROUP_ROWS, Report, Table, read_table
 
 COLUMNS_MAX = 200
 CORRELATED_COLUMNS_MAX = 30

@@ -11,7 +11,7 @@ from dataclasses import asdict, dataclass
 from itertools import chain
 from typing import Any
 
-from eventjobs.demo.protocol_words import (
+from eventjobs.demo.protocol.vocabulary import (
     ADJECTIVES,
     KNOWN_ABBREVIATIONS,
     PARTICIPLES,

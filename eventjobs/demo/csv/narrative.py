@@ -2,9 +2,9 @@
 
 from collections.abc import Callable, Iterator
 
-from eventjobs.demo.csv_columns import Column
-from eventjobs.demo.csv_profile import Profile
-from eventjobs.demo.csv_text import clip
+from eventjobs.demo.csv.column_stats import Column
+from eventjobs.demo.csv.encoding import clip
+from eventjobs.demo.csv.profile import Profile
 
 STRONG = 0.7
 SKEWED = 2.0

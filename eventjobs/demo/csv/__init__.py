@@ -1,0 +1,1 @@
+"""Profiles a CSV file: types and statistics of its columns, sentences and charts."""

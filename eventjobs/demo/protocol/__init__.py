@@ -1,0 +1,1 @@
+"""Reviews the text of a clinical protocol by rules on its words."""
