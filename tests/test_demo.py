@@ -38,17 +38,20 @@ def test_a_cancelled_job_stops_at_the_next_step(done: float, tmp_path: Path) -> 
     assert ctx.progressed[-1][0] < 1
 
 
-def test_without_polars_the_job_says_what_to_install(
+def test_without_the_extra_the_job_says_what_to_install(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setitem(sys.modules, "polars", None)
+    for module in [each for each in sys.modules if each.startswith("eventjobs.demo.csv.")]:
+        monkeypatch.delitem(sys.modules, module)
+    monkeypatch.setitem(sys.modules, "duckdb", None)
     with pytest.raises(JobError, match=r"eventjobs\[demo\]") as caught:
         run(analyze_csv, RecordingContext(tmp_path))
-    assert caught.value.error_code == "polars_missing"
+    assert caught.value.error_code == "demo_extra_missing"
 
 
-def test_the_demo_can_be_imported_without_polars() -> None:
-    script = "import sys; sys.modules['polars'] = None; import eventjobs.demo"
+def test_the_demo_can_be_imported_without_the_extra() -> None:
+    extra = ["charset_normalizer", "duckdb", "pygal"]
+    script = f"import sys; sys.modules.update(dict.fromkeys({extra})); import eventjobs.demo"
     subprocess.run([sys.executable, "-c", script], check=True)
 
 

@@ -1,11 +1,13 @@
 """The jobs of `eventjobs serve --demo`: two that do real work, and some to try the service with."""
 
 import asyncio
+import codecs
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 from eventjobs.demo.protocol.review import review
 from eventjobs.demo.settings import DemoSettings
@@ -32,9 +34,22 @@ class CsvRequest(BaseModel):
         pattern=r"^[\t !#-/:-@\[-`{-~]$",
         description="What separates the fields; found out when left out.",
     )
+    encoding: str | None = Field(
+        None, min_length=1, description="Such as cp1251 or utf-8; found out when left out."
+    )
     header: bool = Field(True, description="Whether the first line holds the column names.")
     charts_max: int = Field(8, ge=0, le=50)
     sentences_max: int = Field(8, ge=1, le=30)
+
+    @field_validator("encoding")
+    @classmethod
+    def _codec(cls, name: str | None) -> str | None:
+        """The codec of Python with this name. It decodes to text: base64 does not."""
+        try:
+            b"a".decode(name or "utf-8", "replace")
+            return name and codecs.lookup(name).name
+        except LookupError as error:
+            raise ValueError("this is not an encoding of text") from error
 
 
 class TextRequest(BaseModel):
@@ -63,32 +78,20 @@ class FlakyRequest(BaseModel):
     fail_times: int = Field(2, ge=0, le=100)
 
 
-class _Progress:
-    """Progress through the stages of a job, told once for each percent; stops when cancelled."""
+def _report(ctx: ThreadContext) -> Callable[[str, float, str], None]:
+    """Reports each percent of the whole job once, and stops the handler of a cancelled job."""
+    reported = -1
 
-    def __init__(self, ctx: ThreadContext) -> None:
-        self._ctx = ctx
-        self._told = -1
-
-    def reading(self, share: float, message: str) -> None:
-        self._tell("reading", share, message)
-
-    def analyzing(self, share: float, message: str) -> None:
-        self._tell("analyzing", share, message)
-
-    def narrating(self, share: float, message: str) -> None:
-        self._tell("narrating", share, message)
-
-    def visualizing(self, share: float, message: str) -> None:
-        self._tell("visualizing", share, message)
-
-    def _tell(self, stage: str, share: float, message: str) -> None:
-        self._ctx.check_cancelled()
+    def report(stage: str, share: float, message: str) -> None:
+        nonlocal reported
+        ctx.check_cancelled()
         start, end = _STAGES[stage]
-        done = int(start + min(share, 1.0) * (end - start))
-        if done > self._told:
-            self._told = done
-            self._ctx.progress(done, 100, stage=stage, message=message)
+        percent = int(start + min(share, 1.0) * (end - start))
+        if percent > reported:
+            reported = percent
+            ctx.progress(percent, 100, stage=stage, message=message)
+
+    return report
 
 
 @handler("analyze-csv")
@@ -98,15 +101,17 @@ def analyze_csv(ctx: ThreadContext, payload: CsvRequest) -> dict[str, Any]:
     The result is bounded in size whatever the file. A file that cannot be read fails the job
     for good, with a code and a message that says what is wrong with it.
     """
-    _require_polars()
-    # polars is an optional extra; all that stands on it is imported only once it is needed.
-    from eventjobs.demo.csv.charts import charts_of
-    from eventjobs.demo.csv.encoding import CsvError
-    from eventjobs.demo.csv.narrative import narrate
-    from eventjobs.demo.csv.profile import profile_csv
+    try:  # what the extra brings is imported only once it is needed
+        from eventjobs.demo.csv.charts import charts_of
+        from eventjobs.demo.csv.encoding import CsvError
+        from eventjobs.demo.csv.narrative import narrate
+        from eventjobs.demo.csv.profile import profile_csv
+    except ImportError as error:
+        message = "This job needs packages that are missing: pip install 'eventjobs[demo]'"
+        raise JobError("demo_extra_missing", message, retryable=False) from error
 
-    _simulate_slow(ctx)
-    tell = _Progress(ctx)
+    ctx.sleep(DemoSettings().simulated_slow_processing_s)
+    report = _report(ctx)
     source = ctx.input(payload.artifact)
     with tempfile.TemporaryDirectory(prefix="eventjobs-csv-") as workspace:
         try:
@@ -114,39 +119,24 @@ def analyze_csv(ctx: ThreadContext, payload: CsvRequest) -> dict[str, Any]:
                 source,
                 Path(workspace),
                 separator=payload.separator,
+                encoding=payload.encoding,
                 has_header=payload.header,
-                reading=tell.reading,
-                analyzing=tell.analyzing,
+                report=report,
             )
         except CsvError as error:
             details = {"line": error.line} if error.line else None
             raise JobError(error.code, str(error), retryable=False, details=details) from error
-    ctx.log("profiled", rows=profile.rows, columns=profile.column_count, notes=profile.notes)
-    tell.narrating(0, "Putting the numbers into words")
+    ctx.log(
+        "profiled", rows=profile["rows"], columns=profile["column_count"], notes=profile["notes"]
+    )
+    report("narrating", 0, "Putting the numbers into words")
     sentences = narrate(profile, payload.sentences_max)
     charts = charts_of(profile, payload.charts_max)
     for at, chart in enumerate(charts):
-        tell.visualizing(at / len(charts), f"Chart {at + 1} of {len(charts)}: {chart.title}")
-        ctx.artifact(chart.name, chart.draw().encode(), "image/svg+xml")
-    tell.visualizing(1, "Done")
-    names = [chart.name for chart in charts]
-    return {**profile.as_json(), "sentences": sentences, "charts": names}
-
-
-def _simulate_slow(ctx: ThreadContext) -> None:
-    """As long as the settings say: to try out what a timeout does, or a cancel."""
-    ctx.sleep(DemoSettings().simulated_slow_processing_s)
-
-
-def _require_polars() -> None:
-    try:
-        import polars  # noqa: F401
-    except ImportError as error:
-        raise JobError(
-            "polars_missing",
-            "This job needs polars, which is not installed: pip install 'eventjobs[demo]'",
-            retryable=False,
-        ) from error
+        report("visualizing", at / len(charts), f"Chart {at + 1} of {len(charts)}: {chart.title}")
+        ctx.artifact(chart.name, chart.draw(), "image/svg+xml")
+    report("visualizing", 1, "Done")
+    return {**profile, "sentences": sentences, "charts": [chart.name for chart in charts]}
 
 
 @handler("analyze-text")
@@ -155,7 +145,7 @@ def analyze_text(ctx: ThreadContext, payload: TextRequest) -> dict[str, Any]:
     if not payload.text.strip():
         raise JobError("text_empty", "There is no text to analyze.", retryable=False)
 
-    _simulate_slow(ctx)
+    ctx.sleep(DemoSettings().simulated_slow_processing_s)
 
     def tell(share: float, message: str) -> None:
         ctx.check_cancelled()

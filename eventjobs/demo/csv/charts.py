@@ -1,115 +1,152 @@
-"""Which charts tell most about a profile, and their names."""
+"""Draws the charts that say most about a profile, as SVG files that run no scripts.
 
+Text from the data is cleaned of what XML cannot hold. The same data gives the same file.
+"""
+
+import re
+import sys
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from functools import partial
+from itertools import islice
+from typing import Any, NamedTuple
 
-from eventjobs.demo.csv.column_stats import Column
+import pygal
+from pygal.etree import etree
+from pygal.style import Style
+
 from eventjobs.demo.csv.encoding import clip
-from eventjobs.demo.csv.narrative import is_identifier, percent
+from eventjobs.demo.csv.narrative import is_identifier, number, percent, related
 from eventjobs.demo.csv.profile import Profile
-from eventjobs.demo.svg import Bar, bars, heat_map, histogram
 
-MISSING_COLUMNS_MAX = 15
-HEAT_MAP_COLUMNS_MAX = 10
+# pygal adds a finder of its plugins, of a kind that Python 3.11 warns of at imports that fail.
+sys.meta_path[:] = [each for each in sys.meta_path if not isinstance(each, pygal.PluginImportFixer)]
+
+BARS_MAX = 15
+LABEL_CHARS_MAX = 40
+_STYLE = Style(
+    background="#ffffff",
+    plot_background="#ffffff",
+    colors=("#8fb4e3",),
+    opacity="1",
+    font_family="system-ui, 'Segoe UI', 'DejaVu Sans', sans-serif",
+    label_font_size=12,
+    major_label_font_size=12,
+    value_font_size=12,
+)
+#: What XML 1.0 cannot hold, and the marks that reverse the direction of text.
+_UNPRINTABLE = re.compile(
+    "[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\ud800-\udfff\ufffe\uffff\u202a-\u202e\u2066-\u2069]"
+)
 
 
-@dataclass(frozen=True, slots=True)
-class Chart:
-    """*name* is a plain file name, whatever the columns are called; *draw* gives the SVG."""
+class Chart(NamedTuple):
+    """*name* is a plain file name, whatever the columns are called; *draw* returns the SVG."""
 
     name: str
     title: str
-    draw: Callable[[], str]
+    draw: Callable[[], bytes]
 
 
 def charts_of(profile: Profile, charts_max: int) -> list[Chart]:
     """At most *charts_max* charts: of the whole table first, then of its columns in order."""
-    drawn: list[tuple[str, str, Callable[[], str]]] = []
-    if profile.rows and any(column.missing for column in profile.columns):
-        drawn.append(("missing", "Missing values", lambda: _missing(profile)))
-    names = _related(profile)
-    if len(names) >= 2:
-        drawn.append(("correlations", "Correlations", lambda: _correlations(profile, names)))
-    drawn += _of_columns(profile)
     return [
-        Chart(f"chart-{number:02}-{name}.svg", title, draw)
-        for number, (name, title, draw) in enumerate(drawn[:charts_max], 1)
+        Chart(f"chart-{place:02}-{name}.svg", title, draw)
+        for place, (name, title, draw) in enumerate(islice(_charts(profile), charts_max), 1)
     ]
 
 
-def _of_columns(profile: Profile) -> Iterator[tuple[str, str, Callable[[], str]]]:
-    for number, column in enumerate(profile.columns, 1):
-        name, title = f"column-{number}", clip(column.name, 60)
-        if is_identifier(column, profile.rows):
+def _charts(profile: Profile) -> Iterator[tuple[str, str, Callable[[], bytes]]]:
+    gaps = [each for each in profile["columns"] if each["missing"]]
+    if gaps and profile["rows"]:
+        gaps.sort(key=lambda it: -it["missing"])
+        shares = [(it["name"], it["missing_share"], percent(it["missing_share"])) for it in gaps]
+        yield (
+            "missing",
+            "Missing values",
+            partial(
+                _bars,
+                "Missing values",
+                f"share of {profile['rows']:,} rows without a value",
+                shares,
+            ),
+        )
+    if pairs := related(profile):
+        named = [
+            (f"{clip(it['a'], 18)} and {clip(it['b'], 18)}", it["r"], f"{it['r']:.2f}")
+            for it in pairs
+        ]
+        yield (
+            "correlations",
+            "Correlations",
+            partial(_bars, "Correlations", "Pearson's r: 1 together, -1 opposite", named),
+        )
+    for place, column in enumerate(profile["columns"], 1):
+        title = clip(column["name"], 60)
+        if is_identifier(column, profile["rows"]):
             continue
-        if column.numbers and column.numbers.histogram:
-            yield name, title, lambda column=column: _histogram(column)  # type: ignore[misc]
-        elif column.booleans or (column.texts and _repeats(column)):
-            yield name, title, lambda column=column: _tops(column, profile.rows)  # type: ignore[misc]
+        if column["numbers"] and column["numbers"]["histogram"]:
+            yield f"column-{place}", title, partial(_histogram, title, column["numbers"])
+        elif column["booleans"] or (column["texts"] and column["texts"]["top"][0]["count"] > 1):
+            yield f"column-{place}", title, partial(_values, title, column, profile["rows"])
 
 
-def _repeats(column: Column) -> bool:
-    """Whether some value of a text column is worth a bar."""
-    return column.texts is not None and column.distinct > 1 and column.texts.top[0].count > 1
+def _values(title: str, column: Profile, rows: int) -> bytes:
+    present = rows - column["missing"]
+    top = column["texts"]["top"] if column["texts"] else []
+    counts = [(it["value"], it["count"]) for it in top] or list(column["booleans"].items())
+    shown = [(value, n, f"{n:,} ({percent(n / present)})") for value, n in counts]
+    return _bars(title, f"{present:,} values, {column['distinct']:,} different ones", shown)
 
 
-def _missing(profile: Profile) -> str:
-    gaps = sorted((each for each in profile.columns if each.missing), key=lambda it: -it.missing)
-    shown = gaps[:MISSING_COLUMNS_MAX]
-    rows = [
-        Bar(clip(each.name, 60), each.missing_share, percent(each.missing_share)) for each in shown
-    ]
-    under = f"share of {profile.rows:,} rows without a value"
-    if len(gaps) > len(shown):
-        under += f"; the {len(shown)} emptiest of {len(gaps)} columns"
-    return bars("Missing values", under, rows, full=1.0)
+def _histogram(title: str, numbers: Profile) -> bytes:
+    bins = numbers["histogram"]
+    subtitle = f"{sum(bins['counts']):,} values; median {number(numbers['median'])}"
+    outside = [f"{bins[side]:,} {side}" for side in ("below", "above") if bins[side]]
+    subtitle += f"; not shown: {' and '.join(outside)}" if outside else ""
+    chart = _chart(pygal.Histogram, title, subtitle, height=400, show_x_guides=False)
+    chart.add("", list(zip(bins["counts"], bins["edges"], bins["edges"][1:], strict=False)))
+    return _svg(chart, title, subtitle)
 
 
-def _related(profile: Profile) -> list[str]:
-    """The columns in the strongest correlations, in the order they have in the file."""
-    identifiers = {each.name for each in profile.columns if is_identifier(each, profile.rows)}
-    chosen: set[str] = set()
-    for pair in profile.correlations:
-        both = {pair.a, pair.b}
-        if not both & identifiers and len(chosen | both) <= HEAT_MAP_COLUMNS_MAX:
-            chosen |= both
-    return [each.name for each in profile.columns if each.name in chosen]
+def _bars(title: str, subtitle: str, rows: list[tuple[str, float, str]]) -> bytes:
+    """Horizontal bars of labels, values and notes, the first at the top."""
+    shown = rows[:BARS_MAX]
+    chart = _chart(
+        pygal.HorizontalBar, title, subtitle, height=130 + 30 * len(shown), print_values=True
+    )
+    chart.x_labels = [_clean(clip(label, LABEL_CHARS_MAX)) for label, _, _ in reversed(shown)]
+    bars = [{"value": n, "formatter": lambda _, note=note: note} for _, n, note in reversed(shown)]
+    chart.add("", bars)
+    return _svg(chart, title, f"{subtitle}. " + "; ".join(f"{it[0]}: {it[2]}" for it in shown))
 
 
-def _correlations(profile: Profile, names: list[str]) -> str:
-    known = {(each.a, each.b): each.r for each in profile.correlations}
-    cells = [
-        [1.0 if a == b else known.get((a, b), known.get((b, a))) for b in names] for a in names
-    ]
-    return heat_map("Correlations", "Pearson's r of each pair of columns", names, cells)
-
-
-def _histogram(column: Column) -> str:
-    it = column.numbers
-    assert it is not None
-    assert it.histogram is not None
-    found = it.histogram
-    return histogram(
-        clip(column.name, 60),
-        found.edges,
-        found.counts,
-        whole=found.whole,
-        median=it.median,
-        below=found.below,
-        above=found.above,
+def _chart(kind: Any, title: str, subtitle: str, **options: Any) -> Any:
+    return kind(
+        title=f"{_clean(title)}\n{_clean(subtitle)}",
+        width=720,
+        style=_STYLE,
+        js=(),
+        show_legend=False,
+        truncate_label=LABEL_CHARS_MAX,
+        **options,
     )
 
 
-def _tops(column: Column, rows: int) -> str:
-    present = rows - column.missing
-    if column.booleans:
-        counts = [("true", column.booleans.true), ("false", column.booleans.false)]
-    else:
-        assert column.texts is not None
-        counts = [(each.value, each.count) for each in column.texts.top]
-    shown = [Bar(value, n, f"{n:,} ({percent(n / present)})") for value, n in counts]
-    under = f"{present:,} values"
-    if len(shown) < column.distinct:
-        about = "" if column.distinct_exact else "about "
-        under += f"; the {len(shown)} most frequent of {about}{column.distinct:,} different ones"
-    return bars(clip(column.name, 60), under, shown)
+def _clean(text: str) -> str:
+    return _UNPRINTABLE.sub("\ufffd", text)
+
+
+def _svg(chart: Any, title: str, description: str) -> bytes:
+    """The chart without scripts, with a title and a description for screen readers."""
+    etree.to_etree()  # not lxml, which may be installed
+    chart.uuid = "1"
+    root = chart.render_tree()
+    for parent in list(root.iter()):
+        for child in list(parent):
+            if child.tag in ("script", etree.Comment):
+                parent.remove(child)
+    for place, (tag, text) in enumerate((("title", title), ("desc", description))):
+        element = etree.Element(tag)
+        element.text = _clean(text)
+        root.insert(place, element)
+    return bytes(etree.tostring(root))

@@ -1,8 +1,8 @@
-"""A profile in a few plain English sentences, the most telling first, made from its numbers."""
+"""Puts a profile into a few plain English sentences."""
 
-from collections.abc import Callable, Iterator
+from collections import Counter
+from collections.abc import Iterator
 
-from eventjobs.demo.csv.column_stats import Column
 from eventjobs.demo.csv.encoding import clip
 from eventjobs.demo.csv.profile import Profile
 
@@ -10,41 +10,25 @@ STRONG = 0.7
 SKEWED = 2.0
 DOMINANT_SHARE = 0.5
 _KINDS = {
-    "integer": "of numbers",
-    "float": "of numbers",
-    "text": "of text",
-    "date": "of dates",
-    "datetime": "of dates",
-    "boolean": "of yes or no",
-    "empty": "without any values",
+    "integer": "numbers",
+    "float": "numbers",
+    "text": "text",
+    "date": "dates",
+    "datetime": "dates",
+    "boolean": "yes or no",
+    "empty": "no values",
 }
 
 
 def narrate(profile: Profile, sentences_max: int) -> list[str]:
-    """At most *sentences_max* sentences. The first says what the table is; none is empty."""
-    tellers: list[Callable[[Profile], Iterator[str]]] = [
-        _shape,
-        _missing,
-        _together,
-        _spans,
-        _identifiers,
-        _skewed,
-        _dominant,
-        _almost_numbers,
-        _constant,
-    ]
-    if not profile.rows:
-        tellers = [_shape]
-    told = [list(each(profile)) for each in tellers]
-    # Every teller gets one sentence before any gets a second.
-    rounds = max(map(len, told))
-    chosen = [
-        (teller, turn)
-        for turn in range(rounds)
-        for teller, said in enumerate(told)
-        if turn < len(said)
-    ]
-    return [told[teller][turn] for teller, turn in sorted(chosen[:sentences_max])]
+    """At most *sentences_max* sentences, the first of which says what the table is."""
+    topics = [_shape, _missing, _correlated, _identifiers] if profile["rows"] else [_shape]
+    sentences = [sentence for topic in topics for sentence in topic(profile)]
+    if profile["rows"]:
+        sentences += [
+            each for column in profile["columns"] for each in _column(column, profile["rows"])
+        ]
+    return sentences[:sentences_max]
 
 
 def number(value: float) -> str:
@@ -52,10 +36,8 @@ def number(value: float) -> str:
     size = abs(value)
     if size >= 1e12 or 0 < size < 1e-4:
         return f"{value:.3g}"
-    if float(value).is_integer() or size >= 10_000:
-        return f"{value:,.0f}"
-    digits = 2 if size >= 1 else 4
-    return f"{value:,.{digits}f}".rstrip("0").rstrip(".")
+    text = f"{value:,.{0 if size >= 10_000 else 2 if size >= 1 else 4}f}"
+    return text.rstrip("0").rstrip(".") if "." in text else text
 
 
 def percent(share: float) -> str:
@@ -67,15 +49,20 @@ def percent(share: float) -> str:
     return f"{share * 100:.1f}".removesuffix(".0") + "%"
 
 
-def is_identifier(column: Column, rows: int) -> bool:
+def is_identifier(column: Profile, rows: int) -> bool:
     """Whether every row has a value of its own, as ids and names of rows do."""
-    if column.type not in ("integer", "text") or rows < 10 or column.missing:
-        return False
-    return column.distinct_exact and column.distinct == rows
+    return column["type"] in ("integer", "text") and rows >= 10 and column["distinct"] == rows
 
 
-def _name(column: Column | str) -> str:
-    return f"“{clip(column if isinstance(column, str) else column.name, 40)}”"
+def related(profile: Profile) -> list[Profile]:
+    """The correlations, but for those of identifiers."""
+    columns = [each for each in profile["columns"] if is_identifier(each, profile["rows"])]
+    names = {each["name"] for each in columns}
+    return [each for each in profile["correlations"] if not {each["a"], each["b"]} & names]
+
+
+def _name(name: str) -> str:
+    return f"“{clip(name, 40)}”"
 
 
 def _count(amount: int, one: str, many: str) -> str:
@@ -83,109 +70,63 @@ def _count(amount: int, one: str, many: str) -> str:
 
 
 def _listed(parts: list[str]) -> str:
-    return parts[0] if len(parts) == 1 else f"{', '.join(parts[:-1])} and {parts[-1]}"
+    return " and ".join(filter(None, [", ".join(parts[:-1]), parts[-1]]))
 
 
 def _shape(profile: Profile) -> Iterator[str]:
-    columns = _count(profile.column_count, "column", "columns")
-    if not profile.rows:
+    columns = _count(profile["column_count"], "column", "columns")
+    if not profile["rows"]:
         yield f"The file has a header with {columns} and no rows."
         return
-    kinds: dict[str, int] = {}
-    for column in profile.columns:
-        kind = _KINDS[column.type]
-        kinds[kind] = kinds.get(kind, 0) + 1
-    rows = _count(profile.rows, "row", "rows")
-    if len(kinds) == 1 and len(profile.columns) == 1:
-        yield f"The table has {rows} and one column {next(iter(kinds))}."
-        return
-    parts = [f"{amount} {kind}" for kind, amount in sorted(kinds.items(), key=lambda it: -it[1])]
-    whole = profile.column_count == len(profile.columns)
-    of = ":" if whole else f"; the first {len(profile.columns)} are"
-    yield f"The table has {rows} and {columns}{of} {_listed(parts)}."
+    kinds = Counter(_KINDS[column["type"]] for column in profile["columns"])
+    parts = _listed([f"{amount} of {kind}" for kind, amount in kinds.most_common()])
+    of = f"; the first {len(profile['columns'])} are" if profile["columns_omitted"] else ":"
+    yield f"The table has {_count(profile['rows'], 'row', 'rows')} and {columns}{of} {parts}."
 
 
 def _missing(profile: Profile) -> Iterator[str]:
-    gaps = sorted((each for each in profile.columns if each.missing), key=lambda it: -it.missing)
-    empty = [each for each in gaps if each.type == "empty"]
-    gaps = [each for each in gaps if each.type != "empty"]
-    if empty:
-        names = _listed([_name(each) for each in empty[:3]])
-        more = f" ({len(empty)} columns in all)" if len(empty) > 3 else ""
-        yield f"There is not a single value in {names}{more}."
+    gaps = [each for each in profile["columns"] if each["missing"]]
+    gaps.sort(key=lambda it: -it["missing"])
+    worst = [f"{_name(it['name'])} ({percent(it['missing_share'])} of rows)" for it in gaps[:3]]
     if gaps:
-        worst = [f"{_name(each)} ({percent(each.missing_share)} of rows)" for each in gaps[:3]]
         others = _count(len(gaps), "column has", "columns have")
         yield f"{others} missing values, most of all {_listed(worst)}."
-    elif not empty:
+    else:
         yield "No value is missing."
 
 
-def _together(profile: Profile) -> Iterator[str]:
-    identifiers = {each.name for each in profile.columns if is_identifier(each, profile.rows)}
-    strong = [
-        each
-        for each in profile.correlations
-        if abs(each.r) >= STRONG and not {each.a, each.b} & identifiers
-    ]
+def _correlated(profile: Profile) -> Iterator[str]:
+    strong = [each for each in related(profile) if abs(each["r"]) >= STRONG]
     for each in strong[:2]:
-        how = "rise and fall together" if each.r > 0 else "move in opposite directions"
-        yield f"{_name(each.a)} and {_name(each.b)} {how} (r = {each.r:.2f})."
-    if not strong and profile.correlations:
+        how = "rise and fall together" if each["r"] > 0 else "move in opposite directions"
+        yield f"{_name(each['a'])} and {_name(each['b'])} {how} (r = {each['r']:.2f})."
+    if not strong and profile["correlations"]:
         yield "No two columns of numbers are strongly related."
 
 
-def _spans(profile: Profile) -> Iterator[str]:
-    for column in profile.columns:
-        if column.dates:
-            first, last = column.dates.earliest[:10], column.dates.latest[:10]
-            if first == last:
-                yield f"All dates in {_name(column)} are on {first}."
-            else:
-                yield f"{_name(column)} runs from {first} to {last}."
-
-
 def _identifiers(profile: Profile) -> Iterator[str]:
-    found = [_name(each) for each in profile.columns if is_identifier(each, profile.rows)]
-    if found:
-        verb = "has" if len(found) == 1 else "have"
-        yield f"{_listed(found[:3])} {verb} a different value in every row."
+    ids = [_name(it["name"]) for it in profile["columns"] if is_identifier(it, profile["rows"])]
+    if ids:
+        verb = "has" if len(ids) == 1 else "have"
+        yield f"{_listed(ids[:3])} {verb} a different value in every row."
 
 
-def _skewed(profile: Profile) -> Iterator[str]:
-    for column in profile.columns:
-        it = column.numbers
-        if it is None or it.skewness is None or it.median is None or it.mean is None:
-            continue
-        if abs(it.skewness) >= SKEWED and it.max is not None and it.min is not None:
-            edge = f"up to {number(it.max)}" if it.skewness > 0 else f"down to {number(it.min)}"
-            yield (
-                f"Half of {_name(column)} is at or below {number(it.median)}, but values reach "
-                f"{edge}, which moves the mean to {number(it.mean)}."
-            )
-
-
-def _dominant(profile: Profile) -> Iterator[str]:
-    for column in profile.columns:
-        present = profile.rows - column.missing
-        if not column.texts or column.distinct < 2:
-            continue
-        top = column.texts.top[0]
-        if top.count >= present * DOMINANT_SHARE:
-            share = percent(top.count / present)
-            yield f"In {_name(column)}, {share} of the values are “{clip(top.value, 40)}”."
-
-
-def _almost_numbers(profile: Profile) -> Iterator[str]:
-    for column in profile.columns:
-        if column.exceptions_count:
-            wrong = _listed([f"“{each}”" for each in column.exceptions])
-            amount = _count(column.exceptions_count, "value is not", "values are not")
-            yield f"{_name(column)} would be numbers, but {amount} ({wrong})."
-
-
-def _constant(profile: Profile) -> Iterator[str]:
-    same = [each for each in profile.columns if each.distinct == 1 and not each.missing]
-    if same and profile.rows > 1:
-        names = _listed([_name(each) for each in same[:3]])
-        yield f"Every row has the same value in {names}."
+def _column(column: Profile, rows: int) -> Iterator[str]:
+    name, numbers = _name(column["name"]), column["numbers"]
+    if dates := column["dates"]:
+        yield f"{name} runs from {dates['earliest'][:10]} to {dates['latest'][:10]}."
+    if numbers and abs(numbers["skewness"] or 0) >= SKEWED and numbers["mean"] is not None:
+        edge = "max" if numbers["skewness"] > 0 else "min"
+        yield (
+            f"Half of {name} is at or below {number(numbers['median'])}; the {edge}imum "
+            f"{number(numbers[edge])} moves the mean to {number(numbers['mean'])}."
+        )
+    if column["texts"] and column["distinct"] > 1:
+        top = column["texts"]["top"][0]
+        share = top["count"] / (rows - column["missing"])
+        if share >= DOMINANT_SHARE:
+            yield f"In {name}, {percent(share)} of the values are “{clip(top['value'], 40)}”."
+    if column["exceptions_count"]:
+        wrong = _listed([f"“{each}”" for each in column["exceptions"]])
+        amount = _count(column["exceptions_count"], "value is not", "values are not")
+        yield f"{name} would be numbers, but {amount} ({wrong})."

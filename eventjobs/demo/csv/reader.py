@@ -1,360 +1,262 @@
-"""A CSV file of any size and shape becomes a columnar file of text columns.
+"""Reads a CSV file of any size and shape into a table of DuckDB.
 
-No row is dropped and no type is guessed here: every record of the file, as Python's csv module
-would read it, is one row; blank lines are not records. A regular file is read by polars, in
-parallel; anything unusual (newlines or stray quotes inside fields, ragged rows, blank lines) by
-the csv module itself, which is slower but says what it found. Both stream: what is held in
-memory is one chunk, whatever the size of the file.
+DuckDB's sniffer finds the separator and the header in the first lines. Python's csv module then
+cuts the whole file into records: it reads any file, and can name the line that is broken. No
+record is dropped: each becomes one row, and blank lines are not records.
 """
 
 import csv
 import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from io import StringIO
-from itertools import islice
+from functools import partial
+from itertools import chain, count, islice
 from pathlib import Path
-from typing import TYPE_CHECKING, TextIO
+from typing import Any, NamedTuple, TextIO
 
-import polars as pl
+import duckdb
 
-from eventjobs.demo.csv.encoding import CsvError, TextFile, as_utf8
+from eventjobs.demo.csv.encoding import CsvError, detect_encoding
 
-if TYPE_CHECKING:
-    from _csv import Reader
-
-#: What separates fields when nobody says: in this order when two fit equally well.
-SEPARATORS = (",", ";", "\t", "|")
+COLUMNS_MAX = 200
 NAME_CHARS_MAX = 100
 FIELD_CHARS_MAX = 64 * 2**20
-#: Wider files go to the csv module, which keeps only the columns asked for.
-FAST_COLUMNS_MAX = 2_000
-CHUNK_CELLS_MAX = 500_000
-CHUNK_CHARS_MAX = 32 * 2**20
-#: Row groups are what polars reads in parallel.
-ROW_GROUP_ROWS = 100_000
 SAMPLE_CHARS = 256 * 2**10
+REPORT_CHARS = 4 * 2**20
+#: Text in which a larger share of characters is invalid has another encoding, or is no text.
+REPLACED_SHARE_MAX = 0.1
 
-#: Called with the share done (0 to 1) and a message; may raise to stop the work.
-Report = Callable[[float, str], None]
+#: Called with the stage, the share of it that is done and a message; may raise to stop the work.
+Report = Callable[[str, float, str], None]
 
-#: A record of two of these follows the last line. A quote still open there makes them one field,
-#: which tells it from a last record. No file has it: files with NUL bytes are refused.
+#: A record of two of these follows the last line. A quote that is still open there makes them
+#: one field. No file holds them: files with NUL bytes are refused.
 _END = "\0end"
+_SEPARATOR_LINE = re.compile(r"sep=([^\r\n\"])\r?\n", re.IGNORECASE)
 
 
-@dataclass(frozen=True, slots=True)
-class Table:
-    """Text columns on disk, named "0", "1", …; *names* are what people call them.
+class Dialect(NamedTuple):
+    """How a file is cut into fields. *skipped* lines come before the table.
 
-    Cells have no spaces around them, and are null where that leaves nothing. *names* are unique,
-    not empty and only those of the columns kept; the file has *column_count*.
+    *row_names*: the header has one name fewer than the rows have values, as R writes it.
     """
 
-    parts: list[Path]
-    names: list[str]
-    column_count: int
-    rows: int
+    separator: str
+    skipped: int
+    looks_like_data: bool
+    row_names: bool
+
+
+@dataclass(slots=True)
+class Table:
+    """The rows of a file, and what is odd about them. *header* has an item for each column.
+
+    Cells have no spaces around them. Those of rows that are too short are empty.
+    """
+
+    dialect: Dialect
     encoding: str
-    separator: str
-    notes: list[str]
-
-    def scan(self) -> pl.LazyFrame:
-        """The kept columns; nothing is read before it is collected."""
-        if not self.parts:
-            return pl.LazyFrame(schema={str(at): pl.String for at in range(len(self.names))})
-        return pl.scan_parquet(self.parts, glob=False)
-
-
-@dataclass(slots=True)
-class _Layout:
-    """How the text is cut into fields."""
-
-    text: TextFile
-    separator: str
-    has_header: bool
-    fields: int
-    kept: int
-    workspace: Path
-
-
-@dataclass(slots=True)
-class _Ragged:
-    """Rows that did not have as many fields as the first."""
-
+    header: list[str] = field(default_factory=list)
+    rows: int = 0
+    chars: int = 0
+    replaced: int = 0
     short: int = 0
     long: int = 0
-    first_line: int = 0
+    line: int = 0
+    odd_line: int = 0
+    row_chars: int = 0
 
-    def add(self, *, longer: bool, line: int) -> None:
-        self.short, self.long = self.short + (not longer), self.long + longer
-        self.first_line = self.first_line or line
-
-    def notes(self, fields: int) -> Iterator[str]:
-        if self.short:
-            have = "row has" if self.short == 1 else "rows have"
-            yield (
-                f"{self.short:,} {have} fewer than {fields} fields; "
-                "those that are not there count as missing."
-            )
-        if self.long:
-            have = "row has" if self.long == 1 else "rows have"
-            yield f"{self.long:,} {have} more than {fields} fields; the extra ones are ignored."
-        if self.first_line:
-            yield f"The first such row ends on line {self.first_line:,}."
+    @property
+    def names(self) -> list[str]:
+        """A name of its own for each of the first COLUMNS_MAX columns."""
+        names: dict[str, None] = {}
+        for number, cell in enumerate(self.header[:COLUMNS_MAX], 1):
+            name = " ".join(cell.split())[:NAME_CHARS_MAX] or f"column_{number}"
+            others = (f"{name}_{again}" for again in count(2))
+            names[next(each for each in chain([name], others) if each not in names)] = None
+        return list(names)
 
 
 def read_table(
     source: Path,
+    database: duckdb.DuckDBPyConnection,
     workspace: Path,
     *,
     separator: str | None,
+    encoding: str | None,
     has_header: bool,
-    columns_max: int,
     report: Report,
 ) -> Table:
-    """Read *source* into *workspace*. Raises CsvError, with what is wrong in plain words."""
-    text = as_utf8(source, workspace, lambda share: report(share * 0.3, "Checking the text"))
-    separator = separator or detect_separator(text)
-    first = _first_record(text, separator)
-    layout = _Layout(
-        text, separator, has_header, len(first), min(len(first), columns_max), workspace
-    )
-    ragged = _Ragged()
-    report(0.35, "Reading the rows")
-    read = _read_regular(layout)
-    if read is None:
-        read = _read_carefully(layout, ragged, report)
-    parts, rows = read
-    header = first if has_header else [""] * len(first)
-    names, renamed = _unique_names(header[:columns_max])
-    notes = list(text.notes)
-    if has_header:
-        notes += _header_notes(first, renamed)
-    if len(first) > columns_max:
-        notes.append(f"Only the first {columns_max:,} of {len(first):,} columns are reported.")
-    notes += ragged.notes(len(first))
-    return Table(parts, names, len(first), rows, text.encoding, separator, notes)
+    """Read *source* into the table `cells` of *database*, with columns of text c0, c1, …
 
-
-def detect_separator(text: TextFile) -> str:
-    """The separator that cuts the first rows into equally many fields, a comma if none does."""
-    with text.open() as file:
+    Only the first COLUMNS_MAX columns are kept. Empty cells are NULL. Raises CsvError.
+    """
+    report("reading", 0.0, "Looking at the text")
+    codec = encoding or detect_encoding(source)
+    decoder = "utf-8-sig" if codec == "utf-8" else codec
+    opened = partial(source.open, encoding=decoder, errors="replace", newline="")
+    with opened() as file:
         sample = file.read(SAMPLE_CHARS)
-    lines = list(StringIO(sample, newline=""))
-    if len(sample) == SAMPLE_CHARS and len(lines) > 1:
-        lines.pop()
-    scores = {each: _fit(lines, each) for each in SEPARATORS}
-    return max(SEPARATORS, key=lambda each: scores[each])
+    dialect = _sniff(sample, database, workspace / "sample.csv", separator, has_header=has_header)
+    table = Table(dialect, codec)
+    copy = workspace / "cells.csv"
+    with opened() as file, copy.open("w", encoding="utf-8", newline="") as out:
+        size = max(1, source.stat().st_size)
+        lines = _lines(
+            file,
+            table,
+            lambda read: report("reading", 0.9 * read / size, f"Read {table.rows:,} rows"),
+        )
+        _copy(_records(lines, table), table, out, has_header=has_header)
+    if table.replaced > table.chars * REPLACED_SHARE_MAX:
+        raise CsvError("csv_not_text", f"This is not text: much of it is not valid {codec}.")
+    kept = range(min(len(table.header), COLUMNS_MAX))
+    database.read_csv(
+        str(copy),
+        header=False,
+        sep=",",
+        quotechar='"',
+        escapechar='"',
+        lineterminator=duckdb.CSVLineTerminator.LINE_FEED,
+        columns={f"c{at}": "VARCHAR" for at in kept},
+        auto_detect=False,
+        max_line_size=max(2**21, 4 * table.row_chars + 3 * len(kept)),
+    ).create("cells")
+    return table
 
 
-def _fit(lines: list[str], separator: str) -> float:
-    """How many of the first rows have as many fields as the first, if that is more than one."""
+def _sniff(
+    sample: str,
+    database: duckdb.DuckDBPyConnection,
+    scratch: Path,
+    separator: str | None,
+    *,
+    has_header: bool,
+) -> Dialect:
+    """The dialect of the first lines. Where no separator cuts them, it is a comma."""
+    if named := _SEPARATOR_LINE.match(sample):
+        separator, sample = separator or named[1], sample[named.end() :]
+    if len(sample) > SAMPLE_CHARS // 2:
+        sample = sample[: sample.rfind("\n") + 1] or sample
+    scratch.write_text(sample, encoding="utf-8", errors="replace", newline="")
+    found = _sniffed(database, scratch, separator)
+    if len(found["Columns"]) < 2:  # some rows may have too many fields, or too few
+        found = _sniffed(database, scratch, separator, strict_mode=False, ignore_errors=True)
+    columns, skipped = len(found["Columns"]), found["SkipRows"]
+    separator = separator or (found["Delimiter"] if columns > 1 else ",")
+    cut = csv.reader(sample.splitlines()[:skipped], delimiter=separator)
+    above = [[cell for cell in line if cell.strip()] for line in cut]
+    looks_like_data = has_header and not found["HasHeader"]
+    row_names = looks_like_data and skipped > 0 and len(above[-1]) == columns - 1
+    titles = above[: skipped - row_names]
+    if any(len(cells) > max(1, columns - 2) and cells[0][0] != "#" for cells in titles):
+        titles, row_names = [], False  # a line with several values is no title
+    skipped = len(titles) + bool(named)
+    return Dialect(separator, skipped, looks_like_data and not row_names, row_names)
+
+
+def _sniffed(
+    database: duckdb.DuckDBPyConnection, sample: Path, separator: str | None, **options: bool
+) -> dict[str, Any]:
+    given = {"quote": '"', "max_line_size": 8 * SAMPLE_CHARS, **options}
+    if separator:
+        given["delim"] = separator
+    call = f"FROM sniff_csv(?, {', '.join(f'{name} = ?' for name in given)})"
     try:
-        rows = [row for row in islice(_reader(iter(lines), separator), 200) if row]
-    except csv.Error:
-        return 0.0
-    if not rows or len(rows[0]) < 2:
-        return 0.0
-    return sum(len(row) == len(rows[0]) for row in rows) / len(rows)
+        found = database.execute(call, [str(sample), *given.values()])
+        names = [each[0] for each in found.description]
+        return dict(zip(names, found.fetchall()[0], strict=True))
+    except duckdb.Error:  # no dialect fits
+        return {"Delimiter": ",", "Columns": [], "SkipRows": 0, "HasHeader": True}
 
 
-def _reader(lines: Iterator[str], separator: str) -> "Reader":
-    # The limit is the whole process's, so it is only ever raised, and always to the same value.
+def _lines(file: TextIO, table: Table, report: Callable[[int], None]) -> Iterator[str]:
+    """The lines of the table, none longer than a field may be, and the mark of the end."""
+    reported = 0
+    lines = iter(partial(file.readline, FIELD_CHARS_MAX + 2), "")
+    for number, line in enumerate(
+        islice(lines, table.dialect.skipped, None), table.dialect.skipped + 1
+    ):
+        if "\0" in line:
+            message = f"This is not a text file: there is a NUL byte on line {number:,}."
+            raise CsvError("csv_binary", message, line=number)
+        if len(line) > FIELD_CHARS_MAX and not line.endswith(("\r", "\n")):
+            raise csv.Error("a line without an end")
+        table.chars += len(line)
+        table.replaced += line.count("\ufffd")
+        if table.chars >= reported:
+            reported = table.chars + REPORT_CHARS
+            report(file.buffer.tell())
+        yield line
+    yield f"{_END}{table.dialect.separator}{_END}"
+
+
+def _records(lines: Iterator[str], table: Table) -> Iterator[list[str]]:
+    """The records that are not blank lines; `table.line` is the last line of each."""
+    # The limit is that of the process, so it is only ever raised, and to the same value.
     csv.field_size_limit(max(csv.field_size_limit(), FIELD_CHARS_MAX))
-    return csv.reader(lines, delimiter=separator)
-
-
-def _first_record(text: TextFile, separator: str) -> list[str]:
-    with text.open() as file:
-        try:
-            for row in _reader(iter(file), separator):
-                if row:
-                    return row
-        except csv.Error as error:
-            raise _too_large(1) from error
-    raise CsvError("csv_empty", "The file has no content: not even a header line.")
-
-
-def _unique_names(header: list[str]) -> tuple[list[str], int]:
-    """Every column a name of its own, and how many had to be given one."""
-    taken: set[str] = set()
-    names: list[str] = []
-    for number, cell in enumerate(header, 1):
-        wanted = " ".join(cell.split())[:NAME_CHARS_MAX] or f"column_{number}"
-        name, again = wanted, 1
-        while name in taken:
-            again += 1
-            name = f"{wanted}_{again}"
-        taken.add(name)
-        names.append(name)
-    renamed = sum(
-        " ".join(cell.split())[:NAME_CHARS_MAX] != name
-        for cell, name in zip(header, names, strict=True)
-    )
-    return names, renamed
-
-
-def _header_notes(header: list[str], renamed: int) -> Iterator[str]:
-    if renamed:
-        columns = "column" if renamed == 1 else "columns"
-        yield f"{renamed:,} {columns} had no name or one that was taken, and got a new one."
-    if all(re.fullmatch(r"\s*[+-]?\d+(\.\d+)?\s*", cell) for cell in header):
-        yield "The first line was read as the header, but it looks like data."
-
-
-def _read_regular(layout: _Layout) -> tuple[list[Path], int] | None:
-    """Read a file whose every line is one well-formed record; None when it is not such a file."""
-    records = _count_regular(layout)
-    if records is None:
-        return None
-    rows = records - layout.has_header
-    if rows < 1:
-        return [], 0
-    part = layout.workspace / "rows.parquet"
-    scan = pl.scan_csv(
-        layout.text.path,
-        has_header=False,
-        skip_rows=int(layout.has_header),
-        n_rows=rows if layout.text.survey.blank_lines_at_end else None,
-        separator=layout.separator,
-        schema={str(at): pl.String for at in range(layout.fields)},
-        quote_char='"' if layout.text.survey.quotes else None,
-        empty_string_is_null=False,
-        glob=False,
-    )
+    reader = csv.reader(lines, delimiter=table.dialect.separator)
+    table.line = table.dialect.skipped
+    fault = ""
     try:
-        scan.select(_cell(str(at)) for at in range(layout.kept)).sink_parquet(
-            part, compression="lz4", row_group_size=ROW_GROUP_ROWS
-        )
-    except pl.exceptions.PolarsError:
-        return None
-    # The two passes must agree on what a record is; where they do not, the csv module decides.
-    counted = pl.scan_parquet(part, glob=False).select(pl.len()).collect().item()
-    return ([part], rows) if counted == rows else None
+        for record in reader:
+            if record and record[-1].endswith(_END):
+                fault = "A quote opened in {} is never closed." if record != [_END, _END] else ""
+                break
+            table.line = table.dialect.skipped + reader.line_num
+            if record:
+                yield record
+    except csv.Error:
+        limit = f"larger than {FIELD_CHARS_MAX // 2**20} million characters"
+        fault = f"A field in {{}} is {limit}; most likely a quote is never closed."
+    if fault:
+        line = table.line + 1
+        row = f"the row that starts on line {line:,}"
+        raise CsvError("csv_malformed", fault.format(row), line=line)
 
 
-def _cell(column: str) -> pl.Expr:
-    """A cell without the spaces around it; null when nothing is left."""
-    bare = pl.col(column).str.strip_chars()
-    return pl.when(bare != "").then(bare).alias(column)
+def _copy(records: Iterator[list[str]], table: Table, out: TextIO, *, has_header: bool) -> None:
+    """Write the rows, all of one length. Raises CsvError if there is no record."""
+    writer = csv.writer(out, quoting=csv.QUOTE_ALL, lineterminator="\n")
+    first = next(records, None)
+    if first is None:
+        raise CsvError("csv_empty", "The file has no content: not even a header line.")
+    table.header = [""] * table.dialect.row_names + first if has_header else [""] * len(first)
+    fields = len(table.header)
+    kept = min(fields, COLUMNS_MAX)
+    for record in records if has_header else chain([first], records):
+        if len(record) != fields:
+            table.short += len(record) < fields
+            table.long += len(record) > fields
+            table.odd_line = table.odd_line or table.line
+        row = [cell.strip() for cell in record[:kept]] + [""] * (kept - len(record))
+        writer.writerow(row)
+        table.rows += 1
+        table.row_chars = max(table.row_chars, sum(map(len, row)))
 
 
-def _count_regular(layout: _Layout) -> int | None:
-    """The number of records, if each line is one: complete, and quoted as it should be."""
-    survey, separator = layout.text.survey, layout.separator
-    if not survey.one_record_a_line or layout.fields > FAST_COLUMNS_MAX:
-        return None
-    line = pl.col("line")
-    cut = f"\\x{ord(separator):02x}"
-    bare = line.str.replace_all('"(?:[^"]|"")*"', "\x01") if survey.quotes else line
-    fields = bare.str.count_matches(separator, literal=True)
-    stray = pl.lit(False)
-    if survey.quotes:
-        stray = bare.str.contains(f'"|[^{cut}]\x01|\x01[^{cut}]')
-    lines = pl.scan_csv(
-        layout.text.path,
-        has_header=False,
-        separator="\x1f",
-        schema={"line": pl.String},
-        quote_char=None,
-        empty_string_is_null=False,
-        glob=False,
-    )
-    # A blank line is no record. One within the file is for the csv module; those at its end are
-    # common, harmless and known.
-    odd = (fields + 1 != layout.fields) | stray
-    query = lines.select(blank=line == "", odd=odd).select(
-        lines=pl.len(), blank=pl.col("blank").sum(), odd=(pl.col("odd") & ~pl.col("blank")).sum()
-    )
-    total, blank, wrong = query.collect(engine="streaming").row(0)
-    if wrong or blank != survey.blank_lines_at_end:
-        return None
-    return int(total - blank)
-
-
-@dataclass(slots=True)
-class _Chunk:
-    """Rows gathered until there are enough of them for a file; characters fed in and in all."""
-
-    layout: _Layout
-    parts: list[Path] = field(default_factory=list)
-    rows: list[list[str]] = field(default_factory=list)
-    total: int = 0
-    chars: int = 0
-    read: int = 0
-
-    def feed(self, file: TextIO) -> Iterator[str]:
-        for line in file:
-            self.chars += len(line)
-            self.read += len(line)
-            yield line
-        yield f"{_END}{self.layout.separator}{_END}"
-
-    def is_full(self) -> bool:
-        cells = len(self.rows) * self.layout.kept
-        return cells >= CHUNK_CELLS_MAX or self.chars >= CHUNK_CHARS_MAX
-
-    def flush(self) -> None:
-        """Write the gathered rows as one more part."""
-        if not self.rows:
-            return
-        part = self.layout.workspace / f"rows-{len(self.parts):06}.parquet"
-        kept = zip(*self.rows, strict=True)
-        columns = [pl.Series(str(at), cells, dtype=pl.String) for at, cells in enumerate(kept)]
-        cells = pl.DataFrame(columns).select(_cell(column.name) for column in columns)
-        cells.write_parquet(part, compression="lz4")
-        self.parts.append(part)
-        self.total += len(self.rows)
-        self.rows, self.chars = [], 0
-
-
-def _read_carefully(layout: _Layout, ragged: _Ragged, report: Report) -> tuple[list[Path], int]:
-    """Read with the csv module: exact on any input, and able to name the line that is broken."""
-    chunk = _Chunk(layout)
-    size = max(1, layout.text.path.stat().st_size)
-    with layout.text.open() as file:
-        reader = _reader(chunk.feed(file), layout.separator)
-        skip, line = layout.has_header, 0
-        try:
-            for record in reader:
-                row = record
-                if row and row[-1].endswith(_END):
-                    _refuse_open_quote(row, line + 1)
-                    break
-                line = reader.line_num
-                if len(row) != layout.fields:
-                    if not row:
-                        continue
-                    ragged.add(longer=len(row) > layout.fields, line=line)
-                    row = record + [""] * (layout.fields - len(record))
-                if skip:
-                    skip = False
-                    continue
-                chunk.rows.append(row[: layout.kept])
-                if chunk.is_full():
-                    chunk.flush()
-                    share = min(1.0, chunk.read / size)
-                    report(0.35 + 0.65 * share, f"Read {chunk.total:,} rows")
-        except csv.Error as error:
-            raise _too_large(line + 1) from error
-    chunk.flush()
-    return chunk.parts, chunk.total
-
-
-def _refuse_open_quote(row: list[str], line: int) -> None:
-    if row != [_END, _END]:
-        raise CsvError(
-            "csv_malformed",
-            f"A quote opened in the row that starts on line {line:,} is never closed.",
-            line=line,
-        )
-
-
-def _too_large(line: int) -> CsvError:
-    return CsvError(
-        "csv_malformed",
-        f"A field in the row that starts on line {line:,} is larger than "
-        f"{FIELD_CHARS_MAX // 2**20} million characters; most likely a quote is never closed.",
-        line=line,
-    )
+def notes_on(table: Table, *, detected: bool, has_header: bool) -> Iterator[str]:
+    """What is odd about the file, in sentences."""
+    if detected and not table.encoding.startswith("utf-8"):
+        yield f"The file is not UTF-8; it was read as {table.encoding}."
+    if table.replaced:
+        yield f"{table.replaced:,} characters are not valid {table.encoding} and stand as \ufffd."
+    dialect, fields = table.dialect, len(table.header)
+    if dialect.skipped:
+        yield f"Skipped above the table: {dialect.skipped:,} of the first lines."
+    if dialect.row_names:
+        yield "The header has one name fewer than the rows have values; the first column has none."
+    pairs = zip(table.header, table.names, strict=False)
+    renamed = sum(" ".join(a.split())[:NAME_CHARS_MAX] != b for a, b in pairs) - dialect.row_names
+    if renamed and has_header:
+        yield f"{renamed:,} columns had no name or one that was taken, and got a new one."
+    if dialect.looks_like_data:
+        yield "The first line was read as the header, but it looks like data."
+    if fields > COLUMNS_MAX:
+        yield f"Only the first {COLUMNS_MAX} of {fields:,} columns are reported."
+    if table.short:
+        yield f"{table.short:,} rows have fewer than {fields} fields; the others count as missing."
+    if table.long:
+        yield f"{table.long:,} rows have more than {fields} fields; the extra ones are ignored."
+    if table.odd_line:
+        yield f"The first such row ends on line {table.odd_line:,}."

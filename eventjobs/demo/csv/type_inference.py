@@ -1,162 +1,127 @@
-"""Which type a column of text really has, and its values as that type.
+"""Finds the type of a column of text: the narrowest one that every value fits."""
 
-A column has a type only when every value that is there fits it. Empty cells are missing in any
-column; the usual markers (NA, null, "-" …) are missing in every column that is not text.
-"""
+from typing import NamedTuple
 
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from duckdb import DuckDBPyRelation as Relation
 
-import polars as pl
-
-from eventjobs.demo.csv.encoding import clip
-
-MARKERS = ("na", "n/a", "null", "nan", "none", "-")
-DECIMAL_COMMA = "decimal comma"
 SAMPLE_ROWS = 1_000
-#: A text column is said to look like numbers when at least this share of a sample does.
+#: A text column is said to look like numbers when at least this share of its values does.
 ALMOST_SHARE = 0.9
 
-_SPELLINGS = sorted(
-    {case(each) for each in MARKERS for case in (str.lower, str.upper, str.title)} | {"NaN"}
+
+class Candidate(NamedTuple):
+    """One way to read a column: *sql* is NULL where the text v does not fit.
+
+    *twin* is a format that may fit the same texts, with another meaning.
+    """
+
+    type: str
+    sql: str
+    format: str | None = None
+    twin: str | None = None
+
+
+def _when(pattern: str, value: str) -> str:
+    return f"CASE WHEN regexp_full_match(v, '{pattern}') THEN {value} END"
+
+
+def _numbers(group: str, decimal: str, format: str, twin: str | None = None) -> list[Candidate]:
+    """Numbers with a separator between thousands: whole ones, and those with decimals."""
+    whole = rf"[+-]?(0|[1-9]\d{{0,2}}({group}\d{{3}})*)"
+    digits = f"regexp_replace(v, '{group}', '', 'g')"
+    number = f"try_cast(replace({digits}, '{decimal}', '.') AS DOUBLE)"
+    return [
+        Candidate("integer", _when(whole, f"try_cast({digits} AS HUGEINT)"), format, twin),
+        Candidate("float", _when(rf"{whole}([{decimal}]\d+)?", number), format, twin),
+    ]
+
+
+def _dates(day: str, twin: str | None = None) -> list[Candidate]:
+    """Days, and days with a time. The year has four digits."""
+    times = [
+        f"{day} {time}" for time in ("%H:%M:%S", "%H:%M", "%H:%M:%S.%f", "%I:%M:%S %p", "%I:%M %p")
+    ]
+    return [
+        Candidate("date", _when(_YEAR, f"try_strptime(v, '{day}')::DATE"), day, twin),
+        Candidate("datetime", _when(_YEAR, f"try_strptime(v, {times})"), day, twin),
+    ]
+
+
+#: 00501 is a post code, not the number 501. Digits beyond 128 bit stay text: none is lost.
+_WHOLE = r"[+-]?(0|[1-9]\d{0,37})"
+_FLOAT = rf"{_WHOLE}?([.]\d*)?([eE][+-]?\d+)?|[+-]?[.]\d+([eE][+-]?\d+)?|[+-]?(?i:inf(inity)?)"
+_COMMA = rf"{_WHOLE}?(,\d+)?|[+-]?,\d+"
+_YEAR = r"(.*\D)?\d{4}(\D.*)?"
+_ISO = r"\d{4}-\d{1,2}-\d{1,2}[ T]\d{1,2}:\d{2}(:\d{2}([.]\d+)?)?"
+_ZONED = rf"{_ISO}( ?(Z|UTC|GMT|[+-]\d{{2}}(:?\d{{2}})?))?"
+WITH_ZONE = "ISO 8601, as UTC"
+#: From the narrowest type to the widest.
+_VALUES = (
+    Candidate("boolean", _when("(?i)true|yes|false|no", "lower(v) IN ('true', 'yes')")),
+    Candidate("integer", _when(_WHOLE, "try_cast(v AS HUGEINT)")),
+    Candidate("float", _when(_FLOAT, "try_cast(v AS DOUBLE)")),
+    *_numbers(",", ".", "1,234.5", twin="1234,5"),
+    Candidate("float", _when(_COMMA, "try_cast(replace(v, ',', '.') AS DOUBLE)"), "1234,5"),
+    *_numbers("[.]", ",", "1.234,5"),
+    *_numbers("[ \u00a0\u202f]", ",", "1 234,5"),
+    *_numbers("[\u2019'']", ".", "1'234.5"),
 )
-
-#: 00501 is a post code, not the number 501.
-_LEADING_ZERO = r"^[+-]?0\d"
-_COMMA_FLOAT = r"^[+-]?(?:0|[1-9]\d*)?,\d+$|^[+-]?(?:0|[1-9]\d*)$"
-
 _DATES = (
-    ("%Y-%m-%d", r"\d{4}-\d{1,2}-\d{1,2}"),
-    ("%Y/%m/%d", r"\d{4}/\d{1,2}/\d{1,2}"),
-    ("%d/%m/%Y", r"\d{1,2}/\d{1,2}/\d{4}"),
-    ("%m/%d/%Y", r"\d{1,2}/\d{1,2}/\d{4}"),
-    ("%d.%m.%Y", r"\d{1,2}\.\d{1,2}\.\d{4}"),
-    ("%d-%m-%Y", r"\d{1,2}-\d{1,2}-\d{4}"),
-    ("%m-%d-%Y", r"\d{1,2}-\d{1,2}-\d{4}"),
+    *_dates("%Y-%m-%d"),
+    *_dates("%Y/%m/%d"),
+    *_dates("%d/%m/%Y", twin="%m/%d/%Y"),
+    *_dates("%m/%d/%Y"),
+    *_dates("%d-%m-%Y", twin="%m-%d-%Y"),
+    *_dates("%m-%d-%Y"),
+    *_dates("%d.%m.%Y"),
+    *_dates("%d %b %Y"),
+    *_dates("%d-%b-%Y"),
+    *_dates("%b %d, %Y"),
+    Candidate("datetime", _when(_ISO, "try_cast(v AS TIMESTAMP)"), "ISO 8601"),
+    Candidate(
+        "datetime", _when(_ZONED, "try_cast(v AS TIMESTAMPTZ) AT TIME ZONE 'UTC'"), WITH_ZONE
+    ),
 )
-_TIMES = (
-    ("%H:%M", r"\d{1,2}:\d{2}"),
-    ("%H:%M:%S%.f", r"\d{1,2}:\d{2}:\d{2}(?:\.\d{1,9})?"),
-    ("%H:%M:%S%.f%#z", r"\d{1,2}:\d{2}:\d{2}(?:\.\d{1,9})?(?:Z|[+-]\d{2}:?\d{2})"),
-)
-_LOOKS_DATED = r"^\d{1,4}[-/.]\d{1,2}[-/.]\d{1,4}"
 
 
-@dataclass(frozen=True, slots=True)
-class Candidate:
-    """One way to read a column: *value* is null wherever the text does not fit."""
-
-    type: str
-    value: pl.Expr
-    format: str | None = None
+TEXT = Candidate("text", "v")
 
 
-@dataclass(frozen=True, slots=True)
-class Typed:
-    """A column with its type; *values* is None for text and for a column with no values at all."""
+class Typed(NamedTuple):
+    """How to read a column. *other_format* fits as well, with another meaning.
 
-    type: str
-    missing: int
-    values: pl.Series | None = None
-    format: str | None = None
-    #: The one format the whole column fits as well, when day and month cannot be told apart.
+    *exceptions* are a few of the *exceptions_count* values that keep it from being numbers.
+    """
+
+    candidate: Candidate
     other_format: str | None = None
-    exceptions: list[str] = field(default_factory=list)
+    exceptions: tuple[str, ...] = ()
     exceptions_count: int = 0
 
 
-def settle(
-    scan: pl.LazyFrame, column: str, *, comma_decimals: bool, check: Callable[[], None]
-) -> Typed:
-    """The narrowest type that every present value of *column* fits."""
-    cell = pl.col(column)
-    marked = cell.is_in(_SPELLINGS)
-    counts = scan.select(rows=pl.len(), empty=cell.null_count(), marked=marked.sum())
-    rows, empty, markers = counts.collect(engine="streaming").row(0)
-    present = rows - empty - markers
-    if present == 0:
-        return Typed("empty", rows)
-    valued = pl.when(~marked).then(cell)
-    sample = (
-        scan.select(valued.alias(column)).drop_nulls().head(SAMPLE_ROWS).collect(engine="streaming")
-    )
-    almost: list[Candidate] = []
-    for candidate in _candidates(valued, comma_decimals, sample.to_series()):
-        fits = sample.select(candidate.value.is_not_null().mean()).item()
-        if fits < 1.0:
-            if candidate.type in ("integer", "float") and fits >= ALMOST_SHARE:
-                almost.append(candidate)
-            continue
-        check()
-        values = scan.select(candidate.value).collect(engine="streaming").to_series()
-        if len(values) - values.null_count() == present:
-            other = _other_format(scan, valued, candidate, present)
-            return Typed(candidate.type, rows - present, values, candidate.format, other)
-        if candidate.type in ("integer", "float"):
-            almost.append(candidate)
-    exceptions, count = _exceptions(scan, valued, almost[-1], present) if almost else ([], 0)
-    return Typed("text", empty, exceptions=exceptions, exceptions_count=count)
+def find_type(texts: Relation) -> Typed:
+    """The type of *texts*, a column v of at least one value, none of which is NULL."""
+    sample = texts.limit(SAMPLE_ROWS)
+    candidates = _VALUES if _misses(sample, _when(_YEAR, "v")) else _VALUES + _DATES
+    counts = ", ".join(["count(*)", *(f"count({each.sql})" for each in candidates)])
+    [(size, *fits)] = sample.aggregate(counts).fetchall()
+    almost: tuple[int, Candidate] | None = None
+    for each, fit in zip(candidates, fits, strict=True):
+        is_number = each.type in ("integer", "float")
+        if fit == size or (is_number and fit >= ALMOST_SHARE * size):
+            misses = _misses(texts, each.sql)
+            if not misses:
+                twins = [it for it in candidates if it.format == each.twin and each.twin]
+                other = next((it.format for it in twins if not _misses(texts, it.sql)), None)
+                return Typed(each, other)
+            if is_number and (almost is None or misses < almost[0]):
+                almost = (misses, each)
+    if almost is None or almost[0] > (1 - ALMOST_SHARE) * len(texts):
+        return Typed(TEXT)
+    wrong = texts.filter(f"({almost[1].sql}) IS NULL").limit(3).fetchall()
+    return Typed(TEXT, None, tuple(text for (text,) in wrong), almost[0])
 
 
-def as_numbers(column: str, format: str | None) -> pl.Expr:
-    """The finite numbers of a column that was found to hold numbers, cheaply."""
-    text = pl.col(column)
-    if format == DECIMAL_COMMA:
-        text = text.str.replace(",", ".", literal=True)
-    number = text.cast(pl.Float64, strict=False)
-    return pl.when(number.is_finite()).then(number)
-
-
-def _candidates(text: pl.Expr, comma_decimals: bool, sample: pl.Series) -> Iterator[Candidate]:
-    """From the narrowest type to the widest; dates only where the sample looks like dates."""
-    lower = text.str.to_lowercase()
-    true, false = lower.is_in(["true", "yes"]), lower.is_in(["false", "no"])
-    yield Candidate("boolean", pl.when(true | false).then(true))
-    number = pl.when(~text.str.contains(_LEADING_ZERO)).then(text)
-    yield Candidate("integer", number.cast(pl.Int64, strict=False))
-    real = number.cast(pl.Float64, strict=False)
-    yield Candidate("float", pl.when(real.is_not_nan()).then(real))
-    if comma_decimals:
-        comma = pl.when(text.str.contains(_COMMA_FLOAT)).then(
-            text.str.replace(",", ".", literal=True)
-        )
-        yield Candidate("float", comma.cast(pl.Float64, strict=False), DECIMAL_COMMA)
-    if sample.str.contains(_LOOKS_DATED).all():
-        yield from _dated(text)
-
-
-def _dated(text: pl.Expr) -> Iterator[Candidate]:
-    for day, pattern in _DATES:
-        fitting = pl.when(text.str.contains(f"^{pattern}$")).then(text)
-        yield Candidate("date", fitting.str.to_date(day, strict=False), day)
-    for day, pattern in _DATES:
-        for time, clock in _TIMES:
-            spaced = text.str.replace("T", " ", literal=True)
-            moment = pl.when(text.str.contains(f"^{pattern}[ T]{clock}$")).then(spaced)
-            form = f"{day} {time}"
-            value = moment.str.to_datetime(form, time_unit="us", strict=False)
-            yield Candidate("datetime", value.dt.replace_time_zone(None), form)
-
-
-def _other_format(scan: pl.LazyFrame, text: pl.Expr, chosen: Candidate, present: int) -> str | None:
-    """The month-first twin of a day-first format, if it fits all values as well."""
-    if chosen.format is None or not chosen.format.startswith(("%d/%m", "%d-%m")):
-        return None
-    twin = f"%m{chosen.format[2]}%d{chosen.format[5:]}"
-    for candidate in _dated(text):
-        if candidate.format == twin:
-            fits = scan.select(candidate.value.count()).collect(engine="streaming").item()
-            return twin if fits == present else None
-    return None
-
-
-def _exceptions(
-    scan: pl.LazyFrame, text: pl.Expr, almost: Candidate, present: int
-) -> tuple[list[str], int]:
-    """What keeps a column from being numbers: three examples, and how many there are."""
-    wrong = text.is_not_null() & almost.value.is_null()
-    count = scan.select(wrong.sum()).collect(engine="streaming").item()
-    if count > present * (1 - ALMOST_SHARE):
-        return [], 0
-    examples = scan.filter(wrong).select(text.alias("text")).head(3).collect()
-    return [clip(each, 40) for each in examples["text"].to_list()], count
+def _misses(texts: Relation, sql: str) -> int:
+    """How many of *texts* do not fit."""
+    return len(texts.filter(f"({sql}) IS NULL"))
