@@ -106,23 +106,18 @@ def analyze_csv(ctx: ThreadContext, payload: CsvRequest) -> dict[str, Any]:
         from eventjobs.demo.csv.encoding import CsvError
         from eventjobs.demo.csv.narrative import narrate
         from eventjobs.demo.csv.profile import profile_csv
+        from eventjobs.demo.csv.reader import Options
     except ImportError as error:
         message = "This job needs packages that are missing: pip install 'eventjobs[demo]'"
         raise JobError("demo_extra_missing", message, retryable=False) from error
 
     ctx.sleep(DemoSettings().simulated_slow_processing_s)
     report = _report(ctx)
+    options = Options(payload.separator, payload.encoding, payload.header)
     source = ctx.input(payload.artifact)
     with tempfile.TemporaryDirectory(prefix="eventjobs-csv-") as workspace:
         try:
-            profile = profile_csv(
-                source,
-                Path(workspace),
-                separator=payload.separator,
-                encoding=payload.encoding,
-                has_header=payload.header,
-                report=report,
-            )
+            profile = profile_csv(source, Path(workspace), options, report)
         except CsvError as error:
             details = {"line": error.line} if error.line else None
             raise JobError(error.code, str(error), retryable=False, details=details) from error

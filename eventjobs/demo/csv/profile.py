@@ -10,7 +10,7 @@ import duckdb
 
 from eventjobs.demo.csv.column_stats import describe
 from eventjobs.demo.csv.encoding import CsvError, clip
-from eventjobs.demo.csv.reader import Report, Table, notes_on, read_table
+from eventjobs.demo.csv.reader import Options, Report, Table, notes_on, read_table
 
 CORRELATED_COLUMNS_MAX = 30
 AMBIGUOUS_NOTES_MAX = 5
@@ -21,15 +21,7 @@ MEMORY_MAX = "1GB"
 Profile = dict[str, Any]
 
 
-def profile_csv(
-    source: Path,
-    workspace: Path,
-    *,
-    separator: str | None = None,
-    encoding: str | None = None,
-    has_header: bool = True,
-    report: Report,
-) -> Profile:
+def profile_csv(source: Path, workspace: Path, options: Options, report: Report) -> Profile:
     """Profile *source*, with scratch files in *workspace*. Raises CsvError.
 
     The profile is bounded in size whatever the file. `columns` are the first COLUMNS_MAX, as
@@ -45,15 +37,7 @@ def profile_csv(
     with duckdb.connect(config=config) as database:
         database.execute("SET TimeZone = 'UTC'")
         try:
-            table = read_table(
-                source,
-                database,
-                workspace,
-                separator=separator,
-                encoding=encoding,
-                has_header=has_header,
-                report=report,
-            )
+            table = read_table(source, database, workspace, options, report)
             columns, correlations = _analyze(database.table("cells"), table, report)
         except duckdb.OutOfMemoryException as error:
             message = f"The file needs more than {MEMORY_MAX} of memory."
@@ -63,7 +47,6 @@ def profile_csv(
         for each in columns
         if (it := each["dates"] or each["numbers"]) and it["other_format"]
     ]
-    notes = notes_on(table, detected=encoding is None, has_header=has_header)
     return {
         "rows": table.rows,
         "column_count": len(table.header),
@@ -73,7 +56,7 @@ def profile_csv(
         "encoding": table.encoding,
         "separator": table.dialect.separator,
         "skipped_lines": table.dialect.skipped,
-        "notes": [*notes, *ambiguous[:AMBIGUOUS_NOTES_MAX]],
+        "notes": [*notes_on(table, options), *ambiguous[:AMBIGUOUS_NOTES_MAX]],
     }
 
 

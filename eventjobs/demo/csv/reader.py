@@ -35,6 +35,14 @@ _END = "\0end"
 _SEPARATOR_LINE = re.compile(r"sep=([^\r\n\"])\r?\n", re.IGNORECASE)
 
 
+class Options(NamedTuple):
+    """What is known of a file; the separator and the encoding are detected when they are None."""
+
+    separator: str | None = None
+    encoding: str | None = None
+    has_header: bool = True
+
+
 class Dialect(NamedTuple):
     """How a file is cut into fields. *skipped* lines come before the table.
 
@@ -81,10 +89,7 @@ def read_table(
     source: Path,
     database: duckdb.DuckDBPyConnection,
     workspace: Path,
-    *,
-    separator: str | None,
-    encoding: str | None,
-    has_header: bool,
+    options: Options,
     report: Report,
 ) -> Table:
     """Read *source* into the table `cells` of *database*, with columns of text c0, c1, …
@@ -92,12 +97,12 @@ def read_table(
     Only the first COLUMNS_MAX columns are kept. Empty cells are NULL. Raises CsvError.
     """
     report("reading", 0.0, "Looking at the text")
-    codec = encoding or detect_encoding(source)
+    codec = options.encoding or detect_encoding(source)
     decoder = "utf-8-sig" if codec == "utf-8" else codec
     opened = partial(source.open, encoding=decoder, errors="replace", newline="")
     with opened() as file:
         sample = file.read(SAMPLE_CHARS)
-    dialect = _sniff(sample, database, workspace / "sample.csv", separator, has_header=has_header)
+    dialect = _sniff(sample, database, workspace / "sample.csv", options)
     table = Table(dialect, codec)
     copy = workspace / "cells.csv"
     with opened() as file, copy.open("w", encoding="utf-8", newline="") as out:
@@ -107,7 +112,7 @@ def read_table(
             table,
             lambda read: report("reading", 0.9 * read / size, f"Read {table.rows:,} rows"),
         )
-        _copy(_records(lines, table), table, out, has_header=has_header)
+        _copy(_records(lines, table), table, out, has_header=options.has_header)
     if table.replaced > table.chars * REPLACED_SHARE_MAX:
         raise CsvError("csv_not_text", f"This is not text: much of it is not valid {codec}.")
     kept = range(min(len(table.header), COLUMNS_MAX))
@@ -126,14 +131,10 @@ def read_table(
 
 
 def _sniff(
-    sample: str,
-    database: duckdb.DuckDBPyConnection,
-    scratch: Path,
-    separator: str | None,
-    *,
-    has_header: bool,
+    sample: str, database: duckdb.DuckDBPyConnection, scratch: Path, options: Options
 ) -> Dialect:
     """The dialect of the first lines. Where no separator cuts them, it is a comma."""
+    separator = options.separator
     if named := _SEPARATOR_LINE.match(sample):
         separator, sample = separator or named[1], sample[named.end() :]
     if len(sample) > SAMPLE_CHARS // 2:
@@ -146,7 +147,7 @@ def _sniff(
     separator = separator or (found["Delimiter"] if columns > 1 else ",")
     cut = csv.reader(sample.splitlines()[:skipped], delimiter=separator)
     above = [[cell for cell in line if cell.strip()] for line in cut]
-    looks_like_data = has_header and not found["HasHeader"]
+    looks_like_data = options.has_header and not found["HasHeader"]
     row_names = looks_like_data and skipped > 0 and len(above[-1]) == columns - 1
     titles = above[: skipped - row_names]
     if any(len(cells) > max(1, columns - 2) and cells[0][0] != "#" for cells in titles):
@@ -235,9 +236,9 @@ def _copy(records: Iterator[list[str]], table: Table, out: TextIO, *, has_header
         table.row_chars = max(table.row_chars, sum(map(len, row)))
 
 
-def notes_on(table: Table, *, detected: bool, has_header: bool) -> Iterator[str]:
+def notes_on(table: Table, options: Options) -> Iterator[str]:
     """What is odd about the file, in sentences."""
-    if detected and not table.encoding.startswith("utf-8"):
+    if not options.encoding and not table.encoding.startswith("utf-8"):
         yield f"The file is not UTF-8; it was read as {table.encoding}."
     if table.replaced:
         yield f"{table.replaced:,} characters are not valid {table.encoding} and stand as \ufffd."
@@ -248,7 +249,7 @@ def notes_on(table: Table, *, detected: bool, has_header: bool) -> Iterator[str]
         yield "The header has one name fewer than the rows have values; the first column has none."
     pairs = zip(table.header, table.names, strict=False)
     renamed = sum(" ".join(a.split())[:NAME_CHARS_MAX] != b for a, b in pairs) - dialect.row_names
-    if renamed and has_header:
+    if renamed and options.has_header:
         yield f"{renamed:,} columns had no name or one that was taken, and got a new one."
     if dialect.looks_like_data:
         yield "The first line was read as the header, but it looks like data."
