@@ -4,23 +4,21 @@ The names of floors 0 and 1 are here at once; what handler authors and embedding
 imported when first asked for, because `projections` interleaves with the floors between.
 """
 
+import warnings
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+from eventjobs.domain.recorded import Recorded
+from eventjobs.domain.spec import JobSpec
 from eventjobs.errors import EventjobsError, JobError
-from eventjobs.events import JobSpec, Recorded
 
 if TYPE_CHECKING:
-    from eventjobs.breakers import BreakerOpen
-    from eventjobs.handlers import (
-        Context,
-        Handlers,
-        ThreadContext,
-        external,
-        handler,
-        outside,
-        schedule,
-    )
+    from eventjobs.handlers.breaker_state import BreakerOpen
+    from eventjobs.handlers.context import Context
+    from eventjobs.handlers.declare import external, handler, remote
+    from eventjobs.handlers.registry import HandlerRegistry
+    from eventjobs.handlers.schedule import schedule
+    from eventjobs.handlers.thread_context import ThreadContext
     from eventjobs.service import Service
     from eventjobs.settings import Settings
 
@@ -29,7 +27,7 @@ __all__ = [
     "BreakerOpen",
     "Context",
     "EventjobsError",
-    "Handlers",
+    "HandlerRegistry",
     "JobError",
     "JobSpec",
     "Recorded",
@@ -38,25 +36,33 @@ __all__ = [
     "ThreadContext",
     "external",
     "handler",
-    "outside",
+    "remote",
     "schedule",
 ]
 
 _LATER = {
-    "BreakerOpen": "eventjobs.breakers",
-    "Context": "eventjobs.handlers",
-    "Handlers": "eventjobs.handlers",
-    "ThreadContext": "eventjobs.handlers",
-    "external": "eventjobs.handlers",
-    "handler": "eventjobs.handlers",
-    "outside": "eventjobs.handlers",
-    "schedule": "eventjobs.handlers",
+    "BreakerOpen": "eventjobs.handlers.breaker_state",
+    "Context": "eventjobs.handlers.context",
+    "HandlerRegistry": "eventjobs.handlers.registry",
+    "ThreadContext": "eventjobs.handlers.thread_context",
+    "external": "eventjobs.handlers.declare",
+    "handler": "eventjobs.handlers.declare",
+    "remote": "eventjobs.handlers.declare",
+    "schedule": "eventjobs.handlers.schedule",
     "Service": "eventjobs.service",
     "Settings": "eventjobs.settings",
 }
 
 
+#: Old names, which work for one more release.
+_RENAMED = {"Handlers": "HandlerRegistry", "outside": "remote"}
+
+
 def __getattr__(name: str) -> Any:
+    if name in _RENAMED:
+        message = f"eventjobs.{name} is now eventjobs.{_RENAMED[name]}"
+        warnings.warn(message, DeprecationWarning, stacklevel=2)
+        name = _RENAMED[name]
     if name in _LATER:
         return getattr(import_module(_LATER[name]), name)
     raise AttributeError(f"module 'eventjobs' has no attribute {name!r}")

@@ -97,7 +97,7 @@ class JobExists(Rejected):
     code = "job_exists"
 
 
-class KeyReused(Rejected):
+class IdempotencyKeyReused(Rejected):
     """This Idempotency-Key was used with another specification."""
 
     code = "idempotency_key_reused"
@@ -274,13 +274,13 @@ class DirectoryLocked(DataDirectoryError):
     code = "data_directory_locked"
 
 
-class NotOurs(DataDirectoryError):
+class ForeignDatabase(DataDirectoryError):
     """This database was not made by eventjobs."""
 
     code = "not_an_eventjobs_database"
 
 
-class TooNew(DataDirectoryError):
+class DatabaseTooNew(DataDirectoryError):
     """This database was made by a newer eventjobs."""
 
     code = "database_too_new"

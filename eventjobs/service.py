@@ -8,43 +8,44 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
-from eventjobs.artifacts import Artifacts
-from eventjobs.breakers import LocalBreakers
-from eventjobs.cascade import Cascade
-from eventjobs.claims import Claims
-from eventjobs.clock import Clock, SystemClock, sleep
-from eventjobs.desk import LocalDesk
-from eventjobs.directory import lock, open_files
-from eventjobs.dispatch import ExternalServices, service_name, targets
-from eventjobs.environment import working_directory
+from eventjobs.attempts.claims import ClaimQueue
+from eventjobs.attempts.fencing import AttemptReports
+from eventjobs.attempts.leases import LeaseMonitor
+from eventjobs.attempts.limiter import ConcurrencyLimiter
+from eventjobs.attempts.local_source import LocalJobSource
+from eventjobs.attempts.recorder import OutcomeRecorder
+from eventjobs.attempts.recovery import recall_starts, recover
+from eventjobs.auth.master_key import MasterKey
+from eventjobs.clock import Clock, SystemClock, Timeline, sleep
+from eventjobs.commands.jobs import CommandResult, Jobs
+from eventjobs.commands.pauses import Pauses
+from eventjobs.commands.submissions import check_named
+from eventjobs.data_directory import lock, open_files
+from eventjobs.domain.ids import chosen_id, parse_id
+from eventjobs.domain.job import Job
+from eventjobs.domain.spec import Artifact, JobSpec
+from eventjobs.domain.submission import build_spec, checked, is_checked
+from eventjobs.domain.validation import read_files
 from eventjobs.errors import InvalidInput, JobNotFound, LogError, UnknownArtifact
-from eventjobs.events import Artifact, JobSpec
-from eventjobs.expiry import Expiry
-from eventjobs.fence import Fence
-from eventjobs.flow import Flow
-from eventjobs.handlers import Handler, Handlers, outside
-from eventjobs.job import Job
-from eventjobs.jobs import Jobs, Outcome, chosen_id, parse_id
-from eventjobs.keys import Keys
-from eventjobs.leases import Leases
+from eventjobs.execution.build import build_call_policy, build_runner, dispatcher_of
+from eventjobs.execution.loop_monitor import LoopMonitor
+from eventjobs.execution.runner import Runner
+from eventjobs.handlers.breaker_state import LocalBreakers
+from eventjobs.handlers.declare import remote
+from eventjobs.handlers.registry import Handler, HandlerRegistry
+from eventjobs.handlers.schedule import Schedule
 from eventjobs.log.sqlite import SQLiteLog
-from eventjobs.logs import get_logger
-from eventjobs.outbound import Outbound
-from eventjobs.recovery import recall_starts, recover
-from eventjobs.recurring import Recurring
-from eventjobs.runner import Runner
-from eventjobs.running import calls_of, dispatcher_of, runner_of
-from eventjobs.schedules import Schedule
-from eventjobs.settings import Settings
-from eventjobs.settlement import Settlement
-from eventjobs.specs import check_named, checked, is_checked, spec_of
+from eventjobs.maintenance.cascade import CascadeCanceller
+from eventjobs.maintenance.cron import CronScheduler
+from eventjobs.maintenance.expiry import JobExpirer
+from eventjobs.observability.logging import get_logger
+from eventjobs.outbound.client import OutboundClient
+from eventjobs.outbound.dispatch import ExternalDispatcher, service_name, targets
+from eventjobs.outbound.webhooks.deliveries import Webhooks
+from eventjobs.projections.views import Views
+from eventjobs.settings import Settings, working_directory
+from eventjobs.storage.artifacts import Artifacts
 from eventjobs.supervision import Supervisor
-from eventjobs.switches import Switches
-from eventjobs.timeline import Timeline
-from eventjobs.values import read_files
-from eventjobs.watchdog import Watchdog
-from eventjobs.webhooks import Webhooks
-from projections import Views
 
 
 class Service:
@@ -57,26 +58,26 @@ class Service:
     log: SQLiteLog
     views: Views
     jobs: Jobs
-    switches: Switches
-    flow: Flow
-    claims: Claims
-    recurring: Recurring
-    settlement: Settlement
-    leases: Leases
-    fence: Fence
+    switches: Pauses
+    flow: ConcurrencyLimiter
+    claims: ClaimQueue
+    recurring: CronScheduler
+    settlement: OutcomeRecorder
+    leases: LeaseMonitor
+    fence: AttemptReports
     breakers: LocalBreakers
-    desk: LocalDesk
+    desk: LocalJobSource
     runner: Runner
     artifacts: Artifacts
-    keys: Keys
-    outbound: Outbound
+    keys: MasterKey
+    outbound: OutboundClient
     webhooks: Webhooks
-    external: ExternalServices
+    external: ExternalDispatcher
 
     def __init__(
         self,
         data: Path | str | None = None,
-        handlers: Iterable[Handler | Schedule] | Handlers = (),
+        handlers: Iterable[Handler | Schedule] | HandlerRegistry = (),
         *,
         settings: Settings | None = None,
         clock: Clock | None = None,
@@ -86,9 +87,9 @@ class Service:
         directory = Path(working_directory() or "", settings.data if data is None else data)
         self.settings = settings.model_copy(update={"data": directory})
         declared = filter(None, map(str.strip, self.settings.worker_types.split(",")))
-        self.handlers = Handlers.of(handlers).besides(map(outside, declared))
+        self.handlers = HandlerRegistry.of(handlers).with_defaults(map(remote, declared))
         self.clock = clock or SystemClock()
-        self.outbound = Outbound(self.clock, self.settings.outbound_allow)
+        self.outbound = OutboundClient(self.clock, self.settings.outbound_allow)
         self._targets = targets(self.handlers, self.outbound, self.settings.python_service_url)
         self._supervisor = Supervisor(self.clock)
         self._open = False
@@ -98,7 +99,7 @@ class Service:
         self._lock: int | None = None
         self._tasks: list[asyncio.Task[None]] = []
         self._closing: asyncio.Task[None] | None = None
-        self._watchdog: Watchdog | None = None
+        self._watchdog: LoopMonitor | None = None
 
     async def __aenter__(self) -> Self:
         await self.start()
@@ -136,7 +137,7 @@ class Service:
         except BaseException:
             await self.close()
             raise
-        self._watchdog = Watchdog(asyncio.get_running_loop())
+        self._watchdog = LoopMonitor(asyncio.get_running_loop())
         self._open = True
 
     async def _recover_if_possible(self) -> None:
@@ -181,9 +182,9 @@ class Service:
             self._keep(f"dispatcher {number}" if number else "runner", each.run)
         self._keep("deliveries", self.webhooks.runner.run)
         self._keep("webhooks", self.webhooks.follow)
-        self._keep("cascade", Cascade(self.jobs, self.views).run)
+        self._keep("cascade", CascadeCanceller(self.jobs, self.views).run)
         timeline = self.claims.timeline
-        self._keep("expiry", Expiry(self.jobs, self.views, self.settings.ttl_s, timeline).run)
+        self._keep("expiry", JobExpirer(self.jobs, self.views, self.settings.ttl_s, timeline).run)
         if self.handlers.schedules:
             self._keep("schedules", self.recurring.run)
 
@@ -198,11 +199,11 @@ class Service:
         # Random at each start: a restarted process must never look like the one that died.
         worker = f"worker-{os.urandom(4).hex()}"
         self.breakers = LocalBreakers(self.clock)
-        self.switches = Switches(self.log, self.views, settings.pauses_max)
+        self.switches = Pauses(self.log, self.views, settings.pauses_max)
         limits = self.handlers.limits(settings.type_limits, settings.queue_limits)
-        self.flow = Flow(limits, self.clock)
-        self.claims = Claims(self.jobs, self.views, self.clock, self.flow)
-        self.settlement = Settlement(
+        self.flow = ConcurrencyLimiter(limits, self.clock)
+        self.claims = ClaimQueue(self.jobs, self.views, self.clock, self.flow)
+        self.settlement = OutcomeRecorder(
             self.jobs,
             self.artifacts,
             retry_delay_s=settings.retry_delay_s,
@@ -210,21 +211,21 @@ class Service:
             result_bytes_max=settings.result_bytes_max,
         )
         found = (self.jobs, self.views, self.switches, settings.catch_up_s)
-        self.recurring = Recurring(self.handlers.schedules, self._accept, *found)
-        self.leases = Leases(self.jobs, self.views, self.settlement, grace_s=settings.grace_s)
+        self.recurring = CronScheduler(self.handlers.schedules, self._accept, *found)
+        self.leases = LeaseMonitor(self.jobs, self.views, self.settlement, grace_s=settings.grace_s)
         names = {type: service_name(url) for type, url in self._targets.items()}
-        self.fence = Fence(self.jobs, self.settlement, self.leases, names)
+        self.fence = AttemptReports(self.jobs, self.settlement, self.leases, names)
         self.desk = self._desk(worker)
-        self.external = ExternalServices(
+        self.external = ExternalDispatcher(
             self.jobs,
-            self.leases,
             self.keys,
             self.outbound,
             targets=self._targets,
             public_url=settings.public_url,
             silence_s=settings.service_silence_s,
         )
-        self.runner = runner_of(settings, self.desk, self.handlers, settings.data / "scratch")
+        self.leases.withdraw_with(self.external.withdraw)
+        self.runner = build_runner(settings, self.desk, self.handlers, settings.data / "scratch")
         #: Of jobs: what runs here, and what each external service is given.
         self.runners = [self.runner] + [
             dispatcher_of(settings, self._desk(worker), each)
@@ -233,18 +234,18 @@ class Service:
         calling = (self.keys, self.outbound, settings.webhooks_max)
         self.webhooks = Webhooks(self.jobs, self.views, self._desk(worker), *calling)
 
-    async def _accept(self, spec: JobSpec, job_id: str, actor: str) -> Outcome:
+    async def _accept(self, spec: JobSpec, job_id: str, actor: str) -> CommandResult:
         return await self.accept(spec, job_id=job_id, actor=actor)
 
-    def _desk(self, worker: str) -> LocalDesk:
-        return LocalDesk(
+    def _desk(self, worker: str) -> LocalJobSource:
+        return LocalJobSource(
             worker,
             self.jobs,
             self.views,
             self.claims,
             self.artifacts,
             self.settlement,
-            calls_of(self.settings, self.breakers),
+            build_call_policy(self.settings, self.breakers),
             self._accept,
         )
 
@@ -332,13 +333,13 @@ class Service:
         LogUnavailable.
         """
         # Here and not by *checked*: copying a specification costs more than all its checks.
-        made = spec_of(type, payload, spec, max_attempts=self.attempts(type))
+        made = build_spec(type, payload, spec, max_attempts=self.attempts(type))
         job_id = None if job_id is None else chosen_id(job_id)
         return (await self.accept(made, actor=actor, job_id=job_id)).job
 
     async def accept(
         self, spec: JobSpec, *, actor: str, job_id: str | None = None, key: bool = False
-    ) -> Outcome:
+    ) -> CommandResult:
         """Check *spec* against its handler, fill in what it leaves open, and submit it.
 
         Raises what *submit* does, and UnknownJob.

@@ -8,11 +8,11 @@ import asyncio
 from collections.abc import Awaitable, Callable
 from typing import Any
 
+from eventjobs.cache import LRUCache
 from eventjobs.clock import Clock, sleep
 from eventjobs.errors import LogError
-from eventjobs.logs import get_logger
-from eventjobs.lru import Lru
-from eventjobs.tracebacks import describe
+from eventjobs.observability.logging import get_logger
+from eventjobs.observability.tracebacks import describe
 
 #: Seconds before the second try, doubled for each later one up to the longest.
 AGAIN_S, AGAIN_MAX_S = 1.0, 60.0
@@ -35,7 +35,7 @@ class Isolation:
         self._log = get_logger(logger)
         self._what = what
         #: By item: when it is tried again, and the wait after the next failure.
-        self._waits: Lru[tuple[float, float]] = Lru(ITEMS_MAX, ITEMS_MAX)
+        self._waits: LRUCache[tuple[float, float]] = LRUCache(ITEMS_MAX, ITEMS_MAX)
 
     def __len__(self) -> int:
         """How many items failed at their last try."""

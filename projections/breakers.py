@@ -3,8 +3,9 @@
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
-from eventjobs.events import BreakerChanged, Recorded
-from projections.touched import Statement, rows
+from eventjobs.domain.events import BreakerChanged
+from eventjobs.domain.recorded import Recorded
+from eventjobs.projections.change import Statement, rows
 
 NAME = "breakers"
 VERSION = 1

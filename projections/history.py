@@ -4,7 +4,7 @@ from typing import Any
 
 import orjson
 
-from eventjobs.events import (
+from eventjobs.domain.events import (
     ArtifactStored,
     AttemptFailed,
     AttemptHandedOver,
@@ -18,16 +18,16 @@ from eventjobs.events import (
     JobRetried,
     JobSubmitted,
     LateReportRefused,
-    Recorded,
     StepCompleted,
-    rfc3339,
 )
+from eventjobs.domain.recorded import Recorded
+from eventjobs.domain.timestamps import rfc3339
 
 #: Of a traceback, or of other details of a failure.
 TRACE_CHARS_MAX = 4_000
 
 
-def tell(events: list[Recorded]) -> dict[str, Any]:
+def describe_history(events: list[Recorded]) -> dict[str, Any]:
     """*events* are all of one job's, oldest first.
 
     `entries` has a line for each event but progress and logs, which are counted in their attempt.

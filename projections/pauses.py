@@ -3,8 +3,9 @@
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
-from eventjobs.events import Paused, Recorded, Resumed
-from projections.touched import Statement, rows
+from eventjobs.domain.events import Paused, Resumed
+from eventjobs.domain.recorded import Recorded
+from eventjobs.projections.change import Statement, rows
 
 NAME = "pauses"
 VERSION = 1

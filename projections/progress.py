@@ -8,10 +8,10 @@ from collections.abc import Iterable, Iterator
 from operator import itemgetter
 from typing import Any, NamedTuple
 
-from eventjobs.events import JobCompleted
-from eventjobs.job import Job, Status
-from projections.stages import Progress
-from projections.touched import Statement, Touched, rows
+from eventjobs.domain.events import JobCompleted
+from eventjobs.domain.job import Job, Status
+from eventjobs.projections.attempt_progress import Progress
+from eventjobs.projections.change import JobChange, Statement, rows
 
 NAME = "progress"
 VERSION = 1
@@ -67,9 +67,9 @@ SELECT json_group_array(json_array(type, stage, place, duration_us)) FROM (
 """
 
 
-def apply(touched: Iterable[Touched]) -> Iterator[Statement]:
+def apply(touched: Iterable[JobChange]) -> Iterator[Statement]:
     changed = []
-    completed: list[tuple[int, Touched]] = []
+    completed: list[tuple[int, JobChange]] = []
     for each in touched:
         if each.progress is not None and each.progress is not each.progress_before:
             changed.append((each.after.born, each.progress.dump()))

@@ -5,8 +5,8 @@ from typing import Any, NamedTuple
 
 import orjson
 
-from eventjobs.job import Job, Status
-from projections.touched import Statement, Touched, rows
+from eventjobs.domain.job import Job, Status
+from eventjobs.projections.change import JobChange, Statement, rows
 
 NAME = "queue"
 VERSION = 5
@@ -202,7 +202,7 @@ def due(
     }
 
 
-def apply(touched: Iterable[Touched]) -> Iterator[Statement]:
+def apply(touched: Iterable[JobChange]) -> Iterator[Statement]:
     put = []
     gone = []
     newest_us = 0

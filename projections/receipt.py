@@ -3,7 +3,7 @@
 from dataclasses import dataclass, field
 from typing import Any
 
-from eventjobs.events import (
+from eventjobs.domain.events import (
     AttemptFailed,
     AttemptHandedOver,
     AttemptReleased,
@@ -11,9 +11,9 @@ from eventjobs.events import (
     JobCancelled,
     JobCompleted,
     LateReportRefused,
-    Recorded,
-    rfc3339,
 )
+from eventjobs.domain.recorded import Recorded
+from eventjobs.domain.timestamps import rfc3339
 
 _ENDS = {
     JobCompleted: "completed",
@@ -52,7 +52,7 @@ class _Run:
         )
 
 
-def tell(events: list[Recorded]) -> dict[str, Any]:
+def describe_receipt(events: list[Recorded]) -> dict[str, Any]:
     """*events* are all of one job's, oldest first.
 
     `attempts` has an entry for each run, `text` a line for each and one for each late report.

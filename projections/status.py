@@ -5,11 +5,11 @@ from typing import Any
 
 import orjson
 
-from eventjobs.done import Step
-from eventjobs.events import Artifact, JobSpec
-from eventjobs.job import DEFAULT_QUEUE, Job
-from eventjobs.plain import as_texts
-from projections.touched import Statement, Touched, rows
+from eventjobs.domain.job import DEFAULT_QUEUE, Job
+from eventjobs.domain.spec import Artifact, JobSpec
+from eventjobs.domain.steps import Step
+from eventjobs.projections.change import JobChange, Statement, rows
+from eventjobs.storable import as_texts
 
 NAME = "status"
 VERSION = 7
@@ -119,7 +119,7 @@ COUNTS = "SELECT json_group_array(json_array(type, status, jobs)) FROM counts"
 _APART = ("job_id", "spec", "born", "created_us")
 
 
-def apply(touched: Iterable[Touched]) -> Iterator[Statement]:
+def apply(touched: Iterable[JobChange]) -> Iterator[Statement]:
     added = []
     changed = []
     hidden = []

@@ -10,7 +10,19 @@ from typing import Any, NamedTuple, Protocol
 import aiosqlite
 import orjson
 
-from eventjobs.database import (
+from eventjobs.cache import LRUCache
+from eventjobs.domain.events import SERVICE_EVENTS, JobSubmitted, Unreadable
+from eventjobs.domain.job import Job, evolve, park
+from eventjobs.domain.recorded import Recorded
+from eventjobs.durability import replace, sync
+from eventjobs.errors import ForeignDatabase
+from eventjobs.projections import breakers, pauses, progress, queue, status, webhooks
+from eventjobs.projections import dependencies as ties
+from eventjobs.projections import parked_events as parked
+from eventjobs.projections.attempt_progress import Progress, advance
+from eventjobs.projections.change import JobChange, Statement
+from eventjobs.projections.parked_events import Parked
+from eventjobs.storage.sqlite import (
     ALONE,
     claim,
     connect,
@@ -19,15 +31,6 @@ from eventjobs.database import (
     private_file,
     transaction,
 )
-from eventjobs.durability import replace, sync
-from eventjobs.errors import NotOurs
-from eventjobs.events import SERVICE_EVENTS, JobSubmitted, Recorded, Unreadable
-from eventjobs.job import Job, evolve, park
-from eventjobs.lru import Lru
-from projections import breakers, parked, pauses, progress, queue, status, ties, webhooks
-from projections.parked import Parked
-from projections.stages import Progress, advance
-from projections.touched import Statement, Touched
 
 
 class Projection(Protocol):
@@ -37,7 +40,7 @@ class Projection(Protocol):
     VERSION: int
     SCHEMA: str
 
-    def apply(self, touched: Iterable[Touched], /) -> Iterator[Statement]: ...
+    def apply(self, touched: Iterable[JobChange], /) -> Iterator[Statement]: ...
 
 
 class EventProjection(Protocol):
@@ -109,7 +112,7 @@ def blames_event(error: Exception) -> bool:
 class Applied(NamedTuple):
     """What a batch did to jobs, and which of its events were left out."""
 
-    touched: list[Touched]
+    touched: list[JobChange]
     parked: list[Parked]
 
 
@@ -135,7 +138,7 @@ class Store:
         self._reader = reader
         self._lister = lister
         #: Folded jobs as of *position*, so that a job's next event needs no read.
-        self._kept: Lru[Kept] = Lru(KEPT_MAX, KEPT_BYTES_MAX)
+        self._kept: LRUCache[Kept] = LRUCache(KEPT_MAX, KEPT_BYTES_MAX)
 
     @classmethod
     async def open(cls, path: Path, log_id: str, head: int) -> "Store":
@@ -148,7 +151,7 @@ class Store:
             await asyncio.to_thread(Store.remove, path)  # its -wal may be there still
         try:
             private_file(path)
-        except NotOurs as error:
+        except ForeignDatabase as error:
             raise Stale(str(error)) from error
         try:
             return await cls._open(path, log_id, head)
@@ -244,7 +247,7 @@ class Store:
         ]
         begun = {each.job_id for each in about_jobs if each.version == 1}
         known = await self._load({each.job_id for each in about_jobs} - begun)
-        touched: dict[str, Touched] = {}
+        touched: dict[str, JobChange] = {}
         left_out: list[Parked] = []
         for recorded in about_jobs:
             job_id = recorded.job_id
@@ -255,7 +258,7 @@ class Store:
                 before, told = known.get(job_id) or (None, None)
                 if before is None and not _begins(recorded, refused):
                     continue  # of a stream that is no job, or whose beginning cannot be read
-                each = Touched(before, before, told, told)  # type: ignore[arg-type]
+                each = JobChange(before, before, told, told)  # type: ignore[arg-type]
                 touched[job_id] = each
             was, each.after = each.after, _evolved(each.after, recorded, refused)
             if each.after.parked is None:

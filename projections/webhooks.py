@@ -2,14 +2,14 @@
 
 from collections.abc import Iterator, Sequence
 
-from eventjobs.events import JobSpec, JobSubmitted, Recorded, WebhookAdded, WebhookRemoved
-from projections.touched import Statement, rows
+from eventjobs.domain.events import JobSubmitted, WebhookAdded, WebhookRemoved
+from eventjobs.domain.recorded import Recorded
+from eventjobs.domain.spec import JobSpec
+from eventjobs.projections.change import Statement, rows
 
 NAME = "webhooks"
 VERSION = 1
 
-#: The type of the jobs that deliveries are. Their payload names the webhook and the position.
-DELIVERY = "eventjobs.webhook"
 
 SCHEMA = """
 CREATE TABLE webhooks (

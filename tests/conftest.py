@@ -20,14 +20,14 @@ import structlog
 from blockbuster import BlockBuster, BlockingError
 
 from eventjobs.clock import Clock
-from eventjobs.handlers import Handler
-from eventjobs.schedules import Schedule
+from eventjobs.handlers.registry import Handler
+from eventjobs.handlers.schedule import Schedule
 from eventjobs.service import Service
 from eventjobs.settings import Settings
-from tests import threads_at_work
-from tests.api_client import Client, connected
-from tests.facts import time_passing
-from tests.fake_clock import FakeClock
+from tests.support import threads as threads_at_work
+from tests.support.clock import FakeClock
+from tests.support.http_client import Client, connected
+from tests.support.waiting import time_passing
 
 CI = os.environ.get("CI") == "true"
 ROOT = Path(__file__).parent.parent
@@ -36,11 +36,11 @@ OURS = (f"{ROOT}/eventjobs/", f"{ROOT}/projections/")
 #: Where the event loop may be held up, by file and function; each with its reason.
 MAY_BLOCK = [
     # Once, when a data directory is opened, before there is anybody to keep waiting.
-    ("eventjobs/database.py", "lock_directory"),
+    ("eventjobs/storage/sqlite.py", "lock_directory"),
     # A line of the log, as every handler of logging writes it.
     ("logging/__init__.py", "emit"),
     # It asks for a name that the kernel has in memory.
-    ("eventjobs/environment.py", "working_directory"),
+    ("eventjobs/settings.py", "working_directory"),
 ]
 
 # Everybody's gate draws the examples that CI draws; `make soak` draws others.
@@ -68,7 +68,7 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
 
 @pytest.fixture(scope="session")
 def detector() -> BlockBuster:
-    detector = BlockBuster(["eventjobs", "projections"])
+    detector = BlockBuster(["eventjobs"])
     for function in detector.functions.values():
         for file, name in MAY_BLOCK:
             function.can_block_in(file, name)

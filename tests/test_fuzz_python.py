@@ -23,16 +23,21 @@ from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 from pydantic import BaseModel
 
-from eventjobs.client import Client
+from eventjobs.client.client import Client
+from eventjobs.domain.events import WebhookAdded
+from eventjobs.domain.job import Job
+from eventjobs.domain.spec import Artifact, JobSpec
 from eventjobs.errors import EventjobsError, JobError
-from eventjobs.events import Artifact, JobSpec, WebhookAdded
-from eventjobs.handlers import Context, Handler, ThreadContext, external, handler, outside, schedule
-from eventjobs.job import Job
-from eventjobs.plain import plain_text
+from eventjobs.handlers.context import Context
+from eventjobs.handlers.declare import external, handler, remote
+from eventjobs.handlers.registry import Handler
+from eventjobs.handlers.schedule import schedule
+from eventjobs.handlers.thread_context import ThreadContext
 from eventjobs.service import Service
 from eventjobs.settings import Settings
-from tests import hostile
-from tests.viewing import quick_folder
+from eventjobs.storable import storable_text
+from tests.support import hostile
+from tests.support.views import quick_folder
 
 KNOWN = "8c1d9a52-6a3b-4f0e-9d52-1f7f0c2b7a11"
 SHA256 = "ab" * 32
@@ -380,7 +385,7 @@ async def refused_or_done(name: str, call: Callable[[], Awaitable[Any]]) -> None
     except BaseException as error:  # noqa: BLE001 -- which is what is looked for
         trace = traceback.extract_tb(error.__traceback__)
         where = " ".join(f"{Path(each.filename).name}:{each.lineno}" for each in trace[-4:])
-        unexpected = f"{name}: {error.__class__.__name__} {plain_text(error)} at {where}"
+        unexpected = f"{name}: {error.__class__.__name__} {storable_text(error)} at {where}"
     else:
         return
     pytest.fail(unexpected)
@@ -459,7 +464,7 @@ def test_a_declaration_is_refused_or_holds(type: Any, options: Any, given: Any) 
     type, options, given = make(type), make(options), make(given)
     declarations: list[Callable[[], Any]] = [
         lambda: handler(type, **options)(act),
-        lambda: outside(type, model=given, **common),
+        lambda: remote(type, model=given, **common),
         lambda: external(type, dispatch_url=given, **common),
         lambda: external(type, dispatch_url="/x", answer_timeout_s=given, **common),
     ]

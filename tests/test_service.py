@@ -9,6 +9,8 @@ from typing import Any
 
 import pytest
 
+from eventjobs.domain.events import AttemptReleased
+from eventjobs.domain.job import Job
 from eventjobs.errors import (
     DirectoryLocked,
     InvalidInput,
@@ -17,15 +19,15 @@ from eventjobs.errors import (
     LogUnavailable,
     UnknownType,
 )
-from eventjobs.events import AttemptReleased
-from eventjobs.handlers import Context, ThreadContext, handler
-from eventjobs.job import Job
+from eventjobs.execution.loop_monitor import LoopMonitor
+from eventjobs.handlers.context import Context
+from eventjobs.handlers.declare import handler
+from eventjobs.handlers.thread_context import ThreadContext
 from eventjobs.service import Service
 from eventjobs.settings import Settings
-from eventjobs.watchdog import Watchdog
 from tests.conftest import Serve
-from tests.facts import job_when, kinds, recorded_of, turns
-from tests.log_lines import capture_logs
+from tests.support.log_lines import capture_logs
+from tests.support.waiting import job_when, kinds, recorded_of, turns
 
 
 @handler("quick", max_attempts=7, timeout_s=5, stall_timeout_s=4, retry_delay_s=0.5)
@@ -173,7 +175,7 @@ async def test_what_is_found_while_the_service_is_being_closed_ends_in_order(
     """It used to begin after everything else had ended, and to be left running."""
     looking, go = asyncio.Event(), asyncio.Event()
     service = await serve(endless, drain_s=0)
-    pick = service.claims.pick
+    pick = service.claims.select
 
     async def slow_pick(*given: Any) -> Any:
         picked = await pick(*given)
@@ -182,7 +184,7 @@ async def test_what_is_found_while_the_service_is_being_closed_ends_in_order(
             await go.wait()
         return picked
 
-    monkeypatch.setattr(service.claims, "pick", slow_pick)
+    monkeypatch.setattr(service.claims, "select", slow_pick)
     job = await service.submit("endless")
     await looking.wait()
     closing = asyncio.create_task(service.close())
@@ -258,8 +260,8 @@ async def start_and_stop(data: Path) -> None:
 async def test_a_handler_that_blocks_the_loop_is_told_of(
     serve: Serve, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(Watchdog, "BEAT_S", 0.01)
-    monkeypatch.setattr(Watchdog, "BLOCKED_S", 0.02)
+    monkeypatch.setattr(LoopMonitor, "BEAT_S", 0.01)
+    monkeypatch.setattr(LoopMonitor, "BLOCKED_S", 0.02)
     with capture_logs() as logs:
 
         @handler("blocks")
@@ -279,7 +281,7 @@ async def test_a_handler_that_blocks_the_loop_is_told_of(
 def test_a_watchdog_ends_with_its_loop() -> None:
     """It used to wait for an answer for ever, when the loop ended between question and answer."""
     loop = asyncio.new_event_loop()
-    watchdog = Watchdog(loop)
+    watchdog = LoopMonitor(loop)
     loop.close()
     watchdog.close()
     for each in threading.enumerate():

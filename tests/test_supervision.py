@@ -6,16 +6,17 @@ from typing import Any
 
 import pytest
 
+from eventjobs.commands.jobs import Jobs
 from eventjobs.errors import DiskFull, LogUnavailable
-from eventjobs.handlers import Context, handler
-from eventjobs.jobs import Jobs
+from eventjobs.handlers.context import Context
+from eventjobs.handlers.declare import handler
+from eventjobs.projections.views import Views
 from eventjobs.service import Service
 from eventjobs.supervision import AGAIN_S, MENDED_S, Isolation, Supervisor
-from projections import Views
 from tests.conftest import Connect, Serve
-from tests.facts import job_when, time_passing, turns
-from tests.fake_clock import FakeClock
-from tests.log_lines import capture_logs
+from tests.support.clock import FakeClock
+from tests.support.log_lines import capture_logs
+from tests.support.waiting import job_when, time_passing, turns
 
 
 class Odd(BaseException):
@@ -170,7 +171,7 @@ async def test_readyz_names_a_part_that_fails_and_the_others_work(
 async def test_jobs_that_cannot_be_cancelled_keep_no_others_waiting(
     serve: Serve, clock: FakeClock, monkeypatch: pytest.MonkeyPatch, error: Any
 ) -> None:
-    monkeypatch.setattr("eventjobs.cascade.PAGE", 2)
+    monkeypatch.setattr("eventjobs.maintenance.cascade.PAGE", 2)
     service = await serve(ok, clock=clock, concurrency=0)
     root = await service.submit("ok")
     ids = [(await service.submit("ok", after=[root.job_id])).job_id for _ in range(5)]
@@ -190,7 +191,7 @@ async def test_jobs_that_cannot_be_cancelled_keep_no_others_waiting(
 async def test_jobs_that_cannot_be_hidden_keep_no_others_from_it(
     serve: Serve, clock: FakeClock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("eventjobs.expiry.PAGE", 2)
+    monkeypatch.setattr("eventjobs.maintenance.expiry.PAGE", 2)
     service = await serve(ok, clock=clock)
     bad = set[str]()
     breaking(monkeypatch, "expire", bad, RuntimeError("x"))

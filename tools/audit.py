@@ -23,10 +23,11 @@ from uuid import UUID
 
 import orjson
 
+from eventjobs.domain.events import Unreadable
+from eventjobs.domain.recorded import Recorded
 from eventjobs.durability import replacement
-from eventjobs.errors import EventjobsError, NotOurs
-from eventjobs.events import Recorded, Unreadable
-from eventjobs.log.batch import COMMITMENT
+from eventjobs.errors import EventjobsError, ForeignDatabase
+from eventjobs.log.commitment import COMMITMENT
 from eventjobs.log.rows import recorded
 
 from .replay import Log
@@ -113,7 +114,7 @@ class Export:
             if job_id is None and after < until and self._last != until:
                 self._refuse(self._last or after, "the events after it are missing")
         except sqlite3.Error as error:
-            raise NotOurs(f"the log in {data} cannot be read: {error}") from error
+            raise ForeignDatabase(f"the log in {data} cannot be read: {error}") from error
         finally:
             await log.connection.close()
 
@@ -169,7 +170,7 @@ def main(arguments: list[str] | None = None) -> int:
     given = parser.parse_args(arguments)
     try:
         if not (given.data / "log.db").is_file():
-            raise NotOurs(f"there is no log in {given.data}")
+            raise ForeignDatabase(f"there is no log in {given.data}")
         with _opened(given.output) as file:
             told = Export(file)
             job_id = given.job and str(given.job)

@@ -16,14 +16,16 @@ from pathlib import Path
 ROOT = Path(__file__).parent.parent
 SCRIPTS = sysconfig.get_path("scripts")
 
+PYTEST = [sys.executable, "-m", "pytest"]
 STEPS = {
     "format": [f"{SCRIPTS}/ruff", "format", "--check", "."],
     "lint": [f"{SCRIPTS}/ruff", "check", "."],
     "types": [f"{SCRIPTS}/mypy"],
     "imports": [f"{SCRIPTS}/lint-imports", "--no-logo"],
-    # In two processes, because much of a test is waiting: for a disk, a start, a timeout. Whole
-    # modules, because what their fixtures start is shared and slow.
-    "tests": [sys.executable, "-m", "pytest", "-n", "2", "--dist", "loadfile"],
+    # In more processes than cores, because much of a test is waiting: for a disk, a start, a
+    # timeout. Whole modules, because what their fixtures start is shared and slow; in their own
+    # order, because the longest are the few tests of tests/campaigns, which would come last.
+    "tests": [*PYTEST, "-n", "4", "--dist", "loadfile", "--no-loadscope-reorder"],
 }
 
 

@@ -22,12 +22,12 @@ import orjson
 from rich.console import Console
 from rich.progress import MofNCompleteColumn, Progress, TextColumn
 
-from eventjobs.database import claim, connect, lock_directory, one
-from eventjobs.errors import EventjobsError, NotOurs
-from eventjobs.events import Recorded
+from eventjobs.domain.recorded import Recorded
+from eventjobs.errors import EventjobsError, ForeignDatabase
 from eventjobs.log.rows import READ, ROWS, recorded
 from eventjobs.log.sqlite import HEAD, LOG_ID, SCHEMA_VERSION
-from projections import Store
+from eventjobs.projections.store import Store
+from eventjobs.storage.sqlite import claim, connect, lock_directory, one
 
 PAGE = 2000
 #: Of one value that is printed.
@@ -75,14 +75,14 @@ class Log:
         try:
             connection = await connect(data / "log.db", read_only=True)
         except sqlite3.Error as error:
-            raise NotOurs(f"there is no log in {data}") from error
+            raise ForeignDatabase(f"there is no log in {data}") from error
         try:
             await claim(connection, "", SCHEMA_VERSION)
             log_id = await one(connection, LOG_ID)
             return cls(connection, log_id, await one(connection, HEAD))
         except (sqlite3.Error, ValueError) as error:
             await connection.close()
-            raise NotOurs(f"the log in {data} cannot be read: {error}") from error
+            raise ForeignDatabase(f"the log in {data} cannot be read: {error}") from error
         except BaseException:
             await connection.close()
             raise
@@ -102,7 +102,7 @@ async def build(data: Path, target: Path, position: int | None, told: Told) -> i
             while store.position < until:
                 page = await log.read(store.position, min(PAGE, until - store.position))
                 if not page:
-                    raise NotOurs(f"the log ends at {store.position}, before {until}")
+                    raise ForeignDatabase(f"the log ends at {store.position}, before {until}")
                 await store.apply(page, parking=True)
                 told(store.position, until)
             return store.position
@@ -147,7 +147,7 @@ def check(data: Path, told: Told) -> tuple[int, Difference | None]:
                 asyncio.run(build(data, rebuilt, position, told))
                 return position, next(differences(one, other), None)
             except (sqlite3.Error, ValueError) as error:
-                raise NotOurs(f"the views in {data} cannot be read: {error}") from error
+                raise ForeignDatabase(f"the views in {data} cannot be read: {error}") from error
 
 
 async def copy(views: Path, target: Path) -> None:
@@ -162,7 +162,7 @@ async def copy(views: Path, target: Path) -> None:
             finally:
                 await live.close()
         except sqlite3.Error as error:
-            raise NotOurs(f"the views {views} cannot be read: {error}") from error
+            raise ForeignDatabase(f"the views {views} cannot be read: {error}") from error
         # The service may put rebuilt views in their place meanwhile.
         if _inode(views) == before:
             return
@@ -173,7 +173,7 @@ def _inode(path: Path) -> int:
     try:
         return path.stat().st_ino
     except FileNotFoundError as error:
-        raise NotOurs(f"there are no views at {path}") from error
+        raise ForeignDatabase(f"there are no views at {path}") from error
 
 
 def differences(live: sqlite3.Connection, rebuilt: sqlite3.Connection) -> Iterator[Difference]:
@@ -255,7 +255,7 @@ def main(arguments: list[str] | None = None) -> int:
     given = parser.parse_args(arguments)
     try:
         if not (given.data / "log.db").is_file():
-            raise NotOurs(f"there is no log in {given.data}")
+            raise ForeignDatabase(f"there is no log in {given.data}")
         with progress_bar() as told:
             if given.check:
                 position, difference = check(given.data, told)

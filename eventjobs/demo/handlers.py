@@ -12,7 +12,9 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator
 from eventjobs.demo.protocol.review import review
 from eventjobs.demo.settings import DemoSettings
 from eventjobs.errors import JobError
-from eventjobs.handlers import Context, ThreadContext, handler
+from eventjobs.handlers.context import Context
+from eventjobs.handlers.declare import handler
+from eventjobs.handlers.thread_context import ThreadContext
 
 #: Where each stage of analyze-csv begins and ends, in percent of the whole job.
 _STAGES = {

@@ -10,7 +10,8 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 from eventjobs.demo.extract import CHARS_MAX, extract
 from eventjobs.demo.settings import DemoSettings
 from eventjobs.errors import JobError
-from eventjobs.handlers import Context, handler
+from eventjobs.handlers.context import Context
+from eventjobs.handlers.declare import handler
 
 ANSWER_BYTES_MAX = 1_000_000
 

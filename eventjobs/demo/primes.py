@@ -4,8 +4,8 @@ from math import isqrt
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from eventjobs.contexts import ThreadContext
-from eventjobs.handlers import handler
+from eventjobs.handlers.declare import handler
+from eventjobs.handlers.thread_context import ThreadContext
 
 
 class PrimesRequest(BaseModel):

@@ -4,7 +4,7 @@ from typing import Annotated
 
 from pydantic import Field, SecretStr
 
-from eventjobs.environment import Also, FromEnvironment
+from eventjobs.settings import Also, FromEnvironment
 
 
 class DemoSettings(FromEnvironment):

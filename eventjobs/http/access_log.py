@@ -6,9 +6,9 @@ from typing import Any
 from aiohttp import web
 from aiohttp.abc import AbstractAccessLogger
 
-from eventjobs.http.hub import CLIENT
+from eventjobs.http.app_context import REQUEST_ID
 from eventjobs.http.problem import CODE, plain
-from eventjobs.http.route import REQUEST_ID
+from eventjobs.http.streams.broadcast import CLIENT
 
 #: Codes above 500 that say what a client asked for: a transfer coding, a version of HTTP.
 CLIENTS_FAULT = frozenset({501, 505})

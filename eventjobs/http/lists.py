@@ -8,10 +8,11 @@ import orjson
 from aiohttp import web
 from pydantic import Field
 
-from eventjobs.http.api import JSON
+from eventjobs.http.app_context import AppContext
 from eventjobs.http.problem import BadCursor
-from eventjobs.http.query import Query, read_query
-from eventjobs.http.route import Site
+from eventjobs.http.requests import read_query
+from eventjobs.http.responses import JSON
+from eventjobs.http.schemas.queries import Query
 
 Fields = dict[str, Any]
 
@@ -24,7 +25,7 @@ class ListQuery(Query):
 
 
 def page(
-    site: Site, request: web.Request, name: str, key: str, entries: list[Fields], **more: Any
+    site: AppContext, request: web.Request, name: str, key: str, entries: list[Fields], **more: Any
 ) -> web.Response:
     """The page of *entries* that is asked for, as *name*; *key* is the field that tells them apart.
 

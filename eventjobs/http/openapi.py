@@ -24,7 +24,7 @@ from eventjobs.errors import (
     PreconditionFailed,
     TooLarge,
 )
-from eventjobs.handlers import Handlers
+from eventjobs.handlers.registry import HandlerRegistry
 from eventjobs.http.problem import (
     MEDIA_TYPE,
     BodyTimeout,
@@ -35,9 +35,10 @@ from eventjobs.http.problem import (
     UnsupportedMediaType,
     status_of,
 )
-from eventjobs.http.route import Answer, Route
-from eventjobs.http.shapes import Event, Problem
-from eventjobs.http.submission import Line, Submission
+from eventjobs.http.routing import ResponseSpec, Route
+from eventjobs.http.schemas.events import Event
+from eventjobs.http.schemas.problem import Problem
+from eventjobs.http.schemas.submission import BatchLine, Submission
 
 SCHEMAS = "#/components/schemas/"
 
@@ -68,7 +69,7 @@ _BODIES = (RequestError, BodyTimeout, TooLarge, UnsupportedMediaType)
 
 
 @lru_cache(maxsize=4)
-def document(routes: tuple[Route, ...], handlers: Handlers) -> bytes:
+def document(routes: tuple[Route, ...], handlers: HandlerRegistry) -> bytes:
     schemas = _schemas(routes, handlers)
     paths: dict[str, dict[str, Any]] = {}
     for each in routes:
@@ -136,7 +137,7 @@ def _headers(route: Route) -> Iterable[dict[str, Any]]:
 def _responses(route: Route) -> dict[str, Any]:
     responses: dict[str, Any] = {}
     for each in route.gives:
-        if isinstance(each, Answer):
+        if isinstance(each, ResponseSpec):
             responses[str(each.status)] = _answer(each)
     codes: dict[int, list[str]] = {}
     for error in _errors(route):
@@ -149,7 +150,7 @@ def _responses(route: Route) -> dict[str, Any]:
 
 def _errors(route: Route) -> list[type[EventjobsError]]:
     """What the table says, and what follows from what the route takes and does."""
-    listed = [each for each in route.gives if not isinstance(each, Answer)]
+    listed = [each for each in route.gives if not isinstance(each, ResponseSpec)]
     listed.append(Misdirected)
     if route.method != "GET":
         listed += [CrossOrigin, *_WRITES]
@@ -166,7 +167,7 @@ def _errors(route: Route) -> list[type[EventjobsError]]:
     return listed
 
 
-def _answer(answer: Answer) -> dict[str, Any]:
+def _answer(answer: ResponseSpec) -> dict[str, Any]:
     told: dict[str, Any] = {"description": answer.says}
     content = _content(answer.shape, answer.media_type)
     if content is not None:
@@ -204,14 +205,14 @@ def _reference(model: type[BaseModel]) -> dict[str, str]:
     return {"$ref": SCHEMAS + model.__name__}
 
 
-def _schemas(routes: tuple[Route, ...], handlers: Handlers) -> dict[str, Any]:
+def _schemas(routes: tuple[Route, ...], handlers: HandlerRegistry) -> dict[str, Any]:
     takes = [each.takes for each in routes]
     bodies = {each.body for each in takes if each.body is not None}
     shapes = {
         each.shape
         for route in routes
         for each in route.gives
-        if isinstance(each, Answer) and each.shape is not None
+        if isinstance(each, ResponseSpec) and each.shape is not None
     }
     listed = sorted(bodies | shapes | {Event, Problem}, key=lambda each: each.__name__)
     inputs: list[tuple[Any, Literal["validation"]]] = [(each, "validation") for each in listed]
@@ -222,7 +223,7 @@ def _schemas(routes: tuple[Route, ...], handlers: Handlers) -> dict[str, Any]:
             schema = each.query.model_json_schema(ref_template=SCHEMAS + "{model}")
             schemas |= schema.get("$defs", {})
     rules = list(_payloads(handlers, schemas))
-    for model in (Submission, Line):
+    for model in (Submission, BatchLine):
         schema = schemas[model.__name__]
         schema["properties"]["type"] = {"enum": handlers.types(), "description": "which handler"}
         if rules:
@@ -230,7 +231,7 @@ def _schemas(routes: tuple[Route, ...], handlers: Handlers) -> dict[str, Any]:
     return schemas
 
 
-def _payloads(handlers: Handlers, schemas: dict[str, Any]) -> Iterable[dict[str, Any]]:
+def _payloads(handlers: HandlerRegistry, schemas: dict[str, Any]) -> Iterable[dict[str, Any]]:
     """A component `payload.<type>` for each handler with a model; how `type` picks it."""
     for each in handlers:
         if each.model is None:

@@ -8,17 +8,18 @@ from typing import Any, ClassVar
 import orjson
 from aiohttp import web
 
+from eventjobs.domain.timestamps import rfc3339
 from eventjobs.errors import (
     Conflict,
     CorruptLog,
     DiskFull,
     EventjobsError,
+    IdempotencyKeyReused,
     InvalidInput,
     JobExists,
     JobGone,
     JobNotFound,
     JobUnreadable,
-    KeyReused,
     LogError,
     LogUnavailable,
     OutboundRefused,
@@ -29,7 +30,6 @@ from eventjobs.errors import (
     TooLarge,
     WebhookNotFound,
 )
-from eventjobs.events import rfc3339
 
 MEDIA_TYPE = "application/problem+json"
 #: Of an answer that is a problem.
@@ -198,7 +198,7 @@ TABLE: dict[type[EventjobsError], tuple[int, int | None]] = {
     WebhookNotFound: (404, None),
     OutboundRefused: (422, None),
     JobExists: (409, None),
-    KeyReused: (422, None),
+    IdempotencyKeyReused: (422, None),
     PreconditionFailed: (412, None),
     Rejected: (409, None),  # WrongState, StaleAttempt
     TooLarge: (413, None),

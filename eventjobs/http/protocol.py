@@ -10,10 +10,11 @@ from aiohttp import HttpVersion10, HttpVersion11, web
 from aiohttp.http_exceptions import LineTooLong
 from yarl import URL
 
-from eventjobs import forks
+from eventjobs.concurrency import forks
 from eventjobs.http import problem
-from eventjobs.http.body import give_up
-from eventjobs.http.hub import CLIENT
+from eventjobs.http.app_context import RequestIds
+from eventjobs.http.middleware import signature
+from eventjobs.http.origin_guard import host_error
 from eventjobs.http.problem import (
     BadHost,
     ExpectationFailed,
@@ -24,8 +25,9 @@ from eventjobs.http.problem import (
     UnknownTransferCoding,
     VersionNotSupported,
 )
-from eventjobs.http.route import RequestIds, host_error, signature
-from eventjobs.logs import get_logger
+from eventjobs.http.request_body import abandon_body
+from eventjobs.http.streams.broadcast import CLIENT
+from eventjobs.observability.logging import get_logger
 
 #: What a client still sends is read for so long, so that it gets to read why it is refused.
 LINGER_S = 1.0
@@ -214,7 +216,7 @@ class Connection(web.RequestHandler):
     def give_up(self) -> None:
         """Wait no longer for what is missing of a request."""
         if self._request is not None:
-            give_up(self._request)
+            abandon_body(self._request)
 
     # --- what is refused before it is a request
 

@@ -9,8 +9,9 @@ from typing import Any
 
 import orjson
 
+from eventjobs.domain.recorded import Recorded
 from eventjobs.errors import LogError
-from eventjobs.events import Recorded
+from eventjobs.log.commitment import COMMITMENT
 
 # Whole batches cross to the connection's thread as one statement over one JSON array; see rows.py.
 APPEND = """
@@ -20,8 +21,6 @@ SELECT ?1 + key, value ->> 0, value ->> 1, value ->> 2, value ->> 3, value ->> 4
   substr(?4, 16 * key + 1, 16), substr(?5, 32 * key + 1, 32)
 FROM json_each(?2)
 """
-
-COMMITMENT = b"eventjobs/body/v1\0"
 
 
 @dataclass(slots=True, eq=False)

@@ -6,7 +6,8 @@ from typing import Any
 import aiosqlite
 import orjson
 
-from eventjobs.events import Recorded, Unreadable
+from eventjobs.domain.events import Unreadable
+from eventjobs.domain.recorded import Recorded
 from eventjobs.log.rows import READ, ROWS, recorded
 
 ONE = """

@@ -3,10 +3,12 @@
 from uuid import uuid4
 
 from eventjobs.clock import Clock, SystemClock
-from eventjobs.codec import encode
+from eventjobs.domain.codec import encode
+from eventjobs.domain.events import Event
+from eventjobs.domain.recorded import Recorded
 from eventjobs.errors import Conflict, LogUnavailable
-from eventjobs.events import Event, Recorded
-from eventjobs.log import PAGE_MAX, Tail, check_text
+from eventjobs.log import PAGE_MAX, check_text
+from eventjobs.log.tail import Tail
 
 
 class MemoryLog:

@@ -1,7 +1,9 @@
 """Rows of the log, read as events. A row that this version cannot read is an Unreadable event."""
 
-from eventjobs.codec import read
-from eventjobs.events import MAX_US, Recorded, Unreadable
+from eventjobs.domain.codec import read
+from eventjobs.domain.events import Unreadable
+from eventjobs.domain.recorded import Recorded
+from eventjobs.domain.timestamps import MAX_US
 
 # A page comes back as one row: each row stepped in Python takes the interpreter lock once, and
 # while the loop is busy each taking can wait for the 5 ms switch interval.

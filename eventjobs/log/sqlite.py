@@ -13,15 +13,9 @@ import aiosqlite
 import orjson
 
 from eventjobs.clock import Clock, SystemClock, sleep, timeout
-from eventjobs.codec import encode
-from eventjobs.database import (
-    connect,
-    is_full,
-    lacks_room,
-    make_durable,
-    one,
-    private_file,
-)
+from eventjobs.domain.codec import encode
+from eventjobs.domain.events import Event
+from eventjobs.domain.recorded import Recorded
 from eventjobs.errors import (
     Conflict,
     DataDirectoryError,
@@ -31,20 +25,15 @@ from eventjobs.errors import (
     OutcomeUnknown,
     Overloaded,
 )
-from eventjobs.events import Event, Recorded
-from eventjobs.log import PAGE_MAX, Tail, check_text
+from eventjobs.log import PAGE_MAX, check_text
 from eventjobs.log.batch import APPEND, Append, bound, refuse
 from eventjobs.log.damage import read_around
-from eventjobs.log.guard import connect_writer
 from eventjobs.log.names import Names
-from eventjobs.log.rows import (
-    FIND,
-    READ,
-    READ_JOB,
-    VERSIONS,
-    recorded_from_text,
-)
-from eventjobs.logs import get_logger
+from eventjobs.log.rows import FIND, READ, READ_JOB, VERSIONS, recorded_from_text
+from eventjobs.log.sqlite_authorizer import connect_writer
+from eventjobs.log.tail import Tail
+from eventjobs.observability.logging import get_logger
+from eventjobs.storage.sqlite import connect, is_full, lacks_room, make_durable, one, private_file
 
 SCHEMA_VERSION = 1
 SCHEMA = files("eventjobs.log").joinpath("sqlite.sql").read_text()

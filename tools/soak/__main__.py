@@ -21,9 +21,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
-from tests.job_model import Bounds, search
-
 from . import kills, stops, workers
+from .job_model import Bounds
+from .model_search import search
 from .power import campaign as power
 
 ROOT = Path(__file__).parents[2]

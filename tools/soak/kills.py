@@ -16,13 +16,13 @@ from typing import Any, NamedTuple
 import aiohttp
 
 from eventjobs.clock import SystemClock
-from tests.crash_checker import Checker, Row, stored
-from tests.crash_clients import Gate, Source, Submitter, read_facts, read_jobs, read_snapshots
-from tests.crash_history import Due, History
-from tests.crash_requests import Requests, Targets
-from tests.crash_server import APP, Died, Life, Servers
 
 from ..replay import check
+from .crash_checker import Checker, Row, stored
+from .crash_clients import Gate, Source, Submitter, read_facts, read_jobs, read_snapshots
+from .crash_history import Due, History
+from .crash_requests import Requests, Targets
+from .crash_server import APP, Died, Life, Servers
 
 SUBMITTERS = 5
 JOB_READERS = 3
@@ -85,7 +85,7 @@ class Campaign:
         #: what is submitted, with the shares of each type; None for the usual
         self._types: dict[str, int] | None = None
         self._settings: dict[str, str] = {}
-        self._drawn = random.Random(plan.seed)  # noqa: S311
+        self._drawn = random.Random(plan.seed)
         self._history = History()
         self._checker = checker(self._history.attempted)
         self._targets = Targets()
@@ -151,7 +151,7 @@ class Campaign:
         ]
         for number in range(JOB_READERS):
             name = f"job reader {number}"
-            choose = partial(self._targets.some, random.Random(f"{self._plan.seed} {name}"))  # noqa: S311
+            choose = partial(self._targets.some, random.Random(f"{self._plan.seed} {name}"))
             readers.append(read_jobs(self._source(), name, history, choose, self._stopping))
         return readers
 

@@ -8,10 +8,11 @@ see kills.py.
 import signal
 from pathlib import Path
 
-from eventjobs.events import AttemptFailed, AttemptReleased, Recorded
-from tests.crash_checker import Checker
-from tests.crash_server import Life
+from eventjobs.domain.events import AttemptFailed, AttemptReleased
+from eventjobs.domain.recorded import Recorded
 
+from .crash_checker import Checker
+from .crash_server import Life
 from .kills import Campaign, Plan
 
 #: Handlers that ignore being stopped, and handlers in processes, too.

@@ -20,14 +20,15 @@ import aiohttp
 import orjson
 
 from eventjobs.clock import SystemClock
-from tests.crash_checker import stored
-from tests.crash_history import Claim, Due, History
-from tests.crash_server import ROOT, Died, Life, Servers
-from tests.lease_checker import LeaseChecker
-from tests.lease_history import Fate, Fates
 
-SERVICE_APP = "tests.lease_handlers:OUTSIDE"
-WORKER_APP = "tests.lease_handlers:HANDLERS"
+from .crash_checker import stored
+from .crash_history import Claim, Due, History
+from .crash_server import ROOT, Died, Life, Servers
+from .lease_checker import LeaseChecker
+from .lease_history import Fate, Fates
+
+SERVICE_APP = "tools.soak.lease_handlers:OUTSIDE"
+WORKER_APP = "tools.soak.lease_handlers:HANDLERS"
 LEASE_S = 2.0
 WORKERS = 4
 AT_ONCE = 4
@@ -137,7 +138,7 @@ class Workers:
     def __init__(self, data: Path, plan: Plan) -> None:
         self._data = data
         self._plan = plan
-        self._drawn = random.Random(plan.seed)  # noqa: S311
+        self._drawn = random.Random(plan.seed)
         self._history = History()
         self._fates = Fates(round(LEASE_S * 1e6))
         self._clock = SystemClock()

@@ -21,17 +21,7 @@ from eventjobs.clock import SystemClock
 
 from .check import Checker, Reference
 from .disk import RULES, Disk, Image, Left
-from .scenarios import (
-    CONTROLS,
-    DATA,
-    SCENARIOS,
-    Recorded,
-    Scenario,
-    after,
-    play,
-    scratch,
-    write,
-)
+from .scenarios import CONTROLS, DATA, SCENARIOS, Recorded, Scenario, after, play, scratch, write
 
 #: Of a prefix: what is kept of what was not synced.
 LEFT: tuple[Left, ...] = ("nothing", "everything", "something", "something", "something")
@@ -103,7 +93,7 @@ class _Cuts:
         self._recorded = recorded
         self._plan = plan
         self._bad = bad
-        self._draw = random.Random(f"{plan.seed} {plan.part}")  # noqa: S311
+        self._draw = random.Random(f"{plan.seed} {plan.part}")
         last = after("ordered", recorded.done)
         reference = Reference(_data(last.image("everything", self._draw)), folder / "reference")
         self._checker = Checker(reference, folder / "image", self._draw)
@@ -125,7 +115,7 @@ class _Cuts:
     def _chosen(self) -> set[int]:
         """Some operations after which the power is cut: this part's."""
         recorded, plan = self._recorded, self._plan
-        drawn = random.Random(plan.seed)  # noqa: S311
+        drawn = random.Random(plan.seed)
         prefixes = max(2, plan.states // (len(LEFT) * len(RULES)))
         some = {*drawn.sample(recorded.rare, min(prefixes // 2, len(recorded.rare)))}
         rest = [index for index in recorded.cuts if index not in some]

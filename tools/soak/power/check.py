@@ -13,13 +13,15 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from eventjobs import Service
-from eventjobs.codec import decode
+from eventjobs.auth.master_key import KEY_BYTES
+from eventjobs.domain.codec import decode
+from eventjobs.domain.events import ArtifactStored, JobSubmitted
+from eventjobs.domain.recorded import Recorded
 from eventjobs.errors import EventjobsError
-from eventjobs.events import ArtifactStored, JobSubmitted, Recorded
-from eventjobs.keys import KEY_BYTES
 from eventjobs.log.sqlite import SQLiteLog
+from eventjobs.projections.store import Store
+from eventjobs.projections.views import Views
 from eventjobs.settings import Settings
-from projections import Store, Views
 
 from ... import audit, replay
 from .disk import Image

@@ -23,15 +23,15 @@ from typing import Any
 import aiohttp
 import aiosqlite
 
-import eventjobs.directory
 import eventjobs.log.sqlite
 import projections.store
 from eventjobs import Service
-from eventjobs.artifacts import Artifacts
-from eventjobs.client import Client
+from eventjobs import data_directory as directory
+from eventjobs.client.client import Client
 from eventjobs.errors import UnknownArtifact
+from eventjobs.projections import status
 from eventjobs.settings import Settings
-from projections import status
+from eventjobs.storage.artifacts import Artifacts
 
 from ... import replay
 from .handlers import HANDLERS
@@ -91,7 +91,7 @@ SABOTAGES: dict[str, Callable[[], object]] = {
     "log": lambda: _patch(eventjobs.log.sqlite, make_durable=_nothing),
     "uploads": lambda: _patch(Artifacts, _is_whole=lambda *_: True),
     "views": lambda: _patch(projections.store, sync=_nothing, replace=Path.replace),
-    "parents": lambda: _patch(eventjobs.directory, make_directory=_make_carelessly),
+    "parents": lambda: _patch(directory, make_directory=_make_carelessly),
 }
 
 
@@ -101,7 +101,7 @@ class Life:
     def __init__(self, data: Path, seed: int, sabotage: str) -> None:
         self.data = data
         self.sabotage = sabotage
-        self.draw = random.Random(seed)  # noqa: S311
+        self.draw = random.Random(seed)
         self._notes = os.open("notes", os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
 
     def note(self, *what: object) -> None:

@@ -9,18 +9,7 @@ from tempfile import TemporaryDirectory
 from typing import NamedTuple
 
 from .disk import Disk, Image, Rules
-from .trace import (
-    Create,
-    MakeFolder,
-    Note,
-    Operation,
-    Remove,
-    Rename,
-    Sync,
-    Write,
-    read,
-    record,
-)
+from .trace import Create, MakeFolder, Note, Operation, Remove, Rename, Sync, Write, read, record
 
 ROOT = Path(__file__).parents[3]
 #: Below the folder that is traced: the name of a parent that was made, too, can be lost.
@@ -142,7 +131,7 @@ def _counts(operation: Operation) -> bool:
 
 def play(scenario: Scenario, seed: int) -> Recorded:
     """Trace all lives of *scenario*."""
-    draw = random.Random(f"{scenario} {seed}")  # noqa: S311
+    draw = random.Random(f"{scenario} {seed}")
     done: list[Operation] = []
     first = 0
     for number, life in enumerate(scenario.lives):

@@ -1,0 +1,246 @@
+"""Leases: who was heard from, and when. In memory beside the log, on the monotonic clock."""
+
+import asyncio
+from collections.abc import Awaitable, Callable, Iterable
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import Literal, assert_never
+
+from eventjobs.attempts.recorder import OutcomeRecorder
+from eventjobs.clock import Clock, timeout
+from eventjobs.commands.jobs import Jobs
+from eventjobs.domain.job import Job
+from eventjobs.domain.outcomes import Cancelled, Outcome, stalled, timed_out
+from eventjobs.errors import Rejected
+from eventjobs.observability.logging import get_logger
+from eventjobs.projections.change import JobChange
+from eventjobs.projections.views import Views
+from eventjobs.supervision import Isolation
+
+#: Leases are looked at so often: far below the second in which a lost one has to be noticed.
+LOOK_S = 0.25
+#: A longer gap between two looks is a time in which this service could not hear anybody.
+DEAF_S = 1.0
+
+Why = Literal["cancelled", "timeout", "stalled"]
+
+
+#: Tells the service of an attempt why nobody waits for it any longer.
+Withdraw = Callable[[Job, Why], Awaitable[None]]
+
+
+@dataclass(slots=True)
+class _Lease:
+    job: Job  # as its attempt began
+    began_s: float
+    heard_s: float
+    moved_s: float  # with progress
+    stop: Why | None = None
+    #: since when whoever holds it knows that it is to stop
+    told_s: float | None = None
+    ending: bool = False
+
+    @property
+    def at_service(self) -> bool:
+        return self.job.silence_s is not None
+
+
+class LeaseMonitor:
+    """Ends attempts that are made elsewhere, when nobody is heard from or a limit is passed.
+
+    A worker has to be heard from within the `lease_s` of its attempt, and has a grace time in which
+    to stop. An external service has the limits of the job alone, `silence_s` among them; it is told
+    when its attempt has been ended. After a start of this service each attempt has one full period
+    again. Only time in which the service could listen counts.
+    """
+
+    def __init__(
+        self, jobs: Jobs, views: Views, settlement: OutcomeRecorder, *, grace_s: float
+    ) -> None:
+        self._clock: Clock = jobs.clock
+        self._jobs = jobs
+        self._views = views
+        self._settlement = settlement
+        self._grace_s = grace_s
+        self._leases: dict[str, _Lease] = {}
+        self._news = asyncio.Event()
+        self._listeners: list[Callable[[str], object]] = []
+        self._withdraw: Withdraw | None = None
+        self._closed = False
+        self._looked_s = self._clock.monotonic_s()
+        self._deaf_s = 0.0
+        self._log = get_logger("eventjobs.leases")
+        self._isolation = Isolation(self._clock, "eventjobs.leases", "ending an attempt")
+        views.listen(self._noticed)
+
+    def __len__(self) -> int:
+        return len(self._leases)
+
+    def listen(self, listener: Callable[[str], object]) -> None:
+        """Call *listener* with the name of each worker that is not heard from."""
+        self._listeners.append(listener)
+
+    def withdraw_with(self, withdraw: Withdraw) -> None:
+        """Call *withdraw* when the attempt of an external service has been ended."""
+        self._withdraw = withdraw
+
+    def begin(self, job: Job) -> None:
+        """From now on *job*'s present attempt is ended when it is not heard from. Idempotent."""
+        if not is_elsewhere(job):
+            return
+        known = self._leases.get(job.job_id)
+        if known is None or known.job.attempt < job.attempt:
+            now_s = self._now_s()
+            if not self._leases:
+                self._news.set()
+            self._leases[job.job_id] = _Lease(job, now_s, now_s, now_s)
+        lease = self._leases[job.job_id]
+        if job.cancel_requested_us is not None and lease.job.attempt == job.attempt:
+            lease.stop = lease.stop or "cancelled"
+            if lease.at_service:
+                self._news.set()
+
+    def renew(self, job: Job, *, moved: bool = False) -> Why | None:
+        """Note that whoever holds *job* lives, and (*moved*) makes progress; why it is to stop.
+
+        What is answered counts as told: a worker that is to stop has the grace time from here on.
+        """
+        self.begin(job)
+        lease = self._leases.get(job.job_id)
+        if lease is None or lease.job.attempt != job.attempt:
+            return None
+        lease.heard_s = now_s = self._now_s()
+        if moved:
+            lease.moved_s = now_s
+        if lease.stop is not None and lease.told_s is None:
+            lease.told_s = now_s
+        return lease.stop
+
+    def silent_s(self, job_id: str) -> float | None:
+        """Seconds since whoever holds the job was heard from; None if there is no such lease."""
+        lease = self._leases.get(job_id)
+        return None if lease is None else self._now_s() - lease.heard_s
+
+    def close(self) -> None:
+        """Lose nobody from now on: this service stops listening, and whoever lives cannot tell."""
+        self._closed = True
+
+    def held_by(self, worker: str) -> list[str]:
+        """The ids of the jobs that *worker* has a lease on, as far as is known here."""
+        return [job_id for job_id, each in self._leases.items() if each.job.worker == worker]
+
+    async def run(self) -> None:
+        """Look after the leases, until cancelled."""
+        async with asyncio.TaskGroup() as endings:
+            while True:
+                with suppress(TimeoutError):
+                    async with timeout(self._clock, LOOK_S if self._leases else None):
+                        await self._news.wait()
+                self._news.clear()
+                if self._closed:
+                    return
+                now_s = self._now_s()
+                for lease in list(self._leases.values()):
+                    self._limit(lease, now_s)
+                    job_id = lease.job.job_id
+                    over = not lease.ending and self._must_end(lease, now_s)
+                    if over and self._isolation.may(job_id):
+                        lease.ending = True
+                        endings.create_task(self._try_end(lease, now_s))
+
+    def _now_s(self) -> float:
+        """The monotonic clock, less the time in which this process was stopped or blocked."""
+        looked_s, self._looked_s = self._looked_s, self._clock.monotonic_s()
+        gap_s = self._looked_s - looked_s
+        if gap_s > DEAF_S:
+            self._deaf_s += gap_s - LOOK_S
+        return self._looked_s - self._deaf_s
+
+    def _limit(self, lease: _Lease, now_s: float) -> None:
+        """Have an attempt stopped that is past a limit; its holder may keep the limits itself."""
+        if lease.stop is not None:
+            return
+        timeout_s, stall_s = lease.job.spec.timeout_s, _stall_s(lease.job)
+        if timeout_s is not None and now_s - lease.began_s >= timeout_s:
+            lease.stop = "timeout"
+        elif stall_s is not None and now_s - lease.moved_s >= stall_s:
+            lease.stop = "stalled"
+        if lease.stop is not None:
+            lease.told_s = now_s  # the limits are in the job, so they are known to its holder
+
+    def _must_end(self, lease: _Lease, now_s: float) -> bool:
+        if lease.at_service:
+            return lease.stop is not None
+        ignores = lease.told_s is not None and now_s - lease.told_s >= self._grace_s
+        return ignores or self._expired(lease, now_s)
+
+    def _expired(self, lease: _Lease, now_s: float) -> bool:
+        lease_s = lease.job.lease_s
+        return lease_s is not None and now_s - lease.heard_s >= lease_s
+
+    async def _try_end(self, lease: _Lease, now_s: float) -> None:
+        job = lease.job
+        about = {"job_id": job.job_id, "worker": job.worker}
+        try:
+            await self._isolation.attempt(job.job_id, self._end(lease, now_s), **about)
+        finally:
+            lease.ending = False  # one that could not be ended is looked at again
+
+    async def _end(self, lease: _Lease, now_s: float) -> None:
+        """Raises what recording its end raises."""
+        job = lease.job
+        if self._expired(lease, now_s):
+            # Before its job is to be had again: it shall not go to the same worker.
+            for listener in self._listeners:
+                listener(job.worker or "")
+        try:
+            if (outcome := interrupted(job, lease.stop)) is not None:
+                await self._settlement.record(job, outcome, actor="service")
+                self._log.warning("attempt ended", job_id=job.job_id, why=lease.stop)
+            else:
+                why = f"not heard from for {job.lease_s:g} s"
+                await self._settlement.record_lost(job, why, actor="service")
+                self._log.warning("attempt lost", job_id=job.job_id, worker=job.worker)
+            if lease.at_service and lease.stop is not None and self._withdraw is not None:
+                await self._withdraw(job, lease.stop)
+        except Rejected:
+            pass  # it ended by itself, just now
+        if self._leases.get(job.job_id) is lease:
+            del self._leases[job.job_id]
+
+    def _noticed(self, touched: Iterable[JobChange]) -> None:
+        for each in touched:
+            job = each.after
+            lease = self._leases.get(job.job_id)
+            if lease is None:
+                if is_elsewhere(job):
+                    self.begin(job)
+            elif job.version >= lease.job.version:
+                if not is_elsewhere(job) or job.attempt != lease.job.attempt:
+                    del self._leases[job.job_id]
+                self.begin(job)
+
+
+def is_elsewhere(job: Job) -> bool:
+    """Whether a worker elsewhere runs it, or an external service has it."""
+    return job.lease_s is not None or job.silence_s is not None
+
+
+def interrupted(job: Job, why: Why | None) -> Outcome | None:
+    """What it comes to that *job*'s attempt was stopped; None if it was not."""
+    match why:
+        case "cancelled":
+            return Cancelled()
+        case "timeout":
+            return timed_out(job.spec.timeout_s)
+        case "stalled":
+            return stalled(_stall_s(job))
+        case None:
+            return None
+        case _ as never:
+            assert_never(never)
+
+
+def _stall_s(job: Job) -> float | None:
+    """How long it may be without progress: a service that has it, not for ever."""
+    return job.spec.stall_timeout_s if job.silence_s is None else job.silence_s

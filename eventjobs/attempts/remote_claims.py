@@ -1,0 +1,148 @@
+"""Claims of remote workers: long polls for jobs, which a worker can end and renew."""
+
+import asyncio
+from collections.abc import Callable, Sequence, Set
+from dataclasses import dataclass
+
+from eventjobs.attempts.claims import ClaimQueue
+from eventjobs.attempts.fencing import AttemptReports
+from eventjobs.attempts.leases import LeaseMonitor
+from eventjobs.attempts.recorder import OutcomeRecorder
+from eventjobs.clock import Clock
+from eventjobs.domain.job import Job
+from eventjobs.domain.outcomes import Released
+from eventjobs.execution.attempt_log import log_start
+from eventjobs.execution.source import Capacity
+from eventjobs.log.long_poll import LongPolls
+from eventjobs.observability.logging import get_logger
+
+_LOG = get_logger("eventjobs.work")
+
+
+@dataclass(frozen=True, slots=True)
+class ClaimRequest:
+    """Up to *limit* jobs within *capacities* for *worker*, waiting *wait_s* seconds for the first.
+
+    *held* are the ids of the jobs that the worker has, if it says so: any other job that was
+    claimed in its name is answered again, because the answer to that claim was lost.
+    """
+
+    worker: str
+    capacities: Sequence[Capacity]
+    limit: int
+    wait_s: float
+    lease_s: float
+    held: Set[str] | None
+
+    @property
+    def wants_jobs(self) -> bool:
+        return any(capacity.types for capacity in self.capacities)
+
+
+class RemoteClaims:
+    """Claims jobs for remote workers, and lets them wait while there are none."""
+
+    def __init__(
+        self,
+        claims: ClaimQueue,
+        leases: LeaseMonitor,
+        reports: AttemptReports,
+        recorder: OutcomeRecorder,
+        clock: Clock,
+        polls: LongPolls,
+    ) -> None:
+        self._claims = claims
+        self._leases = leases
+        self._reports = reports
+        self._recorder = recorder
+        self._clock = clock
+        self._polls = polls
+        #: By worker: how to end each of its waits.
+        self._waiting: dict[str, list[Callable[[], object]]] = {}
+        #: By worker: of each of its claims, whether it has to stop waiting.
+        self._ended: dict[str, set[asyncio.Event]] = {}
+        # A worker whose lease expired may still have a claim open. A job given to it would be lost.
+        leases.listen(self._end_waits)
+
+    async def take(self, request: ClaimRequest, gone: Callable[[], bool]) -> list[Job]:
+        """The jobs that were claimed; none once the wait is over. *gone*: the worker hung up.
+
+        A request that does not wait ends the waits of the same worker.
+        """
+        worker = request.worker
+        if request.wait_s == 0:
+            self._end_waits(worker)
+        ended = asyncio.Event()
+        claims_of_worker = self._ended.setdefault(worker, set())
+        claims_of_worker.add(ended)
+        until_s = self._clock.monotonic_s() + request.wait_s
+        wake = self._claims.subscribe()
+        try:
+            if request.held is not None:
+                unanswered = await self._reports.lost_claims(worker, set(request.held))
+                if unanswered:
+                    return unanswered[: request.limit]
+            while True:
+                wake.clear()
+                now_us = self._claims.now_us()
+                selected, jobs = await self._claim(request, now_us, gone)
+                if jobs or gone():
+                    return jobs
+                if selected:
+                    continue  # another worker claimed them first
+                left_s = until_s - self._clock.monotonic_s()
+                if left_s <= 0 or ended.is_set():
+                    return []
+                if not await self._wait(request, wake, now_us, left_s):
+                    return []
+        finally:
+            self._claims.unsubscribe(wake)
+            claims_of_worker.remove(ended)
+            if not claims_of_worker:
+                self._ended.pop(worker, None)
+
+    async def _claim(
+        self, request: ClaimRequest, now_us: int, gone: Callable[[], bool]
+    ) -> tuple[int, list[Job]]:
+        """How many jobs were selected, and those of them that were claimed."""
+        if not request.wants_jobs or gone():
+            return 0, []
+        selected = await self._claims.select(now_us, request.capacities, request.limit)
+        claims = [
+            self._claims.claim(job_id, worker=request.worker, lease_s=request.lease_s)
+            for job_id, _ in selected
+        ]
+        jobs = [job for job in await asyncio.gather(*claims) if job is not None]
+        for job in jobs:
+            self._leases.begin(job)
+            log_start(_LOG, job)
+        if gone():  # the answer will not arrive
+            released = Released("the worker had gone before it was answered")
+            for job in jobs:
+                await self._recorder.record(job, released, actor="service")
+            return 0, []
+        return len(selected), jobs
+
+    async def _wait(
+        self, request: ClaimRequest, wake: asyncio.Event, looked_us: int, wait_s: float
+    ) -> bool:
+        """True when another look may find a job, False when the wait is over."""
+        try:
+            async with self._polls.bounded_wait(wait_s) as end:
+                waiting = self._waiting.setdefault(request.worker, [])
+                waiting.append(end)
+                try:
+                    await self._claims.wait_for_work(wake, looked_us, request.capacities)
+                finally:
+                    waiting.remove(end)
+                    if not waiting:
+                        self._waiting.pop(request.worker, None)
+        except TimeoutError:
+            return False
+        return True
+
+    def _end_waits(self, worker: str) -> None:
+        for ended in self._ended.get(worker, ()):
+            ended.set()
+        for end in self._waiting.get(worker, ()):
+            end()

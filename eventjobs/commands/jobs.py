@@ -1,0 +1,312 @@
+"""Every command on a job, each a short method: load, decide, append, and again on Conflict."""
+
+from collections.abc import Callable
+from functools import partial
+from typing import NamedTuple
+
+import orjson
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+from eventjobs.cache import LRUCache
+from eventjobs.clock import Clock, SystemClock
+from eventjobs.concurrency.keyed_lock import KeyedLock
+from eventjobs.domain import decisions
+from eventjobs.domain.decisions import Report
+from eventjobs.domain.events import AttemptFailed, AttemptHandedOver, Event, StepCompleted
+from eventjobs.domain.ids import child_id, legacy_child_id, new_id, parse_id
+from eventjobs.domain.job import Job, evolve, fold, readable
+from eventjobs.domain.spec import JSON, JobSpec
+from eventjobs.domain.validation import Reason, read, read_name, read_reason
+from eventjobs.errors import (
+    Conflict,
+    IdempotencyKeyReused,
+    JobExists,
+    JobNotFound,
+    JobUnreadable,
+    Rejected,
+    StepTooLarge,
+)
+from eventjobs.log import EventLog
+from eventjobs.storable import text_of
+
+#: Lost races in a row before the caller is told of the conflict.
+CONFLICTS_MAX = 10
+
+
+class CommandReason(BaseModel):
+    """Why somebody intervenes; told in the job's history."""
+
+    model_config = ConfigDict(extra="forbid", strict=True)
+
+    reason: Reason | None = None
+
+
+class RetryOptions(CommandReason):
+    """How a job is to run again. Without more, its completed steps are not repeated."""
+
+    from_step: str | None = Field(
+        None, max_length=300, description="repeat this completed step, and those after it"
+    )
+    restart: bool = Field(False, description="repeat all steps")
+
+    @model_validator(mode="after")
+    def _one_way(self) -> "RetryOptions":
+        if self.from_step is not None and self.restart:
+            raise ValueError("give from_step or restart, not both")
+        return self
+
+
+class CommandResult(NamedTuple):
+    """The job after a command, and whether the command changed anything."""
+
+    job: Job
+    changed: bool
+
+
+class Jobs:
+    """The write side. Answers tell the position to read from; the views follow by themselves."""
+
+    def __init__(
+        self,
+        log: EventLog,
+        clock: Clock | None = None,
+        *,
+        step_bytes_max: int = 262_144,
+        log_lines_max: int = decisions.LINES_MAX,
+    ) -> None:
+        self.log = log
+        self.clock = clock or SystemClock()
+        self._step_bytes_max = step_bytes_max
+        self._log_lines_max = log_lines_max
+        # Staleness costs a Conflict and a read, never a wrong decision.
+        self._kept: LRUCache[Job] = LRUCache(entries_max=20_000, bytes_max=64 * 2**20)
+        self._turns = KeyedLock()
+        #: Jobs being read, each with the newest of its readers; an append takes it away.
+        self._loading: dict[str, object] = {}
+
+    async def submit(
+        self, spec: JobSpec, *, actor: str, job_id: str | None = None, key: bool = False
+    ) -> CommandResult:
+        """Submit *spec* as *job_id* (or under a new id). The same again changes nothing.
+
+        Raises JobExists, or KeyReused when the id was made from an idempotency *key*.
+        """
+        # A new id cannot be taken, and a given one hardly ever is: decide first, ask the log after.
+        try:
+            return await self._append(
+                None, job_id or new_id(self.clock.now_us()), decisions.submit(None, spec), actor
+            )
+        except Conflict:
+            assert job_id is not None, "two new ids were equal"
+        if await self.load(job_id) is None:
+            raise JobExists("this is the id of something that is no job")
+        try:
+            return await self._do(job_id, partial(decisions.submit, spec=spec), actor)
+        except JobExists as error:
+            if key:
+                raise IdempotencyKeyReused from error
+            raise
+
+    async def start(
+        self, job_id: str, *, worker: str, lease_s: float | None = None, now_us: int | None = None
+    ) -> Job:
+        """Claim a job that is due at *now_us*, or by the wall clock. Raises WrongState when it is
+        not (any longer) to be had.
+        """
+        now_us = self.clock.now_us() if now_us is None else now_us
+        decide = partial(decisions.start, now_us=now_us, worker=worker, lease_s=lease_s)
+        return (await self._do(job_id, decide, worker)).job
+
+    async def hand_over(self, job_id: str, handed: AttemptHandedOver, *, actor: str) -> Job:
+        return (await self._do(job_id, partial(decisions.hand_over, handed=handed), actor)).job
+
+    async def report(self, job_id: str, event: Report, *, actor: str) -> Job:
+        """Put on record what a running attempt tells. Raises StaleAttempt, StepTooLarge."""
+        if isinstance(event, StepCompleted):
+            self._check(event)
+        decide = partial(decisions.report, event=event, lines_max=self._log_lines_max)
+        return (await self._do(job_id, decide, actor)).job
+
+    def _check(self, step: StepCompleted) -> None:
+        size = len(orjson.dumps(text_of(step, "result")))
+        if size > self._step_bytes_max:
+            raise StepTooLarge.of(step.name, size, self._step_bytes_max)
+
+    async def complete(
+        self, job_id: str, attempt: int, result: JSON, issues: JSON = None, *, actor: str
+    ) -> Job:
+        decide = partial(decisions.complete, attempt=attempt, result=result, issues=issues)
+        return (await self._do(job_id, decide, actor)).job
+
+    async def fail(self, job_id: str, failed: AttemptFailed, *, actor: str) -> Job:
+        return (await self._do(job_id, partial(decisions.fail, failed=failed), actor)).job
+
+    async def release(self, job_id: str, attempt: int, reason: str, *, actor: str) -> Job:
+        decide = partial(decisions.release, attempt=attempt, reason=reason)
+        return (await self._do(job_id, decide, actor)).job
+
+    async def stopped(self, job_id: str, attempt: int, *, actor: str) -> Job:
+        return (await self._do(job_id, partial(decisions.stopped, attempt=attempt), actor)).job
+
+    async def cancel(
+        self, job_id: str, reason: str | None = None, *, actor: str, guard: "Guard | None" = None
+    ) -> CommandResult:
+        """Raises WrongState, and what *guard* raises for the job that is to be cancelled."""
+        job_id, reason = parse_id(job_id), read_reason(reason, "reason")
+        decide = partial(decisions.cancel, reason=reason)
+        return await self._do(job_id, _guarded(decide, guard), actor)
+
+    async def retry(
+        self,
+        job_id: str,
+        reason: str | None = None,
+        *,
+        from_step: str | None = None,
+        restart: bool | None = None,
+        actor: str,
+        guard: "Guard | None" = None,
+    ) -> CommandResult:
+        """Queue it again. Raises WrongState, UnknownStep, and what *guard* raises."""
+        job_id = parse_id(job_id)
+        given = {"reason": reason, "from_step": from_step, "restart": restart}
+        how = read(
+            RetryOptions, {name: each for name, each in given.items() if each is not None}, "retry"
+        )
+        decide = partial(decisions.retry, **vars(how))
+        return await self._do(job_id, _guarded(decide, guard), actor)
+
+    async def refuse(self, job_id: str, attempt: int, report: str, *, actor: str) -> CommandResult:
+        """Put on record that *attempt* came too late with *report*: once, and never in the way."""
+        return await self._do(
+            job_id, partial(decisions.refuse, attempt=attempt, report=report), actor
+        )
+
+    async def expire(
+        self, job_id: str, reason: str, *, actor: str, guard: "Guard | None" = None
+    ) -> CommandResult:
+        job_id, reason = parse_id(job_id), read_name(reason, "reason")
+        decide = partial(decisions.expire, reason=reason)
+        return await self._do(job_id, _guarded(decide, guard), actor)
+
+    async def child_id(self, parent: Job, name: str) -> str:
+        """The id of the child *name*, also of one that was submitted before ids were reserved."""
+        reserved_after = self.log.reserved_after
+        if parent.born <= reserved_after:
+            legacy_id = legacy_child_id(parent.job_id, name)
+            child = await self.load(legacy_id)
+            known = child is not None and child.spec.parent == parent.job_id
+            if child is not None and known and child.born <= reserved_after:
+                return legacy_id
+        return child_id(parent.job_id, name)
+
+    async def load(self, job_id: str) -> Job | None:
+        """The job as the log has it, or as it was a moment ago. Raises JobUnreadable."""
+        job = await self._load(job_id)
+        return None if job is None else readable(job)
+
+    async def glimpse(self, job_id: str) -> Job | None:
+        """The same for readers of many jobs: a parked one as it is, and None for one of which not
+        even the beginning can be read.
+        """
+        try:
+            return await self._load(job_id)
+        except JobUnreadable:
+            return None
+
+    async def _load(self, job_id: str) -> Job | None:
+        if (job := self._kept.get(job_id)) is None:
+            self._loading[job_id] = mine = object()
+            events = await self.log.read_job(job_id)
+            job = fold(events)
+            # Else something was appended meanwhile: what was read before it must not be kept.
+            if self._loading.get(job_id) is mine:
+                del self._loading[job_id]
+                if job is not None:
+                    size = sum(len(each.facts) + len(each.body or b"") for each in events)
+                    self._kept.put(job_id, job, size)
+        return job
+
+    async def current(self, job_id: str) -> Job | None:
+        """The job as the log has it now. Raises JobUnreadable.
+
+        What *load* keeps may lag behind an event that readers of the log have been woken for.
+        """
+        return await self._newer(job_id, await self.load(job_id))
+
+    async def _newer(self, job_id: str, job: Job | None) -> Job | None:
+        if job is None:
+            return await self.load(job_id)
+        for recorded in await self.log.read_job(job_id, job.position):
+            job = evolve(job, recorded)
+        return job
+
+    async def _do(
+        self, job_id: str, decide: Callable[[Job | None], Event | None], actor: str
+    ) -> CommandResult:
+        # In turn: a handler that reports on and on would otherwise win every race for its job,
+        # and whoever wants to cancel it would lose them all.
+        if not self._turns.try_acquire(job_id):
+            await self._turns.acquire(job_id)
+        try:
+            return await self._decided(job_id, decide, actor)
+        finally:
+            self._turns.release(job_id)
+
+    async def _decided(
+        self, job_id: str, decide: Callable[[Job | None], Event | None], actor: str
+    ) -> CommandResult:
+        job = self._kept.get(job_id) or await self.load(job_id)
+        for _ in range(CONFLICTS_MAX):
+            try:
+                event = decide(job)
+            except Rejected:
+                known, job = job, await self._newer(job_id, job)
+                if job is known:
+                    raise
+                continue  # what was kept had been overtaken
+            if event is None:
+                if job is None:
+                    raise JobNotFound
+                return CommandResult(job, False)
+            try:
+                return await self._append(job, job_id, event, actor)
+            except Conflict:
+                job = await self._newer(job_id, job)
+        raise Conflict(f"job {job_id} changed {CONFLICTS_MAX} times while this was being decided")
+
+    async def _append(
+        self, job: Job | None, job_id: str, event: Event | None, actor: str
+    ) -> CommandResult:
+        assert event is not None
+        try:
+            recorded = await self.log.append(job_id, job.version if job else 0, event, actor=actor)
+        except BaseException:
+            # Somebody was faster, or it cannot be told whether we were: ask the log next time.
+            self._kept.drop(job_id)
+            raise
+        finally:
+            self._loading.pop(job_id, None)
+        job = evolve(job, recorded)
+        if job.finished:
+            self._kept.drop(job_id)  # hardly anything comes after its end
+        else:
+            self._kept.grow(job_id, job, len(recorded.facts) + len(recorded.body or b""))
+        return CommandResult(job, True)
+
+
+#: Raises a Rejected for a job that a command is not to be done on. A stale one is read again.
+Guard = Callable[[Job], None]
+Decide = Callable[[Job | None], Event | None]
+
+
+def _guarded(decide: Decide, guard: Guard | None) -> Decide:
+    """*decide*, of jobs that are there and pass *guard*."""
+    if guard is None:
+        return decide
+
+    def decided(job: Job | None) -> Event | None:
+        if job is not None and job.expired_us is None:
+            guard(job)
+        return decide(job)
+
+    return decided

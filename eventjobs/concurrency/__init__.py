@@ -1,0 +1,1 @@
+"""Locks by key, batches of concurrent calls, threads, and forked processes."""

@@ -1,0 +1,174 @@
+"""What a process forked from this one lets go of: its descriptors, its signals, its event loop."""
+
+import asyncio
+import os
+import signal
+import socket
+import sys
+import threading
+import traceback
+from types import TracebackType
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    pass
+
+#: Descriptors that belong to this process alone, each with what it was open on when it was noted:
+#: its number may be another file's by the time of a fork.
+_PRIVATE: dict[int, tuple[int, int]] = {}
+_FAILED = 1
+
+
+class _Fork(threading.local):
+    """The fork that a thread is just making."""
+
+    blocked: set[int] | None = None
+    loop: asyncio.AbstractEventLoop | None = None
+
+
+_fork = _Fork()
+
+
+def private(descriptor: int) -> None:
+    """Close *descriptor* in every process that is forked from this one from now on.
+
+    A process with such a descriptor also keeps its signals to itself: a forked child handles none
+    of them with the handlers of its parent.
+    """
+    _PRIVATE[descriptor] = _identity(descriptor)
+
+
+def private_socket(address: tuple[Any, ...]) -> socket.socket:
+    """A socket as aiohttp's connectors make it, closed in forked children."""
+    family, type, protocol, _, _ = address
+    made = socket.socket(family, type, protocol)
+    private(made.fileno())
+    return made
+
+
+def is_forking() -> bool:
+    """Whether this thread is making a fork: what a signal handler raises then is lost."""
+    return _fork.blocked is not None
+
+
+class Home:
+    """The process in which this object was made; a forked child has left it."""
+
+    def __init__(self) -> None:
+        self._pid = os.getpid()
+
+    @property
+    def is_left(self) -> bool:
+        return os.getpid() != self._pid
+
+    def check(self) -> None:
+        """Raises RuntimeError in a process that was forked since."""
+        if self.is_left:
+            raise RuntimeError("a process that a handler has forked cannot use its context")
+
+
+class EndsIfForked(Home):
+    """A process that was forked inside the `with` block ends where it would leave the block.
+
+    It ends like a child of multiprocessing: with the code of SystemExit, without `atexit`, and
+    without running anything that belongs to the parent.
+    """
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        if self.is_left:
+            _end(error)
+
+
+def _end(error: BaseException | None) -> None:
+    code: Any = None
+    if isinstance(error, SystemExit):
+        code = error.code
+    elif error is not None:
+        traceback.print_exception(error)
+        code = _FAILED
+    if code is not None and not isinstance(code, int):
+        print(code, file=sys.stderr)
+        code = _FAILED
+    for stream in (sys.stdout, sys.stderr):
+        if stream is not None:
+            stream.flush()
+    os._exit((code or 0) & 0xFF)
+
+
+# --- around a fork
+
+
+def _before() -> None:
+    if not _PRIVATE:
+        return
+    # A signal that reaches the child before its handlers are reset would be written to the parent.
+    _fork.blocked = signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
+    _fork.loop = asyncio._get_running_loop()
+
+
+def _after_in_parent() -> None:
+    if _fork.blocked is not None:
+        signal.pthread_sigmask(signal.SIG_SETMASK, _fork.blocked)
+        _fork.blocked, _fork.loop = None, None
+
+
+def _after_in_child() -> None:
+    try:
+        if _fork.blocked is not None and _close_private():
+            _reset_signals()
+            if _fork.loop is not None:
+                _fork.loop.call_soon(_end, RuntimeError("a forked process has no event loop"))
+    finally:
+        _after_in_parent()
+
+
+def _close_private() -> bool:
+    """Whether there were any."""
+    ours = [each for each, was in _PRIVATE.items() if _is_still(each, was)]
+    _PRIVATE.clear()
+    if not ours:
+        return False
+    # Each number stays taken: objects of the parent will close it, and must not hit a new file.
+    nothing = os.open(os.devnull, os.O_RDWR)
+    for each in ours:
+        os.dup2(nothing, each, inheritable=False)
+    os.close(nothing)
+    return True
+
+
+def _reset_signals() -> None:
+    # Python's own handler writes every signal to this descriptor, which the parent reads.
+    signal.set_wakeup_fd(-1)
+    for each in signal.valid_signals():
+        handler = signal.getsignal(each)
+        # SIGINT as well: a KeyboardInterrupt that is raised during the fork would be lost. And
+        # libuv has its handler for SIGCHLD behind Python's back.
+        if callable(handler) or (each == signal.SIGCHLD and handler == signal.SIG_DFL):
+            signal.signal(each, signal.SIG_DFL)
+
+
+def _identity(descriptor: int) -> tuple[int, int]:
+    status = os.fstat(descriptor)
+    return status.st_dev, status.st_ino
+
+
+def _is_still(descriptor: int, was: tuple[int, int]) -> bool:
+    try:
+        return _identity(descriptor) == was
+    except OSError:
+        return False
+
+
+os.register_at_fork(
+    before=_before,
+    after_in_parent=_after_in_parent,
+    after_in_child=_after_in_child,
+)

@@ -1,0 +1,41 @@
+"""A webhook: what it subscribed to, and what it wants of the events."""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from eventjobs.domain.events import AttemptFailed, Event, JobCancelled, JobCompleted, JobEvent
+from eventjobs.domain.job import Job
+from eventjobs.domain.recorded import Recorded
+
+#: What can be asked for by name: all that happens to jobs.
+KINDS = [each.__name__ for each in JobEvent.__args__]
+
+
+class Webhook(NamedTuple):
+    """A subscription. It is told of what comes after *position*, and was told up to *told*."""
+
+    webhook_id: str
+    position: int
+    told: int
+    added_us: int
+    actor: str
+    url: str | None
+    events: Sequence[str]
+    types: Sequence[str]
+    owner: str | None
+
+    def wants(self, recorded: Recorded, job: Job) -> bool:
+        kind = type(recorded.event)
+        if self.events:
+            fits = kind.__name__ in self.events
+        else:
+            fits = kind in (JobCompleted, JobCancelled) or _is_final(recorded.event)
+        return (
+            fits
+            and (not self.types or job.spec.type in self.types)
+            and (self.owner is None or job.spec.owner == self.owner)
+        )
+
+
+def _is_final(event: Event) -> bool:
+    return isinstance(event, AttemptFailed) and event.retry_at_us is None

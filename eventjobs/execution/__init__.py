@@ -1,0 +1,1 @@
+"""Running attempts: slots, the handler under its limits, the outcome, its reports."""

@@ -1,0 +1,37 @@
+"""Log lines about attempts: one that starts, one that fails."""
+
+import logging
+
+from eventjobs.domain.job import Job
+from eventjobs.domain.outcomes import Failed
+from eventjobs.observability.logging import Log
+
+
+def log_start(log: Log, job: Job) -> None:
+    """A DEBUG line for an attempt that starts."""
+    log.debug("attempt started", job_id=job.job_id, type=job.spec.type, attempt=job.attempt)
+
+
+def log_failure(
+    log: Log, job: Job, failed: Failed, *, ended_us: int, final: bool | None = None
+) -> None:
+    """A line for an attempt that failed: ERROR when it is *final*, else WARNING.
+
+    A worker elsewhere does not know that: attempts that were given back do not count.
+    """
+    if final is None:
+        final = not failed.retryable or job.attempt >= job.spec.max_attempts
+    told = failed.details.get("traceback") if isinstance(failed.details, dict) else None
+    trace = failed.trace or told
+    log.log(
+        logging.ERROR if final else logging.WARNING,
+        "attempt failed",
+        job_id=job.job_id,
+        type=job.spec.type,
+        attempt=job.attempt,
+        code=failed.code,
+        error=failed.message,
+        # The wall clock may have been set back, and that of a worker be another.
+        duration_s=max(0.0, round((ended_us - (job.started_us or ended_us)) / 1e6, 3)),
+        **({"exception": trace} if isinstance(trace, str) else {}),
+    )

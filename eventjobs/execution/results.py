@@ -1,0 +1,76 @@
+"""The outcome of a handler: of what it returned, or of what it raised."""
+
+import math
+from collections.abc import Coroutine
+from contextlib import suppress
+from typing import Any
+
+from eventjobs.domain.outcomes import Failed, HandedOver, Outcome, Succeeded
+from eventjobs.errors import ArtifactDamaged, InvalidInput, JobError, NotJSON
+from eventjobs.observability.tracebacks import attribute, summary, trace
+from eventjobs.storable import DETAILS_BYTES_MAX, bounded_json, class_name, json_text, storable_text
+
+#: Of the code of a failure.
+CODE_CHARS_MAX = 200
+
+
+def success(result: Any, issues: Any = None) -> Outcome:
+    """The outcome of a handler that returned *result*, having noted *issues*. Never raises."""
+    if type(result) is HandedOver:
+        return result
+    if issubclass(type(result), Coroutine):
+        with suppress(BaseException):
+            result.close()  # else Python warns that it was never awaited
+        return Failed("result_not_json", "the handler returned a coroutine: await it", False)
+    try:
+        return Succeeded(json_text(result), issues)
+    except NotJSON as error:
+        message = storable_text(f"the result cannot be kept as JSON: {error}")
+        return Failed("result_not_json", message, False)
+
+
+def failure(error: BaseException) -> Failed:
+    """The outcome of a handler that raised *error*. Never raises, whatever its class does."""
+    told = trace(error)
+    if issubclass(type(error), InvalidInput):  # a bad artifact name, or one too large
+        code, details = attribute(error, "code", None), attribute(error, "errors", None)
+        return Failed(_code(code), _message(error), False, _details(details), trace=told)
+    if issubclass(type(error), ArtifactDamaged):  # of a result that is a file
+        return Failed(ArtifactDamaged.code, _message(error), trace=told)
+    if not issubclass(type(error), JobError):
+        return Failed("handler_error", summary(error), details={"traceback": told}, trace=told)
+    try:
+        retryable = bool(attribute(error, "retryable", True))
+    except BaseException:  # noqa: BLE001 -- a __bool__ of its own
+        retryable = True
+    return Failed(
+        _code(attribute(error, "error_code", None)),
+        _message(error),
+        retryable,
+        _details(attribute(error, "details", None)),
+        _seconds(attribute(error, "retry_after_s", None)),
+        told,
+    )
+
+
+def _code(code: object) -> str:
+    return ("" if code is None else storable_text(code, CODE_CHARS_MAX).strip()) or "handler_error"
+
+
+def _message(error: BaseException) -> str:
+    return storable_text(error) or class_name(type(error))
+
+
+def _details(details: Any) -> Any:
+    return bounded_json(details, DETAILS_BYTES_MAX, whole=True)
+
+
+def _seconds(delay_s: Any) -> float | None:
+    """A delay that a handler gave, as it may have come from another service."""
+    if delay_s is None or type(delay_s) is bool:
+        return None
+    try:
+        number = float(delay_s)
+    except BaseException:  # noqa: BLE001 -- text that is no number, or a __float__ of its own
+        return None
+    return number if math.isfinite(number) and number >= 0 else None

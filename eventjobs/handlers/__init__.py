@@ -1,0 +1,1 @@
+"""What users write, and what their functions are given: contexts, steps, children, breakers."""

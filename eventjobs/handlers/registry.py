@@ -1,0 +1,166 @@
+"""What users write: a function for each job type."""
+
+import builtins
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from types import MappingProxyType, ModuleType
+from typing import Any, Literal
+
+from pydantic import BaseModel, Field, ValidationError
+
+from eventjobs.domain.limits import UNLIMITED, ConcurrencyLimits, HandlerLimits
+from eventjobs.domain.validation import (
+    STRICT,
+    Attempts,
+    Delay,
+    Name,
+    QueueName,
+    Seconds,
+    field_errors,
+)
+from eventjobs.errors import InvalidInput, UnknownType
+from eventjobs.handlers.schedule import Schedule
+
+#: Where a function runs: on the event loop, in a thread, in a process; or it is none of ours, but
+#: an external service, or workers elsewhere.
+Mode = Literal["loop", "thread", "process", "external", "remote"]
+
+
+#: What becomes of an attempt that a shutdown cuts off: it runs again elsewhere, or has failed.
+OnShutdown = Literal["release", "fail"]
+
+
+@dataclass(frozen=True)
+class External:
+    """The service that does the jobs of a type, and how long it may take to answer a request."""
+
+    dispatch_url: str
+    answer_timeout_s: float
+
+
+@dataclass(frozen=True)
+class Handler:
+    """How jobs of one type are done. What a submission does not say is taken from here."""
+
+    type: str
+    function: Callable[..., Any]
+    model: "builtins.type[BaseModel] | None"
+    mode: Mode
+    max_attempts: int | None = None
+    timeout_s: float | None = None
+    stall_timeout_s: float | None = None
+    retry_delay_s: float | None = None
+    ttl_s: float | None = None
+    flow: HandlerLimits = UNLIMITED
+    external: External | None = None
+    on_shutdown: OnShutdown = "release"
+
+    @cached_property
+    def defaults(self) -> Mapping[str, Any]:
+        """What it says of fields of a submission that may be left out."""
+        names = ("timeout_s", "stall_timeout_s", "retry_delay_s", "ttl_s")
+        said = {name: value for name in names if (value := getattr(self, name)) is not None}
+        return MappingProxyType(said)
+
+    def parse(self, payload: Any) -> Any:
+        """*payload* as the handler wants it. Raises InvalidInput naming the fields."""
+        if self.model is None:
+            return payload
+        try:
+            return self.model.model_validate({} if payload is None else payload)
+        except ValidationError as error:
+            wrong = field_errors(error, "payload")
+            raise InvalidInput(f"the payload does not fit {self.type}", wrong) from error
+
+
+class _Options(BaseModel):
+    """The same, as they are checked."""
+
+    model_config = STRICT
+
+    type: Name
+    max_attempts: Attempts | None = None
+    timeout_s: Seconds | None = None
+    stall_timeout_s: Seconds | None = None
+    retry_delay_s: Delay | None = None
+    ttl_s: Delay | None = None
+    queue: QueueName | None = None
+    concurrency: int | None = None
+    key_concurrency: int | None = None
+    rate: str | None = None
+    process: bool = False
+    model: builtins.type[BaseModel] | None = None
+    dispatch_url: str = Field("/", max_length=2000, pattern=r"^(https?://[^/]|/)")
+    answer_timeout_s: Seconds = 30.0
+
+
+class HandlerRegistry:
+    """The handlers of one service, by type, and its schedules."""
+
+    def __init__(self, parts: Iterable[Handler | Schedule] = ()) -> None:
+        self._by_type: dict[str, Handler] = {}
+        self._by_name: dict[str, Schedule] = {}
+        for each in parts:
+            if isinstance(each, Schedule):
+                if each.name in self._by_name:
+                    raise ValueError(f"two schedules are called {each.name!r}")
+                self._by_name[each.name] = each
+                continue
+            if each.type in self._by_type:
+                raise ValueError(f"two handlers for {each.type!r}")
+            self._by_type[each.type] = each
+
+    @classmethod
+    def of(cls, holder: object) -> "HandlerRegistry":
+        """From a module, an iterable of handlers and schedules, one alone, or Handlers."""
+        if isinstance(holder, HandlerRegistry):
+            return holder
+        if isinstance(holder, Handler | Schedule):
+            return cls([holder])
+        if isinstance(holder, ModuleType):
+            values = vars(holder).values()
+            return cls(each for each in values if isinstance(each, Handler | Schedule))
+        if isinstance(holder, Iterable):
+            return cls(holder)
+        raise TypeError(f"{holder!r} holds no handlers")
+
+    def with_defaults(self, more: Iterable[Handler]) -> "HandlerRegistry":
+        """These, and those of *more* whose types have none here."""
+        types = self._by_type | {each.type: each for each in more} | self._by_type
+        return HandlerRegistry([*types.values(), *self.schedules])
+
+    @property
+    def schedules(self) -> list[Schedule]:
+        return list(self._by_name.values())
+
+    def __iter__(self) -> Iterator[Handler]:
+        return iter(self._by_type.values())
+
+    def __len__(self) -> int:
+        return len(self._by_type)
+
+    def limits(self, types: Mapping[str, int], queues: Mapping[str, int]) -> ConcurrencyLimits:
+        """Of jobs that run at once: what handlers say, but for what *types* says of theirs."""
+        said = {each.type: each.flow for each in self}
+        own = {type: flow.concurrency for type, flow in said.items() if flow.concurrency}
+        keys = {type: flow.key_concurrency for type, flow in said.items() if flow.key_concurrency}
+        rates = {type: flow.rate for type, flow in said.items() if flow.rate}
+        return ConcurrencyLimits(own | dict(types), queues, keys, rates)
+
+    def types(self) -> list[str]:
+        return list(self._by_type)
+
+    def get(self, type: str) -> Handler:
+        """Raises UnknownType."""
+        if not issubclass(builtins.type(type), str):
+            wrong = [{"field": "type", "message": "it is a string"}]
+            raise UnknownType("the type of a job is a string", wrong)
+        try:
+            return self._by_type[type]
+        except KeyError:
+            known = ", ".join(sorted(self._by_type)) or "none"
+            raise UnknownType(
+                f"no handler for type {type!r}; there are: {known}",
+                [{"field": "type", "message": "no handler is registered for it"}],
+            ) from None

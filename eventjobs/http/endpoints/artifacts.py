@@ -1,0 +1,143 @@
+"""Files over HTTP: uploads named by their content, and the artifacts of jobs."""
+
+import asyncio
+import re
+from collections.abc import Iterator
+from contextlib import suppress
+
+from aiohttp import web
+
+from eventjobs.domain.spec import Artifact
+from eventjobs.errors import ArtifactDamaged
+from eventjobs.http import slow_clients as patience
+from eventjobs.http.app_context import AppContext
+from eventjobs.http.endpoints.jobs import now
+from eventjobs.http.headers import check_match, is_known
+from eventjobs.http.problem import ArtifactNotFound, RangeNotSatisfiable
+from eventjobs.http.request_body import check_encoding, check_file, check_length, chunks
+from eventjobs.http.requests import path_id
+from eventjobs.http.responses import reply
+from eventjobs.service import Service
+
+#: What a browser may show, or open, as what it says it is. All else is just bytes.
+SAFE_TYPES = frozenset(
+    {
+        "application/json",
+        "application/pdf",
+        "image/gif",
+        "image/jpeg",
+        "image/png",
+        "image/svg+xml",
+        "image/webp",
+        "text/csv",
+        "text/plain",
+    }
+)
+#: An SVG can carry scripts: opened by itself it may do nothing but draw.
+SANDBOX = "sandbox; default-src 'none'; style-src 'unsafe-inline'"
+
+
+async def upload(site: AppContext, request: web.Request) -> web.StreamResponse:
+    """Store a file; the answer's sha256 is what a submission names it by. Safe to repeat."""
+    check_file(request)
+    check_encoding(request)
+    check_length(request, site.service.settings.artifact_bytes_max)
+    sha256, size = await site.service.artifacts.receive(chunks(site.service, request))
+    return reply({"sha256": sha256, "size": size}, status=201)
+
+
+async def download(site: AppContext, request: web.Request) -> web.StreamResponse:
+    """A file of a job, whole or a range of it. The name is looked up, and never a path."""
+    service = site.service
+    job_id = path_id(request)
+    job = (await now(site, job_id)).job
+    artifact = next((a for a in job.artifacts if a.name == request.match_info["name"]), None)
+    if artifact is None:
+        raise ArtifactNotFound
+    headers = _headers(artifact)
+    etag = headers["ETag"]
+    check_match(request, etag)
+    if is_known(request, etag):
+        return web.Response(status=304, headers=headers)
+    begin, end = _range(request, artifact)
+    response = web.StreamResponse(headers=headers)
+    response.content_length = end - begin
+    if (begin, end) != (0, artifact.size):
+        response.set_status(206)
+        response.headers["Content-Range"] = f"bytes {begin}-{end - 1}/{artifact.size}"
+    blocks = service.artifacts.blocks(artifact.sha256, artifact.size, begin, end)
+    try:
+        if request.method == "HEAD":
+            await asyncio.to_thread(service.artifacts.path(artifact.sha256).stat)
+            await response.prepare(request)
+        else:
+            # All there is of a small file: that it is damaged is an answer then, and no broken one.
+            first = await _next(blocks)
+            await response.prepare(request)
+            await _send(service, request, response, first, blocks)
+    except FileNotFoundError as error:
+        raise ArtifactNotFound("the file is no longer kept") from error
+    finally:
+        with suppress(ValueError):  # cancelled: its thread is reading, and then lets go of it
+            await asyncio.to_thread(blocks.close)
+    await response.write_eof()
+    return response
+
+
+def _headers(artifact: Artifact) -> dict[str, str]:
+    media_type = artifact.media_type.partition(";")[0].strip().lower()
+    safe = media_type if media_type in SAFE_TYPES else "application/octet-stream"
+    shown = "inline" if safe.startswith("image/") else "attachment"
+    name = re.sub(r"[^A-Za-z0-9._ ()+-]", "_", artifact.name)
+    return {
+        "Content-Type": f"{safe}; charset=utf-8" if safe.startswith("text/") else safe,
+        "Content-Disposition": f'{shown}; filename="{name}"',
+        "Content-Security-Policy": SANDBOX,
+        "Accept-Ranges": "bytes",
+        "ETag": f'"{artifact.sha256}"',
+        # The name may stand for other content later: ask, and mostly get a 304.
+        "Cache-Control": "private, no-cache",
+    }
+
+
+def _range(request: web.Request, artifact: Artifact) -> tuple[int, int]:
+    """Begin and end of what is asked for. Raises RangeNotSatisfiable."""
+    whole = 0, artifact.size
+    if request.method != "GET":
+        return whole  # a range is of GET only (RFC 9110, 14.2)
+    if request.headers.get("If-Range", "").strip() not in {"", f'"{artifact.sha256}"'}:
+        return whole  # of another version of the file: all of this one
+    try:
+        asked = request.http_range
+    except ValueError:
+        return whole  # what is no range of bytes, or several, is ignored (RFC 9110, 14.2)
+    if asked.start is None:
+        return whole
+    begin, end, _ = asked.indices(artifact.size)
+    if begin >= end:
+        raise RangeNotSatisfiable(headers={"Content-Range": f"bytes */{artifact.size}"})
+    return begin, end
+
+
+async def _send(
+    service: Service,
+    request: web.Request,
+    response: web.StreamResponse,
+    block: bytes | None,
+    blocks: Iterator[bytes],
+) -> None:
+    """Raises ConnectionResetError, also for a damaged file: the answer then stays unfinished."""
+    try:
+        while block is not None:
+            await patience.write(service, request, response, block)
+            block = await _next(blocks)
+    except ArtifactDamaged as error:
+        raise ConnectionResetError("the file is damaged") from error
+
+
+async def _next(blocks: Iterator[bytes]) -> bytes | None:
+    """The next block that is not empty, or None."""
+    block: bytes | None = b""
+    while block == b"":
+        block = await asyncio.to_thread(next, blocks, None)
+    return block

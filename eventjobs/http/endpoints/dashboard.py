@@ -1,0 +1,34 @@
+"""The dashboard: three files without a build step, on the public API alone."""
+
+from importlib.resources import files
+
+from aiohttp import web
+
+from eventjobs.http.app_context import AppContext
+
+_POLICY = (
+    "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; "
+    "img-src 'self' data:; base-uri 'none'; form-action 'self'; frame-ancestors 'none'; "
+    "require-trusted-types-for 'script'"
+)
+_FOLDER = files("eventjobs.http").joinpath("dashboard")
+_PAGES = {
+    path: (_FOLDER.joinpath(name).read_bytes(), f"{media_type}; charset=utf-8")
+    for path, name, media_type in (
+        ("/", "index.html", "text/html"),
+        ("/dashboard.js", "dashboard.js", "text/javascript"),
+        ("/dashboard.css", "dashboard.css", "text/css"),
+    )
+}
+
+
+async def page(site: AppContext, request: web.Request) -> web.StreamResponse:
+    """A part of the dashboard."""
+    body, content_type = _PAGES[request.path]
+    headers = {
+        "Content-Type": content_type,
+        "Content-Security-Policy": _POLICY,
+        "Cache-Control": "no-cache",
+        "Referrer-Policy": "no-referrer",
+    }
+    return web.Response(body=body, headers=headers)

@@ -1,0 +1,101 @@
+"""Why a job is where it is, over HTTP: what is known is gathered here, and told as reasons."""
+
+from aiohttp import web
+
+from eventjobs.attempts.limiter import Kind
+from eventjobs.domain.job import Job, Status
+from eventjobs.http.app_context import AppContext
+from eventjobs.http.endpoints.jobs import now
+from eventjobs.http.endpoints.queues import paused_now
+from eventjobs.http.requests import path_id, views_caught_up
+from eventjobs.http.responses import reply
+from eventjobs.projections import explanation as why
+from eventjobs.projections.explanation import LimitReached, QueueSituation, RateReached, Reason
+from eventjobs.service import Service
+
+#: So far up its parents are looked at.
+ABOVE_MAX = 100
+
+
+async def get(site: AppContext, request: web.Request) -> web.StreamResponse:
+    """What a job waits for, who runs it, or what ended it: each reason with a stable code."""
+    service = site.service
+    job = (await now(site, path_id(request))).job
+    await views_caught_up(service)
+    reasons = await _reasons(service, job)
+    return reply({"job_id": job.job_id, "status": job.status, "reasons": reasons})
+
+
+async def _reasons(service: Service, job: Job) -> list[Reason]:
+    if job.status == Status.QUEUED:
+        events = await service.log.read_job(job.job_id) if job.error is not None else []
+        return why.waiting(job, await _around(service, job), events)
+    events = await service.log.read_job(job.job_id)
+    if job.finished:
+        return why.ended(job, events)
+    silent_s = service.leases.silent_s(job.job_id)
+    heard_us = None if silent_s is None else service.clock.now_us() - int(silent_s * 1e6)
+    return why.running(job, events, heard_us, silent_s)
+
+
+async def _around(service: Service, job: Job) -> QueueSituation:
+    type = job.spec.type
+    claims = service.claims
+    paused = await paused_now(service)
+    key = job.spec.concurrency_key
+    now_us = service.clock.now_us()
+    breakers = await service.views.breakers() if job.error is not None else []
+    return QueueSituation(
+        now_us=now_us,
+        open_breakers={
+            each.name: each.until_us
+            for each in breakers
+            if each.until_us is not None and each.until_us > now_us
+        },
+        unmet=await service.views.unmet_dependencies(job.job_id) if job.spec.after else (),
+        type_pause=paused["type"].get(type),
+        queue_pause=paused["queue"].get(job.queue),
+        key_full=None if key is None else await _full(service, job, "key", key),
+        type_full=await _full(service, job, "type", type),
+        queue_full=await _full(service, job, "queue", job.queue),
+        rate=_rate(service, type),
+        asked_us=claims.asked.get(type),
+        started_us=claims.since_us,
+        wanted=claims.is_wanted(type, child=job.spec.parent is not None),
+    )
+
+
+async def _full(service: Service, job: Job, kind: Kind, name: str) -> LimitReached | None:
+    limit, holders = service.claims.places(kind, name, job.spec.type)
+    if limit is None or len(holders) < limit or job.job_id in holders:
+        return None
+    since: list[tuple[str, int | None]] = []
+    for each in holders:
+        view = await service.views.job(each)
+        runs = view is not None and view.job.status == Status.RUNNING
+        since.append((each, view.job.started_us if view is not None and runs else None))
+    # Those that run, the longest first; then those that are just being claimed.
+    since.sort(key=lambda each: (each[1] is None, each[1], each[0]))
+    return LimitReached(
+        limit, since, [each for each in await _above(service, job) if each in holders]
+    )
+
+
+async def _above(service: Service, job: Job) -> list[str]:
+    """Its parent, the parent of that, and so on."""
+    found: list[str] = []
+    above = job.spec.parent
+    while above is not None and len(found) < ABOVE_MAX:
+        found.append(above)
+        view = await service.views.job(above)
+        above = None if view is None else view.job.spec.parent
+    return found
+
+
+def _rate(service: Service, type: str) -> RateReached | None:
+    rate = service.flow.limits.rates.get(type)
+    opens_s = service.flow.rate_opens_s(type)
+    if rate is None or opens_s == 0:
+        return None
+    now_us = service.clock.now_us()
+    return RateReached(str(rate), None if opens_s is None else now_us + round(opens_s * 1e6))

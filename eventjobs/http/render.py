@@ -1,0 +1,137 @@
+"""A job as its JSON body."""
+
+import math
+from typing import Any
+from urllib.parse import quote
+
+from eventjobs.attempts.error_report import ERROR
+from eventjobs.domain.job import Job, Status
+from eventjobs.domain.timestamps import rfc3339
+from eventjobs.projections.attempt_progress import Progress, Stage
+from eventjobs.projections.progress import Estimate
+from eventjobs.projections.views import JobView
+from eventjobs.storable import text_of
+
+_NO_PROGRESS = Progress()
+
+
+def render(view: JobView, ttl_s: float = math.inf) -> dict[str, Any]:
+    """The canonical JSON of a job: null where there is nothing yet, never a missing key.
+
+    *ttl_s* is of jobs that do not say.
+    """
+    job, progress, estimate = view
+    return (
+        {"job_id": job.job_id, "type": job.spec.type, "status": job.status}
+        | _progress(job, progress)
+        | _estimate(estimate)
+        | _work(job)
+        | _times(job, ttl_s)
+        | {"version": job.version, "position": job.position, "links": _links(job)}
+    )
+
+
+def _progress(job: Job, progress: Progress | None) -> dict[str, Any]:
+    told = progress or _NO_PROGRESS
+    fraction = 1.0 if job.status == Status.COMPLETED else told.fraction
+    return {
+        "progress": round(fraction * 100, 2),
+        "stage": told.stage,
+        "stages": [_stage(each) for each in told.stages],
+        "message": told.message,
+        "data": told.data,
+    }
+
+
+def _stage(stage: Stage) -> dict[str, Any]:
+    return {
+        "name": stage.name,
+        "started_at": rfc3339(stage.started_us),
+        "ended_at": time_or_none(stage.ended_us),
+    }
+
+
+def _estimate(estimate: Estimate | None) -> dict[str, Any]:
+    if estimate is None:
+        return {"remaining_s": None, "pace": None}
+    if estimate.low_s is None or estimate.high_s is None:
+        return {"remaining_s": None, "pace": estimate.pace}
+    left = {"low": round(estimate.low_s, 1), "high": round(estimate.high_s, 1)}
+    return {"remaining_s": left, "pace": estimate.pace}
+
+
+def _work(job: Job) -> dict[str, Any]:
+    spec = job.spec
+    return {
+        "attempt": job.attempt,
+        "max_attempts": spec.max_attempts,
+        "can_retry": job.can_retry,
+        "payload": text_of(spec, "payload"),
+        "result": text_of(job, "result"),
+        "issues": job.issues or [],
+        "error": job.error,
+        "artifacts": _artifacts(job) if job.artifacts else [],
+        "steps": [{"name": each.name, "at": rfc3339(each.at_us)} for each in job.steps],
+        "owner": spec.owner,
+        "tags": spec.tags,
+        "priority": spec.priority,
+        "queue": job.queue,
+        "concurrency_key": spec.concurrency_key,
+        "timeout_s": spec.timeout_s,
+        "stall_timeout_s": spec.stall_timeout_s,
+        "retry_delay_s": spec.retry_delay_s,
+        "after": spec.after,
+        "after_failure": spec.after_failure or "cancel",
+        "parent": spec.parent,
+    }
+
+
+def _artifacts(job: Job) -> list[dict[str, Any]]:
+    return [
+        {
+            "name": each.name,
+            "sha256": each.sha256,
+            "size": each.size,
+            "media_type": each.media_type,
+            "url": f"/v1/jobs/{job.job_id}/artifacts/{quote(each.name)}",
+        }
+        for each in job.artifacts
+    ]
+
+
+def _times(job: Job, ttl_s: float) -> dict[str, Any]:
+    waits = job.status == Status.QUEUED
+    ttl_s = ttl_s if job.spec.ttl_s is None else job.spec.ttl_s
+    expires_us = None
+    if job.finished_us is not None and math.isfinite(ttl_s):
+        expires_us = job.finished_us + int(ttl_s * 1e6)
+    return {
+        "run_at": time_or_none(job.due_us if waits else job.spec.run_at_us),
+        "created_at": rfc3339(job.created_us),
+        "updated_at": rfc3339(job.updated_us),
+        "started_at": time_or_none(job.started_us),
+        "finished_at": time_or_none(job.finished_us),
+        "cancel_requested_at": time_or_none(job.cancel_requested_us),
+        "expires_at": time_or_none(expires_us),
+    }
+
+
+def _links(job: Job) -> dict[str, str | None]:
+    here = f"/v1/jobs/{job.job_id}"
+    told = job.status == Status.FAILED and any(each.name == ERROR for each in job.artifacts)
+    return {
+        "self": here,
+        "events": f"{here}/events",
+        "history": f"{here}/history",
+        "why": f"{here}/why",
+        "logs": f"{here}/logs",
+        "receipt": f"{here}/receipt",
+        "cancel": f"{here}/cancel",
+        "retry": f"{here}/retry",
+        "children": f"/v1/jobs?parent={job.job_id}",
+        "error": f"{here}/artifacts/{ERROR}" if told else None,
+    }
+
+
+def time_or_none(at_us: int | None) -> str | None:
+    return None if at_us is None else rfc3339(at_us)

@@ -1,0 +1,1 @@
+"""The models of request and response bodies; the OpenAPI document is made from them."""

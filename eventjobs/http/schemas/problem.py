@@ -1,0 +1,25 @@
+"""Problem bodies (RFC 9457)."""
+
+from pydantic import BaseModel, Field
+
+from eventjobs.http.schemas.response_model import ResponseModel
+
+
+class FieldError(ResponseModel):
+    field: str
+    message: str
+
+
+class Problem(BaseModel):
+    """RFC 9457, with a stable `code` for programs."""
+
+    type: str
+    title: str
+    status: int
+    detail: str
+    code: str
+    request_id: str | None = None
+    instance: str | None = None
+    job_id: str | None = Field(None, description="of the job that may or may not be there")
+    expired_at: str | None = Field(None, description="when the job that is gone was hidden")
+    errors: list[FieldError] | None = None

@@ -1,0 +1,86 @@
+"""What a submission may say, and the specification it becomes."""
+
+from typing import Any
+
+from pydantic import Field, model_validator
+
+from eventjobs.domain.spec import JobSpec
+from eventjobs.domain.submission import Options, mark_checked
+from eventjobs.domain.validation import (
+    EPOCH,
+    MICROSECOND,
+    ArtifactName,
+    Delay,
+    JobId,
+    Moment,
+    Sha256,
+)
+from eventjobs.http.problem import RequestError
+from eventjobs.http.schemas.problem import Problem
+from eventjobs.http.schemas.response_model import ResponseModel
+from eventjobs.service import Service
+from eventjobs.storable import as_text
+
+
+class BatchOutcome(ResponseModel):
+    """What became of one line."""
+
+    line: int = Field(description="counted from 1")
+    status: int
+    job_id: str | None = None
+    position: int | None = None
+    error: Problem | None = None
+
+
+class Submission(Options):
+    """A job to be done. What is left out is as the handler of its type says."""
+
+    type: str = Field(description="which handler does it")
+    payload: Any = Field(None, description="what the handler is given")
+    run_at: Moment | None = Field(None, description="not before this time")
+    delay_s: Delay | None = Field(
+        None, description="not before so many seconds from now; not for a submission with an id"
+    )
+    artifacts: dict[ArtifactName, Sha256] = Field(
+        default_factory=dict,
+        max_length=32,
+        description="uploaded files by name: the sha256 that the upload answered",
+    )
+
+    @model_validator(mode="after")
+    def _one_start(self) -> "Submission":
+        if self.run_at is not None and self.delay_s is not None:
+            raise ValueError("give run_at or delay_s, not both")
+        return self
+
+    async def spec(self, service: Service, *, named: bool) -> JobSpec:
+        """As a specification. Raises UnknownArtifact, and RequestError for a *named* delay."""
+        run_at_us = None
+        if self.run_at is not None:
+            run_at_us = (self.run_at - EPOCH) // MICROSECOND
+        elif self.delay_s is not None:
+            if named:
+                raise RequestError(
+                    "delay_s counts from now, so a repetition would be another job; give run_at"
+                )
+            run_at_us = service.clock.now_us() + int(self.delay_s * 1e6)
+        files = await service.attached(self.artifacts) if self.artifacts else ()
+        # Here and not by *checked*: copying a specification costs more than all its checks.
+        attempts = 0 if self.max_attempts else service.attempts(self.type)
+        payload = as_text(self.payload)
+        return mark_checked(self.made(self.type, payload, None, run_at_us, files, attempts))
+
+
+class BatchLine(Submission):
+    """One line of a batch: a submission, and the id or key that makes repeating it harmless."""
+
+    job_id: JobId | None = Field(None, description="as in PUT /v1/jobs/{id}")
+    idempotency_key: str | None = Field(
+        None, min_length=1, max_length=255, description="as in the header Idempotency-Key"
+    )
+
+    @model_validator(mode="after")
+    def _one_name(self) -> "BatchLine":
+        if self.job_id is not None and self.idempotency_key is not None:
+            raise ValueError("give job_id or idempotency_key, not both")
+        return self

@@ -1,0 +1,1 @@
+"""Server-sent events: facts and snapshots, live and from any position."""

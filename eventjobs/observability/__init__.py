@@ -1,0 +1,1 @@
+"""What the service says about itself: its log lines, captured handler logs, and redaction."""

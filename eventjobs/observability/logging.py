@@ -1,0 +1,154 @@
+"""The service's own log: standard logging whose lines have fields, under the name eventjobs.
+
+A program that embeds a service configures it as it does all its logging. `configure` is for our
+own commands: lines for people in a terminal, JSON elsewhere, and secrets in neither.
+"""
+
+import logging
+import os
+import sys
+from collections.abc import Mapping, MutableMapping
+from contextlib import suppress
+from typing import TYPE_CHECKING, Any, TextIO
+
+import orjson
+
+from eventjobs.observability.log_capture import paused
+from eventjobs.observability.redaction import redact, redact_text
+from eventjobs.storable import readable
+
+if TYPE_CHECKING:
+    from structlog.typing import EventDict, Processor, WrappedLogger
+
+OURS = "eventjobs"
+#: What logging itself takes; all else is a field.
+_STANDARD = frozenset({"exc_info", "stack_info", "stacklevel", "extra"})
+
+
+class Log(logging.LoggerAdapter[logging.Logger]):
+    """A logger whose lines have fields: `log.warning("outcome waits", job_id=…)`.
+
+    A record has them as `event` and `fields`, and in its message, all without secrets. The field
+    `exception` is a traceback. What a handler or a filter of logging raises is no trouble.
+    """
+
+    def __init__(self, name: str) -> None:
+        super().__init__(logging.getLogger(name))
+
+    def log(self, level: int, msg: object, *args: object, **kwargs: Any) -> None:
+        if self.logger.isEnabledFor(level):
+            with suppress(Exception):
+                super().log(level, msg, *args, **kwargs)
+
+    def process(
+        self, msg: Any, kwargs: MutableMapping[str, Any]
+    ) -> tuple[Any, MutableMapping[str, Any]]:
+        given = {name: value for name, value in kwargs.items() if name not in _STANDARD}
+        event = redact_text(str(msg))
+        fields = redact(readable(given))
+        standard = {name: value for name, value in kwargs.items() if name in _STANDARD}
+        return _text(event, fields), {**standard, "extra": {"event": event, "fields": fields}}
+
+
+def get_logger(name: str) -> Log:
+    return Log(name)
+
+
+def _text(event: str, fields: Mapping[str, Any]) -> str:
+    words = [event, *(f"{name}={_word(value)}" for name, value in fields.items())]
+    if isinstance(trace := fields.get("exception"), str):
+        words = [event, *(each for each in words[1:] if not each.startswith("exception="))]
+        return " ".join(words) + "\n" + trace.rstrip()
+    return " ".join(words)
+
+
+def _word(value: Any) -> str:
+    if isinstance(value, str) and value.isprintable() and value and " " not in value:
+        return value
+    return orjson.dumps(value).decode()
+
+
+def configure(level: str = "INFO", stream: TextIO | None = None) -> None:
+    """Send everything that is logged, by logging or structlog, to *stream*, or to stderr."""
+    import structlog
+
+    stream = stream or sys.stderr
+    number = logging.getLevelNamesMapping()[level.upper()]
+    structlog.configure(
+        processors=[
+            structlog.contextvars.merge_contextvars,
+            structlog.processors.add_log_level,
+            structlog.stdlib.add_logger_name,
+            structlog.processors.TimeStamper(fmt="iso", utc=True),
+            structlog.processors.StackInfoRenderer(),
+            structlog.processors.format_exc_info,
+            hide_secrets,
+            _renderer(stream),
+        ],
+        wrapper_class=structlog.make_filtering_bound_logger(number),
+        logger_factory=lambda *names: _Lines(stream, *names),
+        cache_logger_on_first_use=True,
+    )
+    forward = _Forward(max(number, logging.WARNING))
+    logging.basicConfig(handlers=[forward], level=max(number, logging.WARNING), force=True)
+    logging.getLogger(OURS).setLevel(number)
+
+
+class _Lines:
+    """Where lines are written. A stderr that is gone must not take the service with it."""
+
+    def __init__(self, stream: TextIO, name: str = OURS) -> None:
+        self.name = name
+        self._stream = stream
+
+    def msg(self, line: str) -> None:
+        try:
+            self._stream.write(f"{line}\n")
+            self._stream.flush()
+        except OSError:
+            pass
+
+    debug = info = warning = error = critical = exception = log = msg
+
+
+class _Forward(logging.Handler):
+    """Records as lines of structlog: our own with their fields, those of libraries from *least*."""
+
+    def __init__(self, least: int) -> None:
+        super().__init__()
+        self._least = least
+
+    def emit(self, record: logging.LogRecord) -> None:
+        try:
+            self._forward(record)
+        except Exception:  # noqa: BLE001 -- arguments that do not fit, say
+            self.handleError(record)
+
+    def _forward(self, record: logging.LogRecord) -> None:
+        import structlog
+
+        event, fields = getattr(record, "event", None), getattr(record, "fields", None)
+        if not isinstance(event, str) or not isinstance(fields, dict):
+            if record.levelno < self._least:
+                return
+            event, fields = record.getMessage(), {}
+        log = structlog.get_logger(record.name).bind(**fields)
+        with paused():  # as a record it was in the job's log already
+            log.log(record.levelno, event, exc_info=record.exc_info)
+
+
+def hide_secrets(logger: "WrappedLogger", method: str, event: "EventDict") -> "EventDict":
+    """The last processor: what comes after it only renders."""
+    return redact(event)
+
+
+def _renderer(stream: TextIO) -> "Processor":
+    import structlog
+
+    if stream.isatty():
+        # Not rich: its tracebacks show the values of local variables, secrets among them.
+        return structlog.dev.ConsoleRenderer(
+            colors=not os.environ.get("NO_COLOR"),  # no-color.org
+            exception_formatter=structlog.dev.plain_traceback,
+        )
+    return structlog.processors.JSONRenderer(ensure_ascii=False)

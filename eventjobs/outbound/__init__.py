@@ -1,0 +1,1 @@
+"""Requests to addresses that users gave: their policy, external services, webhooks."""

@@ -1,0 +1,1 @@
+"""Webhooks: subscriptions, and one delivery job for each event and subscription."""

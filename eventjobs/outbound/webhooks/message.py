@@ -1,0 +1,38 @@
+"""The message of a webhook delivery, and its ids."""
+
+import orjson
+
+from eventjobs.domain.job import Job
+from eventjobs.domain.recorded import Recorded
+from eventjobs.domain.timestamps import rfc3339
+
+#: Of a message. Above it the event's own data is left out, and the address to read it from is in.
+BYTES_MAX = 20_000
+
+
+def message_id(webhook_id: str, position: int) -> str:
+    """The same however often it is sent: receivers tell repetitions by it."""
+    return f"msg_{webhook_id}_{position}"
+
+
+def message(recorded: Recorded, job: Job) -> bytes:
+    """What is sent: the event, and what its job is; the same bytes each time."""
+    about = {
+        "position": recorded.position,
+        "version": recorded.version,
+        "job_id": job.job_id,
+        "job_type": job.spec.type,
+        "owner": job.spec.owner,
+        "tags": job.spec.tags,
+        "actor": recorded.actor,
+        "url": f"/v1/jobs/{job.job_id}",
+    }
+    whole = {
+        "type": recorded.type,
+        "timestamp": rfc3339(recorded.at_us),
+        "data": {**about, "event": orjson.Fragment(recorded.data)},
+    }
+    body = orjson.dumps(whole)
+    if len(body) <= BYTES_MAX:
+        return body
+    return orjson.dumps({**whole, "data": {**about, "event": None}})

@@ -1,0 +1,1 @@
+"""Files on this machine: SQLite connections, the data directory, artifacts, scratch space."""

@@ -1,0 +1,96 @@
+"""How far one attempt has come: a fold over its progress reports."""
+
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+from eventjobs.domain.events import (
+    AttemptFailed,
+    AttemptReleased,
+    AttemptStarted,
+    JobCancelled,
+    JobCompleted,
+    ProgressReported,
+)
+from eventjobs.domain.recorded import Recorded
+from eventjobs.storable import as_texts, json_fields, text_of
+
+
+class Stage(NamedTuple):
+    name: str
+    started_us: int
+    ended_us: int | None = None
+
+
+@json_fields("data")
+@dataclass(frozen=True)
+class Progress:
+    """The newest attempt's progress. *fraction* (0 to 1) never goes back within an attempt."""
+
+    fraction: float = 0.0
+    stage: str | None = None
+    message: str | None = None
+    data: Any = None
+    reported_us: int = 0
+    stages: tuple[Stage, ...] = ()
+
+    def dump(self) -> dict[str, Any]:
+        return {
+            "fraction": self.fraction,
+            "stage": self.stage,
+            "message": self.message,
+            "data": text_of(self, "data"),
+            "reported_us": self.reported_us,
+            "stages": [tuple(each) for each in self.stages],
+        }
+
+    @classmethod
+    def load(cls, state: dict[str, Any]) -> "Progress":
+        stages = tuple(Stage(*each) for each in state["stages"])
+        return cls(**{**as_texts(cls, state), "stages": stages})
+
+
+def advance(progress: Progress | None, recorded: Recorded) -> Progress | None:
+    """The progress after one more event; None while there is nothing to tell."""
+    match recorded.event:
+        case ProgressReported() as event:
+            return _reported(progress or Progress(), event, recorded.at_us)
+        case AttemptStarted():
+            return Progress(reported_us=recorded.at_us) if progress is not None else None
+        case JobCompleted() if progress is not None:
+            return _ended(progress, recorded.at_us, 1.0)
+        case AttemptFailed() | AttemptReleased() | JobCancelled() if progress is not None:
+            return _ended(progress, recorded.at_us, progress.fraction)
+        case _:
+            return progress
+
+
+def _reported(progress: Progress, event: ProgressReported, at_us: int) -> Progress:
+    stages = progress.stages
+    if event.stage is not None and event.stage != progress.stage:
+        stages = (*_closed(stages, at_us), Stage(event.stage, at_us))
+    told = event.done / event.total if event.done is not None and event.total else 0.0
+    return Progress(
+        fraction=max(progress.fraction, min(told, 1.0)),
+        stage=event.stage or progress.stage,
+        message=progress.message if event.message is None else event.message,
+        data=text_of(event, "data") or text_of(progress, "data"),
+        reported_us=at_us,
+        stages=stages,
+    )
+
+
+def _ended(progress: Progress, at_us: int, fraction: float) -> Progress:
+    return Progress(
+        fraction,
+        progress.stage,
+        progress.message,
+        text_of(progress, "data"),
+        progress.reported_us,
+        _closed(progress.stages, at_us),
+    )
+
+
+def _closed(stages: tuple[Stage, ...], at_us: int) -> tuple[Stage, ...]:
+    if not stages or stages[-1].ended_us is not None:
+        return stages
+    return (*stages[:-1], stages[-1]._replace(ended_us=at_us))

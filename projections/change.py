@@ -1,0 +1,34 @@
+"""What a batch of events did to one job: all that a projection is given."""
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import orjson
+
+from eventjobs.domain.events import JobSubmitted
+from eventjobs.domain.job import Job
+from eventjobs.domain.recorded import Recorded
+from eventjobs.projections.attempt_progress import Progress
+
+#: SQL, and its parameters: always one JSON array of rows, so that a batch is one statement.
+Statement = tuple[str, tuple[Any, ...]]
+
+
+@dataclass(slots=True)
+class JobChange:
+    before: Job | None
+    after: Job
+    progress_before: Progress | None
+    progress: Progress | None
+    events: list[Recorded] = field(default_factory=list)
+
+    @property
+    def submission(self) -> orjson.Fragment:
+        """The specification as it was recorded, for a job that is new in this batch."""
+        first = self.events[0]
+        assert isinstance(first.event, JobSubmitted)
+        return orjson.Fragment(first.data)
+
+
+def rows(values: list[Any]) -> tuple[str]:
+    return (orjson.dumps(values).decode(),)

@@ -1,0 +1,352 @@
+"""A worker elsewhere holds a job while it is heard from, and nothing it says counts after that."""
+
+import asyncio
+from typing import Any
+
+import pytest
+
+from eventjobs.domain.events import AttemptFailed, JobCompleted, LateReportRefused, ProgressReported
+from eventjobs.errors import DiskFull
+from eventjobs.handlers.declare import handler, remote
+from eventjobs.service import Service
+from tests.conftest import Connect, Serve
+from tests.support.clock import FakeClock
+from tests.support.remote_worker import WORKER, claim, claimed, somebody_waits, tell
+from tests.support.waiting import job_when, kinds, recorded_of, time_passing, turns
+
+DAYS_S = 86_400.0
+FAR = remote("far")
+
+
+async def status(service: Service, job_id: str) -> str:
+    job = await service.jobs.current(job_id)
+    assert job is not None
+    return job.status
+
+
+async def again(service: Service, job_id: str) -> None:
+    """Return once the job waits again, its attempt lost."""
+    await job_when(service, job_id, lambda job: job.status == "queued" and job.attempt == 1)
+
+
+# --- losing an attempt
+
+
+async def test_a_silent_worker_is_lost_within_its_lease_and_a_second(
+    client: Connect, clock: FakeClock
+) -> None:
+    api = await client(FAR, clock=clock, lease_s=30)
+    job_id = await claimed(api)
+    await clock.advance(29.5)
+    assert await status(api.service, job_id) == "running"
+    await clock.advance(1.5)
+    await again(api.service, job_id)
+    [lost] = await recorded_of(api.service, job_id, AttemptFailed)
+    assert isinstance(lost.event, AttemptFailed)
+    assert (lost.event.code, lost.actor) == ("worker_lost", "service")
+    assert lost.event.message == "not heard from for 30 s"
+    assert [each["attempt"] for each in await claim(api, "worker-2")] == [2]
+
+
+@pytest.mark.parametrize("sign", ["heartbeat", "progress", "log"])
+async def test_every_sign_of_life_renews_the_lease(
+    client: Connect, clock: FakeClock, sign: str
+) -> None:
+    api = await client(FAR, clock=clock, lease_s=30)
+    job_id = await claimed(api)
+    body: dict[str, Any] = {"lines": [{"message": "here"}]} if sign == "log" else {}
+    for _ in range(5):
+        await clock.advance(29)
+        reply = await tell(api, job_id, sign, **body)
+        assert reply.json == {"cancel": False, "reason": None, "lease_s": 30.0}
+    assert await status(api.service, job_id) == "running"
+
+
+async def test_a_claim_can_ask_for_another_lease(client: Connect, clock: FakeClock) -> None:
+    api = await client(FAR, clock=clock, lease_s=30)
+    job = await api.submit("far")
+    [given] = await claim(api, lease_s=5)
+    assert given["lease_s"] == 5
+    await clock.advance(6)
+    await again(api.service, job["job_id"])
+
+
+@pytest.mark.parametrize("days", [30, -30])
+async def test_a_clock_that_jumps_robs_nobody_and_saves_nobody(
+    client: Connect, clock: FakeClock, days: int
+) -> None:
+    api = await client(FAR, clock=clock, lease_s=30)
+    job_id = await claimed(api)
+    clock.jump_wall(days * DAYS_S)
+    await clock.advance(29)
+    assert await status(api.service, job_id) == "running"
+    assert (await tell(api, job_id, "heartbeat")).status == 200
+    clock.jump_wall(-days * DAYS_S)
+    await clock.advance(29)
+    assert await status(api.service, job_id) == "running"
+    await clock.advance(2)
+    await again(api.service, job_id)
+
+
+async def test_a_service_that_was_stopped_for_a_while_blames_nobody(
+    client: Connect, clock: FakeClock
+) -> None:
+    """As with SIGSTOP, or a laptop that was closed: nobody could be heard meanwhile."""
+    api = await client(FAR, clock=clock, lease_s=30)
+    job_id = await claimed(api)
+    await clock.advance(10)
+    clock.freeze(3_600)
+    await clock.advance(15)
+    assert await status(api.service, job_id) == "running"
+    await clock.advance(6)
+    await again(api.service, job_id)
+
+
+async def test_after_a_restart_every_lease_has_one_full_period(
+    serve: Serve, client: Connect, clock: FakeClock
+) -> None:
+    api = await client(FAR, clock=clock, lease_s=30)
+    job_id = await claimed(api)
+    await clock.advance(20)
+    await time_passing(clock, api.service.close())
+    await clock.advance(3_600)
+    service = await serve(FAR, clock=clock)
+    await clock.advance(29.5)
+    assert await status(service, job_id) == "running"
+    await clock.advance(1.5)
+    await again(service, job_id)
+
+
+async def test_a_local_attempt_has_no_lease(serve: Serve, clock: FakeClock) -> None:
+    @handler("near")
+    async def near(context: Any, payload: Any) -> None:
+        await asyncio.Event().wait()
+
+    service = await serve(near, clock=clock, lease_s=30, grace_s=0, drain_s=0)
+    job = await service.submit("near")
+    await job_when(service, job.job_id, lambda job: job.status == "running")
+    await service.views.reached(service.log.head)
+    await clock.advance(100)
+    assert await status(service, job.job_id) == "running"
+    assert len(service.leases) == 0
+
+
+async def test_a_log_that_takes_nothing_loses_the_attempt_later(
+    client: Connect, clock: FakeClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    api = await client(FAR, clock=clock, lease_s=30)
+    job_id = await claimed(api)
+    append = api.service.log.append
+    refused = asyncio.Event()
+
+    async def full(*args: Any, **kwargs: Any) -> Any:
+        refused.set()
+        raise DiskFull
+
+    monkeypatch.setattr(api.service.log, "append", full)
+    await clock.advance(31)
+    await refused.wait()
+    monkeypatch.setattr(api.service.log, "append", append)
+    await time_passing(clock, again(api.service, job_id))
+
+
+async def test_what_a_deaf_worker_loses_does_not_go_to_its_own_open_claim(
+    client: Connect, clock: FakeClock
+) -> None:
+    """As of a worker that is stopped: its connections stay, and nobody reads what comes."""
+    api = await client(FAR, clock=clock, lease_s=10)
+    job_id = await claimed(api)
+    open_claim = asyncio.create_task(claim(api, wait_s=20))
+    await somebody_waits(api, WORKER)
+    await clock.advance(11)
+    await again(api.service, job_id)
+    assert await open_claim == []
+    assert [each["job_id"] for each in await claim(api, "worker-2")] == [job_id]
+
+
+# --- what comes too late
+
+
+async def test_a_late_report_is_refused_and_on_record_once(
+    client: Connect, clock: FakeClock
+) -> None:
+    api = await client(FAR, clock=clock, lease_s=30)
+    job_id = await claimed(api)
+    await clock.advance(31)
+    await again(api.service, job_id)
+    for _ in range(3):
+        reply = await tell(api, job_id, "complete", result="late")
+        assert (reply.status, reply.code) == (409, "stale_attempt")
+    [late] = await recorded_of(api.service, job_id, LateReportRefused)
+    assert late.event == LateReportRefused(1, "complete")
+    assert late.actor == WORKER
+    # The job is done by the next attempt, and that is still the end of it.
+    [job] = await claim(api, "worker-2")
+    assert (await tell(api, job_id, "complete", 2, "worker-2", result="good")).status == 200
+    assert (await tell(api, job_id, "complete", result="late")).code == "stale_attempt"
+    assert (await api.get(f"/v1/jobs/{job_id}")).json["result"] == "good"
+    assert len(await recorded_of(api.service, job_id, LateReportRefused)) == 1
+    assert job["attempt"] == 2
+
+
+@pytest.mark.parametrize(
+    ("name", "body"),
+    [
+        ("heartbeat", {}),
+        ("progress", {"done": 1}),
+        ("log", {"lines": [{"message": "x"}]}),
+        ("step", {"name": "x", "number": 0}),
+        ("fail", {"code": "x", "message": "x"}),
+        ("cancelled", {}),
+        ("release", {"reason": "x"}),
+        ("breaker", {"name": "x", "state": "open", "failures": 5}),
+    ],
+)
+async def test_whatever_comes_late_is_refused(
+    client: Connect, clock: FakeClock, name: str, body: dict[str, Any]
+) -> None:
+    api = await client(FAR, clock=clock, lease_s=30)
+    job_id = await claimed(api)
+    await clock.advance(31)
+    await again(api.service, job_id)
+    reply = await tell(api, job_id, name, **body)
+    assert (reply.status, reply.code) == (409, "stale_attempt")
+    [late] = await recorded_of(api.service, job_id, LateReportRefused)
+    assert late.event == LateReportRefused(1, name)
+
+
+async def test_only_the_worker_that_claimed_may_report(client: Connect) -> None:
+    api = await client(FAR)
+    job_id = await claimed(api)
+    for name in ("heartbeat", "progress", "complete"):
+        reply = await tell(api, job_id, name, worker="worker-2")
+        assert (reply.status, reply.code) == (409, "stale_attempt")
+    assert await kinds(api.service, job_id) == "JobSubmitted AttemptStarted"
+
+
+async def test_a_final_report_may_be_repeated(client: Connect) -> None:
+    api = await client(FAR)
+    job_id = await claimed(api)
+    for _ in range(2):
+        reply = await tell(api, job_id, "complete", result=1)
+        assert (reply.status, reply.json) == (200, {})
+    reply = await tell(api, job_id, "fail", code="x", message="x")
+    assert (reply.status, reply.code) == (409, "stale_attempt")
+    reply = await tell(api, job_id, "complete", worker="worker-2", result=1)
+    assert (reply.status, reply.code) == (409, "stale_attempt")
+    assert len(await recorded_of(api.service, job_id, JobCompleted)) == 1
+
+
+async def test_a_heartbeat_that_crosses_the_end_is_no_late_report(client: Connect) -> None:
+    api = await client(FAR)
+    job_id = await claimed(api)
+    await tell(api, job_id, "complete", result=1)
+    assert (await tell(api, job_id, "heartbeat")).code == "stale_attempt"
+    assert await recorded_of(api.service, job_id, LateReportRefused) == []
+
+
+async def test_nobody_elsewhere_speaks_for_an_attempt_of_this_service(client: Connect) -> None:
+    """Its worker's name is in the events, for everyone to read."""
+
+    @handler("near")
+    async def near(context: Any, payload: Any) -> None:
+        await asyncio.Event().wait()
+
+    api = await client(near, grace_s=0, drain_s=0)
+    job = await api.submit("near")
+    running = await job_when(api.service, job["job_id"], lambda job: job.status == "running")
+    for name in ("heartbeat", "progress", "complete"):
+        reply = await tell(api, job["job_id"], name, worker=str(running.worker))
+        assert (reply.status, reply.code) == (409, "stale_attempt")
+    assert await kinds(api.service, job["job_id"]) == "JobSubmitted AttemptStarted"
+
+
+# --- being told to stop
+
+
+async def test_a_cancel_reaches_the_worker_in_the_answer_to_its_heartbeat(
+    client: Connect, clock: FakeClock
+) -> None:
+    api = await client(FAR, clock=clock)
+    job_id = await claimed(api)
+    assert (await api("POST", f"/v1/jobs/{job_id}/cancel")).status == 200
+    reply = await tell(api, job_id, "heartbeat")
+    assert reply.json == {"cancel": True, "reason": "cancelled", "lease_s": 30.0}
+    assert (await tell(api, job_id, "cancelled")).status == 200
+    assert (await tell(api, job_id, "cancelled")).status == 200
+    assert await status(api.service, job_id) == "cancelled"
+
+
+async def test_a_worker_that_goes_on_after_a_cancel_is_cut_off_after_the_grace_time(
+    client: Connect, clock: FakeClock
+) -> None:
+    api = await client(FAR, clock=clock, grace_s=5, lease_s=30)
+    job_id = await claimed(api)
+    await api("POST", f"/v1/jobs/{job_id}/cancel")
+    await clock.advance(20)  # it does not know yet
+    assert await status(api.service, job_id) == "running"
+    for _ in range(6):
+        await tell(api, job_id, "progress", done=1)
+        await clock.advance(1)
+    await job_when(api.service, job_id, lambda job: job.status == "cancelled")
+    assert (await tell(api, job_id, "progress", done=1)).code == "stale_attempt"
+
+
+async def test_a_worker_that_is_gone_cannot_hold_up_a_cancel(
+    client: Connect, clock: FakeClock
+) -> None:
+    api = await client(FAR, clock=clock, lease_s=30)
+    job_id = await claimed(api)
+    await api("POST", f"/v1/jobs/{job_id}/cancel")
+    await clock.advance(31)
+    await job_when(api.service, job_id, lambda job: job.status == "cancelled")
+
+
+async def test_nobody_is_cancelled_who_was_not_asked_to_stop(client: Connect) -> None:
+    api = await client(FAR)
+    job_id = await claimed(api)
+    reply = await tell(api, job_id, "cancelled")
+    assert (reply.status, reply.code) == (409, "wrong_state")
+    assert await status(api.service, job_id) == "running"
+
+
+@pytest.mark.parametrize(
+    ("limit", "code"), [({"timeout_s": 60}, "timeout"), ({"stall_timeout_s": 60}, "stalled")]
+)
+async def test_a_limit_holds_for_a_worker_that_does_not_keep_it(
+    client: Connect, clock: FakeClock, limit: dict[str, Any], code: str
+) -> None:
+    api = await client(FAR, clock=clock, grace_s=5, lease_s=30, max_attempts=1)
+    job_id = await claimed(api, **limit)
+    for _ in range(3):
+        await clock.advance(20)
+        assert (await tell(api, job_id, "heartbeat")).status == 200
+    await clock.advance(1)
+    assert (await tell(api, job_id, "heartbeat")).json["reason"] == code
+    await clock.advance(5)
+    job = await job_when(api.service, job_id, lambda job: job.status == "failed")
+    assert job.error is not None
+    assert job.error["code"] == code
+
+
+async def test_who_stops_because_time_is_up_has_failed_and_was_not_cancelled(
+    client: Connect, clock: FakeClock
+) -> None:
+    api = await client(FAR, clock=clock, lease_s=30, max_attempts=1)
+    job_id = await claimed(api, timeout_s=10)
+    await clock.advance(11)
+    assert (await tell(api, job_id, "cancelled")).status == 200
+    job = await job_when(api.service, job_id, lambda job: job.status == "failed")
+    assert job.error is not None
+    assert job.error["code"] == "timeout"
+
+
+async def test_progress_puts_off_a_stall(client: Connect, clock: FakeClock) -> None:
+    api = await client(FAR, clock=clock, lease_s=30)
+    job_id = await claimed(api, stall_timeout_s=25)
+    for done in range(5):
+        await clock.advance(20)
+        reply = await tell(api, job_id, "progress", done=done, total=5, stage="far away")
+        assert reply.json["cancel"] is False
+    assert len(await recorded_of(api.service, job_id, ProgressReported)) == 5
+    await turns()

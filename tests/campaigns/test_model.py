@@ -1,0 +1,184 @@
+"""Whatever workers, crashes, pauses and people do, in whichever order: no rule is broken."""
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from eventjobs.domain import decisions as decided
+from eventjobs.domain.events import (
+    AttemptFailed,
+    AttemptHandedOver,
+    AttemptReleased,
+    AttemptStarted,
+    JobCancelled,
+    JobCompleted,
+    JobRetried,
+    LateReportRefused,
+)
+from eventjobs.domain.job import Job, Status
+from eventjobs.errors import StaleAttempt, WrongState
+from tests.conftest import TOLD
+from tools.soak.job_model import Bounds, Decisions
+from tools.soak.model_search import search
+
+#: One worker of those named runs in the service. `make soak` looks further.
+WORLDS = {
+    "three workers, two jobs, a cancel, a restart": Bounds(
+        elsewhere=2, jobs=2, cancels=1, restarts=1, lates=1
+    ),
+    "two workers, two jobs, a release, a retry": Bounds(jobs=2, releases=1, retries=1),
+    "two workers, one job, twice what people do": Bounds(cancels=2, retries=2, hides=1),
+    "two workers, one job, twice what services do": Bounds(
+        max_attempts=3, releases=2, restarts=2, lates=1, handovers=1
+    ),
+}
+
+
+@pytest.mark.parametrize("name", WORLDS)
+def test_every_state_that_can_be_reached_is_right_and_comes_to_an_end(
+    name: str, record_property: Callable[[str, object], None]
+) -> None:
+    found = search(WORLDS[name])
+    record_property(TOLD, f"{name}: {found.states} states, {found.steps} steps")
+    assert found.complete
+    assert not found.violation, " -> ".join([*found.trace, found.violation])
+    assert found.states > 10_000, "nearly nothing could happen"
+
+
+# --- decisions that would be wrong are noticed
+
+
+def completed_whoever_asks(job: Job, attempt: int, result: Any) -> JobCompleted:
+    return JobCompleted(attempt, result)
+
+
+def completed_never(job: Job, attempt: int, result: Any) -> JobCompleted:
+    raise StaleAttempt
+
+
+def completed_if_running(job: Job, attempt: int, result: Any) -> JobCompleted:
+    if job.status != Status.RUNNING:
+        raise StaleAttempt
+    return JobCompleted(attempt, result)
+
+
+def failed_whoever_asks(job: Job, failed: AttemptFailed) -> AttemptFailed:
+    return failed
+
+
+def failed_for_ever_anew(job: Job, failed: AttemptFailed) -> AttemptFailed | JobCancelled:
+    decided.fail(job, failed)
+    return AttemptFailed(failed.attempt, failed.code, True, failed.retry_at_us or 1)
+
+
+def started_in_any_state(
+    job: Job, now_us: int, worker: str, lease_s: float | None
+) -> AttemptStarted:
+    return AttemptStarted(job.attempt + 1, worker, lease_s)
+
+
+def started_when_cancelled(
+    job: Job, now_us: int, worker: str, lease_s: float | None
+) -> AttemptStarted:
+    if job.status != Status.CANCELLED:
+        return decided.start(job, now_us, worker, lease_s)
+    return AttemptStarted(job.attempt + 1, worker, lease_s)
+
+
+def started_once(job: Job, now_us: int, worker: str, lease_s: float | None) -> AttemptStarted:
+    if job.attempt:
+        raise WrongState
+    return decided.start(job, now_us, worker, lease_s)
+
+
+def started_with_the_same_number(
+    job: Job, now_us: int, worker: str, lease_s: float | None
+) -> AttemptStarted:
+    decided.start(job, now_us, worker, lease_s)
+    return AttemptStarted(max(job.attempt, 1), worker, lease_s)
+
+
+def released_as_often_as_told(job: Job, attempt: int, reason: str) -> AttemptReleased:
+    return AttemptReleased(attempt, reason)
+
+
+def handed_over_by_anybody(job: Job, handed: AttemptHandedOver) -> AttemptHandedOver:
+    return handed
+
+
+def cancelled_at_once(job: Job, reason: str | None = None) -> JobCancelled | None:
+    return None if job.finished else JobCancelled(None)
+
+
+def refused_though_it_holds(job: Job, attempt: int, report: str) -> LateReportRefused:
+    return LateReportRefused(attempt, report)
+
+
+def retried_whenever(job: Job, reason: str | None = None) -> JobRetried:
+    return JobRetried()
+
+
+WRONG = {
+    "completing asks for nothing": (
+        Decisions(complete=completed_whoever_asks),
+        "attempt 1 ended, but None holds it",
+    ),
+    "completing asks for a running job only": (
+        Decisions(complete=completed_if_running),
+        "attempt 1 ended, but 2 holds it",
+    ),
+    "failing asks for nothing": (
+        Decisions(fail=failed_whoever_asks),
+        "attempt 1 ended, but None holds it",
+    ),
+    "a job is tried more often than it may": (
+        Decisions(fail=failed_for_ever_anew),
+        "claim 3 is one too many",
+    ),
+    "a running job is claimed": (
+        Decisions(start=started_in_any_state),
+        "it was claimed while 1 held it",
+    ),
+    "a cancelled job is claimed": (
+        Decisions(start=started_when_cancelled),
+        "it was claimed when it was cancelled",
+    ),
+    "a job is never tried again": (
+        Decisions(start=started_once),
+        "it never comes to an end without people",
+    ),
+    "two attempts have one number": (
+        Decisions(start=started_with_the_same_number),
+        "attempt 1 follows 1",
+    ),
+    "releasing asks for nothing": (
+        Decisions(release=released_as_often_as_told),
+        "attempt 1 ended, but None holds it",
+    ),
+    "who does not hold a job hands it over": (
+        Decisions(hand_over=handed_over_by_anybody),
+        "attempt 1 reports, but None holds it",
+    ),
+    "a running job is cancelled under its worker's hands": (
+        Decisions(cancel=cancelled_at_once),
+        "cancelled in the hands of attempt 1",
+    ),
+    "who holds a job is told that it was late": (
+        Decisions(refuse=refused_though_it_holds, complete=completed_never),
+        "attempt 1 was refused, and holds it",
+    ),
+    "a job that was completed is retried": (
+        Decisions(retry=retried_whenever),
+        "retried when it was None",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", WRONG)
+def test_it_is_noticed_when(name: str) -> None:
+    decisions, complaint = WRONG[name]
+    some = Bounds(cancels=1, retries=1, releases=1, restarts=1, lates=1, handovers=1)
+    found = search(some, decisions)
+    assert found.violation == complaint
+    assert found.trace

@@ -1,0 +1,65 @@
+"""The command that looks further than the gate does."""
+
+from pathlib import Path
+
+import pytest
+
+from tools.soak import __main__ as soak
+from tools.soak.__main__ import Told, main
+from tools.soak.job_model import Bounds
+
+
+def test_a_campaign_is_told_of_in_a_line(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(soak, "WORLDS", [Bounds()])
+    assert main(["model", "--rounds", "2"]) == 0
+    first, second = capsys.readouterr().out.splitlines()
+    assert first == second
+    assert first.startswith("model: all ")
+
+
+def test_campaigns_take_turns_until_a_promise_is_broken(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    def breaks(data: Path, seed: int) -> Told:
+        data.mkdir()
+        return Told(f"seed {seed}", ["it is not as promised"] if seed == 6 else [])
+
+    good = {"good": lambda data, seed: Told(f"seed {seed}", []), "breaks": breaks}
+    monkeypatch.setattr(soak, "CAMPAIGNS", good)
+    assert main(["--rounds", "9", "--seed", "5", "--keep", str(tmp_path / "kept")]) == 1
+    told = [line for line in capsys.readouterr().out.splitlines() if "see" not in line[:6]]
+    assert told == [
+        "good: seed 5",
+        "breaks: seed 5",
+        "good: seed 6",
+        "breaks: seed 6",
+        "  it is not as promised",
+    ]
+    [broken] = (tmp_path / "kept").glob("soak-breaks-6-*")
+    assert (broken / "data").is_dir()
+
+
+def test_a_property_that_does_not_hold_is_a_fault(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(soak, "ROOT", tmp_path)
+    (tmp_path / "conftest.py").write_text(
+        "import hypothesis\nhypothesis.settings.register_profile('soak')\n"
+    )
+    (tmp_path / "test_it.py").write_text(
+        "from hypothesis import given, strategies\n"
+        "@given(strategies.integers())\n"
+        "def test_small(number):\n"
+        "    assert number < 1000\n"
+    )
+    told = soak.properties(tmp_path / "data", 1)
+    assert "1 failed" in told.line
+    assert "number = 1000" in "\n".join(told.faults)
+
+
+def test_a_campaign_that_is_not_there_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        main(["floods"])
+    assert "no such campaign: floods" in capsys.readouterr().err

@@ -1,0 +1,250 @@
+"""Whatever happens to workers, each job ends once, by the attempt that held it (P8, P9)."""
+
+import asyncio
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Self
+
+import pytest
+
+from eventjobs.domain.events import (
+    AttemptFailed,
+    AttemptReleased,
+    AttemptStarted,
+    Event,
+    JobCompleted,
+    JobSubmitted,
+    LateReportRefused,
+    ProgressReported,
+)
+from eventjobs.domain.spec import JobSpec
+from tests.campaigns.test_crash import rows_of
+from tests.conftest import TOLD
+from tools.soak.crash_checker import Row
+from tools.soak.crash_history import Due
+from tools.soak.lease_checker import LeaseChecker
+from tools.soak.lease_history import NEVER_US, Fate, Fates
+from tools.soak.workers import Plan, campaign
+
+JOBS = 2_000
+LOST_MIN, LATE_MIN = 20, 10
+
+
+@pytest.mark.timeout(600)
+def test_two_thousand_jobs_survive_kills_and_pauses_of_workers_and_kills_of_the_service(
+    tmp_path: Path, record_property: Callable[[str, object], None]
+) -> None:
+    outcome = asyncio.run(campaign(tmp_path / "data", Plan(JOBS, seed=1)))
+    record_property(TOLD, str(outcome))
+    assert not outcome.faults
+    assert outcome.kills, "no worker was killed"
+    assert outcome.pauses, "no worker was paused"
+    assert len(outcome.fates.lives) > 1, "the service was never killed"
+    assert outcome.checker.lost >= LOST_MIN, "hardly anything was lost"
+    assert outcome.checker.late >= LATE_MIN, "hardly anybody was late"
+
+
+# --- the judge notices
+
+A = "00000000-0000-4000-8000-00000000000a"
+B = "00000000-0000-4000-8000-00000000000b"
+LEASE_S = 2.0
+
+Told = tuple[float, str, str, Event]
+
+
+def submitted(token: str) -> JobSubmitted:
+    return JobSubmitted(JobSpec("nap", {"token": token}, max_attempts=9))
+
+
+def lost(attempt: int, at_s: float) -> AttemptFailed:
+    return AttemptFailed(attempt, "worker_lost", True, round(at_s * 1e6), "not heard from")
+
+
+class World:
+    """A worker is killed with one job in its hands, another one is paused with the other."""
+
+    def __init__(self) -> None:
+        self.told: list[Told] = [
+            (1.0, A, "http", submitted("job A")),
+            (1.0, B, "http", submitted("job B")),
+            (2.0, A, "w1", AttemptStarted(1, "w1", LEASE_S)),
+            (2.0, B, "w2", AttemptStarted(1, "w2", LEASE_S)),
+            (2.5, A, "w1", ProgressReported(1, 1, 2)),
+            # 3.0: w1 is killed, w2 is paused until 7.0
+            (5.5, A, "service", lost(1, 5.5)),
+            (5.9, B, "service", lost(1, 5.9)),
+            (6.0, A, "w3", AttemptStarted(2, "w3", LEASE_S)),
+            (6.0, B, "w3", AttemptStarted(2, "w3", LEASE_S)),
+            (6.5, A, "w3", JobCompleted(2)),
+            (7.1, B, "w2", LateReportRefused(1, "complete")),
+            (7.5, B, "w3", JobCompleted(2)),
+            (2.6, B, "w2", ProgressReported(1, 1, 2)),
+        ]
+        self.fates = Fates(
+            us(LEASE_S),
+            {
+                "w1": Fate([], us(3.0)),
+                "w2": Fate([(us(3.0), us(7.0))]),
+                "w3": Fate(),
+            },
+            [(us(0.5), NEVER_US)],
+        )
+        self.submitted = {A, B}
+
+    # What follows changes what is true.
+
+    def at(self, number: int, seconds: float) -> Self:
+        self.told[number] = (seconds, *self.told[number][1:])
+        return self
+
+    def event(self, number: int, event: Event, actor: str | None = None) -> Self:
+        at_s, job_id, before, _ = self.told[number]
+        self.told[number] = at_s, job_id, actor or before, event
+        return self
+
+    def also(self, at_s: float, job_id: str, actor: str, event: Event) -> Self:
+        self.told.append((at_s, job_id, actor, event))
+        return self
+
+    def without(self, number: int) -> Self:
+        del self.told[number]
+        return self
+
+    def restarted(self, died_s: float, ready_s: float) -> Self:
+        self.fates.lives = [(us(0.5), us(died_s)), (us(ready_s), NEVER_US)]
+        return self
+
+    def fated(self, worker: str, fate: Fate) -> Self:
+        self.fates.workers[worker] = fate
+        return self
+
+    def faults(self) -> list[str]:
+        self.told.sort(key=lambda each: each[0])
+        rows: list[Row] = [
+            row._replace(at_us=us(at_s))
+            for row, (at_s, *_) in zip(
+                rows_of([each[1:] for each in self.told]), self.told, strict=True
+            )
+        ]
+        checker = LeaseChecker({"job A", "job B"})
+        checker.check("log", rows, Due([], set(), []))
+        checker.judge(self.submitted, self.fates)
+        return checker.faults
+
+
+def us(seconds: float) -> int:
+    return round(seconds * 1e6)
+
+
+def test_a_true_history_is_no_reason_to_complain() -> None:
+    assert not World().faults()
+
+
+TAMPERED: dict[str, tuple[Callable[[World], Any], str]] = {
+    "a job was never completed": (
+        lambda world: world.without(9),
+        f"job {A} was completed 0 times",
+    ),
+    "a job is not there at all": (
+        lambda world: world.submitted.add("elsewhere"),
+        "job elsewhere was completed 0 times",
+    ),
+    "a job was completed twice": (
+        lambda world: world.also(8.0, A, "w3", JobCompleted(2)),
+        f"job {A} was completed 2 times",
+    ),
+    "the attempt that was lost completed the job": (
+        lambda world: world.event(9, JobCompleted(1), "w1"),
+        "its job is running in attempt 2",
+    ),
+    "another worker completed the job": (
+        lambda world: world.event(9, JobCompleted(2), "w2"),
+        "w3 holds the attempt",
+    ),
+    "another worker gave the job back": (
+        lambda world: world.event(6, AttemptReleased(1, "not mine"), "w3"),
+        "w2 holds it",
+    ),
+    "a dead worker's job waited too long": (
+        lambda world: world.at(5, 6.1).at(7, 6.2),
+        f"attempt 1 of job {A}, by w1 was ended 1.10 s after its lease",
+    ),
+    "a paused worker's job waited too long": (
+        lambda world: world.at(6, 6.3).at(8, 6.4),
+        f"attempt 1 of job {B}, by w2 was ended 1.30 s after its lease",
+    ),
+    "a dead worker's job waited longer than a restart explains": (
+        lambda world: world.restarted(2.6, 3.2).at(5, 6.4).at(7, 6.5).at(9, 6.6),
+        "was ended 1.20 s after its lease",
+    ),
+    "a live worker was robbed": (
+        lambda world: (
+            world.without(9)
+            .also(6.6, A, "service", lost(2, 6.6))
+            .also(6.7, A, "w3", AttemptStarted(3, "w3", LEASE_S))
+            .also(6.8, A, "w3", JobCompleted(3))
+        ),
+        f"attempt 2 of job {A}, by w3 was taken from it, though it lived",
+    ),
+    "a worker was robbed before its pause": (
+        lambda world: world.fated("w2", Fate([(us(5.95), us(7.0))])),
+        f"attempt 1 of job {B}, by w2 was taken from it, though it lived",
+    ),
+    "a late report left no evidence": (
+        lambda world: world.without(10),
+        f"attempt 1 of job {B}, by w2 was late, and nothing says so",
+    ),
+    "somebody else left the evidence": (
+        lambda world: world.event(10, LateReportRefused(1, "complete"), "w1"),
+        "was not late, and w1 was refused",
+    ),
+    "who was in time was refused": (
+        lambda world: world.also(6.4, A, "w3", LateReportRefused(2, "complete")),
+        "it was not late",
+    ),
+    "an attempt failed by itself": (
+        lambda world: world.event(5, AttemptFailed(1, "handler_error", True, us(5.5)), "w1"),
+        "ended as handler_error",
+    ),
+    "a worker is unknown": (
+        lambda world: world.fates.workers.pop("w3"),
+        "there is no such worker",
+    ),
+}
+
+
+@pytest.mark.parametrize("tampered", TAMPERED)
+def test_the_judge_notices_that(tampered: str) -> None:
+    tamper, complaint = TAMPERED[tampered]
+    world = World()
+    tamper(world)
+    faults = world.faults()
+    assert any(complaint in each for each in faults), faults
+
+
+EXCUSED: dict[str, Callable[[World], World]] = {
+    "after a restart a dead worker has one full period again": lambda world: world.restarted(
+        2.6, 3.2
+    ).at(5, 5.95),
+    "a claim whose answer a crash cut off is lost, though its worker lives": lambda world: (
+        world.restarted(2.6, 3.2).fated("w1", Fate())
+    ),
+    "who was killed again had no time to be late": lambda world: world.without(10).fated(
+        "w2", Fate([(us(3.0), us(7.0))], us(7.05))
+    ),
+    "who told nothing may not know of the claim": lambda world: world.without(12).without(10),
+    "what is given back at the end of a worker is no loss": lambda world: world.event(
+        6, AttemptReleased(1, "the worker was stopped"), "w2"
+    ).without(10),
+    "what nobody was there to take is given back by the service": lambda world: world.event(
+        6, AttemptReleased(1, "it had gone"), "service"
+    ).without(10),
+}
+
+
+@pytest.mark.parametrize("excused", EXCUSED)
+def test_it_is_no_reason_to_complain_that(excused: str) -> None:
+    world = World()
+    EXCUSED[excused](world)
+    assert not world.faults()

@@ -1,0 +1,423 @@
+"""Every attempt ends, whatever its handler raises or returns, and frees what it held."""
+
+import asyncio
+import math
+from collections.abc import Awaitable, Callable, Iterator
+from typing import Any
+
+import pytest
+from pydantic import BaseModel, model_validator
+
+from eventjobs.attempts.recorder import RETRY_AFTER_MAX_S
+from eventjobs.domain.events import AttemptFailed, JobCompleted
+from eventjobs.domain.job import Job
+from eventjobs.domain.spec import JobSpec
+from eventjobs.errors import JobError
+from eventjobs.execution.results import failure
+from eventjobs.handlers.context import Context
+from eventjobs.handlers.declare import handler
+from eventjobs.handlers.registry import Handler
+from eventjobs.handlers.thread_context import ThreadContext
+from eventjobs.service import Service
+from tests.conftest import Serve
+from tests.support.clock import SECOND, FakeClock
+from tests.support.hostile import (
+    ERRORS,
+    RESULTS,
+    SLOW,
+    OddNumber,
+    Reads,
+    raises_in_a_process,
+    returns_in_a_process,
+)
+from tests.support.waiting import job_when, recorded_of, time_passing, turns
+
+
+class Checked(BaseModel):
+    """Fits when it is submitted, and raises when it runs."""
+
+    name: str
+    seen: bool = False
+
+    @model_validator(mode="after")
+    def check(self) -> "Checked":
+        if self.name in PARSED:
+            raise ERRORS[self.name]()
+        return self
+
+
+#: Names of errors that Checked raises by now.
+PARSED: set[str] = set()
+
+
+@handler("parse", max_attempts=1)
+async def parse(context: Context, payload: Checked) -> None:
+    pass
+
+
+@handler("parse", max_attempts=1)
+def parse_in_a_thread(context: ThreadContext, payload: Checked) -> None:
+    pass
+
+
+@handler("good", max_attempts=1)
+async def good(context: Context, payload: Any) -> Any:
+    return payload
+
+
+def throw(error: str) -> None:
+    raise ERRORS[error]()
+
+
+async def throw_later(error: str) -> None:
+    await asyncio.sleep(0)
+    throw(error)
+
+
+# --- where it is raised, on the loop and in a thread
+
+
+async def from_breaker(context: Context, error: str) -> None:
+    await context.breaker(error, threshold=1_000).call(throw_later, error)
+
+
+async def from_fallback(context: Context, error: str) -> None:
+    breaker = context.breaker(f"{error}, fallback", threshold=1_000)
+    await breaker.call(throw_later, error, fallback=throw)
+
+
+async def from_retrying(context: Context, error: str) -> None:
+    await context.retrying(error, attempts=1, on=ValueError)(throw_later, error)
+
+
+async def from_cleanup(context: Context, error: str) -> None:
+    try:
+        raise RuntimeError
+    finally:
+        throw(error)
+
+
+async def from_child(context: Context, error: str) -> None:
+    await context.result(await context.submit("raises", error))
+
+
+async def from_another_thread(context: Context, error: str) -> None:
+    if error == "stop iteration":
+        throw(error)  # asyncio itself never answers whoever waits for that from a thread
+    await asyncio.to_thread(throw, error)
+
+
+async def from_a_future(context: Context, error: str) -> None:
+    future = asyncio.get_running_loop().create_future()
+    if error == "stop iteration":
+        throw(error)  # no future takes it
+    future.set_exception(ERRORS[error]())
+    await future
+
+
+ON_THE_LOOP: dict[str, Callable[[Context, str], Awaitable[object]]] = {
+    "raises": lambda context, error: throw_later(error),
+    "step": lambda context, error: context.step("step", throw_later, error),
+    "breaker": from_breaker,
+    "fallback": from_fallback,
+    "retrying": from_retrying,
+    "cleanup": from_cleanup,
+    "child": from_child,
+    "thread": from_another_thread,
+    "future": from_a_future,
+}
+
+
+def with_breaker(context: ThreadContext, error: str) -> None:
+    with context.breaker(error, threshold=1_000):
+        throw(error)
+
+
+IN_A_THREAD: dict[str, Callable[[ThreadContext, str], object]] = {
+    "raises": lambda context, error: throw(error),
+    "step": lambda context, error: context.step("step", throw, error),
+    "breaker": with_breaker,
+    "retrying": lambda context, error: context.retrying(error, attempts=1)(throw, error),
+    "child": lambda context, error: context.result(context.submit("raises", error)),
+}
+
+
+def on_the_loop(type: str) -> Handler:
+    @handler(type, max_attempts=1)
+    async def handle(context: Context, payload: str) -> None:
+        await ON_THE_LOOP[type](context, payload)
+
+    return handle
+
+
+def in_a_thread(type: str) -> Handler:
+    @handler(type, max_attempts=1)
+    def handle(context: ThreadContext, payload: str) -> None:
+        IN_A_THREAD[type](context, payload)
+
+    return handle
+
+
+async def ended(service: Service, type: str, payloads: Iterator[Any]) -> dict[Any, Job]:
+    ids = {each: (await service.submit(type, each)).job_id for each in payloads}
+    async with asyncio.timeout(60):
+        return {each: await service.wait(job_id) for each, job_id in ids.items()}
+
+
+async def frees_all(service: Service) -> None:
+    """No slot is taken, and none of the limits is in use."""
+    job = await service.submit("good", 1)
+    assert (await service.wait(job.job_id)).result == 1
+    await service.views.reached(service.log.head)
+    while service.runner.running:
+        await turns(1)
+    assert not service.runner._attempts
+    assert not service.flow._holders
+    assert service.ready
+
+
+@pytest.mark.parametrize("threaded", [False, True], ids=["loop", "thread"])
+async def test_whatever_is_raised_wherever_ends_the_attempt(serve: Serve, threaded: bool) -> None:
+    parts = map(in_a_thread, IN_A_THREAD) if threaded else map(on_the_loop, ON_THE_LOOP)
+    service = await serve(*parts, good, concurrency=4, threads=2, type_limits={"raises": 3})
+    for type in IN_A_THREAD if threaded else ON_THE_LOOP:
+        jobs = await ended(service, type, iter(ERRORS))
+        assert {name: job.status for name, job in jobs.items() if job.status != "failed"} == {}
+        for job in jobs.values():
+            assert job.error is not None
+            assert 0 < len(job.error["code"]) <= 200
+            assert len(job.error["message"]) <= 4_000
+    await frees_all(service)
+
+
+@pytest.mark.parametrize("threaded", [False, True], ids=["loop", "thread"])
+async def test_a_payload_whose_model_raises_at_run_time_ends_the_attempt(
+    serve: Serve, threaded: bool
+) -> None:
+    service = await serve(parse_in_a_thread if threaded else parse, good)
+    PARSED.update(ERRORS)
+    try:
+        ids = {}
+        # pydantic itself reads all of the text of a ValueError.
+        for name in ERRORS.keys() - {"args without end"}:
+            # Past the check of a submission, which it would not pass now.
+            spec = JobSpec("parse", {"name": name}, max_attempts=1)
+            ids[name] = (await service.jobs.submit(spec, actor="test")).job.job_id
+        async with asyncio.timeout(60):
+            jobs = {name: await service.wait(job_id) for name, job_id in ids.items()}
+    finally:
+        PARSED.clear()
+    assert {name: job.status for name, job in jobs.items() if job.status != "failed"} == {}
+    await frees_all(service)
+
+
+@pytest.mark.parametrize("threaded", [False, True], ids=["loop", "thread"])
+async def test_whatever_is_returned_ends_the_attempt(serve: Serve, threaded: bool) -> None:
+    @handler("returns", max_attempts=1)
+    async def returns(context: Context, payload: str) -> Any:
+        return RESULTS[payload]()
+
+    @handler("returns", max_attempts=1)
+    def returns_in_a_thread(context: ThreadContext, payload: str) -> Any:
+        return RESULTS[payload]()
+
+    service = await serve(returns_in_a_thread if threaded else returns, good)
+    jobs = await ended(service, "returns", iter(RESULTS))
+    fit = {name for name, job in jobs.items() if job.status == "completed"}
+    assert fit <= {"dict", "list"}, "they are what their bases hold"
+    codes = {job.error["code"] for job in jobs.values() if job.error is not None}
+    assert codes == {"result_not_json"}
+    await frees_all(service)
+
+
+async def test_whatever_is_raised_or_returned_in_a_process_ends_the_attempt(serve: Serve) -> None:
+    service = await serve(raises_in_a_process, returns_in_a_process, good, processes=1)
+    for type, names in (("raises", ERRORS), ("returns", RESULTS)):
+        jobs = await ended(service, type, (each for each in names if each not in SLOW))
+        finished = {name for name, job in jobs.items() if job.status == "completed"}
+        assert finished <= {"dict", "list"}
+    await frees_all(service)
+
+
+@pytest.mark.parametrize("threaded", [False, True], ids=["loop", "thread"])
+@pytest.mark.parametrize("ending", ["cancel", "timeout"])
+async def test_whatever_is_raised_while_it_is_stopped_ends_the_attempt(
+    serve: Serve, clock: FakeClock, ending: str, threaded: bool
+) -> None:
+    @handler("stops", max_attempts=1)
+    async def stops(context: Context, payload: str) -> None:
+        try:
+            await asyncio.Event().wait()
+        finally:
+            throw(payload)
+
+    @handler("stops", max_attempts=1)
+    def stops_in_a_thread(context: ThreadContext, payload: str) -> None:
+        try:
+            while True:
+                context.sleep(math.pi)
+        finally:
+            throw(payload)
+
+    made = stops_in_a_thread if threaded else stops
+    service = await serve(made, good, clock=clock, threads=len(ERRORS))
+    timeout_s = 5 if ending == "timeout" else None
+    ids = [(await service.submit("stops", each, timeout_s=timeout_s)).job_id for each in ERRORS]
+    for job_id in ids:
+        await job_when(service, job_id, lambda job: job.status == "running")
+        if ending == "cancel":
+            await service.jobs.cancel(job_id, actor="test")
+    for job_id in ids:
+        job = await time_passing(clock, service.wait(job_id))
+        assert job.status in (("cancelled", "failed") if ending == "cancel" else ("failed",))
+    await frees_all(service)
+
+
+async def test_a_cancellation_that_a_handler_leaves_behind_does_not_lose_its_outcome(
+    serve: Serve,
+) -> None:
+    @handler("leaves", max_attempts=1)
+    async def leaves(context: Context, payload: Any) -> str:
+        task, loop = asyncio.current_task(), asyncio.get_running_loop()
+        assert task is not None
+
+        def cancel(times: int) -> None:
+            task.cancel()
+            if times:
+                loop.call_soon(cancel, times - 1)
+
+        loop.call_soon(cancel, 100)
+        return "done"
+
+    service = await serve(leaves, good, concurrency=1)
+    for _ in range(5):
+        job = await service.submit("leaves")
+        async with asyncio.timeout(10):
+            assert (await service.wait(job.job_id)).result == "done"
+    await frees_all(service)
+
+
+@pytest.mark.parametrize(
+    "error", [KeyError("no such thing"), UnicodeError("\ud800"), MemoryError()]
+)
+async def test_an_outcome_that_cannot_be_recorded_is_a_failure_that_says_so(
+    serve: Serve, monkeypatch: pytest.MonkeyPatch, error: Exception
+) -> None:
+    service = await serve(good, concurrency=1)
+
+    async def complete(*_: Any, **__: Any) -> Job:
+        raise error
+
+    with monkeypatch.context() as patched:
+        patched.setattr(service.jobs, "complete", complete)
+        job = await service.submit("good", 1)
+        job = await service.wait(job.job_id)
+    assert job.error is not None
+    assert (job.status, job.error["code"]) == ("failed", "outcome_not_recorded")
+    assert type(error).__name__ in job.error["message"]
+    await frees_all(service)
+
+
+async def test_a_report_that_cannot_be_recorded_is_lost_and_the_outcome_is_not(
+    serve: Serve, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    @handler("tells", max_attempts=1)
+    async def tells(context: Context, payload: Any) -> str:
+        context.log("a line")
+        return "done"
+
+    service = await serve(tells, good)
+
+    async def report(*_: Any, **__: Any) -> Job:
+        raise KeyError("a fault of ours")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(service.jobs, "report", report)
+        job = await service.submit("tells")
+        assert (await service.wait(job.job_id)).result == "done"
+    await frees_all(service)
+
+
+# --- what is said of it
+
+
+@pytest.mark.parametrize(
+    ("given", "delay_s"),
+    [
+        (5, 5),
+        ("60", 60),
+        (0, 0),
+        (math.inf, None),
+        (math.nan, None),
+        (-5, None),
+        ("soon", None),
+        (True, None),
+        (10**400, None),
+        (OddNumber(), None),
+        (1e14, RETRY_AFTER_MAX_S),
+    ],
+    ids=lambda value: type(value).__name__ if isinstance(value, OddNumber) else repr(value)[:20],
+)
+async def test_a_delay_that_is_none_leaves_the_usual_one(
+    serve: Serve, clock: FakeClock, given: Any, delay_s: float | None
+) -> None:
+    @handler("busy", max_attempts=2, retry_delay_s=7)
+    async def busy(context: Context, payload: Any) -> None:
+        raise JobError("BUSY", "later", retry_after_s=given)
+
+    service = await serve(busy, clock=clock)
+    job = await service.submit("busy")
+    job = await job_when(service, job.job_id, lambda job: job.error is not None)
+    waits_s = (job.due_us - job.updated_us) / SECOND
+    if delay_s is None:
+        assert 5 < waits_s < 9
+    else:
+        assert waits_s == delay_s
+
+
+async def test_details_and_issues_have_a_limit(serve: Serve) -> None:
+    @handler("much", max_attempts=1)
+    async def much(context: Context, payload: str) -> None:
+        for number in range(200):
+            context.issue("slow", "it was slow", text="x" * 2_000, number=number)
+        if payload == "fails":
+            raise JobError("large", "too much", details={"text": "x" * 30_000_000})
+
+    service = await serve(much)
+    jobs = await ended(service, "much", iter(["fails", "completes"]))
+    [failed] = await recorded_of(service, jobs["fails"].job_id, AttemptFailed)
+    assert isinstance(failed.event, AttemptFailed)
+    assert len(failed.body or b"") < 80_000
+    assert failed.event.details["cut"].startswith('{"text":"xxx')
+    [completed] = await recorded_of(service, jobs["completes"].job_id, JobCompleted)
+    assert isinstance(completed.event, JobCompleted)
+    assert len(completed.body or b"") < 80_000
+    assert [each["number"] for each in completed.event.issues] == list(range(31))
+
+
+def test_a_traceback_has_the_frames_of_the_handler_and_not_ours() -> None:
+    def inner() -> None:
+        raise ValueError("no")
+
+    try:
+        inner()
+    except ValueError as error:
+        told = failure(error).trace or ""
+    assert told.startswith("Traceback (most recent call last):\n")
+    assert "in inner" in told
+    assert told.endswith("ValueError: no\n")
+
+
+def test_of_a_group_its_members_are_told() -> None:
+    group = ExceptionGroup("several", [ValueError("first"), ExceptionGroup("x", [KeyError(2)])])
+    told = failure(group)
+    assert told.message == "ExceptionGroup: several (2 sub-exceptions): ValueError: first"
+    assert "  | ValueError: first\n" in (told.trace or "")
+    assert "  |   | KeyError: 2\n" in (told.trace or "")
+
+
+def test_what_has_no_text_is_told_by_its_class() -> None:
+    class Silent(Exception):
+        __str__ = Reads.__str__
+
+    assert "Silent" in failure(Silent()).message

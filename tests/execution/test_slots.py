@@ -1,0 +1,342 @@
+"""A job that waits for another makes room for its children, and for nobody else."""
+
+import asyncio
+import os
+import signal
+import threading
+from collections.abc import Iterator
+from contextlib import AsyncExitStack, contextmanager
+from dataclasses import replace
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from eventjobs.domain.events import AttemptReleased
+from eventjobs.execution import slots
+from eventjobs.execution.slots import Slot, Slots
+from eventjobs.handlers.context import Context
+from eventjobs.handlers.declare import handler
+from eventjobs.handlers.registry import Handler
+from eventjobs.handlers.thread_context import ThreadContext
+from tests.conftest import Connect, Serve
+from tests.handlers.test_children import child_of, children, hold, running, square, sum_of
+from tests.support.clock import FakeClock
+from tests.support.process_handlers import dig_in_a_process, holds_in_a_process
+from tests.support.waiting import kinds, recorded_of, time_passing, turns
+from tests.worker.test_source import elsewhere, types
+
+ONE: dict[str, Any] = {"concurrency": 1, "threads": 1, "processes": 1}
+DEPTH = 20
+
+
+class AtWork:
+    """How many are at work at once, by what they say themselves; waiting is no work."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._now = self.most = 0
+
+    @contextmanager
+    def one(self) -> Iterator[None]:
+        with self._lock:
+            self._now += 1
+            self.most = max(self.most, self._now)
+        try:
+            yield
+        finally:
+            with self._lock:
+                self._now -= 1
+
+
+@handler("dig")
+async def dig(context: Context, depth: int) -> int:
+    below = await context.submit("dig", depth - 1) if depth else None
+    return 1 + await context.result(below) if below else 0
+
+
+@handler("dig in a thread")
+def dig_in_a_thread(context: ThreadContext, depth: int) -> int:
+    return 1 + context.result(context.submit("dig in a thread", depth - 1)) if depth else 0
+
+
+# Less deep in processes, each of which takes a while to start.
+PLACES = [(dig, DEPTH), (dig_in_a_thread, DEPTH), (dig_in_a_process, 6)]
+
+
+@pytest.mark.parametrize(("made", "depth"), PLACES)
+async def test_a_job_that_waits_for_one_of_its_own_kind_ends_though_one_at_once_may_run(
+    serve: Serve, made: Handler, depth: int
+) -> None:
+    service = await serve(made, **ONE)
+    job = await service.submit(made.type, depth)
+    job = await service.wait(job.job_id)
+    assert (job.status, job.result, job.attempt) == ("completed", depth, 1), job.error
+
+
+@pytest.mark.parametrize(("made", "depth"), PLACES)
+async def test_so_it_does_in_a_worker_elsewhere(
+    client: Connect, tmp_path: Path, made: Handler, depth: int
+) -> None:
+    api = await client(*types(made))
+    async with elsewhere(api, tmp_path / "worker", made, concurrency=1, threads=1, processes=1):
+        job = await api.service.submit(made.type, depth)
+        job = await api.service.wait(job.job_id)
+    assert (job.status, job.result, job.attempt) == ("completed", depth, 1), job.error
+
+
+@pytest.mark.parametrize("place", ["here", "elsewhere"])
+async def test_many_parents_do_not_keep_their_children_out(
+    client: Connect, tmp_path: Path, place: str
+) -> None:
+    """All are there before the first child, and older; and no more of them begin than may."""
+    begun, at_work = AtWork(), AtWork()
+
+    @handler("leaf")
+    def leaf(context: ThreadContext, payload: int) -> int:
+        with at_work.one():
+            return payload
+
+    @handler("branch")
+    def branch(context: ThreadContext, payload: int) -> int:
+        with begun.one():
+            ids = [context.submit("leaf", payload) for _ in range(3)]
+            return sum(context.result(each) for each in ids)
+
+    made = (branch, leaf)
+    two: dict[str, Any] = {"concurrency": 2, "threads": 2}
+    api = await client(*(made if place == "here" else types(*made)), **two)
+    for type in ("branch", "leaf"):
+        await api("POST", f"/v1/types/{type}/pause", {})
+    jobs = [await api.service.submit("branch", number) for number in range(12)]
+    async with AsyncExitStack() as stack:
+        if place == "elsewhere":
+            await stack.enter_async_context(elsewhere(api, tmp_path / "worker", *made, **two))
+        for type in ("branch", "leaf"):
+            await api("POST", f"/v1/types/{type}/resume", {})
+        for number, job in enumerate(jobs):
+            assert (await api.service.wait(job.job_id)).result == 3 * number
+    assert begun.most <= 2
+    assert at_work.most <= 2
+
+
+async def test_a_tree_is_gone_through_to_the_bottom_before_it_gets_broader(serve: Serve) -> None:
+    """Else all of its branches would be begun, a thread or a process each, before one ends."""
+    begun = AtWork()
+
+    @handler("twig")
+    def twig(context: ThreadContext, payload: Any) -> int:
+        return 1
+
+    @handler("branch")
+    def branch(context: ThreadContext, payload: Any) -> Any:
+        with begun.one():
+            return context.result(context.submit("twig"))
+
+    @handler("tree")
+    async def tree(context: Context, payload: int) -> Any:
+        ids = [await context.submit("branch") for _ in range(payload)]
+        return sum([await context.result(each) for each in ids])
+
+    service = await serve(tree, branch, twig, concurrency=2, threads=2)
+    job = await service.submit("tree", 40)
+    assert (await service.wait(job.job_id)).result == 40
+    assert begun.most < 20
+
+
+async def test_several_are_waited_for_at_once(serve: Serve) -> None:
+    """By tasks of one handler, each of which waits again as soon as it goes on."""
+
+    @handler("crew")
+    async def crew(context: Context, payload: int) -> int:
+        async def one(first: int) -> int:
+            done = 0
+            for number in range(5):
+                child = await context.submit("square", 1, name=f"{first} {number}")
+                done += await context.result(child)
+            return done
+
+        return sum(await asyncio.gather(*map(one, range(payload))))
+
+    service = await serve(crew, square, **ONE)
+    job = await service.submit("crew", 3)
+    assert (await service.wait(job.job_id)).result == 15
+
+
+async def test_a_job_without_a_parent_waits_for_a_slot_that_is_free(
+    client: Connect, clock: FakeClock
+) -> None:
+    @handler("patient")
+    async def patient(context: Context, payload: str) -> Any:
+        return await context.result(await context.submit("square", 2, run_at=at))
+
+    at = datetime.fromtimestamp(clock.now_us() / 1e6 + 3600, UTC)
+    api = await client(patient, square, clock=clock, **ONE)
+    parent = await api.service.submit("patient", "")
+    child = await child_of(api.service, parent.job_id)
+    stranger = await api.service.submit("square", 3)
+    relative = await api.service.submit("square", 4, parent=parent.job_id)
+    assert (await api.service.wait(relative.job_id)).result == 16, "the slot is for children"
+    assert await kinds(api.service, stranger.job_id) == "JobSubmitted"
+    [why] = (await api.get(f"/v1/jobs/{stranger.job_id}/why")).json["reasons"]
+    assert why["code"] == "busy"
+    await time_passing(clock, api.service.wait(child), 600)
+    assert (await api.service.wait(parent.job_id)).result == 4
+    assert (await api.service.wait(stranger.job_id)).result == 9
+
+
+# --- the slots themselves
+
+
+async def waits(slot: Slot, for_what: asyncio.Event, at_work: AtWork) -> None:
+    async with slot.released_while_waiting():
+        await for_what.wait()
+    with at_work.one():
+        await turns(3)
+    slot.release()
+
+
+async def test_when_a_thousand_may_go_on_at_once_so_many_do_as_there_are_slots() -> None:
+    made, ended, at_work = Slots(5, {"thread": 2}), asyncio.Event(), AtWork()
+    modes = ["thread" if number % 3 else "loop" for number in range(1_000)]
+    tasks = [asyncio.create_task(waits(made.take(mode), ended, at_work)) for mode in modes]
+    await turns()
+    [room], limit = made.capacities({"thread": ["t"]}, {})
+    assert (room.free, room.children_only, limit) == (2, ["t"], 5)
+    ended.set()
+    await asyncio.gather(*tasks)
+    assert at_work.most == 5
+    [room], limit = made.capacities({"thread": ["t"]}, {})
+    assert (room.free, room.children_only, limit) == (2, (), 5)
+
+
+async def test_who_is_told_to_stop_while_it_waits_for_its_turn_goes_at_once() -> None:
+    made, ended, at_work = Slots(1, {}), asyncio.Event(), AtWork()
+    first, second = made.take("loop"), made.take("loop")
+    waiting = asyncio.create_task(waits(first, ended, at_work))
+    await turns()
+    ended.set()
+    await turns()
+    assert not waiting.done(), "the other one has the slot"
+    waiting.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await waiting
+    first.release()
+    assert made.capacities({"loop": ["x"]}, {})[1] == 0
+    second.release()
+    assert made.capacities({"loop": ["x"]}, {})[1] == 1
+
+
+# --- how a parent that waits may end
+
+
+async def nothing_is_amiss(service: Any) -> None:
+    """There is one slot again, and no more."""
+    job = await service.submit("sum", [1, 2, 3])
+    assert (await service.wait(job.job_id)).result == 14
+    while service.runner.running:  # noqa: ASYNC110  nobody is told
+        await asyncio.sleep(0)
+    assert service.runner._slots.capacities({"loop": ["x"]}, {})[1] == 1
+
+
+@handler("waits")
+async def waits_for(context: Context, payload: str) -> Any:
+    return await context.result(payload or await context.submit("hold"))
+
+
+@handler("waits in a thread")
+def waits_in_a_thread(context: ThreadContext, payload: str) -> Any:
+    return context.result(payload or context.submit("hold"))
+
+
+PARENTS = [waits_for, waits_in_a_thread, holds_in_a_process]
+
+
+@pytest.mark.parametrize("parent", PARENTS)
+async def test_a_parent_that_is_cancelled_while_it_waits(serve: Serve, parent: Handler) -> None:
+    service = await serve(parent, hold, square, sum_of, **ONE)
+    job = await service.submit(parent.type)
+    child = await child_of(service, job.job_id)
+    await running(service, child)
+    await service.jobs.cancel(job.job_id, actor="test")
+    assert (await service.wait(job.job_id)).status == "cancelled"
+    assert (await service.wait(child)).status == "cancelled"
+    await nothing_is_amiss(service)
+
+
+@pytest.mark.parametrize("parent", [waits_for, waits_in_a_thread])
+async def test_a_parent_that_runs_out_of_time_while_it_waits(
+    serve: Serve, clock: FakeClock, parent: Handler
+) -> None:
+    service = await serve(parent, hold, square, sum_of, clock=clock, **ONE)
+    job = await service.submit(parent.type, timeout_s=60, max_attempts=1)
+    child = await child_of(service, job.job_id)
+    await running(service, child)
+    ended = await time_passing(clock, service.wait(job.job_id))
+    assert ended.error is not None
+    assert (ended.status, ended.error["code"]) == ("failed", "timeout")
+    await service.jobs.cancel(child, actor="test")
+    await service.wait(child)
+    await nothing_is_amiss(service)
+
+
+@pytest.mark.parametrize("parent", PARENTS)
+async def test_a_parent_that_waits_at_a_shutdown_is_given_back_and_goes_on_after_it(
+    serve: Serve, parent: Handler
+) -> None:
+    service = await serve(parent, hold, drain_s=0.0, grace_s=0.0, **ONE)
+    job = await service.submit(parent.type)
+    child = await child_of(service, job.job_id)
+    await running(service, child)
+    await service.close()
+    for each in (job.job_id, child):
+        assert len(await recorded_of(service, each, AttemptReleased)) == 1
+
+    @handler("hold")
+    async def lets_go(context: Context, payload: Any) -> str:
+        return "at last"
+
+    service = await serve(parent, lets_go, **ONE)
+    ended = await service.wait(job.job_id)
+    assert (ended.status, ended.result) == ("completed", "at last")
+
+
+async def test_a_parent_whose_process_dies_while_it_waits(serve: Serve) -> None:
+    service = await serve(holds_in_a_process, hold, square, sum_of, **ONE)
+    job = await service.submit(holds_in_a_process.type, max_attempts=1)
+    child = await child_of(service, job.job_id)
+    await running(service, child)
+    [process] = service.runner._processes._processes  # type: ignore[union-attr]
+    assert process._process is not None
+    os.kill(process._process.pid, signal.SIGKILL)
+    ended = await service.wait(job.job_id)
+    assert ended.error is not None
+    assert ended.error["code"] == "worker_crashed"
+    await service.jobs.cancel(child, actor="test")
+    await service.wait(child)
+    await nothing_is_amiss(service)
+
+
+async def test_more_than_may_wait_is_an_error_and_not_a_standstill(
+    serve: Serve, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(slots.WAITING_MAX, "loop", 3)
+    service = await serve(replace(dig, max_attempts=1), **ONE)
+    job = await service.submit("dig", 4)
+    ended = await service.wait(job.job_id)
+    assert ended.error is not None
+    assert (ended.status, ended.error["code"]) == ("failed", "child_failed")
+    assert "too_many_waiting: 3 jobs here wait" in await deepest(service, job.job_id)
+    job = await service.submit("dig", 3)
+    assert (await service.wait(job.job_id)).result == 3
+
+
+async def deepest(service: Any, job_id: str) -> str:
+    """Why the first failed of a line of children."""
+    found: list[str] = []
+    while below := await children(service, job_id):
+        [job_id] = below
+        if (error := (await service.jobs.load(job_id)).error) is not None:
+            found.append(f"{error['code']}: {error['message']}")
+    return found[-1]

@@ -1,0 +1,148 @@
+"""Each request is a line: what was asked, what came of it, how much and how long."""
+
+import io
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from aiohttp import ClientPayloadError
+
+from eventjobs import Context, handler
+from eventjobs.http.app_context import AppContext
+from tests.conftest import Connect
+from tests.observability.test_logging import configured, told
+from tests.support.clock import FakeClock
+from tests.support.log_lines import capture_logs
+
+
+@handler("echo")
+async def echo(ctx: Context, payload: Any) -> Any:
+    return payload
+
+
+async def line_of(asking: Callable[[], Any]) -> dict[str, Any]:
+    """The one line that a request leaves."""
+    with capture_logs() as lines:
+        await asking()
+    [line] = [each for each in lines if each["event"].startswith("request")]
+    assert line.pop("s") >= 0
+    return dict(line)
+
+
+async def test_a_served_request_is_a_debug_line_with_path_and_bytes(client: Connect) -> None:
+    api = await client(echo)
+    line = await line_of(lambda: api.get("/healthz?token=secret", X_Request_ID="mine"))
+    assert line == {
+        "event": "request",
+        "log_level": "debug",
+        "method": "GET",
+        "path": "/healthz",
+        "status": 200,
+        "bytes": line["bytes"],
+        "request_id": "mine",
+    }
+
+
+REFUSED: list[tuple[str, str, Any, int, str]] = [
+    ("POST", "/v1/jobs?key=secret", {"type": "secret"}, 422, "unknown_type"),
+    ("POST", "/v1/jobs", b'{"secret', 400, "malformed_json"),
+    ("GET", "/v1/jobs/00000000-0000-4000-8000-000000000000", None, 404, "job_not_found"),
+    ("GET", "/v1/nothing", None, 404, "not_found"),
+    ("DELETE", "/v1/jobs", None, 405, "method_not_allowed"),
+    ("GET", "/v1/jobs?cursor=secret", None, 400, "bad_cursor"),
+]
+
+
+@pytest.mark.parametrize(("method", "path", "body", "status", "code"), REFUSED)
+async def test_a_refused_request_has_its_code(
+    client: Connect, method: str, path: str, body: Any, status: int, code: str
+) -> None:
+    api = await client(echo)
+    replies = []
+
+    async def ask() -> None:
+        replies.append(await api(method, path, body))
+
+    line = await line_of(ask)
+    assert (line["event"], line["log_level"]) == ("request refused", "info")
+    assert (line["method"], line["path"]) == (method, path.partition("?")[0])
+    assert (line["status"], line["code"]) == (status, code)
+    assert 0 < line["bytes"] - len(replies[0].body) < 1_000
+    assert line["request_id"] == replies[0].headers["X-Request-ID"]
+    assert "secret" not in str(line)
+
+
+async def test_a_failed_request_is_an_error_with_its_code(
+    client: Connect, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    api = await client(echo)
+
+    async def broken(site: AppContext) -> None:
+        raise RuntimeError("at /secret/place")
+
+    monkeypatch.setattr(api.service.views, "counts", broken)
+    line = await line_of(lambda: api.get("/v1/counts"))
+    assert (line["event"], line["log_level"]) == ("request failed", "error")
+    assert (line["path"], line["status"], line["code"]) == ("/v1/counts", 500, "internal")
+
+
+async def test_a_request_that_is_refused_before_any_route_has_a_line(client: Connect) -> None:
+    api = await client(echo)
+    line = await line_of(lambda: api.raw(b"BREW / HTTP/1.1\r\nHost: localhost\r\n\r\n"))
+    assert (line["event"], line["status"]) == ("request refused", 400)
+
+
+async def test_a_stream_says_at_its_end_how_long_and_how_much(client: Connect) -> None:
+    api = await client(echo)
+    job = await api.submit("echo", 1)
+    await api.service.wait(job["job_id"])
+    got = []
+
+    async def read() -> None:
+        path = f"/v1/jobs/{job['job_id']}/events"
+        got.append(await api.get(path, Accept="text/event-stream"))
+
+    line = await line_of(read)
+    assert (line["event"], line["stream"], line["status"]) == ("request", True, 200)
+    assert 0 < line["bytes"] - len(got[0].body) < 1_000
+
+
+async def test_a_long_poll_says_at_its_end_how_long_it_was(
+    client: Connect, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    api = await client(echo, wait_max_s=0.2)
+    with capture_logs() as lines:
+        await api.get(f"/v1/events?after={api.service.log.head}&wait=20")
+    [line] = [each for each in lines if each["event"] == "request"]
+    assert line["s"] >= 0.2
+
+
+async def test_what_is_cut_off_has_a_line(client: Connect, clock: FakeClock) -> None:
+    api = await client(echo, clock=clock, concurrency=0)
+    stored = await api("POST", "/v1/artifacts", data=io.BytesIO(bytes(24 * 2**20)))
+    job = await api.submit("echo", artifacts={"x": stored.json["sha256"]})
+    path = job["artifacts"][0]["url"]
+
+    async def ask() -> None:
+        async with api.session.get(path) as response:
+            for _ in range(300):
+                await clock.advance(5)
+            with pytest.raises(ClientPayloadError):
+                await response.read()
+
+    with capture_logs() as lines:
+        await ask()
+    assert [(each["event"], each["path"]) for each in lines] == [("request cut off", path)]
+
+
+async def test_served_requests_leave_no_line_unless_asked_for(client: Connect) -> None:
+    """They do not cost what a line costs, and the quick way is quick."""
+    stream = io.StringIO()
+    with configured(stream):
+        api = await client(echo)
+        job = await api.submit("echo", 1)
+        await api.service.wait(job["job_id"])
+        assert (await api.get(f"/v1/jobs/{job['job_id']}")).status == 200
+        assert (await api.get("/v1/nothing")).status == 404
+        lines = [each for each in told(stream) if each["logger"] == "eventjobs.http"]
+    assert [(each["event"], each["code"]) for each in lines] == [("request refused", "not_found")]

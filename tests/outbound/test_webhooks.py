@@ -1,0 +1,311 @@
+"""Whoever subscribed is told, once for each event, signed, and however long it takes."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+import orjson
+import pytest
+from aiohttp import web
+from standardwebhooks.webhooks import Webhook, WebhookVerificationError
+
+from eventjobs.domain.events import AttemptFailed, Event, JobSubmitted
+from eventjobs.domain.ids import delivery_id
+from eventjobs.domain.recorded import Recorded
+from eventjobs.errors import DiskFull, JobError
+from eventjobs.handlers.context import Context
+from eventjobs.handlers.declare import handler, remote
+from eventjobs.outbound.webhooks.deliveries import SCHEDULE_S
+from tests.conftest import Connect, Serve
+from tests.support.clock import SECOND, FakeClock
+from tests.support.http_client import Client, connected
+from tests.support.waiting import job_when, recorded_of, time_passing
+
+LOCAL = "127.0.0.0/8"
+
+
+@handler("work")
+async def work(context: Context, payload: Any) -> Any:
+    if payload == "bad":
+        raise JobError("no_luck", "It did not work.", retryable=False)
+    return payload
+
+
+@dataclass
+class Receiver:
+    """Somebody's server. It answers what *answers* holds, and then 200."""
+
+    url: str = ""
+    answers: list[int] = field(default_factory=list)
+    got: list[tuple[dict[str, str], bytes]] = field(default_factory=list)
+    came: asyncio.Condition = field(default_factory=asyncio.Condition)
+
+    async def receive(self, request: web.Request) -> web.Response:
+        body = await request.read()
+        status = self.answers.pop(0) if self.answers else 200
+        async with self.came:
+            self.got.append((dict(request.headers), body))
+            self.came.notify_all()
+        return web.Response(status=status, headers={"Location": "http://127.0.0.1:1/"})
+
+    async def has(self, count: int) -> list[Any]:
+        """The first *count* messages, once they are here."""
+        async with self.came:
+            await self.came.wait_for(lambda: len(self.got) >= count)
+        return [orjson.loads(body) for _, body in self.got]
+
+
+@pytest.fixture
+async def receiver() -> AsyncIterator[Receiver]:
+    async with receiving() as made:
+        yield made
+
+
+@asynccontextmanager
+async def receiving() -> AsyncIterator[Receiver]:
+    made = Receiver()
+    app = web.Application()
+    app.router.add_post("/hook", made.receive)
+    runner = web.AppRunner(app)
+    await runner.setup()
+    site = web.TCPSite(runner, "127.0.0.1", 0)
+    await site.start()
+    made.url = f"http://127.0.0.1:{runner.addresses[0][1]}/hook"
+    yield made
+    await runner.cleanup()
+
+
+async def subscribe(api: Client, receiver: Receiver, **more: Any) -> Any:
+    reply = await api("POST", "/v1/webhooks", {"url": receiver.url, **more})
+    assert reply.status == 201, reply.body
+    return reply.json
+
+
+async def deliveries(api: Client, webhook: Any) -> list[Any]:
+    reply = await api.get(webhook["links"]["deliveries"])
+    jobs: list[Any] = reply.json["jobs"]
+    return jobs
+
+
+async def test_the_end_of_a_job_is_told_and_signed(client: Connect, receiver: Receiver) -> None:
+    api = await client(work, outbound_allow=LOCAL)
+    webhook = await subscribe(api, receiver)
+    done = await api.submit("work", {"n": 1}, tags=["nightly"])
+    bad = await api.submit("work", "bad")
+    told = {each["data"]["job_id"]: each for each in await receiver.has(2)}
+    completed, failed = told[done["job_id"]], told[bad["job_id"]]
+    assert completed["type"] == "JobCompleted"
+    assert completed["data"]["event"] == {"attempt": 1, "result": {"n": 1}}
+    assert completed["data"]["tags"] == ["nightly"]
+    assert failed["type"] == "AttemptFailed"
+    assert failed["data"]["event"]["code"] == "no_luck"
+    for headers, body in receiver.got:
+        Webhook(webhook["secret"]).verify(body, headers)
+        with pytest.raises(WebhookVerificationError):
+            Webhook(webhook["secret"]).verify(body + b" ", headers)
+
+
+async def test_a_delivery_is_a_job_that_lists_leave_out_unless_asked(
+    client: Connect, receiver: Receiver
+) -> None:
+    api = await client(work, outbound_allow=LOCAL)
+    webhook = await subscribe(api, receiver)
+    job = await api.submit("work")
+    await receiver.has(1)
+    [delivery] = await deliveries(api, webhook)
+    done = await api.service.wait(delivery["job_id"])
+    assert (done.status, done.result) == ("completed", {"status": 200})
+    assert [each["job_id"] for each in (await api.get("/v1/jobs")).json["jobs"]] == [job["job_id"]]
+    [webhook] = (await api.get("/v1/webhooks")).json["webhooks"]
+    assert "secret" not in webhook
+    assert webhook["told"] > webhook["position"]
+    reply = await api("POST", "/v1/jobs", {"type": "eventjobs.webhook"})
+    assert reply.code == "unknown_type", "nobody else can make one"
+
+
+async def test_only_what_was_asked_for_is_told(client: Connect, receiver: Receiver) -> None:
+    @handler("other")
+    async def other(context: Context, payload: Any) -> None:
+        pass
+
+    api = await client(work, other, outbound_allow=LOCAL)
+    await subscribe(api, receiver, events=["AttemptStarted"], types=["other"])
+    await api.submit("work")
+    await api.submit("other")
+    await api.submit("other")
+    told = await receiver.has(2)
+    assert {(each["type"], each["data"]["job_type"]) for each in told} == {
+        ("AttemptStarted", "other")
+    }
+    assert len({headers["webhook-id"] for headers, _ in receiver.got}) == 2
+
+
+async def test_deliveries_go_on_where_they_were_after_a_restart(
+    serve: Serve, receiver: Receiver
+) -> None:
+    """Jobs that ended while nobody could be told are told of; those told of are not told again."""
+    service = await serve(work, outbound_allow=LOCAL)
+    async with connected(service) as api:
+        webhook = await subscribe(api, receiver)
+        await api.submit("work", 1)
+        await receiver.has(1)
+        # As a crash would leave it: the job ends, and is not told of.
+        next(each for each in service._tasks if each.get_name() == "webhooks").cancel()
+        job = await api.submit("work", 2)
+        await service.wait(job["job_id"])
+    await service.close()
+    again = await serve(work, outbound_allow=LOCAL)
+    third = await again.submit("work", 3)
+    told = await receiver.has(3)
+    results = [each["data"]["event"]["result"] for each in told]
+    assert sorted(results) == [1, 2, 3]
+    assert told[-1]["data"]["job_id"] in (job["job_id"], third.job_id)
+    assert again.webhooks.secret(webhook["webhook_id"]) == webhook["secret"]
+    for headers, body in receiver.got:
+        Webhook(webhook["secret"]).verify(body, headers)
+
+
+async def test_a_receiver_that_fails_is_tried_on_the_standard_schedule(
+    serve: Serve, clock: FakeClock, receiver: Receiver
+) -> None:
+    receiver.answers = [500, 302, 429]
+    service = await serve(work, clock=clock, outbound_allow=LOCAL)
+    async with connected(service) as api:
+        webhook = await subscribe(api, receiver)
+        job = await api.submit("work")
+        ended = await service.wait(job["job_id"])
+        job_id = delivery_id(webhook["webhook_id"], ended.position)
+        await job_when(service, job_id, lambda job: job.attempt == 1 and job.status == "queued")
+        done = await time_passing(clock, service.wait(job_id), 60)
+    assert (done.status, done.attempt) == ("completed", 4)
+    failures = await recorded_of(service, job_id, AttemptFailed)
+    for failed, delay_s in zip(failures, SCHEDULE_S, strict=False):
+        assert isinstance(failed.event, AttemptFailed)
+        assert failed.event.retry_at_us is not None
+        waits_s = (failed.event.retry_at_us - failed.at_us) / SECOND
+        assert delay_s <= waits_s <= 1.1 * delay_s
+    bodies = {body for _, body in receiver.got}
+    names = {headers["webhook-id"] for headers, _ in receiver.got}
+    assert (len(receiver.got), len(bodies), len(names)) == (4, 1, 1), "the same message each time"
+
+
+async def test_a_receiver_that_is_gone_is_told_no_more(client: Connect, receiver: Receiver) -> None:
+    receiver.answers = [410]
+    api = await client(work, outbound_allow=LOCAL)
+    webhook = await subscribe(api, receiver)
+    job = await api.submit("work")
+    ended = await api.service.wait(job["job_id"])
+    job_id = delivery_id(webhook["webhook_id"], ended.position)
+    await job_when(api.service, job_id, lambda job: job.finished)
+    assert (await api.get(f"/v1/webhooks/{webhook['webhook_id']}")).code == "webhook_not_found"
+    [*_, last] = (await api.get(f"/v1/events?id={job_id}")).json["events"]
+    assert last["data"]["code"] == "gone"
+
+
+async def test_what_was_received_can_be_sent_again(client: Connect, receiver: Receiver) -> None:
+    api = await client(work, outbound_allow=LOCAL)
+    early = await api.submit("work", "before there was anybody to tell")
+    await api.service.wait(early["job_id"])
+    webhook = await subscribe(api, receiver)
+    job = await api.submit("work", "after")
+    await receiver.has(1)
+    for each in await deliveries(api, webhook):
+        await api.service.wait(each["job_id"])
+    address = webhook["links"]["redeliver"]
+    reply = await api("POST", address, {"after": 0})
+    assert reply.status == 202
+    assert len(reply.json["deliveries"]) == 2
+    told = await receiver.has(3)
+    assert sorted(each["data"]["job_id"] for each in told) == sorted(
+        [early["job_id"], job["job_id"], job["job_id"]]
+    )
+    again = [h["webhook-id"] for h, body in receiver.got if job["job_id"].encode() in body]
+    assert again[0] == again[1], "its receiver can tell that it had it"
+
+
+async def test_a_job_is_no_webhook_and_cannot_be_removed_as_one(client: Connect) -> None:
+    api = await client(remote("far"))
+    job = await api.submit("far")
+    reply = await api("DELETE", f"/v1/webhooks/{job['job_id']}")
+    assert (reply.status, reply.code) == (404, "webhook_not_found")
+    assert (await api("POST", f"/v1/jobs/{job['job_id']}/cancel")).json["status"] == "cancelled"
+
+
+async def test_a_removed_webhook_is_told_nothing(client: Connect, receiver: Receiver) -> None:
+    api = await client(work, outbound_allow=LOCAL)
+    webhook = await subscribe(api, receiver)
+    for _ in range(2):
+        assert (await api("DELETE", webhook["links"]["self"])).status == 204
+    other = await subscribe(api, receiver)
+    await api.submit("work")
+    await receiver.has(1)
+    [delivery] = await deliveries(api, other)
+    assert delivery["tags"] == [f"webhook:{other['webhook_id']}"]
+    assert await deliveries(api, webhook) == []
+    redelivered = await api("POST", webhook["links"]["redeliver"], {"after": 0})
+    assert redelivered.code == "webhook_not_found"
+
+
+@pytest.mark.parametrize(
+    ("given", "code"),
+    [
+        ({"url": "http://127.0.0.1/"}, "outbound_refused"),
+        ({"url": "http://10.0.0.1/"}, "outbound_refused"),
+        ({"url": "http://[::1]/"}, "outbound_refused"),
+        ({"url": "ftp://example.org/"}, "outbound_refused"),
+        ({"url": "http://ann:secret@example.org/"}, "outbound_refused"),
+        ({"url": "https://example.org/", "events": ["JobEnded"]}, "invalid_input"),
+        ({"url": "https://example.org/", "secret": "mine"}, "invalid_input"),
+        ({}, "invalid_input"),
+    ],
+)
+async def test_what_cannot_be_told_is_refused(client: Connect, given: Any, code: str) -> None:
+    api = await client(work)
+    reply = await api("POST", "/v1/webhooks", given)
+    assert (reply.status, reply.code) == (422, code)
+    assert (await api.get("/v1/webhooks")).json == {"webhooks": [], "next": None}
+
+
+async def test_a_log_that_is_full_for_a_while_loses_no_delivery(
+    client: Connect, clock: FakeClock, receiver: Receiver, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    api = await client(work, clock=clock, outbound_allow=LOCAL)
+    await subscribe(api, receiver)
+    append = api.service.log.append
+    left = [2]
+
+    async def failing(job_id: str, version: int, event: Event, *, actor: str) -> Recorded:
+        if isinstance(event, JobSubmitted) and actor == "webhooks" and left[0]:
+            left[0] -= 1
+            raise DiskFull
+        return await append(job_id, version, event, actor=actor)
+
+    monkeypatch.setattr(api.service.log, "append", failing)
+    await api.submit("work")
+    await time_passing(clock, receiver.has(1))
+    assert left == [0]
+
+
+async def test_a_large_event_is_told_of_without_its_data(
+    client: Connect, receiver: Receiver
+) -> None:
+    api = await client(work, outbound_allow=LOCAL)
+    await subscribe(api, receiver)
+    job = await api.submit("work", "x" * 30_000)
+    [told] = await receiver.has(1)
+    assert told["data"]["event"] is None
+    assert told["data"]["url"] == f"/v1/jobs/{job['job_id']}"
+
+
+async def test_webhooks_are_as_the_log_says_after_a_rebuild(
+    client: Connect, receiver: Receiver
+) -> None:
+    api = await client(work, outbound_allow=LOCAL)
+    await subscribe(api, receiver, types=["work"])
+    await api.submit("work")
+    await receiver.has(1)
+    before = (await api.get("/v1/webhooks")).json
+    assert (await api("POST", "/v1/views/rebuild")).status == 200
+    assert (await api.get("/v1/webhooks")).json == before

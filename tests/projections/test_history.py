@@ -1,0 +1,192 @@
+"""One job's events, told for a person."""
+
+import orjson
+from hypothesis import given
+
+from eventjobs.domain.events import (
+    ArtifactStored,
+    AttemptFailed,
+    AttemptHandedOver,
+    AttemptReleased,
+    AttemptStarted,
+    BreakerChanged,
+    CancelRequested,
+    Event,
+    JobCancelled,
+    JobCompleted,
+    JobExpired,
+    JobRetried,
+    JobSubmitted,
+    LateReportRefused,
+    LogWritten,
+    ProgressReported,
+    StepCompleted,
+)
+from eventjobs.domain.recorded import Recorded
+from eventjobs.domain.spec import JobSpec
+from eventjobs.projections.history import describe_history
+from tests.support.decisions import recorded
+from tests.support.histories import histories
+
+submitted = JobSubmitted(JobSpec("csv"))
+started = AttemptStarted(1, "worker-1")
+
+
+def sentences(*events: Event) -> list[str]:
+    return [each["text"] for each in describe_history(recorded(*events))["entries"]]
+
+
+def test_steps_breakers_and_late_reports_are_told() -> None:
+    step = StepCompleted(1, "fetch", 0, {"rows": 3})
+    breaker = BreakerChanged(1, "llm", "open", 5)
+    ended = AttemptFailed(1, "io", False)
+    late = LateReportRefused(1, "complete")
+    told = sentences(submitted, started, step, breaker, ended, late, JobRetried(from_step="fetch"))
+    assert told[2:] == [
+        "completed the step fetch",
+        "the circuit breaker of llm is open",
+        "attempt 1 failed with io; the job has failed",
+        "attempt 1 came too late with complete, and was refused",
+        "queued again by hand from the step fetch",
+    ]
+    [attempt] = describe_history(recorded(submitted, started, ended, late))["attempts"]
+    assert attempt["reports"] == 0, "what is refused was no report"
+
+
+def test_an_attempt_that_was_handed_over_is_its_services() -> None:
+    handed = AttemptHandedOver(1, "service analysis.example", 900.0)
+    assert sentences(submitted, started, handed)[2:] == [
+        "attempt 1 was handed over to service analysis.example"
+    ]
+    [attempt] = describe_history(recorded(submitted, started, handed))["attempts"]
+    assert (attempt["worker"], attempt["reports"]) == ("service analysis.example", 0)
+
+
+def test_nothing_has_no_history() -> None:
+    assert describe_history([]) == {"entries": [], "attempts": [], "waited_s": None}
+
+
+def test_each_event_is_a_sentence() -> None:
+    assert sentences(
+        submitted,
+        started,
+        ArtifactStored(1, "a.csv", "00", 12, "text/csv"),
+        AttemptFailed(1, "io", True, 1_735_689_600_000_000, "why"),
+        AttemptStarted(2, "worker-2"),
+        AttemptReleased(2, "shutdown"),
+        AttemptStarted(3, "worker-1"),
+        AttemptFailed(3, "bug", False, None, "why"),
+        JobRetried("mended"),
+        AttemptStarted(4, "worker-1"),
+        JobCompleted(4),
+        JobExpired("ttl"),
+    ) == [
+        "submitted as csv",
+        "attempt 1 started on worker-1",
+        "stored a.csv (12 bytes)",
+        "attempt 1 failed with io; to be retried at 2025-01-01T00:00:00.000000Z",
+        "attempt 2 started on worker-2",
+        "attempt 2 was given back: shutdown",
+        "attempt 3 started on worker-1",
+        "attempt 3 failed with bug; the job has failed",
+        "queued again by hand: mended",
+        "attempt 4 started on worker-1",
+        "completed by attempt 4",
+        "hidden: ttl",
+    ]
+
+
+def test_a_reason_is_told_where_there_is_one() -> None:
+    assert sentences(submitted, JobCancelled(None, "enough")) == [
+        "submitted as csv",
+        "cancelled: enough",
+    ]
+    assert sentences(submitted, started, CancelRequested(), JobCancelled(1))[2:] == [
+        "asked to stop",
+        "cancelled",
+    ]
+
+
+def test_reports_and_logs_are_counted_not_told() -> None:
+    told = describe_history(
+        recorded(submitted, started, ProgressReported(1), LogWritten(1, "info"), JobCompleted(1))
+    )
+    assert len(told["entries"]) == 3
+    assert told["attempts"][0]["reports"] == 2
+
+
+def test_each_attempt_has_its_outcome_and_duration() -> None:
+    told = describe_history(
+        recorded(
+            submitted,
+            started,
+            AttemptFailed(1, "io", True, 0, "why"),
+            AttemptStarted(2, "worker-2"),
+            ProgressReported(2),
+            JobCompleted(2),
+            JobExpired("ttl"),
+        )
+    )
+    assert told["attempts"] == [
+        {
+            "attempt": 1,
+            "worker": "worker-1",
+            "started_at": "1970-01-01T00:00:02.000000Z",
+            "ended_at": "1970-01-01T00:00:03.000000Z",
+            "duration_s": 1.0,
+            "outcome": "failed",
+            "error": {"code": "io", "message": "why"},
+            "reports": 0,
+        },
+        {
+            "attempt": 2,
+            "worker": "worker-2",
+            "started_at": "1970-01-01T00:00:04.000000Z",
+            "ended_at": "1970-01-01T00:00:06.000000Z",
+            "duration_s": 2.0,
+            "outcome": "completed",
+            "error": None,
+            "reports": 1,
+        },
+    ]
+    assert told["waited_s"] == 1.0
+
+
+def test_an_attempt_that_runs_has_not_ended() -> None:
+    [attempt] = describe_history(recorded(submitted, started))["attempts"]
+    assert (attempt["outcome"], attempt["ended_at"], attempt["duration_s"]) == (
+        "running",
+        None,
+        None,
+    )
+
+
+def test_a_job_cancelled_before_it_ran_has_no_attempts() -> None:
+    told = describe_history(recorded(submitted, JobCancelled()))
+    assert (told["attempts"], told["waited_s"]) == ([], None)
+
+
+def test_who_did_it_and_when_is_told() -> None:
+    [entry] = describe_history(recorded(submitted))["entries"]
+    assert entry == {
+        "position": 1,
+        "version": 1,
+        "at": "1970-01-01T00:00:01.000000Z",
+        "actor": "tester",
+        "type": "JobSubmitted",
+        "text": "submitted as csv",
+    }
+
+
+@given(histories(jobs_max=1))
+def test_any_history_can_be_told_and_put_into_json(history: list[Recorded]) -> None:
+    told = describe_history(history)
+    assert orjson.loads(orjson.dumps(told)) == told
+    starts = [each for each in history if isinstance(each.event, AttemptStarted)]
+    assert [each["attempt"] for each in told["attempts"]] == list(range(1, len(starts) + 1))
+    assert all(each["outcome"] != "running" for each in told["attempts"][:-1])
+    reports = sum(each["reports"] for each in told["attempts"])
+    told_by_attempts = (
+        ProgressReported | LogWritten | ArtifactStored | StepCompleted | BreakerChanged
+    )
+    assert reports == sum(isinstance(each.event, told_by_attempts) for each in history)

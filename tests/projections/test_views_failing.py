@@ -1,0 +1,214 @@
+"""Views that cannot be read or written hide nothing that was acknowledged, and end nothing."""
+
+import asyncio
+import sqlite3
+from collections.abc import AsyncIterator
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from eventjobs.handlers.context import Context
+from eventjobs.handlers.declare import handler
+from eventjobs.http import requests
+from eventjobs.projections import follower as live
+from eventjobs.projections import queue
+from eventjobs.projections import store as views_store
+from eventjobs.projections.store import Store
+from tests.conftest import Connect
+from tests.support.http_client import Client
+
+
+@handler("echo")
+async def echo(context: Context, payload: Any) -> Any:
+    return payload
+
+
+class Broken:
+    """A switch for the disk of the views."""
+
+    def __init__(self) -> None:
+        self.error: Exception | None = None
+        self.tried = asyncio.Event()
+
+    def fail(self, code: int) -> None:
+        error = sqlite3.OperationalError("database or disk is full")
+        error.sqlite_errorcode = code
+        self.error = error
+
+
+@pytest.fixture
+def broken(monkeypatch: pytest.MonkeyPatch) -> Broken:
+    broken = Broken()
+    apply = Store._apply
+
+    async def failing(store: Store, *arguments: Any, **more: Any) -> Any:
+        broken.tried.set()
+        if broken.error is not None:
+            raise broken.error
+        return await apply(store, *arguments, **more)
+
+    monkeypatch.setattr(Store, "_apply", failing)
+    monkeypatch.setattr(requests, "VIEWS_S", 0.05)
+    return broken
+
+
+@pytest.fixture
+async def api(client: Connect, broken: Broken) -> AsyncIterator[Client]:
+    """With a job that has ended, and views that cannot be written from then on."""
+    api = await client(echo)
+    job = await api.service.submit("echo", 1)
+    await api.service.wait(job.job_id)
+    await api.service.views.reached(api.service.log.head)
+    broken.fail(sqlite3.SQLITE_FULL)
+    yield api
+    broken.error = None
+
+
+@pytest.mark.parametrize("known", [False, True], ids=["at first", "later"])
+async def test_a_job_is_told_from_the_log(api: Client, broken: Broken, known: bool) -> None:
+    job = await api.submit("echo", 2)
+    about = f"/v1/jobs/{job['job_id']}"
+    if known:
+        await api.service.views.trouble.wait()
+    reply = await api.get(about)
+    assert (reply.status, reply.json["status"], reply.json["payload"]) == (200, "queued", 2)
+    assert (await api.get(about, If_None_Match=reply.headers["ETag"])).status == 304
+    assert (await api.get(f"{about}/events")).status == 200
+    assert (await api.get(f"{about}/history")).status == 200
+    again = await api("PUT", about, {"type": "echo", "payload": 2})
+    assert (again.status, again.json["job_id"]) == (200, job["job_id"])
+    cancelled = await api("POST", f"{about}/cancel")
+    assert (cancelled.status, cancelled.json["status"]) == (200, "cancelled")
+    assert (await api.get(about)).json["status"] == "cancelled"
+    assert (await api("DELETE", about)).status == 204
+    gone = await api.get(about)
+    assert (gone.status, gone.code) == (410, "job_gone")
+    missing = await api.get(f"/v1/jobs/{'0' * 8}-0000-4000-8000-{'0' * 12}")
+    assert (missing.status, missing.code) == (404, "job_not_found")
+
+
+async def test_what_only_the_views_know_is_a_503(api: Client, broken: Broken) -> None:
+    job = await api.submit("echo", 2)
+    await api.service.views.trouble.wait()
+    paths = ["/v1/jobs", "/v1/counts", "/v1/types", "/v1/queues", "/v1/breakers", "/v1/webhooks"]
+    for path in [*paths, f"/v1/jobs/{job['job_id']}/why"]:
+        reply = await api.get(path)
+        assert (reply.status, reply.code) == (503, "views_behind"), path
+        assert reply.headers["Retry-After"] == "1"
+    claim = {"types": ["echo"], "worker": "w", "wait_s": 5}
+    reply = await api("POST", "/v1/work/claim", claim)
+    assert (reply.status, reply.code) == (503, "views_behind")
+
+
+async def test_readyz_tells_why_and_all_is_well_again(api: Client, broken: Broken) -> None:
+    job = await api.submit("echo", 2)
+    await api.service.views.trouble.wait()
+    told = (await api.get("/readyz")).json
+    assert told["views_failing"] == "OperationalError: database or disk is full"
+    assert (told["ready"], told["writable"], told["lag"] > 0) == (True, True, True)
+    assert told["parked"] is None
+    broken.error = None
+    assert (await api.service.wait(job["job_id"])).result == 2
+    await api.service.views.reached(api.service.log.head)
+    told = (await api.get("/readyz")).json
+    assert (told["views_failing"], told["lag"]) == (None, 0)
+    assert len((await api.get("/v1/jobs")).json["jobs"]) == 2
+
+
+@pytest.mark.parametrize("code", [sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_IOERR])
+async def test_whatever_the_disk_does_the_service_goes_on(
+    api: Client, broken: Broken, code: int
+) -> None:
+    """Also while they cannot be made anew."""
+    broken.fail(code)
+    job = await api.submit("echo", 2)
+    for _ in range(3):
+        broken.tried.clear()
+        await broken.tried.wait()
+    assert api.service.ready
+    broken.error = None
+    assert (await api.service.wait(job["job_id"])).result == 2
+
+
+async def test_a_fold_that_raises_is_no_end(
+    client: Connect, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Views of before are made anew; what raises again is parked, and the next job runs."""
+    apply = queue.apply
+
+    def strict(touched: Any) -> Any:
+        changes = list(touched)
+        if any(each.after.spec.payload == 13 and each.after.parked is None for each in changes):
+            raise RuntimeError("thirteen")
+        return apply(changes)
+
+    api = await client(echo)
+    await api.service.wait((await api.service.submit("echo", 1)).job_id)
+    await api.service.views.reached(api.service.log.head)
+    monkeypatch.setattr(queue, "apply", strict)
+    api.service.views._store.fresh = False  # as after a restart
+    bad = await api.submit("echo", 13)
+    good = await api.submit("echo", 14)
+    assert (await api.service.wait(good["job_id"])).result == 14
+    await api.service.views.reached(api.service.log.head)
+    told = (await api.get("/readyz")).json["parked"]
+    assert (told["count"], told["first"][0]["job_id"]) == (1, bad["job_id"])
+    assert (await api.get(f"/v1/jobs/{bad['job_id']}")).json["status"] == "queued", "by the log"
+
+
+async def test_reading_spoilt_views_makes_them_anew(client: Connect) -> None:
+    """Without an event that would have to be written."""
+    api = await client(echo)
+    for number in range(50):
+        await api.service.wait((await api.service.submit("echo", "x" * number * 50)).job_id)
+    views = api.service.views
+    await views.reached(api.service.log.head)
+    store = views._store
+    for connection in (store._writer, store._reader, store._lister):
+        await connection.execute_fetchall("PRAGMA cache_size = 0")
+    await store._writer.execute_fetchall("PRAGMA wal_checkpoint(TRUNCATE)")
+    with (api.service.settings.data / "views.db").open("r+b") as file:
+        file.seek(4096)
+        file.write(b"rubbish!" * 8192)
+    found = await views.jobs({}, order="newest", cursor=None, limit=99)
+    assert len(found) == 50
+    assert views.failing is None
+
+
+async def test_views_that_cannot_be_opened_are_opened_later(
+    client: Connect, tmp_path: Path
+) -> None:
+    (tmp_path / "data" / "views.db").mkdir(parents=True)
+    api = await client(echo)
+    job = await api.submit("echo", 2)
+    assert (await api.get(f"/v1/jobs/{job['job_id']}")).json["status"] == "queued"
+    told = (await api.get("/readyz")).json
+    assert "views.db" in told["views_failing"]
+    assert told["recovered"] is False
+    (tmp_path / "data" / "views.db").rmdir()
+    assert (await api.service.wait(job["job_id"])).result == 2
+
+
+@pytest.mark.parametrize("pinned", [True, False])
+async def test_the_wal_of_the_views_does_not_grow_for_ever(
+    client: Connect, monkeypatch: pytest.MonkeyPatch, pinned: bool
+) -> None:
+    """Also while another program has a transaction open on it."""
+    monkeypatch.setattr(views_store, "WAL_BYTES_MAX", 200_000)
+    monkeypatch.setattr(live, "WAL_LOOK", 4)
+    api = await client(echo, concurrency=0)
+    data = api.service.settings.data
+    views = api.service.views
+    with closing(sqlite3.connect(data / "views.db", isolation_level=None)) as other:
+        if pinned:
+            other.execute("BEGIN")
+            other.execute("SELECT count(*) FROM jobs").fetchall()
+        largest = 0
+        for _ in range(80):
+            await api.service.submit("echo", "x" * 20_000)
+            await views.reached(api.service.log.head)
+            largest = max(largest, await asyncio.to_thread(views._store.wal_bytes))
+        assert 200_000 < largest < 2_000_000
+        assert await views.counts() == {"echo": {"queued": 80}}

@@ -1,0 +1,47 @@
+"""Views over a log, current until a test is done with them."""
+
+import asyncio
+from collections.abc import AsyncIterator, Iterator, Sequence
+from contextlib import asynccontextmanager, contextmanager, suppress
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+from eventjobs.domain.recorded import Recorded
+from eventjobs.log.memory import MemoryLog
+from eventjobs.projections.views import Views
+from tests.support.clock import FakeClock
+from tests.support.histories import log_of
+
+
+@contextmanager
+def quick_folder() -> Iterator[Path]:
+    """In memory where the system has it: these tests are about rows, not about disks."""
+    memory = Path("/dev/shm")
+    with TemporaryDirectory(dir=memory if memory.is_dir() else None) as folder:
+        yield Path(folder)
+
+
+@asynccontextmanager
+async def viewed(
+    history: Sequence[Recorded], clock: FakeClock | None = None
+) -> AsyncIterator[Views]:
+    """Views that have seen *history*."""
+    clock = clock or FakeClock()
+    log = await log_of(history, clock)
+    with quick_folder() as folder:
+        async with running(folder / "views.db", log, clock) as views:
+            await views.reached(log.head)
+            yield views
+
+
+@asynccontextmanager
+async def running(path: Path, log: MemoryLog, clock: FakeClock) -> AsyncIterator[Views]:
+    views = await Views.open(path, log, clock)
+    task = asyncio.create_task(views.run())
+    try:
+        yield views
+    finally:
+        task.cancel()
+        with suppress(asyncio.CancelledError):
+            await task
+        await views.close()

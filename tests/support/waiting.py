@@ -1,0 +1,54 @@
+"""Waiting for facts, never for time: what the log says, what a handler has come to."""
+
+import asyncio
+from collections.abc import Callable, Coroutine
+from typing import Any, TypeVar
+
+from eventjobs.domain.events import Event
+from eventjobs.domain.job import Job, fold
+from eventjobs.domain.recorded import Recorded
+from eventjobs.service import Service
+from tests.support.clock import FakeClock
+
+Answer = TypeVar("Answer")
+
+
+async def job_when(service: Service, job_id: str, is_so: Callable[[Job], bool]) -> Job:
+    """The job, once it is so."""
+    while True:
+        head = service.log.head
+        job = fold(await service.log.read_job(job_id))
+        if job is not None and is_so(job):
+            return job
+        await service.log.wait(head, job_id)
+
+
+async def told(service: Service, job_id: str) -> list[Event]:
+    """What has happened to a job."""
+    return [each.event for each in await service.log.read_job(job_id)]
+
+
+async def kinds(service: Service, job_id: str) -> str:
+    """The same as a line of words: "JobSubmitted AttemptStarted JobCompleted"."""
+    return " ".join(type(each).__name__ for each in await told(service, job_id))
+
+
+async def recorded_of(service: Service, job_id: str, kind: type[Event]) -> list[Recorded]:
+    """A job's events of one class."""
+    return [each for each in await service.log.read_job(job_id) if isinstance(each.event, kind)]
+
+
+async def time_passing(
+    clock: FakeClock, waiting: Coroutine[Any, Any, Answer], step_s: float = 0.25
+) -> Answer:
+    """What *waiting* comes to, while the clock moves on."""
+    task = asyncio.ensure_future(waiting)
+    while not task.done():
+        await clock.advance(step_s)
+    return await task
+
+
+async def turns(count: int = 20) -> None:
+    """Let what can run without time or threads run."""
+    for _ in range(count):
+        await asyncio.sleep(0)

@@ -1,0 +1,1 @@
+"""Measures this machine against the floors: `python -m tools.bench`."""

@@ -1,0 +1,103 @@
+"""Bare aiohttp, set up as the service is: the limit that the service over HTTP is compared with."""
+
+import asyncio
+from pathlib import Path
+
+import orjson
+from aiohttp import web
+
+from eventjobs.domain.codec import encode
+from eventjobs.domain.recorded import Recorded
+
+from .log import ACTOR, START_US, new_id
+from .processes import Children, now_s, obey, raise_descriptor_limit, run
+from .sse import Publisher, marked
+from .sse_readers import PREFACE
+
+HOST = "127.0.0.1"
+
+
+async def empty_post(request: web.Request) -> web.Response:
+    await request.read()
+    return web.Response()
+
+
+async def empty_get(request: web.Request) -> web.Response:
+    return web.Response()
+
+
+async def batch(request: web.Request) -> web.Response:
+    """Reads every line, and has an answer for each."""
+    lines = [orjson.loads(line) for line in (await request.read()).splitlines()]
+    answers = [b'{"line":%d,"status":202}\n' % number for number, _ in enumerate(lines, 1)]
+    return web.Response(body=b"".join(answers))
+
+
+class Hub:
+    """Writes the same bytes to everybody, and does nothing else."""
+
+    def __init__(self) -> None:
+        self._transports: set[asyncio.WriteTransport] = set()
+        event = marked(1)
+        told = Recorded(1, new_id(1), 1, START_US, ACTOR, event, *encode(event))
+        frame = b"id: 1\nevent: event\ndata: %s\n\n" % told.json()
+        self._chunk = b"%x\r\n%s\r\n" % (len(frame), frame)
+
+    async def stream(self, request: web.Request) -> web.StreamResponse:
+        response = web.StreamResponse(headers={"Content-Type": "text/event-stream"})
+        await response.prepare(request)
+        await response.write(PREFACE)
+        transport = request.transport
+        assert transport is not None
+        self._transports.add(transport)
+        try:
+            await asyncio.get_running_loop().create_future()
+        finally:
+            self._transports.discard(transport)
+        return response
+
+    async def send(self, number: int) -> float:
+        began_s = now_s()
+        for transport in self._transports:
+            transport.write(self._chunk)
+        return began_s
+
+
+def bare() -> None:
+    async def work() -> None:
+        raise_descriptor_limit()
+        hub = Hub()
+        app = web.Application(client_max_size=0)
+        app.router.add_post("/post", empty_post)
+        app.router.add_post("/batch", batch)
+        app.router.add_get("/get", empty_get)
+        app.router.add_get("/events", hub.stream)
+        runner = web.AppRunner(app, access_log=None, handler_cancellation=True)
+        await runner.setup()
+        site = web.TCPSite(runner, HOST, 0, backlog=1024)
+        await site.start()
+        publisher = Publisher(hub.send)
+        ready = {"port": runner.addresses[0][1], "acks": await publisher.listen(HOST)}
+        await obey(ready, publisher.commands)
+
+    run(work())
+
+
+def opened(data: str) -> None:
+    """A process with the libraries of the service, an empty server and both databases open."""
+    import sqlite3
+
+    import aiosqlite
+    import pydantic_settings
+    import structlog
+
+    assert aiosqlite
+    assert pydantic_settings
+    assert structlog
+    for name in ("log.db", "views.db"):
+        connection = sqlite3.connect(Path(data) / name)
+        connection.execute("SELECT max(rowid) FROM sqlite_schema").fetchone()
+    bare()
+
+
+CHILDREN: Children = {"bare": bare, "opened": opened}

@@ -1,0 +1,343 @@
+"""The log and the views measured by themselves, and plain sqlite3 on the same rows."""
+
+import asyncio
+import hashlib
+import os
+import sqlite3
+from collections import deque
+from collections.abc import Iterator, Sequence
+from contextlib import closing, contextmanager
+from itertools import count, islice
+from pathlib import Path
+from statistics import mean
+from tempfile import TemporaryDirectory
+from typing import Any
+from uuid import uuid4
+
+from eventjobs.auth.master_key import MasterKey
+from eventjobs.domain.codec import decode, encode
+from eventjobs.domain.events import (
+    AttemptFailed,
+    AttemptStarted,
+    Event,
+    JobCompleted,
+    JobSubmitted,
+    LogWritten,
+    ProgressReported,
+)
+from eventjobs.domain.recorded import Recorded
+from eventjobs.domain.spec import JobSpec
+from eventjobs.log.commitment import COMMITMENT
+from eventjobs.log.sqlite import SCHEMA, SQLiteLog
+from eventjobs.log.tail import Tail
+from eventjobs.projections.store import Store
+from eventjobs.projections.views import Views
+
+from .processes import Answer, Bench, Children, Sample, Stopwatch, now_s, run, say
+from .report import EVENTS, Floor, Row, percentile
+
+PRAGMAS = (
+    "PRAGMA journal_mode = WAL",
+    "PRAGMA synchronous = FULL",
+    "PRAGMA wal_autocheckpoint = 4000",
+    "PRAGMA recursive_triggers = ON",
+)
+INSERT = "INSERT INTO events VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
+SELECT = """
+SELECT position, job_id, version, at_us, actor, type, facts, body
+FROM events
+ORDER BY position
+"""
+#: The first events once more, of other jobs: much faster than making them.
+AGAIN = """
+INSERT INTO events
+SELECT position + ?1 * ?2, printf('%08x', ?1) || substr(job_id, 9), version, type,
+  at_us + 100 * ?1 * ?2, actor, facts, body, salt, commitment
+FROM events
+WHERE position <= ?2
+ORDER BY position
+"""
+MADE = 20_000
+#: Each is dropped for the figure without.
+DROPS = (
+    "DROP TRIGGER events_insert",
+    "DROP TRIGGER events_delete",
+    "DROP TRIGGER events_update",
+)
+ACTOR = "bench"
+START_US = 1_735_689_600_000_000
+#: Jobs that are open at one time in a log that is made up.
+OPEN = 100
+
+Told = tuple[str, int, Event]  # of which job, as which version
+
+
+# --- what is recorded
+
+
+def noop(job_id: str) -> Iterator[Told]:
+    """What a job without work leaves in the log."""
+    yield job_id, 1, JobSubmitted(JobSpec("noop", {"n": 1}, max_attempts=3))
+    yield job_id, 2, AttemptStarted(1, "worker-01234567")
+    yield job_id, 3, JobCompleted(1)
+
+
+def story(number: int, job_id: str) -> Iterator[Told]:
+    """What real jobs leave: mostly three events; one in ten reports, one in twenty is retried."""
+    payload = {"file": f"upload-{number}.csv", "columns": ["a", "b"], "rows": number}
+    spec = JobSpec(f"type-{number % 4}", payload, tags=(f"tag-{number % 7}",), max_attempts=3)
+    events: list[Event] = [JobSubmitted(spec), AttemptStarted(1, "worker-01234567")]
+    attempt = 1
+    if number % 10 == 3:
+        for done in range(1, 7):
+            stage = "read" if done < 4 else "write"
+            events.append(ProgressReported(1, done, 6, stage, f"{done} of 6 parts"))
+        events.append(LogWritten(1, "info", "all parts are there", {"parts": 6}))
+    if number % 20 == 7:
+        attempt = 2
+        events.append(AttemptFailed(1, "timeout", True, START_US, "it took too long"))
+        events.append(AttemptStarted(2, "worker-01234567"))
+    events.append(JobCompleted(attempt, {"rows": number, "sum": number * 1.5}))
+    return ((job_id, version, event) for version, event in enumerate(events, 1))
+
+
+def reports(writers: int) -> Iterator[Told]:
+    """What *writers* jobs report at the same time, for ever."""
+    jobs = [str(uuid4()) for _ in range(writers)]
+    version = 0
+    while True:
+        version += 1
+        for job_id in jobs:
+            yield job_id, version, report(version)
+
+
+def report(number: int) -> Event:
+    return ProgressReported(1, number, 1000, "reading", f"line {number} of 1000")
+
+
+def together(stories: Iterator[Iterator[Told]]) -> Iterator[Told]:
+    """Some stories told at the same time, as a busy log has them."""
+    now = deque(islice(stories, OPEN))
+    while now:
+        one = now.popleft()
+        if (told := next(one, None)) is not None:
+            yield told
+            now.append(one)
+        elif (following := next(stories, None)) is not None:
+            now.append(following)
+
+
+def new_id(number: int) -> str:
+    """A UUID that begins with its time, as the service's own do."""
+    drawn = os.urandom(10).hex()
+    time = f"{START_US // 1000 + number:012x}"
+    return f"{time[:8]}-{time[8:]}-7{drawn[:3]}-8{drawn[3:6]}-{drawn[6:18]}"
+
+
+# --- plain sqlite3
+
+Stored = tuple[Any, ...]
+
+
+def stored(told: Iterator[Told]) -> Iterator[Stored]:
+    """The rows of *told*, as the service would store them."""
+    for position, (job_id, version, event) in enumerate(told, 1):
+        type, facts, body = encode(event)
+        salt = os.urandom(16)
+        commitment = hashlib.sha256(COMMITMENT + salt + body).digest()
+        at_us = START_US + position * 100
+        yield position, job_id, version, type, at_us, ACTOR, facts, body, salt, commitment
+
+
+@contextmanager
+def plain_log(path: Path, *, triggers: bool = True) -> Iterator[sqlite3.Connection]:
+    """The log's own table in a new file, written without the service."""
+    with closing(sqlite3.connect(path, isolation_level=None)) as connection:
+        connection.executescript(SCHEMA)
+        for statement in (*PRAGMAS, *(() if triggers else DROPS)):
+            connection.execute(statement)
+        yield connection
+
+
+def commit(connection: sqlite3.Connection, rows: Sequence[Stored]) -> None:
+    connection.execute("BEGIN IMMEDIATE")
+    connection.executemany(INSERT, rows)
+    connection.execute("COMMIT")
+
+
+def plain(directory: str, events: int, batch: int, writers: int, triggers: bool = True) -> Answer:
+    """Events a second when rows that are already made are committed *batch* at a time.
+
+    Without *writers* they are those of jobs without work.
+    """
+    told = reports(writers) if writers else together(map(noop, map(new_id, range(events))))
+    rows = list(stored(islice(told, events)))
+    with (
+        TemporaryDirectory(dir=directory) as data,
+        plain_log(Path(data) / "log.db", triggers=triggers) as connection,
+        Stopwatch() as watch,
+    ):
+        for begin in range(0, events, batch):
+            commit(connection, rows[begin : begin + batch])
+    return watch.sample(events)
+
+
+def commits(directory: str, seconds: float) -> Answer:
+    """How long three commits take, one after the other: what one job needs at least."""
+    rows = stored(together(map(noop, map(new_id, count()))))
+    spent = []
+    with (
+        TemporaryDirectory(dir=directory) as data,
+        plain_log(Path(data) / "log.db") as connection,
+    ):
+        until_s = now_s() + seconds
+        while now_s() < until_s:
+            three = list(islice(rows, 3))
+            began_s = now_s()
+            for row in three:
+                commit(connection, [row])
+            spent.append(now_s() - began_s)
+    return {"p50": percentile(spent, 0.5) * 1000, "p99": percentile(spent, 0.99) * 1000}
+
+
+# --- the log
+
+
+@contextmanager
+def seen_commits() -> Iterator[list[tuple[float, int]]]:
+    """When the logs of this process have published what they committed, and how many events."""
+    seen: list[tuple[float, int]] = []
+    publish = Tail.publish
+
+    def told(tail: Tail, batch: Sequence[Recorded]) -> None:
+        seen.append((now_s(), len(batch)))
+        publish(tail, batch)
+
+    Tail.publish = told  # type: ignore[method-assign, assignment]
+    try:
+        yield seen
+    finally:
+        Tail.publish = publish  # type: ignore[method-assign]
+
+
+def append(directory: str, seconds: float, writers: int) -> Answer:
+    """Events a second that so many writers get acknowledged, each waiting for its own."""
+
+    async def work() -> Answer:
+        with TemporaryDirectory(dir=directory) as data, seen_commits() as seen:
+            log = await SQLiteLog.open(Path(data) / "log.db")
+
+            async def write(job_id: str, until_s: float) -> None:
+                version = 0
+                while not version or now_s() < until_s:
+                    await log.append(job_id, version, report(version), actor=ACTOR)
+                    version += 1
+
+            with Stopwatch() as watch:
+                until_s = now_s() + seconds
+                await asyncio.gather(*(write(str(uuid4()), until_s) for _ in range(writers)))
+            await log.close()
+        return {"batch": mean(size for _, size in seen), **watch.sample(log.head)}
+
+    return run(work())
+
+
+# --- the views
+
+
+def make(directory: str, data: str, events: int) -> Answer:
+    """A log of about so many events of whole jobs, its key and its views, without the service."""
+    MasterKey.open(Path(data) / "secret.key")
+    stories = (story(number, new_id(number)) for number in range(min(events, MADE) * 10 // 38))
+    rows = stored(together(stories))
+    with plain_log(Path(data) / "log.db") as connection:
+        connection.execute("PRAGMA synchronous = OFF")
+        made = 0
+        while batch := list(islice(rows, 10_000)):
+            commit(connection, batch)
+            made += len(batch)
+        for number in range(1, round(events / made)):
+            connection.execute(AGAIN, (number, made))
+    return rebuild(directory, data)
+
+
+def rebuild(directory: str, data: str) -> Answer:
+    """Events a second while all views are made from the log."""
+    path = Path(data) / "views.db"
+
+    async def work() -> Answer:
+        log = await SQLiteLog.open(Path(data) / "log.db")
+        Store.remove(path)
+        with Stopwatch() as watch:
+            views = await Views.open(path, log)
+            following = asyncio.create_task(views.run())
+            await views.reached(log.head)
+        following.cancel()
+        await views.close()
+        await log.close()
+        return {"events": log.head, **watch.sample(log.head)}
+
+    return run(work())
+
+
+def read(directory: str, data: str) -> Answer:
+    """Events a second that are read by plain sqlite3 and decoded, and nothing more."""
+    with closing(sqlite3.connect(Path(data) / "log.db")) as connection, Stopwatch() as watch:
+        position = 0
+        for position, job_id, version, at_us, actor, type, facts, body in connection.execute(
+            SELECT
+        ):
+            event = decode(type, facts, body)
+            Recorded(position, job_id, version, at_us, actor, event, type, facts, body)
+    return watch.sample(position)
+
+
+CHILDREN: Children = {
+    "append": append,
+    "commits": commits,
+    "make": make,
+    "plain": plain,
+    "read": read,
+    "rebuild": rebuild,
+}
+
+
+# --- the sections
+
+
+def appends(bench: Bench) -> list[Row]:
+    size = bench.size
+    rows = []
+    for writers in size.writers:
+        what = f"durable events appended by {writers:,} concurrent writers"
+        same = Row(what, EVENTS, "plain sqlite3, same table and batches", Floor(40_000, 0.5))
+        bare = Row("the same", EVENTS, "plain sqlite3, same batches, no triggers")
+        for number in range(size.runs):
+            say(f"appends, {writers} writers, run {number + 1}")
+            ours = bench.once("append", seconds=size.seconds, writers=writers)
+            batch = round(ours["batch"])
+            for row, triggers in ((same, True), (bare, False)):
+                raw = bench.once(
+                    "plain", events=size.plain, batch=batch, writers=writers, triggers=triggers
+                )
+                row.add(sample(ours), sample(raw))
+            same.what = f"{what}, {batch} a commit"
+        rows += [same, bare]
+    return rows
+
+
+def rebuilds(bench: Bench) -> list[Row]:
+    say("rebuild: making a log")
+    data = bench.data()
+    made = bench.once("make", data=data, events=bench.size.rebuilt)
+    what = f"rebuild of all views from {made['events']:,} events"
+    row = Row(what, EVENTS, "read by plain sqlite3 and decoded", Floor(100_000))
+    for number in range(bench.size.runs):
+        say(f"rebuild, run {number + 1}")
+        ours = bench.once("rebuild", data=data)
+        row.add(sample(ours), sample(bench.once("read", data=data)))
+    return [row]
+
+
+def sample(told: Answer) -> Sample:
+    return Sample(told["rate"], told["cpu_us"])

@@ -1,0 +1,265 @@
+"""What the benchmark prints: the machine, and each figure beside its limit and its floor."""
+
+import os
+import platform
+import sqlite3
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+from .processes import Sample, now_s
+
+HEADINGS = (
+    "what",
+    "eventjobs",
+    "raw limit in the same run",
+    "share",
+    "floor",
+    "met?",
+    "CPU µs each, of the limit",
+    "what the limit is",
+)
+
+
+@dataclass(frozen=True)
+class Unit:
+    """*less* is better, or more is."""
+
+    name: str
+    digits: int = 0
+    less: bool = False
+
+
+JOBS = Unit("jobs/s")
+EVENTS = Unit("events/s")
+REQUESTS = Unit("requests/s")
+DELIVERIES = Unit("deliveries/s")
+MILLISECONDS = Unit("ms", 2, less=True)
+KIBIBYTES = Unit("KiB", 1, less=True)
+SECONDS = Unit("s", 2, less=True)
+
+
+@dataclass(frozen=True)
+class Floor:
+    """What has to be reached: a figure, a share of the raw limit, or both."""
+
+    figure: float | None = None
+    share: float | None = None
+
+
+@dataclass
+class Row:
+    """Measured in turns: the n-th figures of both belong together."""
+
+    what: str
+    unit: Unit
+    limit: str
+    floor: Floor | None = None
+    ours: list[float] = field(default_factory=list)
+    raw: list[float] = field(default_factory=list)
+    #: microseconds of processor time for each; hardly changed by neighbours
+    ours_cpu: list[float] = field(default_factory=list)
+    raw_cpu: list[float] = field(default_factory=list)
+
+    def add(self, ours: float | Sample, raw: float | Sample) -> None:
+        for given, figures, cpu in (
+            (ours, self.ours, self.ours_cpu),
+            (raw, self.raw, self.raw_cpu),
+        ):
+            if isinstance(given, Sample):
+                figures.append(given.rate)
+                cpu.append(given.cpu_us)
+            else:
+                figures.append(given)
+
+    @property
+    def share(self) -> float | None:
+        """How much of what is possible is kept; the median of the pairs."""
+        pairs = [(o, r) for o, r in zip(self.ours, self.raw, strict=False) if o and r]
+        if not pairs:
+            return None
+        return median(raw / ours if self.unit.less else ours / raw for ours, raw in pairs)
+
+    @property
+    def met(self) -> bool | None:
+        if self.floor is None or not self.ours:
+            return None
+        figure, share = self.floor.figure, self.floor.share
+        if figure is not None and (
+            median(self.ours) > figure if self.unit.less else median(self.ours) < figure
+        ):
+            return False
+        return share is None or (self.share is not None and self.share >= share)
+
+    def cells(self) -> tuple[str, ...]:
+        return (
+            self.what,
+            _figures(self.ours, self.unit),
+            _figures(self.raw, self.unit),
+            "" if self.share is None else f"{self.share:.0%}",
+            _floor(self.floor, self.unit),
+            {None: "", True: "yes", False: "NO"}[self.met],
+            _cpu_of(self.ours_cpu, self.raw_cpu),
+            self.limit,
+        )
+
+    def as_json(self) -> dict[str, Any]:
+        return {
+            "what": self.what,
+            "unit": self.unit.name,
+            "eventjobs": self.ours,
+            "raw": self.raw,
+            "share": self.share,
+            "floor": None if self.floor is None else vars(self.floor),
+            "met": self.met,
+            "cpu_us": {"eventjobs": self.ours_cpu, "raw": self.raw_cpu},
+            "limit": self.limit,
+        }
+
+
+def _figures(values: list[float], unit: Unit) -> str:
+    if not values:
+        return ""
+    middle, low, high = (
+        f"{v:,.{unit.digits}f}" for v in (median(values), min(values), max(values))
+    )
+    return f"{middle} {unit.name}" + (f" ({low}..{high})" if len(values) > 1 else "")
+
+
+def _cpu_of(ours: list[float], raw: list[float]) -> str:
+    if not ours or not raw:
+        return ""
+    share = median(limit / own for own, limit in zip(ours, raw, strict=True) if own)
+    return f"{median(ours):.1f}, {median(raw):.1f} ({share:.0%})"
+
+
+def _floor(floor: Floor | None, unit: Unit) -> str:
+    if floor is None:
+        return ""
+    parts = []
+    if floor.figure is not None:
+        parts.append(f"{'under' if unit.less else 'at least'} {floor.figure:,g} {unit.name}")
+    if floor.share is not None:
+        parts.append(f"at least {floor.share:.0%}")
+    return ", ".join(parts)
+
+
+def table(rows: Sequence[Row], *, markdown: bool) -> str:
+    cells = [HEADINGS, *(row.cells() for row in rows)]
+    if markdown:
+        lines = ["| " + " | ".join(line) + " |" for line in cells]
+        return "\n".join([lines[0], "| --- " * len(HEADINGS) + "|", *lines[1:]])
+    widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
+    return "\n".join(
+        "  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip()
+        for line in cells
+    )
+
+
+def percentile(values: Sequence[float], share: float) -> float:
+    ordered = sorted(values)
+    return ordered[min(len(ordered) - 1, int(len(ordered) * share))]
+
+
+# --- the machine
+
+
+def machine(directory: Path) -> dict[str, str]:
+    """What the figures depend on; *directory* is where the databases are put."""
+    return {
+        "cpu": f"{_cpu()}, {_cores()} cores",
+        "kernel": f"{platform.system()} {platform.release()} {platform.machine()}",
+        "python": f"{platform.python_implementation()} {platform.python_version()}",
+        "sqlite": sqlite3.sqlite_version,
+        "filesystem": _filesystem(directory),
+        "fsync": ", ".join(f"{kib} KiB {_fsync_ms(directory, kib):.2f} ms" for kib in (4, 64)),
+    }
+
+
+class Conditions:
+    """How fast the machine itself was while it was measured, and what others took of it."""
+
+    def __init__(self) -> None:
+        self._began_s = now_s()
+        self._all_s, self._own_s = _busy_s(), _own_s()
+        self._speeds: list[float] = []
+
+    def look(self) -> None:
+        self._speeds.append(_loop_speed())
+
+    def told(self) -> dict[str, str]:
+        spent_s = now_s() - self._began_s
+        others_s = (_busy_s() - self._all_s) - (_own_s() - self._own_s)
+        low, high = min(self._speeds), max(self._speeds)
+        return {
+            "python loop": f"{median(self._speeds):.0f} ({low:.0f}..{high:.0f}) million turns/s",
+            "others took": f"{max(0.0, others_s) / spent_s:.1f} of {_cores()} cores on average",
+            "all took": f"{spent_s:.0f} s",
+        }
+
+
+def _busy_s() -> float:
+    """Seconds that all processors together have worked since the machine was started."""
+    user, nice, system, _, _, irq, softirq, steal, *_ = (
+        Path("/proc/stat").read_text().split("\n", 1)[0].split()[1:]
+    )
+    ticks = sum(map(int, (user, nice, system, irq, softirq, steal)))
+    return ticks / os.sysconf("SC_CLK_TCK")
+
+
+def _own_s() -> float:
+    """Of them, what this process and those it has reaped took."""
+    times = os.times()
+    return times.user + times.system + times.children_user + times.children_system
+
+
+def _cores() -> int:
+    return len(os.sched_getaffinity(0))
+
+
+def _cpu() -> str:
+    for line in Path("/proc/cpuinfo").read_text().splitlines():
+        if line.startswith("model name"):
+            return line.partition(":")[2].strip()
+    return platform.processor() or "unknown"
+
+
+def _filesystem(directory: Path) -> str:
+    """The type of the mount that *directory* is on."""
+    best, found = -1, "unknown"
+    for line in Path("/proc/mounts").read_text().splitlines():
+        _, mounted, kind, *_ = line.split()
+        if directory.is_relative_to(mounted) and len(mounted) > best:
+            best, found = len(mounted), kind
+    return found
+
+
+def _fsync_ms(directory: Path, kib: int, times: int = 50) -> float:
+    """The median time in which an overwrite of so many bytes reaches the disk."""
+    path = directory / "fsync"
+    block = os.urandom(kib * 1024)
+    spent = []
+    with path.open("wb", buffering=0) as file:
+        for _ in range(times):
+            file.seek(0)
+            began_s = now_s()
+            file.write(block)
+            os.fdatasync(file.fileno())
+            spent.append(now_s() - began_s)
+    path.unlink()
+    return median(spent) * 1000
+
+
+def _loop_speed(turns: int = 1_000_000) -> float:
+    """Millions of turns a second of an empty loop: compare machines by it, and minutes."""
+    began_s = now_s()
+    for _ in range(turns):
+        pass
+    return turns / (now_s() - began_s) / 1e6
+
+
+def printed_machine(told: dict[str, str], *, markdown: bool) -> str:
+    mark = "- " if markdown else ""
+    return "\n".join(f"{mark}{name}: {value}" for name, value in told.items())

@@ -1,0 +1,92 @@
+"""Many readers of server-sent events in one process, each as light as can be."""
+
+import gc
+import os
+import socket
+import struct
+import sys
+from itertools import islice
+
+import orjson
+
+from .processes import Answer, act, answer, now_s, raise_descriptor_limit
+
+#: Once in every event that is counted, and nowhere else: one byte cannot arrive in two pieces.
+MARK = b"~"
+#: What the service says first, so that a reader knows it is being served.
+PREFACE = b"retry: 2000\n:\n\n"
+CONNECTING = 100
+ANSWER_S = 30
+
+
+def readers(port: int, path: str, clients: int, acks: int) -> None:
+    """Connect *clients*, then count for each what is expected, until the parent is gone."""
+    raise_descriptor_limit()
+    host = "127.0.0.1"
+    asked = (
+        f"GET {path} HTTP/1.1\r\nHost: {host}:{port}\r\nAccept: text/event-stream\r\n\r\n"
+    ).encode()
+    connections: list[socket.socket] = []
+    waiting = iter(range(clients))
+    while wave := len(list(islice(waiting, CONNECTING))):
+        begun = [socket.create_connection((host, port), ANSWER_S) for _ in range(wave)]
+        for each in begun:
+            each.sendall(asked)
+        for each in begun:
+            greet(each)
+        connections += begun
+    acknowledge = socket.create_connection((host, acks), ANSWER_S)
+    acknowledge.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    counter = Counter(connections)
+    gc.collect()
+    gc.disable()
+    answer({"clients": clients})
+    while line := sys.stdin.buffer.readline():
+        told = orjson.loads(line)
+        answer({})
+        answer(counter.count(told["events"], acknowledge))
+
+
+def greet(connection: socket.socket) -> None:
+    """Return once the stream has begun."""
+    seen = b""
+    while PREFACE not in seen:
+        part = connection.recv(4096)
+        assert part, f"no stream, but {seen!r}"
+        seen += part
+        assert seen.startswith(b"HTTP/1.1 200"), seen
+
+
+class Counter:
+    """Reads one client after the other, blocking: all have to get everything anyway.
+
+    Without epoll a client costs one system call an event, and what a server sends wakes nobody
+    who has something to read already.
+    """
+
+    def __init__(self, connections: list[socket.socket]) -> None:
+        self._connections = connections  # a socket that nobody holds is closed
+        for each in connections:
+            each.setblocking(True)
+            # Python's own timeout would be another system call for each read.
+            each.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, struct.pack("ll", ANSWER_S, 0))
+
+    def count(self, events: int, acknowledge: socket.socket) -> Answer:
+        """When each of the next *events* had reached the last client; tells it one byte each."""
+        clients = [each.fileno() for each in self._connections]
+        had = [0] * len(clients)
+        at_s = []
+        read = os.read
+        for number in range(events):
+            for place, client in enumerate(clients):
+                while had[place] <= number:
+                    came = read(client, 4096)
+                    assert came, "a client was dropped"
+                    had[place] += came.count(MARK)
+            at_s.append(now_s())
+            acknowledge.send(b".")
+        return {"at": at_s}
+
+
+if __name__ == "__main__":
+    act({"readers": readers}, sys.argv[1:])

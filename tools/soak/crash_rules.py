@@ -1,0 +1,112 @@
+"""What may happen to a job in which state, written down a second time to judge what did."""
+
+from typing import assert_never
+
+from eventjobs.domain.events import (
+    ArtifactStored,
+    AttemptFailed,
+    AttemptHandedOver,
+    AttemptReleased,
+    AttemptStarted,
+    BreakerChanged,
+    CancelRequested,
+    JobCancelled,
+    JobCompleted,
+    JobExpired,
+    JobRetried,
+    JobSubmitted,
+    LateReportRefused,
+    LogWritten,
+    Paused,
+    ProgressReported,
+    Resumed,
+    StepCompleted,
+    Unreadable,
+    WebhookAdded,
+    WebhookRemoved,
+)
+from eventjobs.domain.job import FINISHED, Job, Status
+from eventjobs.domain.recorded import Recorded
+
+#: What only the worker that started an attempt can say.
+Own = (
+    ProgressReported
+    | LogWritten
+    | ArtifactStored
+    | StepCompleted
+    | BreakerChanged
+    | JobCompleted
+    | AttemptReleased
+    | AttemptHandedOver
+)
+
+
+def illegal(job: Job | None, recorded: Recorded) -> str | None:
+    """Why *recorded* cannot follow on *job*, or None."""
+    event = recorded.event
+    if job is None:
+        return None if isinstance(event, JobSubmitted) else "its job was never submitted"
+    running = job.status == Status.RUNNING
+    match event:
+        case JobSubmitted():
+            return "its job is submitted already"
+        case AttemptStarted(attempt=attempt):
+            if job.status != Status.QUEUED:
+                return f"its job is {job.status}, not queued"
+            return None if attempt == job.attempt + 1 else f"it follows attempt {job.attempt}"
+        case (
+            ProgressReported()
+            | LogWritten()
+            | ArtifactStored()
+            | StepCompleted()
+            | BreakerChanged()
+            | JobCompleted()
+            | AttemptReleased()
+            | AttemptHandedOver()
+            | AttemptFailed()
+        ):
+            return _told_by_its_attempt(job, recorded, event)
+        case JobCancelled(attempt=None):
+            return None if job.status == Status.QUEUED else f"its job is {job.status}, not queued"
+        case JobCancelled(attempt=attempt):
+            if job.cancel_requested_us is None:
+                return "nobody asked for it"
+            return None if running and attempt == job.attempt else _not_held(job)
+        case CancelRequested():
+            if job.cancel_requested_us is not None:
+                return "it was asked for before"
+            return None if running else f"its job is {job.status}, not running"
+        case JobRetried():
+            return None if job.status in FINISHED - {Status.COMPLETED} else f"it is {job.status}"
+        case JobExpired():
+            return None if job.finished else f"its job is {job.status}"
+        case LateReportRefused(attempt=attempt):
+            held = running and attempt == job.attempt
+            return "it was not late" if held or attempt > job.attempt else None
+        case Paused() | Resumed() | WebhookAdded() | WebhookRemoved():
+            return "it is not about a job"
+        case Unreadable(why=why):
+            return why
+        case _ as never:
+            assert_never(never)
+
+
+def _told_by_its_attempt(job: Job, recorded: Recorded, event: Own | AttemptFailed) -> str | None:
+    if job.status != Status.RUNNING or event.attempt != job.attempt:
+        return _not_held(job)
+    if isinstance(event, AttemptFailed) and event.code == "worker_lost":
+        # Only somebody else can find a worker dead.
+        return f"{job.worker} lost itself" if recorded.actor == job.worker else None
+    if isinstance(event, ArtifactStored) and event.name == "error.json":
+        return None  # by whoever ends the attempt
+    elsewhere = job.lease_s is not None or job.silence_s is not None
+    if elsewhere and isinstance(event, AttemptReleased | AttemptFailed):
+        # The service ends what is elsewhere when its worker does not: gone, or a limit is over.
+        return None if recorded.actor in (job.worker, "service") else f"{job.worker} holds it"
+    if recorded.actor.startswith("service "):
+        return None  # an external service shows the token of its attempt, maybe before it took it
+    return None if recorded.actor == job.worker else f"{job.worker} holds the attempt"
+
+
+def _not_held(job: Job) -> str:
+    return f"its job is {job.status} in attempt {job.attempt}"
