@@ -465,7 +465,7 @@ class Watcher:
     def _lacks_states(self) -> str | None:
         status = self.selection.status
         for id in {each.job_id for each in self._wanted}:
-            job = self.world.views.kept(id)
+            job = self.world.views.cached_job(id)
             assert job is not None
             seen = self.states.get(id)
             if job.expired_us is not None:
