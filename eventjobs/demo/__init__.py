@@ -4,15 +4,4 @@ from eventjobs.demo.handlers import analyze_csv, analyze_text, countdown, flaky,
 from eventjobs.demo.llm_summary import llm_summary
 from eventjobs.demo.primes import primes
 
-__all__ = [
-    "HANDLERS",
-    "analyze_csv",
-    "analyze_text",
-    "countdown",
-    "flaky",
-    "llm_summary",
-    "noop",
-    "primes",
-]
-
 HANDLERS = [analyze_csv, analyze_text, countdown, flaky, llm_summary, noop, primes]

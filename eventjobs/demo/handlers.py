@@ -4,10 +4,11 @@ import asyncio
 import codecs
 import tempfile
 from collections.abc import Callable
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator
+from pydantic import BaseModel, Field, field_validator
 
 from eventjobs.demo.protocol.review import review
 from eventjobs.demo.settings import DemoSettings
@@ -25,10 +26,8 @@ _STAGES = {
 }
 
 
-class CsvRequest(BaseModel):
+class CsvRequest(BaseModel, extra="forbid"):
     """*artifact* is the name of the uploaded file; the only or first one when it is left out."""
-
-    model_config = ConfigDict(extra="forbid")
 
     artifact: str | None = None
     separator: str | None = Field(
@@ -54,10 +53,8 @@ class CsvRequest(BaseModel):
             raise ValueError("this is not an encoding of text") from error
 
 
-class TextRequest(BaseModel):
+class TextRequest(BaseModel, extra="forbid"):
     """The text of a clinical protocol, as the add-in for Word sends it."""
-
-    model_config = ConfigDict(extra="forbid")
 
     text: str
     ta: str | None = Field(None, description="The therapeutic area.")
@@ -67,16 +64,12 @@ class TextRequest(BaseModel):
     user_id_hash: str | None = None
 
 
-class CountdownRequest(BaseModel):
-    model_config = ConfigDict(extra="forbid")
-
+class CountdownRequest(BaseModel, extra="forbid"):
     steps: int = Field(10, ge=1, le=10_000)
     interval_s: float = Field(0.1, ge=0, le=60)
 
 
-class FlakyRequest(BaseModel):
-    model_config = ConfigDict(extra="forbid")
-
+class FlakyRequest(BaseModel, extra="forbid"):
     fail_times: int = Field(2, ge=0, le=100)
 
 
@@ -104,8 +97,7 @@ def analyze_csv(ctx: ThreadContext, payload: CsvRequest) -> dict[str, Any]:
     for good, with a code and a message that says what is wrong with it.
     """
     try:  # what the extra brings is imported only once it is needed
-        from eventjobs.demo.csv.charts import charts_of
-        from eventjobs.demo.csv.encoding import CsvError
+        from eventjobs.demo.csv.charts import draw_charts
         from eventjobs.demo.csv.narrative import narrate
         from eventjobs.demo.csv.profile import profile_csv
         from eventjobs.demo.csv.reader import Options
@@ -116,24 +108,18 @@ def analyze_csv(ctx: ThreadContext, payload: CsvRequest) -> dict[str, Any]:
     ctx.sleep(DemoSettings().simulated_slow_processing_s)
     report = _report(ctx)
     options = Options(payload.separator, payload.encoding, payload.header)
-    source = ctx.input(payload.artifact)
     with tempfile.TemporaryDirectory(prefix="eventjobs-csv-") as workspace:
-        try:
-            profile = profile_csv(source, Path(workspace), options, report)
-        except CsvError as error:
-            details = {"line": error.line} if error.line else None
-            raise JobError(error.code, str(error), retryable=False, details=details) from error
-    ctx.log(
-        "profiled", rows=profile["rows"], columns=profile["column_count"], notes=profile["notes"]
-    )
+        profile = profile_csv(ctx.input(payload.artifact), Path(workspace), options, report)
+    ctx.log("profiled", rows=profile["rows"], notes=profile["notes"])
     report("narrating", 0, "Putting the numbers into words")
-    sentences = narrate(profile, payload.sentences_max)
-    charts = charts_of(profile, payload.charts_max)
-    for at, chart in enumerate(charts):
-        report("visualizing", at / len(charts), f"Chart {at + 1} of {len(charts)}: {chart.title}")
-        ctx.artifact(chart.name, chart.draw(), "image/svg+xml")
+    sentences = list(islice(narrate(profile), payload.sentences_max))
+    charts: list[str] = []
+    for name, title, svg in islice(draw_charts(profile), payload.charts_max):
+        report("visualizing", len(charts) / payload.charts_max, f"Chart of {title}")
+        charts.append(f"chart-{len(charts) + 1:02}-{name}.svg")
+        ctx.artifact(charts[-1], svg, "image/svg+xml")
     report("visualizing", 1, "Done")
-    return {**profile, "sentences": sentences, "charts": [chart.name for chart in charts]}
+    return {**profile, "sentences": sentences, "charts": charts}
 
 
 @handler("analyze-text")
@@ -144,12 +130,12 @@ def analyze_text(ctx: ThreadContext, payload: TextRequest) -> dict[str, Any]:
 
     ctx.sleep(DemoSettings().simulated_slow_processing_s)
 
-    def tell(share: float, message: str) -> None:
+    def report(share: float, message: str) -> None:
         ctx.check_cancelled()
         ctx.progress(round(share * 100), 100, stage="analyzing", message=message)
 
-    result = review(payload.text, truncate=payload.mode == "document_truncated", report=tell)
-    ctx.progress(100, 100, stage="analyzing", message="Done")
+    result = review(payload.text, truncate=payload.mode == "document_truncated", report=report)
+    report(1.0, "Done")
     return {**result, "ta": payload.ta, "mode": payload.mode}
 
 

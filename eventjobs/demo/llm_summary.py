@@ -1,11 +1,12 @@
 """llm-summary: a language model sums a text up; when it cannot be had, the text does it itself."""
 
 import asyncio
+from pathlib import Path
 from typing import Any, cast
 
 import aiohttp
 import orjson
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, Field, model_validator
 
 from eventjobs.demo.extract import CHARS_MAX, extract
 from eventjobs.demo.settings import DemoSettings
@@ -19,10 +20,8 @@ ANSWER_BYTES_MAX = 1_000_000
 _PASSING = frozenset({408, 409, 425, 429})
 
 
-class SummaryRequest(BaseModel):
+class SummaryRequest(BaseModel, extra="forbid"):
     """Either *text*, or *artifact*, the name of an uploaded text file."""
-
-    model_config = ConfigDict(extra="forbid")
 
     text: str | None = None
     artifact: str | None = None
@@ -50,7 +49,9 @@ class LLMBusy(LLMFailed):
 async def llm_summary(ctx: Context, payload: SummaryRequest) -> dict[str, Any]:
     """A summary of a text, and who made it: the model, or `extract`, its own sentences."""
     settings = DemoSettings()
-    text = payload.text if payload.text is not None else await _text_of(ctx, payload.artifact)
+    text = payload.text
+    if text is None:
+        text = await asyncio.to_thread(_read, ctx.input(payload.artifact))
     if not text.strip():
         raise JobError("text_empty", "There is no text to sum up.", retryable=False)
     await ctx.sleep(settings.simulated_slow_processing_s)
@@ -72,64 +73,49 @@ async def llm_summary(ctx: Context, payload: SummaryRequest) -> dict[str, Any]:
     retrying = ctx.retrying(
         f"LLM call ({settings.llm_model})", attempts=settings.llm_retry_attempts, on=LLMBusy
     )
-    model = _Model(settings, payload.sentences_max)
-    return cast(dict[str, Any], await breaker.call(retrying, model.sum_up, text, fallback=fallback))
+    request = _request(settings.llm_model, text, payload.sentences_max)
+    summary = await breaker.call(retrying, _ask, settings, request, fallback=fallback)
+    return cast(dict[str, Any], summary)
 
 
-async def _text_of(ctx: Context, name: str | None) -> str:
-    path = ctx.input(name)
-
-    def read() -> str:
-        with path.open(encoding="utf-8", errors="replace") as file:
-            return file.read(CHARS_MAX)
-
-    return await asyncio.to_thread(read)
+def _read(path: Path) -> str:
+    with path.open(encoding="utf-8", errors="replace") as file:
+        return file.read(CHARS_MAX)
 
 
-class _Model:
-    def __init__(self, settings: DemoSettings, sentences_max: int) -> None:
-        self._settings = settings
-        self._asked = (
-            f"Sum up the text of the user in at most {sentences_max} sentences, in its language."
-            " Answer with the summary alone."
-        )
-
-    async def sum_up(self, text: str) -> dict[str, Any]:
-        """The summary, and the model that made it. Raises LLMFailed."""
-        settings = self._settings
-        assert settings.openrouter_api_key is not None
-        key = settings.openrouter_api_key.get_secret_value()
-        request = {
-            "model": settings.llm_model,
-            "messages": [
-                {"role": "system", "content": self._asked},
-                {"role": "user", "content": text[:CHARS_MAX]},
-            ],
-        }
-        url = f"{settings.llm_base_url.rstrip('/')}/chat/completions"
-        headers = {"Authorization": f"Bearer {key}"}
-        limit = aiohttp.ClientTimeout(total=settings.llm_timeout_s)
-        try:
-            async with (
-                aiohttp.ClientSession(timeout=limit) as session,
-                session.post(url, json=request, headers=headers, allow_redirects=False) as response,
-            ):
-                body = await _body(response)
-                return {"summary": _answer(response.status, body), "by": settings.llm_model}
-        except TimeoutError as error:
-            raise LLMBusy(f"there was no answer within {settings.llm_timeout_s:g} s") from error
-        except (aiohttp.ClientError, ValueError) as error:
-            raise LLMBusy(f"it cannot be reached: {type(error).__name__}: {error}") from error
+def _request(model: str, text: str, sentences_max: int) -> dict[str, Any]:
+    task = (
+        f"Sum up the text of the user in at most {sentences_max} sentences, in its language."
+        " Answer with the summary alone."
+    )
+    messages = [
+        {"role": "system", "content": task},
+        {"role": "user", "content": text[:CHARS_MAX]},
+    ]
+    return {"model": model, "messages": messages}
 
 
-async def _body(response: aiohttp.ClientResponse) -> bytes:
-    """No more of it than is worth reading."""
-    body = b""
-    async for block in response.content.iter_any():
-        body += block
-        if len(body) > ANSWER_BYTES_MAX:
-            raise LLMFailed(f"the answer has more than {ANSWER_BYTES_MAX} bytes")
-    return body
+async def _ask(settings: DemoSettings, request: dict[str, Any]) -> dict[str, Any]:
+    """The summary, and the model that made it. Raises LLMFailed."""
+    assert settings.openrouter_api_key is not None
+    url = f"{settings.llm_base_url.rstrip('/')}/chat/completions"
+    headers = {"Authorization": f"Bearer {settings.openrouter_api_key.get_secret_value()}"}
+    limit = aiohttp.ClientTimeout(total=settings.llm_timeout_s)
+    try:
+        async with (
+            aiohttp.ClientSession(timeout=limit) as session,
+            session.post(url, json=request, headers=headers, allow_redirects=False) as response,
+        ):
+            body = b""
+            async for block in response.content.iter_any():
+                body += block
+                if len(body) > ANSWER_BYTES_MAX:
+                    raise LLMFailed(f"the answer has more than {ANSWER_BYTES_MAX} bytes")
+            return {"summary": _answer(response.status, body), "by": settings.llm_model}
+    except TimeoutError as error:
+        raise LLMBusy(f"there was no answer within {settings.llm_timeout_s:g} s") from error
+    except (aiohttp.ClientError, ValueError) as error:
+        raise LLMBusy(f"it cannot be reached: {type(error).__name__}: {error}") from error
 
 
 def _answer(status: int, body: bytes) -> str:

@@ -2,15 +2,13 @@
 
 from math import isqrt
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, Field
 
 from eventjobs.handlers.declare import handler
 from eventjobs.handlers.thread_context import ThreadContext
 
 
-class PrimesRequest(BaseModel):
-    model_config = ConfigDict(extra="forbid")
-
+class PrimesRequest(BaseModel, extra="forbid"):
     below: int = Field(100_000, ge=2, le=10**12, description="where to stop")
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from eventjobs.demo import analyze_csv
+from eventjobs.demo.handlers import analyze_csv
 from eventjobs.errors import InvalidInput, JobError
 from tests.support.demo_jobs import Result, column, profile_of
 

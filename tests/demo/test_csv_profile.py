@@ -10,8 +10,8 @@ import polars as pl
 import pytest
 from hypothesis import HealthCheck, settings
 
-from eventjobs.demo import analyze_csv
 from eventjobs.demo.csv import profile as csv_profile
+from eventjobs.demo.handlers import analyze_csv
 from eventjobs.errors import JobError
 from tests.support.demo_jobs import (
     RecordingContext,

@@ -13,8 +13,8 @@ import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
-from eventjobs.demo import analyze_csv
 from eventjobs.demo.csv.column_stats import MARKERS
+from eventjobs.demo.handlers import analyze_csv
 from eventjobs.errors import JobError
 from tests.support.demo_jobs import RecordingContext, Result, column, profile_of, run, written
 

@@ -7,8 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from eventjobs.demo import HANDLERS, primes
+from eventjobs.demo import HANDLERS
 from eventjobs.demo.handlers import analyze_csv, countdown, flaky, noop
+from eventjobs.demo.primes import primes
 from eventjobs.domain.job import Job
 from eventjobs.domain.spec import Artifact
 from eventjobs.errors import InvalidInput, JobError

@@ -9,9 +9,9 @@ import orjson
 import pytest
 from aiohttp import web
 
-from eventjobs.demo import llm_summary
 from eventjobs.demo.extract import extract
 from eventjobs.demo.handlers import analyze_text
+from eventjobs.demo.llm_summary import llm_summary
 from eventjobs.domain.events import LogWritten
 from tests.conftest import Connect
 from tests.support.clock import FakeClock

@@ -5,18 +5,16 @@ Text from the data is cleaned of what XML cannot hold. The same data gives the s
 
 import re
 import sys
-from collections.abc import Callable, Iterator
-from functools import partial
-from itertools import islice
-from typing import Any, NamedTuple
+from collections.abc import Iterator
+from typing import Any
 
 import pygal
 from pygal.etree import etree
 from pygal.style import Style
 
 from eventjobs.demo.csv.encoding import clip
-from eventjobs.demo.csv.narrative import is_identifier, number, percent, related
-from eventjobs.demo.csv.profile import Profile
+from eventjobs.demo.csv.narrative import percent
+from eventjobs.demo.csv.profile import Profile, is_identifier, related
 
 # pygal adds a finder of its plugins, of a kind that Python 3.11 warns of at imports that fail.
 sys.meta_path[:] = [each for each in sys.meta_path if not isinstance(each, pygal.PluginImportFixer)]
@@ -24,13 +22,11 @@ sys.meta_path[:] = [each for each in sys.meta_path if not isinstance(each, pygal
 BARS_MAX = 15
 LABEL_CHARS_MAX = 40
 _STYLE = Style(
-    background="#ffffff",
-    plot_background="#ffffff",
+    background="white",
+    plot_background="white",
     colors=("#8fb4e3",),
     opacity="1",
     font_family="system-ui, 'Segoe UI', 'DejaVu Sans', sans-serif",
-    label_font_size=12,
-    major_label_font_size=12,
     value_font_size=12,
 )
 #: What XML 1.0 cannot hold, and the marks that reverse the direction of text.
@@ -39,97 +35,57 @@ _UNPRINTABLE = re.compile(
 )
 
 
-class Chart(NamedTuple):
-    """*name* is a plain file name, whatever the columns are called; *draw* returns the SVG."""
-
-    name: str
-    title: str
-    draw: Callable[[], bytes]
-
-
-def charts_of(profile: Profile, charts_max: int) -> list[Chart]:
-    """At most *charts_max* charts: of the whole table first, then of its columns in order."""
-    return [
-        Chart(f"chart-{place:02}-{name}.svg", title, draw)
-        for place, (name, title, draw) in enumerate(islice(_charts(profile), charts_max), 1)
-    ]
-
-
-def _charts(profile: Profile) -> Iterator[tuple[str, str, Callable[[], bytes]]]:
-    gaps = [each for each in profile["columns"] if each["missing"]]
-    if gaps and profile["rows"]:
+def draw_charts(profile: Profile) -> Iterator[tuple[str, str, bytes]]:
+    """The name of each chart, its title, and the SVG: of the table first, then of its columns."""
+    rows = profile["rows"]
+    gaps = [each for each in profile["columns"] if each["missing"] and rows]
+    if gaps:
         gaps.sort(key=lambda it: -it["missing"])
         shares = [(it["name"], it["missing_share"], percent(it["missing_share"])) for it in gaps]
-        yield (
-            "missing",
-            "Missing values",
-            partial(
-                _bars,
-                "Missing values",
-                f"share of {profile['rows']:,} rows without a value",
-                shares,
-            ),
-        )
-    if pairs := related(profile):
-        named = [
-            (f"{clip(it['a'], 18)} and {clip(it['b'], 18)}", it["r"], f"{it['r']:.2f}")
-            for it in pairs
-        ]
-        yield (
-            "correlations",
-            "Correlations",
-            partial(_bars, "Correlations", "Pearson's r: 1 together, -1 opposite", named),
-        )
+        subtitle = f"share of {rows:,} rows without a value"
+        yield "missing", "Missing values", _bars("Missing values", subtitle, shares)
+    if pairs := [
+        (f"{it['a']} and {it['b']}", it["r"], f"{it['r']:.2f}") for it in related(profile)
+    ]:
+        subtitle = "Pearson's r: 1 together, -1 opposite"
+        yield "correlations", "Correlations", _bars("Correlations", subtitle, pairs)
     for place, column in enumerate(profile["columns"], 1):
         title = clip(column["name"], 60)
-        if is_identifier(column, profile["rows"]):
-            continue
-        if column["numbers"] and column["numbers"]["histogram"]:
-            yield f"column-{place}", title, partial(_histogram, title, column["numbers"])
-        elif column["booleans"] or (column["texts"] and column["texts"]["top"][0]["count"] > 1):
-            yield f"column-{place}", title, partial(_values, title, column, profile["rows"])
+        if not is_identifier(column, rows) and (svg := _column(title, column, rows)):
+            yield f"column-{place}", title, svg
 
 
-def _values(title: str, column: Profile, rows: int) -> bytes:
-    present = rows - column["missing"]
+def _column(title: str, column: Profile, rows: int) -> bytes | None:
+    """A histogram of numbers, or bars of the most frequent values, if any is there twice."""
+    numbers, present = column["numbers"], rows - column["missing"]
+    if numbers and (bins := numbers["histogram"]):
+        outside = f"{bins['below']:,} lower and {bins['above']:,} higher are not shown"
+        subtitle = f"{present:,} values, median {numbers['median']:,.6g}; {outside}"
+        chart = _chart(pygal.Histogram, title, subtitle, height=400, show_x_guides=False)
+        chart.add("", list(zip(bins["counts"], bins["edges"], bins["edges"][1:], strict=False)))
+        return _svg(chart, title, subtitle)
     top = column["texts"]["top"] if column["texts"] else []
-    counts = [(it["value"], it["count"]) for it in top] or list(column["booleans"].items())
-    shown = [(value, n, f"{n:,} ({percent(n / present)})") for value, n in counts]
+    counts = {it["value"]: it["count"] for it in top} or column["booleans"] or {}
+    if not column["booleans"] and max(counts.values(), default=0) < 2:
+        return None
+    shown = [(value, n, f"{n:,} ({percent(n / present)})") for value, n in counts.items()]
     return _bars(title, f"{present:,} values, {column['distinct']:,} different ones", shown)
-
-
-def _histogram(title: str, numbers: Profile) -> bytes:
-    bins = numbers["histogram"]
-    subtitle = f"{sum(bins['counts']):,} values; median {number(numbers['median'])}"
-    outside = [f"{bins[side]:,} {side}" for side in ("below", "above") if bins[side]]
-    subtitle += f"; not shown: {' and '.join(outside)}" if outside else ""
-    chart = _chart(pygal.Histogram, title, subtitle, height=400, show_x_guides=False)
-    chart.add("", list(zip(bins["counts"], bins["edges"], bins["edges"][1:], strict=False)))
-    return _svg(chart, title, subtitle)
 
 
 def _bars(title: str, subtitle: str, rows: list[tuple[str, float, str]]) -> bytes:
     """Horizontal bars of labels, values and notes, the first at the top."""
-    shown = rows[:BARS_MAX]
-    chart = _chart(
-        pygal.HorizontalBar, title, subtitle, height=130 + 30 * len(shown), print_values=True
-    )
-    chart.x_labels = [_clean(clip(label, LABEL_CHARS_MAX)) for label, _, _ in reversed(shown)]
-    bars = [{"value": n, "formatter": lambda _, note=note: note} for _, n, note in reversed(shown)]
-    chart.add("", bars)
-    return _svg(chart, title, f"{subtitle}. " + "; ".join(f"{it[0]}: {it[2]}" for it in shown))
+    upwards = rows[:BARS_MAX][::-1]
+    height = 130 + 30 * len(upwards)
+    chart = _chart(pygal.HorizontalBar, title, subtitle, height=height, print_values=True)
+    chart.x_labels = [_clean(clip(label, LABEL_CHARS_MAX)) for label, _, _ in upwards]
+    chart.add("", [{"value": n, "formatter": lambda _, it=note: it} for _, n, note in upwards])
+    values = "; ".join(f"{clip(it[0], LABEL_CHARS_MAX)}: {it[2]}" for it in rows[:BARS_MAX])
+    return _svg(chart, title, f"{subtitle}. {values}")
 
 
 def _chart(kind: Any, title: str, subtitle: str, **options: Any) -> Any:
-    return kind(
-        title=f"{_clean(title)}\n{_clean(subtitle)}",
-        width=720,
-        style=_STYLE,
-        js=(),
-        show_legend=False,
-        truncate_label=LABEL_CHARS_MAX,
-        **options,
-    )
+    options |= {"js": (), "show_legend": False, "truncate_label": LABEL_CHARS_MAX, "width": 720}
+    return kind(title=f"{_clean(title)}\n{_clean(subtitle)}", style=_STYLE, **options)
 
 
 def _clean(text: str) -> str:

@@ -7,7 +7,9 @@ from pathlib import Path
 
 from charset_normalizer import from_bytes
 
-SAMPLE_BYTES = 64 * 2**10
+from eventjobs.errors import JobError
+
+HEAD_BYTES = 64 * 2**10
 SAMPLE_LINES = 500
 SAMPLE_LINE_BYTES = 200
 #: The legacy encodings that are recognized. The first wins where a short text fits several.
@@ -18,9 +20,9 @@ LEGACY = (
 _MARKS = {  # UTF-32 first: its mark begins with that of UTF-16
     codecs.BOM_UTF32_LE: "utf-32",
     codecs.BOM_UTF32_BE: "utf-32",
-    codecs.BOM_UTF8: "utf-8-sig",
     codecs.BOM_UTF16_LE: "utf-16",
     codecs.BOM_UTF16_BE: "utf-16",
+    codecs.BOM_UTF8: "utf-8-sig",
 }
 _BINARY = {
     b"PK\x03\x04": "an Excel workbook or another ZIP archive",
@@ -36,13 +38,12 @@ _DOCUMENTS = {
 _CONTROLS = bytes(set(range(1, 32)) - set(b"\t\n\v\f\r\x1a\x1b\x1c\x1d\x1e\x1f"))
 
 
-class CsvError(Exception):
-    """The file cannot be read as CSV. *code* is for programs, the message for people."""
+class CsvError(JobError):
+    """The file cannot be read as CSV, however often."""
 
     def __init__(self, code: str, message: str, *, line: int | None = None) -> None:
-        super().__init__(message)
-        self.code = code
-        self.line = line
+        details = {"line": line} if line else None
+        super().__init__(code, message, retryable=False, details=details)
 
 
 def detect_encoding(source: Path) -> str:
@@ -51,7 +52,7 @@ def detect_encoding(source: Path) -> str:
     Raises CsvError for an empty file, for other kinds of files and for what is not text.
     """
     with source.open("rb") as file:
-        head = file.read(SAMPLE_BYTES)
+        head = file.read(HEAD_BYTES)
     if not head.strip(b"\r\n\t \xef\xbb\xbf\xff\xfe"):
         raise CsvError("csv_empty", "The file has no content: not even a header line.")
     marked = next((name for mark, name in _MARKS.items() if head.startswith(mark)), None)
@@ -66,33 +67,26 @@ def detect_encoding(source: Path) -> str:
     usual = [line for line in invalid if not re.search(rb"[\x81\x8d\x8f\x90\x9d]", line)]
     sample = b"".join(usual if len(usual) > len(invalid) / 2 else invalid)
     matches = from_bytes(sample, cp_isolation=list(LEGACY))
-    best = matches.best()
-    likely = {
-        name
-        for match in matches
-        # Where no language is recognized, all encodings without odd letters are as likely.
-        if best and (match is best or (not best.coherence and match.chaos <= best.chaos))
-        for name in match.could_be_from_charset
-    }
-    return next((name for name in LEGACY if name in likely), LEGACY[0])
+    if not (best := matches.best()):
+        return LEGACY[0]
+    # Where no language is recognized, all encodings without odd letters are as likely.
+    equal = [best] if best.coherence else [each for each in matches if each.chaos <= best.chaos]
+    likely = {name for match in equal for name in match.could_be_from_charset}
+    return next(name for name in LEGACY if name in likely)
 
 
 def _non_ascii_lines(source: Path) -> tuple[list[bytes], int]:
-    """Some of the lines that are not UTF-8, and how many are that are not ASCII either."""
+    """Some of the lines that are not UTF-8, and how many others are not ASCII."""
     decoder = codecs.getincrementaldecoder("utf-8")()
     invalid: list[bytes] = []
     valid = 0
     with source.open("rb") as file:
-        for line in iter(partial(file.readline, SAMPLE_BYTES), b""):
-            if line.isascii():
-                continue
+        for line in iter(partial(file.readline, HEAD_BYTES), b""):
             try:
-                decoder.decode(line)
-                valid += 1
+                valid += not line.isascii() and bool(decoder.decode(line))
             except UnicodeDecodeError:
                 decoder.reset()
-                if len(invalid) < SAMPLE_LINES:
-                    invalid.append(line[:SAMPLE_LINE_BYTES])
+                invalid += [line[:SAMPLE_LINE_BYTES]] if len(invalid) < SAMPLE_LINES else []
     return invalid, valid
 
 
@@ -102,9 +96,8 @@ def _refuse_other_kinds(head: bytes) -> None:
     # A header may begin with these letters. A binary file has unreadable bytes as well.
     if binary and (controls or b"\0" in head or not head.isascii()):
         raise CsvError("csv_binary", f"This is {binary}; export it as CSV first.")
-    for start, kind in _DOCUMENTS.items():
-        if re.match(start, head):
-            raise CsvError("csv_other_format", f"This is {kind}, not a CSV file.")
+    if other := next((kind for start, kind in _DOCUMENTS.items() if re.match(start, head)), None):
+        raise CsvError("csv_other_format", f"This is {other}, not a CSV file.")
     if b"\0" not in head and controls > len(head) * 0.05:
         raise CsvError("csv_not_text", "This is not text: it has too many control characters.")
 

@@ -10,7 +10,7 @@ import duckdb
 
 from eventjobs.demo.csv.column_stats import describe
 from eventjobs.demo.csv.encoding import CsvError, clip
-from eventjobs.demo.csv.reader import Options, Report, Table, notes_on, read_table
+from eventjobs.demo.csv.reader import Options, Report, Table, read_table
 
 CORRELATED_COLUMNS_MAX = 30
 AMBIGUOUS_NOTES_MAX = 5
@@ -25,7 +25,7 @@ def profile_csv(source: Path, workspace: Path, options: Options, report: Report)
     """Profile *source*, with scratch files in *workspace*. Raises CsvError.
 
     The profile is bounded in size whatever the file. `columns` are the first COLUMNS_MAX, as
-    column_stats.describe tells them; `correlations` are those among the first
+    column_stats.describe returns them; `correlations` are those among the first
     CORRELATED_COLUMNS_MAX columns of numbers, the strongest first. No number is NaN or infinite.
     """
     config: dict[str, Any] = {
@@ -49,15 +49,26 @@ def profile_csv(source: Path, workspace: Path, options: Options, report: Report)
     ]
     return {
         "rows": table.rows,
-        "column_count": len(table.header),
+        "column_count": table.width,
         "columns": columns,
-        "columns_omitted": len(table.header) - len(columns),
+        "columns_omitted": table.width - len(columns),
         "correlations": correlations,
         "encoding": table.encoding,
         "separator": table.dialect.separator,
         "skipped_lines": table.dialect.skipped,
-        "notes": [*notes_on(table, options), *ambiguous[:AMBIGUOUS_NOTES_MAX]],
+        "notes": table.notes + ambiguous[:AMBIGUOUS_NOTES_MAX],
     }
+
+
+def is_identifier(column: Profile, rows: int) -> bool:
+    """Whether every row has a value of its own, as ids and names of rows do."""
+    return column["type"] in ("integer", "text") and rows >= 10 and column["distinct"] == rows
+
+
+def related(profile: Profile) -> list[Profile]:
+    """The correlations, but for those of identifiers."""
+    ids = {it["name"] for it in profile["columns"] if is_identifier(it, profile["rows"])}
+    return [each for each in profile["correlations"] if not {each["a"], each["b"]} & ids]
 
 
 def _analyze(
@@ -65,10 +76,9 @@ def _analyze(
 ) -> tuple[list[Profile], list[Profile]]:
     columns: list[Profile] = []
     numbers: dict[str, str] = {}
-    names = table.names
-    for at, name in enumerate(names):
-        part = f"Column {at + 1} of {len(names)}: {clip(name, 40)}"
-        report("analyzing", 0.9 * at / len(names), part)
+    for at, name in enumerate(table.names):
+        part = f"Column {at + 1} of {len(table.names)}: {clip(name, 40)}"
+        report("analyzing", 0.9 * at / len(table.names), part)
         column, read = describe(cells.project(f"c{at} AS v"), name, table.rows)
         columns.append(column)
         if column["numbers"] and column["distinct"] > 1:

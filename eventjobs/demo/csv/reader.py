@@ -7,10 +7,10 @@ record is dropped: each becomes one row, and blank lines are not records.
 
 import csv
 import re
+from collections import Counter
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
 from functools import partial
-from itertools import chain, count, islice
+from itertools import chain, count
 from pathlib import Path
 from typing import Any, NamedTuple, TextIO
 
@@ -22,7 +22,7 @@ COLUMNS_MAX = 200
 NAME_CHARS_MAX = 100
 FIELD_CHARS_MAX = 64 * 2**20
 SAMPLE_CHARS = 256 * 2**10
-REPORT_CHARS = 4 * 2**20
+REPORT_ROWS = 10_000
 #: Text in which a larger share of characters is invalid has another encoding, or is no text.
 REPLACED_SHARE_MAX = 0.1
 
@@ -36,7 +36,7 @@ _SEPARATOR_LINE = re.compile(r"sep=([^\r\n\"])\r?\n", re.IGNORECASE)
 
 
 class Options(NamedTuple):
-    """What is known of a file; the separator and the encoding are detected when they are None."""
+    """What is known of a file. The separator and the encoding are detected if they are None."""
 
     separator: str | None = None
     encoding: str | None = None
@@ -55,34 +55,15 @@ class Dialect(NamedTuple):
     row_names: bool
 
 
-@dataclass(slots=True)
-class Table:
-    """The rows of a file, and what is odd about them. *header* has an item for each column.
-
-    Cells have no spaces around them. Those of rows that are too short are empty.
-    """
+class Table(NamedTuple):
+    """What was read: *names* are unique, and those of the columns kept of *width* columns."""
 
     dialect: Dialect
     encoding: str
-    header: list[str] = field(default_factory=list)
-    rows: int = 0
-    chars: int = 0
-    replaced: int = 0
-    short: int = 0
-    long: int = 0
-    line: int = 0
-    odd_line: int = 0
-    row_chars: int = 0
-
-    @property
-    def names(self) -> list[str]:
-        """A name of its own for each of the first COLUMNS_MAX columns."""
-        names: dict[str, None] = {}
-        for number, cell in enumerate(self.header[:COLUMNS_MAX], 1):
-            name = " ".join(cell.split())[:NAME_CHARS_MAX] or f"column_{number}"
-            others = (f"{name}_{again}" for again in count(2))
-            names[next(each for each in chain([name], others) if each not in names)] = None
-        return list(names)
+    names: list[str]
+    width: int
+    rows: int
+    notes: list[str]
 
 
 def read_table(
@@ -94,28 +75,36 @@ def read_table(
 ) -> Table:
     """Read *source* into the table `cells` of *database*, with columns of text c0, c1, …
 
-    Only the first COLUMNS_MAX columns are kept. Empty cells are NULL. Raises CsvError.
+    The first COLUMNS_MAX columns are kept. Cells have no spaces around them, and are NULL where
+    that leaves nothing. Raises CsvError.
     """
     report("reading", 0.0, "Looking at the text")
     codec = options.encoding or detect_encoding(source)
     decoder = "utf-8-sig" if codec == "utf-8" else codec
-    opened = partial(source.open, encoding=decoder, errors="replace", newline="")
+
+    def opened() -> TextIO:
+        return source.open(encoding=decoder, errors="replace", newline="")
+
     with opened() as file:
-        sample = file.read(SAMPLE_CHARS)
-    dialect = _sniff(sample, database, workspace / "sample.csv", options)
-    table = Table(dialect, codec)
+        dialect = _sniff(file.read(SAMPLE_CHARS), database, workspace / "sample.csv", options)
     copy = workspace / "cells.csv"
+    seen: Counter[str] = Counter()
     with opened() as file, copy.open("w", encoding="utf-8", newline="") as out:
+        records = _records(file, dialect, seen)
+        first = next(records, None)
+        if first is None:
+            raise CsvError("csv_empty", "The file has no content: not even a header line.")
+        header = [""] * dialect.row_names + first if options.has_header else [""] * len(first)
         size = max(1, source.stat().st_size)
-        lines = _lines(
-            file,
-            table,
-            lambda read: report("reading", 0.9 * read / size, f"Read {table.rows:,} rows"),
-        )
-        _copy(_records(lines, table), table, out, has_header=options.has_header)
-    if table.replaced > table.chars * REPLACED_SHARE_MAX:
+        rows = csv.writer(out, quoting=csv.QUOTE_ALL, lineterminator="\n")
+        for record in records if options.has_header else chain([first], records):
+            if seen["rows"] % REPORT_ROWS == 0:
+                share = 0.9 * min(1.0, file.buffer.tell() / size)
+                report("reading", share, f"Read {seen['rows']:,} rows")
+            rows.writerow(_regular(record, len(header), seen))
+    if seen["replaced"] > seen["chars"] * REPLACED_SHARE_MAX:
         raise CsvError("csv_not_text", f"This is not text: much of it is not valid {codec}.")
-    kept = range(min(len(table.header), COLUMNS_MAX))
+    names = _unique_names(header[:COLUMNS_MAX])
     database.read_csv(
         str(copy),
         header=False,
@@ -123,11 +112,14 @@ def read_table(
         quotechar='"',
         escapechar='"',
         lineterminator=duckdb.CSVLineTerminator.LINE_FEED,
-        columns={f"c{at}": "VARCHAR" for at in kept},
+        columns={f"c{at}": "VARCHAR" for at in range(len(names))},
         auto_detect=False,
-        max_line_size=max(2**21, 4 * table.row_chars + 3 * len(kept)),
+        max_line_size=max(2**21, 4 * seen["longest"] + 3 * len(names)),
     ).create("cells")
-    return table
+    renamed = [a != _one_line(b) for a, b in zip(names, header, strict=False)]
+    seen["renamed"] = sum(renamed[dialect.row_names :]) if options.has_header else 0
+    notes = list(_notes(dialect, seen, codec, len(header), detected=not options.encoding))
+    return Table(dialect, codec, names, len(header), seen["rows"], notes)
 
 
 def _sniff(
@@ -160,104 +152,96 @@ def _sniffed(
     database: duckdb.DuckDBPyConnection, sample: Path, separator: str | None, **options: bool
 ) -> dict[str, Any]:
     given = {"quote": '"', "max_line_size": 8 * SAMPLE_CHARS, **options}
-    if separator:
-        given["delim"] = separator
+    given |= {"delim": separator} if separator else {}
     call = f"FROM sniff_csv(?, {', '.join(f'{name} = ?' for name in given)})"
     try:
         found = database.execute(call, [str(sample), *given.values()])
-        names = [each[0] for each in found.description]
-        return dict(zip(names, found.fetchall()[0], strict=True))
+        return dict(zip([each[0] for each in found.description], found.fetchall()[0], strict=True))
     except duckdb.Error:  # no dialect fits
         return {"Delimiter": ",", "Columns": [], "SkipRows": 0, "HasHeader": True}
 
 
-def _lines(file: TextIO, table: Table, report: Callable[[int], None]) -> Iterator[str]:
-    """The lines of the table, none longer than a field may be, and the mark of the end."""
-    reported = 0
-    lines = iter(partial(file.readline, FIELD_CHARS_MAX + 2), "")
-    for number, line in enumerate(
-        islice(lines, table.dialect.skipped, None), table.dialect.skipped + 1
-    ):
+def _lines(file: TextIO, seen: Counter[str]) -> Iterator[str]:
+    for line in iter(partial(file.readline, FIELD_CHARS_MAX + 2), ""):
+        seen["lines"] += 1
+        seen["chars"] += len(line)
+        seen["replaced"] += line.count("\ufffd")
         if "\0" in line:
-            message = f"This is not a text file: there is a NUL byte on line {number:,}."
-            raise CsvError("csv_binary", message, line=number)
+            message = f"This is not a text file: there is a NUL byte on line {seen['lines']:,}."
+            raise CsvError("csv_binary", message, line=seen["lines"])
         if len(line) > FIELD_CHARS_MAX and not line.endswith(("\r", "\n")):
             raise csv.Error("a line without an end")
-        table.chars += len(line)
-        table.replaced += line.count("\ufffd")
-        if table.chars >= reported:
-            reported = table.chars + REPORT_CHARS
-            report(file.buffer.tell())
         yield line
-    yield f"{_END}{table.dialect.separator}{_END}"
 
 
-def _records(lines: Iterator[str], table: Table) -> Iterator[list[str]]:
-    """The records that are not blank lines; `table.line` is the last line of each."""
+def _records(file: TextIO, dialect: Dialect, seen: Counter[str]) -> Iterator[list[str]]:
+    """The records of the table that are not blank lines. Raises CsvError."""
     # The limit is that of the process, so it is only ever raised, and to the same value.
     csv.field_size_limit(max(csv.field_size_limit(), FIELD_CHARS_MAX))
-    reader = csv.reader(lines, delimiter=table.dialect.separator)
-    table.line = table.dialect.skipped
-    fault = ""
+    lines = chain(_lines(file, seen), [f"{_END}{dialect.separator}{_END}"])
+    start, fault = 1, ""
     try:
-        for record in reader:
+        for _ in range(dialect.skipped):
+            next(lines)
+        for record in csv.reader(lines, delimiter=dialect.separator):
             if record and record[-1].endswith(_END):
                 fault = "A quote opened in {} is never closed." if record != [_END, _END] else ""
                 break
-            table.line = table.dialect.skipped + reader.line_num
             if record:
                 yield record
+            start = seen["lines"] + 1
     except csv.Error:
         limit = f"larger than {FIELD_CHARS_MAX // 2**20} million characters"
         fault = f"A field in {{}} is {limit}; most likely a quote is never closed."
     if fault:
-        line = table.line + 1
-        row = f"the row that starts on line {line:,}"
-        raise CsvError("csv_malformed", fault.format(row), line=line)
+        row = f"the row that starts on line {start:,}"
+        raise CsvError("csv_malformed", fault.format(row), line=start)
 
 
-def _copy(records: Iterator[list[str]], table: Table, out: TextIO, *, has_header: bool) -> None:
-    """Write the rows, all of one length. Raises CsvError if there is no record."""
-    writer = csv.writer(out, quoting=csv.QUOTE_ALL, lineterminator="\n")
-    first = next(records, None)
-    if first is None:
-        raise CsvError("csv_empty", "The file has no content: not even a header line.")
-    table.header = [""] * table.dialect.row_names + first if has_header else [""] * len(first)
-    fields = len(table.header)
-    kept = min(fields, COLUMNS_MAX)
-    for record in records if has_header else chain([first], records):
-        if len(record) != fields:
-            table.short += len(record) < fields
-            table.long += len(record) > fields
-            table.odd_line = table.odd_line or table.line
-        row = [cell.strip() for cell in record[:kept]] + [""] * (kept - len(record))
-        writer.writerow(row)
-        table.rows += 1
-        table.row_chars = max(table.row_chars, sum(map(len, row)))
+def _regular(record: list[str], width: int, seen: Counter[str]) -> list[str]:
+    """The kept cells of a row that may be too short or too long."""
+    if len(record) != width:
+        seen["short" if len(record) < width else "long"] += 1
+        seen["odd_line"] = seen["odd_line"] or seen["lines"]
+    kept = min(width, COLUMNS_MAX)
+    row = [cell.strip() for cell in record[:kept]] + [""] * (kept - len(record))
+    seen["rows"] += 1
+    seen["longest"] = max(seen["longest"], sum(map(len, row)))
+    return row
 
 
-def notes_on(table: Table, options: Options) -> Iterator[str]:
+def _one_line(cell: str) -> str:
+    return " ".join(cell.split())[:NAME_CHARS_MAX]
+
+
+def _unique_names(header: list[str]) -> list[str]:
+    names: dict[str, None] = {}
+    for number, cell in enumerate(header, 1):
+        name = _one_line(cell) or f"column_{number}"
+        others = (f"{name}_{again}" for again in count(2))
+        names[next(each for each in chain([name], others) if each not in names)] = None
+    return list(names)
+
+
+def _notes(
+    dialect: Dialect, seen: Counter[str], codec: str, width: int, *, detected: bool
+) -> Iterator[str]:
     """What is odd about the file, in sentences."""
-    if not options.encoding and not table.encoding.startswith("utf-8"):
-        yield f"The file is not UTF-8; it was read as {table.encoding}."
-    if table.replaced:
-        yield f"{table.replaced:,} characters are not valid {table.encoding} and stand as \ufffd."
-    dialect, fields = table.dialect, len(table.header)
-    if dialect.skipped:
-        yield f"Skipped above the table: {dialect.skipped:,} of the first lines."
+    if detected and not codec.startswith("utf-8"):
+        yield f"The file is not UTF-8; it was read as {codec}."
     if dialect.row_names:
         yield "The header has one name fewer than the rows have values; the first column has none."
-    pairs = zip(table.header, table.names, strict=False)
-    renamed = sum(" ".join(a.split())[:NAME_CHARS_MAX] != b for a, b in pairs) - dialect.row_names
-    if renamed and options.has_header:
-        yield f"{renamed:,} columns had no name or one that was taken, and got a new one."
     if dialect.looks_like_data:
         yield "The first line was read as the header, but it looks like data."
-    if fields > COLUMNS_MAX:
-        yield f"Only the first {COLUMNS_MAX} of {fields:,} columns are reported."
-    if table.short:
-        yield f"{table.short:,} rows have fewer than {fields} fields; the others count as missing."
-    if table.long:
-        yield f"{table.long:,} rows have more than {fields} fields; the extra ones are ignored."
-    if table.odd_line:
-        yield f"The first such row ends on line {table.odd_line:,}."
+    counts = {
+        "{:,} characters are not valid " + codec + " and stand as \ufffd.": seen["replaced"],
+        "Skipped above the table: {:,} of the first lines.": dialect.skipped,
+        "{:,} columns had no name or one that was taken, and got a new one.": seen["renamed"],
+        f"Only the first {COLUMNS_MAX} of {{:,}} columns are reported.": (
+            width if width > COLUMNS_MAX else 0
+        ),
+        f"{{:,}} rows have fewer than {width} fields; the others count as missing.": seen["short"],
+        f"{{:,}} rows have more than {width} fields; the extra ones are ignored.": seen["long"],
+        "The first such row ends on line {:,}.": seen["odd_line"],
+    }
+    yield from (text.format(number) for text, number in counts.items() if number)

@@ -1,5 +1,6 @@
 """Finds the type of a column of text: the narrowest one that every value fits."""
 
+from itertools import chain
 from typing import NamedTuple
 
 from duckdb import DuckDBPyRelation as Relation
@@ -21,6 +22,21 @@ class Candidate(NamedTuple):
     twin: str | None = None
 
 
+TEXT = Candidate("text", "v")
+
+
+class Typed(NamedTuple):
+    """How to read a column. *other_format* fits as well, with another meaning.
+
+    *exceptions* are a few of the *exceptions_count* values that keep it from being numbers.
+    """
+
+    candidate: Candidate
+    other_format: str | None = None
+    exceptions: tuple[str, ...] = ()
+    exceptions_count: int = 0
+
+
 def _when(pattern: str, value: str) -> str:
     return f"CASE WHEN regexp_full_match(v, '{pattern}') THEN {value} END"
 
@@ -37,7 +53,7 @@ def _numbers(group: str, decimal: str, format: str, twin: str | None = None) -> 
 
 
 def _dates(day: str, twin: str | None = None) -> list[Candidate]:
-    """Days, and days with a time. The year has four digits."""
+    """Days, and days with a time."""
     times = [
         f"{day} {time}" for time in ("%H:%M:%S", "%H:%M", "%H:%M:%S.%f", "%I:%M:%S %p", "%I:%M %p")
     ]
@@ -55,8 +71,9 @@ _YEAR = r"(.*\D)?\d{4}(\D.*)?"
 _ISO = r"\d{4}-\d{1,2}-\d{1,2}[ T]\d{1,2}:\d{2}(:\d{2}([.]\d+)?)?"
 _ZONED = rf"{_ISO}( ?(Z|UTC|GMT|[+-]\d{{2}}(:?\d{{2}})?))?"
 WITH_ZONE = "ISO 8601, as UTC"
+_AS_UTC = "try_cast(v AS TIMESTAMPTZ) AT TIME ZONE 'UTC'"
 #: From the narrowest type to the widest.
-_VALUES = (
+_VALUES = [
     Candidate("boolean", _when("(?i)true|yes|false|no", "lower(v) IN ('true', 'yes')")),
     Candidate("integer", _when(_WHOLE, "try_cast(v AS HUGEINT)")),
     Candidate("float", _when(_FLOAT, "try_cast(v AS DOUBLE)")),
@@ -65,38 +82,22 @@ _VALUES = (
     *_numbers("[.]", ",", "1.234,5"),
     *_numbers("[ \u00a0\u202f]", ",", "1 234,5"),
     *_numbers("[\u2019'']", ".", "1'234.5"),
+]
+_TWINS = {"%d/%m/%Y": "%m/%d/%Y", "%d-%m-%Y": "%m-%d-%Y"}
+_DAYS = (
+    "%Y-%m-%d",
+    "%Y/%m/%d",
+    *chain(*_TWINS.items()),
+    "%d.%m.%Y",
+    "%d %b %Y",
+    "%d-%b-%Y",
+    "%b %d, %Y",
 )
-_DATES = (
-    *_dates("%Y-%m-%d"),
-    *_dates("%Y/%m/%d"),
-    *_dates("%d/%m/%Y", twin="%m/%d/%Y"),
-    *_dates("%m/%d/%Y"),
-    *_dates("%d-%m-%Y", twin="%m-%d-%Y"),
-    *_dates("%m-%d-%Y"),
-    *_dates("%d.%m.%Y"),
-    *_dates("%d %b %Y"),
-    *_dates("%d-%b-%Y"),
-    *_dates("%b %d, %Y"),
+_DATES = [
+    *(candidate for day in _DAYS for candidate in _dates(day, _TWINS.get(day))),
     Candidate("datetime", _when(_ISO, "try_cast(v AS TIMESTAMP)"), "ISO 8601"),
-    Candidate(
-        "datetime", _when(_ZONED, "try_cast(v AS TIMESTAMPTZ) AT TIME ZONE 'UTC'"), WITH_ZONE
-    ),
-)
-
-
-TEXT = Candidate("text", "v")
-
-
-class Typed(NamedTuple):
-    """How to read a column. *other_format* fits as well, with another meaning.
-
-    *exceptions* are a few of the *exceptions_count* values that keep it from being numbers.
-    """
-
-    candidate: Candidate
-    other_format: str | None = None
-    exceptions: tuple[str, ...] = ()
-    exceptions_count: int = 0
+    Candidate("datetime", _when(_ZONED, _AS_UTC), WITH_ZONE),
+]
 
 
 def find_type(texts: Relation) -> Typed:
@@ -105,7 +106,7 @@ def find_type(texts: Relation) -> Typed:
     candidates = _VALUES if _misses(sample, _when(_YEAR, "v")) else _VALUES + _DATES
     counts = ", ".join(["count(*)", *(f"count({each.sql})" for each in candidates)])
     [(size, *fits)] = sample.aggregate(counts).fetchall()
-    almost: tuple[int, Candidate] | None = None
+    almost: list[tuple[int, str]] = []
     for each, fit in zip(candidates, fits, strict=True):
         is_number = each.type in ("integer", "float")
         if fit == size or (is_number and fit >= ALMOST_SHARE * size):
@@ -114,12 +115,12 @@ def find_type(texts: Relation) -> Typed:
                 twins = [it for it in candidates if it.format == each.twin and each.twin]
                 other = next((it.format for it in twins if not _misses(texts, it.sql)), None)
                 return Typed(each, other)
-            if is_number and (almost is None or misses < almost[0]):
-                almost = (misses, each)
-    if almost is None or almost[0] > (1 - ALMOST_SHARE) * len(texts):
+            almost += [(misses, each.sql)] if is_number else []
+    misses, sql = min(almost, default=(0, ""))
+    if not misses or misses > (1 - ALMOST_SHARE) * len(texts):
         return Typed(TEXT)
-    wrong = texts.filter(f"({almost[1].sql}) IS NULL").limit(3).fetchall()
-    return Typed(TEXT, None, tuple(text for (text,) in wrong), almost[0])
+    wrong = texts.filter(f"({sql}) IS NULL").limit(3).fetchall()
+    return Typed(TEXT, None, tuple(text for (text,) in wrong), misses)
 
 
 def _misses(texts: Relation, sql: str) -> int:

@@ -1,15 +1,15 @@
 """A review of the text of a clinical protocol: what a careful editor would ask to change.
 
-Everything here is rules on the words, no model and no network, so the same text always gets the
-same suggestions. Places in the text count characters as Python does (code points).
+It consists of rules on the words, so the same text always gets the same suggestions. Places in
+the text count characters as Python does (code points). No pattern looks at a character more than
+a few times, whatever the text: a run is only entered at its start, and repetitions are bounded.
 """
 
 import re
 from collections import Counter
 from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass
 from itertools import chain
-from typing import Any
+from typing import Any, NamedTuple
 
 from eventjobs.demo.protocol.vocabulary import (
     ADJECTIVES,
@@ -25,26 +25,18 @@ EXCERPT_CHARS_MAX = 160
 SENTENCE_WORDS_MAX = 30
 HEADING_CHARS_MAX = 200
 
-#: Called with the share done (0 to 1) and a message; may raise to stop the work.
-Report = Callable[[float, str], None]
-
 _WORD = re.compile(r"[^\W\d_]+(?:['\u2019-][^\W\d_]+)*")
-_SYLLABLE = re.compile(r"[aeiouy]+")
 #: A sentence ends at a full stop before a space, or at the end of a paragraph or list item.
-#: No pattern here looks at a character more than a few times, whatever the text: a run is only
-#: ever entered at its start, and repetitions are bounded.
 _END = re.compile(
     r"(?<![.!?])[.!?]++[\"'\u201d\u2019)\]]*(?=\s)|\n\s*\n|\n(?=\s*(?:[-*\u2022\u2013]|\d{1,3}[.)])\s)"
 )
 _PASSIVE = re.compile(
     r"\b(?:am|is|are|was|were|be|been|being)\s+(?:(?:not|\w{1,20}ly)\s+){0,2}"
-    r"(?P<participle>\w{2,20}ed|" + "|".join(PARTICIPLES) + r")\b",
+    rf"(?P<participle>\w{{2,20}}ed|{'|'.join(sorted(PARTICIPLES))})\b",
     re.IGNORECASE,
 )
 _VAGUE = re.compile(
-    r"(?<!\w)(?:"
-    + "|".join(re.escape(each) for each in sorted(VAGUE, key=len, reverse=True))
-    + r")(?!\w)",
+    rf"(?<!\w)(?:{'|'.join(map(re.escape, sorted(VAGUE, key=len, reverse=True)))})(?!\w)",
     re.IGNORECASE,
 )
 _SHORT = r"[A-Z][A-Z0-9]{0,6}[A-Z](?:-\d{1,3})?"
@@ -62,72 +54,63 @@ _DEFINED = (
 )
 
 
-@dataclass(frozen=True, slots=True)
-class Span:
+class Finding(NamedTuple):
+    """What a rule found in text[start:end], and what to do about it."""
+
     start: int
     end: int
-
-
-@dataclass(frozen=True, slots=True)
-class Suggestion:
-    """*text* is what to do; *start* and *end* are the place in the text it speaks of."""
-
-    id: str
     kind: str
-    text: str
-    excerpt: str
-    start: int
-    end: int
+    advice: str
 
 
-#: What a rule finds: kind, advice, place.
-_Found = tuple[str, str, Span]
-
-
-def review(text: str, *, truncate: bool, report: Report) -> dict[str, Any]:
+def review(text: str, *, truncate: bool, report: Callable[[float, str], None]) -> dict[str, Any]:
     """Measures of *text*, and at most SUGGESTIONS_MAX suggestions in the order of the text.
 
-    With *truncate* only the first TRUNCATED_CHARS characters are looked at, and the result says so.
-    When there are too many suggestions, each kind keeps a fair share of its first ones.
+    With *truncate*, only the first TRUNCATED_CHARS characters count, and the result says so.
+    *report* gets the share done and a message, and may raise to stop the work.
     """
     total = len(text)
-    if truncate:
-        text = text[:TRUNCATED_CHARS]
+    text = text[:TRUNCATED_CHARS] if truncate else text
     report(0.0, "Splitting the text into sentences")
     sentences = list(split_sentences(text))
     report(0.2, "Measuring how hard it is to read")
     measures = _measure(text, sentences)
     report(0.5, "Looking for what could be clearer")
-    found = sorted(
-        chain(_long(text, sentences), _passive(text), _vague(text), _abbreviations(text)),
-        key=lambda each: (each[2].start, each[2].end, each[0]),
-    )
+    rules = (_long(text, sentences), _passive(text), _vague(text), _abbreviations(text))
+    found = sorted(chain.from_iterable(rules))
     report(0.9, "Writing suggestions")
     return {
         **measures,
         "truncated": len(text) < total,
         "characters_total": total,
         "characters_analyzed": len(text),
-        "suggestion_counts": dict(Counter(kind for kind, _, _ in found)),
+        "suggestion_counts": dict(Counter(each.kind for each in found)),
         "suggestions_total": len(found),
         "suggestions": [
-            asdict(
-                Suggestion(f"{kind}-{number}", kind, advice, _excerpt(text, at), at.start, at.end)
-            )
-            for number, (kind, advice, at) in enumerate(_fair(found), 1)
+            {
+                "id": f"{each.kind}-{number}",
+                "kind": each.kind,
+                "text": each.advice,
+                "excerpt": _excerpt(text, each.start, each.end),
+                "start": each.start,
+                "end": each.end,
+            }
+            for number, each in enumerate(_first_of_each_kind(found), 1)
         ],
     }
 
 
-def split_sentences(text: str) -> Iterator[Span]:
-    """The sentences of *text*; abbreviations such as "e.g." do not end one."""
+def split_sentences(text: str) -> Iterator[tuple[int, int]]:
+    """Where the sentences begin and end; abbreviations such as "e.g." do not end one."""
     start = 0
-    for end in _END.finditer(text):
-        if end[0].startswith(".") and _goes_on(text, end.start(), end.end()):
+    for end in chain((match.span() for match in _END.finditer(text)), [(len(text), len(text))]):
+        if text[end[0] : end[0] + 1] == "." and _goes_on(text, *end):
             continue
-        yield from _trimmed(text, start, end.end())
-        start = end.end()
-    yield from _trimmed(text, start, len(text))
+        inner = text[start : end[1]]
+        if _WORD.search(inner):
+            begin = start + len(inner) - len(inner.lstrip())
+            yield begin, begin + len(inner.strip())
+        start = end[1]
 
 
 def _goes_on(text: str, stop: int, after: int) -> bool:
@@ -140,123 +123,97 @@ def _goes_on(text: str, stop: int, after: int) -> bool:
     return following.islower() or (word in ("no", "nos") and following.isdigit())
 
 
-def _trimmed(text: str, start: int, end: int) -> Iterator[Span]:
-    inner = text[start:end]
-    start += len(inner) - len(inner.lstrip())
-    end -= len(inner) - len(inner.rstrip())
-    if start < end and _WORD.search(text, start, end):
-        yield Span(start, end)
-
-
 def syllables(word: str) -> int:
     """About how many syllables an English word has: at least one."""
     lower = word.lower()
-    count = len(_SYLLABLE.findall(lower))
-    if lower.endswith("e") and not lower.endswith(("le", "ee", "ie")):
-        count -= 1
-    if lower.endswith("ed") and not lower.endswith(("ted", "ded")):
-        count -= 1
-    return max(1, count)
+    count = len(re.findall(r"[aeiouy]+", lower))
+    silent_e = lower.endswith("e") and not lower.endswith(("le", "ee", "ie"))
+    silent_ed = lower.endswith("ed") and not lower.endswith(("ted", "ded"))
+    return max(1, count - silent_e - silent_ed)
 
 
-def _measure(text: str, sentences: list[Span]) -> dict[str, Any]:
-    words = [word[0] for word in _WORD.finditer(text)]
-    lengths = [len(_WORD.findall(text, each.start, each.end)) for each in sentences]
+def _measure(text: str, sentences: list[tuple[int, int]]) -> dict[str, Any]:
+    words = _WORD.findall(text)
     if not words or not sentences:
         return {"words": 0, "sentences": 0, "longest_sentence_words": 0, "readability": None}
-    known = {word: syllables(word) for word in set(words)}
     per_sentence = len(words) / len(sentences)
-    per_word = sum(known[word] for word in words) / len(words)
+    per_word = sum(n * syllables(word) for word, n in Counter(words).items()) / len(words)
     ease = 206.835 - 1.015 * per_sentence - 84.6 * per_word
+    levels = {"easy": 70, "fairly difficult": 50, "difficult": 30, "very difficult": ease}
     return {
         "words": len(words),
         "sentences": len(sentences),
-        "longest_sentence_words": max(lengths),
+        "longest_sentence_words": max(len(_WORD.findall(text, *each)) for each in sentences),
         "readability": {
             "flesch_reading_ease": round(ease, 1),
             "flesch_kincaid_grade": round(0.39 * per_sentence + 11.8 * per_word - 15.59, 1),
             "words_per_sentence": round(per_sentence, 1),
             "syllables_per_word": round(per_word, 2),
-            "level": _level(ease),
+            "level": next(level for level, least in levels.items() if ease >= least),
         },
     }
 
 
-def _level(ease: float) -> str:
-    levels = ((70, "easy"), (50, "fairly difficult"), (30, "difficult"))
-    return next((word for least, word in levels if ease >= least), "very difficult")
-
-
-def _long(text: str, sentences: list[Span]) -> Iterator[_Found]:
-    for each in sentences:
-        words = len(_WORD.findall(text, each.start, each.end))
+def _long(text: str, sentences: list[tuple[int, int]]) -> Iterator[Finding]:
+    for start, end in sentences:
+        words = len(_WORD.findall(text, start, end))
         if words > SENTENCE_WORDS_MAX:
             advice = f"This sentence has {words} words. Split it, one requirement in each sentence."
-            yield "long_sentence", advice, each
+            yield Finding(start, end, "long_sentence", advice)
 
 
-def _passive(text: str) -> Iterator[_Found]:
+def _passive(text: str) -> Iterator[Finding]:
     for match in _PASSIVE.finditer(text):
-        if match["participle"].lower() in ADJECTIVES:
-            continue
-        phrase = " ".join(match[0].split())
-        advice = f"“{phrase}” does not say who does it. Name who is responsible."
-        yield "passive_voice", advice, Span(*match.span())
+        if match["participle"].lower() not in ADJECTIVES:
+            phrase = " ".join(match[0].split())
+            advice = f"“{phrase}” does not say who does it. Name who is responsible."
+            yield Finding(*match.span(), "passive_voice", advice)
 
 
-def _vague(text: str) -> Iterator[_Found]:
+def _vague(text: str) -> Iterator[Finding]:
     for match in _VAGUE.finditer(text):
-        word = match[0].lower()
-        yield "vague_wording", f"“{match[0]}” {VAGUE[word]}", Span(*match.span())
+        yield Finding(*match.span(), "vague_wording", f"“{match[0]}” {VAGUE[match[0].lower()]}")
 
 
-def _abbreviations(text: str) -> Iterator[_Found]:
+def _abbreviations(text: str) -> Iterator[Finding]:
     """Each abbreviation that is nowhere spelled out, at its first use."""
-    defined = (each["short"] for form in _DEFINED for each in form.finditer(text))
-    known = KNOWN_ABBREVIATIONS.union(defined)
-    places: dict[str, list[Span]] = {}
+    known = {each["short"] for form in _DEFINED for each in form.finditer(text)}
+    known.update(KNOWN_ABBREVIATIONS)
+    places: dict[str, list[tuple[int, int]]] = {}
     for match in _ABBREVIATION.finditer(text):
         if match[0] not in known and not _in_heading(text, match.start()):
-            places.setdefault(match[0], []).append(Span(*match.span()))
+            places.setdefault(match[0], []).append(match.span())
     for short, spans in places.items():
         times = "once" if len(spans) == 1 else f"{len(spans)} times"
         advice = f"“{short}” is used {times} and never spelled out. Define it at first use."
-        yield "undefined_abbreviation", advice, spans[0]
+        yield Finding(*spans[0], "undefined_abbreviation", advice)
 
 
 def _in_heading(text: str, at: int) -> bool:
     """Whether the line is all capitals: a heading, whose words are no abbreviations."""
-    start = text.rfind("\n", max(0, at - HEADING_CHARS_MAX), at) + 1
-    if not start and at > HEADING_CHARS_MAX:
-        return False
-    line = text[start : at + HEADING_CHARS_MAX].partition("\n")[0]
-    return line.isupper() and len(_WORD.findall(line)) > 1
+    before = text[max(0, at - HEADING_CHARS_MAX) : at].rpartition("\n")
+    line = before[2] + text[at : at + HEADING_CHARS_MAX].partition("\n")[0]
+    is_whole = bool(before[1]) or at <= HEADING_CHARS_MAX
+    return is_whole and line.isupper() and len(_WORD.findall(line)) > 1
 
 
-def _fair(found: list[_Found]) -> list[_Found]:
-    """The first ones of each kind, in the order of the text, when there are too many."""
-    if len(found) <= SUGGESTIONS_MAX:
-        return found
-    turns: Counter[str] = Counter()
+def _first_of_each_kind(found: list[Finding]) -> list[Finding]:
+    """In the order of the text; where there are too many, each kind keeps as many as others."""
+    kinds: Counter[str] = Counter()
     ranked = []
-    for place, each in enumerate(found):
-        ranked.append((turns[each[0]], place))
-        turns[each[0]] += 1
-    kept = sorted(place for _, place in sorted(ranked)[:SUGGESTIONS_MAX])
-    return [found[place] for place in kept]
+    for each in found:
+        kinds[each.kind] += 1
+        ranked.append((kinds[each.kind], each))
+    return sorted(each for _, each in sorted(ranked)[:SUGGESTIONS_MAX])
 
 
-def _excerpt(text: str, at: Span) -> str:
-    """What is at the place with some words around it, on one line."""
-    around = max(0, (EXCERPT_CHARS_MAX - (at.end - at.start)) // 2)
-    start, end = max(0, at.start - around), min(len(text), at.end + around)
-    if end - start > EXCERPT_CHARS_MAX:
-        end = start + EXCERPT_CHARS_MAX
-    # Cut at spaces, so that no word is torn, unless that would cut into the place itself.
-    if start and (space := text.find(" ", start, at.start)) >= 0:
-        start = space + 1
-    least = at.end if at.end < end else at.start + EXCERPT_CHARS_MAX // 2
-    if end < len(text) and (space := text.rfind(" ", least, end)) >= 0:
-        end = space
-    inner = " ".join(text[start:end].split())
-    return f"{'…' if start else ''}{inner}{'…' if end < len(text) else ''}"
+def _excerpt(text: str, start: int, end: int) -> str:
+    """The place with some words around it, on one line."""
+    around = max(0, EXCERPT_CHARS_MAX - (end - start)) // 2
+    low, high = max(0, start - around), min(len(text), end + around, start + EXCERPT_CHARS_MAX)
+    before, after = text[low:start], text[end:high]
+    if low:  # no word is cut in two
+        before = "…" + before.partition(" ")[2]
+    if high < len(text):
+        after = after.rpartition(" ")[0] + "…"
+    return " ".join(f"{before}{text[start : min(end, high)]}{after}".split())

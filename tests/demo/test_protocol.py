@@ -53,7 +53,7 @@ def test_abbreviations_and_decimals_do_not_end_a_sentence() -> None:
     text = (
         "See Fig. 2 for e.g. 2.5 mg vs. 5 mg. Next one, etc. No. 5? Yes!\n- An item\n- Another item"
     )
-    spans = [text[each.start : each.end] for each in split_sentences(text)]
+    spans = [text[start:end] for start, end in split_sentences(text)]
     assert spans == [
         "See Fig. 2 for e.g. 2.5 mg vs. 5 mg.",
         "Next one, etc.",
