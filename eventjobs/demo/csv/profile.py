@@ -7,10 +7,11 @@ from pathlib import Path
 from typing import Any
 
 import duckdb
+from duckdb import DuckDBPyRelation as Relation
 
 from eventjobs.demo.csv.column_stats import describe
 from eventjobs.demo.csv.encoding import CsvError, clip
-from eventjobs.demo.csv.reader import Options, Report, Table, read_table
+from eventjobs.demo.csv.reader import Options, Report, read_table
 
 CORRELATED_COLUMNS_MAX = 30
 AMBIGUOUS_NOTES_MAX = 5
@@ -37,8 +38,8 @@ def profile_csv(source: Path, workspace: Path, options: Options, report: Report)
     with duckdb.connect(config=config) as database:
         database.execute("SET TimeZone = 'UTC'")
         try:
-            table = read_table(source, database, workspace, options, report)
-            columns, correlations = _analyze(database.table("cells"), table, report)
+            names, file = read_table(source, database, workspace, options, report)
+            columns, correlations = _analyze(database.table("cells"), names, file["rows"], report)
         except duckdb.OutOfMemoryException as error:
             message = f"The file needs more than {MEMORY_MAX} of memory."
             raise CsvError("csv_too_large", message) from error
@@ -48,15 +49,11 @@ def profile_csv(source: Path, workspace: Path, options: Options, report: Report)
         if (it := each["dates"] or each["numbers"]) and it["other_format"]
     ]
     return {
-        "rows": table.rows,
-        "column_count": table.width,
+        **file,
+        "notes": file["notes"] + ambiguous[:AMBIGUOUS_NOTES_MAX],
         "columns": columns,
-        "columns_omitted": table.width - len(columns),
+        "columns_omitted": file["column_count"] - len(columns),
         "correlations": correlations,
-        "encoding": table.encoding,
-        "separator": table.dialect.separator,
-        "skipped_lines": table.dialect.skipped,
-        "notes": table.notes + ambiguous[:AMBIGUOUS_NOTES_MAX],
     }
 
 
@@ -72,14 +69,14 @@ def related(profile: Profile) -> list[Profile]:
 
 
 def _analyze(
-    cells: duckdb.DuckDBPyRelation, table: Table, report: Report
+    cells: Relation, names: list[str], rows: int, report: Report
 ) -> tuple[list[Profile], list[Profile]]:
     columns: list[Profile] = []
     numbers: dict[str, str] = {}
-    for at, name in enumerate(table.names):
-        part = f"Column {at + 1} of {len(table.names)}: {clip(name, 40)}"
-        report("analyzing", 0.9 * at / len(table.names), part)
-        column, read = describe(cells.project(f"c{at} AS v"), name, table.rows)
+    for at, name in enumerate(names):
+        part = f"Column {at + 1} of {len(names)}: {clip(name, 40)}"
+        report("analyzing", 0.9 * at / len(names), part)
+        column, read = describe(cells.project(f"c{at} AS v"), name, rows)
         columns.append(column)
         if column["numbers"] and column["distinct"] > 1:
             numbers[name] = re.sub(r"\bv\b", f"c{at}", read.sql)
@@ -87,7 +84,7 @@ def _analyze(
     return columns, _correlate(cells, dict(islice(numbers.items(), CORRELATED_COLUMNS_MAX)))
 
 
-def _correlate(cells: duckdb.DuckDBPyRelation, numbers: dict[str, str]) -> list[Profile]:
+def _correlate(cells: Relation, numbers: dict[str, str]) -> list[Profile]:
     """Pearson's r of each pair, over the rows in which both columns have a value.
 
     Pairs with fewer than three such rows, or without variation, have no r.
