@@ -14,7 +14,7 @@ from eventjobs.attempts.leases import LeaseMonitor
 from eventjobs.attempts.limiter import ConcurrencyLimiter
 from eventjobs.attempts.local_source import LocalJobSource
 from eventjobs.attempts.recorder import OutcomeRecorder
-from eventjobs.attempts.recovery import recall_starts, recover
+from eventjobs.attempts.recovery import load_recent_starts, recover
 from eventjobs.auth.master_key import MasterKey
 from eventjobs.clock import Clock, SystemClock, Timeline, sleep
 from eventjobs.commands.jobs import CommandResult, Jobs
@@ -40,7 +40,7 @@ from eventjobs.maintenance.cron import CronScheduler
 from eventjobs.maintenance.expiry import JobExpirer
 from eventjobs.observability.logging import get_logger
 from eventjobs.outbound.client import OutboundClient
-from eventjobs.outbound.dispatch import ExternalDispatcher, service_name, targets
+from eventjobs.outbound.dispatch import ExternalDispatcher, dispatch_urls, service_name
 from eventjobs.outbound.webhooks.deliveries import Webhooks
 from eventjobs.projections.views import Views
 from eventjobs.settings import Settings, working_directory
@@ -90,7 +90,8 @@ class Service:
         self.handlers = HandlerRegistry.of(handlers).with_defaults(map(remote, declared))
         self.clock = clock or SystemClock()
         self.outbound = OutboundClient(self.clock, self.settings.outbound_allow)
-        self._targets = targets(self.handlers, self.outbound, self.settings.python_service_url)
+        base_url = self.settings.python_service_url
+        self._targets = dispatch_urls(self.handlers, self.outbound, base_url)
         self._supervisor = Supervisor(self.clock)
         self._open = False
         #: Whether what a crash cut off is recovered: no job is run before.
@@ -224,12 +225,12 @@ class Service:
             public_url=settings.public_url,
             silence_s=settings.service_silence_s,
         )
-        self.leases.withdraw_with(self.external.withdraw)
+        self.leases.on_external_stop(self.external.withdraw)
         self.runner = build_runner(settings, self.desk, self.handlers, settings.data / "scratch")
         #: Of jobs: what runs here, and what each external service is given.
         self.runners = [self.runner] + [
             dispatcher_of(settings, self._desk(worker), each)
-            for each in self.external.bound(self.handlers)
+            for each in self.external.local_handlers(self.handlers)
         ]
         calling = (self.keys, self.outbound, settings.webhooks_max)
         self.webhooks = Webhooks(self.jobs, self.views, self._desk(worker), *calling)
@@ -250,14 +251,8 @@ class Service:
         )
 
     async def _recover(self) -> None:
-        await recover(
-            self.jobs,
-            self.views,
-            self.settlement,
-            self.leases,
-            self.flow,
-            actor=self.desk.worker,
-        )
+        actor = self.desk.worker
+        await recover(self.jobs, self.views, self.settlement, self.leases, self.flow, actor=actor)
         newest_us = await self.views.newest_us()
         self.claims.timeline = Timeline(self.clock, lambda: self.log.head, newest_us)
         changed = await self.views.breakers()
@@ -266,7 +261,7 @@ class Service:
         )
 
     async def _recall_starts(self) -> None:
-        await recall_starts(self.log, self.views, self.flow, self.clock)
+        await load_recent_starts(self.log, self.views, self.flow, self.clock)
         self.claims.wake()
 
     async def close(self) -> None:

@@ -4,7 +4,7 @@ import asyncio
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from eventjobs.attempts.limiter import ConcurrencyLimiter, Kind
+from eventjobs.attempts.limiter import ConcurrencyLimiter, LimitKind
 from eventjobs.clock import Clock, Timeline, sleep
 from eventjobs.commands.jobs import Jobs
 from eventjobs.domain.job import Job
@@ -22,35 +22,35 @@ LOOK_AGAIN_S = 30.0
 
 
 @dataclass(frozen=True, slots=True)
-class _Early:
+class DueTime:
     """When a job is due: at a time of the wall clock, or of the monotonic one."""
 
     wall_us: int | None = None
-    over_s: float = 0.0
+    monotonic_s: float = 0.0
 
-    def left_s(self, now_us: int, now_s: float) -> float:
-        return self.over_s - now_s if self.wall_us is None else (self.wall_us - now_us) / 1e6
+    def remaining_s(self, now_us: int, now_s: float) -> float:
+        return self.monotonic_s - now_s if self.wall_us is None else (self.wall_us - now_us) / 1e6
 
-    def is_over(self, now_us: int, now_s: float) -> bool:
+    def is_reached(self, now_us: int, now_s: float) -> bool:
         # Delays are whole microseconds, and the monotonic clock is not.
-        return self.left_s(now_us, now_s) < 1e-6
+        return self.remaining_s(now_us, now_s) < 1e-6
 
 
 @dataclass
-class _Left:
+class _FreeCapacity:
     """What of a room has not been taken."""
 
     free: int
-    ahead: int
+    prefetch: int
 
     def __bool__(self) -> bool:
-        return self.free > 0 or self.ahead > 0
+        return self.free > 0 or self.prefetch > 0
 
-    def take(self) -> None:
+    def use(self) -> None:
         if self.free > 0:
             self.free -= 1
         else:
-            self.ahead -= 1
+            self.prefetch -= 1
 
 
 class ClaimQueue:
@@ -63,24 +63,24 @@ class ClaimQueue:
         self._jobs = jobs
         self._views = views
         self._clock = clock
-        self._flow = flow
+        self._limiter = flow
         #: When somebody last asked for jobs of a type, and since when that is noted.
-        self.asked: dict[str, int] = {}
-        self.since_us = clock.now_us()
+        self.last_requested_us: dict[str, int] = {}
+        self.opened_us = clock.now_us()
         #: Set when a service is put together, and the newest time of its log is known.
         self.timeline = Timeline(clock, lambda: jobs.log.head)
         #: Jobs that looked due while recorded times cannot be compared with the wall clock, and
         #: are not: how long each waits yet, by the monotonic clock or for a wall time.
-        self._early: dict[str, _Early] = {}
+        self._early: dict[str, DueTime] = {}
         #: Claims the views may not show yet, and the position at which they will.
-        self._taken: dict[str, int | None] = {}
+        self._selected: dict[str, int | None] = {}
         #: Whoever asks again and again, with the rooms that were free when it last asked in vain.
         self._waiting: dict[asyncio.Event, Sequence[Capacity]] = {}
         #: Those who do not look just now: what is not of their types need not wake them.
         self._asleep: set[asyncio.Event] = set()
-        self._noticed_at = views.position
+        self._seen_position = views.position
         self._log = get_logger("eventjobs.claims")
-        views.listen(self._noticed)
+        views.listen(self._on_changes)
 
     def now_us(self) -> int:
         """What is recorded as due at this time, or before, is to be looked at."""
@@ -92,44 +92,46 @@ class ClaimQueue:
         self, now_us: int, rooms: Sequence[Capacity], limit: int
     ) -> list[tuple[str, str]]:
         """Up to *limit* (job id, type) that are due and fit, best first. Each is to be claimed."""
-        left: dict[str, _Left] = {}
-        of_children: dict[str, _Left] = {}
+        left: dict[str, _FreeCapacity] = {}
+        of_children: dict[str, _FreeCapacity] = {}
         for room in rooms:
-            self.asked.update(dict.fromkeys(room.types, self._clock.now_us()))
-            shared = _Left(room.free, room.prefetch)  # by all types of the room
+            self.last_requested_us.update(dict.fromkeys(room.types, self._clock.now_us()))
+            shared = _FreeCapacity(room.free, room.prefetch)  # by all types of the room
             for type in room.types if shared else ():
                 (of_children if type in room.children_only else left)[type] = shared
-        self._look_again()
+        self._forget_visible()
         picked: list[Due] = []
         try:
             if of_children:  # the newest shall be among them, for which somebody is about to wait
                 await self._views.reached(self._jobs.log.head)
-            await self._pick(now_us, of_children, limit, picked, children_only=True)
-            await self._pick(now_us, left, limit, picked)
+            await self._select_from(now_us, of_children, limit, picked, children_only=True)
+            await self._select_from(now_us, left, limit, picked)
         except BaseException:
             for due in picked:
-                self._missed(due.job_id, 0)
+                self._release(due.job_id, 0)
             raise
         return [(due.job_id, due.type) for due in picked]
 
-    async def _pick(
+    async def _select_from(
         self,
         now_us: int,
-        left: dict[str, _Left],
+        left: dict[str, _FreeCapacity],
         limit: int,
         picked: list[Due],
         *,
         children_only: bool = False,
     ) -> None:
-        flow = self._flow
+        flow = self._limiter
         shut = set[tuple[str, str]]()
         size = limit - len(picked)
-        while len(picked) < limit and (types := self._open_types(left)):
-            held = Held(tuple(flow.full("queue")), tuple(flow.full("key")), shut)
+        while len(picked) < limit and (types := self._types_with_capacity(left)):
+            held = Held(tuple(flow.full_names("queue")), tuple(flow.full_names("key")), shut)
             page = await self._views.due(
                 now_us,
                 types,
-                self._taken if not self._early else self._taken.keys() | self._waiting_early(),
+                self._selected
+                if not self._early
+                else self._selected.keys() | self._waiting_early(),
                 size,
                 held=held,
                 key_max=flow.key_max,
@@ -139,7 +141,7 @@ class ClaimQueue:
             for due in page:
                 if due.job_id in early:
                     continue
-                if len(picked) < limit and self._fits(due, left[due.type]):
+                if len(picked) < limit and self._try_select(due, left[due.type]):
                     picked.append(due)
                 elif due.key is not None:
                     shut.add((due.type, due.key))  # what was passed over hides nothing behind it
@@ -155,11 +157,11 @@ class ClaimQueue:
             if job is None or job.due_us <= job.updated_us:
                 continue
             if job.due_us == job.spec.run_at_us:
-                early = _Early(wall_us=job.due_us)
+                early = DueTime(wall_us=job.due_us)
             else:
                 left_s = self.timeline.left_s(job.updated_us, job.position, job.due_us)
-                early = _Early(over_s=self._clock.monotonic_s() + left_s)
-            if not early.is_over(self.timeline.now_us(), self._clock.monotonic_s()):
+                early = DueTime(monotonic_s=self._clock.monotonic_s() + left_s)
+            if not early.is_reached(self.timeline.now_us(), self._clock.monotonic_s()):
                 self._early[due.job_id] = early
                 found.add(due.job_id)
         return found
@@ -167,38 +169,38 @@ class ClaimQueue:
     def _waiting_early(self) -> set[str]:
         now_us, now_s = self.timeline.now_us(), self._clock.monotonic_s()
         for job_id, each in list(self._early.items()):
-            if each.is_over(now_us, now_s):
+            if each.is_reached(now_us, now_s):
                 del self._early[job_id]
         return set(self._early)
 
     def _early_s(self) -> float | None:
         """Seconds until the first of those is due."""
         now_us, now_s = self.timeline.now_us(), self._clock.monotonic_s()
-        return min((each.left_s(now_us, now_s) for each in self._early.values()), default=None)
+        return min((each.remaining_s(now_us, now_s) for each in self._early.values()), default=None)
 
-    def _fits(self, due: Due, left: _Left) -> bool:
+    def _try_select(self, due: Due, left: _FreeCapacity) -> bool:
         """Take it, unless somebody else picked it meanwhile, or what it needs is full by now."""
-        if due.job_id in self._taken or not left:
+        if due.job_id in self._selected or not left:
             return False
-        if left.free <= 0 and self._flow.bounds(due):
-            left.ahead = 0  # nor what is behind it: that shall not overtake it
+        if left.free <= 0 and self._limiter.is_limited(due):
+            left.prefetch = 0  # nor what is behind it: that shall not overtake it
             return False
-        if not self._flow.take(due):
+        if not self._limiter.try_acquire(due):
             return False
-        left.take()
-        self._taken[due.job_id] = None
+        left.use()
+        self._selected[due.job_id] = None
         return True
 
-    def _look_again(self) -> None:
+    def _forget_visible(self) -> None:
         """Forget the claims that the views show by now."""
         position = self._views.position
-        for job_id, visible in list(self._taken.items()):
+        for job_id, visible in list(self._selected.items()):
             if visible is not None and visible <= position:
-                del self._taken[job_id]
-                self._flow.shown(job_id)
+                del self._selected[job_id]
+                self._limiter.forget_selection(job_id)
 
-    def _open_types(self, left: dict[str, _Left]) -> list[str]:
-        full = set(self._flow.full("type"))
+    def _types_with_capacity(self, left: dict[str, _FreeCapacity]) -> list[str]:
+        full = set(self._limiter.full_names("type"))
         return [type for type, room in left.items() if room and type not in full]
 
     async def claim(self, job_id: str, *, worker: str, lease_s: float | None = None) -> Job | None:
@@ -211,13 +213,13 @@ class ClaimQueue:
             except JobUnreadable as error:
                 # The views are of before, and would offer it on and on: it stays taken.
                 self._log.error("not to be run", job_id=job_id, error=error.message)
-                self._flow.not_started(job_id)
+                self._limiter.cancel_start(job_id)
                 return None
             except Rejected:
                 claimed = await self._jobs.current(job_id) if unknown else None
                 if claimed is None or claimed.worker != worker:
                     # Cancelled or claimed since the views were read; they will show it by then.
-                    self._missed(job_id, self._jobs.log.head)
+                    self._release(job_id, self._jobs.log.head)
                     return None
                 job = claimed  # by the append that could not be answered
             except LogError as error:
@@ -226,20 +228,20 @@ class ClaimQueue:
                 await sleep(self._clock, 0.5)
                 if unknown:
                     continue  # it may be ours by now, and then nobody else will run it
-                self._missed(job_id, 0)
+                self._release(job_id, 0)
                 return None
             except BaseException:
-                self._taken[job_id] = self._jobs.log.head + 1
-                self._flow.started(job_id)  # as far as anybody can tell
+                self._selected[job_id] = self._jobs.log.head + 1
+                self._limiter.record_start(job_id)  # as far as anybody can tell
                 raise
-            self._taken[job_id] = job.position
-            self._flow.started(job_id)
+            self._selected[job_id] = job.position
+            self._limiter.record_start(job_id)
             return job
 
-    def _missed(self, job_id: str, visible: int) -> None:
+    def _release(self, job_id: str, visible: int) -> None:
         """It was picked for nothing: others may have its place, once the views are at *visible*."""
-        self._taken[job_id] = visible
-        self._flow.not_started(job_id)
+        self._selected[job_id] = visible
+        self._limiter.cancel_start(job_id)
         self.wake()
 
     def subscribe(self) -> asyncio.Event:
@@ -264,7 +266,7 @@ class ClaimQueue:
                 wait_s = max(0.0, (next_us - self.now_us()) / 1e6)
             if (early_s := self._early_s()) is not None:
                 wait_s = min(wait_s, max(0.0, early_s))
-            if (opens_s := self._flow.opens_s()) is not None:
+            if (opens_s := self._limiter.next_opening_s()) is not None:
                 wait_s = min(wait_s, opens_s)
         timer = self._clock.call_later(min(wait_s, LOOK_AGAIN_S), news.set)
         self._waiting[news] = rooms
@@ -278,25 +280,25 @@ class ClaimQueue:
     def unsubscribe(self, news: asyncio.Event) -> None:
         self._waiting.pop(news, None)
 
-    def is_wanted(self, type: str, *, child: bool) -> bool:
+    def has_capacity_for(self, type: str, *, child: bool) -> bool:
         """Whether somebody has room for a job of *type*, and would take it at once."""
         rooms = [room for rooms in self._waiting.values() for room in rooms if room.free > 0]
         return any(
             type in room.types and (child or type not in room.children_only) for room in rooms
         )
 
-    def places(self, kind: Kind, name: str, type: str) -> tuple[int | None, frozenset[str]]:
+    def slots_of(self, kind: LimitKind, name: str, type: str) -> tuple[int | None, frozenset[str]]:
         """As Flow.places, with what the views show by now."""
-        self._look_again()
-        return self._flow.slots_of(kind, name, type)
+        self._forget_visible()
+        return self._limiter.slots_of(kind, name, type)
 
-    def _noticed(self, touched: list[JobChange]) -> None:
-        self._flow.changed(touched)
+    def _on_changes(self, touched: list[JobChange]) -> None:
+        self._limiter.update_all(touched)
         for each in touched if self._early else ():
             self._early.pop(each.after.job_id, None)
-        before, self._noticed_at = self._noticed_at, self._views.position
+        before, self._seen_position = self._seen_position, self._views.position
         new = [each.after.spec.type for each in touched if each.before is None]
-        if len(new) == self._noticed_at - before:  # one event each: nothing else has happened
+        if len(new) == self._seen_position - before:  # one event each: nothing else has happened
             self._wake_for(set(new))
         else:
             self.wake()  # a pause may have ended, or what others wait for, or a place be free

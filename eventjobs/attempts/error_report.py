@@ -11,10 +11,10 @@ from eventjobs.domain.timestamps import rfc3339
 from eventjobs.projections import history
 
 #: The artifact of a failed job that tells everything about it.
-ERROR = "error.json"
+ERROR_ARTIFACT = "error.json"
 
 
-def error_json(events: list[Recorded], failed: AttemptFailed, at_us: int) -> bytes:
+def error_report(events: list[Recorded], failed: AttemptFailed, at_us: int) -> bytes:
     """*events* are all of the job's, before it *failed* for good."""
     attempts = history.describe_history(events)["attempts"]
     last = {"code": failed.code, "message": failed.message}

@@ -7,7 +7,7 @@ from typing import Literal, NamedTuple
 
 import orjson
 
-from eventjobs.attempts.leases import LeaseMonitor, Why, interrupted
+from eventjobs.attempts.leases import LeaseMonitor, StopReason, outcome_of_stop
 from eventjobs.attempts.recorder import OutcomeRecorder
 from eventjobs.commands.jobs import Jobs
 from eventjobs.domain.decisions import Report
@@ -38,7 +38,7 @@ End = Literal["complete", "fail", "cancelled", "release"]
 
 #: What a report of an end becomes in the log: a job that was asked to stop is cancelled, and one
 #: that stopped because its time was up has failed.
-_RECORDED: dict[str, tuple[type, ...]] = {
+_END_EVENTS: dict[str, tuple[type, ...]] = {
     "complete": (JobCompleted,),
     "fail": (AttemptFailed, JobCancelled),
     "cancelled": (JobCancelled, AttemptFailed),
@@ -50,7 +50,7 @@ class ReportResult(NamedTuple):
     """The job after a report, why whoever sent it is to stop, and whether it was there already."""
 
     job: Job
-    stop: Why | None = None
+    stop: StopReason | None = None
     repeated: bool = False
 
 
@@ -70,11 +70,11 @@ class AttemptReports:
         services: Mapping[str, str],
     ) -> None:
         self._jobs = jobs
-        self._settlement = settlement
+        self._recorder = settlement
         self._leases = leases
         self._services = services
 
-    async def lost_claims(self, worker: str, known: Collection[str]) -> list[Job]:
+    async def unanswered_claims(self, worker: str, known: Collection[str]) -> list[Job]:
         """What *worker* holds and does not know of, since the answer to its claim was lost."""
         found = []
         for job_id in self._leases.held_by(worker):
@@ -87,11 +87,11 @@ class AttemptReports:
 
     async def heartbeat(self, holder: AttemptHolder) -> ReportResult:
         """Renew the lease of *holder*, and tell it whether to stop."""
-        return self._heard(await self._held(holder, "heartbeat"))
+        return self._renew(await self._require_held(holder, "heartbeat"))
 
     async def child_id(self, holder: AttemptHolder, name: str) -> str:
         """The id of the child *name* of the job that *holder* has."""
-        job = await self._held(holder, "submit")
+        job = await self._require_held(holder, "submit")
         self._leases.renew(job)
         return await self._jobs.child_id(job, name)
 
@@ -99,14 +99,14 @@ class AttemptReports:
         self, holder: AttemptHolder, kind: str, reports: Sequence[Report]
     ) -> ReportResult:
         """Record *reports* in order; that renews the lease, too."""
-        job = await self._held(holder, kind)
+        job = await self._require_held(holder, kind)
         for each in reports:
             try:
                 job = await self._jobs.report(job.job_id, each, actor=self._actor(job, holder))
             except StaleAttempt:
-                await self._refuse(holder, kind)
+                await self._record_refusal(holder, kind)
                 raise
-        return self._heard(job, moved=any(isinstance(each, ProgressReported) for each in reports))
+        return self._renew(job, moved=any(isinstance(each, ProgressReported) for each in reports))
 
     async def record_outcome(
         self, holder: AttemptHolder, end: End, outcome: Outcome
@@ -115,20 +115,24 @@ class AttemptReports:
         may have been lost. Raises WrongState when it was cancelled and nobody asked for that.
         """
         try:
-            job = await self._held(holder, end)
+            job = await self._require_held(holder, end)
             if isinstance(outcome, Cancelled):
-                outcome = self._stopped(job)
+                outcome = self._outcome_of_stop(job)
             actor = self._actor(job, holder)
-            return ReportResult(await self._settlement.record(job, outcome, actor=actor))
+            return ReportResult(await self._recorder.record(job, outcome, actor=actor))
         except StaleAttempt:
-            _, ended = await self._past(holder)
+            _, ended = await self._past_attempt(holder)
             now = await self._jobs.current(holder.job_id)
-            if now is not None and ended is not None and _is_same(now, holder, ended, end, outcome):
+            if (
+                now is not None
+                and ended is not None
+                and _is_repeat(now, holder, ended, end, outcome)
+            ):
                 return ReportResult(now, repeated=True)
-            await self._refuse(holder, end)
+            await self._record_refusal(holder, end)
             raise
 
-    async def _held(self, holder: AttemptHolder, kind: str) -> Job:
+    async def _require_held(self, holder: AttemptHolder, kind: str) -> Job:
         """The job, which *holder* holds."""
         job = await self._jobs.load(holder.job_id)
         if not _holds(job, holder):
@@ -137,8 +141,8 @@ class AttemptReports:
             raise JobNotFound
         if _holds(job, holder):
             return job
-        if kind not in _RECORDED:
-            await self._refuse(holder, kind)
+        if kind not in _END_EVENTS:
+            await self._record_refusal(holder, kind)
         raise StaleAttempt(
             f"attempt {holder.attempt} of {holder.worker or 'the service'} does not hold the job "
             "(any longer)"
@@ -152,19 +156,19 @@ class AttemptReports:
             return job.worker
         return self._services.get(job.spec.type, "service")
 
-    def _heard(self, job: Job, *, moved: bool = False) -> ReportResult:
+    def _renew(self, job: Job, *, moved: bool = False) -> ReportResult:
         return ReportResult(job, self._leases.renew(job, moved=moved))
 
-    def _stopped(self, job: Job) -> Outcome:
+    def _outcome_of_stop(self, job: Job) -> Outcome:
         if job.cancel_requested_us is not None:
             return Cancelled()
-        if (outcome := interrupted(job, self._leases.renew(job))) is None:
+        if (outcome := outcome_of_stop(job, self._leases.renew(job))) is None:
             raise WrongState("nobody asked this attempt to stop; release it, or fail it")
         return outcome
 
-    async def _refuse(self, holder: AttemptHolder, kind: str) -> None:
+    async def _record_refusal(self, holder: AttemptHolder, kind: str) -> None:
         """Leave evidence, once; a heartbeat that crossed the attempt's own end is none."""
-        held, ended = await self._past(holder)
+        held, ended = await self._past_attempt(holder)
         if not held or (kind == "heartbeat" and ended is not None):
             return
         # That it is refused does not depend on whether it can be written down.
@@ -172,7 +176,7 @@ class AttemptReports:
             actor = holder.worker or "service"
             await self._jobs.refuse(holder.job_id, holder.attempt, kind, actor=actor)
 
-    async def _past(self, holder: AttemptHolder) -> tuple[bool, Recorded | None]:
+    async def _past_attempt(self, holder: AttemptHolder) -> tuple[bool, Recorded | None]:
         """Whether *holder* ever held the attempt, and how it ended, if it did so by *holder*."""
         held = False
         for each in await self._jobs.log.read_job(holder.job_id):
@@ -193,21 +197,23 @@ def _holds(job: Job | None, holder: AttemptHolder) -> bool:
     return holder.worker is None or (job.lease_s is not None and job.worker == holder.worker)
 
 
-def _is_same(job: Job, holder: AttemptHolder, ended: Recorded, end: End, outcome: Outcome) -> bool:
+def _is_repeat(
+    job: Job, holder: AttemptHolder, ended: Recorded, end: End, outcome: Outcome
+) -> bool:
     """Whether *ended* is what became of this report; of a service, to the letter."""
     event = ended.event
     if holder.worker is not None:
-        return isinstance(event, _RECORDED[end])
+        return isinstance(event, _END_EVENTS[end])
     match event, outcome:
         case JobCompleted(result=kept), Succeeded(result=given):
-            return kept == given or _is_stored(job, given)
+            return kept == given or _is_stored_result(job, given)
         case AttemptFailed(), Failed():
             told = event.code, event.message, event.retryable
             return told == (outcome.code, outcome.message, outcome.retryable)
     return False
 
 
-def _is_stored(job: Job, result: JSON) -> bool:
+def _is_stored_result(job: Job, result: JSON) -> bool:
     """Whether the *job* was completed with *result*, as an artifact since it is large."""
     encoded = orjson.dumps(result)
     sha256 = hashlib.sha256(encoded).hexdigest()

@@ -47,22 +47,22 @@ class LocalJobSource:
         self._jobs = jobs
         self._views = views
         self._claims = claims
-        self._settlement = settlement
-        self._news = claims.subscribe()
+        self._recorder = settlement
+        self._wake = claims.subscribe()
 
     async def next_jobs(self, rooms: Sequence[Capacity], limit: int) -> list[ClaimableJob]:
-        self._news.clear()
+        self._wake.clear()
         now_us = self._claims.now_us()
         picked = await self._claims.select(now_us, rooms, limit)
         if not picked:
-            await self._claims.wait_for_work(self._news, now_us, rooms if limit > 0 else ())
-        return [self._offer(job_id, type) for job_id, type in picked]
+            await self._claims.wait_for_work(self._wake, now_us, rooms if limit > 0 else ())
+        return [self._claimable(job_id, type) for job_id, type in picked]
 
-    def _offer(self, job_id: str, type: str) -> ClaimableJob:
+    def _claimable(self, job_id: str, type: str) -> ClaimableJob:
         return ClaimableJob(job_id, type, lambda: self._claims.claim(job_id, worker=self.worker))
 
     def interrupt_wait(self) -> None:
-        self._news.set()
+        self._wake.set()
 
     def on_stop(self, tell: Callable[[str, int, WithdrawReason], object]) -> None:
         def noticed(touched: list[JobChange]) -> None:
@@ -77,7 +77,7 @@ class LocalJobSource:
         await self._jobs.report(job.job_id, report, actor=self.worker)
 
     async def steps(self, job: Job) -> dict[str, Any]:
-        return await steps_of(self._jobs, job)
+        return await step_results(self._jobs, job)
 
     async def submit_child(self, job: Job, name: str, spec: JobSpec) -> str:
         child_id = await self._jobs.child_id(job, name)
@@ -100,10 +100,10 @@ class LocalJobSource:
             await log.wait(head, job_id)
 
     async def record_outcome(self, job: Job, outcome: Outcome) -> None:
-        await self._settlement.record(job, outcome, actor=self.worker)
+        await self._recorder.record(job, outcome, actor=self.worker)
 
 
-async def steps_of(jobs: Jobs, job: Job) -> dict[str, Any]:
+async def step_results(jobs: Jobs, job: Job) -> dict[str, Any]:
     """What *job*'s completed steps came to, in order, by name."""
     if not job.steps:
         return {}

@@ -6,7 +6,7 @@ from typing import Any, assert_never
 
 import orjson
 
-from eventjobs.attempts.error_report import ERROR, error_json
+from eventjobs.attempts.error_report import ERROR_ARTIFACT, error_report
 from eventjobs.cache import LRUCache
 from eventjobs.commands.jobs import Jobs
 from eventjobs.domain import decisions
@@ -66,7 +66,10 @@ class OutcomeRecorder:
         job_id, number = job.job_id, job.attempt
         match outcome:
             case Succeeded(result=result, issues=issues):
-                result, issues = await self._small(job, result, actor), _bounded(issues)
+                result, issues = (
+                    await self._store_if_large(job, result, actor),
+                    _truncate_issues(issues),
+                )
                 return await self._jobs.complete(job_id, number, result, issues, actor=actor)
             case Failed():
                 failed = AttemptFailed(
@@ -102,7 +105,7 @@ class OutcomeRecorder:
     ) -> Job:
         decided = decisions.fail(await self._jobs.current(job_id), failed)
         if isinstance(decided, AttemptFailed) and decided.retry_at_us is None:
-            await self._explain(job_id, decided, actor)
+            await self._store_error_report(job_id, decided, actor)
         job = await self._jobs.fail(job_id, failed, actor=actor)
         if job.status != Status.CANCELLED:
             told = Failed(failed.code, failed.message or "", details=failed.details, trace=trace)
@@ -110,20 +113,20 @@ class OutcomeRecorder:
             log_failure(self._log, job, told, ended_us=job.updated_us, final=final)
         return job
 
-    async def _explain(self, job_id: str, failed: AttemptFailed, actor: str) -> None:
+    async def _store_error_report(self, job_id: str, failed: AttemptFailed, actor: str) -> None:
         """Keep error.json, while the attempt still holds the job; it fails without it as well."""
         now_us = self._jobs.clock.now_us()
         at_us = self._failed_us.get(key := f"{job_id} {failed.attempt}") or now_us
         self._failed_us.put(key, at_us, 1)
         try:
-            content = error_json(await self._jobs.log.read_job(job_id), failed, at_us)
+            content = error_report(await self._jobs.log.read_job(job_id), failed, at_us)
             kept = await asyncio.to_thread(self._artifacts.store, content)
-            stored = ArtifactStored(failed.attempt, ERROR, *kept, "application/json")
+            stored = ArtifactStored(failed.attempt, ERROR_ARTIFACT, *kept, "application/json")
             await self._jobs.report(job_id, stored, actor=actor)
         except Exception as error:  # noqa: BLE001 -- the job fails without it as well
             self._log.warning("error.json not stored", job_id=job_id, error=describe(error))
 
-    async def _small(self, job: Job, result: Any, actor: str) -> Any:
+    async def _store_if_large(self, job: Job, result: Any, actor: str) -> Any:
         """*result*, or where to find it when it is too large for an event."""
         if result is None:
             return None
@@ -148,7 +151,7 @@ class OutcomeRecorder:
         return now_us + int(delay_s * random.uniform(0.75, 1.25) * 1e6)  # noqa: S311
 
 
-def _bounded(issues: Any) -> Any:
+def _truncate_issues(issues: Any) -> Any:
     """The first of *issues*; all of them are lines of the job's log."""
     left = ISSUES_BYTES_MAX
     for count, each in enumerate(issues or ()):

@@ -2,7 +2,7 @@
 
 import orjson
 
-from eventjobs.attempts.leases import LeaseMonitor, is_elsewhere
+from eventjobs.attempts.leases import LeaseMonitor, is_remote
 from eventjobs.attempts.limiter import ConcurrencyLimiter
 from eventjobs.attempts.recorder import OutcomeRecorder
 from eventjobs.clock import Clock
@@ -39,8 +39,8 @@ async def recover(
             job = await jobs.load(job_id)
             if job is None or job.status != Status.RUNNING:
                 continue
-            flow.see(job)
-            if is_elsewhere(job):
+            flow.update(job)
+            if is_remote(job):
                 leases.begin(job)
             else:
                 await settlement.record_lost(job, "the service stopped while it ran", actor=actor)
@@ -54,7 +54,7 @@ async def recover(
     return lost
 
 
-async def recall_starts(
+async def load_recent_starts(
     log: EventLog, views: Views, flow: ConcurrencyLimiter, clock: Clock
 ) -> None:
     """Tell *flow* which jobs were started before this service: a rate holds across a restart.
@@ -77,7 +77,7 @@ async def recall_starts(
             if (of_type := ago_us.get(types.get(each.job_id, ""))) is not None:
                 # A wall clock that was set back makes an old start look like one that is to come.
                 of_type.append(max(0, now_us - each.at_us))
-    flow.recall(ago_us)
+    flow.load_starts(ago_us)
 
 
 async def _position_at(log: EventLog, at_us: int) -> int:

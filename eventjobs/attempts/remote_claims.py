@@ -62,9 +62,9 @@ class RemoteClaims:
         #: By worker: of each of its claims, whether it has to stop waiting.
         self._ended: dict[str, set[asyncio.Event]] = {}
         # A worker whose lease expired may still have a claim open. A job given to it would be lost.
-        leases.listen(self._end_waits)
+        leases.on_worker_lost(self._end_waits)
 
-    async def take(self, request: ClaimRequest, gone: Callable[[], bool]) -> list[Job]:
+    async def claim(self, request: ClaimRequest, gone: Callable[[], bool]) -> list[Job]:
         """The jobs that were claimed; none once the wait is over. *gone*: the worker hung up.
 
         A request that does not wait ends the waits of the same worker.
@@ -79,7 +79,7 @@ class RemoteClaims:
         wake = self._claims.subscribe()
         try:
             if request.held is not None:
-                unanswered = await self._reports.lost_claims(worker, set(request.held))
+                unanswered = await self._reports.unanswered_claims(worker, set(request.held))
                 if unanswered:
                     return unanswered[: request.limit]
             while True:

@@ -33,6 +33,6 @@ def run(url: str, names: Sequence[str], settings: Settings, lease_s: float | Non
 
 
 async def _until_signalled(worker: Worker) -> None:
-    signals = Signals(worker.hurry)
+    signals = Signals(worker.release_jobs)
     signals.catch()
     await worker.run(signals.asked())

@@ -4,7 +4,7 @@ import math
 from typing import Any
 from urllib.parse import quote
 
-from eventjobs.attempts.error_report import ERROR
+from eventjobs.attempts.error_report import ERROR_ARTIFACT
 from eventjobs.domain.job import Job, Status
 from eventjobs.domain.timestamps import rfc3339
 from eventjobs.projections.attempt_progress import Progress, Stage
@@ -118,7 +118,9 @@ def _times(job: Job, ttl_s: float) -> dict[str, Any]:
 
 def _links(job: Job) -> dict[str, str | None]:
     here = f"/v1/jobs/{job.job_id}"
-    told = job.status == Status.FAILED and any(each.name == ERROR for each in job.artifacts)
+    told = job.status == Status.FAILED and any(
+        each.name == ERROR_ARTIFACT for each in job.artifacts
+    )
     return {
         "self": here,
         "events": f"{here}/events",
@@ -129,7 +131,7 @@ def _links(job: Job) -> dict[str, str | None]:
         "cancel": f"{here}/cancel",
         "retry": f"{here}/retry",
         "children": f"/v1/jobs?parent={job.job_id}",
-        "error": f"{here}/artifacts/{ERROR}" if told else None,
+        "error": f"{here}/artifacts/{ERROR_ARTIFACT}" if told else None,
     }
 
 

@@ -27,13 +27,13 @@ class CascadeCanceller:
     def __init__(self, jobs: Jobs, views: Views) -> None:
         self._jobs = jobs
         self._views = views
-        self._news = asyncio.Event()
+        self._wake = asyncio.Event()
         self._isolation = Isolation(jobs.clock, "eventjobs.cascade", "cancelling")
-        views.listen(self._noticed)
+        views.listen(self._on_changes)
 
     async def run(self) -> None:
         while True:
-            self._news.clear()
+            self._wake.clear()
             # Those that cannot be cancelled now must not hide the ones behind them.
             doomed = await self._views.jobs_to_cancel(PAGE + len(self._isolation))
             # A job may be doomed by several others; the first is reason enough.
@@ -42,7 +42,7 @@ class CascadeCanceller:
             if not tried:
                 with suppress(TimeoutError):
                     async with timeout(self._jobs.clock, AGAIN_S if doomed else None):
-                        await self._news.wait()
+                        await self._wake.wait()
                 continue
             await asyncio.gather(*map(self._cancel, tried))
             await self._views.reached(self._jobs.log.head)
@@ -58,13 +58,13 @@ class CascadeCanceller:
 
         await self._isolation.attempt(doom.job_id, cancel(), job_id=doom.job_id)
 
-    def _noticed(self, touched: list[JobChange]) -> None:
+    def _on_changes(self, touched: list[JobChange]) -> None:
         # Few jobs have to do with others, and asking costs little: no need to know exactly.
         for each in touched:
             job, spec = each.after, each.after.spec
             ends_badly = job.cancel_requested_us is not None or job.error is not None
             if ends_badly or spec.after or spec.parent is not None:
-                self._news.set()
+                self._wake.set()
                 return
 
 

@@ -18,13 +18,13 @@ from eventjobs.projections.views import Views
 from eventjobs.supervision import is_end
 
 #: A firing that is no later than this was not missed: whatever catch_up_s says, it is submitted.
-PUNCTUAL_S = 60.0
+ON_TIME_S = 60.0
 #: A wall clock that jumps must not go unnoticed for longer.
-LOOK_AGAIN_S = 30.0
+WAIT_MAX_S = 30.0
 #: Its last job is known as one of a schedule, though the clock came so often to its time.
-AGAIN_MAX = 100
+REPEATS_MAX = 100
 #: After the log refused a firing.
-TRY_AGAIN_S = 1.0
+RETRY_DELAY_S = 1.0
 
 
 class FiringError(NamedTuple):
@@ -64,13 +64,13 @@ class CronScheduler:
         self._submit = submit
         self._jobs = jobs
         self._views = views
-        self._switches = switches
+        self._pauses = switches
         self._clock = jobs.clock
         self._catch_up_s = catch_up_s
-        self._made_us = jobs.clock.now_us()
+        self._opened_us = jobs.clock.now_us()
         #: By name, up to when nothing is left to be submitted.
         self._done_us: dict[str, int] = {}
-        self._made_s = jobs.clock.monotonic_s()
+        self._opened_s = jobs.clock.monotonic_s()
         #: By name, the latest time that was submitted, and when the newest submission was.
         self._fired: dict[str, tuple[int, float]] = {}
         #: By name, the newest time that was submitted once more, and how often it had been.
@@ -90,15 +90,18 @@ class CronScheduler:
         named = sorted(self._schedules, key=lambda each: each.name)
         return [
             ScheduleStatus(
-                each, each.next_us(now_us), await self._shown(each), self._errors.get(each.name)
+                each,
+                each.next_us(now_us),
+                await self._readable_last_job(each),
+                self._errors.get(each.name),
             )
             for each in named
         ]
 
-    async def _shown(self, schedule: Schedule) -> Job | None:
+    async def _readable_last_job(self, schedule: Schedule) -> Job | None:
         """Its last job; None also when that cannot be read: the others are shown all the same."""
         try:
-            return await self._last(schedule)
+            return await self._last_job(schedule)
         except LogError as error:
             self._log.error("last job not read", schedule=schedule.name, error=error.code)
             return None
@@ -110,22 +113,22 @@ class CronScheduler:
         now_us = self._clock.now_us()
         try:
             if schedule.name not in self._done_us:
-                self._done_us[schedule.name] = await self._begun_us(schedule)
+                self._done_us[schedule.name] = await self._newest_fired_us(schedule)
             await self._submit_due(schedule, now_us)
             next_us = schedule.next_us(now_us)
         except LogError as error:
             self._log.warning("firing waits", schedule=schedule.name, error=error.code)
-            return TRY_AGAIN_S
+            return RETRY_DELAY_S
         except BaseException as error:
             if is_end(error):
                 raise
-            self._failed(schedule, error)
-            return TRY_AGAIN_S
+            self._record_failure(schedule, error)
+            return RETRY_DELAY_S
         if next_us is None:
-            return LOOK_AGAIN_S
-        return min(LOOK_AGAIN_S, (next_us - self._clock.now_us()) / SECOND_US)
+            return WAIT_MAX_S
+        return min(WAIT_MAX_S, (next_us - self._clock.now_us()) / SECOND_US)
 
-    def _failed(self, schedule: Schedule, error: BaseException) -> None:
+    def _record_failure(self, schedule: Schedule, error: BaseException) -> None:
         known = error.code if isinstance(error, EventjobsError) else None
         self._errors[schedule.name] = FiringError(
             self._clock.now_us(), known or "firing_failed", describe(error)
@@ -138,26 +141,26 @@ class CronScheduler:
             exc_info=None if known else error,
         )
 
-    async def _begun_us(self, schedule: Schedule) -> int:
+    async def _newest_fired_us(self, schedule: Schedule) -> int:
         """The time of its newest job; without one, that of the start of this service."""
-        last = await self._last(schedule)
+        last = await self._last_job(schedule)
         fired_us = None if last is None else last.spec.run_at_us
         if fired_us is not None:
-            self._fired[schedule.name] = fired_us, self._made_s
-        return self._made_us if fired_us is None else fired_us
+            self._fired[schedule.name] = fired_us, self._opened_s
+        return self._opened_us if fired_us is None else fired_us
 
     async def _submit_due(self, schedule: Schedule, now_us: int) -> None:
         """Submit its newest time that is due and not too old, if there is one."""
         # A clock that was set back comes to the same times again, and finds them submitted.
         done_us = min(self._done_us[schedule.name], now_us)
         own_s = schedule.catch_up_s
-        window_s = max(self._catch_up_s if own_s is None else own_s, PUNCTUAL_S)
+        window_s = max(self._catch_up_s if own_s is None else own_s, ON_TIME_S)
         begin_us = max(done_us, now_us - int(window_s * SECOND_US), 0)
         due_us = schedule.newest_us(begin_us, now_us)
         if due_us is not None:
             try:
-                again = await self._again(schedule, due_us)
-                if again is not None and await self._is_wanted(schedule, due_us):
+                again = await self._repeat_number(schedule, due_us)
+                if again is not None and await self._is_active_at(schedule, due_us):
                     job_id = schedule.job_id(due_us, again)
                     await self._submit(schedule.job(due_us), job_id, schedule.tag)
                     newest_us, _ = self._fired.get(schedule.name, (0, 0.0))
@@ -171,14 +174,16 @@ class CronScheduler:
             except BaseException as error:
                 if is_end(error):
                     raise
-                self._failed(schedule, error)  # validators are the user's, and raise anything
+                self._record_failure(
+                    schedule, error
+                )  # validators are the user's, and raise anything
         self._done_us[schedule.name] = max(done_us, due_us or 0)
 
-    async def _again(self, schedule: Schedule, due_us: int) -> int | None:
+    async def _repeat_number(self, schedule: Schedule, due_us: int) -> int | None:
         """0 for a time that was not yet. A clock that was set back comes to a time once more: then
         None, unless the schedule would be silent for long, and has been so for one interval.
         """
-        newest_us, fired_s = self._fired.get(schedule.name, (0, self._made_s))
+        newest_us, fired_s = self._fired.get(schedule.name, (0, self._opened_s))
         if not schedule.is_silent(due_us, newest_us):
             return 0
         if self._repeated.get(schedule.name, (0, 0))[0] == due_us:
@@ -192,12 +197,12 @@ class CronScheduler:
         self._repeated[schedule.name] = due_us, number
         return number
 
-    async def _is_wanted(self, schedule: Schedule, due_us: int) -> bool:
+    async def _is_active_at(self, schedule: Schedule, due_us: int) -> bool:
         """Not when it is paused, or was: a firing of that time is not made up for."""
-        switch = await self._switches.state("schedule", schedule.name)
+        switch = await self._pauses.state("schedule", schedule.name)
         return not switch.paused and due_us > switch.since_us
 
-    async def _last(self, schedule: Schedule) -> Job | None:
+    async def _last_job(self, schedule: Schedule) -> Job | None:
         job_id = await self._views.newest_tagged(schedule.tag)
         job = None if job_id is None else await self._jobs.glimpse(job_id)
         if job is None:
@@ -208,5 +213,5 @@ class CronScheduler:
             [submitted] = await self._jobs.log.read_job(job.job_id, 0, 1)
             return job if submitted.actor == schedule.tag else None
         # Else a client uses the tag.
-        ours = {schedule.job_id(at_us, again) for again in range(AGAIN_MAX)}
+        ours = {schedule.job_id(at_us, again) for again in range(REPEATS_MAX)}
         return job if job.job_id in ours else None

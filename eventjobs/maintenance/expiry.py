@@ -11,7 +11,7 @@ from eventjobs.supervision import Isolation
 
 ACTOR = "service"
 #: Between two looks, when there was nothing to hide; so late may a job be hidden.
-LOOK_AGAIN_S = 5.0
+INTERVAL_S = 5.0
 #: Jobs hidden at one time: few, so that nobody waits long for the log because of them.
 PAGE = 25
 
@@ -32,37 +32,37 @@ class JobExpirer:
     async def run(self) -> None:
         while True:
             began_s = self._jobs.clock.monotonic_s()
-            expiring = await self._expiring()
+            expiring = await self._jobs_to_hide()
             hidden = await asyncio.gather(*map(self._hide, filter(self._isolation.may, expiring)))
             if any(hidden):
                 await self._views.reached(self._jobs.log.head)
                 # As long again: after a time away very many are due, and none of them is urgent.
                 await sleep(self._jobs.clock, self._jobs.clock.monotonic_s() - began_s)
             else:
-                await sleep(self._jobs.clock, LOOK_AGAIN_S)
+                await sleep(self._jobs.clock, INTERVAL_S)
 
-    async def _expiring(self) -> list[str]:
+    async def _jobs_to_hide(self) -> list[str]:
         # Those that cannot be hidden now must not keep the ones behind them from it.
         limit = PAGE + len(self._isolation)
         now_us = self._timeline.now_us()
-        if (step := self._doubtful()) is None:
-            return await self._views.expiring(now_us, self._ended(now_us), limit)
+        if (step := self._recent_clock_step()) is None:
+            return await self._views.expiring(now_us, self._ended_before_us(now_us), limit)
         from_us = min(step.from_us, now_us)  # it may have been set back since
-        before = await self._views.expiring(from_us, self._ended(from_us), limit)
+        before = await self._views.expiring(from_us, self._ended_before_us(from_us), limit)
         after = await self._views.expiring(
             now_us,
-            self._ended(now_us),
+            self._ended_before_us(now_us),
             limit,
             after_us=step.to_us,
-            ended_after_us=self._ended(step.to_us),
+            ended_after_us=self._ended_before_us(step.to_us),
         )
         return [*before, *after]
 
-    def _ended(self, now_us: int) -> int:
+    def _ended_before_us(self, now_us: int) -> int:
         """Who ended by then, and says nothing, expires at *now_us*."""
         return int(max(0.0, now_us - self._ttl_s * 1e6))
 
-    def _doubtful(self) -> Step | None:
+    def _recent_clock_step(self) -> Step | None:
         """A jump of the wall clock that has not lasted. The jobs that expired in it are many, and
         are hidden for good: they wait until the clock has shown that it is right.
         """

@@ -34,14 +34,14 @@ UNICAST = ipaddress.ip_network("2000::/3")
 
 
 @dataclass(frozen=True, slots=True)
-class _Rule:
+class AllowRule:
     """A host or a network that may be talked to, at one port or at all."""
 
     host: str | None
     network: Network | None
     port: int | None
 
-    def fits(self, host: str, ip: Address, port: int) -> bool:
+    def matches(self, host: str, ip: Address, port: int) -> bool:
         if self.port is not None and self.port != port:
             return False
         if self.network is not None:
@@ -49,7 +49,7 @@ class _Rule:
         return host.rstrip(".").lower() == self.host
 
 
-def _rule(text: str) -> _Rule:
+def parse_rule(text: str) -> AllowRule:
     """From "host", "host:80", "10.0.0.0/8", "10.0.0.0/8:80", "fd00::/8" or "[fd00::/8]:80"."""
     parts = re.fullmatch(r"(\[[^\[\]]+\]|[^:]+):(\d{1,5})", text)
     name, port = (parts[1], int(parts[2])) if parts else (text, None)
@@ -58,24 +58,24 @@ def _rule(text: str) -> _Rule:
     if port is not None and not 0 < port < 65_536:
         raise InvalidInput(f"{text!r} has no port that there could be")
     try:
-        return _Rule(None, ipaddress.ip_network(name), port)
+        return AllowRule(None, ipaddress.ip_network(name), port)
     except ValueError as error:
         if not re.fullmatch(r"(?=.*[A-Za-z])[A-Za-z0-9._-]+", name):
             raise InvalidInput(f"{text!r} is no host, address or network: {error}") from error
-        return _Rule(name.rstrip(".").lower(), None, port)
+        return AllowRule(name.rstrip(".").lower(), None, port)
 
 
-def _unmapped(address: str) -> Address:
+def parse_address(address: str) -> Address:
     ip = ipaddress.ip_address(address)
     mapped = ip.ipv4_mapped if isinstance(ip, ipaddress.IPv6Address) else None
     return mapped or ip
 
 
-def _is_public(ip: Address) -> bool:
+def is_public(ip: Address) -> bool:
     if ip.is_multicast or (ip.version == 6 and ip not in UNICAST):
         return False
     return not any(ip in block for block in SPECIAL_PURPOSE)
 
 
-def _not_allowed(host: str, port: int) -> str:
+def refusal(host: str, port: int) -> str:
     return f"{host} port {port} is not public; EVENTJOBS_OUTBOUND_ALLOW can allow it"

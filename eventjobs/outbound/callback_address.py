@@ -5,7 +5,7 @@ import asyncio
 from eventjobs.clock import Clock, timeout
 
 #: How long the first jobs of a start wait for the service to listen somewhere.
-LISTENING_S = 5.0
+LISTEN_WAIT_S = 5.0
 
 
 class CallbackAddress:
@@ -14,20 +14,20 @@ class CallbackAddress:
     def __init__(self, clock: Clock, url: str | None) -> None:
         self._clock = clock
         self._url = url
-        self._known = asyncio.Event()
+        self._decided = asyncio.Event()
         if url is not None:
-            self._known.set()
+            self._decided.set()
 
-    def listening(self, url: str) -> None:
+    def set_listening_url(self, url: str) -> None:
         if self._url is None:
             self._url = url
-            self._known.set()
+            self._decided.set()
 
     async def get(self) -> str | None:
         """None when it does not listen, and was not about to."""
         try:
-            async with timeout(self._clock, LISTENING_S):
-                await self._known.wait()
+            async with timeout(self._clock, LISTEN_WAIT_S):
+                await self._decided.wait()
         except TimeoutError:
-            self._known.set()  # nobody else needs to wait
+            self._decided.set()  # nobody else needs to wait
         return self._url

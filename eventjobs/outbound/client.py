@@ -34,10 +34,10 @@ from eventjobs.concurrency.threads import run_in_new_thread
 from eventjobs.errors import OutboundFailed, OutboundRefused, OutboundTimeout
 from eventjobs.outbound.address_policy import (
     PUBLIC_PORTS,
-    _is_public,
-    _not_allowed,
-    _rule,
-    _unmapped,
+    is_public,
+    parse_address,
+    parse_rule,
+    refusal,
 )
 
 
@@ -66,7 +66,7 @@ class OutboundClient:
         self, clock: Clock, allow: str = "", *, resolver: AbstractResolver | None = None
     ) -> None:
         self._clock = clock
-        self._rules = [_rule(each) for each in map(str.strip, allow.split(",")) if each]
+        self._rules = [parse_rule(each) for each in map(str.strip, allow.split(",")) if each]
         self._resolver = resolver
         self._session: ClientSession | None = None
 
@@ -105,7 +105,7 @@ class OutboundClient:
         try:
             async with (
                 timeout(self._clock, timeout_s),
-                self._opened().post(
+                self._open_session().post(
                     target, data=body, headers=headers, allow_redirects=False
                 ) as response,
             ):
@@ -145,19 +145,19 @@ class OutboundClient:
         except ValueError:
             return target  # a name; what it stands for is looked at when it is looked up
         if not self.allows(host, host, port):
-            raise OutboundRefused(_not_allowed(host, port))
+            raise OutboundRefused(refusal(host, port))
         return target
 
     def allows(self, host: str, address: str, port: int) -> bool:
         """Whether *address*, which *host* stands for, may be connected to at *port*."""
-        ip = _unmapped(address)
-        if any(each.fits(host, ip, port) for each in self._rules):
+        ip = parse_address(address)
+        if any(each.matches(host, ip, port) for each in self._rules):
             return True
-        return port in PUBLIC_PORTS and _is_public(ip)
+        return port in PUBLIC_PORTS and is_public(ip)
 
-    def _opened(self) -> ClientSession:
+    def _open_session(self) -> ClientSession:
         if self._session is None:
-            guard = _Guard(self, self._resolver or _Lookups())
+            guard = _AllowedResolver(self, self._resolver or _SystemResolver())
             connector = TCPConnector(
                 resolver=guard,
                 use_dns_cache=False,
@@ -179,7 +179,7 @@ class OutboundClient:
         return self._session
 
 
-class _Lookups(AbstractResolver):
+class _SystemResolver(AbstractResolver):
     """As the system resolves names. A name server that is silent holds up its own request alone:
     threads that are shared would all be waiting for it soon, and keep the process from exiting.
     """
@@ -207,7 +207,7 @@ class _Lookups(AbstractResolver):
         pass
 
 
-class _Guard(AbstractResolver):
+class _AllowedResolver(AbstractResolver):
     """The last word before a connection: nothing but allowed addresses come out of it."""
 
     def __init__(self, outbound: OutboundClient, resolver: AbstractResolver) -> None:
@@ -221,7 +221,7 @@ class _Guard(AbstractResolver):
         allowed = [each for each in found if self._outbound.allows(host, each["host"], port)]
         if not allowed:
             # Without the addresses: what a name means in this network is nobody's business.
-            raise OutboundRefused(_not_allowed(host, port))
+            raise OutboundRefused(refusal(host, port))
         return allowed
 
     async def close(self) -> None:

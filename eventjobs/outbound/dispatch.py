@@ -30,25 +30,25 @@ from eventjobs.handlers.registry import External, Handler, HandlerRegistry
 from eventjobs.observability.logging import get_logger
 from eventjobs.outbound.callback_address import CallbackAddress
 from eventjobs.outbound.client import OutboundClient, OutboundResponse
-from eventjobs.outbound.dispatch_response import ANSWER_BYTES_MAX, _result, _Taken
+from eventjobs.outbound.dispatch_response import RESPONSE_BYTES_MAX, AcceptedResponse, result_of
 from eventjobs.outbound.signing import signature
 
 #: A service is told so often, at most, that nobody waits for it any longer.
-TELLINGS_MAX = 3
+WITHDRAWALS_MAX = 3
 
 
-def targets(
+def dispatch_urls(
     handlers: HandlerRegistry, outbound: OutboundClient, base_url: str | None
 ) -> dict[str, str]:
     """Where each external type is sent. Raises InvalidInput for what cannot be sent there."""
     return {
-        each.type: _target(each.type, each.external.dispatch_url, outbound, base_url)
+        each.type: _dispatch_url(each.type, each.external.dispatch_url, outbound, base_url)
         for each in handlers
         if each.external is not None
     }
 
 
-def _target(type: str, url: str, outbound: OutboundClient, base_url: str | None) -> str:
+def _dispatch_url(type: str, url: str, outbound: OutboundClient, base_url: str | None) -> str:
     if url.startswith("/"):
         if base_url is None:
             raise InvalidInput(f"{type} is sent to {url}: set EVENTJOBS_PYTHON_SERVICE_URL")
@@ -81,25 +81,25 @@ class ExternalDispatcher:
         self._jobs = jobs
         self._keys = keys
         self._outbound = outbound
-        self._targets = targets
+        self._urls = targets
         self._silence_s = silence_s
         self.address = CallbackAddress(jobs.clock, public_url)
         self._log = get_logger("eventjobs.dispatch")
 
-    def bound(self, handlers: HandlerRegistry) -> list[HandlerRegistry]:
+    def local_handlers(self, handlers: HandlerRegistry) -> list[HandlerRegistry]:
         """The external ones of *handlers* as functions that a runner can run, by service: for one
         that does not answer, no job of another one waits.
         """
         by_service: dict[tuple[str | None, int | None], list[Handler]] = {}
         for each in handlers:
             if each.external is not None:
-                at = URL(self._targets[each.type])
+                at = URL(self._urls[each.type])
                 by_service.setdefault((at.host, at.port), []).append(
-                    self._bound(each, each.external)
+                    self._local_handler(each, each.external)
                 )
         return [HandlerRegistry(each) for each in by_service.values()]
 
-    def _bound(self, handler: Handler, service: External) -> Handler:
+    def _local_handler(self, handler: Handler, service: External) -> Handler:
         async def perform(context: Context, payload: Any) -> Any:
             return await self._dispatch(context, service.answer_timeout_s)
 
@@ -107,18 +107,18 @@ class ExternalDispatcher:
 
     async def _dispatch(self, context: Context, answer_timeout_s: float) -> Any:
         """The result, or HandedOver. Raises JobError."""
-        url = self._targets[context.spec.type]
+        url = self._urls[context.spec.type]
         address = await self.address.get()
-        body = orjson.dumps(self._told(context, address))
+        body = orjson.dumps(self._request_body(context, address))
         name = f"{context.job_id}:{context.attempt}"
-        headers = {**self._signed(context.spec.type, name, body), "Idempotency-Key": name}
+        headers = {**self._headers(context.spec.type, name, body), "Idempotency-Key": name}
         try:
             answer = await self._outbound.post(
                 url,
                 body,
                 headers,
                 timeout_s=answer_timeout_s,
-                answer_bytes_max=ANSWER_BYTES_MAX,
+                answer_bytes_max=RESPONSE_BYTES_MAX,
             )
         except OutboundRefused as error:
             raise JobError(error.code, error.message, retryable=False) from error
@@ -128,9 +128,9 @@ class ExternalDispatcher:
             raise JobError("service_unreachable", f"the service gave {error.message}") from error
         if answer.status == 202:
             return self._handed_over(url, context, answer, address)
-        return _result(answer)
+        return result_of(answer)
 
-    def _told(self, context: Context, address: str | None) -> dict[str, Any]:
+    def _request_body(self, context: Context, address: str | None) -> dict[str, Any]:
         spec = context.spec
         jobs_url = None if address is None else f"{address.rstrip('/')}/v1/jobs/{context.job_id}"
         token = self._keys.callback_token(context.job_id, context.attempt)
@@ -153,7 +153,7 @@ class ExternalDispatcher:
             "callback": jobs_url and {"url": f"{jobs_url}/callback", "token": token},
         }
 
-    def _signed(self, type: str, name: str, body: bytes) -> dict[str, str]:
+    def _headers(self, type: str, name: str, body: bytes) -> dict[str, str]:
         secret = self._keys.signing_secret("dispatch", type)
         made = signature(secret, name, body, self._jobs.clock.now_us())
         return {"Content-Type": "application/json", **made}
@@ -173,7 +173,7 @@ class ExternalDispatcher:
 
     def _cancel_url(self, url: str, context: Context, answer: OutboundResponse) -> str | None:
         try:
-            given = _Taken.model_validate_json(answer.body or b"{}").cancel_url
+            given = AcceptedResponse.model_validate_json(answer.body or b"{}").cancel_url
             if given is None:
                 return None
             cancel_url = str(URL(url).join(URL(given)))
@@ -187,15 +187,15 @@ class ExternalDispatcher:
     async def withdraw(self, job: Job, why: str) -> None:
         """Tell the service of *job*'s attempt that nobody waits for it any longer, if it can be."""
         name = f"{job.job_id}:{job.attempt}"
-        url = await self._told_to_cancel_at(job)
+        url = await self._recorded_cancel_url(job)
         if url is None:
             return
         told = {"job_id": job.job_id, "type": job.spec.type, "attempt": job.attempt, "reason": why}
         body = orjson.dumps(told)
         problem = ""
-        for number in range(TELLINGS_MAX):
+        for number in range(WITHDRAWALS_MAX):
             try:
-                headers = self._signed(job.spec.type, f"{name}:cancel", body)
+                headers = self._headers(job.spec.type, f"{name}:cancel", body)
                 answer = await self._outbound.post(url, body, headers, timeout_s=10.0)
                 if answer.status < 500:
                     return
@@ -205,7 +205,7 @@ class ExternalDispatcher:
             await sleep(self._jobs.clock, 2.0**number)
         self._log.warning("service not told to stop", job_id=job.job_id, error=problem)
 
-    async def _told_to_cancel_at(self, job: Job) -> str | None:
+    async def _recorded_cancel_url(self, job: Job) -> str | None:
         for recorded in await self._jobs.log.read_job(job.job_id):
             event = recorded.event
             if isinstance(event, AttemptHandedOver) and event.attempt == job.attempt:

@@ -10,10 +10,10 @@ from eventjobs.outbound.client import OutboundResponse
 from eventjobs.storable import storable_text
 
 #: Of an answer; a service with more to tell stores it somewhere and tells where.
-ANSWER_BYTES_MAX = 8 * 2**20
+RESPONSE_BYTES_MAX = 8 * 2**20
 
 
-class _Taken(BaseModel):
+class AcceptedResponse(BaseModel):
     """What matters of the body of a 202."""
 
     cancel_url: str | None = None
@@ -31,12 +31,12 @@ class ServiceError(BaseModel):
     details: Any = None
 
 
-def _result(answer: OutboundResponse) -> Any:
+def result_of(answer: OutboundResponse) -> Any:
     """The body, when all is well. Raises JobError when it is not."""
     status = answer.status
     if 200 <= status < 300:
         if not answer.whole:
-            problem = f"the service answered with more than {ANSWER_BYTES_MAX} bytes"
+            problem = f"the service answered with more than {RESPONSE_BYTES_MAX} bytes"
             raise JobError("service_error", problem, retryable=False)
         try:
             return orjson.loads(answer.body) if answer.body.strip() else None

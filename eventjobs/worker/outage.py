@@ -12,21 +12,21 @@ from eventjobs.observability.logging import get_logger
 #: Between two attempts: the first pause, and the longest.
 AGAIN_S, AGAIN_MAX_S = 0.1, 1.0
 #: Between two lines about the same trouble.
-SAID_AGAIN_S = 300.0
+LOG_INTERVAL_S = 300.0
 #: Refusals of this moment; all others below 500 are of the request (RFC 9110, 15.5; RFC 8470).
-PASSING = frozenset({408, 425, 429})
+TEMPORARY_STATUSES = frozenset({408, 425, 429})
 #: And failures that do not pass: the service does not have what is asked for.
-LASTING = frozenset({501, 505})
+PERMANENT_STATUSES = frozenset({501, 505})
 
 
 class Outage:
     """What is wrong *now*, by its code; None while the service answers."""
 
     def __init__(self, clock: Clock) -> None:
-        self.now: str | None = None
+        self.code: str | None = None
         self._clock = clock
         self._delay_s = AGAIN_S
-        self._began_s = self._said_s = 0.0
+        self._began_s = self._logged_s = 0.0
         #: The final one, once there is one.
         self.refused: asyncio.Future[ApiError | Unreachable] = (
             asyncio.get_running_loop().create_future()
@@ -45,33 +45,35 @@ class Outage:
             final = False
         else:
             status = error.status
-            final = status in LASTING or (status < 500 and status not in PASSING)
+            final = status in PERMANENT_STATUSES or (
+                status < 500 and status not in TEMPORARY_STATUSES
+            )
         if final and not self.refused.done():
             self.refused.set_result(error)
         return final
 
     async def pause(self, error: Unreachable | ApiError) -> None:
         """Return when it makes sense to try again."""
-        self.note(error)
+        self.log(error)
         delay_s = self._delay_s * random.uniform(1, 1.5)  # noqa: S311
         self._delay_s = min(self._delay_s * 2, AGAIN_MAX_S)
         await sleep(self._clock, delay_s)
 
-    def note(self, error: Unreachable | ApiError) -> None:
+    def log(self, error: Unreachable | ApiError) -> None:
         """Log it, unless that was done a short while ago."""
         code = Unreachable.code if isinstance(error, Unreachable) else error.code
         now_s = self._clock.monotonic_s()
-        if self.now is None:
+        if self.code is None:
             self._began_s = now_s
-        if self.now != code or now_s - self._said_s >= SAID_AGAIN_S:
-            self.now, self._said_s = code, now_s
+        if self.code != code or now_s - self._logged_s >= LOG_INTERVAL_S:
+            self.code, self._logged_s = code, now_s
             for_s = round(now_s - self._began_s)
             self._log.warning(
                 "service does not answer; trying on", code=code, why=str(error), for_s=for_s
             )
 
-    def over(self) -> None:
+    def end(self) -> None:
         """It has answered."""
-        if self.now is not None:
+        if self.code is not None:
             self._log.info("service answers again")
-        self.now, self._delay_s = None, AGAIN_S
+        self.code, self._delay_s = None, AGAIN_S

@@ -27,9 +27,9 @@ from eventjobs.handlers.caller import CallPolicy
 from eventjobs.observability.logging import get_logger
 from eventjobs.observability.tracebacks import describe
 from eventjobs.storage.artifacts import Artifacts
-from eventjobs.worker import wire as claimed
+from eventjobs.worker import wire
 from eventjobs.worker.outage import Outage
-from eventjobs.worker.wire import Done, Held, Work
+from eventjobs.worker.wire import ClaimedJob, HeldJob, JobResult
 
 Answer = TypeVar("Answer")
 
@@ -66,9 +66,9 @@ class RemoteJobSource:
         self.calls = calls
         self._http = http
         self._lease_s = lease_s
-        self._held: dict[str, Held] = {}
+        self._held: dict[str, HeldJob] = {}
         self._any = asyncio.Event()
-        self._poll: asyncio.Task[list[Work]] | None = None
+        self._poll: asyncio.Task[list[ClaimedJob]] | None = None
         #: The types that it asks for, and whether only of jobs that have a parent.
         self._asked: frozenset[tuple[str, bool]] = frozenset()
         #: Whether a claim may have been made whose answer was lost.
@@ -76,7 +76,7 @@ class RemoteJobSource:
         self._leaving = False
         self._hurried = asyncio.Event()
         self._tell: Callable[[str, int, WithdrawReason], object] = lambda job_id, attempt, why: None
-        self.trouble = Outage(clock)
+        self.outage = Outage(clock)
         self._done = Batcher(self._complete, TOGETHER_MAX)
         self._log = get_logger("eventjobs.worker")
 
@@ -123,7 +123,7 @@ class RemoteJobSource:
             job = work.job
             try:
                 await self._call(
-                    job, "release", claimed.end_of(Released("the worker was stopped"))[1]
+                    job, "release", wire.outcome_body(Released("the worker was stopped"))[1]
                 )
                 self._drop(job)
             except (Unreachable, ApiError) as error:
@@ -131,10 +131,10 @@ class RemoteJobSource:
 
     async def _claim(
         self, rooms: Sequence[Capacity], size: int, wait_s: float = WAIT_S
-    ) -> list[Work]:
+    ) -> list[ClaimedJob]:
         """What is had; nothing, after a pause, when there was trouble."""
         size = min(size, CLAIM_MAX)
-        asked = {"worker": self.worker, "wait_s": wait_s, **claimed.claim_of(rooms, size)}
+        asked = {"worker": self.worker, "wait_s": wait_s, **wire.claim_body(rooms, size)}
         if self._lease_s is not None:
             asked["lease_s"] = self._lease_s
         if self._unsure and rooms:
@@ -148,27 +148,27 @@ class RemoteJobSource:
                 raise self._http.wrong()
         except (Unreachable, ApiError) as error:
             self._unsure = True
-            self._leaving = self._leaving or self.trouble.is_final(error, known=self._http.known)
+            self._leaving = self._leaving or self.outage.is_final(error, known=self._http.known)
             if not self._leaving:
-                await self.trouble.pause(error)
+                await self.outage.pause(error)
             return []
-        self.trouble.over()
-        works = [claimed.read_work(each) for each in jobs]
+        self.outage.end()
+        works = [wire.parse_claimed_job(each) for each in jobs]
         if rooms and len(works) < size:
             self._unsure = False
         return [work for work in works if self._take(work)]
 
-    def _take(self, work: Work) -> bool:
+    def _take(self, work: ClaimedJob) -> bool:
         """Hold it from now on; not when it is known already."""
         if (known := self._held.get(work.job.job_id)) is not None:
             if known.job.attempt == work.job.attempt:
                 return False
             self._lose(known)
-        self._held[work.job.job_id] = Held(work)
+        self._held[work.job.job_id] = HeldJob(work)
         self._any.set()
         return True
 
-    async def _withdrawn(self) -> list[Work]:
+    async def _withdrawn(self) -> list[ClaimedJob]:
         """End the wait of the claim that is open; what it brought all the same."""
         poll, self._poll = self._poll, None
         if poll is None:
@@ -186,7 +186,7 @@ class RemoteJobSource:
         self._unsure = True
         return []
 
-    def _prepare(self, work: Work) -> Callable[[], Awaitable[Job | None]]:
+    def _prepare(self, work: ClaimedJob) -> Callable[[], Awaitable[Job | None]]:
         async def prepare() -> Job | None:
             """The job, once its files are here."""
             held = self._held.get(work.job.job_id)
@@ -213,15 +213,15 @@ class RemoteJobSource:
         if isinstance(report, ArtifactStored):
             self._holding(job).files.add(report.sha256)
             await self._upload(job, report.sha256)
-        name, body = claimed.body_of(report)
+        name, body = wire.report_body(report)
         await self._until_heard(job, lambda: self._call(job, name, body))
 
     async def steps(self, job: Job) -> dict[str, Any]:
         return self._holding(job).work.steps
 
     async def submit_child(self, job: Job, name: str, spec: JobSpec) -> str:
-        path, headers = claimed.child_of(self.worker, job, name)
-        put = partial(self._http.call, "PUT", path, json=claimed.submission_of(spec))
+        path, headers = wire.child_request(self.worker, job, name)
+        put = partial(self._http.call, "PUT", path, json=wire.submission_body(spec))
         child = await self._until_heard(job, partial(put, headers=headers))
         path = f"/v1/jobs/{child['job_id']}"  # another one, if it is there since before an upgrade
         if child["can_retry"] and child["finished_at"] < rfc3339(job.started_us or 0):
@@ -245,7 +245,7 @@ class RemoteJobSource:
 
     async def record_outcome(self, job: Job, outcome: Outcome) -> None:
         self._holding(job).ending = True
-        name, body = claimed.end_of(outcome)
+        name, body = wire.outcome_body(outcome)
         small = isinstance(outcome, Succeeded) and len(dumped(body)) <= TOGETHER_BYTES_MAX
         say = (
             partial(self._done.submit, (job, body))
@@ -263,15 +263,15 @@ class RemoteJobSource:
             log_failure(self._log, job, outcome, ended_us=self.clock.now_us())
         self._drop(job)
 
-    async def _complete(self, done: Sequence[Done]) -> list[BaseException | None]:
+    async def _complete(self, done: Sequence[JobResult]) -> list[BaseException | None]:
         """Tell of jobs that are done; for each, why that does not count."""
         if len(done) > 1:
-            sent = {"worker": self.worker, "jobs": [claimed.completed(*each) for each in done]}
+            sent = {"worker": self.worker, "jobs": [wire.completion_body(*each) for each in done]}
             try:
                 answer = await self._http.call(
                     "POST", "/v1/work/complete", again=False, json=sent, timeout=TELLING
                 )
-                self.trouble.over()
+                self.outage.end()
                 return [each["error"] and ApiError.of(each["error"]) for each in answer["jobs"]]
             except ApiError as problem:
                 if problem.status == 429 or problem.status > 500:
@@ -280,7 +280,7 @@ class RemoteJobSource:
         calls = (self._call(job, "complete", body) for job, body in done)
         return await asyncio.gather(*calls, return_exceptions=True)
 
-    async def beat(self) -> None:
+    async def send_heartbeats(self) -> None:
         """Send heartbeats for all that is held, until cancelled."""
         while True:
             if not self._held:
@@ -290,20 +290,20 @@ class RemoteJobSource:
             third_s = min(held.work.lease_s for held in self._held.values()) / 3
             await asyncio.gather(*(self._beat(each, third_s) for each in self._held.values()))
             took_s = self.clock.monotonic_s() - began_s
-            wait_s = third_s if self.trouble.now is None else min(third_s, 1.0)
+            wait_s = third_s if self.outage.code is None else min(third_s, 1.0)
             await sleep(self.clock, max(0.05, wait_s - took_s))
 
-    async def _beat(self, held: Held, limit_s: float) -> None:
+    async def _beat(self, held: HeldJob, limit_s: float) -> None:
         limit = aiohttp.ClientTimeout(total=max(limit_s, 0.5))
         try:
             await self._call(held.job, "heartbeat", {}, limit)
         except ApiError as problem:
             if problem.code not in LOST:
-                self.trouble.note(problem)
+                self.outage.log(problem)
             elif not held.ending:  # else it has crossed the end on the way
                 self._lose(held)
         except Unreachable as error:
-            self.trouble.note(error)
+            self.outage.log(error)
 
     async def _call(
         self, job: Job, name: str, body: dict[str, Any], limit: aiohttp.ClientTimeout = TELLING
@@ -311,7 +311,7 @@ class RemoteJobSource:
         path = f"/v1/work/{job.job_id}/{job.attempt}/{name}"
         sent = {"worker": self.worker, **body}
         answer = await self._http.call("POST", path, again=False, json=sent, timeout=limit)
-        self.trouble.over()
+        self.outage.end()
         if answer.get("cancel"):
             self._tell(job.job_id, job.attempt, "cancelled")
 
@@ -329,17 +329,17 @@ class RemoteJobSource:
                     other = TooLarge if problem.status == 413 else InvalidInput
                     kind = TOO_LARGE.get(problem.code, other)
                     raise kind(problem.detail, problem.errors) from problem
-                await self.trouble.pause(problem)
+                await self.outage.pause(problem)
             except Unreachable as error:
-                await self.trouble.pause(error)
+                await self.outage.pause(error)
 
-    def _holding(self, job: Job) -> Held:
+    def _holding(self, job: Job) -> HeldJob:
         held = self._held.get(job.job_id)
         if held is None or held.job.attempt != job.attempt:
             raise StaleAttempt(f"attempt {job.attempt} is lost")
         return held
 
-    def _lose(self, held: Held) -> None:
+    def _lose(self, held: HeldJob) -> None:
         """Somebody else runs it, or nobody: stop it, and never mention it again."""
         job = held.job
         if self._held.get(job.job_id) is held:
@@ -357,12 +357,12 @@ class RemoteJobSource:
 
     # --- files
 
-    async def _fetch(self, held: Held) -> None:
+    async def _fetch(self, held: HeldJob) -> None:
         """Bring the job's files here."""
         for each in held.job.artifacts:
             await self._bring(held, held.job.job_id, each.name, each.sha256)
 
-    async def _bring(self, held: Held, job_id: str, name: str, sha256: str) -> None:
+    async def _bring(self, held: HeldJob, job_id: str, name: str, sha256: str) -> None:
         """Bring a file here. What cannot be had is missing, as it would be there."""
         held.files.add(sha256)
         if await self.files.size(sha256) is None:

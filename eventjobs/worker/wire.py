@@ -31,14 +31,14 @@ from eventjobs.errors import InvalidInput, ReservedId
 from eventjobs.execution.source import Capacity
 
 #: The header with which a worker submits the children of a job that it holds.
-CHILD = "Eventjobs-Child"
+CHILD_HEADER = "Eventjobs-Child"
 _SPEC = tuple(each.name for each in fields(JobSpec))
 #: A job that is completed, and what is told of that.
-Done = tuple[Job, dict[str, Any]]
+JobResult = tuple[Job, dict[str, Any]]
 
 
 @dataclass(frozen=True)
-class Work:
+class ClaimedJob:
     """A job that was claimed; *steps* are results of earlier attempts, by name and in order."""
 
     job: Job
@@ -47,10 +47,10 @@ class Work:
 
 
 @dataclass(eq=False)
-class Held:
+class HeldJob:
     """A job that a worker has: what it fetched for it, and whether it is through with it."""
 
-    work: Work
+    work: ClaimedJob
     files: set[str] = field(default_factory=set)
     #: Its end is being told, and that alone will tell whether it was lost.
     ending: bool = False
@@ -60,7 +60,7 @@ class Held:
         return self.work.job
 
 
-def claim_of(rooms: Sequence[Capacity], size: int) -> dict[str, Any]:
+def claim_body(rooms: Sequence[Capacity], size: int) -> dict[str, Any]:
     """How up to *size* jobs that fit into *rooms* are asked for."""
     asked: dict[str, Any] = {
         "types": [type for room in rooms for type in room.types],
@@ -74,13 +74,13 @@ def claim_of(rooms: Sequence[Capacity], size: int) -> dict[str, Any]:
     return asked
 
 
-def read_work(told: dict[str, Any]) -> Work:
+def parse_claimed_job(told: dict[str, Any]) -> ClaimedJob:
     """As the service answers a claim."""
     steps = {each["name"]: each["result"] for each in told["steps"]}
-    return Work(_job(told), told["lease_s"], steps)
+    return ClaimedJob(_parse_job(told), told["lease_s"], steps)
 
 
-def submission_of(spec: JobSpec) -> dict[str, Any]:
+def submission_body(spec: JobSpec) -> dict[str, Any]:
     """*spec* as it is submitted over HTTP."""
     said = {name: value for name, value in asdict(spec).items() if value not in (None, ())}
     if not spec.max_attempts:
@@ -92,24 +92,24 @@ def submission_of(spec: JobSpec) -> dict[str, Any]:
     return said | {"payload": spec.payload}
 
 
-def child_of(worker: str, job: Job, name: str) -> tuple[str, dict[str, str]]:
+def child_request(worker: str, job: Job, name: str) -> tuple[str, dict[str, str]]:
     """The path that a child is PUT at, and the header that says whose child it is."""
     named = {"parent": job.job_id, "attempt": job.attempt, "worker": worker, "name": name}
-    headers = {CHILD: urlencode(named, errors="surrogatepass")}
+    headers = {CHILD_HEADER: urlencode(named, errors="surrogatepass")}
     return f"/v1/jobs/{child_id(job.job_id, name)}", headers
 
 
-def read_child(text: str) -> tuple[AttemptHolder, str]:
+def parse_child_header(text: str) -> tuple[AttemptHolder, str]:
     """The holder of the parent's attempt, and the name. Raises ReservedId."""
     try:
         told = dict(parse_qsl(text, keep_blank_values=True, errors="surrogatepass"))
         holder = AttemptHolder(parse_id(told["parent"]), int(told["attempt"]), told["worker"])
         return holder, told["name"]
     except (KeyError, ValueError, InvalidInput) as error:
-        raise ReservedId(f"the header {CHILD} cannot be read") from error
+        raise ReservedId(f"the header {CHILD_HEADER} cannot be read") from error
 
 
-def _job(told: dict[str, Any]) -> Job:
+def _parse_job(told: dict[str, Any]) -> Job:
     artifacts = tuple(
         Artifact(each["name"], each["sha256"], each["size"], each["media_type"])
         for each in told["artifacts"]
@@ -119,24 +119,24 @@ def _job(told: dict[str, Any]) -> Job:
         told["job_id"],
         JobSpec(**{**given, "artifacts": artifacts}),
         born=told["position"],
-        created_us=_us(told["created_at"]) or 0,
+        created_us=_parse_us(told["created_at"]) or 0,
         version=told["version"],
         position=told["position"],
-        updated_us=_us(told["updated_at"]) or 0,
+        updated_us=_parse_us(told["updated_at"]) or 0,
         status=Status.RUNNING,
         attempt=told["attempt"],
         lease_s=told["lease_s"],
-        started_us=_us(told["started_at"]),
-        cancel_requested_us=_us(told["cancel_requested_at"]),
+        started_us=_parse_us(told["started_at"]),
+        cancel_requested_us=_parse_us(told["cancel_requested_at"]),
         artifacts=artifacts,
     )
 
 
-def _us(time: str | None) -> int | None:
+def _parse_us(time: str | None) -> int | None:
     return None if time is None else round(datetime.fromisoformat(time).timestamp() * 1e6)
 
 
-def body_of(report: Report) -> tuple[str, dict[str, Any]]:
+def report_body(report: Report) -> tuple[str, dict[str, Any]]:
     """How *report* is called, and what is sent."""
     match report:
         case ProgressReported():
@@ -157,12 +157,12 @@ def body_of(report: Report) -> tuple[str, dict[str, Any]]:
             assert_never(never)
 
 
-def completed(job: Job, body: dict[str, Any]) -> dict[str, Any]:
+def completion_body(job: Job, body: dict[str, Any]) -> dict[str, Any]:
     """How *job* was completed, among others that were."""
     return {"job_id": job.job_id, "attempt": job.attempt, **body}
 
 
-def end_of(outcome: Outcome) -> tuple[str, dict[str, Any]]:
+def outcome_body(outcome: Outcome) -> tuple[str, dict[str, Any]]:
     """The same for how an attempt ended."""
     match outcome:
         case Succeeded(result=result, issues=issues):

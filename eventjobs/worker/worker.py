@@ -84,10 +84,10 @@ class Worker:
         self._runner = runner = build_runner(settings, desk, self._handlers, scratch)
         self._log.info("working", url=self._url, types=sorted(self._handlers.types()))
         print(self._name, flush=True)
-        beating = asyncio.create_task(desk.beat(), name="heartbeats")
+        beating = asyncio.create_task(desk.send_heartbeats(), name="heartbeats")
         claiming = asyncio.create_task(runner.run(), name="runner")
         stopped = asyncio.ensure_future(stop)
-        ends: set[asyncio.Future[Any]] = {beating, claiming, stopped, desk.trouble.refused}
+        ends: set[asyncio.Future[Any]] = {beating, claiming, stopped, desk.outage.refused}
         try:
             await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)
             self._log.info("stopping")
@@ -96,14 +96,14 @@ class Worker:
             await claiming
             if beating.done():
                 await beating  # it only ends when something is wrong
-            if desk.trouble.refused.done():
-                raise WorkerRefused(desk.trouble.refused.result(), self._url)
+            if desk.outage.refused.done():
+                raise WorkerRefused(desk.outage.refused.result(), self._url)
         finally:
             stopped.cancel()
             beating.cancel()
             await asyncio.gather(beating, return_exceptions=True)
 
-    async def hurry(self) -> None:
+    async def release_jobs(self) -> None:
         """Give running jobs back at once."""
         self._log.info("hurrying")
         if self._runner is not None:

@@ -214,14 +214,14 @@ def test_a_window_never_lets_more_start_than_its_rate_says(
     count: int, steps: list[tuple[int, bool, int]]
 ) -> None:
     window = RateWindow(Rate(count, 1))
-    window.recall([])
+    window.load([])
     begun: list[int] = []
     waiting, now_us = 0, 0
     for passed_us, starts, later in steps:
         now_us += passed_us
         at_us = window.opens_us(now_us)
         if at_us is not None and at_us <= now_us:
-            window.begin()
+            window.reserve()
             waiting += 1
         elif at_us is not None:
             now_us = at_us
@@ -229,10 +229,10 @@ def test_a_window_never_lets_more_start_than_its_rate_says(
         while waiting > later:
             waiting -= 1
             if starts:
-                window.begun(now_us)
+                window.record_start(now_us)
                 begun.append(now_us)
             else:
-                window.given_up()
+                window.cancel()
     for at in begun:
         assert sum(at <= each < at + 1_000_000 for each in begun) <= count
 

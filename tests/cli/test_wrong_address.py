@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 import pytest
 
 from eventjobs.client.connection import ApiError, ConnectionLost, Unreachable, WrongAddress
-from eventjobs.worker.outage import SAID_AGAIN_S, Outage
+from eventjobs.worker.outage import LOG_INTERVAL_S, Outage
 from tests.support.cli import Tool
 from tests.support.clock import FakeClock
 from tests.support.log_lines import capture_logs
@@ -255,10 +255,10 @@ async def test_trouble_is_told_once_and_then_seldom() -> None:
     clock = FakeClock()
     trouble = Outage(clock)
     with capture_logs() as lines:
-        for _ in range(4 * round(SAID_AGAIN_S)):
-            trouble.note(Unreachable("no"))
+        for _ in range(4 * round(LOG_INTERVAL_S)):
+            trouble.log(Unreachable("no"))
             await clock.advance(0.5)
-        trouble.over()
-        trouble.note(Unreachable("no"))
+        trouble.end()
+        trouble.log(Unreachable("no"))
     told = [line["for_s"] for line in lines if line["log_level"] == "warning"]
-    assert told == [0, SAID_AGAIN_S, 0]
+    assert told == [0, LOG_INTERVAL_S, 0]

@@ -23,7 +23,7 @@ from eventjobs.handlers.declare import handler
 from eventjobs.handlers.schedule import schedule
 from eventjobs.handlers.thread_context import ThreadContext
 from eventjobs.service import Service
-from eventjobs.worker.wire import CHILD
+from eventjobs.worker.wire import CHILD_HEADER
 from tests.conftest import Connect, Serve
 from tests.support import remote_worker as elsewhere
 from tests.support.clock import FakeClock
@@ -104,7 +104,9 @@ async def test_a_child_cannot_be_preempted(client: Connect, made: Any) -> None:
 
 
 async def put_child(api: Client, job_id: str, spec: Any, **named: Any) -> Any:
-    headers = {CHILD: urlencode({"attempt": 1, "worker": elsewhere.WORKER, "name": "a"} | named)}
+    headers = {
+        CHILD_HEADER: urlencode({"attempt": 1, "worker": elsewhere.WORKER, "name": "a"} | named)
+    }
     return await api("PUT", f"/v1/jobs/{job_id}", spec, headers=headers)
 
 

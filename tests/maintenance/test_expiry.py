@@ -11,7 +11,7 @@ from eventjobs.domain.timestamps import rfc3339
 from eventjobs.errors import InvalidInput
 from eventjobs.handlers.context import Context
 from eventjobs.handlers.declare import handler
-from eventjobs.maintenance.expiry import LOOK_AGAIN_S
+from eventjobs.maintenance.expiry import INTERVAL_S
 from eventjobs.service import Service
 from eventjobs.settings import Settings
 from tests.conftest import Connect, Serve
@@ -49,13 +49,13 @@ async def test_a_job_is_hidden_a_day_after_its_end(client: Connect, clock: FakeC
     assert ended.finished_us is not None
     job = (await api.get(f"/v1/jobs/{job_id}")).json
     assert job["expires_at"] == rfc3339(ended.finished_us + DAY_S * SECOND)
-    clock.jump_wall(DAY_S - 4 * LOOK_AGAIN_S)
+    clock.jump_wall(DAY_S - 4 * INTERVAL_S)
     for _ in range(3):
-        await clock.advance(LOOK_AGAIN_S)
+        await clock.advance(INTERVAL_S)
         assert (await api.get(f"/v1/jobs/{job_id}")).status == 200
-    clock.jump_wall(LOOK_AGAIN_S)
+    clock.jump_wall(INTERVAL_S)
     gone = await hidden(api.service, job_id, clock)
-    assert (gone.expired_us or 0) - ended.finished_us <= (DAY_S + 2 * LOOK_AGAIN_S) * SECOND
+    assert (gone.expired_us or 0) - ended.finished_us <= (DAY_S + 2 * INTERVAL_S) * SECOND
     for path in ("", "/events", "/history"):
         reply = await api.get(f"/v1/jobs/{job_id}{path}")
         assert (reply.status, reply.code) == (410, "job_gone")

@@ -50,7 +50,7 @@ class Elsewhere:
         self.desk = desk
         self.runner = runner
         self.claiming = asyncio.create_task(runner.run())
-        self.beating = asyncio.create_task(desk.beat())
+        self.beating = asyncio.create_task(desk.send_heartbeats())
 
     async def stop(self, drain_s: float = 10.0) -> None:
         await self.desk.stop_claiming()
@@ -513,7 +513,7 @@ async def test_a_type_that_the_service_does_not_know_is_a_refusal_for_good(
     api = await client(*types(loop))
     with capture_logs() as lines:
         async with elsewhere(api, folder, echo) as worker:
-            assert (await worker.desk.trouble.refused).code == "unknown_type"
+            assert (await worker.desk.outage.refused).code == "unknown_type"
             worker.desk.interrupt_wait()
             await turns()
     asked = [line["code"] for line in lines if line["event"] == "request refused"]

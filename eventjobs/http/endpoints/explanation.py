@@ -2,7 +2,7 @@
 
 from aiohttp import web
 
-from eventjobs.attempts.limiter import Kind
+from eventjobs.attempts.limiter import LimitKind
 from eventjobs.domain.job import Job, Status
 from eventjobs.http.app_context import AppContext
 from eventjobs.http.endpoints.jobs import now
@@ -33,7 +33,7 @@ async def _reasons(service: Service, job: Job) -> list[Reason]:
     events = await service.log.read_job(job.job_id)
     if job.finished:
         return why.ended(job, events)
-    silent_s = service.leases.silent_s(job.job_id)
+    silent_s = service.leases.silence_s(job.job_id)
     heard_us = None if silent_s is None else service.clock.now_us() - int(silent_s * 1e6)
     return why.running(job, events, heard_us, silent_s)
 
@@ -59,14 +59,14 @@ async def _around(service: Service, job: Job) -> QueueSituation:
         type_full=await _full(service, job, "type", type),
         queue_full=await _full(service, job, "queue", job.queue),
         rate=_rate(service, type),
-        asked_us=claims.asked.get(type),
-        started_us=claims.since_us,
-        wanted=claims.is_wanted(type, child=job.spec.parent is not None),
+        asked_us=claims.last_requested_us.get(type),
+        started_us=claims.opened_us,
+        wanted=claims.has_capacity_for(type, child=job.spec.parent is not None),
     )
 
 
-async def _full(service: Service, job: Job, kind: Kind, name: str) -> LimitReached | None:
-    limit, holders = service.claims.places(kind, name, job.spec.type)
+async def _full(service: Service, job: Job, kind: LimitKind, name: str) -> LimitReached | None:
+    limit, holders = service.claims.slots_of(kind, name, job.spec.type)
     if limit is None or len(holders) < limit or job.job_id in holders:
         return None
     since: list[tuple[str, int | None]] = []

@@ -39,7 +39,7 @@ from eventjobs.http.schemas.submission import Submission
 from eventjobs.http.streams.selection import JobFilter
 from eventjobs.http.streams.snapshots import Snapshot, etag_of
 from eventjobs.projections.views import JobView, Views
-from eventjobs.worker.wire import CHILD, read_child
+from eventjobs.worker.wire import CHILD_HEADER, parse_child_header
 
 #: Events that cannot be read, of which readyz tells more than their number.
 PARKED_MAX = 10
@@ -57,7 +57,7 @@ async def put(site: AppContext, request: web.Request) -> web.StreamResponse:
     if "Idempotency-Key" in request.headers:
         raise RequestError("the id in the address is the key; leave Idempotency-Key out")
     job_id = parse_id(request.match_info["id"])
-    limits = child_limits if CHILD in request.headers else request_limits
+    limits = child_limits if CHILD_HEADER in request.headers else request_limits
     given = await read_json(site.service, request, Submission, limits)
     if is_reserved(job_id):
         job_id = await _child_id(site, request, given, job_id)
@@ -71,9 +71,9 @@ async def put(site: AppContext, request: web.Request) -> web.StreamResponse:
 
 async def _child_id(site: AppContext, request: web.Request, given: Submission, job_id: str) -> str:
     """That of a child whose parent is held by the worker that submits it. Raises ReservedId."""
-    if (told := request.headers.get(CHILD)) is None:
+    if (told := request.headers.get(CHILD_HEADER)) is None:
         raise ReservedId
-    holder, name = read_child(told)
+    holder, name = parse_child_header(told)
     if given.parent != holder.job_id or job_id != child_id(holder.job_id, name):
         raise ReservedId
     return await site.service.fence.child_id(holder, name)

@@ -107,7 +107,7 @@ async def _types(service: Service, *names: str) -> list[Fields]:
             "rate": str(limits.rates[name]) if name in limits.rates else None,
             "paused": told_pause(paused.get(name)),
         }
-        for name in sorted({*handlers, *service.claims.asked, *busy, *paused, *names})
+        for name in sorted({*handlers, *service.claims.last_requested_us, *busy, *paused, *names})
     ]
 
 

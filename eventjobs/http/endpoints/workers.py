@@ -7,7 +7,7 @@ import orjson
 from aiohttp import web
 
 from eventjobs.attempts.fencing import End, ReportResult
-from eventjobs.attempts.local_source import steps_of
+from eventjobs.attempts.local_source import step_results
 from eventjobs.attempts.remote_claims import ClaimRequest
 from eventjobs.domain.decisions import Report
 from eventjobs.domain.events import ArtifactStored, BreakerChanged, LogWritten, StepCompleted
@@ -63,8 +63,8 @@ async def claim(site: AppContext, request: web.Request) -> web.StreamResponse:
         ended = connection_of(request).input_ended
         return ended or transport is None or transport.is_closing()
 
-    jobs = await site.takers.take(_request(asked, service.settings.lease_s), gone)
-    told = [_work(job, await steps_of(service.jobs, job)) for job in jobs]
+    jobs = await site.takers.claim(_request(asked, service.settings.lease_s), gone)
+    told = [_work(job, await step_results(service.jobs, job)) for job in jobs]
     return web.Response(body=orjson.dumps({"jobs": told}), headers=JSON)
 
 

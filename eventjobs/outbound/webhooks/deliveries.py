@@ -43,7 +43,7 @@ from eventjobs.handlers.registry import HandlerRegistry
 from eventjobs.observability.logging import get_logger
 from eventjobs.outbound.client import OutboundClient
 from eventjobs.outbound.signing import signature
-from eventjobs.outbound.webhooks.message import message, message_id
+from eventjobs.outbound.webhooks.message import message_body, message_id
 from eventjobs.projections.views import Views
 from eventjobs.projections.webhooks import WEBHOOKS
 
@@ -311,7 +311,7 @@ class Webhooks:
             raise JobError("erased", "What it was about is erased.", retryable=False)
         itself = await self._jobs.load(ctx.job_id)
         tries = itself.tries if itself is not None else ctx.attempt  # by hand begins them anew
-        body = message(recorded, job)
+        body = message_body(recorded, job)
         now_us = self._jobs.clock.now_us()
         secret, name = self.secret(webhook_id), message_id(webhook_id, position)
         signed = signature(secret, name, body, now_us)

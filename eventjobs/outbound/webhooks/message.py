@@ -7,7 +7,7 @@ from eventjobs.domain.recorded import Recorded
 from eventjobs.domain.timestamps import rfc3339
 
 #: Of a message. Above it the event's own data is left out, and the address to read it from is in.
-BYTES_MAX = 20_000
+MESSAGE_BYTES_MAX = 20_000
 
 
 def message_id(webhook_id: str, position: int) -> str:
@@ -15,7 +15,7 @@ def message_id(webhook_id: str, position: int) -> str:
     return f"msg_{webhook_id}_{position}"
 
 
-def message(recorded: Recorded, job: Job) -> bytes:
+def message_body(recorded: Recorded, job: Job) -> bytes:
     """What is sent: the event, and what its job is; the same bytes each time."""
     about = {
         "position": recorded.position,
@@ -33,6 +33,6 @@ def message(recorded: Recorded, job: Job) -> bytes:
         "data": {**about, "event": orjson.Fragment(recorded.data)},
     }
     body = orjson.dumps(whole)
-    if len(body) <= BYTES_MAX:
+    if len(body) <= MESSAGE_BYTES_MAX:
         return body
     return orjson.dumps({**whole, "data": {**about, "event": None}})
