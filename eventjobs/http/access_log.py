@@ -8,7 +8,7 @@ from aiohttp.abc import AbstractAccessLogger
 
 from eventjobs.http.app_context import REQUEST_ID
 from eventjobs.http.problem import CODE, plain
-from eventjobs.http.streams.broadcast import CLIENT
+from eventjobs.http.streams.subscriber import SUBSCRIBER
 
 #: Codes above 500 that say what a client asked for: a transfer coding, a version of HTTP.
 CLIENTS_FAULT = frozenset({501, 505})
@@ -36,9 +36,9 @@ class AccessLog(AbstractAccessLogger):
             event = "request failed" if failed else "request refused"
             more["code"] = response.get(CODE)
         size = response.body_length  # for aiohttp that is with the head
-        if (client := request.get(CLIENT)) is not None:
+        if (subscriber := request.get(SUBSCRIBER)) is not None:
             more["stream"] = True
-            size += client.written_bytes  # past the response object
+            size += subscriber.written_bytes  # past the response object
         write(
             event,
             method=request.method,

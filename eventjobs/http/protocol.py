@@ -26,7 +26,7 @@ from eventjobs.http.problem import (
     VersionNotSupported,
 )
 from eventjobs.http.request_body import abandon_body
-from eventjobs.http.streams.broadcast import CLIENT
+from eventjobs.http.streams.subscriber import SUBSCRIBER
 from eventjobs.observability.logging import get_logger
 
 #: What a client still sends is read for so long, so that it gets to read why it is refused.
@@ -149,8 +149,8 @@ class Connection(web.RequestHandler):
         if (request := self._request) is None:
             return bool(self._messages)
         self._end_body(request)
-        if (client := request.get(CLIENT)) is not None:
-            client.probe()
+        if (subscriber := request.get(SUBSCRIBER)) is not None:
+            subscriber.probe()
         return True
 
     def _end_input(self) -> None:

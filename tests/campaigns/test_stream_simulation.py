@@ -20,10 +20,8 @@ from eventjobs.commands.jobs import Jobs
 from eventjobs.domain.job import Job, evolve, fold
 from eventjobs.domain.recorded import Recorded
 from eventjobs.errors import JobGone
-from eventjobs.http.streams import broadcast as hub
-from eventjobs.http.streams import frames
-from eventjobs.http.streams import streams as stream
-from eventjobs.http.streams.selection import JobFilter
+from eventjobs.http.streams import catch_up, frames, streams
+from eventjobs.http.streams.job_filter import JobFilter
 from eventjobs.http.streams.snapshots import Snapshots
 from eventjobs.http.streams.streams import Streams
 from eventjobs.log import PAGE_MAX
@@ -583,16 +581,15 @@ async def all_closed(world: World) -> None:
         world.closing = True
         began_s = loop.time()
         await world.streams.close()
-        assert loop.time() - began_s < stream.GOODBYE_S, "somebody did not go by himself"
+        assert loop.time() - began_s < streams.GOODBYE_S, "somebody did not go by himself"
         assert len(world.streams) == 0
         writing.cancel()
 
 
 @pytest.fixture(autouse=True)
 def small_steps(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(stream, "PAGE_MAX", 4)
-    monkeypatch.setattr(stream, "WRITE_BYTES", 2000)
-    monkeypatch.setattr(hub, "WRITE_BYTES", 2000)
+    monkeypatch.setattr(catch_up, "PAGE_MAX", 4)
+    monkeypatch.setattr(catch_up, "WRITE_BYTES", 2000)
     monkeypatch.setattr(frames, "WRITE_BYTES", 2000)
 
 

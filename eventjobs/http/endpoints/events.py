@@ -14,7 +14,7 @@ from eventjobs.http.problem import BadCursor
 from eventjobs.http.requests import path_id, read_query
 from eventjobs.http.responses import JSON
 from eventjobs.http.schemas.queries import AllEventsQuery, EventsQuery
-from eventjobs.http.streams.selection import JobFilter
+from eventjobs.http.streams.job_filter import JobFilter
 from eventjobs.log import PAGE_MAX, EventLog
 from eventjobs.service import Service
 
@@ -139,7 +139,7 @@ async def _there(service: Service, job_id: str) -> Job:
 
 async def _page(service: Service, selection: JobFilter, after: int, limit: int) -> Page:
     log = service.log
-    if selection.everything:
+    if selection.matches_everything:
         events = await log.read(after, limit)
         return Page(events, events[-1].position if events else after)
     if selection.ids is not None:
@@ -151,7 +151,7 @@ async def _page(service: Service, selection: JobFilter, after: int, limit: int) 
         jobs = {each: await service.jobs.glimpse(each) for each in {r.job_id for r in batch}}
         for each in batch:
             after = each.position
-            if selection.wants(jobs[each.job_id]):
+            if selection.matches(jobs[each.job_id]):
                 found.append(each)
                 if len(found) == limit:
                     return Page(found, after)
@@ -163,7 +163,7 @@ async def _named(service: Service, selection: JobFilter, after: int, limit: int)
     head = service.log.head
     found: list[Recorded] = []
     for job_id in selection.ids or ():
-        if selection.wants(await _there(service, job_id)):
+        if selection.matches(await _there(service, job_id)):
             found += await service.log.read_job(job_id, after, limit)
     found.sort(key=lambda each: each.position)
     # Above the head of before, those that were read first may miss some.

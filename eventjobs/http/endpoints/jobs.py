@@ -36,7 +36,7 @@ from eventjobs.http.requests import (
 from eventjobs.http.responses import JSON, NO_CACHE
 from eventjobs.http.schemas.queries import JobQuery, JobsQuery, unfit
 from eventjobs.http.schemas.submission import Submission
-from eventjobs.http.streams.selection import JobFilter
+from eventjobs.http.streams.job_filter import JobFilter
 from eventjobs.http.streams.snapshots import Snapshot, etag_of
 from eventjobs.projections.views import JobView, Views
 from eventjobs.worker.wire import CHILD_HEADER, parse_child_header
@@ -131,7 +131,7 @@ def get_at_once(site: AppContext, request: web.Request) -> web.StreamResponse | 
         or reject_foreign_origin(request)
     ):
         return None
-    snapshot = site.snapshots.kept(request.match_info["id"])
+    snapshot = site.snapshots.get_cached(request.match_info["id"])
     if snapshot is None or snapshot.job.expired_us is not None:
         return None
     status, body = 200, snapshot.body

@@ -11,7 +11,7 @@ from eventjobs.domain.job import Status
 from eventjobs.domain.validation import EPOCH, MICROSECOND, Moment
 from eventjobs.errors import InvalidInput
 from eventjobs.http.cursors import POSITION_MAX
-from eventjobs.http.streams.selection import JobFilter
+from eventjobs.http.streams.job_filter import JobFilter
 
 
 def _parts(values: object) -> object:

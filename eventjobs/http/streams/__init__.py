@@ -1,1 +1,1 @@
-"""Server-sent events: facts and snapshots, live and from any position."""
+"""Server-sent events: the log's events and jobs' snapshots, live and from any position."""

@@ -1,4 +1,7 @@
-"""Server-sent events as bytes."""
+"""Server-sent events as bytes (WHATWG HTML, 9.2), and how many are written at once."""
+
+from collections.abc import Callable
+from typing import TypeVar
 
 import orjson
 
@@ -7,16 +10,26 @@ from eventjobs.domain.recorded import Recorded
 from eventjobs.domain.timestamps import rfc3339
 from eventjobs.http.streams.snapshots import Snapshot
 
-#: Written to a client at once; only a single frame may be longer.
+T = TypeVar("T")
+
+#: Bytes of frames in one write. Only a single frame may be longer.
 WRITE_BYTES = 131_072
 
+HEARTBEAT = b":\n\n"
+#: The first bytes of every stream. Some proxies hold the headers back until the body begins.
+HELLO = b"retry: 2000\n" + HEARTBEAT
 
-def fact_frame(recorded: Recorded) -> bytes:
+
+def event_size(recorded: Recorded) -> int:
+    return len(recorded.json())
+
+
+def event_frame(recorded: Recorded) -> bytes:
     return b"id: %d\nevent: event\ndata: %s\n\n" % (recorded.position, recorded.json())
 
 
 def snapshot_frame(snapshot: Snapshot, position: int) -> bytes:
-    """The job as it is; of one that is hidden, that it has gone."""
+    """A `job` frame with the snapshot, or a `gone` frame if the job is hidden."""
     job = snapshot.job
     if job.expired_us is None:
         return b"id: %d\nevent: job\ndata: %s\n\n" % (position, snapshot.body)
@@ -24,18 +37,37 @@ def snapshot_frame(snapshot: Snapshot, position: int) -> bytes:
     return b"id: %d\nevent: gone\ndata: %s\n\n" % (position, orjson.dumps(gone))
 
 
-def fitting(events: list[Recorded]) -> list[Recorded]:
-    """As many as may be written at once; at least one."""
-    size = 0
-    for number, each in enumerate(events):
-        size += len(each.json())
-        if size > WRITE_BYTES and number:
-            return events[:number]
-    return events
+def reset_frame(head: int) -> bytes:
+    """The client's cursor is not a position of this log; the stream begins again from 0."""
+    return b'event: reset\ndata: {"head":%d}\n\n' % head
+
+
+def end_frame(position: int) -> bytes:
+    """All jobs of the stream have ended. The cursor before it lets a reconnect get a 204."""
+    return b'id: %d\n\nevent: end\ndata: {"reason":"finished"}\n\n' % position
+
+
+def retry_frame(delay_ms: int) -> bytes:
+    return b"retry: %d\n\n" % delay_ms
+
+
+def as_chunk(data: bytes) -> bytes:
+    """*data* as one chunk of HTTP/1.1 (RFC 9112, 7.1)."""
+    return b"%x\r\n%s\r\n" % (len(data), data)
+
+
+def prefix_that_fits(items: list[T], size: Callable[[T], int]) -> list[T]:
+    """The first *items* that fit in one write; at least one. *size* is in bytes."""
+    total = 0
+    for number, item in enumerate(items):
+        total += size(item)
+        if total > WRITE_BYTES and number:
+            return items[:number]
+    return items
 
 
 def is_end(recorded: Recorded) -> bool:
-    """Whether the job has ended by now, if nothing came after this event."""
+    """Whether the event ends its job, unless a later event reopens it."""
     event = recorded.event
     return isinstance(event, JobCompleted | JobCancelled | JobExpired) or (
         isinstance(event, AttemptFailed) and event.retry_at_us is None

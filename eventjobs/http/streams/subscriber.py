@@ -1,87 +1,98 @@
-"""One connected client of a stream."""
+"""One open stream: its filter, its position, and writes to its transport."""
 
 import asyncio
 from typing import Literal
 
-from eventjobs.http.streams.selection import JobFilter
+from aiohttp import web
 
-HEARTBEAT = b":\n\n"
+from eventjobs.http.streams.frames import HEARTBEAT, as_chunk
+from eventjobs.http.streams.job_filter import JobFilter
 
-#: Between the two writes that find out whether a client that sends no more still reads.
+#: Seconds between the two writes of a probe.
 PROBE_S = 1.0
 
-#: Why a client is no longer at the head.
-Left = Literal["behind", "gone", "ended", "shutdown"]
+#: Why a subscriber is no longer live.
+DetachReason = Literal["behind", "gone", "ended", "shutdown"]
 
 
 class Subscriber:
-    """One open stream."""
+    """One client of a stream.
+
+    A subscriber catches up by reading from its position, and then goes live: a broadcaster writes
+    new events to it, until it is detached.
+    """
 
     def __init__(
         self,
         transport: asyncio.Transport,
-        selection: JobFilter,
+        job_filter: JobFilter,
         buffer_bytes_max: int,
         *,
         chunked: bool,
     ) -> None:
-        self.selection = selection
-        #: Everything it wants up to here was written to it; while it is at the head, and the hub
-        #: is further, up to the hub's position.
+        self.job_filter = job_filter
+        #: All that matches up to this position was written. While the subscriber is live, the
+        #: broadcaster's position counts, if that is higher.
         self.position = 0
         self.written_bytes = 0
         self._transport = transport
         self._chunked = chunked
         self._buffer_bytes_max = buffer_bytes_max
-        self._left: asyncio.Future[Left] | None = None
+        self._detached: asyncio.Future[DetachReason] | None = None
 
     @property
-    def gone(self) -> bool:
+    def is_gone(self) -> bool:
+        """Whether the connection is closed or closing."""
         return self._transport.is_closing()
 
     @property
-    def unsent(self) -> int:
-        """Bytes that wait for the client to read."""
+    def unsent_bytes(self) -> int:
+        """Bytes in the transport's buffer."""
         return self._transport.get_write_buffer_size()
 
     @property
-    def full(self) -> bool:
-        return self.unsent > self._buffer_bytes_max
+    def is_full(self) -> bool:
+        """Whether the transport's buffer is over its bound."""
+        return self.unsent_bytes > self._buffer_bytes_max
 
     def abort(self) -> None:
         self._transport.abort()
 
-    def go_live(self) -> asyncio.Future[Left]:
-        """It is at the head now; done when it has to do something itself again."""
-        self._left = asyncio.get_running_loop().create_future()
-        return self._left
+    def go_live(self) -> asyncio.Future[DetachReason]:
+        """Returns a future that is done when the subscriber is detached."""
+        self._detached = asyncio.get_running_loop().create_future()
+        return self._detached
 
     @property
-    def listening(self) -> bool:
-        return self._left is not None and not self._left.done()
+    def is_live(self) -> bool:
+        return self._detached is not None and not self._detached.done()
 
-    def detach(self, why: Left) -> None:
-        if self._left is not None and not self._left.done():
-            self._left.set_result(why)
+    def detach(self, reason: DetachReason) -> None:
+        if self._detached is not None and not self._detached.done():
+            self._detached.set_result(reason)
 
     def probe(self) -> None:
-        """Write to a client that sends no more: if it has gone, its machine answers the first write
-        with a reset, and the second one fails.
+        """Find out whether a client that closed its sending side still reads.
+
+        The machine of a client that has gone answers the first write with a reset, and the second
+        write fails.
         """
         self.write(HEARTBEAT)
         asyncio.get_running_loop().call_later(PROBE_S, self.write, HEARTBEAT)
 
-    def write(self, plain: bytes, chunk: bytes | None = None) -> None:
-        """Past the response object, whose own write costs ten times as much."""
-        if self.gone:
-            return  # asyncio says nothing of what is written then; uvloop raises
-        self.written_bytes += len(plain)
+    def write(self, frames: bytes, chunk: bytes | None = None) -> None:
+        """Write *frames* at once. *chunk* is the same as a chunk of HTTP, if it is encoded already.
+
+        The bytes go to the transport: a write of aiohttp's response object costs ten times as much.
+        """
+        if self.is_gone:
+            return  # a write would be silent in asyncio, and an error in uvloop
+        self.written_bytes += len(frames)
         if self._chunked:
-            self._transport.write(as_chunk(plain) if chunk is None else chunk)
+            self._transport.write(as_chunk(frames) if chunk is None else chunk)
         else:
-            self._transport.write(plain)
+            self._transport.write(frames)
 
 
-def as_chunk(data: bytes) -> bytes:
-    """*data* as one chunk of HTTP/1.1 (RFC 9112, 7.1)."""
-    return b"%x\r\n%s\r\n" % (len(data), data)
+#: The subscriber of a request that is answered with a stream.
+SUBSCRIBER = web.RequestKey("subscriber", Subscriber)

@@ -1,0 +1,87 @@
+"""Which jobs a list or a stream is about."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any
+
+from eventjobs.domain.events import LogWritten
+from eventjobs.domain.job import Job
+from eventjobs.domain.recorded import Recorded
+
+
+@dataclass(frozen=True)
+class JobFilter:
+    """Named jobs, or all that match. A field that is None does not limit."""
+
+    ids: frozenset[str] | None = None
+    type: frozenset[str] | None = None
+    owner: str | None = None
+    queue: str | None = None
+    parent: str | None = None
+    tag: str | None = None
+    status: frozenset[str] | None = None
+    #: Of the events, only the lines of the jobs' logs.
+    logs: bool = False
+
+    @property
+    def matches_everything(self) -> bool:
+        return self == _EVERYTHING
+
+    @property
+    def _includes_internal_jobs(self) -> bool:
+        """The service's own jobs are shown only to those who name them, as in lists."""
+        return self.ids is not None or self.type is not None
+
+    def for_views(self) -> dict[str, Any]:
+        """The filters of Views.jobs. *ids* is not among them."""
+        return {
+            "type": self.type and sorted(self.type),
+            "status": self.status and sorted(self.status),
+            "owner": self.owner,
+            "queue": self.queue,
+            "parent": self.parent,
+            "tag": self.tag,
+        }
+
+    def matches(self, job: Job | None) -> bool:
+        """Whether the events of *job* match.
+
+        Only what never changes about a job counts, so that a second reading has the same events.
+        """
+        return (
+            job is not None
+            and (self.ids is None or job.job_id in self.ids)
+            and (self.type is None or job.spec.type in self.type)
+            and (self.owner is None or job.spec.owner == self.owner)
+            and (self.queue is None or job.queue == self.queue)
+            and (self.parent is None or job.spec.parent == self.parent)
+            and (self.tag is None or self.tag in job.spec.tags)
+        )
+
+    def matches_change(self, job: Job, statuses: Iterable[str] | None = None) -> bool:
+        """Whether a change of *job*, hidden or not, matches.
+
+        With *statuses*, those of the job before and after, one of them must match: so a job that
+        leaves the filter is shown once more.
+        """
+        return (
+            self.matches(job)
+            and (self._includes_internal_jobs or not job.spec.type.startswith("eventjobs."))
+            and (self.status is None or statuses is None or not self.status.isdisjoint(statuses))
+        )
+
+    def among(self, jobs: Iterable[Job]) -> "JobFilter":
+        """The same filter for the named *jobs*: the ids that the other fields leave."""
+        if self.ids is None:
+            return self
+        ids = frozenset(job.job_id for job in jobs if self.matches(job))
+        return JobFilter(ids=ids, status=self.status, logs=self.logs)
+
+    def select(self, events: list[Recorded]) -> list[Recorded]:
+        """Those of the *events* of matching jobs that the stream has."""
+        if not self.logs:
+            return events
+        return [each for each in events if isinstance(each.event, LogWritten)]
+
+
+_EVERYTHING = JobFilter()

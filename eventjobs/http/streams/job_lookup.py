@@ -1,0 +1,50 @@
+"""Jobs by the events of theirs that a filter is applied to."""
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+from eventjobs.cache import LRUCache
+from eventjobs.commands.jobs import Jobs
+from eventjobs.domain.events import JobSubmitted
+from eventjobs.domain.job import Job, evolve
+from eventjobs.domain.recorded import Recorded
+
+
+class JobLookup:
+    """A cache of jobs for JobFilter.matches, which reads only what never changes about a job.
+
+    Any version of a job will do, so entries are never stale. The cache of Jobs is another: it is
+    for decisions, and drops a job that has ended.
+    """
+
+    def __init__(self, jobs: Jobs) -> None:
+        self._jobs = jobs
+        self._cache: LRUCache[Job] = LRUCache(entries_max=20_000, bytes_max=20_000)
+
+    async def jobs_of(self, events: Sequence[Recorded]) -> dict[str, Job | None]:
+        """The jobs of *events* by id; None for one that cannot be read."""
+        jobs: dict[str, Job | None] = {}
+        for recorded in events:
+            job_id = recorded.job_id
+            if job_id not in jobs:
+                jobs[job_id] = self._cache.get(job_id) or await self._load(recorded)
+        return jobs
+
+    async def _load(self, recorded: Recorded) -> Job | None:
+        if isinstance(recorded.event, JobSubmitted):
+            job = evolve(None, recorded)
+        elif (current := await self._jobs.glimpse(recorded.job_id)) is not None:
+            job = current
+        else:
+            return None
+        slim = Job(
+            job.job_id,
+            replace(job.spec, payload=None),
+            job.born,
+            job.created_us,
+            job.version,
+            job.position,
+            job.updated_us,
+        )
+        self._cache.put(job.job_id, slim, 1)
+        return slim
