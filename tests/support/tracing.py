@@ -28,3 +28,8 @@ def attached(command: list[str], pid: int) -> Iterator[None]:
             yield
         finally:
             tracer.terminate()
+            try:
+                tracer.wait(2)
+            except subprocess.TimeoutExpired:
+                # strace can miss the end of a thread that its SIGKILL ended, and wait for ever.
+                tracer.kill()
