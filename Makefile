@@ -15,16 +15,16 @@ help: ## list these commands
 	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST)
 
 test: programs $(TEST) ## set up what is missing and run the gate
-	@$(BIN)/python -m tools.check
+	@$(BIN)/python -m eventjobs.tools.check
 
 run: $(RUN) ## start the service with its demo jobs
 	@$(BIN)/eventjobs serve --demo
 
 soak: $(TEST) ## look for broken promises, under load and faults
-	@$(BIN)/python -m tools.soak $(ARGS)
+	@$(BIN)/python -m eventjobs.tools.soak $(ARGS)
 
 bench: $(RUN) ## measure this machine against the floors
-	@$(BIN)/python -m tools.bench $(ARGS)
+	@$(BIN)/python -m eventjobs.tools.bench $(ARGS)
 
 format: $(TEST) ## format the code and mend what ruff can
 	@$(BIN)/ruff check --fix-only --quiet .

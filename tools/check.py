@@ -1,7 +1,7 @@
 """The gate: format, lint, types, import contracts, tests.
 
-    python -m tools.check            all of them
-    python -m tools.check lint types
+    python -m eventjobs.tools.check            all of them
+    python -m eventjobs.tools.check lint types
 
 Every step runs, whichever failed before. The tests come last, so that what pytest says last is
 what is read last; only a failure adds a line below it.
@@ -13,7 +13,7 @@ import sysconfig
 import time
 from pathlib import Path
 
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).resolve().parents[1]
 SCRIPTS = sysconfig.get_path("scripts")
 
 PYTEST = [sys.executable, "-m", "pytest"]

@@ -165,7 +165,7 @@ def test_no_modules_import_each_other() -> None:
 
 def module_name(path: Path) -> str:
     name = ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__")
-    return f"eventjobs.{name}" if name.startswith("projections") else name
+    return name if name.startswith("eventjobs") else f"eventjobs.{name}"
 
 
 def imported(tree: ast.Module, importer: str) -> Iterator[str]:
@@ -221,32 +221,22 @@ def test_the_wheel_ships_what_the_code_reads() -> None:
     allow_none([at(folder) for folder in folders], "add an __init__.py")
 
 
-def test_every_command_is_shipped() -> None:
-    modules = [entry.partition(":")[0] for entry in PROJECT["project"]["scripts"].values()]
-    tools = [module for module in modules if module.startswith("eventjobs_tools.")]
-    assert tools == PROJECT["tool"]["setuptools"]["py-modules"]
-    sources = [module.replace("eventjobs_tools", "tools").replace(".", "/") for module in modules]
-    missing = [
-        source
-        for source in sources
-        if not any(map(Path.exists, (ROOT / f"{source}.py", ROOT / source)))
-    ]
-    allow_none(missing, "write it, or take the command out of pyproject.toml")
-
-
-def test_tools_import_one_another_relatively() -> None:
-    """Installed, they are eventjobs_tools; a package called tools would be somebody else's."""
-    absolute = [
+def test_every_module_is_imported_by_its_one_name() -> None:
+    """projections/ and tools/ are in eventjobs, by symbolic links; tests are for tests."""
+    second_names = [
         at(path, node)
         for path, node in nodes()
-        if (isinstance(node, ast.ImportFrom) and node.level == 0 and named_tools(node.module))
-        or (isinstance(node, ast.Import) and any(named_tools(each.name) for each in node.names))
+        for module in imported_names(node)
+        if module.split(".")[0] in ("projections", "tools", "tests")
     ]
-    allow_none(absolute, "from .replay import ...")
+    allow_none(second_names, "import it from eventjobs; what tools/ needs stands in tools/")
 
 
-def named_tools(module: str | None) -> bool:
-    return (module or "").split(".")[0] == "tools"
+def imported_names(node: ast.AST) -> Iterator[str]:
+    if isinstance(node, ast.ImportFrom) and node.level == 0 and node.module is not None:
+        yield node.module
+    elif isinstance(node, ast.Import):
+        yield from (each.name for each in node.names)
 
 
 ELSEWHERE = re.compile(

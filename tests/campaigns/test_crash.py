@@ -28,11 +28,11 @@ from eventjobs.domain.spec import JobSpec
 from eventjobs.errors import Conflict
 from eventjobs.log.sqlite import SQLiteLog
 from eventjobs.projections.store import Store
+from eventjobs.tools.soak.crash_checker import COMMITMENT, Checker, Row
+from eventjobs.tools.soak.crash_history import Claim, Due, History, Stream
+from eventjobs.tools.soak.crash_server import Life
+from eventjobs.tools.soak.kills import Campaign, Plan, campaign
 from tests.conftest import TOLD
-from tools.soak.crash_checker import COMMITMENT, Checker, Row
-from tools.soak.crash_history import Claim, Due, History, Stream
-from tools.soak.crash_server import Life
-from tools.soak.kills import Campaign, Plan, campaign
 
 KILLS = 200
 
@@ -69,7 +69,7 @@ def test_a_log_that_loses_its_tail_at_a_crash_is_noticed(tmp_path: Path) -> None
 
 
 def test_a_service_that_forgets_idempotency_keys_is_noticed(tmp_path: Path) -> None:
-    plan = Plan(20, seed=3, app="tools.soak.crash_sabotage:FORGETS_KEYS")
+    plan = Plan(20, seed=3, app="eventjobs.tools.soak.crash_sabotage:FORGETS_KEYS")
     outcome = asyncio.run(campaign(tmp_path / "data", plan))
     assert any("happened before" in each for each in outcome.faults), outcome.faults
 

@@ -12,10 +12,10 @@ from eventjobs.client.client import Client
 from eventjobs.domain.codec import decode
 from eventjobs.domain.job import Job, evolve
 from eventjobs.domain.recorded import Recorded
+from eventjobs.tools.soak.crash_checker import stored
+from eventjobs.tools.soak.crash_rules import illegal
 from tests.support.external_service import LOOPBACK, Dispatched, ExternalService, external_service
 from tests.support.servers import Server, start
-from tools.soak.crash_checker import stored
-from tools.soak.crash_rules import illegal
 
 TAKEN: tuple[int, Any] = (202, {})
 

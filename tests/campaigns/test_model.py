@@ -18,9 +18,9 @@ from eventjobs.domain.events import (
 )
 from eventjobs.domain.job import Job, Status
 from eventjobs.errors import StaleAttempt, WrongState
+from eventjobs.tools.soak.job_model import Bounds, Decisions
+from eventjobs.tools.soak.model_search import search
 from tests.conftest import TOLD
-from tools.soak.job_model import Bounds, Decisions
-from tools.soak.model_search import search
 
 #: One worker of those named runs in the service. `make soak` looks further.
 WORLDS = {

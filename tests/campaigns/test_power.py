@@ -9,13 +9,10 @@ from pathlib import Path
 import aiohttp
 import pytest
 
-from tests.conftest import TOLD
-from tests.support.servers import Server, start
-from tests.support.tracing import attached, failing
-from tools.soak.power.campaign import campaign
-from tools.soak.power.disk import RULES, Disk, Image, Left, Rules
-from tools.soak.power.scenarios import CONTROLS, SCENARIOS
-from tools.soak.power.trace import (
+from eventjobs.tools.soak.power.campaign import campaign
+from eventjobs.tools.soak.power.disk import RULES, Disk, Image, Left, Rules
+from eventjobs.tools.soak.power.scenarios import CONTROLS, SCENARIOS
+from eventjobs.tools.soak.power.trace import (
     CALLS,
     Create,
     MakeFolder,
@@ -28,6 +25,9 @@ from tools.soak.power.trace import (
     Write,
     read,
 )
+from tests.conftest import TOLD
+from tests.support.servers import Server, start
+from tests.support.tracing import attached, failing
 
 STATES = 200
 #: The others take a campaign that has more time.

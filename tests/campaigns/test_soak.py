@@ -4,9 +4,9 @@ from pathlib import Path
 
 import pytest
 
-from tools.soak import __main__ as soak
-from tools.soak.__main__ import Told, main
-from tools.soak.job_model import Bounds
+from eventjobs.tools.soak import __main__ as soak
+from eventjobs.tools.soak.__main__ import Told, main
+from eventjobs.tools.soak.job_model import Bounds
 
 
 def test_a_campaign_is_told_of_in_a_line(

@@ -18,13 +18,13 @@ from eventjobs.domain.events import (
     ProgressReported,
 )
 from eventjobs.domain.spec import JobSpec
+from eventjobs.tools.soak.crash_checker import Row
+from eventjobs.tools.soak.crash_history import Due
+from eventjobs.tools.soak.lease_checker import LeaseChecker
+from eventjobs.tools.soak.lease_history import NEVER_US, Fate, Fates
+from eventjobs.tools.soak.workers import Plan, campaign
 from tests.campaigns.test_crash import rows_of
 from tests.conftest import TOLD
-from tools.soak.crash_checker import Row
-from tools.soak.crash_history import Due
-from tools.soak.lease_checker import LeaseChecker
-from tools.soak.lease_history import NEVER_US, Fate, Fates
-from tools.soak.workers import Plan, campaign
 
 JOBS = 2_000
 LOST_MIN, LATE_MIN = 20, 10

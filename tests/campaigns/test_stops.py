@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
+from eventjobs.tools.soak.kills import Plan
+from eventjobs.tools.soak.stops import Stops
 from tests.conftest import TOLD
-from tools.soak.kills import Plan
-from tools.soak.stops import Stops
 
 STOPS = 100
 
@@ -34,6 +34,6 @@ NOTICED = {
 
 @pytest.mark.parametrize("sabotage", NOTICED)
 def test_a_service_is_noticed_that(sabotage: str, tmp_path: Path) -> None:
-    plan = Plan(10, seed=2, app=f"tools.soak.crash_sabotage:{sabotage}")
+    plan = Plan(10, seed=2, app=f"eventjobs.tools.soak.crash_sabotage:{sabotage}")
     outcome = asyncio.run(Stops(tmp_path / "data", plan).run())
     assert any(NOTICED[sabotage] in each for each in outcome.faults), outcome.faults

@@ -17,11 +17,11 @@ from eventjobs.handlers.context import Context
 from eventjobs.handlers.declare import handler
 from eventjobs.projections import pauses
 from eventjobs.projections.store import Store
+from eventjobs.tools import audit, replay
 from tests.conftest import Connect, Serve
 from tests.projections.test_projections import HEAD, LOG_ID, apply, cut, dump
 from tests.support.views import quick_folder
 from tests.support.waiting import kinds, recorded_of
-from tools import audit, replay
 
 
 @handler("mail", queue="post")

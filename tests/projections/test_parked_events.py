@@ -24,10 +24,10 @@ from eventjobs.log.rows import recorded as row_of
 from eventjobs.log.sqlite import SQLiteLog
 from eventjobs.projections import queue
 from eventjobs.projections.store import Store
+from eventjobs.tools import audit, replay
 from tests.conftest import Connect, Serve
 from tests.support.histories import START_US, histories, job_id
 from tests.support.views import quick_folder
-from tools import audit, replay
 
 LOG_ID = "0" * 32
 JSON_TOO_DEEP = b'{"payload":' + b"[" * 2000 + b"]" * 2000 + b"}"

@@ -19,10 +19,10 @@ from eventjobs.projections.store import Store
 from eventjobs.projections.views import Views
 from eventjobs.service import Service
 from eventjobs.settings import Settings
+from eventjobs.tools.replay import replay
 from tests.support.clock import FakeClock
 from tests.support.views import running
 from tests.support.waiting import turns
-from tools.replay import replay
 
 
 @pytest.fixture

@@ -8,12 +8,12 @@ from pathlib import Path
 import orjson
 import pytest
 
+from eventjobs.tools.bench import __main__ as bench
+from eventjobs.tools.bench import http as bench_http
+from eventjobs.tools.bench import report as bench_report
+from eventjobs.tools.bench.processes import Answer, Bench, Child, Died, Sample, Size
+from eventjobs.tools.bench.report import MILLISECONDS, REQUESTS, Floor, Row, table
 from tests.conftest import CI
-from tools.bench import __main__ as bench
-from tools.bench import http as bench_http
-from tools.bench import report as bench_report
-from tools.bench.processes import Answer, Bench, Child, Died, Sample, Size
-from tools.bench.report import MILLISECONDS, REQUESTS, Floor, Row, table
 
 TINY = Size(
     runs=1,
@@ -105,7 +105,7 @@ def test_the_command_prints_every_figure(
 def test_a_process_that_ends_is_told_of() -> None:
     nobody = {"port": 1, "path": "/", "clients": 1, "acks": 1}
     with (
-        Child("readers", nobody, "tools.bench.sse_readers") as child,
+        Child("readers", nobody, "eventjobs.tools.bench.sse_readers") as child,
         pytest.raises(Died, match="readers"),
     ):
         child.hear()

@@ -68,7 +68,7 @@ async def data(tmp_path: Path) -> Path:
 async def run(tool: str, *arguments: object) -> tuple[int, str, str]:
     process = await asyncio.create_subprocess_exec(
         sys.executable,
-        *("-m", f"tools.{tool}", *map(str, arguments)),
+        *("-m", f"eventjobs.tools.{tool}", *map(str, arguments)),
         cwd=ROOT,
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.PIPE,

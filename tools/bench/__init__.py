@@ -1,1 +1,1 @@
-"""Measures this machine against the floors: `python -m tools.bench`."""
+"""Measures this machine against the floors: `python -m eventjobs.tools.bench`."""

@@ -1,6 +1,6 @@
 """How fast eventjobs is here, each figure beside what the libraries allow in the same run.
 
-    python -m tools.bench [SECTION ...] [--runs N] [--quick] [--json | --markdown]
+    python -m eventjobs.tools.bench [SECTION ...] [--runs N] [--quick] [--json | --markdown]
 
 A machine that others use too can be half as fast a minute later. So our figure and its raw limit
 are measured in turns, each in a process of its own; what is printed is the median of the runs
@@ -282,7 +282,7 @@ def starts(bench: Bench) -> list[Row]:
     what = f"start of `eventjobs serve` with {made['events']:,} events, until it serves"
     row = Row(what, SECONDS, limit, Floor(1))
     ours = [sys.executable, "-m", "eventjobs", "serve", "--data", data, "--port", "0"]
-    raw = [sys.executable, "-m", "tools.bench", "--child", "opened"]
+    raw = [sys.executable, "-m", "eventjobs.tools.bench", "--child", "opened"]
     raw.append(orjson.dumps({"data": data}).decode())
     for number in range(bench.size.runs):
         say(f"start, run {number + 1}")
@@ -360,7 +360,7 @@ def main(arguments: list[str]) -> int:
 
 def parsed(arguments: list[str]) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
-        prog="python -m tools.bench", description=(__doc__ or "").partition("\n")[0]
+        prog="python -m eventjobs.tools.bench", description=(__doc__ or "").partition("\n")[0]
     )
     parser.add_argument("sections", nargs="*", metavar="SECTION", help=", ".join(SECTIONS))
     parser.add_argument("--runs", type=int, help="how often everything is measured; 5")

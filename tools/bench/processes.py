@@ -20,7 +20,8 @@ import orjson
 from eventjobs import gc_tuning as garbage
 from eventjobs.clock import SystemClock
 
-ROOT = Path(__file__).parents[2]
+BENCH = "eventjobs.tools.bench"
+ROOT = Path(__file__).resolve().parents[2]
 ANSWER_S = 120.0
 
 Answer = dict[str, Any]
@@ -86,7 +87,9 @@ class Died(Exception):
 class Child:
     """`python -m MODULE --child NAME`: told in JSON lines what to do, until it is closed."""
 
-    def __init__(self, name: str, parameters: Answer, module: str = "tools.bench") -> None:
+    def __init__(
+        self, name: str, parameters: Answer, module: str = "eventjobs.tools.bench"
+    ) -> None:
         self._name = name
         command = [sys.executable, "-m", module, "--child", name]
         self._process = subprocess.Popen(

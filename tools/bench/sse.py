@@ -134,7 +134,7 @@ def quiet(
 def readers(at: Answer, path: str, clients: int) -> Child:
     """A process of so many connected clients."""
     parameters = {"port": at["port"], "path": path, "clients": clients, "acks": at["acks"]}
-    child = Child("readers", parameters, "tools.bench.sse_readers")
+    child = Child("readers", parameters, "eventjobs.tools.bench.sse_readers")
     try:
         child.hear()
     except BaseException:

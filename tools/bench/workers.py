@@ -48,7 +48,7 @@ def worked(bench: Bench, count: int) -> Sample:
 def worker(port: int) -> Iterator[None]:
     """One that is at work."""
     url = f"http://{HOST}:{port}"
-    options = ["--url", url, "--app", "tools.bench.__main__:noop", "--log-level", "error"]
+    options = ["--url", url, "--app", "eventjobs.tools.bench.__main__:noop", "--log-level", "error"]
     with subprocess.Popen(
         [sys.executable, "-m", "eventjobs", "worker", *options], cwd=ROOT, stdout=subprocess.PIPE
     ) as process:

@@ -1,1 +1,1 @@
-"""Campaigns that look for broken promises; `python -m tools.soak` runs them."""
+"""Campaigns that look for broken promises; `python -m eventjobs.tools.soak` runs them."""

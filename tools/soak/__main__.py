@@ -1,6 +1,6 @@
 """Look for broken promises for as long as you like: every campaign of the gate, and further.
 
-    python -m tools.soak [CAMPAIGN ...] [--rounds N | --seconds S] [--seed N] [--keep DIR]
+    python -m eventjobs.tools.soak [CAMPAIGN ...] [--rounds N | --seconds S] [--seed N] [--keep DIR]
 
 The campaigns take turns: `kills` of the service, `stops` of it, `workers` that are killed and
 paused, `power`, cuts of the power at any moment, `model`, the search through every order in which
@@ -26,7 +26,7 @@ from .job_model import Bounds
 from .model_search import search
 from .power import campaign as power
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).resolve().parents[2]
 #: Of one data directory: the checks take longer as it grows.
 KILLS, STOPS, JOBS = 400, 200, 5_000
 #: Of each scenario of power cuts.

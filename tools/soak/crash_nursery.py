@@ -1,6 +1,6 @@
 """Servers without the wait: imports everything once, then forks `eventjobs serve` on demand.
 
-    python -m tools.soak.crash_nursery ARGUMENT ...
+    python -m eventjobs.tools.soak.crash_nursery ARGUMENT ...
 
 Each line on stdin starts one with the given arguments, which is exactly the command but for the
 start of the interpreter. It must be dead before the next line. On stdout, besides what the server

@@ -9,8 +9,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
-ROOT = Path(__file__).parents[2]
-APP = "tools.soak.crash_handlers:HANDLERS"
+ROOT = Path(__file__).resolve().parents[2]
+APP = "eventjobs.tools.soak.crash_handlers:HANDLERS"
 ADDRESS = re.compile(r"http://127\.0\.0\.1:\d+")
 #: In the server's own log: an error that nobody had thought of.
 WRONG = re.compile(rb"Traceback|unexpected error|stopped working")
@@ -86,7 +86,7 @@ class Servers:
     _nursery: asyncio.subprocess.Process
 
     async def __aenter__(self) -> Self:
-        self._nursery = await self._spawn("-m", "tools.soak.crash_nursery")
+        self._nursery = await self._spawn("-m", "eventjobs.tools.soak.crash_nursery")
         self._pumps.append(asyncio.create_task(self._until_dead(self._nursery)))
         return self
 

@@ -27,8 +27,8 @@ from .crash_server import ROOT, Died, Life, Servers
 from .lease_checker import LeaseChecker
 from .lease_history import Fate, Fates
 
-SERVICE_APP = "tools.soak.lease_handlers:OUTSIDE"
-WORKER_APP = "tools.soak.lease_handlers:HANDLERS"
+SERVICE_APP = "eventjobs.tools.soak.lease_handlers:OUTSIDE"
+WORKER_APP = "eventjobs.tools.soak.lease_handlers:HANDLERS"
 LEASE_S = 2.0
 WORKERS = 4
 AT_ONCE = 4

@@ -1,6 +1,6 @@
 """One life of a service, to be traced.
 
-    python -m tools.soak.power.lives LIFE DATA SEED [SABOTAGE]
+    python -m eventjobs.tools.soak.power.lives LIFE DATA SEED [SABOTAGE]
 
 What it makes known is written to the file `notes`: `event POSITION JOB` for what a submission was
 answered, `head POSITION` for what a reader can see, `job ID` and `file SHA256` for what HTTP
@@ -24,7 +24,7 @@ import aiohttp
 import aiosqlite
 
 import eventjobs.log.sqlite
-import projections.store
+import eventjobs.projections.store
 from eventjobs import Service
 from eventjobs import data_directory as directory
 from eventjobs.client.client import Client
@@ -90,7 +90,7 @@ SABOTAGES: dict[str, Callable[[], object]] = {
     "files": lambda: _sync_only(stat.S_ISDIR),
     "log": lambda: _patch(eventjobs.log.sqlite, make_durable=_nothing),
     "uploads": lambda: _patch(Artifacts, _is_whole=lambda *_: True),
-    "views": lambda: _patch(projections.store, sync=_nothing, replace=Path.replace),
+    "views": lambda: _patch(eventjobs.projections.store, sync=_nothing, replace=Path.replace),
     "parents": lambda: _patch(directory, make_directory=_make_carelessly),
 }
 

@@ -11,7 +11,7 @@ from typing import NamedTuple
 from .disk import Disk, Image, Rules
 from .trace import Create, MakeFolder, Note, Operation, Remove, Rename, Sync, Write, read, record
 
-ROOT = Path(__file__).parents[3]
+ROOT = Path(__file__).resolve().parents[3]
 #: Below the folder that is traced: the name of a parent that was made, too, can be lost.
 DATA = "new/data"
 #: Holds up each sync of Python's own, so that others see what is not synced.
