@@ -28,7 +28,7 @@ from eventjobs.domain.recorded import Recorded
 from eventjobs.durability import replacement
 from eventjobs.errors import EventjobsError, ForeignDatabase
 from eventjobs.log.commitment import COMMITMENT
-from eventjobs.log.rows import recorded
+from eventjobs.log.rows import recorded_from_bytes
 
 from .replay import Log
 
@@ -154,7 +154,7 @@ async def _rows(log: Log, job_id: str | None, after: int, until: int) -> AsyncIt
     while page := await log.connection.execute_fetchall(sql, (after, until, PAGE, *more)):
         for row in page:
             *stored, salt, commitment = row
-            yield Stored(recorded(*stored), salt, commitment)
+            yield Stored(recorded_from_bytes(*stored), salt, commitment)
             after = row[0]
 
 

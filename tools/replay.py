@@ -24,8 +24,9 @@ from rich.progress import MofNCompleteColumn, Progress, TextColumn
 
 from eventjobs.domain.recorded import Recorded
 from eventjobs.errors import EventjobsError, ForeignDatabase
-from eventjobs.log.rows import READ, ROWS, recorded
-from eventjobs.log.sqlite import HEAD, LOG_ID, SCHEMA_VERSION
+from eventjobs.log.rows import READ, ROWS, recorded_from_bytes
+from eventjobs.log.sqlite import HEAD, LOG_ID
+from eventjobs.log.sqlite_authorizer import SCHEMA_VERSION
 from eventjobs.projections.store import Store
 from eventjobs.storage.sqlite import claim, connect, lock_directory, one
 
@@ -89,7 +90,7 @@ class Log:
 
     async def read(self, after: int, limit: int) -> list[Recorded]:
         rows = await self.connection.execute_fetchall(ROWS[READ], (after, limit))
-        return [recorded(*row) for row in rows]
+        return [recorded_from_bytes(*row) for row in rows]
 
 
 async def build(data: Path, target: Path, position: int | None, told: Told) -> int:

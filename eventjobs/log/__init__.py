@@ -1,4 +1,4 @@
-"""The event log: append, read, wait. Everything else in eventjobs reads it by position."""
+"""The append-only log of events: append, read, wait. All other parts read it by position."""
 
 from collections.abc import AsyncIterator
 from typing import Protocol
@@ -7,26 +7,26 @@ from eventjobs.domain.events import Event
 from eventjobs.domain.recorded import Recorded
 from eventjobs.errors import InvalidInput
 
-#: Events in one page of follow().
-#: Of the name of an actor, or the id of a job.
+#: Longest job id or actor name, in characters.
 TEXT_CHARS_MAX = 200
+#: Events in one page of *read* and *follow*.
 PAGE_MAX = 512
 
 
 class EventLog(Protocol):
     """An ordered, append-only record of every job's events.
 
-    Positions are dense from 1 and become visible in order. One contract suite,
-    tests/test_log.py, says what every log does.
+    Positions are dense from 1 and become visible in order. All implementations pass one contract
+    suite, tests/log/test_log.py.
     """
 
     @property
     def log_id(self) -> str:
-        """A random name given when the log was made: two logs never share it."""
+        """A random name that the log gets when it is created: two logs never share it."""
 
     @property
     def reserved_after(self) -> int:
-        """The position after which derived ids are reserved ones (identity.py); 0 in a new log."""
+        """The position after which derived ids are reserved ones (domain/ids.py); 0 if new."""
 
     @property
     def head(self) -> int:
@@ -36,7 +36,7 @@ class EventLog(Protocol):
         """Record *event* as number *version* + 1 of its job; return when it is durable.
 
         Raises Conflict when the job is not at *version*; Overloaded, DiskFull or LogUnavailable
-        when nothing was written; OutcomeUnknown when that cannot be told; TypeError or
+        when nothing was written; OutcomeUnknown when it is unknown whether it was; TypeError or
         ValueError for what cannot be stored. A cancelled append may have happened.
         """
 
@@ -49,14 +49,17 @@ class EventLog(Protocol):
         """One job's events with positions above *after*, oldest first."""
 
     async def wait(self, after: int, job_id: str | None = None) -> int:
-        """The head, once it is above *after* (and, given *job_id*, that job may have moved)."""
+        """The head, once it is above *after*.
+
+        With *job_id* it may return only after an event of that job.
+        """
 
     async def close(self) -> None:
-        """Finish what was accepted, then refuse. Waiters get LogUnavailable. Idempotent."""
+        """Write what was accepted, then refuse. Waiters get LogUnavailable. Idempotent."""
 
 
 async def follow(log: EventLog, after: int, limit: int = PAGE_MAX) -> AsyncIterator[list[Recorded]]:
-    """Everything after position *after*, in batches, for ever."""
+    """Every event after position *after*, in batches. Never ends."""
     while True:
         if batch := await log.read(after, limit):
             after = batch[-1].position
@@ -66,7 +69,10 @@ async def follow(log: EventLog, after: int, limit: int = PAGE_MAX) -> AsyncItera
 
 
 def check_text(text: str) -> None:
-    """Raises InvalidInput for what an engine cannot keep as it is: NUL, half a surrogate pair."""
+    """Raises InvalidInput for text that SQLite would change: with NUL or half a surrogate pair.
+
+    Also for text of more than TEXT_CHARS_MAX characters.
+    """
     if not isinstance(text, str) or "\0" in text or len(text) > TEXT_CHARS_MAX:
         raise InvalidInput(f"only text of up to {TEXT_CHARS_MAX} characters without NUL is stored")
     if not text.isascii():

@@ -1,4 +1,4 @@
-"""Events on their way into the log: many become one statement."""
+"""A batch of events as one SQL statement."""
 
 import asyncio
 import hashlib
@@ -13,7 +13,7 @@ from eventjobs.domain.recorded import Recorded
 from eventjobs.errors import LogError
 from eventjobs.log.commitment import COMMITMENT
 
-# Whole batches cross to the connection's thread as one statement over one JSON array; see rows.py.
+# A batch crosses to the connection's thread as one statement over one JSON array; see rows.py.
 APPEND = """
 INSERT INTO events
 SELECT ?1 + key, value ->> 0, value ->> 1, value ->> 2, value ->> 3, value ->> 4,
@@ -24,41 +24,40 @@ FROM json_each(?2)
 
 
 @dataclass(slots=True, eq=False)
-class Append:
-    """One event on its way into the log, and who waits for it."""
+class PendingAppend:
+    """An event to be written, and the future that its caller awaits."""
 
     recorded: Recorded  # without its position yet
     body: bytes
-    answer: asyncio.Future[Recorded]
+    result: asyncio.Future[Recorded]
     salt: bytes = b""
 
     def refuse(self, error: LogError) -> None:
-        if not self.answer.done():  # its caller may have been cancelled
-            self.answer.set_exception(error)
+        if not self.result.done():  # its caller may have been cancelled
+            self.result.set_exception(error)
 
 
-def refuse(batch: Iterable[Append], error: LogError) -> None:
-    for each in batch:
-        each.refuse(error)
+def refuse_all(batch: Iterable[PendingAppend], error: LogError) -> None:
+    for append in batch:
+        append.refuse(error)
 
 
-def bound(batch: Sequence[Append], first: int) -> tuple[Any, ...]:
-    """What APPEND is bound to, for positions from *first*. Draws the salts."""
+def append_parameters(batch: Sequence[PendingAppend], first: int) -> tuple[Any, ...]:
+    """The parameters of APPEND, for positions from *first*. Draws the salts."""
     rows = []
     parts: list[bytes] = []
     commitments: list[bytes] = []
-    at = 1
+    start = 1
     salts = os.urandom(16 * len(batch))
-    for number, each in enumerate(batch):
-        each.salt = salts[16 * number : 16 * number + 16]
-        told, body = each.recorded, each.body
-        named = (told.job_id, told.version, told.type, told.at_us, told.actor)
-        middle = at + len(told.facts)
+    for number, append in enumerate(batch):
+        append.salt = salts[16 * number : 16 * number + 16]
+        event, body = append.recorded, append.body
+        columns = (event.job_id, event.version, event.type, event.at_us, event.actor)
+        middle = start + len(event.facts)
         end = middle + len(body)
-        # Offsets are worked out here: for SQLite that would cost as much as storing the rest.
-        rows.append((*named, at, middle - at, middle, end - middle))
-        parts += (told.facts, body)
-        commitments.append(hashlib.sha256(COMMITMENT + each.salt + body).digest())
-        at = end
-    listed = orjson.dumps(rows).decode()
-    return first, listed, b"".join(parts), salts, b"".join(commitments)
+        # SQLite would need as long to compute the offsets as to store the rest.
+        rows.append((*columns, start, middle - start, middle, end - middle))
+        parts += (event.facts, body)
+        commitments.append(hashlib.sha256(COMMITMENT + append.salt + body).digest())
+        start = end
+    return first, orjson.dumps(rows).decode(), b"".join(parts), salts, b"".join(commitments)

@@ -1,3 +1,3 @@
-"""The commitment of an event's body, which outlives an erased body."""
+"""The prefix of what an event's commitment hashes. A commitment outlives an erased body."""
 
 COMMITMENT = b"eventjobs/body/v1\0"

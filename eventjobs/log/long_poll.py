@@ -1,4 +1,4 @@
-"""Long polls: a question asked again whenever the log has moved, until it has an answer."""
+"""Long polls: a lookup that is repeated whenever the log has moved, until it has a result."""
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -9,11 +9,11 @@ from typing import TypeVar
 from eventjobs.clock import Clock, expire_now, timeout
 from eventjobs.log import EventLog
 
-Found = TypeVar("Found")
+Result = TypeVar("Result")
 
 
 class LongPolls:
-    """Everyone who waits; each for a bounded time, and nobody longer than the service serves."""
+    """All waits of HTTP requests. Each is bounded; all end when the service closes."""
 
     def __init__(self, log: EventLog, clock: Clock, wait_max_s: float) -> None:
         self._log = log
@@ -23,22 +23,25 @@ class LongPolls:
         self._closed = False
 
     async def wait_until(
-        self, look: Callable[[], Awaitable[Found | None]], wait_s: float, job_id: str | None = None
-    ) -> Found | None:
-        """What *look* finds, as soon as it finds something; None once *wait_s* are over.
+        self,
+        lookup: Callable[[], Awaitable[Result | None]],
+        wait_s: float,
+        job_id: str | None = None,
+    ) -> Result | None:
+        """The first result of *lookup* that is not None; None after *wait_s*.
 
-        Given *job_id*, only that job's events are a reason to look again.
+        With *job_id* only that job's events cause another lookup.
         """
         if wait_s <= 0 or self._closed:
-            return await look()
+            return await lookup()
         try:
             async with self.bounded_wait(wait_s):
                 while True:
-                    # Waiting begins before looking: what happens meanwhile is not missed.
+                    # The wait begins before the lookup: an event during the lookup ends it.
                     moved = asyncio.ensure_future(self._log.wait(self._log.head, job_id))
                     try:
-                        if (found := await look()) is not None:
-                            return found
+                        if (result := await lookup()) is not None:
+                            return result
                         await moved
                     finally:
                         moved.cancel()
@@ -46,15 +49,16 @@ class LongPolls:
             return None
 
     def close(self) -> None:
-        """Time is up for everyone."""
+        """End all waits, and every later one at once."""
         self._closed = True
-        for each in self._open:
-            expire_now(each)
+        for deadline in self._open:
+            expire_now(deadline)
 
     @asynccontextmanager
     async def bounded_wait(self, wait_s: float) -> AsyncIterator[Callable[[], object]]:
-        """Raise TimeoutError once *wait_s* are over, or as much as anyone may wait, or the service
-        closes, or somebody calls what this gives.
+        """Raise TimeoutError in the block after *wait_s*, at most the longest wait allowed.
+
+        Also when the service closes, or the callable that the block gets is called.
         """
         wait_s = 0.0 if self._closed else min(wait_s, self._wait_max_s)
         async with timeout(self._clock, wait_s) as deadline:

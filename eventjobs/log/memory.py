@@ -1,4 +1,4 @@
-"""The reference log: a list. No thread and no file; what it holds ends with the process."""
+"""The reference implementation of a log: a list in memory, lost when the process ends."""
 
 from uuid import uuid4
 
@@ -12,7 +12,7 @@ from eventjobs.log.tail import Tail
 
 
 class MemoryLog:
-    """The clearest statement of the contract."""
+    """An EventLog without a thread or a file: the clearest form of the contract."""
 
     def __init__(self, clock: Clock | None = None) -> None:
         self.log_id = uuid4().hex
@@ -57,7 +57,7 @@ class MemoryLog:
         self, job_id: str, after: int = 0, limit: int | None = None
     ) -> list[Recorded]:
         events = self._by_job.get(job_id, [])
-        return [each for each in events if each.position > after][:limit]
+        return [event for event in events if event.position > after][:limit]
 
     async def wait(self, after: int, job_id: str | None = None) -> int:
         return await self._tail.wait(after, job_id)

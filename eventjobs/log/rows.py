@@ -1,12 +1,12 @@
-"""Rows of the log, read as events. A row that this version cannot read is an Unreadable event."""
+"""Decodes rows of the log. A row that this version cannot decode is an Unreadable event."""
 
 from eventjobs.domain.codec import read
 from eventjobs.domain.events import Unreadable
 from eventjobs.domain.recorded import Recorded
 from eventjobs.domain.timestamps import MAX_US
 
-# A page comes back as one row: each row stepped in Python takes the interpreter lock once, and
-# while the loop is busy each taking can wait for the 5 ms switch interval.
+# A page is one row: each row stepped in Python acquires the interpreter lock once, and while the
+# loop is busy each acquisition can take the 5 ms switch interval.
 READ = """
 SELECT CAST(json_group_array(json_array(position, job_id, version, type, at_us, actor,
   CAST(facts AS TEXT), CAST(body AS TEXT))) AS BLOB)
@@ -17,7 +17,7 @@ SELECT CAST(json_group_array(json_array(position, job_id, version, type, at_us, 
   CAST(facts AS TEXT), CAST(body AS TEXT))) AS BLOB)
 FROM (SELECT * FROM events WHERE job_id = ?1 AND position > ?2 ORDER BY version LIMIT ?3)
 """
-#: The same row by row, for a page with bytes that are no UTF-8: such a page is no JSON.
+#: The same row by row, for a page with bytes that are no UTF-8, which JSON cannot hold.
 ROWS = {
     READ: """
 SELECT position, CAST(job_id AS BLOB), version, CAST(type AS BLOB), at_us, CAST(actor AS BLOB),
@@ -35,8 +35,8 @@ SELECT json_group_object(job_id, version)
 FROM (SELECT job_id, max(version) AS version FROM events
   WHERE job_id IN (SELECT value FROM json_each(?1)) GROUP BY job_id)
 """
-#: Which of our rows are there, told by their salts, which nobody else can have drawn.
-FIND = """
+#: Positions of the rows with these salts. A salt is random, so it identifies the append.
+FIND_BY_SALT = """
 SELECT json_group_array(position) FROM (
   SELECT position FROM events JOIN json_each(?1)
   ON job_id = value ->> 0 AND version = value ->> 1 AND hex(salt) = value ->> 2)
@@ -53,7 +53,7 @@ def recorded_from_text(
     facts: str,
     body: str | None,
 ) -> Recorded:
-    """One row of READ or READ_JOB."""
+    """The event of one row of READ or READ_JOB."""
     stored = facts.encode(), None if body is None else body.encode()
     event = read(type, *stored)
     if not 0 <= at_us <= MAX_US:
@@ -61,7 +61,7 @@ def recorded_from_text(
     return Recorded(position, job_id, version, at_us, actor, event, type, *stored)
 
 
-def recorded(
+def recorded_from_bytes(
     position: int,
     job_id: bytes,
     version: int,
@@ -71,11 +71,11 @@ def recorded(
     facts: bytes,
     body: bytes | None,
 ) -> Recorded:
-    """One row of ROWS: whatever its bytes are."""
-    texts = [each.decode("utf-8", "backslashreplace") for each in (job_id, type, actor)]
+    """The event of one row of ROWS. Bytes that are no UTF-8 are escaped."""
+    texts = [text.decode("utf-8", "backslashreplace") for text in (job_id, type, actor)]
     event = read(texts[1], facts, body)
     if not 0 <= at_us <= MAX_US:
         event = Unreadable(f"its time is {at_us} microseconds")
-    elif [each.encode() for each in texts] != [job_id, type, actor]:
+    elif [text.encode() for text in texts] != [job_id, type, actor]:
         event = Unreadable("its texts are no UTF-8")
     return Recorded(position, texts[0], version, at_us, texts[2], event, texts[1], facts, body)

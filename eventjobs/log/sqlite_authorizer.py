@@ -1,6 +1,7 @@
-"""The log's writing connection, and what it may do once it is open."""
+"""The log's writing connection, which an authorizer limits to appends."""
 
 import sqlite3
+from importlib.resources import files
 from pathlib import Path
 
 import aiosqlite
@@ -8,44 +9,45 @@ import aiosqlite
 from eventjobs.errors import DatabaseTooNew, ForeignDatabase
 from eventjobs.storage.sqlite import ALONE, claim, connect
 
-#: All that the writer does once it is open: no schema, no pragma, nothing temporary or attached.
-_ALLOWED = {
+SCHEMA_VERSION = 1
+SCHEMA = files("eventjobs.log").joinpath("sqlite.sql").read_text()
+
+#: No change of schema, no pragma, nothing temporary or attached.
+_ALLOWED_ACTIONS = {
     sqlite3.SQLITE_FUNCTION,
     sqlite3.SQLITE_READ,
     sqlite3.SQLITE_SELECT,
     sqlite3.SQLITE_TRANSACTION,
 }
-_WRITES = {sqlite3.SQLITE_INSERT, sqlite3.SQLITE_UPDATE}
-# SQLite asks for sqlite_master when it declares json_each; it writes there for nobody unless the
-# pragma writable_schema is on.
-_WRITTEN = {"events", "meta", "sqlite_master"}
+_WRITE_ACTIONS = {sqlite3.SQLITE_INSERT, sqlite3.SQLITE_UPDATE}
+# SQLite checks an update of sqlite_master when it declares json_each. A real one needs the pragma
+# writable_schema, which is refused.
+_WRITABLE_TABLES = {"events", "meta", "sqlite_master"}
 
 
 def authorize(
-    action: int, one: str | None, two: str | None, base: str | None, trigger: str | None
+    action: int, table: str | None, column: str | None, base: str | None, trigger: str | None
 ) -> int:
-    """The triggers guard the rows; this guards the triggers, and recursive_triggers with them."""
-    if action in _ALLOWED or (action in _WRITES and one in _WRITTEN):
+    """Whether SQLite may do *action*. Protects the triggers, which protect the rows."""
+    if action in _ALLOWED_ACTIONS or (action in _WRITE_ACTIONS and table in _WRITABLE_TABLES):
         return sqlite3.SQLITE_OK
     return sqlite3.SQLITE_DENY
 
 
-async def connect_writer(
-    path: Path, schema: str, version: int, *, alone: bool = False
-) -> aiosqlite.Connection:
-    """The connection that commits and checkpoints; *alone* it is the only one that there may be.
+async def connect_writer(path: Path, *, alone: bool = False) -> aiosqlite.Connection:
+    """A connection that commits and checkpoints. With *alone* no other one can be opened.
 
-    Raises NotOurs, TooNew, sqlite3.Error.
+    Raises ForeignDatabase, DatabaseTooNew, sqlite3.Error.
     """
     connection = await connect(path, *(ALONE if alone else ()))
     try:
         try:
-            await claim(connection, schema, version)
+            await claim(connection, SCHEMA, SCHEMA_VERSION)
         except (ForeignDatabase, DatabaseTooNew) as error:
             raise type(error)(f"{path}: {error.message}") from error
         for pragma in (
             "PRAGMA journal_mode = WAL",
-            # NORMAL would lose acknowledged events at a power cut; group commit pays for FULL.
+            # NORMAL loses acknowledged events at a power cut. Group commit makes FULL affordable.
             "PRAGMA synchronous = FULL",
             "PRAGMA wal_autocheckpoint = 4000",
             "PRAGMA journal_size_limit = 67108864",

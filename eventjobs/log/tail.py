@@ -1,4 +1,4 @@
-"""The newest events of a log in memory, and the readers that wait for more."""
+"""The newest events of a log in memory, and the tasks that wait for the next."""
 
 import asyncio
 from collections.abc import Sequence
@@ -8,10 +8,10 @@ from eventjobs.errors import LogUnavailable
 
 
 class Tail:
-    """The newest events, kept decoded in memory, and everyone who waits for the next.
+    """The newest events, decoded, and the tasks that wait for the next.
 
-    A reader at the head is served from here and never touches the disk; one that is further
-    behind gets None from *since* and reads pages from the store.
+    A reader near the head is served from memory. For a reader further behind *since* returns
+    None, and it reads pages from the database.
     """
 
     def __init__(
@@ -22,25 +22,25 @@ class Tail:
         self._bytes = 0
         self._events_max = events_max
         self._bytes_max = bytes_max
-        self._everyone: set[asyncio.Future[None]] = set()
-        self._by_job: dict[str, set[asyncio.Future[None]]] = {}
+        self._waiting: set[asyncio.Future[None]] = set()
+        self._waiting_by_job: dict[str, set[asyncio.Future[None]]] = {}
         self._closed = False
 
     def publish(self, batch: Sequence[Recorded]) -> None:
-        """Add events that are now durable, and wake who waits for them: once each."""
+        """Add durable events, and wake each task that waits for one of them once."""
         self._events.extend(batch)
         self._bytes += _weight(batch)
         self.head = batch[-1].position
         self._trim()
-        _wake(self._everyone)
-        if self._by_job:
-            for each in batch:
-                if waiting := self._by_job.get(each.job_id):
+        _wake(self._waiting)
+        if self._waiting_by_job:
+            for event in batch:
+                if waiting := self._waiting_by_job.get(event.job_id):
                     _wake(waiting)
 
     def since(self, after: int, limit: int) -> list[Recorded] | None:
-        """Events above *after*, or None when the oldest of them is no longer in memory."""
-        first = self.head - len(self._events)  # position before the oldest kept
+        """Events above *after*; None when the oldest of them is no longer in memory."""
+        first = self.head - len(self._events)  # the position before the oldest event in memory
         if after >= self.head:
             return []
         return None if after < first else self._events[after - first : after - first + limit]
@@ -49,20 +49,22 @@ class Tail:
         while self.head <= after:
             if self._closed:
                 raise LogUnavailable("the log is closed")
-            turn = asyncio.get_running_loop().create_future()
-            waiting = self._everyone if job_id is None else self._by_job.setdefault(job_id, set())
-            waiting.add(turn)
+            future = asyncio.get_running_loop().create_future()
+            waiting = self._waiting
+            if job_id is not None:
+                waiting = self._waiting_by_job.setdefault(job_id, set())
+            waiting.add(future)
             try:
-                await turn
+                await future
             finally:
-                waiting.discard(turn)
+                waiting.discard(future)
                 if job_id is not None and not waiting:
-                    self._by_job.pop(job_id, None)
+                    self._waiting_by_job.pop(job_id, None)
         return self.head
 
     def close(self) -> None:
         self._closed = True
-        for waiting in (self._everyone, *self._by_job.values()):
+        for waiting in (self._waiting, *self._waiting_by_job.values()):
             _wake(waiting)
 
     def _trim(self) -> None:
@@ -79,10 +81,10 @@ class Tail:
 
 
 def _weight(events: Sequence[Recorded]) -> int:
-    return sum(len(each.facts) + len(each.body or b"") for each in events)
+    return sum(len(event.facts) + len(event.body or b"") for event in events)
 
 
 def _wake(waiting: set[asyncio.Future[None]]) -> None:
-    for turn in waiting:
-        if not turn.done():
-            turn.set_result(None)
+    for future in waiting:
+        if not future.done():
+            future.set_result(None)

@@ -20,6 +20,7 @@ from eventjobs.errors import DatabaseTooNew, ForeignDatabase, Overloaded
 from eventjobs.log import rows as stored
 from eventjobs.log import sqlite
 from eventjobs.log.sqlite import SQLiteLog
+from eventjobs.log.sqlite_authorizer import SCHEMA
 from eventjobs.storage.sqlite import one
 from tests.support.histories import job_id
 
@@ -103,7 +104,7 @@ async def test_a_log_of_a_newer_eventjobs_is_refused(log: SQLiteLog, path: Path)
 async def test_a_log_whose_making_was_cut_off_is_made_again(path: Path) -> None:
     """The id used to be written after the tables: a kill between the two left a log unopenable."""
     connection = sqlite3.connect(path, isolation_level=None)
-    connection.executescript("BEGIN;" + sqlite.SCHEMA)
+    connection.executescript("BEGIN;" + SCHEMA)
     connection.close()
     log = await SQLiteLog.open(path)
     assert len(log.log_id) == 32
@@ -137,10 +138,10 @@ async def pragmas(connection: aiosqlite.Connection) -> dict[str, object]:
 
 
 async def test_every_connection_is_set_up_to_lose_and_change_nothing(log: SQLiteLog) -> None:
-    await log._writer.set_authorizer(None)
+    await log._writer.connection.set_authorizer(None)
     full = 2
     ours = {"journal_mode": "wal", "recursive_triggers": 1, "trusted_schema": 0}
-    assert await pragmas(log._writer) == ours | {"synchronous": full, "query_only": 0}
+    assert await pragmas(log._writer.connection) == ours | {"synchronous": full, "query_only": 0}
     assert await pragmas(log._reader) == ours | {"synchronous": full, "query_only": 1}
 
 
@@ -271,7 +272,7 @@ async def test_nothing_is_changed_over_the_writers_connection(
 ) -> None:
     before = rows(path)
     with pytest.raises(sqlite3.DatabaseError):
-        await log._writer.execute_fetchall(attack)
+        await log._writer.connection.execute_fetchall(attack)
     assert rows(path) == before
     assert (await add(log, B, 1)).position == 4, "and the log goes on"
 
@@ -296,7 +297,7 @@ async def test_no_guard_can_be_turned_off_before_an_attack(log: SQLiteLog, path:
             before = rows(path)
             for each in (first, attack):
                 with pytest.raises(sqlite3.DatabaseError):
-                    await log._writer.execute_fetchall(each)
+                    await log._writer.connection.execute_fetchall(each)
             assert rows(path) == before
 
 
@@ -304,7 +305,7 @@ async def test_an_event_can_be_erased_and_keeps_its_facts_and_commitment(
     log: SQLiteLog, path: Path
 ) -> None:
     before = rows(path)
-    await log._writer.execute_fetchall(
+    await log._writer.connection.execute_fetchall(
         "UPDATE events SET body = NULL, salt = NULL WHERE position = 1"
     )
     *start, _, _, commitment = before[0]
@@ -315,7 +316,7 @@ async def test_an_event_can_be_erased_and_keeps_its_facts_and_commitment(
     assert erased.event == JobSubmitted(JobSpec("test"))
     assert b'"erased":true' in erased.json()
     with pytest.raises(sqlite3.DatabaseError):
-        await again._writer.execute_fetchall(
+        await again._writer.connection.execute_fetchall(
             "UPDATE events SET body = x'7b7d', salt = zeroblob(16) WHERE position = 1"
         )
     await again.close()
@@ -396,7 +397,7 @@ async def test_a_page_of_events_too_large_for_sqlite_is_read_in_parts(path: Path
         (stored.READ, (0, 1), "USING INTEGER PRIMARY KEY (rowid>?)"),
         (stored.READ_JOB, (A, 0, 1), "USING INDEX sqlite_autoindex_events_1 (job_id=?)"),
         (stored.VERSIONS, ("[]",), "sqlite_autoindex_events_1 (job_id=?)"),
-        (stored.FIND, ("[]",), "sqlite_autoindex_events_1 (job_id=? AND version=?)"),
+        (stored.FIND_BY_SALT, ("[]",), "sqlite_autoindex_events_1 (job_id=? AND version=?)"),
         (sqlite.HEAD, (), "SEARCH events"),
     ],
     ids=["read", "read_job", "versions", "find", "head"],

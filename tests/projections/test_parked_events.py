@@ -20,7 +20,7 @@ from eventjobs.domain.spec import JobSpec
 from eventjobs.errors import JobUnreadable
 from eventjobs.handlers.context import Context
 from eventjobs.handlers.declare import handler
-from eventjobs.log.rows import recorded as row_of
+from eventjobs.log.rows import recorded_from_bytes
 from eventjobs.log.sqlite import SQLiteLog
 from eventjobs.projections import queue
 from eventjobs.projections.store import Store
@@ -379,6 +379,6 @@ def test_an_event_that_does_not_follow_parks_the_job() -> None:
 
 
 def test_a_row_of_the_log_is_read_whatever_its_bytes_are() -> None:
-    made = row_of(1, b'\xff"', 1, b"\xfe", 2**62, b"\xfd", b"\xfc", b"\xfb")
+    made = recorded_from_bytes(1, b'\xff"', 1, b"\xfe", 2**62, b"\xfd", b"\xfc", b"\xfb")
     assert isinstance(made.event, Unreadable)
     assert orjson.loads(made.json())["data"]["facts"] == "\\xfc"

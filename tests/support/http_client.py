@@ -67,7 +67,7 @@ class Client:
     async def somebody_waits(self) -> None:
         """Return when a long poll has come to waiting; the views alone always do."""
         tail = self.service.log._tail
-        while not tail._by_job and len(tail._everyone) < 2:  # noqa: ASYNC110  nobody is told
+        while not tail._waiting_by_job and len(tail._waiting) < 2:  # noqa: ASYNC110  nobody is told
             await asyncio.sleep(0)
 
     async def raw(self, data: bytes) -> bytes:

@@ -28,7 +28,8 @@ from eventjobs.domain.events import (
 from eventjobs.domain.recorded import Recorded
 from eventjobs.domain.spec import JobSpec
 from eventjobs.log.commitment import COMMITMENT
-from eventjobs.log.sqlite import SCHEMA, SQLiteLog
+from eventjobs.log.sqlite import SQLiteLog
+from eventjobs.log.sqlite_authorizer import SCHEMA
 from eventjobs.log.tail import Tail
 from eventjobs.projections.store import Store
 from eventjobs.projections.views import Views
