@@ -31,13 +31,9 @@ class CsvRequest(BaseModel, extra="forbid"):
 
     artifact: str | None = None
     separator: str | None = Field(
-        None,
-        pattern=r"^[\t !#-/:-@\[-`{-~]$",
-        description="What separates the fields; found out when left out.",
+        None, pattern=r"^[\t !#-/:-@\[-`{-~]$", description="Detected if left out."
     )
-    encoding: str | None = Field(
-        None, min_length=1, description="Such as cp1251 or utf-8; found out when left out."
-    )
+    encoding: str | None = Field(None, description="Such as cp1251; detected if left out.")
     header: bool = Field(True, description="Whether the first line holds the column names.")
     charts_max: int = Field(8, ge=0, le=50)
     sentences_max: int = Field(8, ge=1, le=30)
@@ -45,8 +41,7 @@ class CsvRequest(BaseModel, extra="forbid"):
     @field_validator("encoding")
     @classmethod
     def _codec(cls, name: str | None) -> str | None:
-        """The codec of Python with this name. It decodes to text: base64 does not."""
-        try:
+        try:  # encodings of text only: base64 is one of bytes
             b"a".decode(name or "utf-8", "replace")
             return name and codecs.lookup(name).name
         except LookupError as error:
@@ -100,16 +95,18 @@ def analyze_csv(ctx: ThreadContext, payload: CsvRequest) -> dict[str, Any]:
         from eventjobs.demo.csv.charts import draw_charts
         from eventjobs.demo.csv.narrative import narrate
         from eventjobs.demo.csv.profile import profile_csv
-        from eventjobs.demo.csv.reader import Options
+        from eventjobs.demo.csv.reader import CsvFile
     except ImportError as error:
         message = "This job needs packages that are missing: pip install 'eventjobs[demo]'"
         raise JobError("demo_extra_missing", message, retryable=False) from error
 
     ctx.sleep(DemoSettings().simulated_slow_processing_s)
     report = _report(ctx)
-    options = Options(payload.separator, payload.encoding, payload.header)
     with tempfile.TemporaryDirectory(prefix="eventjobs-csv-") as workspace:
-        profile = profile_csv(ctx.input(payload.artifact), Path(workspace), options, report)
+        source = ctx.input(payload.artifact)
+        separator, encoding = payload.separator or "", payload.encoding or ""
+        file = CsvFile(source, report, separator, encoding, payload.header)
+        profile = profile_csv(file, Path(workspace))
     ctx.log("profiled", rows=profile["rows"], notes=profile["notes"])
     report("narrating", 0, "Putting the numbers into words")
     sentences = list(islice(narrate(profile), payload.sentences_max))

@@ -70,11 +70,13 @@ async def llm_summary(ctx: Context, payload: SummaryRequest) -> dict[str, Any]:
         window_s=settings.llm_circuit_window_s,
         cooldown_s=settings.llm_circuit_cooldown_s,
     )
-    retrying = ctx.retrying(
-        f"LLM call ({settings.llm_model})", attempts=settings.llm_retry_attempts, on=LLMBusy
+    name = f"LLM call ({settings.llm_model})"
+    retrying = ctx.retrying(name, attempts=settings.llm_retry_attempts, on=LLMBusy)
+    task = (
+        f"Sum up the text of the user in at most {payload.sentences_max} sentences, in its"
+        " language. Answer with the summary alone."
     )
-    request = _request(settings.llm_model, text, payload.sentences_max)
-    summary = await breaker.call(retrying, _ask, settings, request, fallback=fallback)
+    summary = await breaker.call(retrying, _ask, settings, task, text, fallback=fallback)
     return cast(dict[str, Any], summary)
 
 
@@ -83,21 +85,11 @@ def _read(path: Path) -> str:
         return file.read(CHARS_MAX)
 
 
-def _request(model: str, text: str, sentences_max: int) -> dict[str, Any]:
-    task = (
-        f"Sum up the text of the user in at most {sentences_max} sentences, in its language."
-        " Answer with the summary alone."
-    )
-    messages = [
-        {"role": "system", "content": task},
-        {"role": "user", "content": text[:CHARS_MAX]},
-    ]
-    return {"model": model, "messages": messages}
-
-
-async def _ask(settings: DemoSettings, request: dict[str, Any]) -> dict[str, Any]:
-    """The summary, and the model that made it. Raises LLMFailed."""
+async def _ask(settings: DemoSettings, task: str, text: str) -> dict[str, Any]:
+    """The summary of *text*, and the model that made it. Raises LLMFailed."""
     assert settings.openrouter_api_key is not None
+    messages = [{"role": "system", "content": task}, {"role": "user", "content": text[:CHARS_MAX]}]
+    request = {"model": settings.llm_model, "messages": messages}
     url = f"{settings.llm_base_url.rstrip('/')}/chat/completions"
     headers = {"Authorization": f"Bearer {settings.openrouter_api_key.get_secret_value()}"}
     limit = aiohttp.ClientTimeout(total=settings.llm_timeout_s)

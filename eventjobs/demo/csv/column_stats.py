@@ -6,12 +6,14 @@ from typing import Any
 from duckdb import DuckDBPyRelation as Relation
 
 from eventjobs.demo.csv.encoding import clip
-from eventjobs.demo.csv.type_inference import WITH_ZONE, Candidate, Typed, find_type
+from eventjobs.demo.csv.type_inference import FLOAT, TEXT, WITH_ZONE, Candidate, find_type, misfits
 
 MARKERS = ("na", "n/a", "null", "nan", "none", "-")
 TOP_VALUES_MAX = 10
 VALUE_CHARS_MAX = 60
 BINS = 20
+#: A text column is said to look like numbers when no more of its values are none.
+EXCEPTIONS_SHARE_MAX = 0.1
 
 
 def describe(cells: Relation, name: str, rows: int) -> tuple[dict[str, Any], Candidate]:
@@ -32,37 +34,36 @@ def describe(cells: Relation, name: str, rows: int) -> tuple[dict[str, Any], Can
     """
     texts = cells.filter("v IS NOT NULL")
     valued = texts.filter(f"lower(v) NOT IN {MARKERS}")
-    found = find_type(valued) if len(valued) else Typed(Candidate("empty", "v"))
-    format, type = found.candidate.format, found.candidate.type
-    values = texts if type == "text" else valued.project(f"{found.candidate.sql} AS v")
+    found, other_format = find_type(valued) if len(valued) else (Candidate("empty", "v"), None)
+    values = texts if found is TEXT else valued.project(f"{found.sql} AS v")
     present, distinct = _row(values, "count(*), count(DISTINCT v)")
-    formats = {"format": format, "other_format": found.other_format}
-    lengths = numbers = dates = booleans = None
-    match type:
+    formats = {"format": found.format, "other_format": other_format}
+    parts: dict[str, Any] = dict.fromkeys(("numbers", "texts", "dates", "booleans"))
+    exceptions, exceptions_count = _exceptions(valued) if found is TEXT else ([], 0)
+    match found.type:
         case "text":
-            lengths = _texts(values)
-        case "integer" | "float":
-            numbers = _numbers(values, present, whole=type == "integer") | formats
+            parts["texts"] = _texts(values)
+        case "integer" | "float" as type:
+            parts["numbers"] = _numbers(values, present, whole=type == "integer") | formats
         case "date" | "datetime":
-            dates = _dates(values, "Z" if format == WITH_ZONE else "") | formats
+            zone = "Z" if found.format == WITH_ZONE else ""
+            ends = _row(values, "min(v)::VARCHAR, max(v)::VARCHAR")
+            earliest, latest = (end.replace(" ", "T") + zone for end in ends)
+            parts["dates"] = {"earliest": earliest, "latest": latest, **formats}
         case "boolean":
             true = len(values.filter("v"))
-            booleans = {"true": true, "false": present - true}
-    column = {
+            parts["booleans"] = {"true": true, "false": present - true}
+    column = parts | {
         "name": name,
-        "type": type,
+        "type": found.type,
         "missing": rows - present,
         "missing_share": (rows - present) / max(1, rows),
         "distinct": distinct,
         "distinct_exact": True,
-        "numbers": numbers,
-        "texts": lengths,
-        "dates": dates,
-        "booleans": booleans,
-        "exceptions": [clip(each, 40) for each in found.exceptions],
-        "exceptions_count": found.exceptions_count,
+        "exceptions": exceptions,
+        "exceptions_count": exceptions_count,
     }
-    return column, found.candidate
+    return column, found
 
 
 def _row(values: Relation, expressions: str) -> tuple[Any, ...]:
@@ -77,10 +78,13 @@ def _texts(values: Relation) -> dict[str, Any]:
     return {"shortest": shortest, "longest": longest, "top": top}
 
 
-def _dates(values: Relation, zone: str) -> dict[str, Any]:
-    ends = _row(values, "min(v)::VARCHAR, max(v)::VARCHAR")
-    earliest, latest = (end.replace(" ", "T") + zone for end in ends)
-    return {"earliest": earliest, "latest": latest}
+def _exceptions(texts: Relation) -> tuple[list[str], int]:
+    """Some of the texts that are no numbers, and how many there are, if most others are."""
+    wrong = misfits(texts, FLOAT)
+    count = len(wrong)
+    if count > EXCEPTIONS_SHARE_MAX * len(texts):
+        return [], 0
+    return [clip(text, 40) for (text,) in wrong.limit(3).fetchall()], count
 
 
 def _numbers(values: Relation, present: int, *, whole: bool) -> dict[str, Any]:

@@ -1,6 +1,8 @@
 """What a CSV file holds, column by column, and which of its numbers move together."""
 
 import re
+from collections.abc import Callable
+from functools import partial
 from itertools import combinations, islice
 from math import isfinite
 from pathlib import Path
@@ -11,7 +13,7 @@ from duckdb import DuckDBPyRelation as Relation
 
 from eventjobs.demo.csv.column_stats import describe
 from eventjobs.demo.csv.encoding import CsvError, clip
-from eventjobs.demo.csv.reader import Options, Report, read_table
+from eventjobs.demo.csv.reader import CsvFile
 
 CORRELATED_COLUMNS_MAX = 30
 AMBIGUOUS_NOTES_MAX = 5
@@ -22,8 +24,8 @@ MEMORY_MAX = "1GB"
 Profile = dict[str, Any]
 
 
-def profile_csv(source: Path, workspace: Path, options: Options, report: Report) -> Profile:
-    """Profile *source*, with scratch files in *workspace*. Raises CsvError.
+def profile_csv(file: CsvFile, workspace: Path) -> Profile:
+    """Profile *file*, with scratch files in *workspace*. Raises CsvError.
 
     The profile is bounded in size whatever the file. `columns` are the first COLUMNS_MAX, as
     column_stats.describe returns them; `correlations` are those among the first
@@ -38,8 +40,10 @@ def profile_csv(source: Path, workspace: Path, options: Options, report: Report)
     with duckdb.connect(config=config) as database:
         database.execute("SET TimeZone = 'UTC'")
         try:
-            names, file = read_table(source, database, workspace, options, report)
-            columns, correlations = _analyze(database.table("cells"), names, file["rows"], report)
+            names, known = file.load(database, workspace)
+            analyzing = partial(file.report, "analyzing")
+            cells = database.table("cells")
+            columns, correlations = _analyze(cells, names, known["rows"], analyzing)
         except duckdb.OutOfMemoryException as error:
             message = f"The file needs more than {MEMORY_MAX} of memory."
             raise CsvError("csv_too_large", message) from error
@@ -49,10 +53,10 @@ def profile_csv(source: Path, workspace: Path, options: Options, report: Report)
         if (it := each["dates"] or each["numbers"]) and it["other_format"]
     ]
     return {
-        **file,
-        "notes": file["notes"] + ambiguous[:AMBIGUOUS_NOTES_MAX],
+        **known,
+        "notes": known["notes"] + ambiguous[:AMBIGUOUS_NOTES_MAX],
         "columns": columns,
-        "columns_omitted": file["column_count"] - len(columns),
+        "columns_omitted": known["column_count"] - len(columns),
         "correlations": correlations,
     }
 
@@ -69,18 +73,18 @@ def related(profile: Profile) -> list[Profile]:
 
 
 def _analyze(
-    cells: Relation, names: list[str], rows: int, report: Report
+    cells: Relation, names: list[str], rows: int, report: Callable[[float, str], None]
 ) -> tuple[list[Profile], list[Profile]]:
     columns: list[Profile] = []
     numbers: dict[str, str] = {}
     for at, name in enumerate(names):
         part = f"Column {at + 1} of {len(names)}: {clip(name, 40)}"
-        report("analyzing", 0.9 * at / len(names), part)
+        report(0.9 * at / len(names), part)
         column, read = describe(cells.project(f"c{at} AS v"), name, rows)
         columns.append(column)
         if column["numbers"] and column["distinct"] > 1:
             numbers[name] = re.sub(r"\bv\b", f"c{at}", read.sql)
-    report("analyzing", 0.9, "Looking for columns that move together")
+    report(0.9, "Looking for columns that move together")
     return columns, _correlate(cells, dict(islice(numbers.items(), CORRELATED_COLUMNS_MAX)))
 
 

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from itertools import chain, count
 from pathlib import Path
-from typing import Any, NamedTuple, TextIO
+from typing import Any, TextIO
 
 import duckdb
 from duckdb import DuckDBPyConnection as Database
@@ -29,6 +29,7 @@ REPORT_ROWS = 10_000
 REPLACED_SHARE_MAX = 0.1
 #: What may be odd about a file, and how often it was seen.
 NOTES = {
+    "legacy": "The file is not UTF-8; its encoding was detected.",
     "replaced": "{:,} characters are not valid in this encoding, and stand as \ufffd.",
     "skipped": "Skipped above the table: {:,} of the first lines.",
     "row_names": "The header has one name fewer than the rows have values: the first has none.",
@@ -40,86 +41,75 @@ NOTES = {
     "odd_line": "The first such row ends on line {:,}.",
 }
 
-#: Called with the stage, the share of it that is done and a message; may raise to stop the work.
-Report = Callable[[str, float, str], None]
-
 #: A record of two of these follows the last line. A quote that is still open there makes them
 #: one field. No file holds them: files with NUL bytes are refused.
 _END = "\0end"
 _SEPARATOR_LINE = re.compile(r"sep=([^\r\n\"])\r?\n", re.IGNORECASE)
 
 
-class Options(NamedTuple):
-    """What is known of a file. The separator and the encoding are detected if they are None."""
-
-    separator: str | None = None
-    encoding: str | None = None
-    has_header: bool = True
-
-
-def read_table(
-    source: Path, database: Database, workspace: Path, options: Options, report: Report
-) -> tuple[list[str], dict[str, Any]]:
-    """Read *source* into the table `cells` of *database*, with columns of text c0, c1, …
-
-    Cells have no spaces around them, and are NULL where that leaves nothing. Returns the names of
-    the first COLUMNS_MAX columns, the only ones kept, and what is known of the file.
-    """
-    report("reading", 0.0, "Looking at the text")
-    file = _File(source, options.encoding or detect_encoding(source), options.has_header, report)
-    file.sniff(database, workspace / "sample.csv", options.separator)
-    header = file.copy(workspace / "cells.csv")
-    seen = file.seen
-    if seen["replaced"] > seen["chars"] * REPLACED_SHARE_MAX:
-        raise CsvError(
-            "csv_not_text", f"This is not text: much of it is not valid {file.encoding}."
-        )
-    names = _unique_names(header[:COLUMNS_MAX])
-    database.read_csv(
-        str(workspace / "cells.csv"),
-        header=False,
-        sep=",",
-        quotechar='"',
-        escapechar='"',
-        lineterminator=duckdb.CSVLineTerminator.LINE_FEED,
-        columns={f"c{at}": "VARCHAR" for at in range(len(names))},
-        auto_detect=False,
-        max_line_size=max(2**21, 4 * seen["longest"] + 3 * len(names)),
-    ).create("cells")
-    seen["omitted"] = len(header) - len(names)
-    renamed = [_one_line(a) != b for a, b in zip(header, names, strict=False)]
-    seen["renamed"] = sum(renamed[seen["row_names"] :]) if options.has_header else 0
-    detected = not options.encoding and not file.encoding.startswith("utf-8")
-    notes = [f"The file is not UTF-8; it was read as {file.encoding}."] if detected else []
-    return names, {
-        "rows": seen["rows"],
-        "column_count": len(header),
-        "encoding": file.encoding,
-        "separator": file.separator,
-        "skipped_lines": seen["skipped"],
-        "notes": notes + [text.format(seen[key]) for key, text in NOTES.items() if seen[key]],
-    }
-
-
 @dataclass(slots=True)
-class _File:
-    """A file, its separator, and what was *seen* of it, as NOTES names it."""
+class CsvFile:
+    """A file, how it is written, and what was *seen* of it, as NOTES names it.
+
+    A separator and an encoding that are empty are detected. *report* is called with the stage,
+    the share of it that is done and a message; it may raise to stop the work.
+    """
 
     source: Path
-    encoding: str
-    has_header: bool
-    report: Report
-    separator: str = ","
+    report: Callable[[str, float, str], None]
+    separator: str = ""
+    encoding: str = ""
+    has_header: bool = True
     seen: Counter[str] = field(default_factory=Counter)
 
-    def open(self) -> TextIO:
+    def load(self, database: Database, workspace: Path) -> tuple[list[str], dict[str, Any]]:
+        """Read the file into the table `cells` of *database*, with columns of text c0, c1, …
+
+        Cells have no spaces around them, and are NULL where that leaves nothing. Returns the
+        names of the first COLUMNS_MAX columns, the only ones kept, and what is known of the file.
+        """
+        self.report("reading", 0.0, "Looking at the text")
+        seen, is_given = self.seen, bool(self.encoding)
+        self.encoding = self.encoding or detect_encoding(self.source)
+        self._sniff(database, workspace / "sample.csv")
+        header = self._copy(workspace / "cells.csv")
+        if seen["replaced"] > seen["chars"] * REPLACED_SHARE_MAX:
+            message = f"This is not text: much of it is not valid {self.encoding}."
+            raise CsvError("csv_not_text", message)
+        names = _unique_names(header[:COLUMNS_MAX])
+        database.read_csv(
+            str(workspace / "cells.csv"),
+            header=False,
+            sep=",",
+            quotechar='"',
+            escapechar='"',
+            lineterminator=duckdb.CSVLineTerminator.LINE_FEED,
+            columns={f"c{at}": "VARCHAR" for at in range(len(names))},
+            auto_detect=False,
+            max_line_size=max(2**21, 4 * seen["longest"] + 3 * len(names)),
+        ).create("cells")
+        seen["omitted"] = len(header) - len(names)
+        renamed = [_one_line(a) != b for a, b in zip(header, names, strict=False)]
+        seen["renamed"] = sum(renamed[seen["row_names"] :]) if self.has_header else 0
+        seen["legacy"] = not is_given and not self.encoding.startswith("utf-8")
+        return names, {
+            "rows": seen["rows"],
+            "column_count": len(header),
+            "encoding": self.encoding,
+            "separator": self.separator,
+            "skipped_lines": seen["skipped"],
+            "notes": [text.format(seen[key]) for key, text in NOTES.items() if seen[key]],
+        }
+
+    def _open(self) -> TextIO:
         codec = "utf-8-sig" if self.encoding == "utf-8" else self.encoding
         return self.source.open(encoding=codec, errors="replace", newline="")
 
-    def sniff(self, database: Database, scratch: Path, separator: str | None) -> None:
+    def _sniff(self, database: Database, scratch: Path) -> None:
         """Find the separator, and how many lines stand above the table."""
-        with self.open() as file:
+        with self._open() as file:
             sample = file.read(SAMPLE_CHARS)
+        separator = self.separator
         if named := _SEPARATOR_LINE.match(sample):
             separator, sample = separator or named[1], sample[named.end() :]
         if len(sample) > SAMPLE_CHARS // 2:
@@ -141,10 +131,10 @@ class _File:
         self.seen.update(skipped=len(titles) + bool(named), row_names=row_names)
         self.seen["looks_like_data"] = looks_like_data and not row_names
 
-    def copy(self, target: Path) -> list[str]:
+    def _copy(self, target: Path) -> list[str]:
         """Write the rows, all of one length, and return the header. Raises CsvError."""
         seen, size = self.seen, max(1, self.source.stat().st_size)
-        with self.open() as file, target.open("w", encoding="utf-8", newline="") as out:
+        with self._open() as file, target.open("w", encoding="utf-8", newline="") as out:
             records = self._records(file)
             header = next(records, None)
             if header is None:
@@ -205,9 +195,7 @@ class _File:
         yield f"{_END}{self.separator}{_END}"
 
 
-def _sniffed(
-    database: Database, sample: Path, separator: str | None, **options: bool
-) -> dict[str, Any]:
+def _sniffed(database: Database, sample: Path, separator: str, **options: bool) -> dict[str, Any]:
     given = {"quote": '"', "max_line_size": 8 * SAMPLE_CHARS, **options}
     given |= {"delim": separator} if separator else {}
     call = f"FROM sniff_csv(?, {', '.join(f'{name} = ?' for name in given)})"

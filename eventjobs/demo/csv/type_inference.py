@@ -6,8 +6,6 @@ from typing import NamedTuple
 from duckdb import DuckDBPyRelation as Relation
 
 SAMPLE_ROWS = 1_000
-#: A text column is said to look like numbers when at least this share of its values does.
-ALMOST_SHARE = 0.9
 
 
 class Candidate(NamedTuple):
@@ -19,29 +17,14 @@ class Candidate(NamedTuple):
     type: str
     sql: str
     format: str | None = None
-    twin: str | None = None
-
-
-TEXT = Candidate("text", "v")
-
-
-class Typed(NamedTuple):
-    """How to read a column. *other_format* fits as well, with another meaning.
-
-    *exceptions* are a few of the *exceptions_count* values that keep it from being numbers.
-    """
-
-    candidate: Candidate
-    other_format: str | None = None
-    exceptions: tuple[str, ...] = ()
-    exceptions_count: int = 0
+    twin: str = ""
 
 
 def _when(pattern: str, value: str) -> str:
     return f"CASE WHEN regexp_full_match(v, '{pattern}') THEN {value} END"
 
 
-def _numbers(group: str, decimal: str, format: str, twin: str | None = None) -> list[Candidate]:
+def _numbers(group: str, decimal: str, format: str, twin: str = "") -> list[Candidate]:
     """Numbers with a separator between thousands: whole ones, and those with decimals."""
     whole = rf"[+-]?(0|[1-9]\d{{0,2}}({group}\d{{3}})*)"
     digits = f"regexp_replace(v, '{group}', '', 'g')"
@@ -52,7 +35,7 @@ def _numbers(group: str, decimal: str, format: str, twin: str | None = None) -> 
     ]
 
 
-def _dates(day: str, twin: str | None = None) -> list[Candidate]:
+def _dates(day: str, twin: str = "") -> list[Candidate]:
     """Days, and days with a time."""
     times = [
         f"{day} {time}" for time in ("%H:%M:%S", "%H:%M", "%H:%M:%S.%f", "%I:%M:%S %p", "%I:%M %p")
@@ -70,13 +53,16 @@ _COMMA = rf"{_WHOLE}?(,\d+)?|[+-]?,\d+"
 _YEAR = r"(.*\D)?\d{4}(\D.*)?"
 _ISO = r"\d{4}-\d{1,2}-\d{1,2}[ T]\d{1,2}:\d{2}(:\d{2}([.]\d+)?)?"
 _ZONED = rf"{_ISO}( ?(Z|UTC|GMT|[+-]\d{{2}}(:?\d{{2}})?))?"
+_YEARS = Candidate("", _when(_YEAR, "v"))
 WITH_ZONE = "ISO 8601, as UTC"
 _AS_UTC = "try_cast(v AS TIMESTAMPTZ) AT TIME ZONE 'UTC'"
+TEXT = Candidate("text", "v")
+FLOAT = Candidate("float", _when(_FLOAT, "try_cast(v AS DOUBLE)"))
 #: From the narrowest type to the widest.
 _VALUES = [
     Candidate("boolean", _when("(?i)true|yes|false|no", "lower(v) IN ('true', 'yes')")),
     Candidate("integer", _when(_WHOLE, "try_cast(v AS HUGEINT)")),
-    Candidate("float", _when(_FLOAT, "try_cast(v AS DOUBLE)")),
+    FLOAT,
     *_numbers(",", ".", "1,234.5", twin="1234,5"),
     Candidate("float", _when(_COMMA, "try_cast(replace(v, ',', '.') AS DOUBLE)"), "1234,5"),
     *_numbers("[.]", ",", "1.234,5"),
@@ -94,35 +80,25 @@ _DAYS = (
     "%b %d, %Y",
 )
 _DATES = [
-    *(candidate for day in _DAYS for candidate in _dates(day, _TWINS.get(day))),
+    *(candidate for day in _DAYS for candidate in _dates(day, _TWINS.get(day, ""))),
     Candidate("datetime", _when(_ISO, "try_cast(v AS TIMESTAMP)"), "ISO 8601"),
     Candidate("datetime", _when(_ZONED, _AS_UTC), WITH_ZONE),
 ]
 
 
-def find_type(texts: Relation) -> Typed:
-    """The type of *texts*, a column v of at least one value, none of which is NULL."""
+def find_type(texts: Relation) -> tuple[Candidate, str | None]:
+    """How to read *texts*, a column v without NULL, and the format of a twin that fits as well."""
     sample = texts.limit(SAMPLE_ROWS)
-    candidates = _VALUES if _misses(sample, _when(_YEAR, "v")) else _VALUES + _DATES
+    candidates = _VALUES if misfits(sample, _YEARS) else _VALUES + _DATES
     counts = ", ".join(["count(*)", *(f"count({each.sql})" for each in candidates)])
     [(size, *fits)] = sample.aggregate(counts).fetchall()
-    almost: list[tuple[int, str]] = []
-    for each, fit in zip(candidates, fits, strict=True):
-        is_number = each.type in ("integer", "float")
-        if fit == size or (is_number and fit >= ALMOST_SHARE * size):
-            misses = _misses(texts, each.sql)
-            if not misses:
-                twins = [it for it in candidates if it.format == each.twin and each.twin]
-                other = next((it.format for it in twins if not _misses(texts, it.sql)), None)
-                return Typed(each, other)
-            almost += [(misses, each.sql)] if is_number else []
-    misses, sql = min(almost, default=(0, ""))
-    if not misses or misses > (1 - ALMOST_SHARE) * len(texts):
-        return Typed(TEXT)
-    wrong = texts.filter(f"({sql}) IS NULL").limit(3).fetchall()
-    return Typed(TEXT, None, tuple(text for (text,) in wrong), misses)
+    for each, count in zip(candidates, fits, strict=True):
+        if count == size and not misfits(texts, each):
+            twins = (it for it in candidates if it.format == each.twin and not misfits(texts, it))
+            return each, next((it.format for it in twins), None)
+    return TEXT, None
 
 
-def _misses(texts: Relation, sql: str) -> int:
-    """How many of *texts* do not fit."""
-    return len(texts.filter(f"({sql}) IS NULL"))
+def misfits(texts: Relation, candidate: Candidate) -> Relation:
+    """Those of *texts* that do not fit."""
+    return texts.filter(f"({candidate.sql}) IS NULL")

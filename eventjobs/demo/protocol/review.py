@@ -6,24 +6,22 @@ a few times, whatever the text: a run is only entered at its start, and repetiti
 """
 
 import re
+import tomllib
 from collections import Counter
 from collections.abc import Callable, Iterator
+from importlib.resources import files
 from itertools import chain
 from typing import Any, NamedTuple
-
-from eventjobs.demo.protocol.vocabulary import (
-    ADJECTIVES,
-    KNOWN_ABBREVIATIONS,
-    PARTICIPLES,
-    SHORTENED,
-    VAGUE,
-)
 
 TRUNCATED_CHARS = 20_000
 SUGGESTIONS_MAX = 200
 EXCERPT_CHARS_MAX = 160
 SENTENCE_WORDS_MAX = 30
 HEADING_CHARS_MAX = 200
+
+_VOCABULARY = tomllib.loads(files(__package__).joinpath("vocabulary.toml").read_text("utf-8"))
+_WORDS = {name: frozenset(words.split()) for name, words in _VOCABULARY["words"].items()}
+_ADVICE = {word: each["advice"] for each in _VOCABULARY["vague"] for word in each["words"]}
 
 _WORD = re.compile(r"[^\W\d_]+(?:['\u2019-][^\W\d_]+)*")
 #: A sentence ends at a full stop before a space, or at the end of a paragraph or list item.
@@ -32,35 +30,30 @@ _END = re.compile(
 )
 _PASSIVE = re.compile(
     r"\b(?:am|is|are|was|were|be|been|being)\s+(?:(?:not|\w{1,20}ly)\s+){0,2}"
-    rf"(?P<participle>\w{{2,20}}ed|{'|'.join(sorted(PARTICIPLES))})\b",
+    rf"(?P<participle>\w{{2,20}}ed|{'|'.join(sorted(_WORDS['participles']))})\b",
     re.IGNORECASE,
 )
 _VAGUE = re.compile(
-    rf"(?<!\w)(?:{'|'.join(map(re.escape, sorted(VAGUE, key=len, reverse=True)))})(?!\w)",
+    rf"(?<!\w)(?:{'|'.join(map(re.escape, sorted(_ADVICE, key=len, reverse=True)))})(?!\w)",
     re.IGNORECASE,
 )
 _SHORT = r"[A-Z][A-Z0-9]{0,6}[A-Z](?:-\d{1,3})?"
 _ABBREVIATION = re.compile(rf"(?<![\w-]){_SHORT}(?=s?(?!\w))")
-#: In brackets after words, or followed by words that say what it means.
-_DEFINED = (
-    re.compile(
-        r"[a-z0-9][\u201d\"']?\s{0,3}[(\[]\s{0,3}[\u201c\"']?"
-        rf"(?P<short>{_SHORT})s?[\u201d\"']?\s{{0,3}}[)\],;]"
-    ),
-    re.compile(
-        rf"(?<![\w-])(?P<short>{_SHORT})s?\s{{0,3}}(?:[(\[]|[:=\u2013-]\s|means\s|stands for\s)"
-        r"\s{0,3}[A-Za-z][a-z]{1,30}[\s-]{1,3}[A-Za-z]"
-    ),
+_OPEN, _CLOSE = r"[(\[]\s{0,3}[\u201c\"']?", r"[\u201d\"']?\s{0,3}[)\],;]"
+_MEANS = r"(?:[(\[]|[:=\u2013-]\s|means\s|stands for\s)\s{0,3}[A-Za-z][a-z]{1,30}[\s-]{1,3}[A-Za-z]"
+_DEFINED = (  # in brackets after words, or followed by words that say what it means
+    rf"[a-z0-9][\u201d\"']?\s{{0,3}}{_OPEN}({_SHORT})s?{_CLOSE}",
+    rf"(?<![\w-])({_SHORT})s?\s{{0,3}}{_MEANS}",
 )
 
 
 class Finding(NamedTuple):
-    """What a rule found in text[start:end], and what to do about it."""
+    """What a rule found in text[start:end], and in *text* what to do about it."""
 
     start: int
     end: int
     kind: str
-    advice: str
+    text: str
 
 
 def review(text: str, *, truncate: bool, report: Callable[[float, str], None]) -> dict[str, Any]:
@@ -87,15 +80,8 @@ def review(text: str, *, truncate: bool, report: Callable[[float, str], None]) -
         "suggestion_counts": dict(Counter(each.kind for each in found)),
         "suggestions_total": len(found),
         "suggestions": [
-            {
-                "id": f"{each.kind}-{number}",
-                "kind": each.kind,
-                "text": each.advice,
-                "excerpt": _excerpt(text, each.start, each.end),
-                "start": each.start,
-                "end": each.end,
-            }
-            for number, each in enumerate(_first_of_each_kind(found), 1)
+            {"id": f"{it.kind}-{number}", "excerpt": _excerpt(text, it), **it._asdict()}
+            for number, it in enumerate(_first_of_each_kind(found), 1)
         ],
     }
 
@@ -103,21 +89,21 @@ def review(text: str, *, truncate: bool, report: Callable[[float, str], None]) -
 def split_sentences(text: str) -> Iterator[tuple[int, int]]:
     """Where the sentences begin and end; abbreviations such as "e.g." do not end one."""
     start = 0
-    for end in chain((match.span() for match in _END.finditer(text)), [(len(text), len(text))]):
-        if text[end[0] : end[0] + 1] == "." and _goes_on(text, *end):
+    for stop, after in [*(match.span() for match in _END.finditer(text)), (len(text), len(text))]:
+        if text[stop : stop + 1] == "." and _goes_on(text, stop, after):
             continue
-        inner = text[start : end[1]]
-        if _WORD.search(inner):
-            begin = start + len(inner) - len(inner.lstrip())
-            yield begin, begin + len(inner.strip())
-        start = end[1]
+        sentence = text[start:after]
+        if _WORD.search(sentence):
+            begin = start + len(sentence) - len(sentence.lstrip())
+            yield begin, begin + len(sentence.strip())
+        start = after
 
 
 def _goes_on(text: str, stop: int, after: int) -> bool:
     """Whether the full stop at *stop* is inside a sentence."""
     before = text[max(0, stop - 12) : stop].rsplit(None, 1)
     word = before[-1].lstrip("([").lower() if before else ""
-    if word in SHORTENED or re.fullmatch(r"[a-z](?:\.[a-z])*", word):
+    if word in _WORDS["shortened"] or re.fullmatch(r"[a-z](?:\.[a-z])*", word):
         return True
     following = text[after : after + 80].lstrip()[:1]
     return following.islower() or (word in ("no", "nos") and following.isdigit())
@@ -126,10 +112,9 @@ def _goes_on(text: str, stop: int, after: int) -> bool:
 def syllables(word: str) -> int:
     """About how many syllables an English word has: at least one."""
     lower = word.lower()
-    count = len(re.findall(r"[aeiouy]+", lower))
     silent_e = lower.endswith("e") and not lower.endswith(("le", "ee", "ie"))
     silent_ed = lower.endswith("ed") and not lower.endswith(("ted", "ded"))
-    return max(1, count - silent_e - silent_ed)
+    return max(1, len(re.findall(r"[aeiouy]+", lower)) - silent_e - silent_ed)
 
 
 def _measure(text: str, sentences: list[tuple[int, int]]) -> dict[str, Any]:
@@ -164,7 +149,7 @@ def _long(text: str, sentences: list[tuple[int, int]]) -> Iterator[Finding]:
 
 def _passive(text: str) -> Iterator[Finding]:
     for match in _PASSIVE.finditer(text):
-        if match["participle"].lower() not in ADJECTIVES:
+        if match["participle"].lower() not in _WORDS["adjectives"]:
             phrase = " ".join(match[0].split())
             advice = f"“{phrase}” does not say who does it. Name who is responsible."
             yield Finding(*match.span(), "passive_voice", advice)
@@ -172,21 +157,19 @@ def _passive(text: str) -> Iterator[Finding]:
 
 def _vague(text: str) -> Iterator[Finding]:
     for match in _VAGUE.finditer(text):
-        yield Finding(*match.span(), "vague_wording", f"“{match[0]}” {VAGUE[match[0].lower()]}")
+        yield Finding(*match.span(), "vague_wording", f"“{match[0]}” {_ADVICE[match[0].lower()]}")
 
 
 def _abbreviations(text: str) -> Iterator[Finding]:
     """Each abbreviation that is nowhere spelled out, at its first use."""
-    known = {each["short"] for form in _DEFINED for each in form.finditer(text)}
-    known.update(KNOWN_ABBREVIATIONS)
-    places: dict[str, list[tuple[int, int]]] = {}
-    for match in _ABBREVIATION.finditer(text):
-        if match[0] not in known and not _in_heading(text, match.start()):
-            places.setdefault(match[0], []).append(match.span())
-    for short, spans in places.items():
-        times = "once" if len(spans) == 1 else f"{len(spans)} times"
+    known = _WORDS["abbreviations"].union(*(re.findall(form, text) for form in _DEFINED))
+    uses = [each for each in _ABBREVIATION.finditer(text) if each[0] not in known]
+    uses = [each for each in uses if not _in_heading(text, each.start())]
+    counts = Counter(each[0] for each in uses)
+    for short, first in {each[0]: each for each in reversed(uses)}.items():
+        times = "once" if counts[short] == 1 else f"{counts[short]} times"
         advice = f"“{short}” is used {times} and never spelled out. Define it at first use."
-        yield Finding(*spans[0], "undefined_abbreviation", advice)
+        yield Finding(*first.span(), "undefined_abbreviation", advice)
 
 
 def _in_heading(text: str, at: int) -> bool:
@@ -207,13 +190,13 @@ def _first_of_each_kind(found: list[Finding]) -> list[Finding]:
     return sorted(each for _, each in sorted(ranked)[:SUGGESTIONS_MAX])
 
 
-def _excerpt(text: str, start: int, end: int) -> str:
-    """The place with some words around it, on one line."""
-    around = max(0, EXCERPT_CHARS_MAX - (end - start)) // 2
-    low, high = max(0, start - around), min(len(text), end + around, start + EXCERPT_CHARS_MAX)
-    before, after = text[low:start], text[end:high]
-    if low:  # no word is cut in two
+def _excerpt(text: str, found: Finding) -> str:
+    """The place with some words around it, on one line. No word is cut in two."""
+    start, end = found.start, min(found.end, found.start + EXCERPT_CHARS_MAX)
+    around = (EXCERPT_CHARS_MAX - (end - start)) // 2
+    before, after = text[max(0, start - around) : start], text[end : end + around]
+    if len(before) < start:
         before = "…" + before.partition(" ")[2]
-    if high < len(text):
+    if len(after) < len(text) - end:
         after = after.rpartition(" ")[0] + "…"
-    return " ".join(f"{before}{text[start : min(end, high)]}{after}".split())
+    return " ".join(f"{before}{text[start:end]}{after}".split())
