@@ -27,10 +27,10 @@ from eventjobs.domain.spec import Artifact, JobSpec
 from eventjobs.domain.submission import build_spec, checked, is_checked
 from eventjobs.domain.validation import read_files
 from eventjobs.errors import InvalidInput, JobNotFound, LogError, UnknownArtifact
-from eventjobs.execution.build import build_call_policy, build_runner, dispatcher_of
+from eventjobs.execution.build import build_call_policy, build_dispatch_runner, build_runner
 from eventjobs.execution.loop_monitor import LoopMonitor
 from eventjobs.execution.runner import Runner
-from eventjobs.handlers.breaker_state import LocalBreakers
+from eventjobs.handlers.breaker_state import LocalBreakerRegistry
 from eventjobs.handlers.declare import remote
 from eventjobs.handlers.registry import Handler, HandlerRegistry
 from eventjobs.handlers.schedule import Schedule
@@ -65,7 +65,7 @@ class Service:
     settlement: OutcomeRecorder
     leases: LeaseMonitor
     fence: AttemptReports
-    breakers: LocalBreakers
+    breakers: LocalBreakerRegistry
     desk: LocalJobSource
     runner: Runner
     artifacts: Artifacts
@@ -199,7 +199,7 @@ class Service:
         )
         # Random at each start: a restarted process must never look like the one that died.
         worker = f"worker-{os.urandom(4).hex()}"
-        self.breakers = LocalBreakers(self.clock)
+        self.breakers = LocalBreakerRegistry(self.clock)
         self.switches = Pauses(self.log, self.views, settings.pauses_max)
         limits = self.handlers.limits(settings.type_limits, settings.queue_limits)
         self.flow = ConcurrencyLimiter(limits, self.clock)
@@ -229,7 +229,7 @@ class Service:
         self.runner = build_runner(settings, self.desk, self.handlers, settings.data / "scratch")
         #: Of jobs: what runs here, and what each external service is given.
         self.runners = [self.runner] + [
-            dispatcher_of(settings, self._desk(worker), each)
+            build_dispatch_runner(settings, self._desk(worker), each)
             for each in self.external.local_handlers(self.handlers)
         ]
         calling = (self.keys, self.outbound, settings.webhooks_max)

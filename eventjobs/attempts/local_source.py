@@ -15,8 +15,8 @@ from eventjobs.domain.outcomes import Outcome
 from eventjobs.domain.spec import JobSpec
 from eventjobs.errors import JobNotFound
 from eventjobs.execution.source import Capacity, ClaimableJob, WithdrawReason, file_of
-from eventjobs.handlers.caller import CallPolicy
-from eventjobs.handlers.files import Files
+from eventjobs.handlers.base_caller import CallPolicy
+from eventjobs.handlers.files import ArtifactFiles
 from eventjobs.projections.change import JobChange
 from eventjobs.projections.views import Views
 from eventjobs.storage.artifacts import Artifacts
@@ -43,7 +43,7 @@ class LocalJobSource:
         self._accept = accept
         self.clock: Clock = jobs.clock
         self.calls = calls
-        self.files: Files = artifacts
+        self.files: ArtifactFiles = artifacts
         self._jobs = jobs
         self._views = views
         self._claims = claims

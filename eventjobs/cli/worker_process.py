@@ -8,7 +8,7 @@ from eventjobs.cli.process import Signals, load
 from eventjobs.cli.service_process import run_main
 from eventjobs.client.connection import address
 from eventjobs.errors import InvalidInput
-from eventjobs.execution.runner import NOT_OURS
+from eventjobs.execution.runner import REMOTE_MODES
 from eventjobs.observability.log_capture import allow_level
 from eventjobs.settings import Settings
 from eventjobs.storage.scratch import scratch
@@ -20,7 +20,7 @@ def run(url: str, names: Sequence[str], settings: Settings, lease_s: float | Non
     DataDirectoryError, WorkerRefused.
     """
     handlers = load(names)
-    if all(each.mode in NOT_OURS for each in handlers):
+    if all(each.mode in REMOTE_MODES for each in handlers):
         raise InvalidInput(f"no handler in {', '.join(names)} can be run by a worker")
     if settings.concurrency == 0:
         raise InvalidInput("a worker with concurrency 0 would never do anything")

@@ -1,1 +1,4 @@
-"""Running attempts: slots, the handler under its limits, the outcome, its reports."""
+"""Running attempts: slots, the handler under its limits, its reports, its outcome.
+
+docs/internals/slots.md explains slots and prefetch.
+"""

@@ -1,10 +1,10 @@
-"""One run of one job: what the handler does comes back as an outcome, a closed type."""
+"""One run of one job: runs its handler and turns all that it does into an outcome."""
 
 import asyncio
 from collections.abc import Callable
 from contextlib import suppress
 from functools import partial
-from typing import TYPE_CHECKING, Any, Literal, assert_never
+from typing import Any, Literal, assert_never
 
 from eventjobs.clock import Timer
 from eventjobs.concurrency.forks import EndsIfForked
@@ -22,60 +22,58 @@ from eventjobs.domain.outcomes import (
 from eventjobs.errors import InvalidInput, JobError
 from eventjobs.execution.processes.pool import ProcessPool
 from eventjobs.execution.reporter import AttemptReporter
-from eventjobs.execution.results import _details, failure, success
+from eventjobs.execution.results import failure, json_details, success
+from eventjobs.execution.slots import Slot
 from eventjobs.execution.task_factory import TaskExit, in_handler
 from eventjobs.handlers.base_context import Stopped
 from eventjobs.handlers.context import Context
 from eventjobs.handlers.registry import Handler
 from eventjobs.handlers.thread_context import ThreadContext
 
-if TYPE_CHECKING:
-    from eventjobs.execution.slots import Slot
-
-#: Why an attempt is told to stop.
+#: Why an attempt is stopped.
 StopReason = Literal["cancelled", "lost", "timeout", "stalled", "shutdown"]
 
 
-class Attempt:
-    """One run of one job, while it lasts."""
+class RunningAttempt:
+    """One run of one job. *on_start* is called when the handler starts."""
 
     def __init__(
         self,
         job: Job,
         handler: Handler,
         context: Context | ThreadContext,
-        reports: AttemptReporter,
-        slot: "Slot",
+        reporter: AttemptReporter,
+        slot: Slot,
         processes: ProcessPool | None,
-        begins: Callable[["Attempt"], object],
+        on_start: Callable[["RunningAttempt"], object],
     ) -> None:
         self.job = job
         self.handler = handler
         self.context = context
-        self.reports = reports
+        self.reporter = reporter
         self.slot = slot
         self._processes = processes
-        self._begins = begins
+        self._on_start = on_start
         self.task = asyncio.current_task()
-        self.why: StopReason | None = None
-        self.performing = False
-        self.begun = False
-        self.abandoned = False
+        self.stop_reason: StopReason | None = None
+        self.is_running = False
+        self.is_started = False
+        self.is_abandoned = False
         self.timers: list[Timer] = []
 
-    def interrupted(self) -> Outcome:
-        """What it comes to that this attempt was told to stop."""
-        match self.why:
+    def outcome_of_stop(self) -> Outcome:
+        """The outcome of an attempt that was stopped, by stop reason."""
+        match self.stop_reason:
             case "cancelled":
                 return Cancelled()
             case "lost":
-                return Released("it is no longer this worker's")  # which nobody will record
+                return Released("it is no longer this worker's")  # the service refuses it
             case "timeout":
                 return timed_out(self.job.spec.timeout_s)
             case "stalled":
                 return stalled(self.job.spec.stall_timeout_s)
             case "shutdown":
-                if self.begun and self.handler.on_shutdown == "fail":
+                if self.is_started and self.handler.on_shutdown == "fail":
                     return Failed("worker_shutdown", "the service was stopped while it ran", False)
                 return Released("the service was stopped")
             case None:
@@ -83,56 +81,58 @@ class Attempt:
             case _ as never:
                 assert_never(never)
 
-    async def perform(self) -> Outcome:
-        """Run the handler; whatever it does comes back as an outcome."""
-        outcome = await self._outcome()
+    async def run(self) -> Outcome:
+        """Run the handler and return its outcome. Raises nothing, not even SystemExit."""
+        outcome = await self._run()
         if self.task is not None and self.task.cancelling():
             while self.task.uncancel():
                 pass
-            # A handler that cancels its task and returns leaves that for the next await: this one.
+            # A handler that cancels its own task and returns: the next await would raise, so this.
             with suppress(asyncio.CancelledError):
                 await asyncio.sleep(0)
         return outcome
 
-    async def _outcome(self) -> Outcome:
-        self.performing = True
+    async def _run(self) -> Outcome:
+        self.is_running = True
         try:
-            if self.why is not None:
-                return self.interrupted()
+            if self.stop_reason is not None:
+                return self.outcome_of_stop()
             try:
                 payload = self.handler.parse(self.job.spec.payload)
             except InvalidInput as error:
-                return Failed("invalid_payload", error.message, False, _details(error.errors))
+                return Failed("invalid_payload", error.message, False, json_details(error.errors))
             if self.handler.mode != "process":
-                self._begin()
-            outcome = await self._performed(payload)
-            late = self.why in ("timeout", "stalled") and not isinstance(outcome, Failed)
-            return self.interrupted() if late else outcome
+                self._start()
+            outcome = await self._run_handler(payload)
+            late = self.stop_reason in ("timeout", "stalled") and not isinstance(outcome, Failed)
+            return self.outcome_of_stop() if late else outcome
         except BaseException as error:  # noqa: BLE001 -- sys.exit() ends its job, not the service
-            return self.raised(error)
+            return self.outcome_of_error(error)
         finally:
-            self.performing = False
+            self.is_running = False
             self.context.end_trials()
             for timer in self.timers:
                 timer.cancel()
 
-    def raised(self, error: BaseException) -> Outcome:
+    def outcome_of_error(self, error: BaseException) -> Outcome:
         """The outcome of a handler that raised *error*."""
         if type(error) is TaskExit and error.__cause__ is not None:
             error = error.__cause__
         kind = type(error)  # and not isinstance: `__class__` may be a property that raises
         if issubclass(kind, asyncio.CancelledError | Stopped):
-            return self.interrupted()
-        meant = issubclass(kind, JobError | InvalidInput)
-        return failure(error) if meant or self.why is None else self.interrupted()
+            return self.outcome_of_stop()
+        is_deliberate = issubclass(kind, JobError | InvalidInput)
+        return (
+            failure(error) if is_deliberate or self.stop_reason is None else self.outcome_of_stop()
+        )
 
-    def _begin(self) -> None:
-        """From now on the handler runs, and its time."""
-        self.begun = True
-        self._begins(self)
+    def _start(self) -> None:
+        """The handler starts now, and so do its time limits."""
+        self.is_started = True
+        self._on_start(self)
 
-    async def _performed(self, payload: Any) -> Outcome:
-        """Run the handler; its outcome. A handler on the loop raises what it raises."""
+    async def _run_handler(self, payload: Any) -> Outcome:
+        """Run the handler in its mode; its outcome. A handler on the loop may raise."""
         match self.handler.mode:
             case "loop":
                 assert isinstance(self.context, Context)
@@ -142,13 +142,18 @@ class Attempt:
                     result = await self.handler.function(self.context, payload)
                 outcome = success(result, self.context.issues)
             case "thread":
-                work = partial(self._in_thread, payload)
+                work = partial(self._run_in_thread, payload)
                 with in_handler():
                     outcome = await run_in_new_thread(work, f"job {self.job.job_id}")
             case "process":
                 assert self._processes is not None
-                given = (self.handler, self.job, self.reports, self._begin)
-                return await self._processes.run(*given, ahead=self.slot.is_ahead)
+                return await self._processes.run(
+                    self.handler,
+                    self.job,
+                    self.reporter,
+                    self._start,
+                    is_prefetched=self.slot.is_prefetched,
+                )
             case "external" | "remote":
                 raise NotImplementedError(self.handler.mode)
             case _ as never:
@@ -157,11 +162,11 @@ class Attempt:
             self.context._steps.finish()
         return outcome
 
-    def _in_thread(self, payload: Any) -> Outcome:
-        # Its result and its error are read here, too: a large one would hold up the loop.
+    def _run_in_thread(self, payload: Any) -> Outcome:
+        # The result is encoded in this thread, too: a large one would block the event loop.
         try:
             with EndsIfForked():
                 result = self.handler.function(self.context, payload)
             return success(result, self.context.issues)
         except BaseException as error:  # noqa: BLE001 -- sys.exit() ends its job, not the service
-            return self.raised(error)
+            return self.outcome_of_error(error)

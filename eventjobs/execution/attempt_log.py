@@ -1,4 +1,4 @@
-"""Log lines about attempts: one that starts, one that fails."""
+"""Log lines of the service about attempts that start or fail."""
 
 import logging
 
@@ -17,12 +17,12 @@ def log_failure(
 ) -> None:
     """A line for an attempt that failed: ERROR when it is *final*, else WARNING.
 
-    A worker elsewhere does not know that: attempts that were given back do not count.
+    A remote worker leaves *final* out: it is then estimated from the attempt's number.
     """
     if final is None:
         final = not failed.retryable or job.attempt >= job.spec.max_attempts
-    told = failed.details.get("traceback") if isinstance(failed.details, dict) else None
-    trace = failed.trace or told
+    details = failed.details if isinstance(failed.details, dict) else {}
+    trace = failed.trace or details.get("traceback")
     log.log(
         logging.ERROR if final else logging.WARNING,
         "attempt failed",
@@ -31,7 +31,7 @@ def log_failure(
         attempt=job.attempt,
         code=failed.code,
         error=failed.message,
-        # The wall clock may have been set back, and that of a worker be another.
+        # Not negative: a wall clock may be set back, and a worker's may differ from the service's.
         duration_s=max(0.0, round((ended_us - (job.started_us or ended_us)) / 1e6, 3)),
         **({"exception": trace} if isinstance(trace, str) else {}),
     )

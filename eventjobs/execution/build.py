@@ -1,4 +1,4 @@
-"""What runs jobs, put together as the settings say: in the service, and in a worker elsewhere."""
+"""Runners as configured by the settings, for the service and for remote workers."""
 
 import os
 from pathlib import Path
@@ -6,20 +6,22 @@ from pathlib import Path
 from eventjobs.execution.processes.pool import ProcessPool
 from eventjobs.execution.runner import Runner
 from eventjobs.execution.source import JobSource
-from eventjobs.handlers.breaker_state import Breakers
-from eventjobs.handlers.caller import CallPolicy
+from eventjobs.handlers.base_caller import CallPolicy
+from eventjobs.handlers.breaker_state import BreakerRegistry
 from eventjobs.handlers.registry import HandlerRegistry
 from eventjobs.settings import Settings
 
 
-def build_call_policy(settings: Settings, breakers: Breakers) -> CallPolicy:
+def build_call_policy(settings: Settings, breakers: BreakerRegistry) -> CallPolicy:
     return CallPolicy(breakers, settings.backoff, settings.store_attempts)
 
 
-def dispatcher_of(settings: Settings, desk: JobSource, handlers: HandlerRegistry) -> Runner:
-    """For the jobs of one external service: they take no places of the jobs that run here."""
+def build_dispatch_runner(
+    settings: Settings, source: JobSource, handlers: HandlerRegistry
+) -> Runner:
+    """A runner for the jobs of one external service, with slots of its own."""
     return Runner(
-        desk,
+        source,
         handlers,
         concurrency=settings.concurrency,
         threads=0,
@@ -29,13 +31,13 @@ def dispatcher_of(settings: Settings, desk: JobSource, handlers: HandlerRegistry
 
 
 def build_runner(
-    settings: Settings, desk: JobSource, handlers: HandlerRegistry, scratch: Path
+    settings: Settings, source: JobSource, handlers: HandlerRegistry, scratch: Path
 ) -> Runner:
-    """With processes of its own, whose temporary files are in *scratch*."""
+    """A runner with a process pool, whose temporary files are in *scratch*."""
     processes = ProcessPool(
-        desk.clock,
-        desk.files,
-        desk.calls,
+        source.clock,
+        source.files,
+        source.calls,
         scratch,
         limit=settings.processes or os.cpu_count() or 1,
         jobs_max=settings.process_jobs_max,
@@ -43,7 +45,7 @@ def build_runner(
         grace_s=settings.grace_s,
     )
     return Runner(
-        desk,
+        source,
         handlers,
         concurrency=settings.concurrency,
         threads=settings.threads,

@@ -1,4 +1,4 @@
-"""Telling when a handler blocks the event loop, and where."""
+"""Logs a warning, with a stack trace, when a handler blocks the event loop."""
 
 import asyncio
 import sys
@@ -9,7 +9,7 @@ from eventjobs.observability.logging import get_logger
 
 
 class LoopMonitor:
-    """A thread that watches one loop until it is closed."""
+    """A thread that watches one event loop until it is closed."""
 
     BEAT_S = 0.25
     BLOCKED_S = 1.0
@@ -17,7 +17,7 @@ class LoopMonitor:
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self._loop = loop
         self._thread_id = threading.get_ident()
-        self._answered = threading.Event()
+        self._responded = threading.Event()
         self._closed = threading.Event()
         threading.Thread(target=self._watch, name="watchdog", daemon=True).start()
 
@@ -26,20 +26,20 @@ class LoopMonitor:
 
     def _watch(self) -> None:
         while not self._closed.wait(self.BEAT_S):
-            self._answered.clear()
+            self._responded.clear()
             try:
-                self._loop.call_soon_threadsafe(self._answered.set)
+                self._loop.call_soon_threadsafe(self._responded.set)
             except RuntimeError:
                 return
-            if not self._answered.wait(self.BLOCKED_S):
+            if not self._responded.wait(self.BLOCKED_S):
                 if self._closed.is_set():
                     return  # the loop has ended, and is not blocked
-                self._tell()
-                while not self._answered.wait(self.BLOCKED_S):
+                self._log_blocked()
+                while not self._responded.wait(self.BLOCKED_S):
                     if self._closed.is_set() or self._loop.is_closed():
                         return
 
-    def _tell(self) -> None:
+    def _log_blocked(self) -> None:
         task = asyncio.current_task(self._loop)
         frame = sys._current_frames().get(self._thread_id)
         get_logger("eventjobs.watchdog").warning(

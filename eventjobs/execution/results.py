@@ -1,4 +1,4 @@
-"""The outcome of a handler: of what it returned, or of what it raised."""
+"""The outcome of a handler from its return value or from the error that it raised."""
 
 import math
 from collections.abc import Coroutine
@@ -10,12 +10,12 @@ from eventjobs.errors import ArtifactDamaged, InvalidInput, JobError, NotJSON
 from eventjobs.observability.tracebacks import attribute, summary, trace
 from eventjobs.storable import DETAILS_BYTES_MAX, bounded_json, class_name, json_text, storable_text
 
-#: Of the code of a failure.
+#: Longest code of a failure.
 CODE_CHARS_MAX = 200
 
 
 def success(result: Any, issues: Any = None) -> Outcome:
-    """The outcome of a handler that returned *result*, having noted *issues*. Never raises."""
+    """The outcome of a handler that returned *result* with *issues*. Never raises."""
     if type(result) is HandedOver:
         return result
     if issubclass(type(result), Coroutine):
@@ -30,15 +30,15 @@ def success(result: Any, issues: Any = None) -> Outcome:
 
 
 def failure(error: BaseException) -> Failed:
-    """The outcome of a handler that raised *error*. Never raises, whatever its class does."""
-    told = trace(error)
+    """The outcome of a handler that raised *error*. Never raises, even for hostile classes."""
+    text = trace(error)
     if issubclass(type(error), InvalidInput):  # a bad artifact name, or one too large
         code, details = attribute(error, "code", None), attribute(error, "errors", None)
-        return Failed(_code(code), _message(error), False, _details(details), trace=told)
+        return Failed(_code(code), _message(error), False, json_details(details), trace=text)
     if issubclass(type(error), ArtifactDamaged):  # of a result that is a file
-        return Failed(ArtifactDamaged.code, _message(error), trace=told)
+        return Failed(ArtifactDamaged.code, _message(error), trace=text)
     if not issubclass(type(error), JobError):
-        return Failed("handler_error", summary(error), details={"traceback": told}, trace=told)
+        return Failed("handler_error", summary(error), details={"traceback": text}, trace=text)
     try:
         retryable = bool(attribute(error, "retryable", True))
     except BaseException:  # noqa: BLE001 -- a __bool__ of its own
@@ -47,9 +47,9 @@ def failure(error: BaseException) -> Failed:
         _code(attribute(error, "error_code", None)),
         _message(error),
         retryable,
-        _details(attribute(error, "details", None)),
+        json_details(attribute(error, "details", None)),
         _seconds(attribute(error, "retry_after_s", None)),
-        told,
+        text,
     )
 
 
@@ -61,12 +61,12 @@ def _message(error: BaseException) -> str:
     return storable_text(error) or class_name(type(error))
 
 
-def _details(details: Any) -> Any:
+def json_details(details: Any) -> Any:
     return bounded_json(details, DETAILS_BYTES_MAX, whole=True)
 
 
 def _seconds(delay_s: Any) -> float | None:
-    """A delay that a handler gave, as it may have come from another service."""
+    """A `retry_after_s` as seconds; None unless it is a finite number of at least 0."""
     if delay_s is None or type(delay_s) is bool:
         return None
     try:

@@ -1,4 +1,4 @@
-"""Running jobs: offer -> claim -> perform under its limits -> outcome -> record."""
+"""Runs jobs: claim, run the handler under its limits, record the outcome."""
 
 import asyncio
 import contextvars
@@ -9,7 +9,7 @@ from eventjobs.clock import sleep, timeout
 from eventjobs.domain.job import Job
 from eventjobs.domain.outcomes import Failed, Outcome
 from eventjobs.errors import InvalidInput, LogError, Rejected
-from eventjobs.execution.attempt import Attempt, StopReason
+from eventjobs.execution.attempt import RunningAttempt, StopReason
 from eventjobs.execution.attempt_log import log_start
 from eventjobs.execution.processes.pool import ProcessPool
 from eventjobs.execution.reporter import AttemptReporter
@@ -25,19 +25,19 @@ from eventjobs.observability.logging import get_logger
 from eventjobs.observability.tracebacks import summary
 from eventjobs.storable import storable_text
 
-#: What is done elsewhere. (A dispatcher's handlers are functions on the loop.)
-NOT_OURS: tuple[Mode, ...] = ("external", "remote")
+#: Modes of handlers that do not run here. (A dispatcher's handlers are functions on the loop.)
+REMOTE_MODES: tuple[Mode, ...] = ("external", "remote")
 
 
 class Runner:
-    """Runs the jobs of a desk: *concurrency* at once, of them *threads* in threads.
+    """Runs the jobs of a job source: *concurrency* at once, at most *threads* of them in threads.
 
-    The *processes* are its own, and end with it; without them, it runs no jobs in processes.
+    It owns *processes* and closes them when it stops. Without them it claims no process jobs.
     """
 
     def __init__(
         self,
-        desk: JobSource,
+        source: JobSource,
         handlers: HandlerRegistry,
         *,
         concurrency: int,
@@ -47,13 +47,13 @@ class Runner:
         progress_interval_s: float,
         capture_logs: str = "off",
     ) -> None:
-        self._desk = desk
-        self._clock = desk.clock
+        self._source = source
+        self._clock = source.clock
         self._concurrency = concurrency
         self._grace_s = grace_s
         self._progress_interval_s = progress_interval_s
         self._capture = LogCapture(capture_logs)
-        self._handlers = {each.type: each for each in handlers if each.mode not in NOT_OURS}
+        self._handlers = {each.type: each for each in handlers if each.mode not in REMOTE_MODES}
         self._types: dict[str, list[str]] = {}
         for each in self._handlers.values():
             self._types.setdefault(each.mode, []).append(each.type)
@@ -63,219 +63,230 @@ class Runner:
         }
         self._slots = Slots(concurrency, limits)
         self._processes = processes
-        self._attempts: dict[str, Attempt] = {}
+        self._attempts: dict[str, RunningAttempt] = {}
         self._tasks: set[asyncio.Task[None]] = set()
         self._stopping = False
-        self._given_up = False
-        self._factory: TaskFactory | None = None
-        self._claiming: asyncio.Task[None] | None = None
+        self._cancels_tasks = False
+        self._task_factory: TaskFactory | None = None
+        self._claim_task: asyncio.Task[None] | None = None
         self._log = get_logger("eventjobs.runner")
-        desk.on_stop(self._told_to_stop)
+        source.on_stop(self._withdraw)
 
     @property
     def running(self) -> int:
         return len(self._tasks)
 
     async def run(self) -> None:
-        """Claim and run what is due, until *stop*."""
-        self._claiming = asyncio.current_task()
+        """Claim and run jobs until *stop*."""
+        self._claim_task = asyncio.current_task()
         self._capture.start()
-        if self._factory is None:
-            self._factory = TaskFactory.add_user(asyncio.get_running_loop())
+        if self._task_factory is None:
+            self._task_factory = TaskFactory.add_user(asyncio.get_running_loop())
         while not self._stopping and self._handlers and self._concurrency:
-            ahead = {"process": self._processes.prefetch} if self._processes else {}
-            for offer in await self._desk.next_jobs(*self._slots.capacities(self._types, ahead)):
-                handler = self._handlers[offer.type]
-                running = self._one(offer, handler, self._slots.take(handler.mode))
+            prefetch = {"process": self._processes.prefetch} if self._processes else {}
+            capacities, limit = self._slots.capacities(self._types, prefetch)
+            for claimable in await self._source.next_jobs(capacities, limit):
+                handler = self._handlers[claimable.type]
+                coroutine = self._run_job(claimable, handler, self._slots.take(handler.mode))
                 # In an empty context: a handler finds no variable that others have set.
-                name, context = f"job {offer.job_id}", contextvars.Context()
-                self._tasks.add(asyncio.create_task(running, name=name, context=context))
+                name, context = f"job {claimable.job_id}", contextvars.Context()
+                self._tasks.add(asyncio.create_task(coroutine, name=name, context=context))
 
     async def stop(self, drain_s: float) -> None:
-        """Claim nothing more; let what runs finish for *drain_s*, then give it back."""
+        """Stop claiming, wait *drain_s* seconds for running jobs, then stop and release them."""
         self._stopping = True
-        self._desk.interrupt_wait()
-        if self._claiming is not None:  # what it is just being offered is to end in order, too
+        self._source.interrupt_wait()
+        if self._claim_task is not None:  # jobs that it claims just now must end in order, too
             with suppress(TimeoutError):
                 async with timeout(self._clock, self._grace_s):
-                    await asyncio.wait({self._claiming})
-            self._claiming.cancel()
+                    await asyncio.wait({self._claim_task})
+            self._claim_task.cancel()
         if self._processes is not None:
             self._processes.release()
         if self._tasks:
             self._log.info("draining", jobs=len(self._tasks), drain_s=drain_s)
-            await self._finish(drain_s)
+            await self._wait_for_tasks(drain_s)
         for attempt in list(self._attempts.values()):
-            self._stop(attempt, "shutdown")
-        # Told to stop, an attempt has the grace time, and then a moment to be written down.
-        await self._finish(self._grace_s + 1.0)
-        self._given_up = True
+            self._stop_attempt(attempt, "shutdown")
+        # A stopped attempt has the grace time, and a second more for its outcome to be recorded.
+        await self._wait_for_tasks(self._grace_s + 1.0)
+        self._cancels_tasks = True
         for task in self._tasks:
-            task.cancel()  # the log takes nothing now: the next start finds these as lost
+            task.cancel()  # the log accepts nothing; the next start finds them lost
         if self._processes is not None:
             await self._processes.close()
         self._capture.stop()
-        if self._factory is not None:
-            self._factory.remove_user(asyncio.get_running_loop())
-            self._factory = None
+        if self._task_factory is not None:
+            self._task_factory.remove_user(asyncio.get_running_loop())
+            self._task_factory = None
 
-    async def _finish(self, within_s: float) -> None:
-        over = asyncio.Event()
-        timer = self._clock.call_later(within_s, over.set)
-        until = asyncio.create_task(over.wait())
+    async def _wait_for_tasks(self, within_s: float) -> None:
+        expired = asyncio.Event()
+        timer = self._clock.call_later(within_s, expired.set)
+        expiry = asyncio.create_task(expired.wait())
         try:
-            while self._tasks and not over.is_set():
-                await asyncio.wait({until, *self._tasks}, return_when=asyncio.FIRST_COMPLETED)
+            while self._tasks and not expired.is_set():
+                await asyncio.wait({expiry, *self._tasks}, return_when=asyncio.FIRST_COMPLETED)
         finally:
             timer.cancel()
-            until.cancel()
+            expiry.cancel()
 
     # --- one job
 
-    async def _one(self, offer: ClaimableJob, handler: Handler, slot: Slot) -> None:
+    async def _run_job(self, claimable: ClaimableJob, handler: Handler, slot: Slot) -> None:
         try:
-            job = await offer.claim()
+            job = await claimable.claim()
             if job is not None:
-                attempt = self._begin(job, handler, slot)
+                attempt = self._start_attempt(job, handler, slot)
                 try:
-                    outcome = await self._performed(attempt)
+                    outcome = await self._run_attempt(attempt)
                 except GeneratorExit as error:
                     # A future that the handler awaited has raised it. That closes all coroutines
-                    # of this task but the outermost, and is no reason to end that one.
+                    # of this task but the outermost, which must still record the outcome.
                     if asyncio.current_task() is not attempt.task:
                         raise
-                    outcome = attempt.raised(error)
-                if not attempt.abandoned:
-                    self._vacate(slot)  # the outcome is recorded while the next one runs
+                    outcome = attempt.outcome_of_error(error)
+                if not attempt.is_abandoned:
+                    self._free_mode(slot)  # the next job runs while this outcome is recorded
                     await self._record(attempt, outcome)
-        except Exception as error:  # noqa: BLE001 -- a fault of ours; the next job is another's
-            self._log.error("job not run", job_id=offer.job_id, exc_info=error)
+        except Exception as error:  # noqa: BLE001 -- a bug here must not stop the other jobs
+            self._log.error("job not run", job_id=claimable.job_id, exc_info=error)
         finally:
             task = asyncio.current_task()
             assert task is not None
-            self._leave(task, slot)
+            self._release_slot(task, slot)
 
-    async def _performed(self, attempt: Attempt) -> Outcome:
+    async def _run_attempt(self, attempt: RunningAttempt) -> Outcome:
         try:
-            with self._capture.attach(attempt.context._logged):
-                return await attempt.perform()
-        except Exception as error:  # noqa: BLE001 -- no fault here may leave a job running
+            with self._capture.attach(attempt.context._add_log_line):
+                return await attempt.run()
+        except Exception as error:  # noqa: BLE001 -- a bug here must not leave the job running
             self._log.error("attempt broke", job_id=attempt.job.job_id, exc_info=error)
             return failure(error)
 
-    def _vacate(self, slot: Slot) -> None:
-        """Let another thread or process have the place of this one, if it has one."""
+    def _free_mode(self, slot: Slot) -> None:
+        """Let another job use the thread or process of this slot, if it has one."""
         if slot.free_mode():
-            self._desk.interrupt_wait()
+            self._source.interrupt_wait()
 
-    def _leave(self, task: asyncio.Task[None], slot: Slot) -> None:
-        """Give the slot to the next job; an abandoned attempt's was given already."""
+    def _release_slot(self, task: asyncio.Task[None], slot: Slot) -> None:
+        """Free the slot, unless it was freed when the attempt was abandoned."""
         if task in self._tasks:
             self._tasks.discard(task)
             slot.release()
-            self._desk.interrupt_wait()
+            self._source.interrupt_wait()
 
-    def _told_to_stop(self, job_id: str, number: int, why: WithdrawReason) -> None:
+    def _withdraw(self, job_id: str, number: int, reason: WithdrawReason) -> None:
         attempt = self._attempts.get(job_id)
         if attempt is not None and attempt.job.attempt == number:
-            self._stop(attempt, why)
+            self._stop_attempt(attempt, reason)
 
-    # --- perform, under its limits
+    # --- run, under its limits
 
-    def _begin(self, job: Job, handler: Handler, slot: Slot) -> Attempt:
+    def _start_attempt(self, job: Job, handler: Handler, slot: Slot) -> RunningAttempt:
         log_start(self._log, job)
-        reports = AttemptReporter(self._desk, job, slot, self._progress_interval_s)
-        files, calls = self._desk.files, self._desk.calls
+        reporter = AttemptReporter(self._source, job, slot, self._progress_interval_s)
+        files, policy = self._source.files, self._source.calls
         context = (
-            ThreadContext(job, files, reports, calls, asyncio.get_running_loop())
+            ThreadContext(job, files, reporter, policy, asyncio.get_running_loop())
             if handler.mode == "thread"
-            else Context(job, files, reports, calls)
+            else Context(job, files, reporter, policy)
         )
-        given = (job, handler, context, reports, slot, self._processes, self._limit)
-        self._attempts[job.job_id] = attempt = Attempt(*given)
+        attempt = RunningAttempt(
+            job, handler, context, reporter, slot, self._processes, self._start_limits
+        )
+        self._attempts[job.job_id] = attempt
         if job.cancel_requested_us is not None or self._stopping:
-            self._stop(attempt, "cancelled" if job.cancel_requested_us else "shutdown")
+            self._stop_attempt(attempt, "cancelled" if job.cancel_requested_us else "shutdown")
         return attempt
 
-    def _limit(self, attempt: Attempt) -> None:
-        """Its time begins."""
+    def _start_limits(self, attempt: RunningAttempt) -> None:
+        """Start the time limits of an attempt whose handler starts."""
         spec = attempt.job.spec
         if spec.timeout_s is not None:
-            self._later(attempt, spec.timeout_s, lambda: self._stop(attempt, "timeout"))
+            self._call_later(
+                attempt, spec.timeout_s, lambda: self._stop_attempt(attempt, "timeout")
+            )
         if spec.stall_timeout_s is not None:
-            attempt.reports.last_report_s = self._clock.monotonic_s()
-            self._watch(attempt, spec.stall_timeout_s)
+            attempt.reporter.last_report_s = self._clock.monotonic_s()
+            self._check_stall(attempt, spec.stall_timeout_s)
 
-    def _later(self, attempt: Attempt, delay_s: float, callback: Callable[[], object]) -> None:
+    def _call_later(
+        self, attempt: RunningAttempt, delay_s: float, callback: Callable[[], object]
+    ) -> None:
         attempt.timers.append(self._clock.call_later(delay_s, callback))
 
-    def _watch(self, attempt: Attempt, limit_s: float) -> None:
-        silent_s = self._clock.monotonic_s() - attempt.reports.last_report_s
+    def _check_stall(self, attempt: RunningAttempt, limit_s: float) -> None:
+        silent_s = self._clock.monotonic_s() - attempt.reporter.last_report_s
         if silent_s >= limit_s:
-            self._stop(attempt, "stalled")
+            self._stop_attempt(attempt, "stalled")
         else:
-            self._later(attempt, limit_s - silent_s, lambda: self._watch(attempt, limit_s))
+            self._call_later(
+                attempt, limit_s - silent_s, lambda: self._check_stall(attempt, limit_s)
+            )
 
-    def _stop(self, attempt: Attempt, why: StopReason) -> None:
-        """Tell an attempt to stop; one that does not, within the grace time, is abandoned."""
-        if attempt.why is not None:
+    def _stop_attempt(self, attempt: RunningAttempt, reason: StopReason) -> None:
+        """Ask an attempt to stop. If it does not within the grace time, abandon it."""
+        if attempt.stop_reason is not None:
             return
-        attempt.why = why
+        attempt.stop_reason = reason
         attempt.context._stopped = True
-        if attempt.performing:
+        if attempt.is_running:
             if attempt.handler.mode != "thread" and attempt.task is not None:
                 attempt.task.cancel()
-            if attempt.handler.mode != "process":  # a process is killed, and then it has ended
-                self._later(attempt, self._grace_s, lambda: self._abandon(attempt))
+            if attempt.handler.mode != "process":  # a process is killed after the grace time
+                self._call_later(attempt, self._grace_s, lambda: self._abandon(attempt))
 
-    def _abandon(self, attempt: Attempt) -> None:
-        """The handler ignores that it was told to stop: end the attempt without it."""
-        if not attempt.performing or attempt.abandoned or attempt.task is None:
+    def _abandon(self, attempt: RunningAttempt) -> None:
+        """End an attempt whose handler ignores being stopped. The handler may go on."""
+        if not attempt.is_running or attempt.is_abandoned or attempt.task is None:
             return
-        attempt.abandoned = True
+        attempt.is_abandoned = True
         attempt.context.end_trials()
         self._log.error(
             "handler ignores being stopped",
             job_id=attempt.job.job_id,
             type=attempt.handler.type,
-            why=attempt.why,
+            why=attempt.stop_reason,
         )
-        self._leave(attempt.task, attempt.slot)
+        self._release_slot(attempt.task, attempt.slot)
         task = asyncio.create_task(
-            self._record(attempt, attempt.interrupted()), name=f"abandon {attempt.job.job_id}"
+            self._record(attempt, attempt.outcome_of_stop()), name=f"abandon {attempt.job.job_id}"
         )
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 
     # --- record
 
-    async def _record(self, attempt: Attempt, outcome: Outcome) -> None:
-        """Write the outcome down, however long the log takes to accept it.
+    async def _record(self, attempt: RunningAttempt, outcome: Outcome) -> None:
+        """Record the outcome, however long the log takes to accept it.
 
-        One that cannot be recorded for any other reason is replaced by a failure that says why.
+        An outcome that cannot be recorded for another reason is replaced by a failure.
         """
         job_id, delay_s, replaced = attempt.job.job_id, 0.1, False
         while True:
             try:
-                await attempt.reports.flush()
-                await self._desk.record_outcome(attempt.job, outcome)
+                await attempt.reporter.flush()
+                await self._source.record_outcome(attempt.job, outcome)
                 break
             except Rejected as error:
                 self._log.warning("outcome refused", job_id=job_id, error=error.code)
                 break
             except asyncio.CancelledError:
-                # A handler may have left a cancellation of its task behind.
-                if self._given_up or (task := asyncio.current_task()) is None:
+                # The handler may have cancelled its own task.
+                if self._cancels_tasks or (task := asyncio.current_task()) is None:
                     raise
                 task.uncancel()
                 continue
             except (LogError, OSError) as error:
-                why = error.code if isinstance(error, LogError) else str(error)
-                self._log.warning("outcome waits", job_id=job_id, error=why)
-            except Exception as error:  # noqa: BLE001 -- no fault here may leave a job running
+                reason = error.code if isinstance(error, LogError) else str(error)
+                self._log.warning("outcome waits", job_id=job_id, error=reason)
+            except Exception as error:  # noqa: BLE001 -- a bug here must not leave the job running
                 outcome = _unrecordable(error)
-                code, why = outcome.code, outcome.message
-                self._log.error("outcome cannot be recorded", job_id=job_id, code=code, error=why)
+                code, message = outcome.code, outcome.message
+                self._log.error(
+                    "outcome cannot be recorded", job_id=job_id, code=code, error=message
+                )
                 if not replaced:
                     replaced = True
                     continue
@@ -286,7 +297,7 @@ class Runner:
 
 
 def _unrecordable(error: Exception) -> Failed:
-    if isinstance(error, InvalidInput):  # a result larger than any artifact may be
+    if isinstance(error, InvalidInput):  # a result larger than the largest artifact
         return Failed(error.code, error.message, False)
     message = f"the outcome of the attempt cannot be recorded: {summary(error)}"
     return Failed("outcome_not_recorded", storable_text(message), False)

@@ -1,4 +1,7 @@
-"""How many jobs are at work at once here. One that waits for another makes room for children."""
+"""Worker slots. A job that waits for another job lends its slot, and only child jobs may take it.
+
+See docs/internals/slots.md.
+"""
 
 import asyncio
 from collections import Counter
@@ -8,60 +11,63 @@ from contextlib import asynccontextmanager
 from eventjobs.errors import JobError
 from eventjobs.execution.source import Capacity
 
-#: Of each mode, so many wait at once at most: each keeps what it has, such as a whole process.
+#: Most jobs of a mode that wait at once: a waiting job keeps its thread or process.
 WAITING_MAX = {"loop": 10_000, "thread": 1_000, "process": 100}
-#: Of what is only written down by now.
+#: The mode of a slot whose handler has ended while its outcome is recorded.
 NO_MODE = ""
 
 
 class Slots:
-    """*concurrency* of them in all, and of the modes in *limits* so many.
+    """*concurrency* slots in all, and at most *limits[mode]* of a mode.
 
-    A job has a slot from its beginning to its end. While it waits for another job its slot is lent,
-    and only to jobs that have a parent: so parents never keep their children out, and yet no more
-    jobs without a parent are begun than there are slots.
+    A job has a slot from its claim until its outcome is recorded. While it waits for another job
+    its slot is lent to a job with a parent. Parents therefore never keep their children from
+    running, and no more jobs without a parent start than there are slots.
     """
 
     def __init__(self, concurrency: int, limits: Mapping[str, int]) -> None:
         self._concurrency = concurrency
         self._limits = limits
-        #: By mode: had by jobs, and those of them that are lent.
-        self._had: Counter[str] = Counter()
+        #: By mode: slots that jobs have, and those of them that are lent.
+        self._taken: Counter[str] = Counter()
         self._lent: Counter[str] = Counter()
-        #: Lent ones whose job wants to go on, the first come first.
-        self._wanted: dict[Slot, asyncio.Future[None]] = {}
+        #: Lent slots whose jobs wait to get them back, in order of their requests.
+        self._waiters: dict[Slot, asyncio.Future[None]] = {}
 
     def capacities(
-        self, types: Mapping[str, list[str]], ahead: Mapping[str, int]
+        self, types: Mapping[str, list[str]], prefetch: Mapping[str, int]
     ) -> tuple[list[Capacity], int]:
-        """Room for more jobs of the *types* of each mode, and for how many in all; of some modes a
-        few are taken *ahead*, but not while somebody waits, for whom one of those might be kept.
+        """Free capacity for the *types* of each mode, and in total.
+
+        Modes in *prefetch* also claim so many jobs beyond their free slots, except while a job of
+        the mode has lent its slot: a prefetched job could take the slot that it waits for.
         """
-        free = self._concurrency - self._had.total()
-        rooms = []
+        free = self._concurrency - self._taken.total()
+        capacities = []
         for mode, names in types.items():
-            left, lent = self._limit(mode) - self._had[mode], self._lent[mode]
+            left, lent = self._limit(mode) - self._taken[mode], self._lent[mode]
             if free > 0 and (left > 0 or not lent):
-                more = 0 if lent else max(0, ahead.get(mode, 0) + min(0, left))
-                rooms.append(Capacity(names, max(0, left), more))
+                ahead = 0 if lent else max(0, prefetch.get(mode, 0) + min(0, left))
+                capacities.append(Capacity(names, max(0, left), ahead))
             else:
-                rooms.append(Capacity(names, max(0, left + lent), children_only=names))
-        return rooms, max(0, free if free > 0 else free + self._lent.total())
+                capacities.append(Capacity(names, max(0, left + lent), children_only=names))
+        return capacities, max(0, free if free > 0 else free + self._lent.total())
 
     def take(self, mode: str) -> "Slot":
-        is_ahead = self._had[mode] - self._lent[mode] >= self._limit(mode)
-        self._had[mode] += 1
-        return Slot(self, mode, is_ahead=is_ahead)
+        """A slot for a claimed job; *is_prefetched* when none of the mode is free."""
+        is_prefetched = self._taken[mode] - self._lent[mode] >= self._limit(mode)
+        self._taken[mode] += 1
+        return Slot(self, mode, is_prefetched=is_prefetched)
 
     def _limit(self, mode: str) -> int:
         return self._limits.get(mode, self._concurrency)
 
-    # --- for a Slot
+    # --- called by Slot
 
     def release_while_waiting(self, slot: "Slot") -> None:
-        """Raises JobError `too_many_waiting`."""
-        self._go_on(slot)  # another task of its handler, which needs no slot as long as this waits
-        if slot.is_lent or slot.is_over:
+        """Lend the slot. Raises JobError `too_many_waiting`."""
+        self._wake(slot)  # another task of the handler that waited for the slot
+        if slot.is_lent or slot.is_finished:
             return
         if self._lent[slot.mode] >= WAITING_MAX[slot.mode]:
             raise JobError(
@@ -70,56 +76,55 @@ class Slots:
             )
         slot.is_lent = True
         self._lent[slot.mode] += 1
-        self._hand_out()
+        self._grant()
 
     async def reacquire(self, slot: "Slot") -> None:
-        """Return when the slot is had again. Told to stop meanwhile, it is had at once."""
+        """Wait until the slot is free for its job again. A cancelled job gets it at once."""
         if not slot.is_lent:
             return
-        turn = self._wanted[slot] = asyncio.get_running_loop().create_future()
-        self._hand_out()
+        turn = self._waiters[slot] = asyncio.get_running_loop().create_future()
+        self._grant()
         try:
             await turn
         except asyncio.CancelledError:
-            if self._wanted.get(slot) is turn:
+            if self._waiters.get(slot) is turn:
                 self.reclaim(slot)
             raise
 
     def reclaim(self, slot: "Slot") -> None:
-        """Whether or not there are too many then."""
+        """Give a lent slot back to its job, even if more jobs run then than there are slots."""
         if slot.is_lent:
             slot.is_lent = False
             self._lent[slot.mode] -= 1
-            self._go_on(slot)
+            self._wake(slot)
 
     def free_mode(self, slot: "Slot") -> bool:
+        """Free the thread or process of *slot*, but not the slot; whether that was limited."""
         self.reclaim(slot)
         if slot.mode not in self._limits:
             return False
-        self._had[slot.mode] -= 1
-        self._had[NO_MODE] += 1
+        self._taken[slot.mode] -= 1
+        self._taken[NO_MODE] += 1
         slot.mode = NO_MODE
-        self._hand_out()
+        self._grant()
         return True
 
     def release(self, slot: "Slot") -> None:
         self.reclaim(slot)
-        self._had[slot.mode] -= 1
-        self._hand_out()
+        self._taken[slot.mode] -= 1
+        self._grant()
 
-    def _go_on(self, slot: "Slot") -> None:
-        turn = self._wanted.pop(slot, None)
+    def _wake(self, slot: "Slot") -> None:
+        turn = self._waiters.pop(slot, None)
         if turn is not None and not turn.done():
             turn.set_result(None)
 
-    def _hand_out(self) -> None:
-        """To those that want theirs back, one each, though a thousand of their children end at
-        once. Nobody can begin before them: what was free is taken by now.
-        """
-        left = self._concurrency - self._had.total() + self._lent.total()
-        for slot in list(self._wanted) if left > 0 else ():
+    def _grant(self) -> None:
+        """Give free slots back to waiting jobs, oldest first. New jobs cannot take them first."""
+        left = self._concurrency - self._taken.total() + self._lent.total()
+        for slot in list(self._waiters) if left > 0 else ():
             mode = slot.mode
-            if self._had[mode] - self._lent[mode] < self._limit(mode):
+            if self._taken[mode] - self._lent[mode] < self._limit(mode):
                 self.reclaim(slot)
                 left -= 1
             if left <= 0:
@@ -127,46 +132,48 @@ class Slots:
 
 
 class Slot:
-    """That of one attempt."""
+    """The slot of one attempt."""
 
-    __slots__ = ("_slots", "_waits", "is_ahead", "is_lent", "is_over", "mode")
+    __slots__ = ("_slots", "_wait_count", "is_finished", "is_lent", "is_prefetched", "mode")
 
-    def __init__(self, slots: Slots, mode: str, *, is_ahead: bool) -> None:
+    def __init__(self, slots: Slots, mode: str, *, is_prefetched: bool) -> None:
         self._slots = slots
-        self._waits = 0
+        self._wait_count = 0
         self.mode = mode
-        #: It was taken before there was one free.
-        self.is_ahead = is_ahead
+        #: Whether no slot of its mode was free when its job was claimed.
+        self.is_prefetched = is_prefetched
         self.is_lent = False
-        self.is_over = False
+        self.is_finished = False
 
     @asynccontextmanager
     async def released_while_waiting(self) -> AsyncIterator[None]:
-        """In here the attempt waits for another job; after that it has a slot again.
+        """Lend the slot while the body waits for another job, then wait to get it back.
 
-        When it waits for several at once, the slot is lent until the last of them has ended, and
-        whatever it does besides is not counted. Raises JobError `too_many_waiting`.
+        An attempt that waits for several jobs at once lends its slot until the last one has ended,
+        even if the attempt runs code in between. Raises JobError `too_many_waiting`.
         """
         self._slots.release_while_waiting(self)
-        self._waits += 1
+        self._wait_count += 1
         try:
             yield
         except BaseException:
-            self._waits -= 1
-            if not self._waits:
+            self._wait_count -= 1
+            if not self._wait_count:
                 self._slots.reclaim(self)
             raise
-        self._waits -= 1
-        if not self._waits:
+        self._wait_count -= 1
+        if not self._wait_count:
             await self._slots.reacquire(self)
 
     def free_mode(self) -> bool:
-        """The handler has ended: it needs no thread or process any longer, if it did. What still
-        waits in its name needs no slot.
+        """The handler has ended: free its thread or process; whether that was limited.
+
+        Tasks of the handler that still wait for jobs no longer affect the slot.
         """
-        self.is_over = True
+        self.is_finished = True
         return self._slots.free_mode(self)
 
     def release(self) -> None:
-        self.is_over = True
+        """The attempt has ended: free the slot."""
+        self.is_finished = True
         self._slots.release(self)

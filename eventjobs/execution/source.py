@@ -1,4 +1,4 @@
-"""Where a runner gets its work, and takes what comes of it: this service, or one elsewhere."""
+"""A job source: a runner claims jobs from it and records outcomes through it. Local or HTTP."""
 
 from collections.abc import Awaitable, Callable, Collection, Iterable, Sequence
 from typing import Any, Literal, NamedTuple, Protocol
@@ -8,16 +8,15 @@ from eventjobs.domain.decisions import Report
 from eventjobs.domain.job import Job
 from eventjobs.domain.outcomes import RESULT, Outcome, large_result
 from eventjobs.domain.spec import JobSpec
-from eventjobs.handlers.caller import CallPolicy
-from eventjobs.handlers.files import Files
+from eventjobs.handlers.base_caller import CallPolicy
+from eventjobs.handlers.files import ArtifactFiles
 
 
 class Capacity(NamedTuple):
-    """How many more jobs of these types somebody can take, and how many beyond that; of some only
-    such as have a parent.
+    """How many jobs of *types* a runner can start now, and how many more it prefetches.
 
-    What is taken *ahead* begins only when another has ended. It must keep nothing from others that
-    they could use by then.
+    Of the types in *children_only*, it takes only jobs with a parent. Prefetched jobs start when a
+    running one ends. A job that holds a concurrency limit is never prefetched.
     """
 
     types: Collection[str]
@@ -26,12 +25,12 @@ class Capacity(NamedTuple):
     children_only: Collection[str] = ()
 
 
-#: Why a desk has an attempt stopped.
+#: Why a job source withdraws an attempt: the job was cancelled, or its lease was lost.
 WithdrawReason = Literal["cancelled", "lost"]
 
 
 class ClaimableJob(NamedTuple):
-    """A job that may be had: *claim* gives it, unless somebody was faster."""
+    """A job that may be claimed. *claim* returns it, or None if another claim was first."""
 
     job_id: str
     type: str
@@ -39,58 +38,63 @@ class ClaimableJob(NamedTuple):
 
 
 class JobSource(Protocol):
-    """What a runner asks of the service whose jobs it runs."""
+    """The jobs of one service, for a runner."""
 
     @property
     def worker(self) -> str:
-        """Who runs the jobs: random at each start."""
+        """The name of this worker, which claims and reports carry. Random at each start."""
 
     @property
     def clock(self) -> Clock: ...
 
     @property
-    def files(self) -> Files: ...
+    def files(self) -> ArtifactFiles: ...
 
     @property
     def calls(self) -> CallPolicy:
-        """What handlers share when they call something that may fail."""
+        """The breakers and the backoff that all handlers share."""
 
-    async def next_jobs(self, rooms: Sequence[Capacity], limit: int) -> list[ClaimableJob]:
-        """Up to *limit* jobs that fit into *rooms*. With none, returns when asking makes sense."""
+    async def next_jobs(self, capacities: Sequence[Capacity], limit: int) -> list[ClaimableJob]:
+        """Up to *limit* jobs for *capacities*. May wait, and may return none."""
 
     def interrupt_wait(self) -> None:
-        """Let *offers* return at once, if it waits: there is more room, or no more is wanted."""
+        """Make a waiting *next_jobs* return at once: the capacities have changed."""
 
-    def on_stop(self, tell: Callable[[str, int, WithdrawReason], object]) -> None:
-        """Call *tell* with (job id, attempt, why) when a running attempt is to stop.
+    def on_stop(self, stop: Callable[[str, int, WithdrawReason], object]) -> None:
+        """Call *stop* with (job id, attempt, reason) when a running attempt is to stop.
 
-        One that is lost is somebody else's by now, or nobody's: nothing it comes to counts.
+        An attempt that is "lost" is no longer this worker's: its outcome does not count.
         """
 
     async def report(self, job: Job, report: Report) -> None:
-        """Record what *job*'s attempt tells. Raises StaleAttempt, LogError."""
+        """Record a report of *job*'s attempt. Raises StaleAttempt, LogError."""
 
     async def steps(self, job: Job) -> dict[str, Any]:
-        """The results of the steps that need no repeating, in order, by name."""
+        """The stored results of completed steps, by name, in order of completion."""
 
     async def submit_child(self, job: Job, name: str, spec: JobSpec) -> str:
-        """Submit *spec* as the child *name* of *job*; its id. One that is there is left alone; but
-        one that ended in vain before this attempt of *job* began is queued again. Raises what
-        submitting raises.
+        """Submit *spec* as the child *name* of *job*, and return its id.
+
+        An existing child is left alone. If it failed or was cancelled before this attempt of *job*
+        started, it is queued again. Raises what submitting raises.
         """
 
     async def wait_for_job(self, job: Job, job_id: str) -> dict[str, Any]:
-        """`status`, `result` and `error` of another job, once it has ended. Raises JobNotFound.
+        """Wait until a job has ended; its `status`, `result`, `error` and `file`.
 
-        `file` is the [sha256, bytes] of a result that became an artifact, and is in *files* then.
+        `file` is the [sha256, bytes] of a result that became an artifact, which is in *files* then,
+        else None. Raises JobNotFound.
         """
 
     async def record_outcome(self, job: Job, outcome: Outcome) -> None:
-        """Record how *job*'s attempt ended. Raises Rejected, LogError, OSError, TooLarge."""
+        """Record the outcome of *job*'s attempt. Raises Rejected, LogError, OSError, TooLarge."""
 
 
 def file_of(result: Any, artifacts: Iterable[tuple[str, str, int]]) -> list[Any] | None:
-    """Which of a job's *artifacts* (name, sha256, bytes) *result* became, if it is so large."""
+    """[sha256, bytes] of the artifact that a large *result* became, else None.
+
+    *artifacts* are (name, sha256, bytes).
+    """
     for name, sha256, size in artifacts:
         if name == RESULT and result == large_result(size):
             return [sha256, size]

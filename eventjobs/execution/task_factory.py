@@ -1,7 +1,7 @@
-"""Tasks that handlers create: what ends a program in one of them ends the job, not the service.
+"""Tasks that handlers create: sys.exit() in one of them ends the job, not the service.
 
-asyncio lets SystemExit and KeyboardInterrupt out of a task, and with that out of the event loop:
-a sys.exit() in a task that a handler awaits would end the program that runs the service.
+asyncio lets SystemExit and KeyboardInterrupt leave a task and the event loop. A sys.exit() in a
+task that a handler awaits would end the program that runs the service.
 """
 
 import asyncio
@@ -16,12 +16,12 @@ _IN_HANDLER: ContextVar[bool] = ContextVar("eventjobs_in_handler", default=False
 
 
 class TaskExit(BaseException):
-    """Raised by a task of a handler in place of SystemExit or KeyboardInterrupt, its cause."""
+    """Replaces SystemExit or KeyboardInterrupt, its cause, in a task of a handler."""
 
 
 @contextmanager
 def in_handler() -> Iterator[None]:
-    """Tasks created in here, and in their own tasks and threads, raise TaskExit."""
+    """Tasks created in the body, and in their own tasks and threads, raise TaskExit."""
     token = _IN_HANDLER.set(True)
     try:
         yield
@@ -30,7 +30,7 @@ def in_handler() -> Iterator[None]:
 
 
 class TaskFactory:
-    """The task factory of a loop on which handlers run, on top of the one that was there.
+    """The task factory of a loop that runs handlers. It wraps the factory that was set before.
 
     It counts its users: several services may run on one loop.
     """
@@ -45,14 +45,14 @@ class TaskFactory:
         context = options.get("context")
         inside = _IN_HANDLER.get() if context is None else context.get(_IN_HANDLER, False)
         if inside and asyncio.iscoroutine(coroutine):
-            coroutine = _Contained(coroutine)
+            coroutine = _ExitContained(coroutine)
         if self._before is not None:
             return self._before(loop, coroutine, **options)
         return asyncio.Task(coroutine, loop=loop, **options)
 
     @classmethod
     def add_user(cls, loop: asyncio.AbstractEventLoop) -> "TaskFactory":
-        """That of *loop*, with one more user."""
+        """The TaskFactory of *loop*, with one more user."""
         factory = loop.get_task_factory()
         if not isinstance(factory, cls):
             factory = cls(factory)
@@ -61,15 +61,15 @@ class TaskFactory:
         return factory
 
     def remove_user(self, loop: asyncio.AbstractEventLoop) -> None:
-        """Take a user away; with the last one the loop has the factory of before."""
+        """Remove a user. After the last one the loop has its former factory again."""
         self._users -= 1
-        # If not, the program has set another since.
+        # The program may have set another factory since.
         if self._users == 0 and loop.get_task_factory() is self:
             loop.set_task_factory(self._before)
 
 
-class _Contained(Coroutine[Any, Any, Any]):
-    """A coroutine that raises TaskExit. In all else it is the one that it contains."""
+class _ExitContained(Coroutine[Any, Any, Any]):
+    """Wraps a coroutine and replaces SystemExit and KeyboardInterrupt by TaskExit."""
 
     __slots__ = ("_inner",)
 

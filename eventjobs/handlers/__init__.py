@@ -1,1 +1,1 @@
-"""What users write, and what their functions are given: contexts, steps, children, breakers."""
+"""What users write and use: handler declarations, contexts, steps, child jobs, circuit breakers."""

@@ -1,4 +1,4 @@
-"""What the contexts of loop, thread and process handlers have in common."""
+"""The part of a context that loop, thread and process handlers share."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -10,10 +10,10 @@ from eventjobs.domain.job import Job
 from eventjobs.domain.spec import Artifact, JobSpec
 from eventjobs.domain.validation import check_name, read_media_type
 from eventjobs.errors import ArtifactDamaged, InvalidInput, JobError
-from eventjobs.handlers.caller import BaseCaller, CallPolicy
+from eventjobs.handlers.base_caller import BaseCaller, CallPolicy
 from eventjobs.handlers.channel import AttemptChannel
 from eventjobs.handlers.children import Children
-from eventjobs.handlers.files import Files
+from eventjobs.handlers.files import ArtifactFiles
 from eventjobs.handlers.steps import Steps
 from eventjobs.storable import (
     FIELDS_BYTES_MAX,
@@ -24,28 +24,30 @@ from eventjobs.storable import (
     storable_text,
 )
 
-#: Of one attempt; later ones are in its log only.
+#: Issues of one attempt. Later ones are in the job's log only.
 ISSUES_MAX = 100
 LEVELS = ("debug", "info", "warning", "error")
 
 
 class Stopped(BaseException):
-    """Raised in a thread by check_cancelled: the job was cancelled or has timed out.
+    """Raised by check_cancelled in a plain handler: the job was cancelled, timed out or shut down.
 
-    Not an Exception, so that a handler's own `except Exception` does not swallow it.
+    It is no Exception: a handler's own `except Exception` must not swallow it.
     """
 
 
 class BaseContext(BaseCaller):
-    """What all contexts share."""
+    """The job, its progress, its log lines and issues, its input files."""
 
-    def __init__(self, job: Job, files: Files, reports: AttemptChannel, calls: CallPolicy) -> None:
+    def __init__(
+        self, job: Job, files: ArtifactFiles, channel: AttemptChannel, policy: CallPolicy
+    ) -> None:
         self._job = job
         self._files = files
-        self._reports = reports
-        self._steps = Steps(job, reports)
-        self._children = Children(job, reports)
-        self._calls = calls
+        self._channel = channel
+        self._steps = Steps(job, channel)
+        self._children = Children(job, channel)
+        self._policy = policy
         self._issues: list[dict[str, Any]] = []
         self._trials = {}
         self._stopped = False  # set from the loop, read from any thread
@@ -66,24 +68,24 @@ class BaseContext(BaseCaller):
 
     @property
     def cancelled(self) -> bool:
-        """Whether this attempt should stop: cancelled, out of time, or shut down."""
+        """Whether this attempt should stop: job cancelled, time limit passed, or shutdown."""
         return self._stopped
 
     def check_cancelled(self) -> None:
-        """Raise when this attempt should stop."""
+        """Raise Stopped when this attempt should stop."""
         if self._stopped:
             raise Stopped
 
     def input(self, name: str | None = None) -> Path:
-        """The local file of an artifact of this job; without a name, its first one.
+        """The path of the job's input artifact *name*; without a name, of the first one.
 
-        Raises JobError `artifact_missing`, and `artifact_damaged` for a file that is gone or is not
-        what was stored. The file is not to be changed.
+        The handler must not change the file. Raises JobError `artifact_missing`, and
+        `artifact_damaged` for a file that is missing or altered.
         """
         for each in self._job.artifacts:
             if name is None or each.name == name:
                 try:
-                    return self._path_of(each)
+                    return self._artifact_path(each)
                 except ArtifactDamaged as error:
                     raise JobError("artifact_damaged", f"{each.name}: {error}") from error
         raise JobError(
@@ -92,8 +94,8 @@ class BaseContext(BaseCaller):
             retryable=False,
         )
 
-    def _path_of(self, artifact: Artifact) -> Path:
-        return self._files.checked(artifact.sha256, artifact.size)
+    def _artifact_path(self, artifact: Artifact) -> Path:
+        return self._files.checked_path(artifact.sha256, artifact.size)
 
     def progress(
         self,
@@ -104,32 +106,35 @@ class BaseContext(BaseCaller):
         message: str | None = None,
         data: Any = None,
     ) -> None:
-        """Tell how far the whole job is, from any thread. Stored at a set rate, the last always;
-        never blocks.
+        """Report the progress of the whole job, from any thread. Never blocks.
+
+        Reports are recorded at a limited rate, the last one always.
         """
-        self._soon(self._reports.progress, self._progress(done, total, stage, message, data))
+        self._call_soon(
+            self._channel.progress, self._progress_event(done, total, stage, message, data)
+        )
 
     def log(self, message: str, level: str = "info", **fields: Any) -> None:
-        """Add a line to the job's own log, from any thread. Never blocks."""
-        self._soon(self._reports.add, self._line(message, level, fields))
+        """Add a line to the job's log, from any thread. Never blocks."""
+        self._call_soon(self._channel.add, self._log_event(message, level, fields))
 
     def issue(self, code: str, message: str, **details: Any) -> None:
-        """Note what went wrong and was made up for: the job completes, and `issues` tells of it.
+        """Record a problem that does not fail the job: it completes with this in its `issues`.
 
-        *code* is for programs. It is a line in the job's log, too.
+        *code* is for programs. The job's log has a warning with the same text.
         """
-        told = {"code": storable_text(code), "message": storable_text(message)}
-        self.log(f"{told['code']}: {told['message']}", "warning", **details)
+        issue = {"code": storable_text(code), "message": storable_text(message)}
+        self.log(f"{issue['code']}: {issue['message']}", "warning", **details)
         if len(self._issues) < ISSUES_MAX:
-            self._issues.append({**bounded_json(details, FIELDS_BYTES_MAX), **told})
+            self._issues.append({**bounded_json(details, FIELDS_BYTES_MAX), **issue})
 
     @property
     def issues(self) -> list[dict[str, Any]] | None:
-        """What was noted so far, if anything; a copy."""
+        """A copy of the issues so far; None if there are none."""
         copies: list[dict[str, Any]] | None = storable_json(self._issues or None)
         return copies
 
-    def _progress(
+    def _progress_event(
         self,
         done: float | None,
         total: float | None,
@@ -146,28 +151,30 @@ class BaseContext(BaseCaller):
             bounded_json(data, PROGRESS_BYTES_MAX),
         )
 
-    def _line(self, message: str, level: str, fields: dict[str, Any]) -> LogWritten:
+    def _log_event(self, message: str, level: str, fields: dict[str, Any]) -> LogWritten:
         if level not in LEVELS:
             raise ValueError(f"level is one of {', '.join(LEVELS)}")
-        told = bounded_json(fields or None, FIELDS_BYTES_MAX)
-        return LogWritten(self.attempt, level, storable_text(message), told)
+        bounded = bounded_json(fields or None, FIELDS_BYTES_MAX)
+        return LogWritten(self.attempt, level, storable_text(message), bounded)
 
-    def _logged(self, level: str, message: str, fields: dict[str, Any]) -> None:
-        """The same as log, from any thread."""
-        self._soon(self._reports.add, self._line(message, level, fields))
+    def _add_log_line(self, level: str, message: str, fields: dict[str, Any]) -> None:
+        """As `log`, for captured log records."""
+        self._call_soon(self._channel.add, self._log_event(message, level, fields))
 
-    def _changed(self, change: BreakerChanged) -> None:
-        self._soon(self._reports.add, change)
+    def _record_breaker_change(self, change: BreakerChanged) -> None:
+        self._call_soon(self._channel.add, change)
 
-    def _soon(self, function: Callable[..., object], *arguments: Any) -> None:
+    def _call_soon(self, function: Callable[..., object], *arguments: Any) -> None:
         raise NotImplementedError
 
-    def _stored(self, name: str, kept: tuple[str, int], media_type: str) -> ArtifactStored:
-        return ArtifactStored(self.attempt, name, *kept, media_type)
+    def _artifact_event(
+        self, name: str, stored: tuple[str, int], media_type: str
+    ) -> ArtifactStored:
+        return ArtifactStored(self.attempt, name, *stored, media_type)
 
 
-def _checked(name: str, content: object, media_type: str) -> str:
-    """The name of a file that a handler stores. Raises InvalidInput."""
+def check_artifact(name: str, content: object, media_type: str) -> str:
+    """Check an artifact that a handler stores; its name. Raises InvalidInput."""
     read_media_type(media_type, "media_type")
     if not issubclass(type(content), bytes | bytearray | memoryview | Path):
         wrong = [{"field": "content", "message": "bytes, or the Path of a file"}]

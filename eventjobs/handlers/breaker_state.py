@@ -1,4 +1,4 @@
-"""The state of circuit breakers: closed, open, half open."""
+"""The state of circuit breakers: closed, open, or open with a trial call."""
 
 import random
 import threading
@@ -12,20 +12,20 @@ from eventjobs.domain.timestamps import rfc3339
 from eventjobs.domain.validation import read_limit, read_seconds
 from eventjobs.errors import InvalidInput, JobError
 
-#: Breakers that are kept for ever; of more, those are forgotten that would not be missed.
+#: Up to this many breakers are all kept. Beyond it, closed ones without recent failures go.
 NAMES_MAX = 1000
 
-#: Seconds, at most, after which a job that was held off by a trial looks again.
-TRIAL_LOOK_S = 30.0
-#: A job is due at a whole microsecond, and so may be there a little early.
-MOMENT_S = 0.000_002
+#: Longest delay until a job that waits for a trial's result calls again.
+TRIAL_RETRY_MAX_S = 30.0
+#: Jobs are due at a whole microsecond and so may call a little early.
+TOLERANCE_S = 0.000_002
 
-#: What a call came to. Nobody knows, when it was cut short by a cancel or a shutdown.
-Result = Literal["ok", "failed", "unknown"]
+#: The result of a call; "unknown" when a cancel or a shutdown cut it off.
+CallResult = Literal["ok", "failed", "unknown"]
 
 
 class BreakerOpen(JobError):
-    """The circuit breaker is open: what is behind it is not called now."""
+    """The circuit breaker *name* is open for *left_s* more seconds, until *until_us*."""
 
     def __init__(self, name: str, until_us: int, left_s: float) -> None:
         until = rfc3339(until_us)
@@ -41,7 +41,7 @@ class BreakerOpen(JobError):
 
 @dataclass(frozen=True, slots=True)
 class BreakerConfig:
-    """Opens at *threshold* failures within *window_s*, for *cooldown_s*."""
+    """A breaker opens at *threshold* failures within *window_s*, for *cooldown_s*."""
 
     threshold: int = 5
     window_s: float = 300.0
@@ -56,129 +56,129 @@ class BreakerConfig:
             message = "a breaker has a threshold of 1 or more, a window and a cooldown"
             raise InvalidInput(message, error.errors) from error
 
-    def told(self, failures: int) -> str:
+    def describe(self, failures: int) -> str:
         within = f"within {self.window_s:g}s window"
         return f"{failures} failures {within} (threshold: {self.threshold})"
 
 
 @dataclass(frozen=True, slots=True)
-class Change:
-    """A breaker has opened until some time, or closed."""
+class BreakerChange:
+    """A breaker has opened, until *until_us*, or closed."""
 
     state: Literal["open", "closed"]
     failures: int
     until_us: int | None
 
 
-class Breakers(Protocol):
-    """What a context asks: the breakers of this process, or of the one that started it."""
+class BreakerRegistry(Protocol):
+    """All breakers of a service or a worker, by name. A handler process uses its parent's."""
 
-    def enter(self, name: str, limits: BreakerConfig) -> bool:
-        """Whether the call is the trial after a cooldown. Raises BreakerOpen."""
+    def enter(self, name: str, config: BreakerConfig) -> bool:
+        """Begin a call; whether it is the trial after a cooldown. Raises BreakerOpen."""
 
     def leave(
-        self, name: str, limits: BreakerConfig, result: Result, *, trial: bool
-    ) -> Change | None:
-        """Tell what a call came to; what that changed, if anything."""
+        self, name: str, config: BreakerConfig, result: CallResult, *, trial: bool
+    ) -> BreakerChange | None:
+        """End a call with its *result*; the breaker's change of state, if any."""
 
 
 @dataclass(slots=True)
 class _Breaker:
-    limits: BreakerConfig
-    #: when calls failed lately, oldest first, on the monotonic clock
+    config: BreakerConfig
+    #: times of the failures in the window, oldest first, on the monotonic clock
     failed_s: deque[float] = field(default_factory=deque)
     #: when the cooldown ends; None while closed
     open_until_s: float | None = None
-    #: a trial that has not come to anything by then is given up, and another one may begin
+    #: when the trial expires, after which another may begin; None without a trial
     trial_until_s: float | None = None
 
 
-class LocalBreakers:
-    """The breakers of this process, by name; called from the loop and from threads alike.
+class LocalBreakerRegistry:
+    """The breakers of this process, by name. Its methods may be called from any thread.
 
-    After a cooldown one call is let through: it closes the breaker, or opens it once more.
+    After a cooldown one call is admitted as a trial: it closes the breaker or opens it again.
     """
 
     def __init__(self, clock: Clock) -> None:
         self._clock = clock
-        self._lock = threading.Lock()  # held for moments: nothing is waited for under it
+        self._lock = threading.Lock()  # nothing waits while it is held
         self._by_name: dict[str, _Breaker] = {}
 
     def restore(self, opened: Iterable[tuple[str, int, int]]) -> None:
-        """Take up (name, open since, open until) where an earlier process left off."""
+        """Reopen breakers from an earlier process: (name, open since, open until), in µs."""
         for name, since_us, until_us in opened:
-            # A wall clock that was set back meanwhile makes it no longer than its cooldown.
+            # If the wall clock was set back, the rest is still no longer than the cooldown.
             left_us = min(until_us - self._clock.now_us(), until_us - since_us)
             breaker = self._by_name.setdefault(name, _Breaker(BreakerConfig()))
             breaker.open_until_s = self._clock.monotonic_s() + max(0.0, left_us / 1e6)
 
-    def enter(self, name: str, limits: BreakerConfig) -> bool:
+    def enter(self, name: str, config: BreakerConfig) -> bool:
         with self._lock:
             now_s = self._clock.monotonic_s()
-            breaker = self._named(name, limits)
+            breaker = self._breaker(name, config)
             if breaker.open_until_s is None:
                 return False
-            # A wall clock that was set meanwhile must not change how long it takes.
-            left_s = breaker.open_until_s - now_s - MOMENT_S
+            # The monotonic clock: setting the wall clock must not change the cooldown.
+            left_s = breaker.open_until_s - now_s - TOLERANCE_S
             if left_s <= 0 and breaker.trial_until_s is not None:
-                # Most trials end far sooner than they may; and those held off shall not all be
-                # there at the moment when the next one may begin.
-                left_s = min(breaker.trial_until_s - now_s, TRIAL_LOOK_S)
+                # Most trials end long before they expire. Jitter keeps waiting jobs from calling
+                # all at once when the next trial may begin.
+                left_s = min(breaker.trial_until_s - now_s, TRIAL_RETRY_MAX_S)
                 left_s *= random.uniform(1.0, 1.5)  # noqa: S311
             if left_s > 0:
-                left_s += MOMENT_S
+                left_s += TOLERANCE_S
                 raise BreakerOpen(name, self._clock.now_us() + int(left_s * 1e6), left_s)
-            breaker.trial_until_s = now_s + limits.cooldown_s
+            breaker.trial_until_s = now_s + config.cooldown_s
             return True
 
     def leave(
-        self, name: str, limits: BreakerConfig, result: Result, *, trial: bool
-    ) -> Change | None:
+        self, name: str, config: BreakerConfig, result: CallResult, *, trial: bool
+    ) -> BreakerChange | None:
         with self._lock:
-            breaker = self._named(name, limits)
+            breaker = self._breaker(name, config)
             if trial:
-                return self._tried(breaker, result)
+                return self._end_trial(breaker, result)
             if result == "failed" and breaker.open_until_s is None:
                 breaker.failed_s.append(self._clock.monotonic_s())
-                failures = self._failures(breaker)
-                if failures >= limits.threshold:
+                failures = self._recent_failures(breaker)
+                if failures >= config.threshold:
                     return self._open(breaker, failures)
             return None
 
     def failures(self) -> dict[str, tuple[int, BreakerConfig]]:
-        """By name, the failures in the window, and the limits as they were used last."""
+        """By name, the number of failures in the window and the last used config."""
         with self._lock:
             return {
-                name: (self._failures(breaker), breaker.limits)
+                name: (self._recent_failures(breaker), breaker.config)
                 for name, breaker in self._by_name.items()
             }
 
-    def _named(self, name: str, limits: BreakerConfig) -> _Breaker:
+    def _breaker(self, name: str, config: BreakerConfig) -> _Breaker:
         if name not in self._by_name and len(self._by_name) >= NAMES_MAX:
             for each, idle in list(self._by_name.items()):
-                if idle.open_until_s is None and not self._failures(idle):
+                if idle.open_until_s is None and not self._recent_failures(idle):
                     del self._by_name[each]
-        breaker = self._by_name.setdefault(name, _Breaker(limits))
-        breaker.limits = limits
+        breaker = self._by_name.setdefault(name, _Breaker(config))
+        breaker.config = config
         return breaker
 
-    def _tried(self, breaker: _Breaker, result: Result) -> Change | None:
+    def _end_trial(self, breaker: _Breaker, result: CallResult) -> BreakerChange | None:
         breaker.trial_until_s = None
         if result == "unknown" or breaker.open_until_s is None:
-            return None  # the next call is the trial; or another one has closed it meanwhile
+            return None  # the next call is the trial, or another call has closed the breaker
         if result == "failed":
             return self._open(breaker, 1)
         breaker.open_until_s = None
-        return Change("closed", 0, None)
+        return BreakerChange("closed", 0, None)
 
-    def _open(self, breaker: _Breaker, failures: int) -> Change:
+    def _open(self, breaker: _Breaker, failures: int) -> BreakerChange:
         breaker.failed_s.clear()
-        cooldown_s = breaker.limits.cooldown_s
+        cooldown_s = breaker.config.cooldown_s
         breaker.open_until_s = self._clock.monotonic_s() + cooldown_s
-        return Change("open", failures, self._clock.now_us() + int(cooldown_s * 1e6))
+        return BreakerChange("open", failures, self._clock.now_us() + int(cooldown_s * 1e6))
 
-    def _failures(self, breaker: _Breaker) -> int:
-        oldest_s = self._clock.monotonic_s() - breaker.limits.window_s
+    def _recent_failures(self, breaker: _Breaker) -> int:
+        oldest_s = self._clock.monotonic_s() - breaker.config.window_s
         while breaker.failed_s and breaker.failed_s[0] <= oldest_s:
             breaker.failed_s.popleft()
         return len(breaker.failed_s)

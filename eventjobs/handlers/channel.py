@@ -1,4 +1,4 @@
-"""The channel of an attempt: how a context reports to its service, and asks it."""
+"""The channel of an attempt: how a context reports to its service and sends it requests."""
 
 from typing import Any, Protocol
 
@@ -9,7 +9,7 @@ from eventjobs.domain.spec import JobSpec
 
 
 class AttemptChannel(Protocol):
-    """Reports of one attempt, in order, and what an attempt asks of its service."""
+    """Reports of one attempt, in order, and its requests to the service."""
 
     @property
     def clock(self) -> Clock: ...
@@ -24,10 +24,10 @@ class AttemptChannel(Protocol):
         """Record *report* after all earlier ones. Raises StaleAttempt, LogError."""
 
     async def steps(self) -> dict[str, Any]:
-        """The results of the steps that need no repeating, in order, by name."""
+        """The stored results of completed steps, by name, in order of completion."""
 
     async def submit_child(self, name: str, spec: JobSpec) -> str:
         """Submit the child *name*, unless it exists, and return its id."""
 
     async def wait_for_job(self, child_id: str) -> dict[str, Any]:
-        """`status`, `result` and `error` of a job, once it has ended."""
+        """Wait until a job has ended; its `status`, `result`, `error` and `file`."""

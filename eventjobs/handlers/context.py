@@ -1,4 +1,4 @@
-"""What a handler may do while it runs: tell of it, keep files, and learn that it is to stop."""
+"""The context of an `async def` handler: steps, child jobs, artifacts."""
 
 import asyncio
 import inspect
@@ -13,42 +13,46 @@ from eventjobs.clock import sleep
 from eventjobs.domain.job import Job
 from eventjobs.domain.spec import Artifact
 from eventjobs.errors import ArtifactDamaged
-from eventjobs.handlers.base_context import BaseContext, _checked
-from eventjobs.handlers.caller import CallPolicy
-from eventjobs.handlers.calling import AsyncCaller
+from eventjobs.handlers.base_caller import CallPolicy
+from eventjobs.handlers.base_context import BaseContext, check_artifact
+from eventjobs.handlers.callers import AsyncCaller
 from eventjobs.handlers.channel import AttemptChannel
-from eventjobs.handlers.children import outcome_of
-from eventjobs.handlers.files import Files
+from eventjobs.handlers.children import result_of_child
+from eventjobs.handlers.files import ArtifactFiles
 from eventjobs.handlers.retry import raise_if_not_stored
-from eventjobs.handlers.steps import step_json
+from eventjobs.handlers.steps import step_result
 
-Answer = TypeVar("Answer")
+T = TypeVar("T")
 
 
 class Context(BaseContext, AsyncCaller):
-    """What an `async def` handler may do while it runs: on its loop, and in threads it starts, also
-    on a loop of their own.
+    """The first argument of an `async def` handler.
+
+    Its methods may be called on the loop of the service, from threads that the handler starts, and
+    on event loops in those threads.
     """
 
-    def __init__(self, job: Job, files: Files, reports: AttemptChannel, calls: CallPolicy) -> None:
-        super().__init__(job, files, reports, calls)
+    def __init__(
+        self, job: Job, files: ArtifactFiles, channel: AttemptChannel, policy: CallPolicy
+    ) -> None:
+        super().__init__(job, files, channel, policy)
         self._loop = asyncio.get_running_loop()
-        self._thread = threading.get_ident()
+        self._thread_id = threading.get_ident()
         self._inputs: dict[str, Path | ArtifactDamaged] = {}
 
     def _check_files(self) -> None:
-        """Check the job's files, which takes too long for the loop of a handler. Blocks."""
+        """Check the job's input files before the handler runs on the loop. Blocks."""
         for each in self._job.artifacts:
             try:
-                self._inputs[each.sha256] = super()._path_of(each)
+                self._inputs[each.sha256] = super()._artifact_path(each)
             except ArtifactDamaged as error:
                 self._inputs[each.sha256] = error
 
-    def _path_of(self, artifact: Artifact) -> Path:
-        found = self._inputs[artifact.sha256]
-        if isinstance(found, ArtifactDamaged):
-            raise found
-        return found
+    def _artifact_path(self, artifact: Artifact) -> Path:
+        path = self._inputs[artifact.sha256]
+        if isinstance(path, ArtifactDamaged):
+            raise path
+        return path
 
     async def step(
         self,
@@ -59,69 +63,71 @@ class Context(BaseContext, AsyncCaller):
         was: str | None = None,
         **kwargs: Any,
     ) -> Any:
-        """What *function* comes to, once: a later attempt gets the stored result instead.
+        """Call *function* once and store its result; a later attempt gets the stored result.
 
-        The result is what JSON makes of it. A step that had another name before says what it *was*
-        called. Whatever *function* raises is raised, and not stored. Raises JobError
-        `step_not_json`, StepTooLarge, TooManySteps.
+        The result must be JSON, and is returned as JSON: a tuple comes back as a list. *was* is the
+        name that a renamed step had before. An error that *function* raises is raised and not
+        stored. Raises InvalidInput, JobError `step_not_json`, StepTooLarge, TooManySteps.
         """
-        called = await self._on_loop(self._steps.lookup(name, was))
-        if not called.done:
+        call = await self._on_loop(self._steps.lookup(name, was))
+        if not call.done:
             result = function(*args, **kwargs)
             if inspect.isawaitable(result):
                 result = await result
-            kept = self._steps.store(called, step_json(called.name, result))
-            called = await self._on_loop(kept)
-        return called.result
+            stored = self._steps.store(call, step_result(call.name, result))
+            call = await self._on_loop(stored)
+        return call.result
 
     async def submit(
         self, type: str, payload: Any = None, *, name: str | None = None, **fields: Any
     ) -> str:
-        """Submit a job that is a part of this one, and is cancelled with it; its id.
+        """Submit a child job, which is cancelled along with this job; its id.
 
-        An attempt that submits it again, by the same *name* or without one in the same order,
-        finds it there. *fields* are as in Service.submit, and so is what it raises.
+        A later attempt that submits the same *name* gets the id of the existing child. Unnamed
+        children are matched by the order of submission. *fields* and errors are those of
+        Service.submit.
         """
         return await self._on_loop(self._children.submit(type, payload, name, fields))
 
     async def result(self, job_id: str) -> Any:
-        """What a job comes to, once it has ended; meanwhile children may run in place of this one.
+        """Wait until a job has ended and return its result. Child jobs may take this job's slot.
 
-        Raises JobError `child_failed`, `child_cancelled`, `too_many_waiting`, `artifact_damaged`.
+        Raises JobNotFound, and JobError `child_failed`, `child_cancelled`, `too_many_waiting`,
+        `artifact_damaged`.
         """
-        end = await self._on_loop(self._children.end(job_id))
+        end = await self._on_loop(self._children.wait_until_ended(job_id))
         if end["file"] is None:
-            return outcome_of(job_id, end, self._files)
-        return await asyncio.to_thread(outcome_of, job_id, end, self._files)
+            return result_of_child(job_id, end, self._files)
+        return await asyncio.to_thread(result_of_child, job_id, end, self._files)
 
     async def artifact(
         self, name: str, content: bytes | Path, media_type: str = "application/octet-stream"
     ) -> None:
-        """Store a file of this job; the same *name* replaces it. Raises DiskFull, TooLarge.
+        """Store a file of this job; it replaces an earlier one of the same *name*.
 
-        A write that may succeed a moment later is tried again; in the end it raises JobError
-        `artifact_not_stored`.
+        A write that fails with a transient error is retried. Raises InvalidInput, DiskFull,
+        TooLarge, and JobError `artifact_not_stored` after the last try.
         """
-        name = _checked(name, content, media_type)
+        name = check_artifact(name, content, media_type)
         with raise_if_not_stored(name):
-            saving = tenacity.AsyncRetrying(sleep=self.sleep, **self._saving(name))
-            kept: tuple[str, int] = await saving(asyncio.to_thread, self._files.store, content)
-        await self._on_loop(self._reports.record(self._stored(name, kept, media_type)))
+            retrying = tenacity.AsyncRetrying(sleep=self.sleep, **self._store_options(name))
+            stored: tuple[str, int] = await retrying(asyncio.to_thread, self._files.store, content)
+        await self._on_loop(self._channel.record(self._artifact_event(name, stored, media_type)))
 
-    def _soon(self, function: Callable[..., object], *arguments: Any) -> None:
-        """Call it on the loop; from there at once."""
-        if threading.get_ident() == self._thread:
+    def _call_soon(self, function: Callable[..., object], *arguments: Any) -> None:
+        """Call *function* on the service's loop: at once from the loop itself."""
+        if threading.get_ident() == self._thread_id:
             function(*arguments)
         else:
             self._loop.call_soon_threadsafe(function, *arguments)
 
-    async def _on_loop(self, coroutine: Coroutine[Any, Any, Answer]) -> Answer:
-        """Await it on the loop of the service; from there at once."""
-        if threading.get_ident() == self._thread:
+    async def _on_loop(self, coroutine: Coroutine[Any, Any, T]) -> T:
+        """Await *coroutine* on the service's loop: directly from the loop itself."""
+        if threading.get_ident() == self._thread_id:
             return await coroutine
-        there = asyncio.run_coroutine_threadsafe(coroutine, self._loop)
-        return await asyncio.wrap_future(there)
+        future = asyncio.run_coroutine_threadsafe(coroutine, self._loop)
+        return await asyncio.wrap_future(future)
 
     async def sleep(self, delay_s: float) -> None:
-        """Wait on the clock of the service."""
-        await self._on_loop(sleep(self._reports.clock, delay_s))
+        """Wait for *delay_s* seconds on the service's clock."""
+        await self._on_loop(sleep(self._channel.clock, delay_s))

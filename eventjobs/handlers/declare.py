@@ -1,4 +1,4 @@
-"""The decorators and functions that declare handlers."""
+"""Declare handlers: `handler` for functions, `external` for HTTP services, `remote` for workers."""
 
 import builtins
 import inspect
@@ -13,40 +13,40 @@ from eventjobs.domain.limits import HandlerLimits
 from eventjobs.domain.validation import read
 from eventjobs.errors import InvalidInput
 from eventjobs.handlers.context import Context
-from eventjobs.handlers.registry import External, Handler, Mode, OnShutdown, _Options
+from eventjobs.handlers.registry import ExternalService, Handler, Mode, OnShutdown, OptionsModel
 
 
-class Options(TypedDict, total=False):
-    """What can be said of the jobs of every type, wherever they run. A job may say otherwise."""
+class HandlerOptions(TypedDict, total=False):
+    """Options of a job type, the same for every mode. A submission's own values go first."""
 
-    #: runs of a job, at most
+    #: most runs of a job
     max_attempts: int | None
-    #: longest run
+    #: longest run, seconds
     timeout_s: float | None
-    #: longest time without progress
+    #: longest time without a progress report, seconds
     stall_timeout_s: float | None
-    #: before the second run; doubled for each later one
+    #: seconds before the second run; doubled for each later one
     retry_delay_s: float | None
-    #: hidden so long after its end
+    #: seconds from a job's end until it is hidden
     ttl_s: float | None
-    #: what its jobs wait in
+    #: the queue of its jobs
     queue: str | None
-    #: so many run at once, at most
+    #: most jobs that run at once
     concurrency: int | None
-    #: the same for those with the same concurrency key; 1 if not given
+    #: most jobs with the same concurrency key that run at once; 1 by default
     key_concurrency: int | None
-    #: how many are started: "10/m" is ten in any minute; also s, h and d
+    #: start rate: "10/m" is ten in any minute; also s, h and d
     rate: str | None
 
 
-def _fields(type: str, options: Options, **more: Any) -> dict[str, Any]:
-    """Those of a Handler. Raises TypeError for what is no option, InvalidInput for its value."""
-    if unknown := options.keys() - Options.__annotations__.keys():
+def _handler_fields(type: str, options: HandlerOptions, **more: Any) -> dict[str, Any]:
+    """The checked fields of a Handler. Raises TypeError for an unknown option, InvalidInput."""
+    if unknown := options.keys() - HandlerOptions.__annotations__.keys():
         raise TypeError(f"handler {type!r} has no option {', '.join(sorted(unknown))}")
-    said = read(_Options, {"type": type, **options, **more}, "the handler cannot be declared")
-    flow = HandlerLimits.of(said.queue, said.concurrency, said.key_concurrency, said.rate)
+    values = read(OptionsModel, {"type": type, **options, **more}, "the handler cannot be declared")
+    flow = HandlerLimits.of(values.queue, values.concurrency, values.key_concurrency, values.rate)
     names = ("type", "max_attempts", "timeout_s", "stall_timeout_s", "retry_delay_s", "ttl_s")
-    return {**{each: getattr(said, each) for each in names}, "flow": flow}
+    return {**{each: getattr(values, each) for each in names}, "flow": flow}
 
 
 def handler(
@@ -54,20 +54,21 @@ def handler(
     *,
     process: bool = False,
     on_shutdown: OnShutdown = "release",
-    **options: Unpack[Options],
+    **options: Unpack[HandlerOptions],
 ) -> Callable[[Callable[..., Any]], Handler]:
     """Make a function of (context, payload) the handler of a job type.
 
-    An `async def` runs on the event loop and gets a Context; a plain function runs in a thread,
-    or with *process* in a process that can be killed, and gets a ThreadContext. When the payload is
-    annotated with a pydantic model, submissions that do not fit it are refused, and the function
-    gets the model. What it returns, anything that JSON holds, is the result. It may run more than
-    once: at least once, never two outcomes. Raises TypeError for what cannot be a handler.
+    An `async def` runs on the event loop and gets a Context. A plain function gets a ThreadContext
+    and runs in a thread, or with *process* in a process that can be killed. If the payload is
+    annotated with a pydantic model, the function gets an instance of it, and submissions that do
+    not fit the model are refused. The return value, any JSON, is the job's result. The function
+    runs at least once; exactly one outcome is recorded.
 
-    A run that a shutdown cuts off does not count, and is done again, unless *on_shutdown* is
-    "fail": then the job has failed, with `worker_shutdown`. For the *options* see Options.
+    A run that a shutdown cuts off does not count and is repeated. With *on_shutdown* "fail" the
+    job fails instead, with `worker_shutdown`. For the *options* see HandlerOptions. Raises
+    TypeError for a function that cannot be a handler, InvalidInput for an option's value.
     """
-    fields = _fields(type, options, process=process)
+    fields = _handler_fields(type, options, process=process)
     if on_shutdown.__class__ is not str or on_shutdown not in get_args(OnShutdown):
         message = f"on_shutdown of {type!r} is one of {', '.join(get_args(OnShutdown))}"
         raise InvalidInput(message, [{"field": "on_shutdown", "message": message}])
@@ -80,17 +81,17 @@ def handler(
 
 
 def _model(type: str, function: Callable[..., Any]) -> "builtins.type[BaseModel] | None":
-    """What its payload is annotated with. Raises TypeError for other than (context, payload)."""
+    """The model of the payload, if any. Raises TypeError for other than (context, payload)."""
     try:
         signature = inspect.signature(function)
         signature.bind("context", "payload")
         parameters = list(signature.parameters)
-    except (TypeError, ValueError):  # no function, or one of the interpreter's own
+    except (TypeError, ValueError):  # no function, or a builtin without a signature
         parameters = []
     if len(parameters) != 2:
         raise TypeError(f"handler {type!r} must take (context, payload)")
-    wanted = get_type_hints(function).get(parameters[1])
-    return wanted if inspect.isclass(wanted) and issubclass(wanted, BaseModel) else None
+    hint = get_type_hints(function).get(parameters[1])
+    return hint if inspect.isclass(hint) and issubclass(hint, BaseModel) else None
 
 
 def external(
@@ -99,22 +100,22 @@ def external(
     dispatch_url: str,
     model: "builtins.type[BaseModel] | None" = None,
     answer_timeout_s: float = 30.0,
-    **options: Unpack[Options],
+    **options: Unpack[HandlerOptions],
 ) -> Handler:
-    """A handler whose jobs an HTTP service does: each attempt is POSTed to *dispatch_url*.
+    """A handler whose jobs an HTTP service runs: each attempt is POSTed to *dispatch_url*.
 
-    The service answers within *answer_timeout_s*, with the result, or with 202 to report later.
-    A *dispatch_url* that begins with a slash is one of the service in python_service_url. The rest
-    is as in *handler*.
+    The service responds within *answer_timeout_s* seconds: with the result, or with 202 to report
+    later. A *dispatch_url* that begins with a slash is a path at `python_service_url`. *model* is
+    that of the payload. *options* and errors are as in *handler*.
     """
     more = {"dispatch_url": dispatch_url, "answer_timeout_s": answer_timeout_s, "model": model}
-    fields = _fields(type, options, **more)
-    service = External(dispatch_url, answer_timeout_s)
-    return Handler(**fields, function=_not_here, model=model, mode="external", external=service)
+    fields = _handler_fields(type, options, **more)
+    service = ExternalService(dispatch_url, answer_timeout_s)
+    return Handler(**fields, function=_run_external, model=model, mode="external", external=service)
 
 
-async def _not_here(context: Context, payload: Any) -> None:
-    raise NotImplementedError("an external handler is performed by a dispatcher")
+async def _run_external(context: Context, payload: Any) -> None:
+    raise NotImplementedError("an external service runs this")
 
 
 def _mode(type: str, function: Callable[..., Any], process: bool) -> Mode:
@@ -132,7 +133,7 @@ def _mode(type: str, function: Callable[..., Any], process: bool) -> Mode:
 
 
 def _has_file(module: str) -> bool:
-    # What is typed at a prompt, or comes on stdin, is nowhere to be imported from.
+    # A __main__ typed at a prompt or read from stdin cannot be imported.
     if module != "__main__" or sys.modules[module].__spec__ is not None:
         return True
     return Path(getattr(sys.modules[module], "__file__", None) or "?").is_file()
@@ -142,15 +143,16 @@ def remote(
     type: str,
     *,
     model: builtins.type[BaseModel] | None = None,
-    **options: Unpack[Options],
+    **options: Unpack[HandlerOptions],
 ) -> Handler:
-    """A job type that only workers elsewhere run; submissions that do not fit *model* are refused.
+    """A job type that only remote workers run; submissions that do not fit *model* are refused.
 
-    Without code, the setting `worker_types` declares such types. The rest is as in *handler*.
+    The setting `worker_types` declares such types without code. *options* and errors are as in
+    *handler*.
     """
-    fields = _fields(type, options, model=model)
-    return Handler(**fields, function=_nowhere, model=model, mode="remote")
+    fields = _handler_fields(type, options, model=model)
+    return Handler(**fields, function=_run_remote, model=model, mode="remote")
 
 
-def _nowhere(context: Any, payload: Any) -> Any:
-    raise NotImplementedError("a worker elsewhere runs this")
+def _run_remote(context: Any, payload: Any) -> Any:
+    raise NotImplementedError("a remote worker runs this")

@@ -4,8 +4,13 @@ from pathlib import Path
 from typing import Protocol
 
 
-class Files(Protocol):
-    """The files of jobs, on this machine. Both block, and are called in threads."""
+class ArtifactFiles(Protocol):
+    """The artifacts on this machine. Both methods block."""
 
-    def checked(self, sha256: str, size: int) -> Path: ...
-    def store(self, content: bytes | Path) -> tuple[str, int]: ...
+    def checked_path(self, sha256: str, size: int) -> Path:
+        """The path of a stored file after a check of its content. Raises ArtifactDamaged."""
+        ...
+
+    def store(self, content: bytes | Path) -> tuple[str, int]:
+        """Store *content*; its SHA-256 and size in bytes. Raises DiskFull, TooLarge, OSError."""
+        ...

@@ -1,4 +1,4 @@
-"""What users write: a function for each job type."""
+"""Handlers by job type, and schedules by name."""
 
 import builtins
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -22,18 +22,16 @@ from eventjobs.domain.validation import (
 from eventjobs.errors import InvalidInput, UnknownType
 from eventjobs.handlers.schedule import Schedule
 
-#: Where a function runs: on the event loop, in a thread, in a process; or it is none of ours, but
-#: an external service, or workers elsewhere.
+#: loop, thread, process: run here. external: an HTTP service runs it. remote: workers run it.
 Mode = Literal["loop", "thread", "process", "external", "remote"]
 
-
-#: What becomes of an attempt that a shutdown cuts off: it runs again elsewhere, or has failed.
+#: For an attempt that a shutdown cuts off: "release" queues the job again, "fail" fails it.
 OnShutdown = Literal["release", "fail"]
 
 
 @dataclass(frozen=True)
-class External:
-    """The service that does the jobs of a type, and how long it may take to answer a request."""
+class ExternalService:
+    """The HTTP service that runs the jobs of a type, and its response timeout in seconds."""
 
     dispatch_url: str
     answer_timeout_s: float
@@ -41,7 +39,7 @@ class External:
 
 @dataclass(frozen=True)
 class Handler:
-    """How jobs of one type are done. What a submission does not say is taken from here."""
+    """The function of a job type, where it runs, and the defaults of its submissions."""
 
     type: str
     function: Callable[..., Any]
@@ -53,18 +51,18 @@ class Handler:
     retry_delay_s: float | None = None
     ttl_s: float | None = None
     flow: HandlerLimits = UNLIMITED
-    external: External | None = None
+    external: ExternalService | None = None
     on_shutdown: OnShutdown = "release"
 
     @cached_property
     def defaults(self) -> Mapping[str, Any]:
-        """What it says of fields of a submission that may be left out."""
+        """Values of fields that a submission may leave out."""
         names = ("timeout_s", "stall_timeout_s", "retry_delay_s", "ttl_s")
-        said = {name: value for name in names if (value := getattr(self, name)) is not None}
-        return MappingProxyType(said)
+        values = {name: value for name in names if (value := getattr(self, name)) is not None}
+        return MappingProxyType(values)
 
     def parse(self, payload: Any) -> Any:
-        """*payload* as the handler wants it. Raises InvalidInput naming the fields."""
+        """*payload* as the handler's model, or unchanged without one. Raises InvalidInput."""
         if self.model is None:
             return payload
         try:
@@ -74,8 +72,8 @@ class Handler:
             raise InvalidInput(f"the payload does not fit {self.type}", wrong) from error
 
 
-class _Options(BaseModel):
-    """The same, as they are checked."""
+class OptionsModel(BaseModel):
+    """Checks the options of a handler."""
 
     model_config = STRICT
 
@@ -113,7 +111,7 @@ class HandlerRegistry:
 
     @classmethod
     def of(cls, holder: object) -> "HandlerRegistry":
-        """From a module, an iterable of handlers and schedules, one alone, or Handlers."""
+        """From a module, an iterable of handlers and schedules, or one alone. Raises TypeError."""
         if isinstance(holder, HandlerRegistry):
             return holder
         if isinstance(holder, Handler | Schedule):
@@ -126,7 +124,7 @@ class HandlerRegistry:
         raise TypeError(f"{holder!r} holds no handlers")
 
     def with_defaults(self, more: Iterable[Handler]) -> "HandlerRegistry":
-        """These, and those of *more* whose types have none here."""
+        """A registry with the handlers of *more* for types that have none here."""
         types = self._by_type | {each.type: each for each in more} | self._by_type
         return HandlerRegistry([*types.values(), *self.schedules])
 
@@ -141,26 +139,26 @@ class HandlerRegistry:
         return len(self._by_type)
 
     def limits(self, types: Mapping[str, int], queues: Mapping[str, int]) -> ConcurrencyLimits:
-        """Of jobs that run at once: what handlers say, but for what *types* says of theirs."""
-        said = {each.type: each.flow for each in self}
-        own = {type: flow.concurrency for type, flow in said.items() if flow.concurrency}
-        keys = {type: flow.key_concurrency for type, flow in said.items() if flow.key_concurrency}
-        rates = {type: flow.rate for type, flow in said.items() if flow.rate}
+        """The handlers' limits, overridden by those of *types*, and the limits of *queues*."""
+        limits = {each.type: each.flow for each in self}
+        own = {type: flow.concurrency for type, flow in limits.items() if flow.concurrency}
+        keys = {type: flow.key_concurrency for type, flow in limits.items() if flow.key_concurrency}
+        rates = {type: flow.rate for type, flow in limits.items() if flow.rate}
         return ConcurrencyLimits(own | dict(types), queues, keys, rates)
 
     def types(self) -> list[str]:
         return list(self._by_type)
 
     def get(self, type: str) -> Handler:
-        """Raises UnknownType."""
+        """The handler of *type*. Raises UnknownType."""
         if not issubclass(builtins.type(type), str):
             wrong = [{"field": "type", "message": "it is a string"}]
             raise UnknownType("the type of a job is a string", wrong)
         try:
             return self._by_type[type]
         except KeyError:
-            known = ", ".join(sorted(self._by_type)) or "none"
+            types = ", ".join(sorted(self._by_type)) or "none"
             raise UnknownType(
-                f"no handler for type {type!r}; there are: {known}",
+                f"no handler for type {type!r}; there are: {types}",
                 [{"field": "type", "message": "no handler is registered for it"}],
             ) from None

@@ -1,4 +1,4 @@
-"""Trying again inside one attempt: how often, after how long, and what the job's log tells."""
+"""Retries within one attempt: how many, after which delays, and their lines in the job's log."""
 
 import errno
 from collections.abc import Callable, Iterator
@@ -15,7 +15,7 @@ from eventjobs.storable import storable_text
 
 Errors = type[Exception] | tuple[type[Exception], ...]
 
-#: A file that could not be written may be written a moment later, after one of these.
+#: Errors of a write that may succeed a moment later.
 TRANSIENT = frozenset(
     {
         errno.EAGAIN,
@@ -32,14 +32,14 @@ TRANSIENT = frozenset(
 )
 
 
-class Says(Protocol):
+class WriteLine(Protocol):
     """Adds a line to a job's log."""
 
     def __call__(self, message: str, level: str = ..., **fields: str) -> None: ...
 
 
-class RetryOptions(TypedDict):
-    """How tenacity is to try; all but what it sleeps with."""
+class TenacityOptions(TypedDict):
+    """Arguments of tenacity.Retrying and AsyncRetrying, all but `sleep`."""
 
     stop: tenacity.stop_after_attempt
     wait: Callable[[tenacity.RetryCallState], float]
@@ -49,13 +49,13 @@ class RetryOptions(TypedDict):
 
 
 def retry_options(
-    say: Says,
+    write_line: WriteLine,
     label: str,
     attempts: int,
     backoff: Backoff,
-    again: Callable[[BaseException], bool],
-) -> RetryOptions:
-    """*attempts* tries while *again* says so; a line in the log for each."""
+    is_retried: Callable[[BaseException], bool],
+) -> TenacityOptions:
+    """Up to *attempts* tries while *is_retried* accepts the error; a log line for each try."""
     attempts, label = read_limit(attempts, "attempts"), storable_text(label)
 
     def wait(state: tenacity.RetryCallState) -> float:
@@ -65,23 +65,23 @@ def retry_options(
 
     def before(state: tenacity.RetryCallState) -> None:
         level = "warning" if failed else "info"
-        say(f"{label}: Attempt {state.attempt_number}/{attempts}", level, **failed)
+        write_line(f"{label}: Attempt {state.attempt_number}/{attempts}", level, **failed)
 
-    def noted(error: BaseException) -> bool:
+    def note_and_check(error: BaseException) -> bool:
         failed["error"] = describe(error)
-        return again(error)
+        return is_retried(error)
 
-    return RetryOptions(
+    return TenacityOptions(
         stop=tenacity.stop_after_attempt(attempts),
         wait=wait,
-        retry=tenacity.retry_if_exception(noted),
+        retry=tenacity.retry_if_exception(note_and_check),
         before=before,
         reraise=True,
     )
 
 
 def should_retry(error: BaseException, on: Errors) -> bool:
-    """Whether *error* is one of *on*, and does not say of itself that no retry would mend it."""
+    """Whether *error* is one of *on* and is no JobError with `retryable=False`."""
     kind = type(error)  # and not isinstance: `__class__` may be a property that raises
     if issubclass(kind, JobError) and attribute(error, "retryable", True) is False:
         return False
@@ -94,7 +94,7 @@ def is_transient(error: BaseException) -> bool:
 
 @contextmanager
 def raise_if_not_stored(name: str) -> Iterator[None]:
-    """Raise JobError `artifact_not_stored` when writing *name* again and again was no use."""
+    """Raise JobError `artifact_not_stored` in place of a transient error of the last try."""
     try:
         yield
     except OSError as error:

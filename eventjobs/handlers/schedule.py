@@ -1,4 +1,4 @@
-"""Recurring jobs: what is submitted again and again, and when."""
+"""Schedules: recurring jobs at the times of a cron expression in a time zone."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
@@ -18,33 +18,33 @@ from eventjobs.domain.validation import STRICT, read
 from eventjobs.errors import InvalidInput
 
 SECOND_US = 1_000_000
-#: So many times that a clock comes to again are left out; if there are more, none is.
+#: Most firings that are skipped when the wall clock was set back; if there are more, none is.
 SILENT_MAX = 3
 CATCH_UP_MAX_S = 31_536_000
 
 
 @dataclass(frozen=True)
 class Schedule:
-    """A job that is submitted again and again, by the clock on the wall of a time zone."""
+    """A job that is submitted at the times of *cron* on the wall clock of *zone*."""
 
     name: str
     cron: str
     zone: ZoneInfo
     spec: JobSpec
-    #: How old the newest missed firing may be to be submitted still. None: as the settings say.
+    #: Oldest missed firing that is still submitted, seconds. None: the setting `catch_up_s`.
     catch_up_s: float | None = None
 
     @property
     def tag(self) -> str:
-        """What all its jobs carry."""
+        """The tag of all its jobs."""
         return f"schedule:{self.name}"
 
     def firings(self, after_us: int) -> Iterator[int]:
-        """When it fires after *after_us*: never twice at one time, and never back in time."""
+        """The firing times after *after_us*, ascending, each once."""
         begin = datetime.fromtimestamp(after_us // SECOND_US, self.zone)
         for at in CronSim(self.cron, begin):
             at_us = int(at.timestamp()) * SECOND_US
-            # Where the clock is set back, a time on the wall may be one that has been before.
+            # When the wall clock is set back, cronsim may yield an earlier time.
             if at_us > after_us:
                 yield at_us
                 after_us = at_us
@@ -56,7 +56,7 @@ class Schedule:
         """The last firing after *after_us* that is not after *until_us*."""
         back_us = 3600 * SECOND_US
         while True:
-            # From near to far: after a long time away, the newest of very many is wanted.
+            # Search backwards in growing windows: after a long downtime there may be very many.
             begin_us = max(after_us, until_us - back_us)
             newest_us = None
             for at_us in self.firings(begin_us):
@@ -68,11 +68,11 @@ class Schedule:
             back_us *= 8
 
     def job_id(self, at_us: int, again: int = 0) -> str:
-        """Of its job of *at_us*: the same in every process and after every restart."""
+        """The id of the job of *at_us*: the same in every process and after every restart."""
         return firing_id(self.name, rfc3339(at_us), again)
 
     def is_silent(self, after_us: int, until_us: int) -> bool:
-        """Whether it would leave out many of its times, were there none until *until_us*."""
+        """Whether SILENT_MAX or more firings lie between *after_us* and *until_us*."""
         times = list(islice(self.firings(after_us), SILENT_MAX))
         return len(times) == SILENT_MAX and times[-1] <= until_us
 
@@ -80,7 +80,7 @@ class Schedule:
         return replace(self.spec, run_at_us=at_us, tags=(*self.spec.tags, self.tag))
 
 
-class _Said(BaseModel):
+class _ScheduleModel(BaseModel):
     model_config = STRICT
 
     name: str
@@ -101,39 +101,41 @@ def schedule(
 ) -> Schedule:
     """Declare that a job of *type* is submitted at the times of *cron*, five fields, in *timezone*.
 
-    *fields* are further ones of the job: tags, priority, timeout_s, … The name is what its jobs
-    are known by; under another name it is another schedule. Raises InvalidInput.
+    *fields* are further fields of the job: tags, priority, timeout_s, … The name identifies the
+    schedule: under another name it is another schedule. Raises InvalidInput.
     """
-    given = {"name": name, "cron": cron, "timezone": timezone, "catch_up_s": catch_up_s}
-    said = read(_Said, given, "the schedule cannot be declared")
+    values = {"name": name, "cron": cron, "timezone": timezone, "catch_up_s": catch_up_s}
+    options = read(_ScheduleModel, values, "the schedule cannot be declared")
     try:
-        if not 1 <= len(said.name) <= 80 or not said.name.isprintable():
-            raise _unfit("name", "a schedule's name has 1 to 80 printable characters")
-        if taken := {"run_at", "run_at_us", "after", "parent"} & set(fields):
-            raise _unfit(min(taken), f"{', '.join(sorted(taken))} cannot be set for it")
-        if len(said.cron.split()) != 5:
-            raise _unfit("cron", f"{said.cron!r} does not have the five fields of cron")
+        if not 1 <= len(options.name) <= 80 or not options.name.isprintable():
+            raise _invalid("name", "a schedule's name has 1 to 80 printable characters")
+        if refused := {"run_at", "run_at_us", "after", "parent"} & set(fields):
+            raise _invalid(min(refused), f"{', '.join(sorted(refused))} cannot be set for it")
+        if len(options.cron.split()) != 5:
+            raise _invalid("cron", f"{options.cron!r} does not have the five fields of cron")
         spec = build_spec(type, payload, fields)
-        made = Schedule(said.name, said.cron, _zone(said.timezone), spec, said.catch_up_s)
-        at_us = _first(made)
-        checked(made.job(at_us))  # with the tag and the time that a firing adds
+        declared = Schedule(
+            options.name, options.cron, _zone(options.timezone), spec, options.catch_up_s
+        )
+        at_us = _check_fires(declared)
+        checked(declared.job(at_us))  # with a firing's tag and time
     except InvalidInput as error:
-        raise InvalidInput(f"schedule {said.name!r}: {error}", error.errors) from error
-    return made
+        raise InvalidInput(f"schedule {options.name!r}: {error}", error.errors) from error
+    return declared
 
 
-def _first(schedule: Schedule) -> int:
-    """Some firing. Raises InvalidInput for a cron expression that is none, or never fires."""
+def _check_fires(schedule: Schedule) -> int:
+    """A firing of *schedule*. Raises InvalidInput for a cron expression that never fires."""
     try:
         at_us = schedule.next_us(1_735_689_600 * SECOND_US)
     except CronSimError as error:
-        raise _unfit("cron", str(error)) from error
+        raise _invalid("cron", str(error)) from error
     if at_us is None:
-        raise _unfit("cron", f"{schedule.cron!r} is never")
+        raise _invalid("cron", f"{schedule.cron!r} is never")
     return at_us
 
 
-def _unfit(field: str, message: str) -> InvalidInput:
+def _invalid(field: str, message: str) -> InvalidInput:
     return InvalidInput(message, [{"field": field, "message": message}])
 
 
@@ -141,4 +143,4 @@ def _zone(name: str) -> ZoneInfo:
     try:
         return ZoneInfo(name)
     except (KeyError, ValueError, OSError) as error:  # not found; not a name; not a file's name
-        raise _unfit("timezone", f"there is no time zone {name!r}") from error
+        raise _invalid("timezone", f"there is no time zone {name!r}") from error

@@ -1,4 +1,4 @@
-"""Durable steps: what one attempt's steps come to is kept, and not done again by the next."""
+"""Durable steps: a step's result is stored, and a later attempt does not repeat the step."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -16,7 +16,7 @@ NAME_CHARS_MAX = 200
 
 @dataclass(frozen=True, slots=True)
 class StepCall:
-    """One call of `ctx.step`: its name in this attempt, its place, its result if it has one."""
+    """One call of `ctx.step`: its unique name, its number in the attempt, its result if done."""
 
     name: str
     number: int
@@ -25,60 +25,56 @@ class StepCall:
 
 
 class Steps:
-    """The steps of one attempt, known by their names; the second `fetch` is `fetch#2`."""
+    """The steps of one attempt. Names are made unique: the second `fetch` is `fetch#2`."""
 
-    def __init__(self, job: Job, reports: AttemptChannel) -> None:
+    def __init__(self, job: Job, channel: AttemptChannel) -> None:
         self._job = job
-        self._reports = reports
-        self._uses: dict[str, int] = {}
-        self._asked: set[str] = set()
-        self._renamed: set[str] = set()
+        self._channel = channel
+        self._use_counts: dict[str, int] = {}
+        self._names: set[str] = set()
+        self._old_names: set[str] = set()
         self._number = 0
-        #: What earlier attempts have kept, in the order in which they came to it.
-        self._kept: dict[str, Any] | None = None
-        self._furthest = -1
+        #: Results of earlier attempts by name, in order of completion; None until read.
+        self._stored: dict[str, Any] | None = None
+        self._last_index = -1
 
     async def lookup(self, name: str, was: str | None = None) -> StepCall:
-        """The next step, done already if an earlier attempt did it. Raises InvalidInput, LogError.
+        """The next step call; done, with its result, if an earlier attempt completed the step.
 
-        Names are given before anything is awaited: tasks that run side by side get theirs in the
-        order in which they begin.
+        Names are assigned before anything is awaited: concurrent tasks get theirs in the order in
+        which they begin. Raises InvalidInput, LogError.
         """
-        called = StepCall(self._named(_checked(name)), self._number)
+        call = StepCall(self._unique_name(_check_name(name)), self._number)
         self._number += 1
         if was is not None:
-            self._renamed.add(_checked(was))
-        if self._kept is None:
-            kept = await self._reports.steps()
-            self._kept = kept if self._kept is None else self._kept
-        if called.name in self._kept:
-            self._compare(called, self._kept)
-            return StepCall(
-                called.name, called.number, True, storable_json(self._kept[called.name])
-            )
-        if was in self._kept:
-            return await self.store(called, storable_json(self._kept[was]), was)
-        return called
+            self._old_names.add(_check_name(was))
+        if self._stored is None:
+            stored = await self._channel.steps()
+            self._stored = stored if self._stored is None else self._stored
+        if call.name in self._stored:
+            self._warn_if_reordered(call, self._stored)
+            return StepCall(call.name, call.number, True, storable_json(self._stored[call.name]))
+        if was in self._stored:
+            return await self.store(call, storable_json(self._stored[was]), was)
+        return call
 
-    async def store(self, called: StepCall, result: Any, was: str | None = None) -> StepCall:
-        """The step, with its *result* in the log. Raises StepTooLarge, JobError, StaleAttempt."""
+    async def store(self, call: StepCall, result: Any, was: str | None = None) -> StepCall:
+        """Record *result*; the completed call. Raises StepTooLarge, JobError, StaleAttempt."""
         attempt = self._job.attempt
         try:
-            await self._reports.record(
-                StepCompleted(attempt, called.name, called.number, result, was)
-            )
+            await self._channel.record(StepCompleted(attempt, call.name, call.number, result, was))
         except StepTooLarge:
             raise
-        except TooLarge as error:  # for a message of a process or a worker, too
-            raise StepTooLarge.of(called.name, len(orjson.dumps(result))) from error
+        except TooLarge as error:  # a limit of the process or the worker
+            raise StepTooLarge.of(call.name, len(orjson.dumps(result))) from error
         except TooManySteps as error:
             raise JobError(error.code, error.message, retryable=False) from error
-        return StepCall(called.name, called.number, True, result)
+        return StepCall(call.name, call.number, True, result)
 
     def finish(self) -> None:
-        """The handler has returned: tell of what was kept and nobody asked for."""
-        kept = self._kept or [each.name for each in self._job.steps]
-        unknown = [name for name in kept if name not in self._asked | self._renamed]
+        """Warn in the job's log of stored steps that the handler did not call. It has returned."""
+        stored = self._stored or [each.name for each in self._job.steps]
+        unknown = [name for name in stored if name not in self._names | self._old_names]
         if unknown:
             self._warn(
                 "steps were completed by an earlier attempt, and not asked for by this one: "
@@ -86,35 +82,36 @@ class Steps:
                 f'ctx.step("new name", function, was="{unknown[0]}") takes over its result.'
             )
 
-    def _named(self, name: str) -> str:
+    def _unique_name(self, name: str) -> str:
         unique = name
-        while unique in self._asked:
-            self._uses[name] = self._uses.get(name, 1) + 1
-            unique = f"{name}#{self._uses[name]}"
-        self._asked.add(unique)
+        while unique in self._names:
+            self._use_counts[name] = self._use_counts.get(name, 1) + 1
+            unique = f"{name}#{self._use_counts[name]}"
+        self._names.add(unique)
         return unique
 
-    def _compare(self, called: StepCall, kept: dict[str, Any]) -> None:
-        before = list(kept).index(called.name)
-        if before < self._furthest:
+    def _warn_if_reordered(self, call: StepCall, stored: dict[str, Any]) -> None:
+        index = list(stored).index(call.name)
+        if index < self._last_index:
             self._warn(
-                f"step {called.name} was number {before + 1} and is now number "
-                f"{called.number + 1}: its stored result is used"
+                f"step {call.name} was number {index + 1} and is now number "
+                f"{call.number + 1}: its stored result is used"
             )
-        self._furthest = max(self._furthest, before)
+        self._last_index = max(self._last_index, index)
 
     def _warn(self, text: str) -> None:
-        self._reports.add(LogWritten(self._job.attempt, "warning", text[:4_000]))
+        self._channel.add(LogWritten(self._job.attempt, "warning", text[:4_000]))
 
 
-def _checked(name: str) -> str:
+def _check_name(name: str) -> str:
     if not isinstance(name, str) or not 0 < len(name) <= NAME_CHARS_MAX or not name.isprintable():
         message = f"a step's name is 1 to {NAME_CHARS_MAX} printable characters"
         raise InvalidInput(message, [{"field": "name", "message": message}])
     return str(name)
 
 
-def step_json(name: str, value: Any) -> Any:
+def step_result(name: str, value: Any) -> Any:
+    """*value* as JSON values. Raises JobError `step_not_json`."""
     try:
         return storable_json(value)
     except NotJSON as error:

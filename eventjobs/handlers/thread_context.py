@@ -1,4 +1,4 @@
-"""The context of a handler that runs in a thread."""
+"""The context of a plain function, which runs in a thread or a process of its own."""
 
 import asyncio
 import inspect
@@ -10,32 +10,32 @@ import tenacity
 
 from eventjobs.clock import sleep
 from eventjobs.domain.job import Job
-from eventjobs.handlers.base_context import BaseContext, _checked
-from eventjobs.handlers.caller import CallPolicy
-from eventjobs.handlers.calling import ThreadCaller
+from eventjobs.handlers.base_caller import CallPolicy
+from eventjobs.handlers.base_context import BaseContext, check_artifact
+from eventjobs.handlers.callers import ThreadCaller
 from eventjobs.handlers.channel import AttemptChannel
-from eventjobs.handlers.children import outcome_of
-from eventjobs.handlers.context import Answer
-from eventjobs.handlers.files import Files
+from eventjobs.handlers.children import result_of_child
+from eventjobs.handlers.context import T
+from eventjobs.handlers.files import ArtifactFiles
 from eventjobs.handlers.retry import raise_if_not_stored
-from eventjobs.handlers.steps import step_json
+from eventjobs.handlers.steps import step_result
 
-#: How often a thread that waits looks whether it is to stop.
-LOOK_S = 0.1
+#: Pause between two checks of a waiting thread whether its attempt should stop.
+STOP_POLL_S = 0.1
 
 
 class ThreadContext(BaseContext, ThreadCaller):
-    """What a plain function may do while it runs, in a thread or a process of its own."""
+    """The first argument of a plain handler function. Its methods block."""
 
     def __init__(
         self,
         job: Job,
-        files: Files,
-        reports: AttemptChannel,
-        calls: CallPolicy,
+        files: ArtifactFiles,
+        channel: AttemptChannel,
+        policy: CallPolicy,
         loop: asyncio.AbstractEventLoop,
     ) -> None:
-        super().__init__(job, files, reports, calls)
+        super().__init__(job, files, channel, policy)
         self._loop = loop
 
     def step(
@@ -47,15 +47,15 @@ class ThreadContext(BaseContext, ThreadCaller):
         was: str | None = None,
         **kwargs: Any,
     ) -> Any:
-        """As in Context, for plain functions. Stops here when this attempt should stop."""
+        """As in Context, for plain functions. Raises Stopped when this attempt should stop."""
         if inspect.iscoroutinefunction(function):
             raise TypeError(f"step {name!r}: in a plain handler a step is a plain function")
         self.check_cancelled()
-        called = self._wait(self._steps.lookup(name, was))
-        if not called.done:
-            result = step_json(called.name, function(*args, **kwargs))
-            called = self._wait(self._steps.store(called, result))
-        return called.result
+        call = self._wait(self._steps.lookup(name, was))
+        if not call.done:
+            result = step_result(call.name, function(*args, **kwargs))
+            call = self._wait(self._steps.store(call, result))
+        return call.result
 
     def submit(
         self, type: str, payload: Any = None, *, name: str | None = None, **fields: Any
@@ -64,21 +64,21 @@ class ThreadContext(BaseContext, ThreadCaller):
         return self._wait(self._children.submit(type, payload, name, fields))
 
     def result(self, job_id: str) -> Any:
-        """As in Context, for plain functions. Stops here when this attempt should stop."""
-        end = self._wait(self._unless_stopped(self._children.end(job_id)))
+        """As in Context, for plain functions. Raises Stopped when this attempt should stop."""
+        end = self._wait(self._unless_stopped(self._children.wait_until_ended(job_id)))
         self.check_cancelled()
         assert end is not None
-        return outcome_of(job_id, end, self._files)
+        return result_of_child(job_id, end, self._files)
 
-    async def _unless_stopped(self, coroutine: Coroutine[Any, Any, Answer]) -> Answer | None:
-        """What it comes to; None when this attempt should stop before that."""
+    async def _unless_stopped(self, coroutine: Coroutine[Any, Any, T]) -> T | None:
+        """The result of *coroutine*, or None when this attempt should stop first."""
         waiting = asyncio.ensure_future(coroutine)
         try:
             while not waiting.done() and not self._stopped:
-                pause = asyncio.ensure_future(sleep(self._reports.clock, LOOK_S))
+                pause = asyncio.ensure_future(sleep(self._channel.clock, STOP_POLL_S))
                 await asyncio.wait({waiting, pause}, return_when=asyncio.FIRST_COMPLETED)
                 pause.cancel()
-            # What it waits for may have been cancelled along with this one.
+            # The job that it waits for may have been cancelled along with this one.
             return None if self._stopped else waiting.result()
         finally:
             waiting.cancel()
@@ -86,32 +86,28 @@ class ThreadContext(BaseContext, ThreadCaller):
     def artifact(
         self, name: str, content: bytes | Path, media_type: str = "application/octet-stream"
     ) -> None:
-        """Store a file of this job; the same *name* replaces it. Raises DiskFull, TooLarge.
-
-        A write that may succeed a moment later is tried again; in the end it raises JobError
-        `artifact_not_stored`.
-        """
-        name = _checked(name, content, media_type)
+        """As in Context, for plain functions."""
+        name = check_artifact(name, content, media_type)
         with raise_if_not_stored(name):
-            saving = tenacity.Retrying(sleep=self.sleep, **self._saving(name))
-            kept = saving(self._files.store, content)
-        self._wait(self._reports.record(self._stored(name, kept, media_type)))
+            retrying = tenacity.Retrying(sleep=self.sleep, **self._store_options(name))
+            stored = retrying(self._files.store, content)
+        self._wait(self._channel.record(self._artifact_event(name, stored, media_type)))
 
     def sleep(self, delay_s: float) -> None:
-        """Wait on the clock of the service; no longer than until this attempt should stop."""
-        self._wait(self._slept(delay_s))
+        """Wait on the service's clock. Raises Stopped as soon as this attempt should stop."""
+        self._wait(self._sleep_or_stop(delay_s))
         self.check_cancelled()
 
-    async def _slept(self, left_s: float) -> None:
+    async def _sleep_or_stop(self, left_s: float) -> None:
         while left_s > 0 and not self._stopped:
-            await sleep(self._reports.clock, min(left_s, LOOK_S))
-            left_s -= LOOK_S
+            await sleep(self._channel.clock, min(left_s, STOP_POLL_S))
+            left_s -= STOP_POLL_S
 
-    def _soon(self, function: Callable[..., object], *arguments: Any) -> None:
+    def _call_soon(self, function: Callable[..., object], *arguments: Any) -> None:
         self._home.check()
         self._loop.call_soon_threadsafe(function, *arguments)
 
-    def _wait(self, coroutine: Coroutine[Any, Any, Answer]) -> Answer:
+    def _wait(self, coroutine: Coroutine[Any, Any, T]) -> T:
         self._home.check()
         if asyncio._get_running_loop() is self._loop:
             coroutine.close()

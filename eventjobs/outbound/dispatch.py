@@ -26,7 +26,7 @@ from eventjobs.errors import (
     OutboundTimeout,
 )
 from eventjobs.handlers.context import Context
-from eventjobs.handlers.registry import External, Handler, HandlerRegistry
+from eventjobs.handlers.registry import ExternalService, Handler, HandlerRegistry
 from eventjobs.observability.logging import get_logger
 from eventjobs.outbound.callback_address import CallbackAddress
 from eventjobs.outbound.client import OutboundClient, OutboundResponse
@@ -99,7 +99,7 @@ class ExternalDispatcher:
                 )
         return [HandlerRegistry(each) for each in by_service.values()]
 
-    def _local_handler(self, handler: Handler, service: External) -> Handler:
+    def _local_handler(self, handler: Handler, service: ExternalService) -> Handler:
         async def perform(context: Context, payload: Any) -> Any:
             return await self._dispatch(context, service.answer_timeout_s)
 

@@ -107,7 +107,7 @@ class Artifacts:
         self._sync_names(self.path(sha256))
         self._know(sha256, found, whole=True)
 
-    def checked(self, sha256: str, size: int) -> Path:
+    def checked_path(self, sha256: str, size: int) -> Path:
         """Where the content is, read to its end once. Raises ArtifactDamaged. Blocks."""
         try:
             for _ in self.blocks(sha256, size):

@@ -23,7 +23,7 @@ from eventjobs.domain.timestamps import rfc3339
 from eventjobs.errors import InvalidInput, StaleAttempt, StepTooLarge, TooLarge
 from eventjobs.execution.attempt_log import log_failure
 from eventjobs.execution.source import Capacity, ClaimableJob, WithdrawReason, file_of
-from eventjobs.handlers.caller import CallPolicy
+from eventjobs.handlers.base_caller import CallPolicy
 from eventjobs.observability.logging import get_logger
 from eventjobs.observability.tracebacks import describe
 from eventjobs.storage.artifacts import Artifacts

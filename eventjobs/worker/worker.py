@@ -14,7 +14,7 @@ from eventjobs.errors import EventjobsError, UnknownType
 from eventjobs.execution.build import build_call_policy, build_runner
 from eventjobs.execution.loop_monitor import LoopMonitor
 from eventjobs.execution.runner import Runner
-from eventjobs.handlers.breaker_state import LocalBreakers
+from eventjobs.handlers.breaker_state import LocalBreakerRegistry
 from eventjobs.handlers.registry import HandlerRegistry
 from eventjobs.observability.logging import get_logger
 from eventjobs.settings import Settings
@@ -72,7 +72,7 @@ class Worker:
                 worker=self._name,
                 lease_s=self._lease_s,
                 files=files,
-                calls=build_call_policy(self._settings, LocalBreakers(clock)),
+                calls=build_call_policy(self._settings, LocalBreakerRegistry(clock)),
                 clock=clock,
             )
             await self._work(desk, stop)

@@ -278,7 +278,7 @@ async def test_a_forked_child_does_not_keep_processes_and_guardian_from_seeing_t
     forked.append((await service.wait((await service.submit("forks")).job_id)).result)
     processes = service.runner._processes
     assert processes is not None
-    writer = processes._guardian._writer
+    writer = processes._reaper._writer
     assert writer is not None
     number = writer.get_extra_info("socket").fileno()
     ours = os.readlink(f"/proc/self/fd/{number}")  # noqa: PTH115

@@ -9,7 +9,12 @@ import pytest
 from eventjobs.clock import sleep
 from eventjobs.domain.events import BreakerChanged, LogWritten
 from eventjobs.errors import JobError
-from eventjobs.handlers.breaker_state import TRIAL_LOOK_S, BreakerConfig, BreakerOpen, LocalBreakers
+from eventjobs.handlers.breaker_state import (
+    TRIAL_RETRY_MAX_S,
+    BreakerConfig,
+    BreakerOpen,
+    LocalBreakerRegistry,
+)
 from eventjobs.handlers.context import Context
 from eventjobs.handlers.declare import handler
 from eventjobs.handlers.thread_context import ThreadContext
@@ -345,7 +350,7 @@ async def test_jobs_that_are_held_off_survive_however_long_it_is_open(
 async def test_during_a_trial_others_wait_for_a_while_and_do_not_come_back_at_once(
     clock: FakeClock,
 ) -> None:
-    breakers, limits = LocalBreakers(clock), BreakerConfig(1, 10, 600)
+    breakers, limits = LocalBreakerRegistry(clock), BreakerConfig(1, 10, 600)
     breakers.leave("x", limits, "failed", trial=False)
     await clock.advance(600)
     assert breakers.enter("x", limits) is True
@@ -354,7 +359,7 @@ async def test_during_a_trial_others_wait_for_a_while_and_do_not_come_back_at_on
         with pytest.raises(BreakerOpen) as open:
             breakers.enter("x", limits)
         waits.append(open.value.left_s)
-    assert TRIAL_LOOK_S <= min(waits) < max(waits) <= 1.5 * TRIAL_LOOK_S
+    assert TRIAL_RETRY_MAX_S <= min(waits) < max(waits) <= 1.5 * TRIAL_RETRY_MAX_S
     await clock.advance(590)
     with pytest.raises(BreakerOpen) as open:
         breakers.enter("x", limits)
@@ -542,7 +547,7 @@ def test_a_breaker_that_makes_no_sense_is_refused() -> None:
 
 
 def test_a_trial_that_never_comes_back_is_given_up(clock: FakeClock) -> None:
-    breakers, limits = LocalBreakers(clock), BreakerConfig(1, 10, 60)
+    breakers, limits = LocalBreakerRegistry(clock), BreakerConfig(1, 10, 60)
     assert breakers.enter("x", limits) is False
     assert breakers.leave("x", limits, "failed", trial=False) is not None
     clock._elapsed_us += 60_000_000
@@ -554,7 +559,7 @@ def test_a_trial_that_never_comes_back_is_given_up(clock: FakeClock) -> None:
 
 
 def test_names_without_end_do_not_fill_the_memory(clock: FakeClock) -> None:
-    breakers, limits = LocalBreakers(clock), BreakerConfig(1, 10, 60)
+    breakers, limits = LocalBreakerRegistry(clock), BreakerConfig(1, 10, 60)
     breakers.enter("open", limits)
     breakers.leave("open", limits, "failed", trial=False)
     for number in range(3000):

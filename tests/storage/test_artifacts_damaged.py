@@ -186,12 +186,12 @@ def test_a_file_that_rots_on_the_disk_is_damaged_from_when_that_is_seen(
     one_bit(artifacts.path(sha256))
     assert b"".join(artifacts.blocks(sha256, size, 5, 9)) == CONTENT[5:9]
     with pytest.raises(ArtifactDamaged):
-        artifacts.checked(sha256, size)
+        artifacts.checked_path(sha256, size)
     with pytest.raises(ArtifactDamaged):
         b"".join(artifacts.blocks(sha256, size, 5, 9))
     assert asyncio.run(artifacts.size(sha256)) is None
     one_bit(artifacts.path(sha256))
-    assert artifacts.checked(sha256, size) == artifacts.path(sha256), "it was the cable"
+    assert artifacts.checked_path(sha256, size) == artifacts.path(sha256), "it was the cable"
 
 
 # --- over HTTP

@@ -23,8 +23,8 @@ from eventjobs.domain.events import (
 from eventjobs.errors import DiskFull, JobError
 from eventjobs.execution.processes.pool import ProcessPool
 from eventjobs.execution.runner import Runner
-from eventjobs.handlers.breaker_state import LocalBreakers
-from eventjobs.handlers.caller import CallPolicy
+from eventjobs.handlers.base_caller import CallPolicy
+from eventjobs.handlers.breaker_state import LocalBreakerRegistry
 from eventjobs.handlers.context import Context
 from eventjobs.handlers.declare import handler, remote
 from eventjobs.handlers.registry import Handler
@@ -118,7 +118,7 @@ async def elsewhere(
     address = f"http://127.0.0.1:{port or api.listening.port}"
     async with aiohttp.ClientSession() as session:
         http = Connection(session, address, CLOCK, 60, lambda delay_s: None)
-        calls = CallPolicy(LocalBreakers(CLOCK))
+        calls = CallPolicy(LocalBreakerRegistry(CLOCK))
         desk = RemoteJobSource(
             http, worker="afar", lease_s=lease_s, files=files, calls=calls, clock=CLOCK
         )

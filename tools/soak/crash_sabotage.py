@@ -8,7 +8,7 @@ from uuid import uuid4
 
 from eventjobs import Context, handler
 from eventjobs.domain.outcomes import Failed, Outcome
-from eventjobs.execution.attempt import Attempt
+from eventjobs.execution.attempt import RunningAttempt
 from eventjobs.handlers.registry import Handler
 from eventjobs.http import server as listening
 from eventjobs.http.endpoints import jobs as api
@@ -35,12 +35,12 @@ def _forgets_keys() -> list[Handler]:
 
 def _counts_shutdowns() -> list[Handler]:
     """An attempt that a shutdown cuts off has failed."""
-    told = Attempt.interrupted
+    told = RunningAttempt.outcome_of_stop
 
-    def interrupted(attempt: Attempt) -> Outcome:
-        return Failed("stopped", "too slow") if attempt.why == "shutdown" else told(attempt)
+    def interrupted(attempt: RunningAttempt) -> Outcome:
+        return Failed("stopped", "too slow") if attempt.stop_reason == "shutdown" else told(attempt)
 
-    setattr(Attempt, "interrupted", interrupted)  # noqa: B010 mypy knows its type
+    setattr(RunningAttempt, "interrupted", interrupted)  # noqa: B010 mypy knows its type
     return HANDLERS
 
 

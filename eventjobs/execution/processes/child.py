@@ -29,25 +29,25 @@ from eventjobs.domain.job import Job
 from eventjobs.domain.outcomes import RESULT, Outcome, Succeeded, large_result
 from eventjobs.errors import EventjobsError, InvalidInput, JobError, TooLarge
 from eventjobs.execution.processes.parent import ParentProxy, ProcessContext
-from eventjobs.execution.processes.process_state import process_state_kept
+from eventjobs.execution.processes.process_state import restore_process_state
 from eventjobs.execution.processes.wire import MESSAGE_BYTES_MAX, frame
 from eventjobs.execution.results import failure, success
+from eventjobs.handlers.base_caller import CallPolicy
 from eventjobs.handlers.base_context import Stopped
-from eventjobs.handlers.caller import CallPolicy
 from eventjobs.handlers.declare import handler
 from eventjobs.handlers.registry import Handler
 from eventjobs.observability.log_capture import LogCapture, allow_level
 
 _PR_SET_PDEATHSIG = 1
 #: Between two signals to a handler that is to stop.
-ROUSE_S = 0.05
+INTERRUPT_S = 0.05
 _JOB = TypeAdapter(Job)
 
 
 def main(service: int) -> None:
     """Run what the process *service* sends, until it closes the socket that is our stdin."""
-    _end_with(service)
-    _go_first()
+    _die_with_parent(service)
+    _prefer_oom_kill()
     connection = socket.socket(fileno=os.dup(0))
     nothing = os.open(os.devnull, os.O_RDONLY)
     os.dup2(nothing, 0)  # for a handler that reads stdin
@@ -58,7 +58,7 @@ def main(service: int) -> None:
     ChildProcess(connection).run()
 
 
-def _end_with(service: int) -> None:
+def _die_with_parent(service: int) -> None:
     """Be killed when the process *service* ends, even while no Python code is run.
 
     The end of the socket says the same, but only where a thread can get to hear it.
@@ -69,7 +69,7 @@ def _end_with(service: int) -> None:
         os._exit(1)
 
 
-def _go_first() -> None:
+def _prefer_oom_kill() -> None:
     """When memory runs out, the kernel is to kill this process, and not the service."""
     adjustment = Path("/proc/self/oom_score_adj")
     with suppress(OSError):  # there is none, or it cannot be changed
@@ -82,27 +82,27 @@ class ChildProcess:
     def __init__(self, connection: socket.socket) -> None:
         self._connection = connection
         self._pid = os.getpid()
-        self._sending = threading.Lock()
+        self._send_lock = threading.Lock()
         self._jobs: queue.SimpleQueue[tuple[int, dict[str, Any]] | None] = queue.SimpleQueue()
-        self._questions = itertools.count()
-        self._answers: dict[int, Future[Any]] = {}
+        self._request_ids = itertools.count()
+        self._replies: dict[int, Future[Any]] = {}
         self._number = 0  # of the job that is run; 0 when there is none
         self._context: ProcessContext | None = None
         self._stopping = False  # from then on: a process that was told to stop is not used again
-        self._roused = threading.Event()  # the handler has been told to stop
+        self._interrupted = threading.Event()  # the handler has been told to stop
         self._may_raise = False  # the handler has the main thread, and nothing of ours is half done
 
     def run(self) -> None:
         threading.Thread(target=self._listen, name="service", daemon=True).start()
         while (given := self._jobs.get()) is not None:
-            signal.signal(signal.SIGTERM, self._signalled)  # a handler may have changed it
-            self._perform(*given)
+            signal.signal(signal.SIGTERM, self._on_sigterm)  # a handler may have changed it
+            self._run_job(*given)
 
     # --- what the service says
 
     def _listen(self) -> None:
         with self._connection.makefile("rb") as file:
-            while (message := _read(file)) is not None:
+            while (message := _read_message(file)) is not None:
                 match message:
                     case ["job", number, given]:
                         self._number = number
@@ -110,48 +110,48 @@ class ChildProcess:
                     case ["stop", number] if number == self._number:
                         self._stop()
                     case ["answer", question, kind, told]:
-                        self._answers.pop(question).set_result((kind, told))
+                        self._replies.pop(question).set_result((kind, told))
         if self._number:
-            _service_is_gone()
+            _kill_group()
         self._jobs.put(None)
 
     def _stop(self) -> None:
         self._stopping = True
         if self._context is not None:
             self._context._stopped = True
-        threading.Thread(target=self._rouse, name="rouse", daemon=True).start()
+        threading.Thread(target=self._interrupt, name="rouse", daemon=True).start()
 
-    def _rouse(self) -> None:
+    def _interrupt(self) -> None:
         """End what the main thread waits in, a sleep, say; then `_signalled` is called there.
 
         Again and again: a signal that comes just before the thread begins to wait does not end it.
         """
         number = self._number
-        while number and self._number == number and not self._roused.is_set():
+        while number and self._number == number and not self._interrupted.is_set():
             signal.pthread_kill(cast(int, threading.main_thread().ident), signal.SIGTERM)
-            self._roused.wait(ROUSE_S)
+            self._interrupted.wait(INTERRUPT_S)
 
-    def _signalled(self, number: int, frame: object) -> None:
+    def _on_sigterm(self, number: int, frame: object) -> None:
         # A SIGTERM from elsewhere changes nothing: a supervisor sends one to all processes at once,
         # and then it is for the service to say how long jobs may go on.
         if self._stopping and self._may_raise and not forks.is_forking():
             self._may_raise = False
-            self._roused.set()
+            self._interrupted.set()
             raise Stopped
 
     # --- running a job
 
-    def _perform(self, number: int, given: dict[str, Any]) -> None:
+    def _run_job(self, number: int, given: dict[str, Any]) -> None:
         outcome = self._outcome(number, given)
         context, self._context = self._context, None
         self._number = 0  # before it is told: the service may answer with the next job
         try:
-            self._tell(number, outcome)
+            self._send_outcome(number, outcome)
         except TooLarge as error:
             assert context is not None
-            self._tell(number, _as_artifact(context, outcome, error))
+            self._send_outcome(number, _as_artifact(context, outcome, error))
 
-    def _tell(self, number: int, outcome: Outcome | None) -> None:
+    def _send_outcome(self, number: int, outcome: Outcome | None) -> None:
         self.send("outcome", number, type(outcome).__name__ if outcome else None, outcome)
 
     def _outcome(self, number: int, given: dict[str, Any]) -> Outcome | None:
@@ -160,7 +160,7 @@ class ChildProcess:
             try:
                 self._may_raise = True
                 # An empty one: what a job sets in it is not there for the next.
-                result = Context().run(self._performed, number, given)
+                result = Context().run(self._run_handler, number, given)
                 return success(result, self._context and self._context.issues)
             finally:
                 self._may_raise = False
@@ -171,16 +171,16 @@ class ChildProcess:
             meant = issubclass(type(error), JobError | InvalidInput)
             return None if self._stopping and not meant else failure(error)
 
-    def _performed(self, number: int, given: dict[str, Any]) -> Any:
-        handler = load(given["type"], given["module"], given["name"], given["main"])
+    def _run_handler(self, number: int, given: dict[str, Any]) -> Any:
+        handler = load_handler(given["type"], given["module"], given["name"], given["main"])
         job = _JOB.validate_python(given["job"])
         remote = ParentProxy(self, number)
         calls = CallPolicy(remote, Backoff(**given["backoff"]), given["store_attempts"])
         self._context = ProcessContext(job, remote, calls)
         if self._stopping:
             raise Stopped
-        kept = process_state_kept()
-        with _captured(given["capture"], self._context), kept, forks.EndsIfForked():
+        kept = restore_process_state()
+        with _capture_logs(given["capture"], self._context), kept, forks.EndsIfForked():
             result = handler.function(self._context, handler.parse(job.spec.payload))
         self._context._steps.finish()
         return result
@@ -197,15 +197,15 @@ class ChildProcess:
                 f"a process tells at most {MESSAGE_BYTES_MAX} bytes at once; store a file instead"
             )
         try:
-            with self._whole(), self._sending:
+            with self._without_interrupt(), self._send_lock:
                 self._connection.sendall(content)
         except OSError:
-            _service_is_gone()
+            _kill_group()
 
-    def ask(self, number: int, what: str, *arguments: Any) -> Any:
+    def request(self, number: int, what: str, *arguments: Any) -> Any:
         """What the service answers. Raises what it raised."""
-        question = next(self._questions)
-        answer = self._answers[question] = Future()
+        question = next(self._request_ids)
+        answer = self._replies[question] = Future()
         self.send("ask", number, question, what, *arguments)
         match answer.result():
             case ("value", value):
@@ -218,7 +218,7 @@ class ChildProcess:
                 raise getattr(errors, name, errors.EventjobsError)(message)
 
     @contextmanager
-    def _whole(self) -> Iterator[None]:
+    def _without_interrupt(self) -> Iterator[None]:
         """Keep Stopped out of what must not be left half done; it comes right after."""
         if threading.current_thread() is not threading.main_thread():
             yield
@@ -230,7 +230,7 @@ class ChildProcess:
             self._may_raise = could
         if could and self._stopping:
             self._may_raise = False
-            self._roused.set()
+            self._interrupted.set()
             raise Stopped
 
 
@@ -242,26 +242,26 @@ def _as_artifact(context: "ProcessContext", outcome: Outcome | None, large: TooL
         content = orjson.dumps(outcome.result)
         kept = context._files.store(content)
         stored = ArtifactStored(context.attempt, RESULT, *kept, "application/json")
-        context._wait(context._reports.record(stored))
+        context._wait(context._channel.record(stored))
     except (OSError, EventjobsError, JobError) as error:
         return failure(error)
     return Succeeded(large_result(len(content)), outcome.issues)
 
 
 @contextmanager
-def _captured(level: str, context: "ProcessContext") -> Iterator[None]:
+def _capture_logs(level: str, context: "ProcessContext") -> Iterator[None]:
     """What the handler logs is in its job's log. Only now: its module may have set logging up."""
     capture = LogCapture(level)
     capture.start()
     allow_level(level)
     try:
-        with capture.attach(context._logged):
+        with capture.attach(context._add_log_line):
             yield
     finally:
         capture.stop()
 
 
-def load(type: str, module: str, name: str, main: dict[str, Any] | None) -> Handler:
+def load_handler(type: str, module: str, name: str, main: dict[str, Any] | None) -> Handler:
     """The handler of *type* that is called *name* in *module*. Raises whatever importing raises."""
     if main is not None:
         from multiprocessing import spawn
@@ -274,7 +274,7 @@ def load(type: str, module: str, name: str, main: dict[str, Any] | None) -> Hand
     return made
 
 
-def _read(file: BufferedReader) -> Any:
+def _read_message(file: BufferedReader) -> Any:
     """The next message; None at the end."""
     try:
         size = file.read(4)
@@ -284,6 +284,6 @@ def _read(file: BufferedReader) -> Any:
     return orjson.loads(content) if content else None
 
 
-def _service_is_gone() -> None:
+def _kill_group() -> None:
     """Neither the job goes on, nor what it has started."""
     os.killpg(0, signal.SIGKILL)

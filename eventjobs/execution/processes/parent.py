@@ -14,9 +14,9 @@ from eventjobs.domain.events import Event
 from eventjobs.domain.job import Job
 from eventjobs.domain.spec import JobSpec
 from eventjobs.errors import DiskFull
-from eventjobs.handlers.breaker_state import BreakerConfig, BreakerOpen, Change, Result
-from eventjobs.handlers.caller import CallPolicy
-from eventjobs.handlers.context import Answer
+from eventjobs.handlers.base_caller import CallPolicy
+from eventjobs.handlers.breaker_state import BreakerChange, BreakerConfig, BreakerOpen, CallResult
+from eventjobs.handlers.context import T
 from eventjobs.handlers.thread_context import ThreadContext
 
 
@@ -26,7 +26,7 @@ class Pipe(Protocol):
     def send(self, *message: Any) -> None:
         """Send *message* and do not wait."""
 
-    def ask(self, number: int, what: str, *arguments: Any) -> Any:
+    def request(self, number: int, what: str, *arguments: Any) -> Any:
         """Send a request of attempt *number*, return the reply. Raises what the service raised."""
 
 
@@ -39,28 +39,28 @@ class ParentProxy:
         self._number = number
 
     def progress(self, report: Event) -> None:
-        self._pipe.send("progress", self._number, *_encoded(report))
+        self._pipe.send("progress", self._number, *_encode(report))
 
     def add(self, report: Event) -> None:
-        self._pipe.send("add", self._number, *_encoded(report))
+        self._pipe.send("add", self._number, *_encode(report))
 
     async def record(self, report: Event) -> None:
-        self._pipe.ask(self._number, "now", *_encoded(report))
+        self._pipe.request(self._number, "now", *_encode(report))
 
     async def steps(self) -> dict[str, Any]:
-        steps: dict[str, Any] = self._pipe.ask(self._number, "steps")
+        steps: dict[str, Any] = self._pipe.request(self._number, "steps")
         return steps
 
     async def submit_child(self, name: str, spec: JobSpec) -> str:
-        child_id: str = self._pipe.ask(self._number, "submit", name, asdict(spec))
+        child_id: str = self._pipe.request(self._number, "submit", name, asdict(spec))
         return child_id
 
     async def wait_for_job(self, child_id: str) -> dict[str, Any]:
-        end: dict[str, Any] = self._pipe.ask(self._number, "end of", child_id)
+        end: dict[str, Any] = self._pipe.request(self._number, "end of", child_id)
         return end
 
-    def checked(self, sha256: str, size: int) -> Path:
-        return Path(self._pipe.ask(self._number, "path", sha256, size))
+    def checked_path(self, sha256: str, size: int) -> Path:
+        return Path(self._pipe.request(self._number, "path", sha256, size))
 
     def store(self, content: bytes | Path) -> tuple[str, int]:
         if isinstance(content, Path):
@@ -76,19 +76,19 @@ class ParentProxy:
             raise
 
     def enter(self, name: str, limits: BreakerConfig) -> bool:
-        answer = self._pipe.ask(self._number, "enter", name, limits)
+        answer = self._pipe.request(self._number, "enter", name, limits)
         if isinstance(answer, bool):
             return answer
         raise BreakerOpen(name, *answer)
 
     def leave(
-        self, name: str, limits: BreakerConfig, result: Result, *, trial: bool
-    ) -> Change | None:
-        told = self._pipe.ask(self._number, "leave", name, limits, result, trial)
-        return told and Change(**told)
+        self, name: str, limits: BreakerConfig, result: CallResult, *, trial: bool
+    ) -> BreakerChange | None:
+        told = self._pipe.request(self._number, "leave", name, limits, result, trial)
+        return told and BreakerChange(**told)
 
     def _store(self, path: Path) -> tuple[str, int]:
-        sha256, size = self._pipe.ask(self._number, "store", str(path))
+        sha256, size = self._pipe.request(self._number, "store", str(path))
         return sha256, size
 
 
@@ -102,21 +102,21 @@ class ProcessContext(ThreadContext):
         threading.Event().wait(delay_s)  # Stopped is raised in here
         self.check_cancelled()
 
-    async def _unless_stopped(self, coroutine: Coroutine[Any, Any, Answer]) -> Answer | None:
+    async def _unless_stopped(self, coroutine: Coroutine[Any, Any, T]) -> T | None:
         return await coroutine  # Stopped is raised in there
 
-    def _soon(self, function: Callable[..., object], *arguments: Any) -> None:
+    def _call_soon(self, function: Callable[..., object], *arguments: Any) -> None:
         function(*arguments)
 
-    def _wait(self, coroutine: Coroutine[Any, Any, Answer]) -> Answer:
+    def _wait(self, coroutine: Coroutine[Any, Any, T]) -> T:
         # Nothing in it is asynchronous here: it waits for the service as plain functions do.
         try:
             coroutine.send(None)
         except StopIteration as returned:
-            return cast(Answer, returned.value)
+            return cast(T, returned.value)
         raise RuntimeError("it waits for an event loop, and there is none")
 
 
-def _encoded(event: Event) -> tuple[str, str, str]:
+def _encode(event: Event) -> tuple[str, str, str]:
     type, facts, body = encode(event)
     return type, facts.decode(), body.decode()

@@ -16,19 +16,19 @@ from eventjobs.execution.processes.worker_process import (
     WorkerProcess,
 )
 from eventjobs.execution.reporter import AttemptReporter
-from eventjobs.handlers.caller import CallPolicy
-from eventjobs.handlers.files import Files
+from eventjobs.handlers.base_caller import CallPolicy
+from eventjobs.handlers.files import ArtifactFiles
 from eventjobs.handlers.registry import Handler
 
 #: A process that has had nothing to do for so long is ended: it may hold a lot of memory.
 IDLE_S = 60.0
 #: As many jobs may wait for a process here as are done in that time, judging by those before.
-AHEAD_S = 0.02
-AHEAD_MAX = 16
+PREFETCH_S = 0.02
+PREFETCH_MAX = 16
 #: A job that has waited for so long, behind one that takes longer, is for somebody else.
 WAIT_S = 0.1
 #: How much of the time that a job took is remembered at the next: it takes a few short ones.
-MEMORY = 0.8
+JOB_TIME_DECAY = 0.8
 
 
 class ProcessPool:
@@ -41,7 +41,7 @@ class ProcessPool:
     def __init__(
         self,
         clock: Clock,
-        files: Files,
+        files: ArtifactFiles,
         calls: CallPolicy,
         scratch: Path,
         *,
@@ -51,9 +51,9 @@ class ProcessPool:
         grace_s: float,
     ) -> None:
         self._clock = clock
-        self._guardian = ProcessReaper()
-        self._around = ProcessEnvironment(
-            clock, files, calls, capture_logs, self._guardian, self._done
+        self._reaper = ProcessReaper()
+        self._environment = ProcessEnvironment(
+            clock, files, calls, capture_logs, self._reaper, self._finish_job
         )
         self._scratch = scratch
         self.limit = limit
@@ -62,22 +62,22 @@ class ProcessPool:
         self._processes: set[WorkerProcess] = set()
         self._idle: list[WorkerProcess] = []
         #: Jobs that have a process, or get one just now; and those that wait.
-        self._at_work = 0
+        self._active = 0
         self._waiting: deque[ProcessRun] = deque()
         #: How long a job has a process, if it takes long. Unknown at first.
-        self._long_s: float | None = None
+        self._job_s: float | None = None
 
     @property
     def prefetch(self) -> int:
         """How many more than *limit* may be given now."""
-        if self._long_s is None:
+        if self._job_s is None:
             return 0
-        since_s = self._clock.monotonic_s() - AHEAD_S
+        since_s = self._clock.monotonic_s() - PREFETCH_S
         soon = sum(
             each.busy_since_s is not None and each.busy_since_s >= since_s
             for each in self._processes
         )
-        return soon * min(AHEAD_MAX, int(AHEAD_S / max(self._long_s, 1e-6)))
+        return soon * min(PREFETCH_MAX, int(PREFETCH_S / max(self._job_s, 1e-6)))
 
     async def run(
         self,
@@ -86,7 +86,7 @@ class ProcessPool:
         reports: AttemptReporter,
         begun: Callable[[], object],
         *,
-        ahead: bool = False,
+        is_prefetched: bool = False,
     ) -> Outcome:
         """Do *job* in a process; a process that dies under it is an outcome, too.
 
@@ -95,16 +95,16 @@ class ProcessPool:
         returns what the handler comes to all the same, or raises CancelledError.
         """
         run = ProcessRun(handler, job, reports, begun)
-        if ahead and self._at_work >= self.limit:
-            if not await self._turn(run):
+        if is_prefetched and self._active >= self.limit:
+            if not await self._wait_for_turn(run):
                 return Released("no process was free as soon as expected")
         else:
-            self._at_work += 1
+            self._active += 1
         if run.process is None:
             try:
                 process = await self._free_process()
             except BaseException as error:
-                self._next(None)
+                self._start_next(None)
                 if isinstance(error, OSError):  # no memory, or too many processes or open files
                     return Failed("worker_not_started", f"no process could be started: {error}")
                 raise
@@ -116,24 +116,24 @@ class ProcessPool:
             run.process.stop(run, self._grace_s)
             return await asyncio.shield(run.outcome)
 
-    async def _turn(self, run: ProcessRun) -> bool:
+    async def _wait_for_turn(self, run: ProcessRun) -> bool:
         """Wait until a process has been given *run*, or one may be made for it; False: too late."""
         self._waiting.append(run)
-        timer = self._clock.call_later(WAIT_S, lambda: self._send_away(run))
+        timer = self._clock.call_later(WAIT_S, lambda: self._give_back(run))
         try:
             return await run.turn
         except asyncio.CancelledError:
             if run.process is None:
-                self._send_away(run)
+                self._give_back(run)
                 if not run.turn.cancelled() and run.turn.result():
-                    self._next(None)
+                    self._start_next(None)
                 raise
             run.process.stop(run, self._grace_s)
             return True
         finally:
             timer.cancel()
 
-    def _send_away(self, run: ProcessRun) -> None:
+    def _give_back(self, run: ProcessRun) -> None:
         if run in self._waiting:
             self._waiting.remove(run)
             if not run.turn.done():
@@ -142,61 +142,61 @@ class ProcessPool:
     def release(self) -> None:
         """Give back what waits."""
         for run in list(self._waiting):
-            self._send_away(run)
+            self._give_back(run)
 
     async def close(self) -> None:
         """End all of them; return when none is left."""
         self.release()
         for process in self._idle:
-            process.rest.cancel()
+            process.idle_timer.cancel()
         self._idle.clear()
         for process in self._processes:
-            process.leave()
+            process.close()
         if self._processes:
-            await asyncio.wait([process.ended for process in self._processes])
-        await self._guardian.close()
+            await asyncio.wait([process.end_task for process in self._processes])
+        await self._reaper.close()
 
     async def _free_process(self) -> WorkerProcess:
         """Raises OSError."""
         if self._idle:
             process = self._idle.pop()  # the newest: the others may come to the end of their rest
-            process.rest.cancel()
+            process.idle_timer.cancel()
             return process
-        process = await WorkerProcess.start(self._around, self._scratch / uuid4().hex)
+        process = await WorkerProcess.start(self._environment, self._scratch / uuid4().hex)
         self._processes.add(process)
-        process.ended.add_done_callback(lambda _: self._forget(process))
+        process.end_task.add_done_callback(lambda _: self._discard(process))
         return process
 
-    def _done(self, process: WorkerProcess, took_s: float) -> None:
-        if process.jobs > 1:  # else it was busy with importing
-            self._long_s = max(took_s, MEMORY * (self._long_s or 0.0))
-        if not process.usable or process.jobs >= self._jobs_max:
-            process.leave()
-            self._next(None)
-        elif not self._next(process):
-            process.rest = self._clock.call_later(IDLE_S, lambda: self._dismiss(process))
+    def _finish_job(self, process: WorkerProcess, took_s: float) -> None:
+        if process.job_count > 1:  # else it was busy with importing
+            self._job_s = max(took_s, JOB_TIME_DECAY * (self._job_s or 0.0))
+        if not process.is_usable or process.job_count >= self._jobs_max:
+            process.close()
+            self._start_next(None)
+        elif not self._start_next(process):
+            process.idle_timer = self._clock.call_later(IDLE_S, lambda: self._end_idle(process))
             self._idle.append(process)
 
-    def _next(self, process: WorkerProcess | None) -> bool:
+    def _start_next(self, process: WorkerProcess | None) -> bool:
         """One has ended: the next that waits may begin, in its *process*. Whether that has one."""
-        self._at_work -= 1
-        while self._waiting and self._at_work < self.limit:
+        self._active -= 1
+        while self._waiting and self._active < self.limit:
             run = self._waiting.popleft()
             if run.turn.done():
                 continue  # it is being cancelled
-            self._at_work += 1
+            self._active += 1
             if process is not None:
                 process.begin(run)
             run.turn.set_result(True)
             return process is not None
         return False
 
-    def _dismiss(self, process: WorkerProcess) -> None:
+    def _end_idle(self, process: WorkerProcess) -> None:
         self._idle.remove(process)
-        process.leave()
+        process.close()
 
-    def _forget(self, process: WorkerProcess) -> None:
+    def _discard(self, process: WorkerProcess) -> None:
         self._processes.discard(process)
         if process in self._idle:  # somebody killed it
-            process.rest.cancel()
+            process.idle_timer.cancel()
             self._idle.remove(process)

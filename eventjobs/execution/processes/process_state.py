@@ -13,7 +13,7 @@ from typing import Any
 
 
 @contextmanager
-def process_state_kept() -> Iterator[None]:
+def restore_process_state() -> Iterator[None]:
     """Put back what is changed in here: what is process-wide, cheap to read, and easily forgotten.
 
     Threads that go on, imported modules, open files and `random` are left as they are.

@@ -51,10 +51,10 @@ class ProcessReaper:
         async with self._starting:
             self._groups.add(group)
             if self.pid is not None:
-                self._tell(f"+{group}\n")
+                self._send(f"+{group}\n")
                 return
             await self._start()
-            self._tell("".join(f"+{each}\n" for each in self._groups))
+            self._send("".join(f"+{each}\n" for each in self._groups))
 
     async def _start(self) -> None:
         if self._writer is not None:  # that of one that was killed
@@ -75,18 +75,18 @@ class ProcessReaper:
         """It has ended, and its number may be another's."""
         if group in self._groups:
             self._groups.remove(group)
-            self._tell(f"-{group}\n")
+            self._send(f"-{group}\n")
 
     async def close(self) -> None:
         """End it; and with it what it still watches."""
         if self._writer is not None:
-            self._tell(".\n")  # what a handler has started may keep the socket open
+            self._send(".\n")  # what a handler has started may keep the socket open
             self._writer.close()
         if self._process is not None:
             with suppress(TimeoutError):  # a handler has waited for it in our place
                 async with asyncio.timeout(END_S):
                     await self._process.wait()
 
-    def _tell(self, what: str) -> None:
+    def _send(self, what: str) -> None:
         if self._writer is not None and not self._writer.is_closing():  # by its own end
             self._writer.write(what.encode())

@@ -33,18 +33,18 @@ from eventjobs.errors import CorruptLog, EventjobsError, JobError
 from eventjobs.execution.processes.reaper import ProcessReaper
 from eventjobs.execution.processes.wire import MESSAGE_BYTES_MAX, frame
 from eventjobs.execution.reporter import AttemptReporter
+from eventjobs.handlers.base_caller import CallPolicy
 from eventjobs.handlers.breaker_state import BreakerConfig, BreakerOpen
-from eventjobs.handlers.caller import CallPolicy
-from eventjobs.handlers.files import Files
+from eventjobs.handlers.files import ArtifactFiles
 from eventjobs.handlers.registry import Handler
 from eventjobs.observability.logging import get_logger
 from eventjobs.observability.tracebacks import describe
 from eventjobs.settings import working_directory
 
 #: For a process to end by itself, once it is needed no more.
-LEAVE_S = 2.0
+EXIT_S = 2.0
 #: For the event loop to notice that a process has ended.
-NOTICE_S = 0.5
+EXIT_CODE_S = 0.5
 
 _SPEC = TypeAdapter(JobSpec)
 
@@ -69,8 +69,8 @@ class ProcessRun:
 
     handler: Handler
     job: Job
-    reports: AttemptReporter
-    begun: Callable[[], object]
+    reporter: AttemptReporter
+    on_start: Callable[[], object]
     #: Whether it may begin, for one that waits.
     turn: asyncio.Future[bool] = field(default_factory=_future)
     #: What it comes to; cancelled when its handler has stopped.
@@ -86,11 +86,11 @@ class ProcessEnvironment:
     """
 
     clock: Clock
-    files: Files
+    files: ArtifactFiles
     calls: CallPolicy
     capture_logs: str
-    guardian: ProcessReaper
-    done: Callable[["WorkerProcess", float], object]
+    reaper: ProcessReaper
+    on_finished: Callable[["WorkerProcess", float], object]
     #: As it was when the service started: a handler that changes it moves no process.
     directory: Path | None = field(default_factory=working_directory)
     environment: dict[str, str] = field(default_factory=lambda: dict(os.environ))
@@ -99,12 +99,12 @@ class ProcessEnvironment:
 class WorkerProcess(asyncio.Protocol):
     """The service's end of one process."""
 
-    rest: Timer
-    ended: asyncio.Task[None]
+    idle_timer: Timer
+    end_task: asyncio.Task[None]
     _transport: asyncio.Transport
 
     def __init__(self, around: ProcessEnvironment, scratch: Path) -> None:
-        self._around = around
+        self._environment = around
         #: By name, the breakers whose trial its job is making.
         self._trials: dict[str, BreakerConfig] = {}
         self._clock = around.clock
@@ -112,14 +112,14 @@ class WorkerProcess(asyncio.Protocol):
         self._process: Process | None = None
         self._run: ProcessRun | None = None
         self._received = bytearray()
-        self._all_told = _future()
+        self._connection_closed = _future()
         #: There is no such process any more.
-        self._gone = _future()
-        self._answering: set[asyncio.Task[None]] = set()
+        self._vanished = _future()
+        self._reply_tasks: set[asyncio.Task[None]] = set()
         self._timers: list[Timer] = []
-        self._told_to_stop = False
-        self.usable = True
-        self.jobs = 0
+        self._is_stopping = False
+        self.is_usable = True
+        self.job_count = 0
         #: Since when it is at its job.
         self.busy_since_s: float | None = None
 
@@ -153,67 +153,69 @@ class WorkerProcess(asyncio.Protocol):
                     start_new_session=True,
                 )
             made._process = process
-            await around.guardian.register(process.pid)
+            await around.reaper.register(process.pid)
         except BaseException:
             if made._process is not None:
                 made._kill()
-                around.guardian.unregister(made._process.pid)
+                around.reaper.unregister(made._process.pid)
             if hasattr(made, "_transport"):
                 made._transport.close()
             await asyncio.to_thread(shutil.rmtree, scratch, ignore_errors=True)
             raise
-        made.ended = asyncio.create_task(made._end(process), name=f"end of process {process.pid}")
+        made.end_task = asyncio.create_task(
+            made._finish(process), name=f"end of process {process.pid}"
+        )
         return made
 
     def begin(self, run: ProcessRun) -> None:
         """Do it; there must be none before."""
-        self.jobs += 1
+        self.job_count += 1
         self._run, run.process = run, self
         self.busy_since_s = self._clock.monotonic_s()
-        function, calls = run.handler.function, self._around.calls
+        function, calls = run.handler.function, self._environment.calls
         self._send(
             "job",
-            self.jobs,
+            self.job_count,
             {
                 "type": run.handler.type,
                 "module": function.__module__,
                 "name": function.__qualname__,
-                "main": _program() if function.__module__ == "__main__" else None,
+                "main": _main_module() if function.__module__ == "__main__" else None,
                 "job": run.job,
                 "backoff": calls.backoff,
                 "store_attempts": calls.store_attempts,
-                "capture": self._around.capture_logs,
+                "capture": self._environment.capture_logs,
             },
         )
-        run.begun()
+        run.on_start()
 
     def stop(self, run: ProcessRun, grace_s: float) -> None:
         """Tell the handler to stop, and kill its process if it does not."""
         if self._run is not run:
             return  # it has ended, and this is at the next job by now
-        self.usable = False
-        self._told_to_stop = True
-        self._send("stop", self.jobs)
-        self._later(grace_s, self._kill)
+        self.is_usable = False
+        self._is_stopping = True
+        self._send("stop", self.job_count)
+        self._call_later(grace_s, self._kill)
 
-    def leave(self) -> None:
+    def close(self) -> None:
         """End the process: at once when a handler is at work, else by itself, if it can."""
-        self.usable = False
+        self.is_usable = False
         if self._run is not None:
             self._kill()
         else:
             self._transport.close()
-            self._later(LEAVE_S, self._kill)
+            self._call_later(EXIT_S, self._kill)
 
-    def _later(self, delay_s: float, callback: Callable[[], object]) -> None:
+    def _call_later(self, delay_s: float, callback: Callable[[], object]) -> None:
         self._timers.append(self._clock.call_later(delay_s, callback))
 
     def _kill(self) -> None:
         process = self._process
         if process is not None and process.returncode is None:  # else its number may be another's
             _kill(process.pid)
-            if not _is_there(process.pid) and not self._gone.done():
-                self._gone.set_result(None)
+            if not _exists(process.pid) and not self._vanished.done():
+                self._vanished.set_result(None)
 
     def _send(self, *message: Any) -> None:
         self._transport.write(frame(*message))
@@ -226,12 +228,12 @@ class WorkerProcess(asyncio.Protocol):
     def data_received(self, data: bytes) -> None:
         self._received += data
         try:
-            while (message := self._message()) is not None:
-                self._hear(*orjson.loads(message))
+            while (message := self._next_message()) is not None:
+                self._handle(*orjson.loads(message))
         except (ValueError, TypeError, AttributeError, CorruptLog):
             self._transport.abort()  # somebody else writes to our socket
 
-    def _message(self) -> bytes | None:
+    def _next_message(self) -> bytes | None:
         """The next one that is whole. Raises ValueError for one that is too large."""
         if len(self._received) < 4:
             return None
@@ -246,46 +248,46 @@ class WorkerProcess(asyncio.Protocol):
 
     def connection_lost(self, error: Exception | None) -> None:
         # It ends, or it has become another program.
-        self.usable = False
-        self._later(LEAVE_S, self._kill)
-        self._all_told.set_result(None)
+        self.is_usable = False
+        self._call_later(EXIT_S, self._kill)
+        self._connection_closed.set_result(None)
 
-    def _hear(self, what: str, number: int, *told: Any) -> None:
+    def _handle(self, what: str, number: int, *told: Any) -> None:
         run = self._run
-        if number != self.jobs or run is None:
+        if number != self.job_count or run is None:
             return  # a thread that its handler left behind tells something, too late
         match what, told:
             case "outcome", (kind, values):
-                self._settle(getattr(outcomes, kind)(**values) if kind else None)
+                self._end_job(getattr(outcomes, kind)(**values) if kind else None)
             case "progress", event:
-                run.reports.progress(cast(ProgressReported, _decoded(*event)))
+                run.reporter.progress(cast(ProgressReported, _decode(*event)))
             case "add", event:
-                run.reports.add(cast(Report, _decoded(*event)))
+                run.reporter.add(cast(Report, _decode(*event)))
             case "ask", (question, *asked):
                 task = asyncio.create_task(
-                    self._answer(run.reports, question, *asked), name="answer"
+                    self._reply(run.reporter, question, *asked), name="answer"
                 )
-                self._answering.add(task)
-                task.add_done_callback(self._answering.discard)
+                self._reply_tasks.add(task)
+                task.add_done_callback(self._reply_tasks.discard)
 
-    def _settle(self, outcome: Outcome | None) -> None:
+    def _end_job(self, outcome: Outcome | None) -> None:
         run, self._run = self._run, None
         if run is None:
             return
         while self._trials:  # it was stopped, or died, in the middle of one
             trial = self._trials.popitem()
-            self._around.calls.breakers.leave(*trial, "unknown", trial=True)
+            self._environment.calls.breakers.leave(*trial, "unknown", trial=True)
         if outcome is None:
             run.outcome.cancel()
         else:
             run.outcome.set_result(outcome)
         began_s, self.busy_since_s = self.busy_since_s, None
         assert began_s is not None
-        self._around.done(self, self._clock.monotonic_s() - began_s)
+        self._environment.on_finished(self, self._clock.monotonic_s() - began_s)
 
-    async def _answer(self, reports: AttemptReporter, question: int, what: str, *told: Any) -> None:
+    async def _reply(self, reports: AttemptReporter, question: int, what: str, *told: Any) -> None:
         try:
-            answer = ["value", await self._value(reports, what, *told)]
+            answer = ["value", await self._result(reports, what, *told)]
         except JobError as error:
             told = (error.error_code, error.message, error.retryable, error.details)
             answer = ["JobError", told]
@@ -298,11 +300,11 @@ class WorkerProcess(asyncio.Protocol):
             answer = ["EventjobsError", f"the service could not answer: {describe(error)}"]
         self._send("answer", question, *answer)
 
-    async def _value(self, reports: AttemptReporter, what: str, *told: Any) -> Any:
-        files, breakers = self._around.files, self._around.calls.breakers
+    async def _result(self, reports: AttemptReporter, what: str, *told: Any) -> Any:
+        files, breakers = self._environment.files, self._environment.calls.breakers
         match what:
             case "now":
-                return await reports.record(cast(Report, _decoded(*told)))
+                return await reports.record(cast(Report, _decode(*told)))
             case "steps":
                 return await reports.steps()
             case "submit":
@@ -311,7 +313,7 @@ class WorkerProcess(asyncio.Protocol):
             case "end of":
                 return await reports.wait_for_job(*told)
             case "path":
-                return str(await asyncio.to_thread(files.checked, *told))
+                return str(await asyncio.to_thread(files.checked_path, *told))
             case "enter":
                 name, limits = told[0], BreakerConfig(**told[1])
                 try:
@@ -334,32 +336,32 @@ class WorkerProcess(asyncio.Protocol):
     async def _exit_code(self, process: Process) -> int | None:
         """None when a handler has waited for whatever child, and so got it in our place."""
         waiting = asyncio.create_task(process.wait(), name=f"exit of process {process.pid}")
-        await asyncio.wait({waiting, self._gone}, return_when=asyncio.FIRST_COMPLETED)
+        await asyncio.wait({waiting, self._vanished}, return_when=asyncio.FIRST_COMPLETED)
         if not waiting.done():
-            await asyncio.wait({waiting}, timeout=NOTICE_S)  # it may just be on its way
+            await asyncio.wait({waiting}, timeout=EXIT_CODE_S)  # it may just be on its way
         if waiting.done():
             return waiting.result()
         waiting.cancel()
         return None
 
-    async def _end(self, process: Process) -> None:
+    async def _finish(self, process: Process) -> None:
         code = await self._exit_code(process)
-        self.usable = False
+        self.is_usable = False
         # What the handler has started goes too, and with it whatever holds the socket open.
         _kill(process.pid)
-        self._around.guardian.unregister(process.pid)
-        self._later(LEAVE_S, self._transport.abort)
-        await self._all_told
-        self._settle(None if self._told_to_stop else outcomes.crashed(code))
+        self._environment.reaper.unregister(process.pid)
+        self._call_later(EXIT_S, self._transport.abort)
+        await self._connection_closed
+        self._end_job(None if self._is_stopping else outcomes.crashed(code))
         for timer in self._timers:
             timer.cancel()
-        for task in self._answering:
+        for task in self._reply_tasks:
             task.cancel()
         self._transport.close()
         await asyncio.to_thread(shutil.rmtree, self._scratch, ignore_errors=True)
 
 
-def _decoded(type: str, facts: str, body: str) -> Event:
+def _decode(type: str, facts: str, body: str) -> Event:
     return decode(type, facts.encode(), body.encode())
 
 
@@ -368,7 +370,7 @@ def _make_private(directory: Path) -> None:
     directory.mkdir(mode=0o700)
 
 
-def _is_there(pid: int) -> bool:
+def _exists(pid: int) -> bool:
     try:
         os.kill(pid, 0)
     except ProcessLookupError:
@@ -382,7 +384,7 @@ def _kill(pid: int) -> None:
         os.killpg(pid, signal.SIGKILL)
 
 
-def _program() -> dict[str, Any]:
+def _main_module() -> dict[str, Any]:
     """Where __main__ comes from, as multiprocessing.spawn.prepare wants it."""
     main = sys.modules["__main__"]
     if main.__spec__ is not None:
