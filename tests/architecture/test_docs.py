@@ -1,4 +1,4 @@
-"""What README.md and docs/ say is so: examples run as printed, what is named exists."""
+"""README.md and docs/: their examples run as printed, and the names they mention exist."""
 
 import re
 import sys
@@ -11,7 +11,7 @@ from typer.main import get_command
 
 import eventjobs
 from eventjobs.cli import app
-from eventjobs.cli import setting_values as knobs
+from eventjobs.cli.setting_values import everything
 from eventjobs.errors import EventjobsError
 from eventjobs.http.problem import status_of
 from eventjobs.http.routes import ROUTES
@@ -31,13 +31,13 @@ README = (ROOT / "README.md").read_text()
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 BLOCKS = [block for page in PAGES for block in blocks(page)]
 RUN = [block for block in BLOCKS if block.language in COMMENTS and block.sketch is None]
-#: What the other blocks show: output, or a drawing; and what goes over HTTP.
+#: Languages of blocks that are not run: output, drawings, and bodies of HTTP.
 SHOWN = {"text", "json"}
 
 
 @pytest.mark.parametrize("page", sorted({block.page for block in RUN}), ids=lambda page: page.name)
 def test_what_a_page_prints_is_what_happens(page: Path, tmp_path: Path) -> None:
-    """Every block in turn, as a reader does who has a clone and this page, and nothing else."""
+    """A reader runs every block in turn, with a clone and this page, and nothing else."""
 
     def read() -> None:
         with Reader(tmp_path) as reader:
@@ -92,7 +92,7 @@ def test_there_are_examples() -> None:
 
 
 def test_what_make_sets_up_has_a_pip_of_its_own() -> None:
-    """What a reader installs with it lands beside eventjobs."""
+    """A reader can install packages beside eventjobs."""
     [ready] = Path(sys.prefix).glob("ready-test-*")
     if not CI and ready.stat().st_mtime < (ROOT / "Makefile").stat().st_mtime:
         pytest.skip("older than the Makefile; the next make sets it up anew")
@@ -108,7 +108,7 @@ def test_every_route_is_in_the_readme() -> None:
     assert not unsaid - {"/", "/dashboard.js", "/dashboard.css"}
 
 
-#: Said in a row with another one.
+#: Routes that share a row with another one.
 README_SHORT = {
     "/v1/jobs/{id}/retry": "`/retry`",
     **{
@@ -133,11 +133,11 @@ def test_every_command_is_in_the_readme() -> None:
     assert set(root_command().commands) <= set(re.findall(r"[a-z][a-z-]*", line))
 
 
-# --- what is named, exists
+# --- names that pages mention
 
 
-def named(pattern: str) -> Iterator[tuple[str, re.Match[str]]]:
-    """Where *pattern* is found in a page."""
+def mentions(pattern: str) -> Iterator[tuple[str, re.Match[str]]]:
+    """The places in pages that match *pattern*."""
     for page in PAGES:
         for number, line in enumerate(page.read_text().splitlines(), 1):
             for match in re.finditer(pattern, line):
@@ -145,20 +145,20 @@ def named(pattern: str) -> Iterator[tuple[str, re.Match[str]]]:
 
 
 def assert_none(pattern: str, is_wrong: Callable[[re.Match[str]], bool]) -> None:
-    found = list(named(pattern))
-    assert found
-    assert not [where for where, match in found if is_wrong(match)]
+    matches = list(mentions(pattern))
+    assert matches
+    assert not [where for where, match in matches if is_wrong(match)]
 
 
 def test_settings_that_are_named_exist() -> None:
-    known = {name for each in knobs.everything(root_command(), {}) for name in each.variables}
-    misspelt = {"EVENTJOBS_CONCURENCY"}  # the page about settings shows what is said of it
-    known |= {*WITHOUT_EFFECT, *misspelt}
-    assert_none(r"EVENTJOBS_[A-Z0-9_]*[A-Z0-9](?!\*|_\*)", lambda match: match[0] not in known)
+    settings = {name for each in everything(root_command(), {}) for name in each.variables}
+    misspelt = {"EVENTJOBS_CONCURENCY"}  # the page about settings shows the warning about it
+    settings |= {*WITHOUT_EFFECT, *misspelt}
+    assert_none(r"EVENTJOBS_[A-Z0-9_]*[A-Z0-9](?!\*|_\*)", lambda match: match[0] not in settings)
 
 
 def test_commands_and_their_options_exist() -> None:
-    """Of each `eventjobs COMMAND ...` in a sentence or a block, up to a | or the like."""
+    """Each `eventjobs COMMAND ...` in a sentence or a block counts, up to a | or the like."""
 
     def is_wrong(typed: str) -> bool:
         words = iter(typed.split())
@@ -167,10 +167,10 @@ def test_commands_and_their_options_exist() -> None:
             command = command.commands.get(next(words, ""))
         if not isinstance(command, TyperCommand):
             return True
-        known = {name for each in command.params for name in each.opts}
-        return any(word not in {*known, "--help"} for word in words if re.match("--?[a-z]", word))
+        options = {name for each in command.params for name in each.opts}
+        return any(word not in {*options, "--help"} for word in words if re.match("--?[a-z]", word))
 
-    typed = [match[1] for _, match in named(r"`eventjobs ([a-z][^`|<>;&]*)")]
+    typed = [match[1] for _, match in mentions(r"`eventjobs ([a-z][^`|<>;&]*)")]
     for block in BLOCKS:
         if block.language == "sh":
             code = block.code.replace("\\\n", " ")
@@ -183,36 +183,36 @@ def test_routes_that_are_named_exist() -> None:
     def shape(path: str) -> str:
         return re.sub(r"\{\w+\}|[0-9a-f-]{36}|\$\w+|\bID\b", "{}", path)
 
-    known = {(each.method, shape(each.path)) for each in ROUTES}
+    routes = {(each.method, shape(each.path)) for each in ROUTES}
     assert_none(
         r"`(GET|POST|PUT|DELETE) (/v1[^`?\s…]*)",
         lambda match: (
-            (match[1], shape(match[2].rstrip("/"))) not in known
+            (match[1], shape(match[2].rstrip("/"))) not in routes
             and not any(
-                path.startswith(shape(match[2])) for _, path in known if match[2][-1] == "/"
+                path.startswith(shape(match[2])) for _, path in routes if match[2][-1] == "/"
             )
         ),
     )
 
 
 def codes() -> dict[str, set[int]]:
-    """Every code that a request can be refused with, and its status."""
-    found: dict[str, set[int]] = {}
+    """Every error code, with the statuses of the responses that have it."""
+    statuses: dict[str, set[int]] = {}
 
-    def add(kind: type[EventjobsError]) -> None:
-        found.setdefault(kind.code, set()).add(status_of(kind)[0])
-        for each in kind.__subclasses__():
+    def add(error: type[EventjobsError]) -> None:
+        statuses.setdefault(error.code, set()).add(status_of(error)[0])
+        for each in error.__subclasses__():
             add(each)
 
     add(EventjobsError)
-    return found
+    return statuses
 
 
 def test_codes_that_are_named_with_their_status_exist() -> None:
-    known = codes()
+    statuses = codes()
     assert_none(
         r"\b([45]\d\d) `([a-z_]+)`",
-        lambda match: int(match[1]) not in known.get(match[2], set()),
+        lambda match: int(match[1]) not in statuses.get(match[2], set()),
     )
 
 
