@@ -184,7 +184,7 @@ class Service:
         self._keep("deliveries", self.webhooks.runner.run)
         self._keep("webhooks", self.webhooks.follow)
         self._keep("cascade", CascadeCanceller(self.jobs, self.views).run)
-        timeline = self.claims.timeline
+        timeline = self.claims.due_times.timeline
         self._keep("expiry", JobExpirer(self.jobs, self.views, self.settings.ttl_s, timeline).run)
         if self.handlers.schedules:
             self._keep("schedules", self.recurring.run)
@@ -254,7 +254,7 @@ class Service:
         actor = self.desk.worker
         await recover(self.jobs, self.views, self.settlement, self.leases, self.flow, actor=actor)
         newest_us = await self.views.newest_us()
-        self.claims.timeline = Timeline(self.clock, lambda: self.log.head, newest_us)
+        self.claims.due_times.timeline = Timeline(self.clock, lambda: self.log.head, newest_us)
         changed = await self.views.breakers()
         self.breakers.restore(
             (each.name, each.changed_us or 0, each.until_us) for each in changed if each.until_us
@@ -262,7 +262,7 @@ class Service:
 
     async def _recall_starts(self) -> None:
         await load_recent_starts(self.log, self.views, self.flow, self.clock)
-        self.claims.wake()
+        self.claims.waiters.wake_all()
 
     async def close(self) -> None:
         """Drain, give back what does not finish, and close. Idempotent; finishes if cancelled."""

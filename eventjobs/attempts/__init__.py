@@ -1,1 +1,4 @@
-"""Who may run a job, and what its reports count for: claims, limits, leases, fencing."""
+"""Which worker runs a job, and which of its reports count: claims, limits, leases, fencing.
+
+Design: docs/internals/claims.md and docs/internals/leases.md.
+"""

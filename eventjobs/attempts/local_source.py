@@ -1,4 +1,4 @@
-"""The job source of a runner in the service itself."""
+"""The job source of a runner in the service itself: it reads and writes the log directly."""
 
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Any
@@ -6,8 +6,7 @@ from typing import Any
 from eventjobs.attempts.claims import ClaimQueue
 from eventjobs.attempts.recorder import OutcomeRecorder
 from eventjobs.clock import Clock
-from eventjobs.commands.jobs import CommandResult as Submitted
-from eventjobs.commands.jobs import Jobs
+from eventjobs.commands.jobs import CommandResult, Jobs
 from eventjobs.domain.decisions import Report
 from eventjobs.domain.events import StepCompleted
 from eventjobs.domain.job import Job, Status
@@ -21,12 +20,12 @@ from eventjobs.projections.change import JobChange
 from eventjobs.projections.views import Views
 from eventjobs.storage.artifacts import Artifacts
 
-#: Submits a specification under an id, in somebody's name.
-Accept = Callable[[JobSpec, str, str], Awaitable[Submitted]]
+#: Checks a specification and submits it under a job id, by an actor.
+Submit = Callable[[JobSpec, str, str], Awaitable[CommandResult]]
 
 
 class LocalJobSource:
-    """This service's own: straight to the log."""
+    """A JobSource of this service's own jobs, for a runner in its process."""
 
     def __init__(
         self,
@@ -35,28 +34,29 @@ class LocalJobSource:
         views: Views,
         claims: ClaimQueue,
         artifacts: Artifacts,
-        settlement: OutcomeRecorder,
+        recorder: OutcomeRecorder,
         calls: CallPolicy,
-        accept: Accept,
+        submit: Submit,
     ) -> None:
         self.worker = worker
-        self._accept = accept
+        self._submit = submit
         self.clock: Clock = jobs.clock
         self.calls = calls
         self.files: ArtifactFiles = artifacts
         self._jobs = jobs
         self._views = views
         self._claims = claims
-        self._recorder = settlement
-        self._wake = claims.subscribe()
+        self._recorder = recorder
+        self._wake = claims.waiters.subscribe()
 
-    async def next_jobs(self, rooms: Sequence[Capacity], limit: int) -> list[ClaimableJob]:
+    async def next_jobs(self, capacities: Sequence[Capacity], limit: int) -> list[ClaimableJob]:
         self._wake.clear()
-        now_us = self._claims.now_us()
-        picked = await self._claims.select(now_us, rooms, limit)
-        if not picked:
-            await self._claims.wait_for_work(self._wake, now_us, rooms if limit > 0 else ())
-        return [self._claimable(job_id, type) for job_id, type in picked]
+        until_us = self._claims.due_times.search_until_us()
+        selected = await self._claims.select(until_us, capacities, limit)
+        if not selected:
+            free = capacities if limit > 0 else ()
+            await self._claims.wait_for_work(self._wake, until_us, free)
+        return [self._claimable(job_id, type) for job_id, type in selected]
 
     def _claimable(self, job_id: str, type: str) -> ClaimableJob:
         return ClaimableJob(job_id, type, lambda: self._claims.claim(job_id, worker=self.worker))
@@ -64,14 +64,14 @@ class LocalJobSource:
     def interrupt_wait(self) -> None:
         self._wake.set()
 
-    def on_stop(self, tell: Callable[[str, int, WithdrawReason], object]) -> None:
-        def noticed(touched: list[JobChange]) -> None:
-            for each in touched:
-                job = each.after
+    def on_stop(self, stop: Callable[[str, int, WithdrawReason], object]) -> None:
+        def stop_cancelled(changes: list[JobChange]) -> None:
+            for change in changes:
+                job = change.after
                 if job.cancel_requested_us is not None and job.status == Status.RUNNING:
-                    tell(job.job_id, job.attempt, "cancelled")
+                    stop(job.job_id, job.attempt, "cancelled")
 
-        self._views.listen(noticed)
+        self._views.listen(stop_cancelled)
 
     async def report(self, job: Job, report: Report) -> None:
         await self._jobs.report(job.job_id, report, actor=self.worker)
@@ -81,7 +81,7 @@ class LocalJobSource:
 
     async def submit_child(self, job: Job, name: str, spec: JobSpec) -> str:
         child_id = await self._jobs.child_id(job, name)
-        child = (await self._accept(spec, child_id, self.worker)).job
+        child = (await self._submit(spec, child_id, self.worker)).job
         if child.can_retry and (child.finished_us or 0) < (job.started_us or 0):
             await self._jobs.retry(child_id, "its parent runs again", actor=self.worker)
         return child_id
@@ -104,13 +104,13 @@ class LocalJobSource:
 
 
 async def step_results(jobs: Jobs, job: Job) -> dict[str, Any]:
-    """What *job*'s completed steps came to, in order, by name."""
+    """The results of *job*'s completed steps, by name and in order."""
     if not job.steps:
         return {}
-    first = min(each.position for each in job.steps)
-    found = {
-        each.position: each.event.result
-        for each in await jobs.log.read_job(job.job_id, first - 1)
-        if isinstance(each.event, StepCompleted)
+    first = min(step.position for step in job.steps)
+    results = {
+        recorded.position: recorded.event.result
+        for recorded in await jobs.log.read_job(job.job_id, first - 1)
+        if isinstance(recorded.event, StepCompleted)
     }
-    return {each.name: found[each.position] for each in job.steps}
+    return {step.name: results[step.position] for step in job.steps}

@@ -76,7 +76,7 @@ class RemoteClaims:
         claims_of_worker = self._ended.setdefault(worker, set())
         claims_of_worker.add(ended)
         until_s = self._clock.monotonic_s() + request.wait_s
-        wake = self._claims.subscribe()
+        wake = self._claims.waiters.subscribe()
         try:
             if request.held is not None:
                 unanswered = await self._reports.unanswered_claims(worker, set(request.held))
@@ -84,7 +84,7 @@ class RemoteClaims:
                     return unanswered[: request.limit]
             while True:
                 wake.clear()
-                now_us = self._claims.now_us()
+                now_us = self._claims.due_times.search_until_us()
                 selected, jobs = await self._claim(request, now_us, gone)
                 if jobs or gone():
                     return jobs
@@ -96,7 +96,7 @@ class RemoteClaims:
                 if not await self._wait(request, wake, now_us, left_s):
                     return []
         finally:
-            self._claims.unsubscribe(wake)
+            self._claims.waiters.unsubscribe(wake)
             claims_of_worker.remove(ended)
             if not claims_of_worker:
                 self._ended.pop(worker, None)

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from eventjobs.attempts.limiter import RateWindow
+from eventjobs.attempts.rate_window import RateWindow
 from eventjobs.domain.events import (
     AttemptFailed,
     AttemptReleased,
@@ -308,7 +308,7 @@ async def test_a_job_that_is_cancelled_while_it_is_claimed_leaves_its_key(serve:
     assert picked == first.job_id
     await service.jobs.cancel(picked, actor="ann")
     await service.views.reached(service.log.head)
-    news = claims.subscribe()
+    news = claims.waiters.subscribe()
     assert await claims.claim(picked, worker="w") is None
     assert news.is_set(), "who looked in vain has to look again"
     picks = await claims.select(service.clock.now_us(), [Capacity(["free"], 9)], 9)
@@ -379,9 +379,9 @@ async def test_what_is_taken_ahead_keeps_no_place_from_others(
 async def asleep(service: Service, *types: str) -> asyncio.Task[None]:
     """Somebody who waits for jobs of these types, having looked in vain."""
     claims = service.claims
-    news, now_us = claims.subscribe(), service.clock.now_us()
+    news, now_us = claims.waiters.subscribe(), service.clock.now_us()
     waiting = asyncio.create_task(claims.wait_for_work(news, now_us, [Capacity(types, 1)]))
-    while news not in claims._asleep:  # noqa: ASYNC110  nobody is told
+    while not claims.waiters.is_sleeping(news):  # noqa: ASYNC110  no event is set
         await asyncio.sleep(0)
     return waiting
 

@@ -264,7 +264,7 @@ async def test_nothing_is_in_its_way(client: Connect) -> None:
     turns = api.service.jobs._turns
     await turns.acquire(job_id)
     job = (await api("PUT", f"/v1/jobs/{job_id}", {"type": "noop"})).json
-    while not api.service.claims.has_capacity_for("noop", child=False):  # noqa: ASYNC110  nobody is told
+    while not api.service.claims.waiters.has_capacity_for("noop", child=False):  # noqa: ASYNC110  nobody is told
         await asyncio.sleep(0)
     assert await codes(api, job) == ["ready"]
     turns.release(job_id)

@@ -61,7 +61,7 @@ async def _around(service: Service, job: Job) -> QueueSituation:
         rate=_rate(service, type),
         asked_us=claims.last_requested_us.get(type),
         started_us=claims.opened_us,
-        wanted=claims.has_capacity_for(type, child=job.spec.parent is not None),
+        wanted=claims.waiters.has_capacity_for(type, child=job.spec.parent is not None),
     )
 
 
