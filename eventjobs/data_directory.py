@@ -35,7 +35,7 @@ KEY_MARK = "secret_key"
 
 
 @contextmanager
-def usable(path: Path) -> Iterator[None]:
+def explain_errors(path: Path) -> Iterator[None]:
     """Tell what keeps *path*, or what is in it, from being used, and what to do about it.
 
     Raises DataDirectoryError in the place of OSError and sqlite3.Error.
@@ -78,7 +78,7 @@ def _advice(error: OSError) -> str:
             return "look at the disk, or use another data directory"
 
 
-def check_whole(data: Path) -> None:
+def check_log_exists(data: Path) -> None:
     """Raises LogMissing where there is no log, but what belonged to one. Blocks."""
     log = data / LOG
     if _has_content(log):
@@ -148,7 +148,7 @@ async def renew_key(data: Path) -> Path:
     """
     held = await lock(data)
     try:
-        with usable(data):
+        with explain_errors(data):
             if not await asyncio.to_thread(_has_content, data / LOG):
                 raise LogMissing(f"there is no log in {data}; a service makes both")
             log = await SQLiteLog.open(data / LOG)
@@ -165,12 +165,12 @@ async def renew_key(data: Path) -> Path:
 
 async def lock(data: Path) -> int:
     """Hold *data*, which is made when it is not there. Raises DataDirectoryError."""
-    with usable(data):
+    with explain_errors(data):
         await asyncio.to_thread(make_directory, data)
         return lock_directory(data)
 
 
-class Files(NamedTuple):
+class OpenFiles(NamedTuple):
     """What a service has open in its data directory."""
 
     log: SQLiteLog
@@ -179,33 +179,33 @@ class Files(NamedTuple):
     views: Views
 
 
-async def open_files(settings: Settings, clock: Clock) -> Files:
+async def open_files(settings: Settings, clock: Clock) -> OpenFiles:
     """Open what is in the data directory, which is locked. Raises DataDirectoryError.
 
     The log is made before anything else: where anything is, a log must be.
     """
     data = settings.data
-    with usable(data):
-        await asyncio.to_thread(check_whole, data)
-    with usable(data / LOG):
+    with explain_errors(data):
+        await asyncio.to_thread(check_log_exists, data)
+    with explain_errors(data / LOG):
         log = await SQLiteLog.open(data / LOG, clock, waiting_max=settings.log_waiting_max)
     try:
-        with usable(data):
+        with explain_errors(data):
             await check_views(data, log)
             keys = await open_keys(data, log)
             artifacts = Artifacts(data / ARTIFACTS, settings.artifact_bytes_max)
             await asyncio.to_thread(artifacts.prepare)
             # What the processes of a service that was killed have left.
             await asyncio.to_thread(shutil.rmtree, data / "scratch", ignore_errors=True)
-            for path in await asyncio.to_thread(open_to_others, data):
+            for path in await asyncio.to_thread(paths_open_to_others, data):
                 get_logger("eventjobs").warning("open to other users", path=path)
-        return Files(log, keys, artifacts, await Views.open(data / VIEWS, log, clock))
+        return OpenFiles(log, keys, artifacts, await Views.open(data / VIEWS, log, clock))
     except BaseException:
         await log.close()
         raise
 
 
-def open_to_others(data: Path) -> list[str]:
+def paths_open_to_others(data: Path) -> list[str]:
     """What users other than the owner can read or write. Blocks."""
     others = stat.S_IRWXG | stat.S_IRWXO
     paths = (data, data / LOG, data / KEY)

@@ -1,49 +1,49 @@
-"""Every error eventjobs raises, as one tree that knows nothing of HTTP.
+"""Every error that eventjobs raises, as one tree. None of them depends on HTTP.
 
 EventjobsError
-├── Rejected                 a decision said no; nothing was written
+├── Rejected                 a decision refused the command; nothing was written
 │   ├── JobNotFound
 │   ├── JobGone              it was deleted or has expired
 │   ├── JobUnreadable        one of its events cannot be read
 │   ├── JobExists            the id is taken by another specification
-│   ├── KeyReused            the idempotency key belongs to another specification
+│   ├── IdempotencyKeyReused the key was used with another specification
 │   ├── WrongState           the job's status does not allow it
 │   ├── PreconditionFailed   the job is not in the version that the command is for
 │   ├── UnknownStep          the job has no such completed step
-│   ├── LimitReached         there are as many webhooks, or paused queues, as there may be
-│   ├── TooManySteps         the job has as many as a job may have
-│   └── StaleAttempt         a report from an attempt that is no longer the job's
+│   ├── LimitReached         the number of webhooks, or of pauses, is at its limit
+│   ├── TooManySteps         the number of the job's steps is at its limit
+│   └── StaleAttempt         a report from an attempt that no longer holds the job
 ├── WebhookNotFound
 ├── InvalidInput             the caller's data; `errors` names the fields; also a ValueError
 │   ├── NotJSON              also a TypeError
 │   ├── UnknownType
 │   ├── UnknownSchedule
 │   ├── UnknownArtifact
-│   ├── UnknownJob           a job that a submission names is not there
-│   ├── ReservedId           an id that only the service gives
+│   ├── UnknownJob           a job that a submission names does not exist
+│   ├── ReservedId           an id of the form that only the service makes
 │   └── TooLarge
 │       └── StepTooLarge
 ├── LogError
-│   ├── Conflict             somebody else appended first; load and decide again
+│   ├── Conflict             another append to the stream was first; load and decide again
 │   ├── Overloaded           too many appends are waiting
-│   ├── DiskFull             no room; reads go on
-│   ├── LogUnavailable       the log does not take writes now; nothing was written
-│   ├── OutcomeUnknown       the event may or may not be there; repeat with the same id
+│   ├── DiskFull             the disk is full; reads go on
+│   ├── LogUnavailable       the log does not accept writes now; nothing was written
+│   ├── OutcomeUnknown       the event may or may not be in the log; repeat with the same id
 │   └── CorruptLog           a stored event cannot be read
-├── DataDirectoryError       raised when opening
+├── DataDirectoryError       raised when the data directory is opened
 │   ├── DirectoryLocked
-│   ├── NotOurs
-│   ├── TooNew
-│   ├── LogDamaged           SQLite cannot read it
-│   ├── LogGone              it was removed or replaced while it was open
-│   ├── LogMissing           there is none beside files that belong to one
-│   ├── LogReplaced          it is not the one that the files beside it belong to
+│   ├── ForeignDatabase
+│   ├── DatabaseTooNew
+│   ├── LogDamaged           SQLite cannot read the log
+│   ├── LogGone              the log was removed or replaced while it was open
+│   ├── LogMissing           there is no log beside files that belong to one
+│   ├── LogReplaced          the log is not the one that the files beside it belong to
 │   ├── SecretKeyMissing
 │   └── SecretKeyUnusable
-├── OutboundError            a request of ours to somebody else
-│   ├── OutboundRefused      this service does not talk to such an address
-│   └── OutboundFailed       no answer came
-│       └── OutboundTimeout  not in time
+├── OutboundError            a request to another service failed
+│   ├── OutboundRefused      the address is not allowed; no request was sent
+│   └── OutboundFailed       no response
+│       └── OutboundTimeout  no response in time
 └── JobError                 raised by handlers to end an attempt with a code of their own
 """
 
@@ -110,7 +110,7 @@ class WrongState(Rejected):
 
 
 class PreconditionFailed(Rejected):
-    """The resource is not as the request wants it to be; nothing was done."""
+    """The resource is not in the version that the request requires; nothing was done."""
 
     code = "precondition_failed"
 
@@ -122,13 +122,13 @@ class UnknownStep(Rejected):
 
 
 class LimitReached(Rejected):
-    """There are as many as there may be; remove some that are not needed."""
+    """The limit is reached; remove some that are not needed."""
 
     code = "limit_reached"
 
 
 class TooManySteps(Rejected):
-    """The job has as many steps as a job may have; put more work into each of them."""
+    """The job has the largest number of steps; put more work into each of them."""
 
     code = "too_many_steps"
 
@@ -180,13 +180,13 @@ class UnknownArtifact(InvalidInput):
 
 
 class UnknownJob(InvalidInput):
-    """There is no such job to wait for, or to be a part of."""
+    """The submission names a job that does not exist."""
 
     code = "unknown_job"
 
 
 class ReservedId(InvalidInput):
-    """Ids of this form are given by the service alone; choose another UUID."""
+    """Only the service makes ids of this form; choose another UUID."""
 
     code = "reserved_id"
 
@@ -198,14 +198,14 @@ class TooLarge(InvalidInput):
 
 
 class StepTooLarge(TooLarge):
-    """The result of a step is too large to be kept; store a file, and return its name."""
+    """The result of a step is too large; store a file, and return its name."""
 
     code = "step_too_large"
 
     @classmethod
     def of(cls, name: str, size: int, size_max: int | None = None) -> Self:
-        """For the step *name*, whose result has *size* bytes; a worker does not know how many it
-        may have.
+        """The error for the step *name*, whose result has *size* bytes. A remote worker has no
+        *size_max*: it does not know the limit.
         """
         limit = "" if size_max is None else f", and may have {size_max}"
         return cls(
@@ -215,7 +215,7 @@ class StepTooLarge(TooLarge):
 
 
 class ArtifactDamaged(EventjobsError):
-    """The stored file is not what was stored; upload it again to mend it."""
+    """The stored file is not what was uploaded; upload it again to repair it."""
 
     code = "artifact_damaged"
 
@@ -239,7 +239,7 @@ class Overloaded(LogError):
 
 
 class DiskFull(LogError):
-    """The disk is full; reads go on, writes resume by themselves when there is room."""
+    """The disk is full; reads go on, and writes resume by themselves when there is space."""
 
     code = "disk_full"
 
@@ -293,7 +293,7 @@ class LogGone(DataDirectoryError):
 
     def __init__(self, message: str | None = None, *, written: bool = False) -> None:
         super().__init__(message)
-        self.written = written  # something may be in a file that has no name any more
+        self.written = written  # an event may be in the deleted file
 
 
 class LogDamaged(DataDirectoryError):
@@ -303,19 +303,19 @@ class LogDamaged(DataDirectoryError):
 
 
 class LogMissing(DataDirectoryError):
-    """There is no log beside files that belong to one."""
+    """There is no log beside files that belong to one; put it back from a backup."""
 
     code = "log_missing"
 
 
 class LogReplaced(DataDirectoryError):
-    """The log is another one than the files beside it belong to."""
+    """The log is not the one that the files beside it belong to."""
 
     code = "log_replaced"
 
 
 class SecretKeyMissing(DataDirectoryError):
-    """The secret key that belongs to the log is not there."""
+    """The secret key that belongs to the log is missing."""
 
     code = "secret_key_missing"
 
@@ -327,13 +327,13 @@ class SecretKeyUnusable(DataDirectoryError):
 
 
 class OutboundError(EventjobsError):
-    """A request to another service came to nothing."""
+    """A request to another service failed."""
 
     code = "outbound_error"
 
 
 class OutboundRefused(OutboundError):
-    """This service does not talk to that address."""
+    """This service sends no requests to that address."""
 
     code = "outbound_refused"
 
@@ -354,12 +354,12 @@ class JobError(EventjobsError):
     """The job failed.
 
     `code` is stable and for programs, `message` is for people, `details` (anything JSON holds)
-    is for operators. `retryable=False` ends the job now, whatever attempts are left. With
-    *retry_after_s* the next attempt is not before so many seconds, instead of the usual delay:
-    a number from 0 on, or such a number as text; anything else leaves the delay as it is.
+    is for operators. `retryable=False` fails the job now, even with attempts left. *retry_after_s*,
+    in seconds, replaces the usual delay before the next attempt: a number from 0 on, or such a
+    number as text. Any other value is ignored.
     """
 
-    # Of a subclass whose __init__ does not call this one.
+    # For a subclass whose __init__ does not call this one.
     error_code: str = "handler_error"
     retryable: bool = True
     details: Any = None

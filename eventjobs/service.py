@@ -21,10 +21,10 @@ from eventjobs.commands.jobs import CommandResult, Jobs
 from eventjobs.commands.pauses import Pauses
 from eventjobs.commands.submissions import check_named
 from eventjobs.data_directory import lock, open_files
-from eventjobs.domain.ids import chosen_id, parse_id
+from eventjobs.domain.ids import parse_chosen_id, parse_id
 from eventjobs.domain.job import Job
 from eventjobs.domain.spec import Artifact, JobSpec
-from eventjobs.domain.submission import build_spec, checked, is_checked
+from eventjobs.domain.submission import build_spec, is_checked, rebuild_spec
 from eventjobs.domain.validation import read_files
 from eventjobs.errors import InvalidInput, JobNotFound, LogError, UnknownArtifact
 from eventjobs.execution.build import build_call_policy, build_dispatch_runner, build_runner
@@ -58,21 +58,21 @@ class Service:
     log: SQLiteLog
     views: Views
     jobs: Jobs
-    switches: Pauses
-    flow: ConcurrencyLimiter
+    pauses: Pauses
+    limiter: ConcurrencyLimiter
     claims: ClaimQueue
-    recurring: CronScheduler
-    settlement: OutcomeRecorder
+    cron: CronScheduler
+    recorder: OutcomeRecorder
     leases: LeaseMonitor
-    fence: AttemptReports
+    attempt_reports: AttemptReports
     breakers: LocalBreakerRegistry
-    desk: LocalJobSource
+    job_source: LocalJobSource
     runner: Runner
     artifacts: Artifacts
-    keys: MasterKey
+    master_key: MasterKey
     outbound: OutboundClient
     webhooks: Webhooks
-    external: ExternalDispatcher
+    dispatcher: ExternalDispatcher
 
     def __init__(
         self,
@@ -91,7 +91,7 @@ class Service:
         self.clock = clock or SystemClock()
         self.outbound = OutboundClient(self.clock, self.settings.outbound_allow)
         base_url = self.settings.python_service_url
-        self._targets = dispatch_urls(self.handlers, self.outbound, base_url)
+        self._service_urls = dispatch_urls(self.handlers, self.outbound, base_url)
         self._supervisor = Supervisor(self.clock)
         self._open = False
         #: Whether what a crash cut off is recovered: no job is run before.
@@ -100,7 +100,7 @@ class Service:
         self._lock: int | None = None
         self._tasks: list[asyncio.Task[None]] = []
         self._closing: asyncio.Task[None] | None = None
-        self._watchdog: LoopMonitor | None = None
+        self._loop_monitor: LoopMonitor | None = None
 
     async def __aenter__(self) -> Self:
         await self.start()
@@ -127,25 +127,27 @@ class Service:
                 raise InvalidInput(f"schedule {each.name!r}: {error}", error.errors) from error
         self._lock = await lock(settings.data)
         try:
-            self.log, self.keys, self.artifacts, self.views = await open_files(settings, self.clock)
+            self.log, self.master_key, self.artifacts, self.views = await open_files(
+                settings, self.clock
+            )
         except BaseException:
             self._unlock()
             raise
-        self._task(self.views.run(), "views")
+        self._start_task(self.views.run(), "views")
         try:
             self._wire()
             await self._recover_if_possible()
         except BaseException:
             await self.close()
             raise
-        self._watchdog = LoopMonitor(asyncio.get_running_loop())
+        self._loop_monitor = LoopMonitor(asyncio.get_running_loop())
         self._open = True
 
     async def _recover_if_possible(self) -> None:
         """Return once what a crash cut off is recovered, or waits for room on the disk."""
         trouble = (self._waits_for_log, self.views.trouble)
         waits = [asyncio.create_task(each.wait()) for each in trouble]
-        self._task(self._recovery(), "recovery")
+        self._start_task(self._recovery(), "recovery")
         await asyncio.wait({*waits, *self._tasks}, return_when=asyncio.FIRST_COMPLETED)
         for each in waits:
             each.cancel()
@@ -162,7 +164,7 @@ class Service:
                 get_logger("eventjobs").warning("recovery waits", error=error.code)
                 self._waits_for_log.set()
                 await sleep(self.clock, 1.0)
-        self._begin()
+        self._start_loops()
         self.recovered = True
 
     @property
@@ -175,19 +177,21 @@ class Service:
         """The names of the parts that failed and are being restarted."""
         return sorted(self._supervisor.failing)
 
-    def _begin(self) -> None:
-        self._keep("leases", self.leases.run)
-        if self.flow.limits.rates:
-            self._keep("rates", self._recall_starts)
+    def _start_loops(self) -> None:
+        self._run_supervised("leases", self.leases.run)
+        if self.limiter.limits.rates:
+            self._run_supervised("rates", self._recall_starts)
         for number, each in enumerate(self.runners):
-            self._keep(f"dispatcher {number}" if number else "runner", each.run)
-        self._keep("deliveries", self.webhooks.runner.run)
-        self._keep("webhooks", self.webhooks.follow)
-        self._keep("cascade", CascadeCanceller(self.jobs, self.views).run)
+            self._run_supervised(f"dispatcher {number}" if number else "runner", each.run)
+        self._run_supervised("deliveries", self.webhooks.runner.run)
+        self._run_supervised("webhooks", self.webhooks.follow)
+        self._run_supervised("cascade", CascadeCanceller(self.jobs, self.views).run)
         timeline = self.claims.due_times.timeline
-        self._keep("expiry", JobExpirer(self.jobs, self.views, self.settings.ttl_s, timeline).run)
+        self._run_supervised(
+            "expiry", JobExpirer(self.jobs, self.views, self.settings.ttl_s, timeline).run
+        )
         if self.handlers.schedules:
-            self._keep("schedules", self.recurring.run)
+            self._run_supervised("schedules", self.cron.run)
 
     def _wire(self) -> None:
         settings = self.settings
@@ -200,59 +204,60 @@ class Service:
         # Random at each start: a restarted process must never look like the one that died.
         worker = f"worker-{os.urandom(4).hex()}"
         self.breakers = LocalBreakerRegistry(self.clock)
-        self.switches = Pauses(self.log, self.views, settings.pauses_max)
+        self.pauses = Pauses(self.log, self.views, settings.pauses_max)
         limits = self.handlers.limits(settings.type_limits, settings.queue_limits)
-        self.flow = ConcurrencyLimiter(limits, self.clock)
-        self.claims = ClaimQueue(self.jobs, self.views, self.clock, self.flow)
-        self.settlement = OutcomeRecorder(
+        self.limiter = ConcurrencyLimiter(limits, self.clock)
+        self.claims = ClaimQueue(self.jobs, self.views, self.clock, self.limiter)
+        self.recorder = OutcomeRecorder(
             self.jobs,
             self.artifacts,
             retry_delay_s=settings.retry_delay_s,
             retry_delay_max_s=settings.retry_delay_max_s,
             result_bytes_max=settings.result_bytes_max,
         )
-        found = (self.jobs, self.views, self.switches, settings.catch_up_s)
-        self.recurring = CronScheduler(self.handlers.schedules, self._accept, *found)
-        self.leases = LeaseMonitor(self.jobs, self.views, self.settlement, grace_s=settings.grace_s)
-        names = {type: service_name(url) for type, url in self._targets.items()}
-        self.fence = AttemptReports(self.jobs, self.settlement, self.leases, names)
-        self.desk = self._desk(worker)
-        self.external = ExternalDispatcher(
+        found = (self.jobs, self.views, self.pauses, settings.catch_up_s)
+        self.cron = CronScheduler(self.handlers.schedules, self._accept, *found)
+        self.leases = LeaseMonitor(self.jobs, self.views, self.recorder, grace_s=settings.grace_s)
+        names = {type: service_name(url) for type, url in self._service_urls.items()}
+        self.attempt_reports = AttemptReports(self.jobs, self.recorder, self.leases, names)
+        self.job_source = self._job_source(worker)
+        self.dispatcher = ExternalDispatcher(
             self.jobs,
-            self.keys,
+            self.master_key,
             self.outbound,
-            targets=self._targets,
+            targets=self._service_urls,
             public_url=settings.public_url,
             silence_s=settings.service_silence_s,
         )
-        self.leases.on_external_stop(self.external.withdraw)
-        self.runner = build_runner(settings, self.desk, self.handlers, settings.data / "scratch")
-        #: Of jobs: what runs here, and what each external service is given.
+        self.leases.on_external_stop(self.dispatcher.withdraw)
+        self.runner = build_runner(
+            settings, self.job_source, self.handlers, settings.data / "scratch"
+        )
         self.runners = [self.runner] + [
-            build_dispatch_runner(settings, self._desk(worker), each)
-            for each in self.external.local_handlers(self.handlers)
+            build_dispatch_runner(settings, self._job_source(worker), each)
+            for each in self.dispatcher.local_handlers(self.handlers)
         ]
-        calling = (self.keys, self.outbound, settings.webhooks_max)
-        self.webhooks = Webhooks(self.jobs, self.views, self._desk(worker), *calling)
+        calling = (self.master_key, self.outbound, settings.webhooks_max)
+        self.webhooks = Webhooks(self.jobs, self.views, self._job_source(worker), *calling)
 
     async def _accept(self, spec: JobSpec, job_id: str, actor: str) -> CommandResult:
         return await self.accept(spec, job_id=job_id, actor=actor)
 
-    def _desk(self, worker: str) -> LocalJobSource:
+    def _job_source(self, worker: str) -> LocalJobSource:
         return LocalJobSource(
             worker,
             self.jobs,
             self.views,
             self.claims,
             self.artifacts,
-            self.settlement,
+            self.recorder,
             build_call_policy(self.settings, self.breakers),
             self._accept,
         )
 
     async def _recover(self) -> None:
-        actor = self.desk.worker
-        await recover(self.jobs, self.views, self.settlement, self.leases, self.flow, actor=actor)
+        actor = self.job_source.worker
+        await recover(self.jobs, self.views, self.recorder, self.leases, self.limiter, actor=actor)
         newest_us = await self.views.newest_us()
         self.claims.due_times.timeline = Timeline(self.clock, lambda: self.log.head, newest_us)
         changed = await self.views.breakers()
@@ -261,7 +266,7 @@ class Service:
         )
 
     async def _recall_starts(self) -> None:
-        await load_recent_starts(self.log, self.views, self.flow, self.clock)
+        await load_recent_starts(self.log, self.views, self.limiter, self.clock)
         self.claims.waiters.wake_all()
 
     async def close(self) -> None:
@@ -274,8 +279,8 @@ class Service:
 
     async def _close(self) -> None:
         self._open = False
-        if self._watchdog is not None:
-            self._watchdog.close()
+        if self._loop_monitor is not None:
+            self._loop_monitor.close()
         await asyncio.gather(self.drain(self.settings.drain_s), self.webhooks.runner.stop(0.0))
         for task in self._tasks:
             task.cancel()
@@ -294,16 +299,16 @@ class Service:
             os.close(self._lock)
             self._lock = None
 
-    def _keep(self, name: str, loop: Callable[[], Awaitable[None]]) -> None:
+    def _run_supervised(self, name: str, loop: Callable[[], Awaitable[None]]) -> None:
         """Run *loop*, and again after a failure."""
-        self._task(self._supervisor.keep(name, loop), name)
+        self._start_task(self._supervisor.keep(name, loop), name)
 
-    def _task(self, work: Any, name: str) -> None:
+    def _start_task(self, work: Any, name: str) -> None:
         task: asyncio.Task[None] = asyncio.create_task(work, name=name)
-        task.add_done_callback(self._ended)
+        task.add_done_callback(self._on_task_done)
         self._tasks.append(task)
 
-    def _ended(self, task: asyncio.Task[None]) -> None:
+    def _on_task_done(self, task: asyncio.Task[None]) -> None:
         """A part that dies takes readiness with it, and says so."""
         if not task.cancelled() and (error := task.exception()) is not None:
             self._open = False
@@ -329,7 +334,7 @@ class Service:
         """
         # Here and not by *checked*: copying a specification costs more than all its checks.
         made = build_spec(type, payload, spec, max_attempts=self.attempts(type))
-        job_id = None if job_id is None else chosen_id(job_id)
+        job_id = None if job_id is None else parse_chosen_id(job_id)
         return (await self.accept(made, actor=actor, job_id=job_id)).job
 
     async def accept(
@@ -340,7 +345,7 @@ class Service:
         Raises what *submit* does, and UnknownJob.
         """
         if not is_checked(spec):
-            spec = checked(spec)
+            spec = rebuild_spec(spec)
             if spec.artifacts:
                 here = await self.attached({each.name: each.sha256 for each in spec.artifacts})
                 if [each.size for each in here] != [each.size for each in spec.artifacts]:
@@ -387,7 +392,7 @@ class Service:
         job_id = parse_id(job_id)
         while True:
             head = self.log.head
-            job = await self.jobs.current(job_id)
+            job = await self.jobs.load_newest(job_id)
             if job is None:
                 raise JobNotFound
             if job.finished:

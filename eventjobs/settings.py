@@ -1,4 +1,4 @@
-"""Settings that are read from the environment, and from which variable each came."""
+"""The settings of the service: their defaults, units and variables, read from the environment."""
 
 import os
 from dataclasses import dataclass
@@ -22,16 +22,16 @@ PREFIX = "EVENTJOBS_"
 
 
 @dataclass(frozen=True)
-class Also:
-    """Another variable for a setting, so that a deployment can keep the name it has."""
+class Alias:
+    """A second variable for a setting, under the name that other job services use."""
 
     variable: str
 
 
-class FromEnvironment(BaseSettings):
-    """Read from arguments, then from EVENTJOBS_*, then from the other names of a setting.
+class EnvironmentSettings(BaseSettings):
+    """Settings from arguments, then EVENTJOBS_* variables, then alias variables.
 
-    A variable that is set to nothing counts as not set.
+    An empty variable counts as not set.
     """
 
     model_config = SettingsConfigDict(env_prefix=PREFIX, env_ignore_empty=True, extra="forbid")
@@ -45,51 +45,51 @@ class FromEnvironment(BaseSettings):
         dotenv_settings: PydanticBaseSettingsSource,
         file_secret_settings: PydanticBaseSettingsSource,
     ) -> tuple[PydanticBaseSettingsSource, ...]:
-        return init_settings, env_settings, _OtherNames(settings_cls)
+        return init_settings, env_settings, _AliasSource(settings_cls)
 
 
-class _OtherNames(EnvSettingsSource):
-    """The values of Also variables, for the fields that name one."""
+class _AliasSource(EnvSettingsSource):
+    """Reads the alias variables of fields that have some."""
 
     def get_field_value(self, field: FieldInfo, field_name: str) -> tuple[Any, str, bool]:
-        for each in _also(field):
+        for each in _aliases(field):
             if (value := self.env_vars.get(each.lower())) is not None:
                 return value, field_name, False
         return None, field_name, False
 
 
 def working_directory() -> Path | None:
-    """The directory that relative paths begin in; None when it was removed."""
+    """The current working directory; None when it was removed."""
     try:
         return Path.cwd()
     except FileNotFoundError:
         return None
 
 
-def variables(settings: type[FromEnvironment], name: str) -> list[str]:
-    """The variables that set *name*, the one that wins first."""
-    return [PREFIX + name.upper(), *_also(settings.model_fields[name])]
+def variables_of(settings: type[EnvironmentSettings], name: str) -> list[str]:
+    """The variables that set *name*, by precedence, the highest first."""
+    return [PREFIX + name.upper(), *_aliases(settings.model_fields[name])]
 
 
-def set_by(settings: type[FromEnvironment], name: str) -> str | None:
-    """Which of them does, if any."""
+def variable_in_effect(settings: type[EnvironmentSettings], name: str) -> str | None:
+    """The variable that sets *name* now; None when it has its default."""
     present = {variable.upper() for variable, value in os.environ.items() if value}
-    return next((each for each in variables(settings, name) if each in present), None)
+    return next((each for each in variables_of(settings, name) if each in present), None)
 
 
-def _also(field: FieldInfo) -> list[str]:
-    return [each.variable for each in field.metadata if isinstance(each, Also)]
+def _aliases(field: FieldInfo) -> list[str]:
+    return [each.variable for each in field.metadata if isinstance(each, Alias)]
 
 
-#: What other job services read and we have nothing for: setting them changes nothing.
+#: Variables that other job services read and that have no effect here, with the reasons.
 WITHOUT_EFFECT = {
-    "DATABASE_URL": "there is no database to connect to: all is in the data directory",
-    "RESULTS_DIR": "results and files are kept in the data directory, and served from there",
+    "DATABASE_URL": "there is no database to connect to: all data is in the data directory",
+    "RESULTS_DIR": "results and files are stored in the data directory, and served from there",
 }
 
 
-def _by_name(value: object) -> object:
-    """`a=2,b=5`, or a JSON object for names with other signs in them."""
+def _parse_limits(value: object) -> object:
+    """Limits by name from `a=2,b=5`, or from a JSON object for names with `=` or `,` in them."""
     if not isinstance(value, str):
         return value
     if value.lstrip().startswith("{"):
@@ -99,14 +99,14 @@ def _by_name(value: object) -> object:
 
 
 Name = Annotated[str, Field(min_length=1)]
-#: NoDecode: it is read here, and not as JSON only.
+#: NoDecode: pydantic-settings would accept only JSON.
 LimitsByName = Annotated[
-    dict[Name, Annotated[int, Field(ge=1)]], NoDecode, BeforeValidator(_by_name)
+    dict[Name, Annotated[int, Field(ge=1)]], NoDecode, BeforeValidator(_parse_limits)
 ]
 
 
-class Settings(FromEnvironment):
-    """Of the service. The variable of a setting is EVENTJOBS_ and its name in capitals."""
+class Settings(EnvironmentSettings):
+    """The settings of the service. A variable is EVENTJOBS_ and the setting's name in capitals."""
 
     data: Path = Field(Path("eventjobs-data"), description="directory of the log, views and files")
     host: str = Field("127.0.0.1", description="address to listen on; loopback only")
@@ -133,7 +133,7 @@ class Settings(FromEnvironment):
     progress_interval_s: float = Field(
         0.25, ge=0, description="progress of a job is stored so often"
     )
-    timeout_s: Annotated[float | None, Also("JOB_TIMEOUT_SECONDS")] = Field(
+    timeout_s: Annotated[float | None, Alias("JOB_TIMEOUT_SECONDS")] = Field(
         None, gt=0, description="longest run of a job, unless it says; unset, there is no limit"
     )
     max_attempts: int = Field(3, ge=1, le=1000, description="runs of a job, unless it says")
@@ -148,19 +148,19 @@ class Settings(FromEnvironment):
     catch_up_s: float = Field(
         86_400.0, ge=0, le=31_536_000, description="a schedule submits a firing missed by no more"
     )
-    ttl_s: Annotated[float, Also("JOB_TTL")] = Field(
+    ttl_s: Annotated[float, Alias("JOB_TTL")] = Field(
         86_400.0, ge=0, description="a job is hidden so long after its end; inf: never"
     )
-    call_delay_s: Annotated[float, Also("RETRY_INITIAL_DELAY")] = Field(
+    call_delay_s: Annotated[float, Alias("RETRY_INITIAL_DELAY")] = Field(
         0.5, ge=0, description="before ctx.retrying tries a second time"
     )
-    call_delay_factor: Annotated[float, Also("RETRY_FACTOR")] = Field(
+    call_delay_factor: Annotated[float, Alias("RETRY_FACTOR")] = Field(
         2.0, ge=1, description="each later delay is so many times the one before"
     )
-    call_delay_max_s: Annotated[float, Also("RETRY_MAX_DELAY")] = Field(
+    call_delay_max_s: Annotated[float, Alias("RETRY_MAX_DELAY")] = Field(
         10.0, ge=0, description="longest delay of ctx.retrying"
     )
-    store_attempts: Annotated[int, Also("BLOB_RETRY_ATTEMPTS")] = Field(
+    store_attempts: Annotated[int, Alias("BLOB_RETRY_ATTEMPTS")] = Field(
         3, ge=1, le=100, description="tries to write a file of a job, with the same delays"
     )
     result_bytes_max: int = Field(
@@ -171,7 +171,7 @@ class Settings(FromEnvironment):
     )
     log_lines_max: int = Field(10_000, ge=1, description="lines in the log of one job")
 
-    python_service_url: Annotated[str | None, Also("PYTHON_SERVICE_URL")] = Field(
+    python_service_url: Annotated[str | None, Alias("PYTHON_SERVICE_URL")] = Field(
         None, description="the external service whose addresses begin with a slash"
     )
     public_url: str | None = Field(
@@ -210,5 +210,5 @@ class Settings(FromEnvironment):
 
     @property
     def backoff(self) -> Backoff:
-        """Between the tries of one call."""
+        """The delays between the tries of ctx.retrying."""
         return Backoff(self.call_delay_s, self.call_delay_factor, self.call_delay_max_s)

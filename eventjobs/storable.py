@@ -71,7 +71,7 @@ def class_name(kind: type) -> str:
         return "object"
 
 
-def plain_number(value: float | None) -> float | None:
+def storable_number(value: float | None) -> float | None:
     """Any number, also a library's own or an enormous one, as JSON has it; None for another."""
     if value is None or (type(value) is int and abs(value) < 2**53):
         return value
@@ -84,17 +84,17 @@ def plain_number(value: float | None) -> float | None:
 
 def storable_json(value: Any) -> Any:
     """A copy of *value* as it will be read back. Raises NotJSON."""
-    return None if value is None else orjson.loads(encoded(value))
+    return None if value is None else orjson.loads(encode_json(value))
 
 
-def encoded(value: Any, size_max: int = SIZE_MAX) -> bytes:
+def encode_json(value: Any, size_max: int = SIZE_MAX) -> bytes:
     """*value* as JSON; pydantic models and dataclasses become objects. Raises NotJSON."""
     try:
         check_size(value, size_max)
-        text = orjson.dumps(value, default=_dumped)
+        text = orjson.dumps(value, default=_dump_model)
         # Two counts in C spare most values the walk in Python.
         if b"null" in text or text.count(b"[") + text.count(b"{") > DEPTH_MAX:
-            _refuse_unreal(value)
+            _refuse_nan(value)
     except NotJSON:
         raise
     except BaseException as error:  # methods of the value run in here
@@ -144,12 +144,12 @@ def _inside(value: Any, kind: type) -> Iterable[Any]:
     return ()
 
 
-def json_text(value: Any) -> orjson.Fragment | None:
+def json_fragment(value: Any) -> orjson.Fragment | None:
     """*value* as a JSONField keeps it: JSON that orjson writes as it is. Raises NotJSON."""
-    return None if value is None else orjson.Fragment(encoded(value))
+    return None if value is None else orjson.Fragment(encode_json(value))
 
 
-def _dumped(value: Any) -> Any:
+def _dump_model(value: Any) -> Any:
     if issubclass(type(value), BaseModel):
         return value.model_dump(mode="json")
     raise TypeError(f"{class_name(type(value))} is not a type of JSON")
@@ -172,7 +172,7 @@ class JSONField:
 
     def __set__(self, holder: Any, value: Any) -> None:
         # A Fragment is what this module made; what users give goes through *json_text* first.
-        made = value if type(value) is orjson.Fragment else json_text(value)
+        made = value if type(value) is orjson.Fragment else json_fragment(value)
         holder.__dict__[self._name] = made
 
 
@@ -201,22 +201,22 @@ def json_fields(*names: str) -> Callable[[Class], Class]:
     return changed
 
 
-def text_of(holder: Any, name: str) -> orjson.Fragment | None:
+def fragment_of(holder: Any, name: str) -> orjson.Fragment | None:
     """The JSON of *holder*'s field *name*, which orjson writes as it is; None for null."""
     found: orjson.Fragment | None = holder.__dict__.get(name)
     return found
 
 
-def as_text(value: Any) -> orjson.Fragment | None:
+def as_fragment(value: Any) -> orjson.Fragment | None:
     """What orjson has read, as a JSONField keeps it; None for null."""
     return None if value is None else orjson.Fragment(orjson.dumps(value))
 
 
-def as_texts(kind: type, given: dict[str, Any]) -> dict[str, Any]:
+def as_fragments(kind: type, given: dict[str, Any]) -> dict[str, Any]:
     """*given*, which orjson has read, with the JSONFields of *kind* as they are kept."""
     for name in _NAMES.get(kind, ()):
         if name in given:
-            given[name] = as_text(given[name])
+            given[name] = as_fragment(given[name])
     return given
 
 
@@ -224,7 +224,7 @@ def as_texts(kind: type, given: dict[str, Any]) -> dict[str, Any]:
 _SCALARS = frozenset({str, int, float, bool, type(None)})
 
 
-def _refuse_unreal(value: Any, depth: int = 0) -> None:
+def _refuse_nan(value: Any, depth: int = 0) -> None:
     kind = type(value)
     if depth > DEPTH_MAX:
         raise TypeError(f"it is nested deeper than {DEPTH_MAX}")
@@ -234,11 +234,11 @@ def _refuse_unreal(value: Any, depth: int = 0) -> None:
     if kind in _SCALARS:
         return
     if issubclass(kind, Enum):
-        _refuse_unreal(value.value, depth + 1)
+        _refuse_nan(value.value, depth + 1)
     elif issubclass(kind, BaseModel):
-        _refuse_unreal(value.model_dump(mode="json"), depth + 1)
+        _refuse_nan(value.model_dump(mode="json"), depth + 1)
     for each in _inside(value, kind):
-        _refuse_unreal(each, depth + 1)
+        _refuse_nan(each, depth + 1)
 
 
 def bounded_json(value: Any, bytes_max: int, *, whole: bool = False) -> Any:
@@ -249,11 +249,11 @@ def bounded_json(value: Any, bytes_max: int, *, whole: bool = False) -> Any:
     if value is None:
         return None
     try:
-        text = encoded(value, bytes_max * NODE_SIZE)
+        text = encode_json(value, bytes_max * NODE_SIZE)
     except _TooLarge:
-        return _cut(orjson.dumps(readable(value)), bytes_max)
+        return _cut(orjson.dumps(readable_json(value)), bytes_max)
     except NotJSON:
-        text = orjson.dumps(_bounded_repr(value) if whole else readable(value))
+        text = orjson.dumps(_bounded_repr(value) if whole else readable_json(value))
     if len(text) > bytes_max:
         return _cut(text, bytes_max)
     return orjson.loads(text)
@@ -271,12 +271,12 @@ _CONTAINERS: dict[type, Callable[[Any], Iterator[Any]]] = {
 }
 
 
-def readable(value: Any) -> Any:
+def readable_json(value: Any) -> Any:
     """*value* for people, as what JSON holds: all else becomes text. Bounded. Never raises."""
-    return _readable(value, [READABLE_SIZE_MAX], 0)
+    return _readable_json(value, [READABLE_SIZE_MAX], 0)
 
 
-def _readable(value: Any, left: list[int], depth: int) -> Any:
+def _readable_json(value: Any, left: list[int], depth: int) -> Any:
     kind = type(value)
     left[0] -= 1
     if kind is bool or value is None or (kind is int and -(2**63) <= value < 2**64):
@@ -290,8 +290,10 @@ def _readable(value: Any, left: list[int], depth: int) -> Any:
             return "…"  # its own repr has no bounds
         if container is dict:
             items = islice(dict.items(value), left[0])
-            return {storable_text(name): _readable(each, left, depth + 1) for name, each in items}
-        return [_readable(each, left, depth + 1) for each in islice(values(value), left[0])]
+            return {
+                storable_text(name): _readable_json(each, left, depth + 1) for name, each in items
+            }
+        return [_readable_json(each, left, depth + 1) for each in islice(values(value), left[0])]
     text = _leaf(value, kind)
     left[0] -= len(text)
     return text
@@ -320,4 +322,4 @@ def _bounded_repr(value: Any) -> str:
     try:
         return storable_text(_REPR.repr(value))
     except BaseException:  # noqa: BLE001 -- of what is in it, some __repr__ may do anything
-        return storable_text(readable(value))
+        return storable_text(readable_json(value))

@@ -12,7 +12,7 @@ from eventjobs.domain.events import (
     ProgressReported,
 )
 from eventjobs.domain.recorded import Recorded
-from eventjobs.storable import as_texts, json_fields, text_of
+from eventjobs.storable import as_fragments, fragment_of, json_fields
 
 
 class Stage(NamedTuple):
@@ -38,7 +38,7 @@ class Progress:
             "fraction": self.fraction,
             "stage": self.stage,
             "message": self.message,
-            "data": text_of(self, "data"),
+            "data": fragment_of(self, "data"),
             "reported_us": self.reported_us,
             "stages": [tuple(each) for each in self.stages],
         }
@@ -46,7 +46,7 @@ class Progress:
     @classmethod
     def load(cls, state: dict[str, Any]) -> "Progress":
         stages = tuple(Stage(*each) for each in state["stages"])
-        return cls(**{**as_texts(cls, state), "stages": stages})
+        return cls(**{**as_fragments(cls, state), "stages": stages})
 
 
 def advance(progress: Progress | None, recorded: Recorded) -> Progress | None:
@@ -73,7 +73,7 @@ def _reported(progress: Progress, event: ProgressReported, at_us: int) -> Progre
         fraction=max(progress.fraction, min(told, 1.0)),
         stage=event.stage or progress.stage,
         message=progress.message if event.message is None else event.message,
-        data=text_of(event, "data") or text_of(progress, "data"),
+        data=fragment_of(event, "data") or fragment_of(progress, "data"),
         reported_us=at_us,
         stages=stages,
     )
@@ -84,7 +84,7 @@ def _ended(progress: Progress, at_us: int, fraction: float) -> Progress:
         fraction,
         progress.stage,
         progress.message,
-        text_of(progress, "data"),
+        fragment_of(progress, "data"),
         progress.reported_us,
         _closed(progress.stages, at_us),
     )

@@ -9,7 +9,7 @@ from eventjobs.domain.job import DEFAULT_QUEUE, Job
 from eventjobs.domain.spec import Artifact, JobSpec
 from eventjobs.domain.steps import Step
 from eventjobs.projections.change import JobChange, Statement, rows
-from eventjobs.storable import as_texts
+from eventjobs.storable import as_fragments
 
 NAME = "status"
 VERSION = 7
@@ -197,8 +197,8 @@ def job_from_row(row: list[Any]) -> Job:
         state["steps"] = tuple(Step(**each) for each in state["steps"])
     if "late" in state:
         state["late"] = tuple(map(tuple, state["late"]))
-    spec = JobSpec(**as_texts(JobSpec, spec))
-    as_texts(Job, state)
+    spec = JobSpec(**as_fragments(JobSpec, spec))
+    as_fragments(Job, state)
     job = object.__new__(Job)
     job.__dict__.update(job_id=job_id, spec=spec, born=born, created_us=created_us, **state)
     return job

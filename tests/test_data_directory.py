@@ -16,7 +16,7 @@ from typer.testing import CliRunner
 
 from eventjobs.attempts.claims import ClaimQueue
 from eventjobs.cli import app
-from eventjobs.data_directory import usable
+from eventjobs.data_directory import explain_errors
 from eventjobs.domain.events import Unreadable
 from eventjobs.errors import (
     DataDirectoryError,
@@ -272,7 +272,7 @@ async def test_a_directory_in_the_place_of_the_log_is_told(tmp_path: Path) -> No
 @pytest.mark.parametrize("number", ["EACCES", "ENOSPC", "EROFS", "EIO"])
 def test_what_the_system_refuses_is_told_with_the_next_step(tmp_path: Path, number: str) -> None:
     code = getattr(errno, number)
-    with pytest.raises(DataDirectoryError, match=r"lock: .*; ") as error, usable(tmp_path):
+    with pytest.raises(DataDirectoryError, match=r"lock: .*; ") as error, explain_errors(tmp_path):
         raise OSError(code, os.strerror(code), str(tmp_path / "lock"))
     assert "\n" not in error.value.message
 

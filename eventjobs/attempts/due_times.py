@@ -47,7 +47,7 @@ class DueTimes:
             return set()
         not_due = set()
         for job_id in job_ids:
-            job = await self._jobs.glimpse(job_id)
+            job = await self._jobs.load_even_parked(job_id)
             if job is None or job.due_us <= job.updated_us:
                 continue
             if job.due_us == job.spec.run_at_us:

@@ -122,7 +122,7 @@ class AttemptReports:
             return ReportResult(await self._recorder.record(job, outcome, actor=actor))
         except StaleAttempt:
             _, ended = await self._past_attempt(holder)
-            now = await self._jobs.current(holder.job_id)
+            now = await self._jobs.load_newest(holder.job_id)
             if (
                 now is not None
                 and ended is not None
@@ -136,7 +136,9 @@ class AttemptReports:
         """The job, which *holder* holds."""
         job = await self._jobs.load(holder.job_id)
         if not _holds(job, holder):
-            job = await self._jobs.current(holder.job_id)  # what was kept may have been overtaken
+            job = await self._jobs.load_newest(
+                holder.job_id
+            )  # what was kept may have been overtaken
         if job is None:
             raise JobNotFound
         if _holds(job, holder):

@@ -10,7 +10,7 @@ from eventjobs.attempts.recorder import OutcomeRecorder
 from eventjobs.clock import Clock, timeout
 from eventjobs.commands.jobs import Jobs
 from eventjobs.domain.job import Job
-from eventjobs.domain.outcomes import Cancelled, Outcome, stalled, timed_out
+from eventjobs.domain.outcomes import Cancelled, Outcome, stall_failure, timeout_failure
 from eventjobs.errors import Rejected
 from eventjobs.observability.logging import get_logger
 from eventjobs.projections.change import JobChange
@@ -232,9 +232,9 @@ def outcome_of_stop(job: Job, why: StopReason | None) -> Outcome | None:
         case "cancelled":
             return Cancelled()
         case "timeout":
-            return timed_out(job.spec.timeout_s)
+            return timeout_failure(job.spec.timeout_s)
         case "stalled":
-            return stalled(_stall_timeout_s(job))
+            return stall_failure(_stall_timeout_s(job))
         case None:
             return None
         case _ as never:

@@ -90,7 +90,7 @@ class LocalJobSource:
         log = self._jobs.log
         while True:
             head = log.head
-            other = await self._jobs.current(job_id)
+            other = await self._jobs.load_newest(job_id)
             if other is None:
                 raise JobNotFound(f"there is no job {job_id}")
             if other.finished:

@@ -83,7 +83,7 @@ class OutcomeRecorder:
                 )
                 return await self._fail(job_id, failed, actor, outcome.trace)
             case Cancelled():
-                return await self._jobs.stopped(job_id, number, actor=actor)
+                return await self._jobs.cancel_attempt(job_id, number, actor=actor)
             case Released(reason=reason):
                 return await self._jobs.release(job_id, number, reason, actor=actor)
             case HandedOver():
@@ -103,7 +103,7 @@ class OutcomeRecorder:
     async def _fail(
         self, job_id: str, failed: AttemptFailed, actor: str, trace: str | None = None
     ) -> Job:
-        decided = decisions.fail(await self._jobs.current(job_id), failed)
+        decided = decisions.fail(await self._jobs.load_newest(job_id), failed)
         if isinstance(decided, AttemptFailed) and decided.retry_at_us is None:
             await self._store_error_report(job_id, decided, actor)
         job = await self._jobs.fail(job_id, failed, actor=actor)

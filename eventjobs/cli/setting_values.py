@@ -15,11 +15,18 @@ from typer.core import TyperGroup, TyperOption
 
 from eventjobs.demo.settings import DemoSettings
 from eventjobs.errors import InvalidInput
-from eventjobs.settings import PREFIX, WITHOUT_EFFECT, FromEnvironment, Settings, set_by, variables
+from eventjobs.settings import (
+    PREFIX,
+    WITHOUT_EFFECT,
+    EnvironmentSettings,
+    Settings,
+    variable_in_effect,
+    variables_of,
+)
 
 MASKED = "********"
 
-Read = TypeVar("Read", bound=FromEnvironment)
+Read = TypeVar("Read", bound=EnvironmentSettings)
 
 
 class WrongSettings(InvalidInput):
@@ -76,7 +83,7 @@ def read(settings: type[Read], given: dict[str, Any]) -> Read:
 
 
 def of_settings(
-    group: str, settings: type[FromEnvironment], given: dict[str, Any]
+    group: str, settings: type[EnvironmentSettings], given: dict[str, Any]
 ) -> Iterator[SettingValue]:
     """The knobs of *settings*, made with the options *given*. Raises WrongSettings."""
     made = read(settings, given)
@@ -87,7 +94,7 @@ def of_settings(
             _shown(getattr(made, name)),
             _shown(field.get_default(call_default_factory=True)),
             _source(settings, name, given),
-            variables(settings, name),
+            variables_of(settings, name),
             field.description or "",
         )
 
@@ -125,8 +132,8 @@ def without_effect(knobs: list[SettingValue]) -> Iterator[str]:
             yield f"{name} is set, and there is no such setting"
 
 
-def _source(settings: type[FromEnvironment], name: str, given: dict[str, Any]) -> str:
-    return f"--{name}" if name in given else set_by(settings, name) or "default"
+def _source(settings: type[EnvironmentSettings], name: str, given: dict[str, Any]) -> str:
+    return f"--{name}" if name in given else variable_in_effect(settings, name) or "default"
 
 
 def _shown(value: Any) -> Any:

@@ -14,9 +14,9 @@ from eventjobs.domain import decisions
 from eventjobs.domain.decisions import Report
 from eventjobs.domain.events import AttemptFailed, AttemptHandedOver, Event, StepCompleted
 from eventjobs.domain.ids import child_id, legacy_child_id, new_id, parse_id
-from eventjobs.domain.job import Job, evolve, fold, readable
+from eventjobs.domain.job import Job, evolve, fold, require_readable
 from eventjobs.domain.spec import JSON, JobSpec
-from eventjobs.domain.validation import Reason, read, read_name, read_reason
+from eventjobs.domain.validation import Reason, read_name, read_reason, validate
 from eventjobs.errors import (
     Conflict,
     IdempotencyKeyReused,
@@ -27,7 +27,7 @@ from eventjobs.errors import (
     StepTooLarge,
 )
 from eventjobs.log import EventLog
-from eventjobs.storable import text_of
+from eventjobs.storable import fragment_of
 
 #: Lost races in a row before the caller is told of the conflict.
 CONFLICTS_MAX = 10
@@ -79,10 +79,10 @@ class Jobs:
         self._step_bytes_max = step_bytes_max
         self._log_lines_max = log_lines_max
         # Staleness costs a Conflict and a read, never a wrong decision.
-        self._kept: LRUCache[Job] = LRUCache(entries_max=20_000, bytes_max=64 * 2**20)
-        self._turns = KeyedLock()
+        self._cache: LRUCache[Job] = LRUCache(entries_max=20_000, bytes_max=64 * 2**20)
+        self._locks = KeyedLock()
         #: Jobs being read, each with the newest of its readers; an append takes it away.
-        self._loading: dict[str, object] = {}
+        self._readers: dict[str, object] = {}
 
     async def submit(
         self, spec: JobSpec, *, actor: str, job_id: str | None = None, key: bool = False
@@ -101,7 +101,7 @@ class Jobs:
         if await self.load(job_id) is None:
             raise JobExists("this is the id of something that is no job")
         try:
-            return await self._do(job_id, partial(decisions.submit, spec=spec), actor)
+            return await self._execute(job_id, partial(decisions.submit, spec=spec), actor)
         except JobExists as error:
             if key:
                 raise IdempotencyKeyReused from error
@@ -115,20 +115,20 @@ class Jobs:
         """
         now_us = self.clock.now_us() if now_us is None else now_us
         decide = partial(decisions.start, now_us=now_us, worker=worker, lease_s=lease_s)
-        return (await self._do(job_id, decide, worker)).job
+        return (await self._execute(job_id, decide, worker)).job
 
     async def hand_over(self, job_id: str, handed: AttemptHandedOver, *, actor: str) -> Job:
-        return (await self._do(job_id, partial(decisions.hand_over, handed=handed), actor)).job
+        return (await self._execute(job_id, partial(decisions.hand_over, handed=handed), actor)).job
 
     async def report(self, job_id: str, event: Report, *, actor: str) -> Job:
         """Put on record what a running attempt tells. Raises StaleAttempt, StepTooLarge."""
         if isinstance(event, StepCompleted):
-            self._check(event)
+            self._check_step_size(event)
         decide = partial(decisions.report, event=event, lines_max=self._log_lines_max)
-        return (await self._do(job_id, decide, actor)).job
+        return (await self._execute(job_id, decide, actor)).job
 
-    def _check(self, step: StepCompleted) -> None:
-        size = len(orjson.dumps(text_of(step, "result")))
+    def _check_step_size(self, step: StepCompleted) -> None:
+        size = len(orjson.dumps(fragment_of(step, "result")))
         if size > self._step_bytes_max:
             raise StepTooLarge.of(step.name, size, self._step_bytes_max)
 
@@ -136,17 +136,19 @@ class Jobs:
         self, job_id: str, attempt: int, result: JSON, issues: JSON = None, *, actor: str
     ) -> Job:
         decide = partial(decisions.complete, attempt=attempt, result=result, issues=issues)
-        return (await self._do(job_id, decide, actor)).job
+        return (await self._execute(job_id, decide, actor)).job
 
     async def fail(self, job_id: str, failed: AttemptFailed, *, actor: str) -> Job:
-        return (await self._do(job_id, partial(decisions.fail, failed=failed), actor)).job
+        return (await self._execute(job_id, partial(decisions.fail, failed=failed), actor)).job
 
     async def release(self, job_id: str, attempt: int, reason: str, *, actor: str) -> Job:
         decide = partial(decisions.release, attempt=attempt, reason=reason)
-        return (await self._do(job_id, decide, actor)).job
+        return (await self._execute(job_id, decide, actor)).job
 
-    async def stopped(self, job_id: str, attempt: int, *, actor: str) -> Job:
-        return (await self._do(job_id, partial(decisions.stopped, attempt=attempt), actor)).job
+    async def cancel_attempt(self, job_id: str, attempt: int, *, actor: str) -> Job:
+        return (
+            await self._execute(job_id, partial(decisions.cancel_attempt, attempt=attempt), actor)
+        ).job
 
     async def cancel(
         self, job_id: str, reason: str | None = None, *, actor: str, guard: "Guard | None" = None
@@ -154,7 +156,7 @@ class Jobs:
         """Raises WrongState, and what *guard* raises for the job that is to be cancelled."""
         job_id, reason = parse_id(job_id), read_reason(reason, "reason")
         decide = partial(decisions.cancel, reason=reason)
-        return await self._do(job_id, _guarded(decide, guard), actor)
+        return await self._execute(job_id, _with_guard(decide, guard), actor)
 
     async def retry(
         self,
@@ -169,15 +171,15 @@ class Jobs:
         """Queue it again. Raises WrongState, UnknownStep, and what *guard* raises."""
         job_id = parse_id(job_id)
         given = {"reason": reason, "from_step": from_step, "restart": restart}
-        how = read(
+        how = validate(
             RetryOptions, {name: each for name, each in given.items() if each is not None}, "retry"
         )
         decide = partial(decisions.retry, **vars(how))
-        return await self._do(job_id, _guarded(decide, guard), actor)
+        return await self._execute(job_id, _with_guard(decide, guard), actor)
 
     async def refuse(self, job_id: str, attempt: int, report: str, *, actor: str) -> CommandResult:
         """Put on record that *attempt* came too late with *report*: once, and never in the way."""
-        return await self._do(
+        return await self._execute(
             job_id, partial(decisions.refuse, attempt=attempt, report=report), actor
         )
 
@@ -186,7 +188,7 @@ class Jobs:
     ) -> CommandResult:
         job_id, reason = parse_id(job_id), read_name(reason, "reason")
         decide = partial(decisions.expire, reason=reason)
-        return await self._do(job_id, _guarded(decide, guard), actor)
+        return await self._execute(job_id, _with_guard(decide, guard), actor)
 
     async def child_id(self, parent: Job, name: str) -> str:
         """The id of the child *name*, also of one that was submitted before ids were reserved."""
@@ -202,9 +204,9 @@ class Jobs:
     async def load(self, job_id: str) -> Job | None:
         """The job as the log has it, or as it was a moment ago. Raises JobUnreadable."""
         job = await self._load(job_id)
-        return None if job is None else readable(job)
+        return None if job is None else require_readable(job)
 
-    async def glimpse(self, job_id: str) -> Job | None:
+    async def load_even_parked(self, job_id: str) -> Job | None:
         """The same for readers of many jobs: a parked one as it is, and None for one of which not
         even the beginning can be read.
         """
@@ -214,53 +216,53 @@ class Jobs:
             return None
 
     async def _load(self, job_id: str) -> Job | None:
-        if (job := self._kept.get(job_id)) is None:
-            self._loading[job_id] = mine = object()
+        if (job := self._cache.get(job_id)) is None:
+            self._readers[job_id] = mine = object()
             events = await self.log.read_job(job_id)
             job = fold(events)
             # Else something was appended meanwhile: what was read before it must not be kept.
-            if self._loading.get(job_id) is mine:
-                del self._loading[job_id]
+            if self._readers.get(job_id) is mine:
+                del self._readers[job_id]
                 if job is not None:
                     size = sum(len(each.facts) + len(each.body or b"") for each in events)
-                    self._kept.put(job_id, job, size)
+                    self._cache.put(job_id, job, size)
         return job
 
-    async def current(self, job_id: str) -> Job | None:
+    async def load_newest(self, job_id: str) -> Job | None:
         """The job as the log has it now. Raises JobUnreadable.
 
         What *load* keeps may lag behind an event that readers of the log have been woken for.
         """
-        return await self._newer(job_id, await self.load(job_id))
+        return await self._catch_up(job_id, await self.load(job_id))
 
-    async def _newer(self, job_id: str, job: Job | None) -> Job | None:
+    async def _catch_up(self, job_id: str, job: Job | None) -> Job | None:
         if job is None:
             return await self.load(job_id)
         for recorded in await self.log.read_job(job_id, job.position):
             job = evolve(job, recorded)
         return job
 
-    async def _do(
+    async def _execute(
         self, job_id: str, decide: Callable[[Job | None], Event | None], actor: str
     ) -> CommandResult:
         # In turn: a handler that reports on and on would otherwise win every race for its job,
         # and whoever wants to cancel it would lose them all.
-        if not self._turns.try_acquire(job_id):
-            await self._turns.acquire(job_id)
+        if not self._locks.try_acquire(job_id):
+            await self._locks.acquire(job_id)
         try:
-            return await self._decided(job_id, decide, actor)
+            return await self._decide_and_append(job_id, decide, actor)
         finally:
-            self._turns.release(job_id)
+            self._locks.release(job_id)
 
-    async def _decided(
+    async def _decide_and_append(
         self, job_id: str, decide: Callable[[Job | None], Event | None], actor: str
     ) -> CommandResult:
-        job = self._kept.get(job_id) or await self.load(job_id)
+        job = self._cache.get(job_id) or await self.load(job_id)
         for _ in range(CONFLICTS_MAX):
             try:
                 event = decide(job)
             except Rejected:
-                known, job = job, await self._newer(job_id, job)
+                known, job = job, await self._catch_up(job_id, job)
                 if job is known:
                     raise
                 continue  # what was kept had been overtaken
@@ -271,7 +273,7 @@ class Jobs:
             try:
                 return await self._append(job, job_id, event, actor)
             except Conflict:
-                job = await self._newer(job_id, job)
+                job = await self._catch_up(job_id, job)
         raise Conflict(f"job {job_id} changed {CONFLICTS_MAX} times while this was being decided")
 
     async def _append(
@@ -282,15 +284,15 @@ class Jobs:
             recorded = await self.log.append(job_id, job.version if job else 0, event, actor=actor)
         except BaseException:
             # Somebody was faster, or it cannot be told whether we were: ask the log next time.
-            self._kept.drop(job_id)
+            self._cache.drop(job_id)
             raise
         finally:
-            self._loading.pop(job_id, None)
+            self._readers.pop(job_id, None)
         job = evolve(job, recorded)
         if job.finished:
-            self._kept.drop(job_id)  # hardly anything comes after its end
+            self._cache.drop(job_id)  # hardly anything comes after its end
         else:
-            self._kept.grow(job_id, job, len(recorded.facts) + len(recorded.body or b""))
+            self._cache.grow(job_id, job, len(recorded.facts) + len(recorded.body or b""))
         return CommandResult(job, True)
 
 
@@ -299,7 +301,7 @@ Guard = Callable[[Job], None]
 Decide = Callable[[Job | None], Event | None]
 
 
-def _guarded(decide: Decide, guard: Guard | None) -> Decide:
+def _with_guard(decide: Decide, guard: Guard | None) -> Decide:
     """*decide*, of jobs that are there and pass *guard*."""
     if guard is None:
         return decide

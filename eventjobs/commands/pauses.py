@@ -9,14 +9,14 @@ from eventjobs.concurrency.keyed_lock import KeyedLock
 from eventjobs.domain.events import Paused, Resumed
 from eventjobs.domain.ids import legacy_switch_id, switch_id
 from eventjobs.domain.recorded import Recorded
-from eventjobs.domain.validation import read_name, read_queue_name, read_reason, reader
+from eventjobs.domain.validation import make_reader, read_name, read_queue_name, read_reason
 from eventjobs.errors import LimitReached
 from eventjobs.log import EventLog
 from eventjobs.projections.pauses import ALL
 from eventjobs.projections.views import Views
 
 Kind = Literal["type", "queue", "schedule"]
-read_kind = reader(Kind)
+read_kind = make_reader(Kind)
 
 
 class PauseState(NamedTuple):
@@ -48,8 +48,8 @@ class Pauses:
         self._log = log
         self._views = views
         self._pauses_max = pauses_max
-        self._pausing = asyncio.Lock()
-        self._turns = KeyedLock()
+        self._count_lock = asyncio.Lock()
+        self._locks = KeyedLock()
 
     async def pause(self, kind: Kind, name: str, reason: str | None = None, *, actor: str) -> int:
         """Start no more of these; what runs goes on. The position from which that is so.
@@ -59,25 +59,25 @@ class Pauses:
         """
         reason = read_reason(reason, "reason")
         (read_queue_name if read_kind(kind, "kind") == "queue" else read_name)(name, "name")
-        async with self._pausing:
+        async with self._count_lock:
             if not (await self.state(kind, name)).paused:
-                await self._check_number()
-            return await self._switch(kind, name, lambda now: pause(now, kind, name, reason), actor)
+                await self._check_count()
+            return await self._append(kind, name, lambda now: pause(now, kind, name, reason), actor)
 
-    async def _check_number(self) -> None:
+    async def _check_count(self) -> None:
         """By the views as they are: a pause must not wait for views that are late."""
         if len(await self._views.ask(ALL)) >= self._pauses_max:
             raise LimitReached(f"{self._pauses_max} are paused, and no more may be; resume some")
 
     async def resume(self, kind: Kind, name: str, *, actor: str) -> int:
         """Start them again. The position from which that is so. Raises LogError."""
-        return await self._switch(kind, name, lambda now: resume(now, kind, name), actor)
+        return await self._append(kind, name, lambda now: resume(now, kind, name), actor)
 
     async def state(self, kind: Kind, name: str) -> PauseState:
         """How it is, by the log."""
-        return reduce(evolve, (await self._stream(kind, name))[1], PauseState())
+        return reduce(evolve, (await self._read_stream(kind, name))[1], PauseState())
 
-    async def _stream(self, kind: Kind, name: str) -> tuple[str, list[Recorded]]:
+    async def _read_stream(self, kind: Kind, name: str) -> tuple[str, list[Recorded]]:
         """The id of its stream, and what is in it. One that was begun under its legacy id stays."""
         stream = switch_id(kind, name)
         events = await self._log.read_job(stream)
@@ -88,7 +88,7 @@ class Pauses:
                 return legacy, earlier
         return stream, events
 
-    async def _switch(
+    async def _append(
         self,
         kind: Kind,
         name: str,
@@ -96,13 +96,13 @@ class Pauses:
         actor: str,
     ) -> int:
         turn = switch_id(read_kind(kind, "kind"), read_name(name, "name"))
-        await self._turns.acquire(turn)  # nobody else writes its stream, so there is no Conflict
+        await self._locks.acquire(turn)  # nobody else writes its stream, so there is no Conflict
         try:
-            stream, events = await self._stream(kind, name)
+            stream, events = await self._read_stream(kind, name)
             switch = reduce(evolve, events, PauseState())
             event = decide(switch)
             if event is None:
                 return events[-1].position if events else self._log.head
             return (await self._log.append(stream, switch.version, event, actor=actor)).position
         finally:
-            self._turns.release(turn)
+            self._locks.release(turn)

@@ -1,4 +1,7 @@
-"""Decisions: a job and a command to the one event that follows, or a Rejected."""
+"""Decisions: each function takes a job and a command, and returns the one event that follows.
+
+None is a command that changes nothing. A command that the job does not allow raises a Rejected.
+"""
 
 from eventjobs.domain.events import (
     ArtifactStored,
@@ -18,26 +21,26 @@ from eventjobs.domain.events import (
     ProgressReported,
     StepCompleted,
 )
-from eventjobs.domain.job import Job, Status, readable
+from eventjobs.domain.job import Job, Status, require_readable
 from eventjobs.domain.spec import JSON, JobSpec
 from eventjobs.domain.steps import check_count
 from eventjobs.errors import JobExists, JobGone, JobNotFound, StaleAttempt, UnknownStep, WrongState
 
-#: Late reports put on record for one job: a worker that goes on and on shall not fill the log.
+#: Late reports recorded for one job. More would let a lost worker fill the log.
 LATE_MAX = 20
-#: Lines in the log of one job, unless the service says otherwise.
+#: Lines in the log of one job, unless the service has another limit.
 LINES_MAX = 10_000
 
 
-#: What a running attempt may tell.
+#: The events that a running attempt may report.
 Report = ProgressReported | LogWritten | ArtifactStored | StepCompleted | BreakerChanged
 
 
 def submit(job: Job | None, spec: JobSpec) -> JobSubmitted | None:
-    """The same specification again is a no-op; another one is refused."""
+    """Submit a job. The same specification again is a no-op. Raises JobExists for another one."""
     if job is None:
         return JobSubmitted(spec)
-    if readable(job).expired_us is not None:
+    if require_readable(job).expired_us is not None:
         raise JobGone(expired_us=job.expired_us)
     if job.spec != spec:
         raise JobExists
@@ -47,25 +50,26 @@ def submit(job: Job | None, spec: JobSpec) -> JobSubmitted | None:
 def start(
     job: Job | None, now_us: int, worker: str, lease_s: float | None = None
 ) -> AttemptStarted:
-    """Claim a job that is due. Refused when it is not queued, or not due yet."""
-    job = _existing(job)
+    """Claim a job that is due. Raises WrongState when it is not queued, or not due yet."""
+    job = _require_visible(job)
     if job.status != Status.QUEUED or job.due_us > now_us:
         raise WrongState(f"the job is {job.status} and cannot be started now")
     return AttemptStarted(job.attempt + 1, worker, lease_s)
 
 
 def hand_over(job: Job | None, handed: AttemptHandedOver) -> AttemptHandedOver | None:
-    """Leave a running attempt to somebody elsewhere, who has taken it on."""
-    job = _holding(job, handed.attempt)
+    """Record that an external service has accepted a running attempt."""
+    job = _require_running(job, handed.attempt)
     return None if job.silence_s is not None else handed
 
 
 def report(job: Job | None, event: Report, lines_max: int = LINES_MAX) -> Report | None:
-    """Something a running attempt tells. A repeated report is a new fact.
+    """Record a report of a running attempt. A repeated report is a new event.
 
-    Of its log *lines_max* lines are kept, and one that says so. Refused are too many steps.
+    Log lines after *lines_max* are dropped; one more line is recorded that says that. Raises
+    StaleAttempt, TooManySteps.
     """
-    job = _holding(job, event.attempt)
+    job = _require_running(job, event.attempt)
     if isinstance(event, LogWritten) and job.lines >= lines_max:
         text = f"the log of this job has {lines_max} lines; what comes after them is dropped"
         return LogWritten(event.attempt, "warning", text) if job.lines == lines_max else None
@@ -75,9 +79,9 @@ def report(job: Job | None, event: Report, lines_max: int = LINES_MAX) -> Report
 
 
 def refuse(job: Job | None, attempt: int, report: str) -> LateReportRefused | None:
-    """Put on record, once, that *attempt* came with a *report* when it no longer held the job."""
+    """Record, once, a *report* of an *attempt* that no longer held the job."""
     if job is None or attempt > job.attempt or attempt < 1:
-        return None  # there never was such an attempt: nothing was late
+        return None  # there never was such an attempt
     if job.status == Status.RUNNING and job.attempt == attempt:
         return None
     if (attempt, report) in job.late or len(job.late) >= LATE_MAX:
@@ -86,16 +90,17 @@ def refuse(job: Job | None, attempt: int, report: str) -> LateReportRefused | No
 
 
 def complete(job: Job | None, attempt: int, result: JSON, issues: JSON = None) -> JobCompleted:
-    _holding(job, attempt)
+    _require_running(job, attempt)
     return JobCompleted(attempt, result, issues)
 
 
 def fail(job: Job | None, failed: AttemptFailed) -> AttemptFailed | JobCancelled:
-    """End an attempt. *retry_at_us* counts only while tries are left and nobody cancelled.
+    """End an attempt with a failure. The job is queued for *retry_at_us* if it has tries left and
+    its cancellation was not requested.
 
-    An attempt that was held off takes no try, of a job that has more than one.
+    An attempt that a circuit breaker held off uses no try, if the job has more than one.
     """
-    job = _holding(job, failed.attempt)
+    job = _require_running(job, failed.attempt)
     if failed.retry_at_us is None:
         return failed
     if job.cancel_requested_us is not None:
@@ -109,16 +114,20 @@ def fail(job: Job | None, failed: AttemptFailed) -> AttemptFailed | JobCancelled
 
 
 def release(job: Job | None, attempt: int, reason: str) -> AttemptReleased | JobCancelled:
-    """Give an attempt back unfinished; it does not count. A job asked to stop is stopped."""
-    job = _holding(job, attempt)
+    """End an attempt unfinished, without counting it. A job whose cancellation was requested is
+    cancelled.
+    """
+    job = _require_running(job, attempt)
     if job.cancel_requested_us is not None:
         return JobCancelled(attempt)
     return AttemptReleased(attempt, reason)
 
 
 def cancel(job: Job | None, reason: str | None = None) -> CancelRequested | JobCancelled | None:
-    """Queued: cancelled at once. Running: asked to stop. Refused when it ended otherwise."""
-    job = _existing(job)
+    """Cancel a job: at once when it is queued, by a request when it runs. Raises WrongState when it
+    has completed or failed.
+    """
+    job = _require_visible(job)
     if job.status == Status.QUEUED:
         return JobCancelled(None, reason)
     if job.status == Status.RUNNING:
@@ -128,9 +137,9 @@ def cancel(job: Job | None, reason: str | None = None) -> CancelRequested | JobC
     raise WrongState(f"cannot cancel a job that is {job.status}")
 
 
-def stopped(job: Job | None, attempt: int) -> JobCancelled:
-    """The attempt ended because the job was cancelled."""
-    _holding(job, attempt)
+def cancel_attempt(job: Job | None, attempt: int) -> JobCancelled:
+    """End an attempt that stopped because the job's cancellation was requested."""
+    _require_running(job, attempt)
     return JobCancelled(attempt)
 
 
@@ -141,12 +150,13 @@ def retry(
     from_step: str | None = None,
     restart: bool | None = None,
 ) -> JobRetried | None:
-    """Queue a failed or cancelled job again with all its tries. A queued one is already there,
-    unless it has steps that are to be repeated.
+    """Queue a failed or cancelled job again with all its tries. For a queued job it is a no-op,
+    unless steps are to be repeated.
 
-    Completed steps are kept; with *from_step* those before it, with *restart* none.
+    All completed steps are kept; with *from_step* only those before it, with *restart* none.
+    Raises WrongState, UnknownStep.
     """
-    job = _existing(job)
+    job = _require_visible(job)
     names = [each.name for each in job.steps]
     if job.status == Status.QUEUED and from_step is None and not (restart and names):
         return None
@@ -158,27 +168,27 @@ def retry(
 
 
 def expire(job: Job | None, reason: str) -> JobExpired | None:
-    """Hide a finished job."""
+    """Hide a finished job. Raises WrongState for another one."""
     if job is None:
         raise JobNotFound
-    if readable(job).expired_us is not None:
+    if require_readable(job).expired_us is not None:
         return None
     if not job.finished:
         raise WrongState(f"cannot hide a job that is {job.status}")
     return JobExpired(reason)
 
 
-def _existing(job: Job | None) -> Job:
+def _require_visible(job: Job | None) -> Job:
     if job is None:
         raise JobNotFound
-    if readable(job).expired_us is not None:
+    if require_readable(job).expired_us is not None:
         raise JobGone(expired_us=job.expired_us)
     return job
 
 
-def _holding(job: Job | None, attempt: int) -> Job:
+def _require_running(job: Job | None, attempt: int) -> Job:
     if job is None:
         raise JobNotFound
-    if readable(job).status != Status.RUNNING or job.attempt != attempt:
+    if require_readable(job).status != Status.RUNNING or job.attempt != attempt:
         raise StaleAttempt(f"attempt {attempt} no longer holds the job")
     return job

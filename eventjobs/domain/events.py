@@ -1,10 +1,10 @@
-"""The vocabulary: what can happen to a job.
+"""The events: everything that can happen to a job, and to the service.
 
-The class names and field names here are the storage format. An event type that changes its
-shape gets a new schema version: add the class's SCHEMA, an upcaster, and a golden file.
+The class names and field names are the storage format. An event type that changes its fields
+needs a new schema version: the class's SCHEMA, an upcaster, and a golden file.
 
-A stored event has two halves. *facts* are what the state machine needs and are kept for ever;
-*body* (the fields a class lists in BODY) is what people put in, and can be erased.
+A stored event has two parts. *facts* are what the state machine needs; they are kept for ever.
+*body*, the fields that a class lists in BODY, is what users put in; it can be erased.
 """
 
 from dataclasses import dataclass
@@ -13,7 +13,7 @@ from typing import Any, ClassVar
 from eventjobs.domain.spec import JSON, JobSpec
 from eventjobs.storable import json_fields
 
-#: The type of the jobs that deliveries are. Their payload names the webhook and the position.
+#: The type of webhook deliveries, which are jobs. The payload names the webhook and the position.
 DELIVERY = "eventjobs.webhook"
 
 
@@ -24,7 +24,9 @@ class JobSubmitted:
 
 @dataclass(frozen=True, slots=True)
 class AttemptStarted:
-    """With a *lease_s* the worker is elsewhere, and holds the job while it is heard from."""
+    """A worker has claimed the job. A remote worker has a lease of *lease_s* seconds, which each of
+    its requests renews.
+    """
 
     attempt: int
     worker: str
@@ -33,9 +35,9 @@ class AttemptStarted:
 
 @dataclass(frozen=True, slots=True)
 class AttemptHandedOver:
-    """An external service has taken it on: it is the *worker* now, and will report.
+    """An external service, now the *worker*, has accepted the job and will report.
 
-    It has no lease to renew; it holds the job until it reports the end, or is silent for too long.
+    The attempt ends with its report, or after *silence_s* seconds without one.
     """
 
     BODY: ClassVar = frozenset({"cancel_url"})
@@ -43,7 +45,7 @@ class AttemptHandedOver:
     attempt: int
     worker: str
     silence_s: float
-    #: Where the service wants to be told when nobody waits for it any longer.
+    #: The URL that is called when the attempt no longer holds the job.
     cancel_url: str | None = None
 
 
@@ -83,7 +85,7 @@ class ArtifactStored:
 @json_fields("result")
 @dataclass(frozen=True)
 class StepCompleted:
-    """*number* is its place among the steps of its attempt: 0, 1, 2 …"""
+    """*number* is the index of the step in its attempt: 0, 1, 2 …"""
 
     BODY: ClassVar = frozenset({"result"})
 
@@ -91,13 +93,13 @@ class StepCompleted:
     name: str
     number: int
     result: JSON = None
-    #: The step whose result and place this one took over: it was called so before.
+    #: The earlier name of a renamed step, whose result and index this step has.
     was: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class BreakerChanged:
-    """This job's call opened, or closed, the circuit breaker of something outside."""
+    """A call of this job opened or closed the circuit breaker *name*."""
 
     attempt: int
     name: str
@@ -111,7 +113,7 @@ class BreakerChanged:
 class AttemptFailed:
     """With a *retry_at_us* the job is queued again; without one it has failed.
 
-    One that was *held_off* by a circuit breaker called nothing, and counts as no try.
+    An attempt that a circuit breaker *held_off* called nothing and is not counted as a try.
     """
 
     BODY: ClassVar = frozenset({"message", "details"})
@@ -127,7 +129,7 @@ class AttemptFailed:
 
 @dataclass(frozen=True, slots=True)
 class AttemptReleased:
-    """Given back unfinished, at a shutdown; does not count as an attempt."""
+    """The attempt ended unfinished, for example at a shutdown. It is not counted."""
 
     attempt: int
     reason: str
@@ -160,7 +162,7 @@ class JobCancelled:
 
 @dataclass(frozen=True, slots=True)
 class JobRetried:
-    """By hand. Steps that were completed are not repeated, but for *from_step* and later ones."""
+    """A user queued the job again. Completed steps are kept, except *from_step* and later ones."""
 
     BODY: ClassVar = frozenset({"reason"})
 
@@ -172,25 +174,25 @@ class JobRetried:
 
 @dataclass(frozen=True, slots=True)
 class JobExpired:
-    """Hidden from lists and reads; the log keeps the facts."""
+    """The job is hidden from lists and reads. The log keeps its events."""
 
     reason: str
 
 
 @dataclass(frozen=True, slots=True)
 class LateReportRefused:
-    """Evidence: a worker whose *attempt* no longer held the job came with this *report*."""
+    """A *report* of an *attempt* that no longer held the job was refused."""
 
     attempt: int
     report: str
 
 
-# --- about the service and not about one job: each has a stream of its own, under an id of its own
+# --- events of the service: each type, queue, schedule and webhook has a stream of its own
 
 
 @dataclass(frozen=True, slots=True)
 class Paused:
-    """No job of this type, or in this queue, is started; or this schedule submits none."""
+    """No job of this type or queue starts, or this schedule submits none, until it is resumed."""
 
     BODY: ClassVar = frozenset({"reason"})
 
@@ -207,11 +209,11 @@ class Resumed:
 
 @dataclass(frozen=True, slots=True)
 class WebhookAdded:
-    """From here on, events that match are sent to *url*. What is None does not limit."""
+    """Later events that match are sent to *url*. An empty or missing filter matches all."""
 
     BODY: ClassVar = frozenset({"url"})
 
-    events: tuple[str, ...] = ()  # types of events; none: those that end a job
+    events: tuple[str, ...] = ()  # types of events; empty: those that end a job
     types: tuple[str, ...] = ()  # of jobs
     owner: str | None = None
     url: str | None = None
@@ -231,7 +233,7 @@ class WebhookRemoved:
 
 @dataclass(frozen=True, slots=True)
 class Unreadable:
-    """Read in the place of a stored event that this version cannot read. It is never stored."""
+    """What readers get for a stored event that this version cannot read. It is never stored."""
 
     why: str
 

@@ -21,24 +21,24 @@ def is_reserved(job_id: str) -> bool:
 
 def delivery_id(webhook_id: str, position: int, again: int = 0) -> str:
     """The job that delivers an event to a webhook; *again* counts repetitions by hand."""
-    return _derived("delivery", webhook_id, str(position), str(again))
+    return _derive("delivery", webhook_id, str(position), str(again))
 
 
 def firing_id(schedule: str, at: str, again: int = 0) -> str:
     """The job of a schedule at one of its times, an RFC 3339 text; *again* counts how often the
     time came before, on a clock that was set back.
     """
-    return _derived("firing", schedule, at, *([str(again)] if again else []))
+    return _derive("firing", schedule, at, *([str(again)] if again else []))
 
 
 def child_id(parent: str, name: str) -> str:
     """The child of a job that its handler knows by this name."""
-    return _derived("child", parent, name)
+    return _derive("child", parent, name)
 
 
 def switch_id(kind: str, name: str) -> str:
     """The stream of the pauses of a type, a queue or a schedule."""
-    return _derived("switch", kind, name)
+    return _derive("switch", kind, name)
 
 
 def legacy_delivery_id(webhook_id: str, position: int, again: int = 0) -> str:
@@ -57,7 +57,7 @@ def legacy_switch_id(kind: str, name: str) -> str:
     return str(uuid5(_SWITCHES, f"{kind}\0{name}"))
 
 
-def _derived(*parts: str) -> str:
+def _derive(*parts: str) -> str:
     # Each part with its length: no two lists of parts are the same text.
     text = "".join(f"{len(part)}:{part}" for part in parts)
     digits = sha256(text.encode("utf-8", "surrogatepass")).hexdigest()
@@ -69,20 +69,20 @@ def new_id(now_us: int) -> str:
     """A UUIDv7 (RFC 9562, 5.7): time first, so that new jobs sit together in every index."""
     milliseconds, micros = divmod(now_us, 1000)
     # The microseconds go into rand_a (6.2, method 3), the rest is random.
-    number = milliseconds << 80 | 7 << 76 | (micros << 2) << 64 | 2 << 62 | _draw()
+    number = milliseconds << 80 | 7 << 76 | (micros << 2) << 64 | 2 << 62 | _random_bits()
     digits = f"{number:032x}"
     return f"{digits[:8]}-{digits[8:12]}-{digits[12:16]}-{digits[16:20]}-{digits[20:]}"
 
 
 #: Drawn ahead: asking the kernel lets go of the interpreter, and getting it back takes longer.
-_DRAWN: list[int] = []
+_RANDOM: list[int] = []
 
 
-def _draw() -> int:
+def _random_bits() -> int:
     """62 random bits."""
-    if not _DRAWN:
-        _DRAWN.extend(unpack("512Q", os.urandom(4096)))
-    return _DRAWN.pop() & (2**62 - 1)
+    if not _RANDOM:
+        _RANDOM.extend(unpack("512Q", os.urandom(4096)))
+    return _RANDOM.pop() & (2**62 - 1)
 
 
 def parse_id(text: str) -> str:
@@ -93,7 +93,7 @@ def parse_id(text: str) -> str:
         raise InvalidInput(str(error)) from error
 
 
-def chosen_id(text: str) -> str:
+def parse_chosen_id(text: str) -> str:
     """The id that somebody chose for a job of theirs. Raises InvalidInput, ReservedId."""
     job_id = parse_id(text)
     if is_reserved(job_id):

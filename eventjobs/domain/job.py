@@ -1,4 +1,4 @@
-"""A job: the state that its events add up to."""
+"""A job: the state that results from its events."""
 
 from dataclasses import dataclass
 from enum import StrEnum
@@ -35,7 +35,7 @@ from eventjobs.domain.recorded import Recorded
 from eventjobs.domain.spec import JSON, Artifact, JobSpec
 from eventjobs.domain.steps import Step, insert_step, steps_kept_by
 from eventjobs.errors import JobUnreadable
-from eventjobs.storable import as_text, json_fields
+from eventjobs.storable import as_fragment, json_fields
 
 
 class Status(StrEnum):
@@ -53,31 +53,31 @@ FINISHED = frozenset({Status.COMPLETED, Status.FAILED, Status.CANCELLED})
 @json_fields("result", "issues", "error")
 @dataclass(frozen=True)
 class Job:
-    """What the events of one job add up to. Made by evolve alone.
+    """The state of one job after some of its events. Only evolve makes one.
 
-    What is as it was in the beginning is not in its `__dict__`, where reading finds the default
-    below: so most of a job need not be copied at each change, nor written with it.
+    Fields at their default are not in the instance `__dict__`; attribute access falls back to the
+    class default. This keeps copying and encoding a job cheap.
     """
 
     job_id: str
     spec: JobSpec
-    #: position of the job's first event: its place in time order
+    #: position of the job's first event; orders jobs by age
     born: int
     created_us: int
     version: int
     position: int
     updated_us: int
     status: str = Status.QUEUED
-    #: when it may start; past or present unless it is scheduled or waits to be retried
+    #: when it may start; in the future for a scheduled job and before a retry
     due_us: int = 0
-    #: runs so far; the number of the newest one, and its fencing token
+    #: number of the newest attempt, which is its fencing token; 0 before the first
     attempt: int = 0
-    #: runs that count against max_attempts: not those released, nor those before a manual retry
+    #: attempts counted against max_attempts: without released ones and those before a manual retry
     tries: int = 0
     worker: str | None = None
-    #: how often the worker must be heard from; None while it is this process, or there is none
+    #: the lease of a remote worker; None for this process, and without a worker
     lease_s: float | None = None
-    #: how long the external service that has it may be silent; None while none has it
+    #: longest time between reports of the external service that runs it; None without one
     silence_s: float | None = None
     started_us: int | None = None
     finished_us: int | None = None
@@ -88,13 +88,13 @@ class Job:
     #: {"code", "class", "message", "retryable"} of the newest failed attempt, until one succeeds
     error: dict[str, Any] | None = None
     artifacts: tuple[Artifact, ...] = ()
-    #: in the order in which the handler comes to them
+    #: in the order of the handler
     steps: tuple[Step, ...] = ()
-    #: written to its log
+    #: number of lines in its log
     lines: int = 0
-    #: (attempt, report) of the late reports that are on record
+    #: (attempt, report) of the recorded late reports
     late: tuple[tuple[int, str], ...] = ()
-    #: {"position", "why"} of its first event that cannot be read; the job is hidden since
+    #: {"position", "why"} of its first unreadable event, which parks and hides the job
     parked: dict[str, Any] | None = None
 
     @property
@@ -110,8 +110,8 @@ class Job:
         return self.expired_us is None and self.status in (Status.FAILED, Status.CANCELLED)
 
 
-def readable(job: Job) -> Job:
-    """Raises JobUnreadable for a job that is parked."""
+def require_readable(job: Job) -> Job:
+    """*job*. Raises JobUnreadable when it is parked."""
     if job.parked is not None:
         position, why = job.parked["position"], job.parked["why"]
         raise JobUnreadable(f"event {position} of this job cannot be read: {why}")
@@ -121,27 +121,30 @@ def readable(job: Job) -> Job:
 __all__ = ["DEFAULT_QUEUE", "FINISHED", "Job", "Status"]
 
 
-def _with(job: Job, recorded: Recorded, *gone: str, **changes: Any) -> Job:
-    """*job* with *changes*, and what is *gone* as it was in the beginning."""
-    # dataclasses.replace re-runs __init__, 30 times slower; this is the hottest line there is.
-    twin = object.__new__(Job)
-    known = twin.__dict__
-    known |= job.__dict__
-    known |= changes
-    known["version"] = recorded.version
-    known["position"] = recorded.position
-    known["updated_us"] = recorded.at_us
-    for name in gone:
-        known.pop(name, None)
-    return twin
+def _copy(job: Job, recorded: Recorded, *resets: str, **changes: Any) -> Job:
+    """A copy of *job* with *changes*, and with the fields *resets* at their defaults."""
+    # dataclasses.replace calls __init__ and is 30 times slower, on the hottest path.
+    copy = object.__new__(Job)
+    fields = copy.__dict__
+    fields |= job.__dict__
+    fields |= changes
+    fields["version"] = recorded.version
+    fields["position"] = recorded.position
+    fields["updated_us"] = recorded.at_us
+    for name in resets:
+        fields.pop(name, None)
+    return copy
 
 
-def _free(job: Job, recorded: Recorded, status: Status, *gone: str, **changes: Any) -> Job:
-    """The same, and nobody holds it any longer."""
-    return _with(job, recorded, "worker", "lease_s", "silence_s", *gone, status=status, **changes)
+def _copy_released(
+    job: Job, recorded: Recorded, status: Status, *resets: str, **changes: Any
+) -> Job:
+    """As _copy, for a job that no worker holds any longer."""
+    holder = ("worker", "lease_s", "silence_s")
+    return _copy(job, recorded, *holder, *resets, status=status, **changes)
 
 
-def _born(recorded: Recorded) -> Job:
+def _first_state(recorded: Recorded) -> Job:
     event, at_us = recorded.event, recorded.at_us
     assert isinstance(event, JobSubmitted), f"a job begins with {recorded.type}"
     spec = event.spec
@@ -163,73 +166,76 @@ def _born(recorded: Recorded) -> Job:
 
 
 def evolve(job: Job | None, recorded: Recorded) -> Job:
-    """The job after one more event. Never decides, never refuses what is recorded: an event that
-    does not follow parks the job.
+    """The job after *recorded*. An event that cannot follow parks the job; none raises an error.
 
-    Whoever else has the same job and event gets what was made of them before.
+    The result is cached in *recorded* and used again for the same *job*.
     """
-    known = recorded.evolved
-    if known is None or known[0] is not job:
+    transition = recorded.transition
+    if transition is None or transition[0] is not job:
         if job is None:
-            known = job, _born(recorded)
+            transition = job, _first_state(recorded)
         elif job.parked is not None:
-            known = job, _with(job, recorded)
+            transition = job, _copy(job, recorded)
         else:
             try:
-                known = job, _after(job, recorded)
+                transition = job, _apply(job, recorded)
             except (AssertionError, AttributeError, LookupError, TypeError, ValueError) as error:
-                known = job, park(job, recorded, f"it does not follow: {error}")
-        recorded.evolved = known
-    after: Job = known[1]
+                transition = job, park(job, recorded, f"it does not follow: {error}")
+        recorded.transition = transition
+    after: Job = transition[1]
     return after
 
 
-#: What is so only of a job that has ended, or is to.
-_ENDED = ("finished_us", "cancel_requested_us")
+#: Fields that only a job that has ended, or is to be cancelled, has.
+_ONLY_WHEN_ENDING = ("finished_us", "cancel_requested_us")
 
 
-def _after(job: Job, recorded: Recorded) -> Job:
+def _apply(job: Job, recorded: Recorded) -> Job:
     at_us = recorded.at_us
     match recorded.event:
         case AttemptStarted(attempt=number, worker=worker, lease_s=lease_s):
             started = {"attempt": number, "tries": job.tries + 1, "started_us": at_us}
             lease = {} if lease_s is None else {"lease_s": lease_s}
-            return _with(job, recorded, status=Status.RUNNING, worker=worker, **started, **lease)
+            return _copy(job, recorded, status=Status.RUNNING, worker=worker, **started, **lease)
         case AttemptHandedOver(worker=worker, silence_s=silence_s):
-            return _with(job, recorded, worker=worker, silence_s=silence_s)
+            return _copy(job, recorded, worker=worker, silence_s=silence_s)
         case JobCompleted() as event:
-            given = event.__dict__  # where JSON is as it is kept
-            told = {each: given[each] for each in ("result", "issues") if given[each] is not None}
-            return _free(job, recorded, Status.COMPLETED, "error", finished_us=at_us, **told)
+            fields = event.__dict__  # has the JSON fields as Fragments
+            body = {each: fields[each] for each in ("result", "issues") if fields[each] is not None}
+            return _copy_released(
+                job, recorded, Status.COMPLETED, "error", finished_us=at_us, **body
+            )
         case ProgressReported() | BreakerChanged():
-            return _with(job, recorded)
+            return _copy(job, recorded)
         case LogWritten():
-            return _with(job, recorded, lines=job.lines + 1)
+            return _copy(job, recorded, lines=job.lines + 1)
         case StepCompleted() as event:
-            return _with(job, recorded, steps=insert_step(job.steps, event, recorded))
+            return _copy(job, recorded, steps=insert_step(job.steps, event, recorded))
         case ArtifactStored() as event:
             stored = Artifact(event.name, event.sha256, event.size, event.media_type)
             others = tuple(each for each in job.artifacts if each.name != event.name)
-            return _with(job, recorded, artifacts=(*others, stored))
+            return _copy(job, recorded, artifacts=(*others, stored))
         case AttemptFailed(retry_at_us=None) as event:
-            return _free(job, recorded, Status.FAILED, finished_us=at_us, error=_error(event))
+            return _copy_released(
+                job, recorded, Status.FAILED, finished_us=at_us, error=_error_field(event)
+            )
         case AttemptFailed(retry_at_us=due_us) as event:
             waits = {"due_us": due_us, "tries": job.tries - bool(event.held_off)}
-            return _free(job, recorded, Status.QUEUED, **waits, error=_error(event))
+            return _copy_released(job, recorded, Status.QUEUED, **waits, error=_error_field(event))
         case AttemptReleased():
-            return _free(job, recorded, Status.QUEUED, due_us=at_us, tries=job.tries - 1)
+            return _copy_released(job, recorded, Status.QUEUED, due_us=at_us, tries=job.tries - 1)
         case CancelRequested():
-            return _with(job, recorded, cancel_requested_us=at_us)
+            return _copy(job, recorded, cancel_requested_us=at_us)
         case JobCancelled():
             times = {"cancel_requested_us": job.cancel_requested_us or at_us, "finished_us": at_us}
-            return _free(job, recorded, Status.CANCELLED, **times)
+            return _copy_released(job, recorded, Status.CANCELLED, **times)
         case JobRetried() as event:
             again = {"due_us": at_us, "tries": 0, "steps": steps_kept_by(job.steps, event)}
-            return _free(job, recorded, Status.QUEUED, *_ENDED, **again)
+            return _copy_released(job, recorded, Status.QUEUED, *_ONLY_WHEN_ENDING, **again)
         case JobExpired():
-            return _with(job, recorded, expired_us=at_us)
+            return _copy(job, recorded, expired_us=at_us)
         case LateReportRefused(attempt=number, report=report):
-            return _with(job, recorded, late=(*job.late, (number, report)))
+            return _copy(job, recorded, late=(*job.late, (number, report)))
         case JobSubmitted():
             raise AssertionError("a job is submitted once")
         case Paused() | Resumed() | WebhookAdded() | WebhookRemoved():
@@ -241,24 +247,27 @@ def _after(job: Job, recorded: Recorded) -> Job:
 
 
 def park(job: Job, recorded: Recorded, why: str) -> Job:
-    """*job*, of which *recorded* cannot be read: hidden, and not to be run. If it has ended, it has
-    ended as it did.
-    """
+    """*job* after an unreadable event: hidden, and failed unless it had ended before."""
     parked = {"parked": {"position": recorded.position, "why": why}, "expired_us": recorded.at_us}
     if job.finished:
-        return _with(job, recorded, **parked)
-    return _free(job, recorded, Status.FAILED, **parked)
+        return _copy(job, recorded, **parked)
+    return _copy_released(job, recorded, Status.FAILED, **parked)
 
 
-def _error(failed: AttemptFailed) -> Fragment | None:
-    told = {"code": failed.code, "class": error_class(failed.code)}
-    return as_text({**told, "message": failed.message, "retryable": failed.retryable})
+def _error_field(failed: AttemptFailed) -> Fragment | None:
+    return as_fragment(
+        {
+            "code": failed.code,
+            "class": error_class(failed.code),
+            "message": failed.message,
+            "retryable": failed.retryable,
+        }
+    )
 
 
 def fold(events: list[Recorded]) -> Job | None:
-    """The job that *events*, all of one stream and in order, add up to; None if it is no job's.
-
-    Raises JobUnreadable when the first of them cannot be read: so it is not known what it is.
+    """The job that results from *events*, all events of one stream in order; None for a stream that
+    is not a job's. Raises JobUnreadable when the first event cannot be read.
     """
     if events and isinstance(first := events[0].event, Unreadable):
         raise JobUnreadable(f"event {events[0].position} of this job cannot be read: {first.why}")

@@ -6,13 +6,14 @@ from dataclasses import dataclass, field
 
 from eventjobs.errors import InvalidInput
 
-#: Of jobs with one concurrency key, so many run at once, unless their handler says.
+#: Jobs with one concurrency key that run at once, unless their handler has another number.
 KEY_CONCURRENCY = 1
-#: Begins the keys of deliveries, one for each receiver. No client can give such a key.
+#: Prefix of the concurrency keys of webhook deliveries, one key for each receiver. Validation
+#: refuses such a key from a client.
 RECEIVER = "\x1f"
-#: Of deliveries to one receiver, so many are under way at once.
+#: Deliveries to one receiver that run at once.
 RECEIVER_CONCURRENCY = 4
-#: Every start of the last while is remembered: this bounds what that takes.
+#: Starts within one period of a rate. Each is kept in memory until the period is over.
 RATE_MAX = 100_000
 
 _UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86_400}
@@ -21,19 +22,19 @@ _RATE = re.compile(r"([1-9][0-9]{0,5})/([smhd])")
 
 @dataclass(frozen=True)
 class Rate:
-    """So many starts in any *period_s* seconds, wherever they begin."""
+    """At most *count* starts in any *period_s* seconds (a sliding window)."""
 
     count: int
     period_s: int
 
     @classmethod
     def parse(cls, text: str) -> "Rate":
-        """From `10/m`: a number of starts, then `s`, `m`, `h` or `d`. Raises InvalidInput."""
-        found = _RATE.fullmatch(text)
-        if found is None or int(found[1]) > RATE_MAX:
+        """A rate from text like `10/m`: starts, then `s`, `m`, `h` or `d`. Raises InvalidInput."""
+        match = _RATE.fullmatch(text)
+        if match is None or int(match[1]) > RATE_MAX:
             message = f"a rate is 1 to {RATE_MAX} a second, minute, hour or day, like 10/m"
             raise InvalidInput(message, [{"field": "rate", "message": message}])
-        return cls(int(found[1]), _UNITS[found[2]])
+        return cls(int(match[1]), _UNITS[match[2]])
 
     def __str__(self) -> str:
         [unit] = [unit for unit, seconds in _UNITS.items() if seconds == self.period_s]
@@ -42,11 +43,11 @@ class Rate:
 
 @dataclass(frozen=True)
 class ConcurrencyLimits:
-    """By name of the type or queue. What is not here does not limit."""
+    """Jobs that run at once, by name of the type or queue. A name without an entry is unlimited."""
 
     types: Mapping[str, int] = field(default_factory=dict)
     queues: Mapping[str, int] = field(default_factory=dict)
-    #: By type: jobs with one key at once.
+    #: By type: jobs with one concurrency key that run at once.
     keys: Mapping[str, int] = field(default_factory=dict)
     rates: Mapping[str, Rate] = field(default_factory=dict)
 
@@ -56,7 +57,7 @@ class ConcurrencyLimits:
 
 @dataclass(frozen=True)
 class HandlerLimits:
-    """What a handler says of its jobs. What is None does not limit."""
+    """The queue and the limits that a handler declares for its jobs. None is no limit."""
 
     queue: str | None = None
     concurrency: int | None = None
@@ -71,7 +72,7 @@ class HandlerLimits:
         key_concurrency: int | None,
         rate: str | None,
     ) -> "HandlerLimits":
-        """As written in a program. Raises InvalidInput."""
+        """The limits as @handler takes them, with *rate* like `10/m`. Raises InvalidInput."""
         for name, limit in (("concurrency", concurrency), ("key_concurrency", key_concurrency)):
             if limit is not None and limit < 1:
                 message = "a limit is 1 or more; to run none, pause the type"

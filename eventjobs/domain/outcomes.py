@@ -1,4 +1,4 @@
-"""What an attempt comes to: a closed type, whoever ran it and wherever."""
+"""The outcome of an attempt: a closed type, the same for every kind of handler and worker."""
 
 import signal
 from dataclasses import dataclass
@@ -10,8 +10,8 @@ RESULT = "result.json"
 
 @dataclass(frozen=True, slots=True)
 class Succeeded:
-    """*result* is JSON, or its text as an orjson.Fragment. *issues* are what went wrong on the way
-    and was made up for: [{"code", "message", …}].
+    """*result* is JSON, or its text as an orjson.Fragment. *issues* are errors that the handler
+    recovered from: [{"code", "message", …}].
     """
 
     result: Any
@@ -20,8 +20,8 @@ class Succeeded:
 
 @dataclass(frozen=True, slots=True)
 class Failed:
-    """*retry_after_s* takes the place of the usual delay before the next attempt. *trace*, the
-    traceback of the handler, is for the service's log.
+    """*retry_after_s* replaces the usual delay before the next attempt. *trace*, the handler's
+    traceback, is for the service's log.
     """
 
     code: str
@@ -33,7 +33,7 @@ class Failed:
 
     @property
     def held_off(self) -> bool:
-        """Whether a circuit breaker held it off before it called anything."""
+        """Whether a circuit breaker rejected the attempt before it called anything."""
         details = self.details if isinstance(self.details, dict) else {}
         return self.code == "breaker_open" and details.get("held_off") is True
 
@@ -45,15 +45,15 @@ class Cancelled:
 
 @dataclass(frozen=True, slots=True)
 class Released:
-    """Given back unfinished; it does not count."""
+    """The attempt ended unfinished and does not count as one."""
 
     reason: str
 
 
 @dataclass(frozen=True, slots=True)
 class HandedOver:
-    """Not the end of it: *worker*, a service elsewhere, goes on, and may be silent for so long.
-    It is told at *cancel_url*, if it has one, when nobody waits for it any longer.
+    """The attempt goes on: *worker*, an external service, runs it. It fails after *silence_s*
+    seconds without a report. *cancel_url* is called when the attempt no longer holds the job.
     """
 
     worker: str
@@ -64,16 +64,18 @@ class HandedOver:
 Outcome = Succeeded | Failed | Cancelled | Released | HandedOver
 
 
-def timed_out(limit_s: float | None) -> Failed:
+def timeout_failure(limit_s: float | None) -> Failed:
     return Failed("timeout", f"ran longer than {limit_s or 0:.12g} s")
 
 
-def stalled(limit_s: float | None) -> Failed:
+def stall_failure(limit_s: float | None) -> Failed:
     return Failed("stalled", f"reported no progress for {limit_s or 0:.12g} s")
 
 
-def crashed(code: int | None) -> Failed:
-    """For a process that has ended with exit *code*, minus the signal if one ended it."""
+def crash_failure(code: int | None) -> Failed:
+    """The failure of an attempt whose process ended with exit *code*. A negative code is minus the
+    number of the signal that killed it, None an unknown one.
+    """
     if code is None:
         return Failed("worker_crashed", "the process ended before the handler returned")
     if code >= 0:
@@ -89,13 +91,13 @@ def crashed(code: int | None) -> Failed:
 
 
 def large_result(size: int) -> dict[str, Any]:
-    """What stands for a result of *size* bytes, and says which artifact it became."""
+    """The result of a job whose result of *size* bytes became an artifact."""
     return {"artifact": RESULT, "size": size}
 
 
 class AttemptHolder(NamedTuple):
-    """Who reports. The attempt is the fencing token; a *worker* is the one that claimed it, and an
-    external service, which is none, has shown what only it was given.
+    """The sender of a report. The attempt number is the fencing token. *worker* is the id of the
+    worker that claimed the attempt; None for an external service, which has proved its token.
     """
 
     job_id: str

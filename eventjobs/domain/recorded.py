@@ -1,4 +1,4 @@
-"""An event with its place in the log."""
+"""An event with its position in the log."""
 
 from dataclasses import dataclass, field
 from typing import Any
@@ -11,7 +11,7 @@ from eventjobs.domain.timestamps import rfc3339
 
 @dataclass(slots=True)
 class Recorded:
-    """An event with its place: *position* in the whole log, *version* within its job."""
+    """An event with its *position* in the whole log and its *version* within its stream."""
 
     position: int
     job_id: str
@@ -22,14 +22,14 @@ class Recorded:
     type: str
     facts: bytes
     body: bytes | None  # None once erased
-    #: A job that this event changed, and what it was after that. The write side and the views come
-    #: to the same, one after the other: see job.evolve.
-    evolved: tuple[Any, Any] | None = field(default=None, compare=False, repr=False)
+    #: (job before, job after) of the last job.evolve with this event. The write side computes it,
+    #: and the views use it again.
+    transition: tuple[Any, Any] | None = field(default=None, compare=False, repr=False)
     _json: bytes | None = field(default=None, compare=False, repr=False)
 
     @property
     def data(self) -> bytes:
-        """Facts and body as one JSON object; an erased body says so."""
+        """Facts and body as one JSON object. An erased body is `"erased": true`."""
         if isinstance(self.event, Unreadable):
             return _unreadable(self.event, self.facts, self.body)
         body = b'{"erased":true}' if self.body is None else self.body
@@ -38,7 +38,7 @@ class Recorded:
         return body if self.facts == b"{}" else self.facts[:-1] + b"," + body[1:]
 
     def json(self) -> bytes:
-        """The event as everyone outside reads it: pages, streams, exports. Encoded once."""
+        """The event as JSON for pages, streams and exports. Encoded once."""
         if self._json is None:
             self._json = (
                 b'{"position":%d,"job_id":%s,"version":%d,"type":%s,"at":"%s","actor":%s,"data":%s}'
@@ -56,12 +56,12 @@ class Recorded:
 
 
 def _unreadable(event: Unreadable, facts: bytes, body: bytes | None) -> bytes:
-    """What is stored, as far as it is JSON, and why it cannot be read."""
-    shown: dict[str, Any] = {"unreadable": event.why}
+    """The stored facts and body, as text where they are not JSON, and why decoding failed."""
+    fields: dict[str, Any] = {"unreadable": event.why}
     for name, stored in (("facts", facts), ("body", body)):
         if stored is not None:
             try:
-                shown[name] = orjson.Fragment(orjson.dumps(orjson.loads(stored)))
+                fields[name] = orjson.Fragment(orjson.dumps(orjson.loads(stored)))
             except (TypeError, ValueError):
-                shown[name] = stored.decode("utf-8", "backslashreplace")
-    return orjson.dumps(shown)
+                fields[name] = stored.decode("utf-8", "backslashreplace")
+    return orjson.dumps(fields)

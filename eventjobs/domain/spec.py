@@ -1,16 +1,16 @@
-"""The specification of a job: what is to be done, as its first event keeps it."""
+"""The specification of a job, as its first event stores it."""
 
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from eventjobs.storable import json_fields
 
-JSON = Any  # whatever orjson reads and writes; a field of it gives a new copy at each reading
+JSON = Any  # a value that orjson reads and writes; reading such a field gives a new copy each time
 
 
 @dataclass(frozen=True, slots=True)
 class Artifact:
-    """A named file of a job, kept by its content."""
+    """A named file of a job. Its content is stored under *sha256*."""
 
     name: str
     sha256: str
@@ -18,15 +18,17 @@ class Artifact:
     media_type: str = "application/octet-stream"
 
 
-def _artifact(given: Any) -> Any:
-    known = type(given) is dict and given.keys() == Artifact.__dataclass_fields__.keys()
-    return Artifact(**given) if known else given
+def _artifact_of(value: Any) -> Any:
+    complete = type(value) is dict and value.keys() == Artifact.__dataclass_fields__.keys()
+    return Artifact(**value) if complete else value
 
 
 @json_fields("payload")
 @dataclass(frozen=True)
 class JobSpec:
-    """What is to be done: made once at the edge, and the same object all the way to the handler."""
+    """What a job does, when, and how often. It is built once, where the submission arrives, and is
+    never changed.
+    """
 
     BODY: ClassVar = frozenset({"payload", "tags"})
 
@@ -36,30 +38,29 @@ class JobSpec:
     owner: str | None = None
     priority: int = 0
     run_at_us: int | None = None
-    max_attempts: int = 0  # 0: as the handler or the settings say; filled in at submit
+    max_attempts: int = 0  # 0: the handler's or the setting's; set at submit
     timeout_s: float | None = None
     stall_timeout_s: float | None = None
     #: Seconds before the second attempt; doubled for each later one. None: the handler's.
     retry_delay_s: float | None = None
     artifacts: tuple[Artifact, ...] = ()
-    #: What it waits in; limits and pauses may hold for a whole queue. None: "default".
+    #: The queue that it waits in. Limits and pauses can apply to a queue. None: "default".
     queue: str | None = None
-    #: Of jobs with the same key, only so many run at once as their handler says: one.
+    #: Jobs with the same key run one at a time, or as many as their handler allows.
     concurrency_key: str | None = None
-    #: Seconds after its end until it is hidden. None: as the settings say.
+    #: Seconds from its end until it is hidden. None: the setting's.
     ttl_s: float | None = None
-    #: Jobs that have to be completed before this one may start.
+    #: Ids of the jobs that must be completed before this one starts.
     after: tuple[str, ...] = ()
-    #: "run": it starts when those have ended, however; None: it is cancelled when one failed.
+    #: "run": it starts when those have ended, also failed. None: a failed one cancels it.
     after_failure: str | None = None
     #: The job whose handler submitted this one.
     parent: str | None = None
 
     def __post_init__(self) -> None:
-        # What was read back from JSON becomes what was written: tuples, not lists of dicts.
+        # JSON has lists and dicts where the fields have tuples and Artifacts.
         if isinstance(self.artifacts, list):
-            made = tuple(map(_artifact, self.artifacts))
-            object.__setattr__(self, "artifacts", made)
+            object.__setattr__(self, "artifacts", tuple(map(_artifact_of, self.artifacts)))
         if isinstance(self.tags, list):
             object.__setattr__(self, "tags", tuple(self.tags))
         if isinstance(self.after, list):

@@ -1,4 +1,4 @@
-"""The completed steps of a job: which of them need no repeating, and in which order they come."""
+"""The completed steps of a job, in the order of the handler, and which of them a retry keeps."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -7,29 +7,29 @@ from eventjobs.domain.events import JobRetried, StepCompleted
 from eventjobs.domain.recorded import Recorded
 from eventjobs.errors import TooManySteps
 
-#: Completed steps of one job: they are a part of its state, which is written at each change.
+#: Completed steps of one job. They are part of the job's state, which is written at each change.
 STEPS_MAX = 1_000
 
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """A completed step; *position* is where its result is."""
+    """A completed step. *position* is that of the event that holds its result."""
 
     name: str
     position: int
     at_us: int
     attempt: int
-    #: its place among the steps of that attempt
+    #: index among the steps of that attempt
     number: int
 
 
 def insert_step(
     steps: Sequence[Step], event: StepCompleted, recorded: Recorded
 ) -> tuple[Step, ...]:
-    """*steps* with one more, where the handler comes to it.
+    """*steps* with the step of *event* inserted in the order of the handler.
 
-    Those of one attempt are told apart by their numbers: what runs side by side ends in any order.
-    Among those of earlier attempts its number is its place, since each of them was asked for.
+    Steps of one attempt are ordered by their numbers, because concurrent steps end in any order.
+    Among steps of earlier attempts the number is the index: the handler looked up each of them.
     """
     new = Step(event.name, recorded.position, recorded.at_us, event.attempt, event.number)
     others = [each for each in steps if each.name not in (event.name, event.was)]
@@ -39,12 +39,12 @@ def insert_step(
             first = index + 1
         elif each.attempt == new.attempt:
             last = min(last, index)
-    place = min(max(new.number, first), last)
-    return (*others[:place], new, *others[place:])
+    index = min(max(new.number, first), last)
+    return (*others[:index], new, *others[index:])
 
 
 def steps_kept_by(steps: tuple[Step, ...], event: JobRetried) -> tuple[Step, ...]:
-    """Those of *steps* that a retry does not repeat."""
+    """The steps that a retry does not repeat."""
     if event.restart:
         return ()
     names = [each.name for each in steps]
@@ -52,6 +52,6 @@ def steps_kept_by(steps: tuple[Step, ...], event: JobRetried) -> tuple[Step, ...
 
 
 def check_count(steps: Sequence[Step], event: StepCompleted) -> None:
-    """Raises TooManySteps unless *event* takes the place of one of *steps*, or there is room."""
+    """Raises TooManySteps if *event* would add a step to STEPS_MAX of them."""
     if len(steps) >= STEPS_MAX and not any(each.name in (event.name, event.was) for each in steps):
         raise TooManySteps(f"a job has at most {STEPS_MAX} steps; put more work into each")

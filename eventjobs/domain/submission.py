@@ -1,4 +1,4 @@
-"""What a submission may say, wherever it comes from, and the specification that it becomes."""
+"""The fields of a submission, over HTTP and from Python, and the JobSpec built from them."""
 
 import builtins
 from collections.abc import Mapping
@@ -29,16 +29,16 @@ from eventjobs.domain.validation import (
     Sha256,
     Tags,
     as_tuple,
-    read,
+    validate,
 )
 from eventjobs.errors import InvalidInput, NotJSON
-from eventjobs.storable import json_text
+from eventjobs.storable import json_fragment
 
 _WHAT = "the submission does not fit"
 
 
-class Options(BaseModel):
-    """What a submission may say in the same words over HTTP and in Python."""
+class SubmissionOptions(BaseModel):
+    """The fields that a submission has under the same names over HTTP and in Python."""
 
     model_config = ConfigDict(extra="forbid", strict=True)
 
@@ -63,7 +63,7 @@ class Options(BaseModel):
         None, description="the job that this one is a part of, and is cancelled with"
     )
 
-    def made(
+    def to_spec(
         self,
         type: str,
         payload: orjson.Fragment | None,
@@ -72,7 +72,7 @@ class Options(BaseModel):
         artifacts: tuple[Artifact, ...],
         max_attempts: int,
     ) -> JobSpec:
-        """The specification; *max_attempts* if it does not say."""
+        """The specification. *max_attempts* applies when the submission has none."""
         return JobSpec(
             type,
             payload,
@@ -94,7 +94,7 @@ class Options(BaseModel):
         )
 
 
-class _File(BaseModel):
+class _ArtifactFields(BaseModel):
     model_config = ConfigDict(from_attributes=True, strict=True)
 
     name: ArtifactName
@@ -103,21 +103,21 @@ class _File(BaseModel):
     media_type: MediaType
 
 
-def _files(given: object) -> object:
-    files = as_tuple(given)
+def _check_artifacts(value: object) -> object:
+    files = as_tuple(value)
     if type(files) is not tuple or not all(type(each) is Artifact for each in files):
-        raise ValueError("a list of Artifacts, as Service.attached makes them")
+        raise ValueError("a list of Artifacts, as Service.attached returns them")
     return files
 
 
-def _distinct(files: tuple[_File, ...]) -> tuple[_File, ...]:
+def _check_distinct(files: tuple[_ArtifactFields, ...]) -> tuple[_ArtifactFields, ...]:
     if len({each.name for each in files}) < len(files):
         raise ValueError("two have one name")
     return files
 
 
-class Fields(Options):
-    """What only Python code says: fields of JobSpec, and `run_at` as a datetime."""
+class SpecFields(SubmissionOptions):
+    """The fields of a submission from Python: those of JobSpec, and `run_at` as a datetime."""
 
     model_config = STRICT
 
@@ -125,14 +125,14 @@ class Fields(Options):
     run_at: AwareTime | None = None
     run_at_us: int | None = Field(None, ge=0, le=(LAST - EPOCH) // MICROSECOND)
     artifacts: Annotated[
-        tuple[_File, ...],
+        tuple[_ArtifactFields, ...],
         Field(max_length=32),
-        BeforeValidator(_files),
-        AfterValidator(_distinct),
+        BeforeValidator(_check_artifacts),
+        AfterValidator(_check_distinct),
     ] = ()
 
     @model_validator(mode="after")
-    def _one_start(self) -> "Fields":
+    def _one_start(self) -> "SpecFields":
         if self.run_at is not None and self.run_at_us is not None:
             raise ValueError("give run_at or run_at_us, not both")
         return self
@@ -143,53 +143,56 @@ class Fields(Options):
 
 
 _DEFAULTS = {each.name: each.default for each in fields(JobSpec)}
-_NOTHING_SAID = Fields()
+_NO_FIELDS = SpecFields()
 
 
 def build_spec(
-    type: str, payload: Any, said: Mapping[str, Any], *, max_attempts: int = 0
+    type: str, payload: Any, options: Mapping[str, Any], *, max_attempts: int = 0
 ) -> JobSpec:
-    """From Python code; what is None is not said. Raises InvalidInput naming the fields."""
+    """The specification from Python values. An option that is None counts as absent.
+
+    Raises InvalidInput, whose `errors` name the fields; NotJSON for the payload.
+    """
     if not issubclass(builtins.type(type), str):
-        raise _unfit("type", "it is a string")
+        raise _invalid("type", "it is a string")
     try:
-        text = json_text(payload)
+        text = json_fragment(payload)
     except NotJSON as error:
         wrong = [{"field": "payload", "message": error.message}]
         raise NotJSON(f"the payload cannot be kept: {error.message}", wrong) from None
-    said = {name: value for name, value in said.items() if value is not None}
-    given = read(Fields, said, _WHAT) if said else _NOTHING_SAID
-    files = tuple(Artifact(*vars(each).values()) for each in given.artifacts)
-    spec = given.made(str.__str__(type), text, given.owner, given.start_us, files, max_attempts)
-    return spec if files else mark_checked(spec)  # whether files are here is not known yet
+    present = {name: value for name, value in options.items() if value is not None}
+    valid = validate(SpecFields, present, _WHAT) if present else _NO_FIELDS
+    files = tuple(Artifact(*vars(each).values()) for each in valid.artifacts)
+    spec = valid.to_spec(str.__str__(type), text, valid.owner, valid.start_us, files, max_attempts)
+    return spec if files else mark_checked(spec)  # files may be missing from the store
 
 
-def checked(spec: JobSpec) -> JobSpec:
-    """*spec*, which anybody may have made, as *spec_of* makes it. Raises InvalidInput."""
+def rebuild_spec(spec: JobSpec) -> JobSpec:
+    """*spec*, built by a caller, validated and built anew by build_spec. Raises InvalidInput."""
     if type(spec) is not JobSpec:
-        raise _unfit("spec", "it is a JobSpec")
+        raise _invalid("spec", "it is a JobSpec")
     try:
-        given = {name: getattr(spec, name) for name in _DEFAULTS}
-    except ValueError as error:  # its payload was made of text that is no JSON
-        raise _unfit("payload", str(error)) from None
-    said = {name: value for name, value in given.items() if value is not _DEFAULTS[name]}
-    return build_spec(said.pop("type", None), said.pop("payload", None), said)
+        values = {name: getattr(spec, name) for name in _DEFAULTS}
+    except ValueError as error:  # its payload is a Fragment that is not JSON
+        raise _invalid("payload", str(error)) from None
+    options = {name: value for name, value in values.items() if value is not _DEFAULTS[name]}
+    return build_spec(options.pop("type", None), options.pop("payload", None), options)
 
 
-#: Beside the fields of a specification, which cannot change: it need not be checked again.
+#: An attribute beside the fields: this object, which cannot change, was checked.
 _MARK = "_checked"
 
 
 def mark_checked(spec: JobSpec) -> JobSpec:
-    """*spec* holds what *Options* and *Fields* allow, and its files are here."""
+    """Mark that *spec* is valid and that its files are stored. Returns it."""
     vars(spec)[_MARK] = True
     return spec
 
 
 def is_checked(spec: JobSpec) -> bool:
-    """Whether it was marked; a copy with changes is not."""
+    """Whether *spec* was marked as checked. A copy with changes is not."""
     return type(spec) is JobSpec and _MARK in vars(spec)
 
 
-def _unfit(field: str, message: str) -> InvalidInput:
+def _invalid(field: str, message: str) -> InvalidInput:
     return InvalidInput(f"{_WHAT}: {field}: {message}", [{"field": field, "message": message}])

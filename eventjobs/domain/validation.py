@@ -1,6 +1,6 @@
-"""What may be given: names, texts, numbers and times, each limit written once.
+"""Types of valid input: names, texts, numbers and times. Each limit is written once, here.
 
-HTTP's models, submissions from Python, options of handlers and schedules are made of these types.
+HTTP models, submissions from Python, and the options of handlers and schedules use these types.
 Each is strict: no text for a number, no bool for an integer, no NaN.
 """
 
@@ -26,17 +26,17 @@ from eventjobs.errors import InvalidInput
 
 
 def check_name(name: str) -> str:
-    """Raises InvalidInput for what cannot be the name of a file of a job."""
+    """*name*. Raises InvalidInput when it is not valid as the name of a job's file."""
     return str(read_artifact_name(name, "name"))
 
 
-SECONDS_MAX = 315_360_000  # ten years: more than any wait, and far from every overflow
+SECONDS_MAX = 315_360_000  # ten years: longer than any wait, and far below every overflow
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 LAST = datetime(9000, 1, 1, tzinfo=UTC)
 MICROSECOND = timedelta(microseconds=1)
 #: Jobs that one job may wait for.
 AFTER_MAX = 100
-#: What a client may call a file of a job: kept in the log, never used as a path.
+#: The name of a job's file. It is stored in the log and never used as a path.
 ARTIFACT_NAME = r"[A-Za-z0-9][A-Za-z0-9._ ()+-]{0,127}"
 QUEUE_NAME = r"[A-Za-z0-9][A-Za-z0-9._:-]{0,99}"
 STRICT = ConfigDict(strict=True, extra="forbid", arbitrary_types_allowed=True)
@@ -46,66 +46,66 @@ _RFC3339 = re.compile(r"\d{4}-\d\d-\d\d[Tt]\d\d:\d\d:\d\d(?:\.\d+)?(?:[Zz]|[+-]\
 
 
 def uuid_text(text: object) -> str:
-    """A UUID in its one written form. Raises ValueError for anything else."""
+    """A UUID in lower case with hyphens. Raises ValueError for anything else."""
     if issubclass(type(text), str):
         text = str.__str__(text)
-        if written := _UUID.fullmatch(text):
-            return written[0]
+        if match := _UUID.fullmatch(text):
+            return match[0]
         digits = text.replace("-", "").lower()
         if len(digits) == 32 and set(digits) <= set("0123456789abcdef"):
             return f"{digits[:8]}-{digits[8:12]}-{digits[12:16]}-{digits[16:20]}-{digits[20:]}"
     raise ValueError("a job id is a UUID")
 
 
-def _wrong(message: str) -> PydanticCustomError:
+def _invalid(message: str) -> PydanticCustomError:
     return PydanticCustomError("value_error", message)
 
 
-def _job_id(text: str) -> str:
+def _check_job_id(text: str) -> str:
     try:
         return uuid_text(text)
     except ValueError as error:
-        raise _wrong(str(error)) from error
+        raise _invalid(str(error)) from error
 
 
-def _written_time(value: object) -> datetime:
+def _parse_time(value: object) -> datetime:
     if not isinstance(value, str) or not _RFC3339.fullmatch(value):
-        raise _wrong("a time in RFC 3339 with its offset, like 2025-01-31T12:00:00Z")
+        raise _invalid("a time in RFC 3339 with its offset, like 2025-01-31T12:00:00Z")
     try:
-        return _in_range(datetime.fromisoformat(value.upper()))
+        return _check_range(datetime.fromisoformat(value.upper()))
     except ValueError as error:
-        raise _wrong(str(error)) from error
+        raise _invalid(str(error)) from error
 
 
-def _aware_time(value: object) -> datetime:
+def _check_aware_time(value: object) -> datetime:
     try:
         if issubclass(type(value), datetime):
             at: datetime = value  # type: ignore[assignment]
             if at.utcoffset() is not None:
-                return _in_range(at.astimezone(UTC))
+                return _check_range(at.astimezone(UTC))
     except OverflowError:
-        raise _wrong("a time between 1970 and 9000") from None
+        raise _invalid("a time between 1970 and 9000") from None
     except PydanticCustomError:
         raise
-    except Exception:  # noqa: BLE001, S110 -- a time zone is anybody's code
+    except Exception:  # noqa: BLE001, S110 -- a tzinfo may run any code
         pass
-    raise _wrong("a datetime with its time zone, like datetime.now(UTC)")
+    raise _invalid("a datetime with its time zone, like datetime.now(UTC)")
 
 
-def _in_range(at: datetime) -> datetime:
-    if not EPOCH + timedelta(days=1) <= at <= LAST:  # room for every offset
-        raise _wrong("a time between 1970 and 9000")
+def _check_range(at: datetime) -> datetime:
+    if not EPOCH + timedelta(days=1) <= at <= LAST:  # a day is more than any UTC offset
+        raise _invalid("a time between 1970 and 9000")
     return at
 
 
 def as_tuple(value: object) -> object:
-    """No set, whose order changes, and no generator, which can be read once."""
-    # And not as a class of its own iterates, which may have no end.
+    """A list as a tuple. Any other value is returned as it is, for pydantic to refuse."""
+    # A subclass's own __iter__ may be endless.
     return tuple(list.__iter__(value)) if issubclass(type(value), list) else value  # type: ignore[arg-type]
 
 
 NAME_CHARS_MAX = 200
-#: One line of text that people read and programs compare.
+#: One line of text without control characters.
 Name = Annotated[
     str, Field(min_length=1, max_length=NAME_CHARS_MAX, pattern=r"^[^\x00-\x1f\x7f]+$")
 ]
@@ -119,7 +119,7 @@ ArtifactName = Annotated[str, Field(pattern=f"^(?:{ARTIFACT_NAME})$")]
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 MediaType = Annotated[str, Field(max_length=255, pattern=r"^[\w.+-]+/[\w.+-]+(?:\s*;[ -~]*)?$")]
 JobId = Annotated[
-    str, AfterValidator(_job_id), WithJsonSchema({"type": "string", "format": "uuid"})
+    str, AfterValidator(_check_job_id), WithJsonSchema({"type": "string", "format": "uuid"})
 ]
 JobIds = Annotated[
     tuple[JobId, ...],
@@ -131,17 +131,17 @@ Priority = Annotated[int, Field(ge=-1000, le=1000)]
 Attempts = Annotated[int, Field(ge=1, le=1000)]
 Seconds = Annotated[float, Field(gt=0, le=SECONDS_MAX, allow_inf_nan=False)]
 Delay = Annotated[float, Field(ge=0, le=SECONDS_MAX, allow_inf_nan=False)]
-#: A time as JSON has it; from Python an *AwareTime*. Neither is ever guessed.
+#: A time in JSON: RFC 3339 with an offset. In Python an *AwareTime*: a datetime with a time zone.
 Moment = Annotated[
     datetime,
-    BeforeValidator(_written_time),
+    BeforeValidator(_parse_time),
     WithJsonSchema({"type": "string", "format": "date-time"}),
 ]
-AwareTime = Annotated[datetime, BeforeValidator(_aware_time)]
+AwareTime = Annotated[datetime, BeforeValidator(_check_aware_time)]
 
 
 class Subscription(BaseModel):
-    """Who is to be told of what. What is left out does not limit."""
+    """The URL and the filters of a new webhook. An empty filter matches all."""
 
     model_config = STRICT
 
@@ -156,7 +156,7 @@ class Subscription(BaseModel):
 
 
 class Redelivery(BaseModel):
-    """Which messages are to be sent again."""
+    """Which messages of a webhook are sent again."""
 
     model_config = STRICT
 
@@ -164,51 +164,51 @@ class Redelivery(BaseModel):
     limit: int = Field(100, ge=1, le=1000, description="messages, at most")
 
 
-Read = TypeVar("Read")
+Value = TypeVar("Value")
 Model = TypeVar("Model", bound=BaseModel)
 
 
 def field_errors(error: ValidationError, *under: str) -> list[dict[str, str]]:
-    """One {"field", "message"} for each thing that is wrong."""
+    """The errors as [{"field", "message"}], with field names that begin with *under*."""
     return [
         {"field": ".".join(map(str, (*under, *each["loc"]))), "message": each["msg"]}
         for each in error.errors(include_url=False, include_input=False, include_context=False)
     ]
 
 
-def read(model: type[Model], given: dict[str, Any], what: str) -> Model:
-    """*given* as *model*. Raises InvalidInput, which says what is wrong with each field."""
-    return _read(model.model_validate, given, what)
+def validate(model: type[Model], fields: dict[str, Any], what: str) -> Model:
+    """*fields* as *model*. Raises InvalidInput with a message for each field; it begins *what*."""
+    return _validate(model.model_validate, fields, what)
 
 
-def reader(kind: Any) -> Callable[[Any, str], Any]:
-    """A function of (value, field) that returns the value as *kind*, or raises InvalidInput."""
+def make_reader(kind: Any) -> Callable[[Any, str], Any]:
+    """A function of (value, field name) that returns the value as *kind* or raises InvalidInput."""
     validate = TypeAdapter(kind, config=STRICT).validate_python
-    return lambda value, field: _read(validate, value, f"this is no {field}", field)
+    return lambda value, field: _validate(validate, value, f"this is no {field}", field)
 
 
-def _read(validate: Callable[[Any], Read], given: Any, what: str, *under: str) -> Read:
+def _validate(validate: Callable[[Any], Value], value: Any, what: str, *under: str) -> Value:
     try:
-        return validate(given)
+        return validate(value)
     except ValidationError as error:
-        wrong = field_errors(error, *under)
+        errors = field_errors(error, *under)
     except KeyboardInterrupt:
         raise
-    except BaseException:  # noqa: BLE001 -- methods of a value run in here
-        wrong = [{"field": field, "message": "it cannot be read"} for field in under]
-    told = "; ".join(f"{each['field']}: {each['message']}" for each in wrong)
-    # Not "from" the error: it holds the values, and may be unable to say what they are.
-    raise InvalidInput(f"{what}: {told}" if told else what, wrong)
+    except BaseException:  # noqa: BLE001 -- the value's own methods run in here
+        errors = [{"field": field, "message": "it cannot be read"} for field in under]
+    message = "; ".join(f"{each['field']}: {each['message']}" for each in errors)
+    # Not "from" the error: it holds the values, whose __repr__ may fail.
+    raise InvalidInput(f"{what}: {message}" if message else what, errors)
 
 
-read_name = reader(Name)
-read_reason = reader(Reason | None)
-read_artifact_name = reader(ArtifactName)
-read_media_type = reader(MediaType)
-read_queue_name = reader(QueueName)
-read_time = reader(AwareTime)
-read_part = reader(Annotated[str, Field(min_length=1, pattern=r"^[^\x00]+$")])
-read_limit = reader(Annotated[int, Field(ge=1, le=2**31)])
-read_seconds = reader(Seconds)
-read_contents = reader(Mapping[str, Path | bytes | str])
-read_files = reader(dict[ArtifactName, Sha256])
+read_name = make_reader(Name)
+read_reason = make_reader(Reason | None)
+read_artifact_name = make_reader(ArtifactName)
+read_media_type = make_reader(MediaType)
+read_queue_name = make_reader(QueueName)
+read_time = make_reader(AwareTime)
+read_part = make_reader(Annotated[str, Field(min_length=1, pattern=r"^[^\x00]+$")])
+read_limit = make_reader(Annotated[int, Field(ge=1, le=2**31)])
+read_seconds = make_reader(Seconds)
+read_contents = make_reader(Mapping[str, Path | bytes | str])
+read_files = make_reader(dict[ArtifactName, Sha256])

@@ -1,4 +1,4 @@
-"""A webhook: what it subscribed to, and what it wants of the events."""
+"""A webhook: a subscription to events, and which events match it."""
 
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -7,16 +7,18 @@ from eventjobs.domain.events import AttemptFailed, Event, JobCancelled, JobCompl
 from eventjobs.domain.job import Job
 from eventjobs.domain.recorded import Recorded
 
-#: What can be asked for by name: all that happens to jobs.
-KINDS = [each.__name__ for each in JobEvent.__args__]
+#: The event types that a webhook can subscribe to: every event of a job.
+EVENT_TYPES = [each.__name__ for each in JobEvent.__args__]
 
 
 class Webhook(NamedTuple):
-    """A subscription. It is told of what comes after *position*, and was told up to *told*."""
+    """A subscription to the events after *position*. Messages of the events up to
+    *delivered_position* are submitted as delivery jobs.
+    """
 
     webhook_id: str
     position: int
-    told: int
+    delivered_position: int
     added_us: int
     actor: str
     url: str | None

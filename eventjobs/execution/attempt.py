@@ -16,8 +16,8 @@ from eventjobs.domain.outcomes import (
     Outcome,
     Released,
     Succeeded,
-    stalled,
-    timed_out,
+    stall_failure,
+    timeout_failure,
 )
 from eventjobs.errors import InvalidInput, JobError
 from eventjobs.execution.processes.pool import ProcessPool
@@ -69,9 +69,9 @@ class RunningAttempt:
             case "lost":
                 return Released("it is no longer this worker's")  # the service refuses it
             case "timeout":
-                return timed_out(self.job.spec.timeout_s)
+                return timeout_failure(self.job.spec.timeout_s)
             case "stalled":
-                return stalled(self.job.spec.stall_timeout_s)
+                return stall_failure(self.job.spec.stall_timeout_s)
             case "shutdown":
                 if self.is_started and self.handler.on_shutdown == "fail":
                     return Failed("worker_shutdown", "the service was stopped while it ran", False)

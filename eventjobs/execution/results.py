@@ -8,7 +8,13 @@ from typing import Any
 from eventjobs.domain.outcomes import Failed, HandedOver, Outcome, Succeeded
 from eventjobs.errors import ArtifactDamaged, InvalidInput, JobError, NotJSON
 from eventjobs.observability.tracebacks import attribute, summary, trace
-from eventjobs.storable import DETAILS_BYTES_MAX, bounded_json, class_name, json_text, storable_text
+from eventjobs.storable import (
+    DETAILS_BYTES_MAX,
+    bounded_json,
+    class_name,
+    json_fragment,
+    storable_text,
+)
 
 #: Longest code of a failure.
 CODE_CHARS_MAX = 200
@@ -23,7 +29,7 @@ def success(result: Any, issues: Any = None) -> Outcome:
             result.close()  # else Python warns that it was never awaited
         return Failed("result_not_json", "the handler returned a coroutine: await it", False)
     try:
-        return Succeeded(json_text(result), issues)
+        return Succeeded(json_fragment(result), issues)
     except NotJSON as error:
         message = storable_text(f"the result cannot be kept as JSON: {error}")
         return Failed("result_not_json", message, False)

@@ -19,8 +19,8 @@ from eventjobs.storable import (
     FIELDS_BYTES_MAX,
     PROGRESS_BYTES_MAX,
     bounded_json,
-    plain_number,
     storable_json,
+    storable_number,
     storable_text,
 )
 
@@ -144,8 +144,8 @@ class BaseContext(BaseCaller):
     ) -> ProgressReported:
         return ProgressReported(
             self.attempt,
-            plain_number(done),
-            plain_number(total),
+            storable_number(done),
+            storable_number(total),
             None if stage is None else storable_text(stage)[:200],
             None if message is None else storable_text(message),
             bounded_json(data, PROGRESS_BYTES_MAX),

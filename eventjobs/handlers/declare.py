@@ -10,7 +10,7 @@ from typing import Any, TypedDict, Unpack, get_args, get_type_hints
 from pydantic import BaseModel
 
 from eventjobs.domain.limits import HandlerLimits
-from eventjobs.domain.validation import read
+from eventjobs.domain.validation import validate
 from eventjobs.errors import InvalidInput
 from eventjobs.handlers.context import Context
 from eventjobs.handlers.registry import ExternalService, Handler, Mode, OnShutdown, OptionsModel
@@ -43,7 +43,9 @@ def _handler_fields(type: str, options: HandlerOptions, **more: Any) -> dict[str
     """The checked fields of a Handler. Raises TypeError for an unknown option, InvalidInput."""
     if unknown := options.keys() - HandlerOptions.__annotations__.keys():
         raise TypeError(f"handler {type!r} has no option {', '.join(sorted(unknown))}")
-    values = read(OptionsModel, {"type": type, **options, **more}, "the handler cannot be declared")
+    values = validate(
+        OptionsModel, {"type": type, **options, **more}, "the handler cannot be declared"
+    )
     flow = HandlerLimits.of(values.queue, values.concurrency, values.key_concurrency, values.rate)
     names = ("type", "max_attempts", "timeout_s", "stall_timeout_s", "retry_delay_s", "ttl_s")
     return {**{each: getattr(values, each) for each in names}, "flow": flow}

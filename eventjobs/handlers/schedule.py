@@ -12,9 +12,9 @@ from pydantic import BaseModel, Field
 
 from eventjobs.domain.ids import firing_id
 from eventjobs.domain.spec import JobSpec
-from eventjobs.domain.submission import build_spec, checked
+from eventjobs.domain.submission import build_spec, rebuild_spec
 from eventjobs.domain.timestamps import rfc3339
-from eventjobs.domain.validation import STRICT, read
+from eventjobs.domain.validation import STRICT, validate
 from eventjobs.errors import InvalidInput
 
 SECOND_US = 1_000_000
@@ -105,7 +105,7 @@ def schedule(
     schedule: under another name it is another schedule. Raises InvalidInput.
     """
     values = {"name": name, "cron": cron, "timezone": timezone, "catch_up_s": catch_up_s}
-    options = read(_ScheduleModel, values, "the schedule cannot be declared")
+    options = validate(_ScheduleModel, values, "the schedule cannot be declared")
     try:
         if not 1 <= len(options.name) <= 80 or not options.name.isprintable():
             raise _invalid("name", "a schedule's name has 1 to 80 printable characters")
@@ -118,7 +118,7 @@ def schedule(
             options.name, options.cron, _zone(options.timezone), spec, options.catch_up_s
         )
         at_us = _check_fires(declared)
-        checked(declared.job(at_us))  # with a firing's tag and time
+        rebuild_spec(declared.job(at_us))  # with a firing's tag and time
     except InvalidInput as error:
         raise InvalidInput(f"schedule {options.name!r}: {error}", error.errors) from error
     return declared

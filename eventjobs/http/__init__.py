@@ -30,8 +30,8 @@ def create_app(service: Service) -> web.Application:
         RemoteClaims(
             service.claims,
             service.leases,
-            service.fence,
-            service.settlement,
+            service.attempt_reports,
+            service.recorder,
             service.clock,
             polls,
         ),
@@ -80,5 +80,5 @@ async def _unknown_address(site: AppContext, request: web.Request) -> web.Stream
 async def serve(service: Service, host: str, port: int) -> Listening:
     """Serve a started *service*; port 0 picks one. Raises InvalidInput, OSError."""
     listening = await listen(create_app(service), host, port)
-    service.external.address.set_listening_url(listening.url)
+    service.dispatcher.address.set_listening_url(listening.url)
     return listening

@@ -10,7 +10,7 @@ from eventjobs.domain.timestamps import rfc3339
 from eventjobs.projections.attempt_progress import Progress, Stage
 from eventjobs.projections.progress import Estimate
 from eventjobs.projections.views import JobView
-from eventjobs.storable import text_of
+from eventjobs.storable import fragment_of
 
 _NO_PROGRESS = Progress()
 
@@ -66,8 +66,8 @@ def _work(job: Job) -> dict[str, Any]:
         "attempt": job.attempt,
         "max_attempts": spec.max_attempts,
         "can_retry": job.can_retry,
-        "payload": text_of(spec, "payload"),
-        "result": text_of(job, "result"),
+        "payload": fragment_of(spec, "payload"),
+        "result": fragment_of(job, "result"),
         "issues": job.issues or [],
         "error": job.error,
         "artifacts": _artifacts(job) if job.artifacts else [],

@@ -8,7 +8,7 @@ from pydantic import BaseModel, ValidationError
 from eventjobs.clock import timeout
 from eventjobs.commands.jobs import CommandReason
 from eventjobs.domain.ids import parse_id
-from eventjobs.domain.job import readable
+from eventjobs.domain.job import require_readable
 from eventjobs.domain.validation import field_errors
 from eventjobs.errors import InvalidInput, JobGone, JobNotFound
 from eventjobs.http.app_context import AppContext
@@ -67,7 +67,7 @@ def require_job(snapshot: Snapshot | None) -> Snapshot:
     """Raises JobNotFound, JobUnreadable, JobGone."""
     if snapshot is None:
         raise JobNotFound
-    if readable(snapshot.job).expired_us is not None:
+    if require_readable(snapshot.job).expired_us is not None:
         raise JobGone(expired_us=snapshot.job.expired_us)
     return snapshot
 

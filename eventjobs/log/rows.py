@@ -1,6 +1,6 @@
 """Decodes rows of the log. A row that this version cannot decode is an Unreadable event."""
 
-from eventjobs.domain.codec import read
+from eventjobs.domain.codec import decode_or_unreadable
 from eventjobs.domain.events import Unreadable
 from eventjobs.domain.recorded import Recorded
 from eventjobs.domain.timestamps import MAX_US
@@ -55,7 +55,7 @@ def recorded_from_text(
 ) -> Recorded:
     """The event of one row of READ or READ_JOB."""
     stored = facts.encode(), None if body is None else body.encode()
-    event = read(type, *stored)
+    event = decode_or_unreadable(type, *stored)
     if not 0 <= at_us <= MAX_US:
         event = Unreadable(f"its time is {at_us} microseconds")
     return Recorded(position, job_id, version, at_us, actor, event, type, *stored)
@@ -73,7 +73,7 @@ def recorded_from_bytes(
 ) -> Recorded:
     """The event of one row of ROWS. Bytes that are no UTF-8 are escaped."""
     texts = [text.decode("utf-8", "backslashreplace") for text in (job_id, type, actor)]
-    event = read(texts[1], facts, body)
+    event = decode_or_unreadable(texts[1], facts, body)
     if not 0 <= at_us <= MAX_US:
         event = Unreadable(f"its time is {at_us} microseconds")
     elif [text.encode() for text in texts] != [job_id, type, actor]:

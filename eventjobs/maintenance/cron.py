@@ -192,7 +192,7 @@ class CronScheduler:
         if self._clock.monotonic_s() - fired_s < 0.75 * interval_s:
             return None
         number = 0
-        while await self._jobs.glimpse(schedule.job_id(due_us, number)) is not None:
+        while await self._jobs.load_even_parked(schedule.job_id(due_us, number)) is not None:
             number += 1
         self._repeated[schedule.name] = due_us, number
         return number
@@ -204,7 +204,7 @@ class CronScheduler:
 
     async def _last_job(self, schedule: Schedule) -> Job | None:
         job_id = await self._views.newest_tagged(schedule.tag)
-        job = None if job_id is None else await self._jobs.glimpse(job_id)
+        job = None if job_id is None else await self._jobs.load_even_parked(job_id)
         if job is None:
             return None
         at_us = job.spec.run_at_us or 0

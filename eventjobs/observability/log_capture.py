@@ -11,7 +11,7 @@ from typing import Any, Self
 from eventjobs.concurrency.forks import Home
 from eventjobs.observability.redaction import redact, redact_text
 from eventjobs.observability.tracebacks import trace
-from eventjobs.storable import check_size, readable, storable_text
+from eventjobs.storable import check_size, readable_json, storable_text
 
 #: Where a line goes: its level, its message, and what is told with it. From any thread.
 Write = Callable[[str, str, dict[str, Any]], object]
@@ -95,7 +95,7 @@ class _Sink:
                 check_size(fields)
                 told = redact(fields)
             except BaseException as error:  # noqa: BLE001 -- a line is not worth the handler
-                trouble, told = error, redact(readable(fields))
+                trouble, told = error, redact(readable_json(fields))
             told = {name: each for name, each in told.items() if each is not None}
             self._write(_level(number), redact_text(message), told)
         return trouble

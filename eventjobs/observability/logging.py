@@ -15,7 +15,7 @@ import orjson
 
 from eventjobs.observability.log_capture import paused
 from eventjobs.observability.redaction import redact, redact_text
-from eventjobs.storable import readable
+from eventjobs.storable import readable_json
 
 if TYPE_CHECKING:
     from structlog.typing import EventDict, Processor, WrappedLogger
@@ -45,7 +45,7 @@ class Log(logging.LoggerAdapter[logging.Logger]):
     ) -> tuple[Any, MutableMapping[str, Any]]:
         given = {name: value for name, value in kwargs.items() if name not in _STANDARD}
         event = redact_text(str(msg))
-        fields = redact(readable(given))
+        fields = redact(readable_json(given))
         standard = {name: value for name, value in kwargs.items() if name in _STANDARD}
         return _text(event, fields), {**standard, "extra": {"event": event, "fields": fields}}
 

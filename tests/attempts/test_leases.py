@@ -19,7 +19,7 @@ FAR = remote("far")
 
 
 async def status(service: Service, job_id: str) -> str:
-    job = await service.jobs.current(job_id)
+    job = await service.jobs.load_newest(job_id)
     assert job is not None
     return job.status
 

@@ -131,7 +131,7 @@ class Claimers:
                 failed = AttemptFailed(job.attempt, "oops", True, now_us + number % 3 * SECOND)
                 await jobs.fail(job_id, failed, actor=actor)
             case 3:
-                await self.service.settlement.record_lost(job, "not heard from", actor=actor)
+                await self.service.recorder.record_lost(job, "not heard from", actor=actor)
             case _:
                 await jobs.release(job_id, job.attempt, "shutdown", actor=actor)
 
@@ -401,10 +401,10 @@ async def test_a_new_job_wakes_those_who_take_its_type(serve: Serve) -> None:
 
 async def test_whatever_else_happens_wakes_all_also_beside_a_new_job(serve: Serve) -> None:
     service = await serve(free, two, concurrency=0)
-    await service.switches.pause("type", "two", actor="ann")
+    await service.pauses.pause("type", "two", actor="ann")
     await service.views.reached(service.log.head)
     waiting = await asleep(service, "two")
-    resumed = service.switches.resume("type", "two", actor="ann")
+    resumed = service.pauses.resume("type", "two", actor="ann")
     await asyncio.gather(resumed, service.submit("free"))
     await waiting
     waiting, job = await asleep(service, "two"), await service.submit("free")

@@ -13,7 +13,7 @@ from eventjobs.cli import setting_values as knobs
 from eventjobs.demo.settings import DemoSettings
 from eventjobs.handlers.context import Context
 from eventjobs.handlers.declare import handler
-from eventjobs.settings import WITHOUT_EFFECT, Settings, set_by
+from eventjobs.settings import WITHOUT_EFFECT, Settings, variable_in_effect
 from tests.conftest import Connect, Serve
 from tests.support.cli import Tool
 from tests.support.clock import SECOND, FakeClock
@@ -50,10 +50,10 @@ def test_a_setting_has_the_name_it_has_elsewhere_and_ours_wins(
     assert Settings().timeout_s is None
     monkeypatch.setenv("JOB_TIMEOUT_SECONDS", "600")
     assert Settings().timeout_s == 600
-    assert set_by(Settings, "timeout_s") == "JOB_TIMEOUT_SECONDS"
+    assert variable_in_effect(Settings, "timeout_s") == "JOB_TIMEOUT_SECONDS"
     monkeypatch.setenv("EVENTJOBS_TIMEOUT_S", "30")
     assert Settings().timeout_s == 30
-    assert set_by(Settings, "timeout_s") == "EVENTJOBS_TIMEOUT_S"
+    assert variable_in_effect(Settings, "timeout_s") == "EVENTJOBS_TIMEOUT_S"
     assert Settings(timeout_s=1).timeout_s == 1
 
 
@@ -61,7 +61,7 @@ def test_a_variable_that_is_set_to_nothing_is_not_set(monkeypatch: pytest.Monkey
     monkeypatch.setenv("JOB_TIMEOUT_SECONDS", "")
     monkeypatch.setenv("EVENTJOBS_PORT", "")
     assert (Settings().timeout_s, Settings().port) == (None, 8080)
-    assert set_by(Settings, "port") is None
+    assert variable_in_effect(Settings, "port") is None
 
 
 # --- eventjobs config

@@ -168,7 +168,7 @@ COMMANDS: dict[str, Callable[[Jobs], Awaitable[object]]] = {
     "complete": lambda jobs: jobs.complete(A, 1, None, actor="w"),
     "fail": lambda jobs: jobs.fail(A, AttemptFailed(1, "io", True), actor="w"),
     "release": lambda jobs: jobs.release(A, 1, "shutdown", actor="w"),
-    "stopped": lambda jobs: jobs.stopped(A, 1, actor="w"),
+    "stopped": lambda jobs: jobs.cancel_attempt(A, 1, actor="w"),
     "cancel": lambda jobs: jobs.cancel(A, actor="ann"),
     "retry": lambda jobs: jobs.retry(A, actor="ann"),
     "expire": lambda jobs: jobs.expire(A, "ttl", actor="ann"),
@@ -189,7 +189,7 @@ async def test_a_command_that_changes_nothing_says_so(jobs: Jobs) -> None:
     await run(jobs)
     assert (await jobs.cancel(A, actor="ann")).changed
     assert not (await jobs.cancel(A, actor="ann")).changed
-    await jobs.stopped(A, 1, actor="w")
+    await jobs.cancel_attempt(A, 1, actor="w")
     assert not (await jobs.cancel(A, actor="ann")).changed
     assert (await jobs.retry(A, actor="ann")).changed
     assert not (await jobs.retry(A, actor="ann")).changed
@@ -208,8 +208,8 @@ async def test_what_is_kept_in_memory_is_bounded(jobs: Jobs) -> None:
     for number in range(80):
         spec = JobSpec("test", "x" * 2**20)
         await jobs.submit(spec, actor="ann", job_id=job_id(number))
-    assert jobs._kept._bytes <= 64 * 2**20
-    assert 0 < len(jobs._kept) < 80
+    assert jobs._cache._bytes <= 64 * 2**20
+    assert 0 < len(jobs._cache) < 80
     await jobs.cancel(job_id(0), actor="ann")
     await jobs.cancel(job_id(79), actor="ann")
 
@@ -224,7 +224,7 @@ async def test_what_is_kept_never_changes_an_outcome(steps: list[tuple[int, str]
     for entries_max in (10, 0):
         log = MemoryLog(FakeClock())
         jobs = Jobs(log, FakeClock())
-        jobs._kept = LRUCache(entries_max, 2**20)
+        jobs._cache = LRUCache(entries_max, 2**20)
         await submit(jobs)
         outcomes: list[object] = []
         for number, command in steps:
@@ -255,10 +255,10 @@ async def test_the_current_job_is_never_behind_the_log(jobs: Jobs) -> None:
     other = Jobs(jobs.log, jobs.clock)
     await submit(jobs)
     await other.start(A, worker="w")
-    job = await jobs.current(A)
+    job = await jobs.load_newest(A)
     assert job is not None
     assert job.status == "running"
-    assert await jobs.current(job_id(9)) is None
+    assert await jobs.load_newest(job_id(9)) is None
 
 
 class LateLog(MemoryLog):

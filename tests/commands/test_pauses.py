@@ -105,7 +105,7 @@ async def test_pausing_and_resuming_can_be_repeated(client: Connect) -> None:
 
 async def test_everybody_at_once_makes_one_pause(serve: Serve) -> None:
     service = await serve(noop)
-    switches = service.switches
+    switches = service.pauses
     await asyncio.gather(*(switches.pause("type", "noop", actor=f"a{n}") for n in range(20)))
     events = await service.log.read_job(switch_id("type", "noop"))
     assert [type(each.event) for each in events] == [Paused]
@@ -116,9 +116,9 @@ async def test_a_pause_made_by_another_writer_is_seen(serve: Serve) -> None:
     service = await serve(noop)
     await Pauses(service.log, service.views, 10).pause("queue", "q", actor="ann")
     head = service.log.head
-    await service.switches.pause("queue", "q", actor="bob")
+    await service.pauses.pause("queue", "q", actor="bob")
     assert service.log.head == head
-    await service.switches.resume("queue", "q", actor="bob")
+    await service.pauses.resume("queue", "q", actor="bob")
     assert service.log.head == head + 1
 
 
@@ -313,7 +313,7 @@ async def test_no_attempt_is_started_between_pause_and_resume(serve: Serve) -> N
     """Under load: what is claimed in that very moment may be, and nothing later."""
     service = await serve(noop, concurrency=8)
     jobs = [await service.submit("noop") for _ in range(100)]
-    position = await service.switches.pause("type", "noop", actor="ann")
+    position = await service.pauses.pause("type", "noop", actor="ann")
     await service.views.reached(position)
     before = service.log.head
     for _ in range(5):
@@ -321,7 +321,7 @@ async def test_no_attempt_is_started_between_pause_and_resume(serve: Serve) -> N
         await asyncio.to_thread(str)
     later = await service.log.read(before, 5000)
     assert len([each for each in later if isinstance(each.event, AttemptStarted)]) <= 8
-    await service.switches.resume("type", "noop", actor="ann")
+    await service.pauses.resume("type", "noop", actor="ann")
     for job in jobs:
         await service.wait(job.job_id)
         assert len(await recorded_of(service, job.job_id, AttemptStarted)) == 1

@@ -28,7 +28,7 @@ from eventjobs.handlers.registry import Handler
 from eventjobs.handlers.schedule import Schedule, schedule
 from eventjobs.handlers.thread_context import ThreadContext
 from eventjobs.projections.attempt_progress import Progress
-from eventjobs.storable import JSONField, as_text, json_fields, text_of
+from eventjobs.storable import JSONField, as_fragment, fragment_of, json_fields
 from tests.conftest import Serve
 from tests.support.process_handlers import empties
 from tests.support.waiting import recorded_of
@@ -126,7 +126,7 @@ async def test_every_reader_has_a_job_of_its_own(serve: Serve, seen: list[Any]) 
         assert (ended.spec.payload, ended.result) == ({"a": [1]}, {"list": [1]})
         emptied(ended.result)
         emptied(ended.spec.payload)
-    now = await service.jobs.current(job.job_id)
+    now = await service.jobs.load_newest(job.job_id)
     await service.views.reached(service.log.head)
     view = await service.views.job(job.job_id)
     assert now is not None
@@ -248,8 +248,8 @@ def test_a_json_field_is_a_new_value_at_each_reading() -> None:
     assert made.data == {"a": [1]}
     assert made.data is not made.data
     assert (made, replace(made, data=2)) == (Kept({"a": [1]}), Kept(2))
-    assert (Kept().data, text_of(Kept(), "data")) == (None, None)
-    assert Kept(as_text([1])).data == [1]
+    assert (Kept().data, fragment_of(Kept(), "data")) == (None, None)
+    assert Kept(as_fragment([1])).data == [1]
     with pytest.raises(NotJSON, match="kept as JSON"):
         Kept({"a": float("nan")})
     for copied in (pickle.loads(pickle.dumps(made)), deepcopy(made)):

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from eventjobs.domain.decisions import (
     Report,
     cancel,
+    cancel_attempt,
     complete,
     expire,
     fail,
@@ -20,7 +21,6 @@ from eventjobs.domain.decisions import (
     report,
     retry,
     start,
-    stopped,
     submit,
 )
 from eventjobs.domain.events import (
@@ -107,7 +107,7 @@ DECISIONS: dict[str, Callable[[Job | None], Event | None]] = {
     "fail": lambda job: fail(job, attempt_failed(1)),
     "release": lambda job: release(job, 1, "shutdown"),
     "cancel": cancel,
-    "stopped": lambda job: stopped(job, 1),
+    "stopped": lambda job: cancel_attempt(job, 1),
     "retry": retry,
     "refuse": lambda job: refuse(job, 1, "complete"),
     "expire": lambda job: expire(job, "ttl"),
@@ -213,7 +213,7 @@ def test_attempts_are_numbered_on() -> None:
         partial(fail, failed=attempt_failed(1)),
         partial(fail, failed=AttemptFailed(1, "bug", False)),
         partial(release, attempt=1, reason="shutdown"),
-        partial(stopped, attempt=1),
+        partial(cancel_attempt, attempt=1),
     ],
 )
 def test_a_stale_attempt_is_refused_whatever_it_tells(
@@ -523,7 +523,7 @@ def test_whoever_comes_to_the_same_job_and_event_gets_the_same_and_nobody_else_d
     assert evolve(None, first) is job
     started = evolve(job, second)
     assert evolve(job, second) is started
-    other = evolve(None, replace(first, event=JobSubmitted(JobSpec("other")), evolved=None))
+    other = evolve(None, replace(first, event=JobSubmitted(JobSpec("other")), transition=None))
     assert evolve(other, second).spec.type == "other"
 
 

@@ -47,7 +47,7 @@ def test_the_page_about_errors_has_every_class_and_code() -> None:
     for name, says in CLASSES.items():
         assert f"| `{name}` | {says} |" in page
     for code, kind in ERROR_CODES.items():
-        assert f"| `{code}` | {kind.belongs} | {kind.says} |" in page
+        assert f"| `{code}` | {kind.error_class} | {kind.description} |" in page
 
 
 @handler("fails")

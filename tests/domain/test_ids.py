@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from eventjobs.domain import ids as identity
 from eventjobs.domain.events import DELIVERY, JobSubmitted, Paused, WebhookAdded
-from eventjobs.domain.ids import chosen_id, new_id, parse_id
+from eventjobs.domain.ids import new_id, parse_chosen_id, parse_id
 from eventjobs.domain.spec import JobSpec
 from eventjobs.errors import ReservedId
 from eventjobs.handlers.context import Context
@@ -62,16 +62,16 @@ minutely = schedule("minutely", "* * * * *", "ok")
 
 @given(st.lists(st.text(), min_size=1, max_size=4), st.lists(st.text(), min_size=1, max_size=4))
 def test_derived_ids_are_uuids_of_their_own_kind_and_differ(one: list[str], two: list[str]) -> None:
-    made = identity._derived(*one)
+    made = identity._derive(*one)
     assert parse_id(made) == made == str(uuid.UUID(made))
     assert (uuid.UUID(made).version, uuid.UUID(made).variant) == (8, uuid.RFC_4122)
     assert identity.is_reserved(made)
-    assert (made == identity._derived(*two)) == (one == two)
+    assert (made == identity._derive(*two)) == (one == two)
 
 
 @given(st.uuids() | st.integers(0, 2**40).map(lambda us: uuid.UUID(new_id(us))))
 def test_ids_of_clients_are_not_of_that_kind(given: uuid.UUID) -> None:
-    assert chosen_id(str(given)) == str(given)
+    assert parse_chosen_id(str(given)) == str(given)
 
 
 @pytest.mark.parametrize("job_id", DERIVED)
@@ -188,7 +188,7 @@ async def test_a_firing_from_before_an_upgrade_is_not_repeated(
     clock.jump_wall(30)
     again = await serve(ok, minutely, clock=clock)
     await clock.advance(1)
-    [told] = await again.recurring.statuses()
+    [told] = await again.cron.statuses()
     assert told.last is not None
     assert told.last.job_id == legacy_id
     assert [type(each.event) for each in await again.log.read(0)].count(JobSubmitted) == 1
@@ -208,7 +208,7 @@ async def test_a_delivery_from_before_an_upgrade_is_not_made_twice(client: Conne
     await job_when(api.service, legacy_id, lambda job: job.attempt == 1)
     sent = await api.service.webhooks.redeliver(webhook.webhook_id, 0, 10, actor="test")
     assert sent == [legacy_id], "it waits or runs"
-    assert (await api.service.webhooks.listed())[0].told == ended.position
+    assert (await api.service.webhooks.listed())[0].delivered_position == ended.position
 
 
 def make_old(path: Path) -> None:

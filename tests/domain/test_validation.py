@@ -29,7 +29,7 @@ from eventjobs.handlers.declare import external, handler, remote
 from eventjobs.handlers.registry import Handler
 from eventjobs.handlers.schedule import schedule
 from eventjobs.service import Service
-from eventjobs.storable import encoded
+from eventjobs.storable import encode_json
 from tests.conftest import Connect, Serve
 from tests.support import hostile
 from tests.support.http_client import Client
@@ -168,7 +168,7 @@ async def test_http_refuses_the_same_by_the_same_name(client: Connect, name: str
 
 def is_json(value: Any) -> bool:
     try:
-        encoded(value)
+        encode_json(value)
     except NotJSON:
         return False
     return True
@@ -482,11 +482,11 @@ async def test_commands_from_python_are_checked(service: Service) -> None:
         lambda: service.jobs.retry(job_id, from_step=["a"], actor="a"),  # type: ignore[arg-type]
         lambda: service.jobs.retry(job_id, from_step="a", restart=True, actor="a"),
         lambda: service.jobs.expire(job_id, None, actor="a"),  # type: ignore[arg-type]
-        lambda: service.switches.pause("type", 5, actor="a"),  # type: ignore[arg-type]
-        lambda: service.switches.pause("kind", "a", actor="a"),  # type: ignore[arg-type]
-        lambda: service.switches.pause("type", "a", {}, actor="a"),  # type: ignore[arg-type]
-        lambda: service.switches.pause("type", "a", actor=5),  # type: ignore[arg-type]
-        lambda: service.switches.resume("queue", "a" * 201, actor="a"),
+        lambda: service.pauses.pause("type", 5, actor="a"),  # type: ignore[arg-type]
+        lambda: service.pauses.pause("kind", "a", actor="a"),  # type: ignore[arg-type]
+        lambda: service.pauses.pause("type", "a", {}, actor="a"),  # type: ignore[arg-type]
+        lambda: service.pauses.pause("type", "a", actor=5),  # type: ignore[arg-type]
+        lambda: service.pauses.resume("queue", "a" * 201, actor="a"),
         lambda: service.webhooks.add(WebhookAdded("JobCompleted", (), None, url), actor="a"),  # type: ignore[arg-type]
         lambda: service.webhooks.add(WebhookAdded((), (5,), None, url), actor="a"),  # type: ignore[arg-type]
         lambda: service.webhooks.add(WebhookAdded((), (), 5, url), actor="a"),  # type: ignore[arg-type]

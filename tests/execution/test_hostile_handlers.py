@@ -172,7 +172,7 @@ async def frees_all(service: Service) -> None:
     while service.runner.running:
         await turns(1)
     assert not service.runner._attempts
-    assert not service.flow._holders
+    assert not service.limiter._holders
     assert service.ready
 
 

@@ -340,14 +340,14 @@ async def test_the_next_job_runs_while_an_outcome_is_written_down(
     """Each of a pool of short jobs waited for the disk twice, and most processes had no work."""
     service = await serve(pid, processes=1)
     written = asyncio.Event()
-    settle = service.settlement.record
+    settle = service.recorder.record
 
     async def slowly(job: Job, outcome: Outcome, *, actor: str) -> Job:
         if job.job_id == first:
             await written.wait()
         return await settle(job, outcome, actor=actor)
 
-    monkeypatch.setattr(service.settlement, "record", slowly)
+    monkeypatch.setattr(service.recorder, "record", slowly)
     first = (await service.submit("pid")).job_id
     used = await result_of(service, "pid")
     assert await kinds(service, first) == "JobSubmitted AttemptStarted"

@@ -59,7 +59,7 @@ async def test_a_job_that_becomes_due_while_the_runner_looks_is_not_overlooked(
         # However long its threads really take: what is overlooked is looked for after 30 seconds.
         while not job.finished and clock.monotonic_s() - began_s < 10:
             await clock.advance(0.001)
-            found = await service.jobs.current(job.job_id)
+            found = await service.jobs.load_newest(job.job_id)
             assert found is not None
             job = found
         assert job.finished

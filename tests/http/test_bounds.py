@@ -49,7 +49,7 @@ async def test_there_are_no_more_webhooks_than_there_may_be(client: Connect) -> 
 
 async def test_no_more_is_paused_than_may_be(client: Connect) -> None:
     api = await client(echo, pauses_max=3)
-    switches = api.service.switches
+    switches = api.service.pauses
     pauses = [switches.pause("queue", f"q{number}", actor="me") for number in range(3)]
     assert await refused(list(pauses)) == 0
     await api.service.views.reached(api.service.log.head)
@@ -88,9 +88,9 @@ async def test_a_webhook_from_python_is_checked_like_one_over_http(
 async def test_a_pause_from_python_is_checked_like_one_over_http(serve: Serve) -> None:
     service = await serve(echo)
     with pytest.raises(InvalidInput):
-        await service.switches.pause("queue", "no\nname", actor="me")
+        await service.pauses.pause("queue", "no\nname", actor="me")
     with pytest.raises(InvalidInput):
-        await service.switches.pause("queue", "q", "x" * 1001, actor="me")
+        await service.pauses.pause("queue", "q", "x" * 1001, actor="me")
     assert service.log.head == 0
 
 
@@ -101,7 +101,7 @@ async def test_lists_come_by_page(client: Connect) -> None:
     api = await client(echo, outbound_allow=LOCAL, page_max=4, concurrency=0)
     for number in range(9):
         await api.service.webhooks.add(WebhookAdded(url=URL), actor="me")
-        await api.service.switches.pause("queue", f"q{number}", actor="me")
+        await api.service.pauses.pause("queue", f"q{number}", actor="me")
     for name, key, count in (("webhooks", "webhook_id", 9), ("queues", "queue", 10)):
         whole: list[Any] = []
         address, pages = f"/v1/{name}", 0

@@ -429,7 +429,7 @@ async def test_a_schedule_whose_past_cannot_be_read_is_told_all_the_same(
     client: Connect, clock: FakeClock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Its last job is in a log that was damaged; the other schedules have nothing to do with it."""
-    glimpse = Jobs.glimpse
+    glimpse = Jobs.load_even_parked
     first = minutely.job_id(us(2025, 1, 1, 0, 1))
 
     async def damaged(self: Jobs, job_id: str) -> Any:
@@ -438,7 +438,7 @@ async def test_a_schedule_whose_past_cannot_be_read_is_told_all_the_same(
         return await glimpse(self, job_id)
 
     api = await client(tick, hourly, minutely, clock=clock)
-    monkeypatch.setattr(Jobs, "glimpse", damaged)
+    monkeypatch.setattr(Jobs, "load_even_parked", damaged)
     await passing(clock, 70)
     [_, told] = (await api.get("/v1/schedules")).json["schedules"]
     assert told["last"] is None

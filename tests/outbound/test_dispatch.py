@@ -100,7 +100,7 @@ async def test_the_job_is_posted_signed_and_with_a_token(client: Connect) -> Non
         assert fetched.body == b"a,b\n1,2\n"
         assert sent.headers["Content-Type"] == "application/json"
         assert sent.headers["Idempotency-Key"] == f"{job['job_id']}:1"
-        secret = api.service.keys.signing_secret("dispatch", "analyse")
+        secret = api.service.master_key.signing_secret("dispatch", "analyse")
         assert Webhook(secret).verify(sent.raw, sent.headers)["attempt"] == 1
         with pytest.raises(WebhookVerificationError):
             Webhook(secret).verify(sent.raw.replace(b"5", b"6"), sent.headers)
@@ -581,7 +581,7 @@ async def test_a_cancelled_job_ends_at_once_and_its_service_is_told(
             "attempt": 1,
             "reason": "cancelled",
         }
-        secret = api.service.keys.signing_secret("dispatch", "analyse")
+        secret = api.service.master_key.signing_secret("dispatch", "analyse")
         assert Webhook(secret).verify(told.raw, told.headers)
 
 

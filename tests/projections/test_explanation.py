@@ -261,7 +261,7 @@ async def test_nothing_is_in_its_way(client: Connect) -> None:
     """It is being claimed, and somebody has room for more."""
     api = await client(noop)
     job_id = "00000000-0000-4000-8000-000000000001"
-    turns = api.service.jobs._turns
+    turns = api.service.jobs._locks
     await turns.acquire(job_id)
     job = (await api("PUT", f"/v1/jobs/{job_id}", {"type": "noop"})).json
     while not api.service.claims.waiters.has_capacity_for("noop", child=False):  # noqa: ASYNC110  nobody is told

@@ -173,7 +173,7 @@ COMMANDS: dict[str, Command] = {
     "release": lambda job, now, n: decisions.release(job, _attempt(job), "shutdown"),
     "cancel": lambda job, now, n: decisions.cancel(job, None if n % 2 else "because"),
     "stopped": lambda job, now, n: (
-        decisions.stopped(job, _attempt(job)) if job and job.cancel_requested_us else None
+        decisions.cancel_attempt(job, _attempt(job)) if job and job.cancel_requested_us else None
     ),
     "retry": lambda job, now, n: decisions.retry(
         job, None, from_step="step 1" if n % 3 == 0 else None, restart=n % 3 == 1

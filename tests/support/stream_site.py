@@ -103,12 +103,12 @@ class Site:
 
     async def talk(self, id: str, count: int, event: Event = LINE) -> None:
         """The same fact of a running job again and again, as fast as it goes."""
-        job = await self.jobs.current(id)
+        job = await self.jobs.load_newest(id)
         assert job is not None
         version = job.version
         written = [self.service.log.append(id, version + n, event, actor=ME) for n in range(count)]
         await asyncio.gather(*written)
-        self.jobs._kept.drop(id)
+        self.jobs._cache.drop(id)
 
     async def complete(self, id: str, result: Any = None) -> None:
         job = await self.jobs.load(id)

@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 
 from eventjobs.domain.decisions import (
     cancel,
+    cancel_attempt,
     complete,
     expire,
     fail,
@@ -21,7 +22,6 @@ from eventjobs.domain.decisions import (
     report,
     retry,
     start,
-    stopped,
 )
 from eventjobs.domain.events import (
     AttemptFailed,
@@ -55,7 +55,7 @@ class Decisions(NamedTuple):
     complete: Callable[..., Any] = complete
     fail: Callable[..., Any] = fail
     release: Callable[..., Any] = release
-    stopped: Callable[..., Any] = stopped
+    stopped: Callable[..., Any] = cancel_attempt
     refuse: Callable[..., Any] = refuse
     cancel: Callable[..., Any] = cancel
     retry: Callable[..., Any] = retry

@@ -352,7 +352,7 @@ class WorkerProcess(asyncio.Protocol):
         self._environment.reaper.unregister(process.pid)
         self._call_later(EXIT_S, self._transport.abort)
         await self._connection_closed
-        self._end_job(None if self._is_stopping else outcomes.crashed(code))
+        self._end_job(None if self._is_stopping else outcomes.crash_failure(code))
         for timer in self._timers:
             timer.cancel()
         for task in self._reply_tasks:

@@ -9,7 +9,7 @@ from typing import Any
 import orjson
 from aiohttp import web
 
-from eventjobs.domain.ids import chosen_id, id_of_key, new_id
+from eventjobs.domain.ids import id_of_key, new_id, parse_chosen_id
 from eventjobs.domain.spec import JobSpec
 from eventjobs.errors import EventjobsError, OutcomeUnknown, TooLarge
 from eventjobs.http import problem
@@ -166,7 +166,7 @@ async def _submit(service: Service, number: int, raw: bytes | None, named: _Name
             raise TooLarge(f"the line has more than {service.settings.body_bytes_max} bytes")
         line = parse(raw, BatchLine, request_limits(service.settings))
         if line.job_id is not None:
-            job_id = chosen_id(line.job_id)
+            job_id = parse_chosen_id(line.job_id)
         elif line.idempotency_key is not None:
             job_id = id_of_key(line.idempotency_key)
         if job_id is not None and (this := asyncio.current_task()) is not None:

@@ -23,7 +23,7 @@ async def report(site: AppContext, request: web.Request) -> web.StreamResponse:
     service = site.service
     job_id = path_id(request)
     found = _BEARER.fullmatch(request.headers.get("Authorization", ""))
-    attempt = service.keys.attempt_of(found[1], job_id) if found else None
+    attempt = service.master_key.attempt_of(found[1], job_id) if found else None
     if attempt is None:
         # The same whether there is such a job or not.
         raise BadToken(headers={"WWW-Authenticate": "Bearer"})
@@ -33,11 +33,11 @@ async def report(site: AppContext, request: web.Request) -> web.StreamResponse:
         raise InvalidInput("the body does not fit", [problem])
     holder = AttemptHolder(job_id, attempt)
     if (progress := given.progress) is not None:
-        taken = await service.fence.report(holder, "progress", [progress.event(attempt)])
+        taken = await service.attempt_reports.report(holder, "progress", [progress.event(attempt)])
     else:
         outcome = given.outcome()
         end: End = "complete" if isinstance(outcome, Succeeded) else "fail"
-        taken = await service.fence.record_outcome(holder, end, outcome)
+        taken = await service.attempt_reports.record_outcome(holder, end, outcome)
     body = {
         "job_id": job_id,
         "attempt": attempt,

@@ -125,9 +125,9 @@ def _after(query: EventsQuery, log: EventLog) -> int:
 async def _there(service: Service, job_id: str) -> Job:
     """Raises JobNotFound, JobGone; JobUnreadable where not even its first event can be read."""
     try:
-        job = await service.jobs.current(job_id)
+        job = await service.jobs.load_newest(job_id)
     except JobUnreadable:
-        if (parked := await service.jobs.glimpse(job_id)) is None:
+        if (parked := await service.jobs.load_even_parked(job_id)) is None:
             raise
         return parked  # whoever looks for what is wrong with it looks here
     if job is None:
@@ -148,7 +148,9 @@ async def _page(service: Service, selection: JobFilter, after: int, limit: int) 
     until = after + LOOKED_THROUGH_MAX
     while after < min(until, log.head):
         batch = await log.read(after, service.settings.page_max)
-        jobs = {each: await service.jobs.glimpse(each) for each in {r.job_id for r in batch}}
+        jobs = {
+            each: await service.jobs.load_even_parked(each) for each in {r.job_id for r in batch}
+        }
         for each in batch:
             after = each.position
             if selection.matches(jobs[each.job_id]):

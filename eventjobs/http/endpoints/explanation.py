@@ -93,8 +93,8 @@ async def _above(service: Service, job: Job) -> list[str]:
 
 
 def _rate(service: Service, type: str) -> RateReached | None:
-    rate = service.flow.limits.rates.get(type)
-    opens_s = service.flow.rate_opens_s(type)
+    rate = service.limiter.limits.rates.get(type)
+    opens_s = service.limiter.rate_opens_s(type)
     if rate is None or opens_s == 0:
         return None
     now_us = service.clock.now_us()

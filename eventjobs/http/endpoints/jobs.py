@@ -63,7 +63,7 @@ async def put(site: AppContext, request: web.Request) -> web.StreamResponse:
         job_id = await _child_id(site, request, given, job_id)
     if not is_conditional(request):
         return await _accept(site, request, given, job_id)
-    job = await site.service.jobs.current(job_id)
+    job = await site.service.jobs.load_newest(job_id)
     there = job is not None and job.expired_us is None
     check_command(request, etag_of(job) if job is not None and there else None)
     return await _accept(site, request, given, job_id, new=not there)
@@ -76,7 +76,7 @@ async def _child_id(site: AppContext, request: web.Request, given: Submission, j
     holder, name = parse_child_header(told)
     if given.parent != holder.job_id or job_id != child_id(holder.job_id, name):
         raise ReservedId
-    return await site.service.fence.child_id(holder, name)
+    return await site.service.attempt_reports.child_id(holder, name)
 
 
 async def _accept(
@@ -263,7 +263,7 @@ async def now(site: AppContext, job_id: str) -> Snapshot:
         if (snapshot := await site.snapshots.get(job_id)) is not None:
             return require_job(snapshot)
     # The views are late, or of no use; or leave out a job whose beginning cannot be read.
-    job = await site.service.jobs.current(job_id)
+    job = await site.service.jobs.load_newest(job_id)
     return require_job(None if job is None else await _current(site, job))
 
 

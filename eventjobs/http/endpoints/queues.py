@@ -68,9 +68,9 @@ async def _switch(
     why = await reason_of(site, request)
     await _check(service, kind, name)
     if pause:
-        await service.switches.pause(kind, name, why.reason, actor=ACTOR)
+        await service.pauses.pause(kind, name, why.reason, actor=ACTOR)
     else:
-        await service.switches.resume(kind, name, actor=ACTOR)
+        await service.pauses.resume(kind, name, actor=ACTOR)
     await views_caught_up(service)
     told = await (_types if kind == "type" else _queues)(service, name)
     return reply(next(each for each in told if each[kind] == name))
@@ -93,7 +93,7 @@ async def _check(service: Service, kind: Kind, name: str) -> None:
 async def _types(service: Service, *names: str) -> list[Fields]:
     counts = await service.views.counts()
     paused = (await paused_now(service))["type"]
-    limits = service.flow.limits
+    limits = service.limiter.limits
     busy = {name for name, by in counts.items() if by.get("queued", 0) or by.get("running", 0)}
     handlers = {each.type: each for each in service.handlers}
     return [
@@ -116,7 +116,7 @@ async def _queues(service: Service, *names: str) -> list[Fields]:
     for name, status, jobs in await service.views.ask(queue.COUNTS):
         counts.setdefault(name, {})[status] = jobs
     paused = (await paused_now(service))["queue"]
-    limits = service.flow.limits.queues
+    limits = service.limiter.limits.queues
     used = {each.flow.queue for each in service.handlers if each.flow.queue is not None}
     return [
         {

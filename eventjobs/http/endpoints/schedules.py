@@ -30,14 +30,14 @@ async def pause(site: AppContext, request: web.Request) -> web.StreamResponse:
     stays the one that it is.
     """
     name, why = _name(site, request), await reason_of(site, request)
-    await site.service.switches.pause("schedule", name, why.reason, actor=ACTOR)
+    await site.service.pauses.pause("schedule", name, why.reason, actor=ACTOR)
     return await _one(site, name)
 
 
 async def resume(site: AppContext, request: web.Request) -> web.StreamResponse:
     """Submit jobs of this schedule again, from its next time on. Harmless to repeat."""
     name, _ = _name(site, request), await reason_of(site, request)
-    await site.service.switches.resume("schedule", name, actor=ACTOR)
+    await site.service.pauses.resume("schedule", name, actor=ACTOR)
     return await _one(site, name)
 
 
@@ -59,7 +59,7 @@ async def _one(site: AppContext, name: str) -> web.StreamResponse:
 async def _schedules(service: Service) -> list[dict[str, Any]]:
     await views_caught_up(service)
     paused = (await paused_now(service))["schedule"]
-    return [_schedule(each, paused) for each in await service.recurring.statuses()]
+    return [_schedule(each, paused) for each in await service.cron.statuses()]
 
 
 def _schedule(told: ScheduleStatus, paused: dict[str, Pause]) -> dict[str, Any]:

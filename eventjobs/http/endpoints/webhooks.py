@@ -78,7 +78,7 @@ def _told(webhook: Webhook) -> dict[str, Any]:
         "added_at": rfc3339(webhook.added_us),
         "actor": webhook.actor,
         "position": webhook.position,
-        "told": webhook.told,
+        "told": webhook.delivered_position,
         "links": {
             "self": here,
             "deliveries": f"/v1/jobs?type={DELIVERY}&tag={tag}",

@@ -91,7 +91,7 @@ def _work(job: Job, steps: dict[str, Any]) -> dict[str, Any]:
 async def heartbeat(site: AppContext, request: web.Request) -> web.StreamResponse:
     """Renew the lease. The answer says whether to stop, and why."""
     given = await read_report(site.service, request, WorkerReport)
-    return _told(await site.service.fence.heartbeat(_holder(request, given)))
+    return _told(await site.service.attempt_reports.heartbeat(_holder(request, given)))
 
 
 async def progress(site: AppContext, request: web.Request) -> web.StreamResponse:
@@ -164,7 +164,7 @@ async def _completed(site: AppContext, worker: str, done: CompletedJob) -> dict[
     outcome = {"job_id": done.job_id, "attempt": done.attempt, "status": 200, "error": None}
     try:
         holder = AttemptHolder(existing_id(done.job_id), done.attempt, worker)
-        await site.service.fence.record_outcome(
+        await site.service.attempt_reports.record_outcome(
             holder, "complete", Succeeded(done.result, done.issues)
         )
     except EventjobsError as error:
@@ -206,13 +206,13 @@ def _holder(request: web.Request, given: WorkerReport) -> AttemptHolder:
 async def _report(
     site: AppContext, holder: AttemptHolder, kind: str, reports: list[Report]
 ) -> web.StreamResponse:
-    return _told(await site.service.fence.report(holder, kind, reports))
+    return _told(await site.service.attempt_reports.report(holder, kind, reports))
 
 
 async def _settle(
     site: AppContext, holder: AttemptHolder, end: End, outcome: Outcome
 ) -> web.StreamResponse:
-    await site.service.fence.record_outcome(holder, end, outcome)
+    await site.service.attempt_reports.record_outcome(holder, end, outcome)
     return reply({})
 
 

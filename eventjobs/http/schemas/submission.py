@@ -5,7 +5,7 @@ from typing import Any
 from pydantic import Field, model_validator
 
 from eventjobs.domain.spec import JobSpec
-from eventjobs.domain.submission import Options, mark_checked
+from eventjobs.domain.submission import SubmissionOptions, mark_checked
 from eventjobs.domain.validation import (
     EPOCH,
     MICROSECOND,
@@ -19,7 +19,7 @@ from eventjobs.http.problem import RequestError
 from eventjobs.http.schemas.problem import Problem
 from eventjobs.http.schemas.response_model import ResponseModel
 from eventjobs.service import Service
-from eventjobs.storable import as_text
+from eventjobs.storable import as_fragment
 
 
 class BatchOutcome(ResponseModel):
@@ -32,7 +32,7 @@ class BatchOutcome(ResponseModel):
     error: Problem | None = None
 
 
-class Submission(Options):
+class Submission(SubmissionOptions):
     """A job to be done. What is left out is as the handler of its type says."""
 
     type: str = Field(description="which handler does it")
@@ -67,8 +67,8 @@ class Submission(Options):
         files = await service.attached(self.artifacts) if self.artifacts else ()
         # Here and not by *checked*: copying a specification costs more than all its checks.
         attempts = 0 if self.max_attempts else service.attempts(self.type)
-        payload = as_text(self.payload)
-        return mark_checked(self.made(self.type, payload, None, run_at_us, files, attempts))
+        payload = as_fragment(self.payload)
+        return mark_checked(self.to_spec(self.type, payload, None, run_at_us, files, attempts))
 
 
 class BatchLine(Submission):

@@ -33,7 +33,7 @@ class JobLookup:
     async def _load(self, recorded: Recorded) -> Job | None:
         if isinstance(recorded.event, JobSubmitted):
             job = evolve(None, recorded)
-        elif (current := await self._jobs.glimpse(recorded.job_id)) is not None:
+        elif (current := await self._jobs.load_even_parked(recorded.job_id)) is not None:
             job = current
         else:
             return None

@@ -225,7 +225,7 @@ class Streams:
             return False
         for job_id in sorted(subscriber.job_filter.ids):
             try:
-                job = await self._service.jobs.current(job_id)
+                job = await self._service.jobs.load_newest(job_id)
             except JobUnreadable:
                 continue  # such a job has no further events
             if job is not None and not (job.finished and job.position <= subscriber.position):
@@ -236,7 +236,7 @@ class Streams:
         """The jobs that *job_filter* names. Raises JobNotFound; JobGone when all are hidden."""
         jobs = []
         for job_id in sorted(job_filter.ids or ()):
-            job = await self._service.jobs.current(job_id)
+            job = await self._service.jobs.load_newest(job_id)
             if job is None:
                 raise JobNotFound(f"there is no job {job_id}")
             jobs.append(job)

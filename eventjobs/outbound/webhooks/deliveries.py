@@ -21,8 +21,14 @@ from eventjobs.domain.job import Job
 from eventjobs.domain.limits import RECEIVER
 from eventjobs.domain.recorded import Recorded
 from eventjobs.domain.spec import JobSpec
-from eventjobs.domain.validation import NAME_CHARS_MAX, Redelivery, Subscription, read, read_reason
-from eventjobs.domain.webhook import KINDS, Webhook
+from eventjobs.domain.validation import (
+    NAME_CHARS_MAX,
+    Redelivery,
+    Subscription,
+    read_reason,
+    validate,
+)
+from eventjobs.domain.webhook import EVENT_TYPES, Webhook
 from eventjobs.errors import (
     Conflict,
     CorruptLog,
@@ -94,16 +100,18 @@ class Webhooks:
         """Subscribe. Raises OutboundRefused for an address not to be talked to, InvalidInput,
         LimitReached.
         """
-        given = read(
+        given = validate(
             Subscription,
             {each: getattr(wanted, each, None) for each in Subscription.model_fields},
             "webhook",
         )
         wanted = WebhookAdded(given.events, given.types, given.owner, given.url)
         self._outbound.check(given.url)
-        unknown = [each for each in wanted.events if each not in KINDS]
+        unknown = [each for each in wanted.events if each not in EVENT_TYPES]
         if unknown:
-            message = f"there are no events {', '.join(unknown)}; there are {', '.join(KINDS)}"
+            message = (
+                f"there are no events {', '.join(unknown)}; there are {', '.join(EVENT_TYPES)}"
+            )
             raise InvalidInput("no such event", [{"field": "events", "message": message}])
         webhook_id = new_id(self._jobs.clock.now_us())
         async with self._adding:  # else many at once would all find room for one
@@ -156,7 +164,9 @@ class Webhooks:
         seen: dict[str, int] = {}  # by webhook, up to where its events were looked at
         while True:
             webhooks = [
-                each._replace(told=max(each.told, seen.get(each.webhook_id, 0)))
+                each._replace(
+                    delivered_position=max(each.delivered_position, seen.get(each.webhook_id, 0))
+                )
                 for each in await self.listed()
             ]
             if not webhooks:
@@ -164,11 +174,11 @@ class Webhooks:
                 self._added.clear()
                 continue
             self._added.clear()
-            after = min(each.told for each in webhooks)
+            after = min(each.delivered_position for each in webhooks)
             after = await self._tell_from(after, {each.webhook_id: each for each in webhooks})
             # A webhook that wants little was told little: a new one must not wait for a second look
             # at all that happened since.
-            seen = {each.webhook_id: max(each.told, after) for each in webhooks}
+            seen = {each.webhook_id: max(each.delivered_position, after) for each in webhooks}
 
     async def _tell_from(self, after: int, webhooks: dict[str, Webhook]) -> int:
         """Until there is a webhook more, or none is left; the position up to which that is."""
@@ -201,7 +211,7 @@ class Webhooks:
     ) -> list[tuple[Webhook, Recorded]]:
         wanted = []
         for recorded in batch:
-            late = [each for each in webhooks if recorded.position > each.told]
+            late = [each for each in webhooks if recorded.position > each.delivered_position]
             if not late or (job := await self._job_of(recorded)) is None:
                 continue
             if job.spec.type != DELIVERY:  # a delivery of a delivery would have one, and so on
@@ -212,7 +222,7 @@ class Webhooks:
     async def _job_of(self, recorded: Recorded) -> Job | None:
         """None when the event is not about a job, or about one that cannot be read."""
         try:
-            return await self._jobs.glimpse(recorded.job_id)
+            return await self._jobs.load_even_parked(recorded.job_id)
         except Exception as error:
             if isinstance(error, LogError) and not isinstance(error, CorruptLog):
                 raise  # it passes, and the events are read again then
@@ -264,9 +274,9 @@ class Webhooks:
         One that waits or runs is left alone, one that failed is queued again, and one that was
         received, or is hidden by now, becomes a new one. Raises WebhookNotFound.
         """
-        asked = read(Redelivery, {"after": after, "limit": limit}, "redelivery")
+        asked = validate(Redelivery, {"after": after, "limit": limit}, "redelivery")
         after, limit = asked.after, asked.limit
-        webhook = (await self.get(webhook_id))._replace(told=after)
+        webhook = (await self.get(webhook_id))._replace(delivered_position=after)
         sent: list[str] = []
         head = self._events.head
         while after < head and len(sent) < limit:
@@ -294,7 +304,7 @@ class Webhooks:
 
     async def _delivery(self, job_id: str) -> Job | None:
         """None also for a job of a client, which may have a legacy id."""
-        job = await self._jobs.current(job_id)
+        job = await self._jobs.load_newest(job_id)
         return job if job is not None and job.spec.type == DELIVERY else None
 
     # --- one delivery
@@ -306,7 +316,7 @@ class Webhooks:
         if not stays:
             raise JobError("webhook_removed", "It was removed.", retryable=False)
         [recorded] = await self._events.read(position - 1, 1)
-        job = await self._jobs.glimpse(recorded.job_id)
+        job = await self._jobs.load_even_parked(recorded.job_id)
         if wanted.url is None or job is None:
             raise JobError("erased", "What it was about is erased.", retryable=False)
         itself = await self._jobs.load(ctx.job_id)
