@@ -136,9 +136,7 @@ def _copy(job: Job, recorded: Recorded, *resets: str, **changes: Any) -> Job:
     return copy
 
 
-def _copy_released(
-    job: Job, recorded: Recorded, status: Status, *resets: str, **changes: Any
-) -> Job:
+def _release(job: Job, recorded: Recorded, status: Status, *resets: str, **changes: Any) -> Job:
     """As _copy, for a job that no worker holds any longer."""
     holder = ("worker", "lease_s", "silence_s")
     return _copy(job, recorded, *holder, *resets, status=status, **changes)
@@ -187,7 +185,7 @@ def evolve(job: Job | None, recorded: Recorded) -> Job:
 
 
 #: Fields that only a job that has ended, or is to be cancelled, has.
-_ONLY_WHEN_ENDING = ("finished_us", "cancel_requested_us")
+_END_FIELDS = ("finished_us", "cancel_requested_us")
 
 
 def _apply(job: Job, recorded: Recorded) -> Job:
@@ -202,9 +200,7 @@ def _apply(job: Job, recorded: Recorded) -> Job:
         case JobCompleted() as event:
             fields = event.__dict__  # has the JSON fields as Fragments
             body = {each: fields[each] for each in ("result", "issues") if fields[each] is not None}
-            return _copy_released(
-                job, recorded, Status.COMPLETED, "error", finished_us=at_us, **body
-            )
+            return _release(job, recorded, Status.COMPLETED, "error", finished_us=at_us, **body)
         case ProgressReported() | BreakerChanged():
             return _copy(job, recorded)
         case LogWritten():
@@ -216,22 +212,20 @@ def _apply(job: Job, recorded: Recorded) -> Job:
             others = tuple(each for each in job.artifacts if each.name != event.name)
             return _copy(job, recorded, artifacts=(*others, stored))
         case AttemptFailed(retry_at_us=None) as event:
-            return _copy_released(
-                job, recorded, Status.FAILED, finished_us=at_us, error=_error_field(event)
-            )
+            return _release(job, recorded, Status.FAILED, finished_us=at_us, error=_error_of(event))
         case AttemptFailed(retry_at_us=due_us) as event:
             waits = {"due_us": due_us, "tries": job.tries - bool(event.held_off)}
-            return _copy_released(job, recorded, Status.QUEUED, **waits, error=_error_field(event))
+            return _release(job, recorded, Status.QUEUED, **waits, error=_error_of(event))
         case AttemptReleased():
-            return _copy_released(job, recorded, Status.QUEUED, due_us=at_us, tries=job.tries - 1)
+            return _release(job, recorded, Status.QUEUED, due_us=at_us, tries=job.tries - 1)
         case CancelRequested():
             return _copy(job, recorded, cancel_requested_us=at_us)
         case JobCancelled():
             times = {"cancel_requested_us": job.cancel_requested_us or at_us, "finished_us": at_us}
-            return _copy_released(job, recorded, Status.CANCELLED, **times)
+            return _release(job, recorded, Status.CANCELLED, **times)
         case JobRetried() as event:
             again = {"due_us": at_us, "tries": 0, "steps": steps_kept_by(job.steps, event)}
-            return _copy_released(job, recorded, Status.QUEUED, *_ONLY_WHEN_ENDING, **again)
+            return _release(job, recorded, Status.QUEUED, *_END_FIELDS, **again)
         case JobExpired():
             return _copy(job, recorded, expired_us=at_us)
         case LateReportRefused(attempt=number, report=report):
@@ -251,10 +245,10 @@ def park(job: Job, recorded: Recorded, why: str) -> Job:
     parked = {"parked": {"position": recorded.position, "why": why}, "expired_us": recorded.at_us}
     if job.finished:
         return _copy(job, recorded, **parked)
-    return _copy_released(job, recorded, Status.FAILED, **parked)
+    return _release(job, recorded, Status.FAILED, **parked)
 
 
-def _error_field(failed: AttemptFailed) -> Fragment | None:
+def _error_of(failed: AttemptFailed) -> Fragment | None:
     return as_fragment(
         {
             "code": failed.code,
