@@ -127,11 +127,13 @@ class Timeline:
             self._stretches.append(_Stretch(self._head(), monotonic_us, offset_us))
             del self._stretches[1:-STEPS_MAX]
             if moved_us >= JUMP_S * 1e6:
-                self.forward = self._joined(Step(wall_us - moved_us, wall_us, monotonic_us / 1e6))
+                self.forward = self._merge_with_last(
+                    Step(wall_us - moved_us, wall_us, monotonic_us / 1e6)
+                )
         self._highest_us = max(self._highest_us, offset_us)
         return wall_us
 
-    def _joined(self, step: Step) -> Step:
+    def _merge_with_last(self, step: Step) -> Step:
         """With the step before, as long as that is in doubt."""
         last = self.forward
         if last is None or step.at_s - last.at_s >= STEADY_S:

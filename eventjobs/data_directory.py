@@ -26,7 +26,7 @@ from eventjobs.observability.logging import get_logger
 from eventjobs.projections.views import Views
 from eventjobs.settings import Settings
 from eventjobs.storage.artifacts import Artifacts
-from eventjobs.storage.sqlite import connect, is_full, lacks_room, lock_directory, one
+from eventjobs.storage.sqlite import connect, fetch_value, is_full, lock_directory, may_be_disk_full
 
 LOG, VIEWS, KEY, ARTIFACTS = "log.db", "views.db", "secret.key", "artifacts"
 
@@ -59,7 +59,7 @@ def _unusable_database(path: Path, error: sqlite3.Error) -> DataDirectoryError:
     if code in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED):
         return DataDirectoryError(f"another program holds {path}; end it, and start again")
     with suppress(OSError):
-        if lacks_room(error) and is_full(path.parent):
+        if may_be_disk_full(error) and is_full(path.parent):
             return DataDirectoryError(f"the disk of {path} is full; make room, and start again")
     return DataDirectoryError(f"{path} cannot be used: {error}; look at its disk and permissions")
 
@@ -105,7 +105,7 @@ async def check_views(data: Path, log: SQLiteLog) -> None:
     try:
         connection = await connect(path, read_only=True)
         try:
-            log_id = await one(connection, LOG_ID)
+            log_id = await fetch_value(connection, LOG_ID)
         finally:
             await connection.close()
     except (sqlite3.Error, ValueError):
@@ -129,7 +129,7 @@ async def open_keys(data: Path, log: SQLiteLog) -> MasterKey:
             f"{path} is not there, but the log has events: put it back from a backup; {lost}"
         )
     keys = await asyncio.to_thread(MasterKey.open, path)
-    mark = keys.mark
+    mark = keys.fingerprint
     known = await log.meta(KEY_MARK)
     if log.head and known not in (None, mark):
         raise LogReplaced(
@@ -155,7 +155,7 @@ async def renew_key(data: Path) -> Path:
             try:
                 await asyncio.to_thread((data / KEY).unlink, missing_ok=True)
                 keys = await asyncio.to_thread(MasterKey.open, data / KEY)
-                await log.set_meta(KEY_MARK, keys.mark)
+                await log.set_meta(KEY_MARK, keys.fingerprint)
             finally:
                 await log.close()
     finally:

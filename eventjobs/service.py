@@ -145,7 +145,7 @@ class Service:
 
     async def _recover_if_possible(self) -> None:
         """Return once what a crash cut off is recovered, or waits for room on the disk."""
-        trouble = (self._waits_for_log, self.views.trouble)
+        trouble = (self._waits_for_log, self.views.failure_event)
         waits = [asyncio.create_task(each.wait()) for each in trouble]
         self._start_task(self._recovery(), "recovery")
         await asyncio.wait({*waits, *self._tasks}, return_when=asyncio.FIRST_COMPLETED)
@@ -301,7 +301,7 @@ class Service:
 
     def _run_supervised(self, name: str, loop: Callable[[], Awaitable[None]]) -> None:
         """Run *loop*, and again after a failure."""
-        self._start_task(self._supervisor.keep(name, loop), name)
+        self._start_task(self._supervisor.keep_running(name, loop), name)
 
     def _start_task(self, work: Any, name: str) -> None:
         task: asyncio.Task[None] = asyncio.create_task(work, name=name)

@@ -17,9 +17,9 @@ from eventjobs.observability.tracebacks import describe
 #: Seconds before the second try, doubled for each later one up to the longest.
 AGAIN_S, AGAIN_MAX_S = 1.0, 60.0
 #: The longest while it is the log or the disk that fails: that passes for all items at once.
-DISK_AGAIN_MAX_S = 5.0
+DISK_RETRY_MAX_S = 5.0
 #: A restarted loop that has run for so long counts as mended.
-MENDED_S = 30.0
+RECOVERED_S = 30.0
 #: Failing items whose waits are remembered; of more, the oldest are tried at once.
 ITEMS_MAX = 10_000
 
@@ -41,7 +41,7 @@ class Isolation:
         """How many items failed at their last try."""
         return len(self._waits)
 
-    def may(self, item: str) -> bool:
+    def may_run(self, item: str) -> bool:
         """Whether *item* has not failed, or has waited long enough since."""
         wait = self._waits.get(item)
         return wait is None or wait[0] <= self._clock.monotonic_s()
@@ -51,14 +51,14 @@ class Isolation:
         try:
             await work
         except BaseException as error:
-            if is_end(error):
+            if is_cancellation(error):
                 raise
-            self.failed(item, error, **about)
+            self.record_failure(item, error, **about)
             return False
         self._waits.drop(item)
         return True
 
-    def failed(self, item: str, error: BaseException, **about: Any) -> None:
+    def record_failure(self, item: str, error: BaseException, **about: Any) -> None:
         """Log *error*, and let *item* wait."""
         if passes := isinstance(error, LogError | OSError):
             self._log.warning(f"{self._what} waits", **about, error=describe(error))
@@ -66,7 +66,7 @@ class Isolation:
             self._log.error(f"{self._what} failed", **about, exc_info=error)
         _, wait_s = self._waits.get(item) or (0.0, AGAIN_S)
         again_s = self._clock.monotonic_s() + wait_s
-        longest_s = DISK_AGAIN_MAX_S if passes else AGAIN_MAX_S
+        longest_s = DISK_RETRY_MAX_S if passes else AGAIN_MAX_S
         self._waits.put(item, (again_s, min(wait_s * 2, longest_s)), 1)
 
 
@@ -79,12 +79,12 @@ class Supervisor:
         self.failing: dict[str, str] = {}
         self._log = get_logger("eventjobs")
 
-    async def keep(self, name: str, loop: Callable[[], Awaitable[None]]) -> None:
+    async def keep_running(self, name: str, loop: Callable[[], Awaitable[None]]) -> None:
         """Run *loop* until it returns, which says that its work is done, or this is cancelled."""
         wait_s = AGAIN_S
         while True:
             began_s = self._clock.monotonic_s()
-            mended = self._clock.call_later(MENDED_S, lambda: self.failing.pop(name, None))
+            mended = self._clock.call_later(RECOVERED_S, lambda: self.failing.pop(name, None))
             try:
                 await loop()
                 self.failing.pop(name, None)
@@ -92,19 +92,19 @@ class Supervisor:
             except LogError as error:  # the log's trouble is its own to report
                 self._log.warning("background work waits", part=name, error=error.code)
             except BaseException as error:
-                if is_end(error):
+                if is_cancellation(error):
                     raise
                 self.failing[name] = describe(error)
                 self._log.critical("stopped working", part=name, exc_info=error)
             finally:
                 mended.cancel()
-            if self._clock.monotonic_s() - began_s >= MENDED_S:
+            if self._clock.monotonic_s() - began_s >= RECOVERED_S:
                 wait_s = AGAIN_S
             await sleep(self._clock, wait_s)
             wait_s = min(wait_s * 2, AGAIN_MAX_S)
 
 
-def is_end(error: BaseException) -> bool:
+def is_cancellation(error: BaseException) -> bool:
     """Whether *error* ends the current task from outside. What the code of a user raises does not,
     be it SystemExit or a CancelledError of its own.
     """

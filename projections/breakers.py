@@ -21,18 +21,18 @@ CREATE TABLE breakers (
 ) STRICT, WITHOUT ROWID;
 """
 
-PUT = """
+PUT_BREAKERS = """
 INSERT OR REPLACE INTO breakers
 SELECT value ->> 0, value ->> 1, value ->> 2, value ->> 3, value ->> 4, value ->> 5
 FROM json_each(?1)
 """
-ALL = """
+SELECT_BREAKERS = """
 SELECT json_group_array(json_array(name, state, until_us, failures, changed_us, job_id))
 FROM (SELECT * FROM breakers ORDER BY name)
 """
 
 
-class Seen(NamedTuple):
+class LastBreakerChange(NamedTuple):
     """The newest change of one breaker; None where there was none yet."""
 
     name: str
@@ -47,8 +47,8 @@ def apply(batch: Sequence[Recorded]) -> Iterator[Statement]:
     newest = {}
     for each in batch:
         if isinstance(event := each.event, BreakerChanged):
-            newest[event.name] = Seen(
+            newest[event.name] = LastBreakerChange(
                 event.name, event.state, event.until_us, event.failures, each.at_us, each.job_id
             )
     if newest:
-        yield PUT, rows([tuple(each) for each in newest.values()])
+        yield PUT_BREAKERS, rows([tuple(each) for each in newest.values()])

@@ -51,8 +51,8 @@ CREATE TABLE doomed (born INTEGER PRIMARY KEY) STRICT;
 CREATE TABLE moved (born INTEGER PRIMARY KEY) STRICT;
 """
 
-FORGET = "DELETE FROM ties WHERE born IN (SELECT value FROM json_each(?1))"
-PUT = """
+DELETE_DEPENDENCIES = "DELETE FROM ties WHERE born IN (SELECT value FROM json_each(?1))"
+ADD_DEPENDENCIES = """
 INSERT OR IGNORE INTO ties
 SELECT value ->> 0, value ->> 1, value ->> 2
 FROM json_each(?1)
@@ -64,7 +64,7 @@ UNION ALL
 SELECT born FROM ties WHERE other IN (SELECT value FROM json_each(?2))
 """
 #: A job that is hidden has no status of its own column any more; its state still tells.
-HOLD = """
+UPDATE_WAITS = """
 UPDATE queue SET waits = EXISTS (SELECT 1 FROM unmet WHERE unmet.born = queue.born)
 WHERE born IN (SELECT born FROM moved)
 """
@@ -75,12 +75,12 @@ SELECT born FROM moved WHERE EXISTS (SELECT 1 FROM dooming WHERE dooming.born = 
 """
 CLEAR_CHANGED = "DELETE FROM moved"
 
-UNMET = """
+SELECT_UNMET = """
 SELECT json_group_array(json_array(other, unmet.status))
 FROM jobs JOIN unmet USING (born) WHERE job_id = ?1
 """
 #: As Dooms; one for each tie, so a job may be in it twice.
-DOOMED = """
+SELECT_TO_CANCEL = """
 SELECT json_group_array(json_array(job_id, kind, other, outcome)) FROM (
   SELECT jobs.job_id, kind, other, dooming.outcome
   FROM doomed CROSS JOIN jobs USING (born) CROSS JOIN dooming USING (born)
@@ -110,11 +110,11 @@ def apply(touched: Iterable[JobChange]) -> Iterator[Statement]:
         if outcome(job) != (None if before is None else outcome(before)):
             turned.append(job.job_id)
     if tied:
-        yield FORGET, rows(tied)
-        yield PUT, rows(put)
+        yield DELETE_DEPENDENCIES, rows(tied)
+        yield ADD_DEPENDENCIES, rows(put)
     if tied or turned:
         yield MARK_CHANGED, (*rows(tied), *rows(turned))
-        yield HOLD, ()
+        yield UPDATE_WAITS, ()
         yield CLEAR_CANCEL_MARKS, ()
         yield MARK_TO_CANCEL, ()
         yield CLEAR_CHANGED, ()

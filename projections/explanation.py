@@ -23,8 +23,8 @@ from eventjobs.projections.pauses import Pause
 Reason = dict[str, Any]
 
 #: The code of an attempt whose worker was not heard from, and what is said of that.
-LOST = "worker_lost"
-GONE = "its worker has gone"
+WORKER_LOST = "worker_lost"
+WORKER_GONE_TEXT = "its worker has gone"
 #: Of jobs that are named one by one.
 NAMED_MAX = 10
 
@@ -35,7 +35,7 @@ class LimitReached(NamedTuple):
     limit: int
     holders: Sequence[tuple[str, int | None]]
     #: those of them that the job is a part of
-    above: Sequence[str] = ()
+    ancestors: Sequence[str] = ()
 
 
 class RateReached(NamedTuple):
@@ -59,13 +59,15 @@ class QueueSituation:
     queue_full: LimitReached | None = None
     rate: RateReached | None = None
     #: when somebody last asked for jobs of the type, since *started_us*; None: never
-    asked_us: int | None = None
+    last_claim_us: int | None = None
     started_us: int = 0
     #: whether somebody waits for one right now
-    wanted: bool = False
+    claim_waits: bool = False
 
 
-def waiting(job: Job, around: QueueSituation, events: Sequence[Recorded] = ()) -> list[Reason]:
+def explain_queued(
+    job: Job, around: QueueSituation, events: Sequence[Recorded] = ()
+) -> list[Reason]:
     """All that keeps a queued *job* from starting; *events* are its own."""
     reasons = [
         *_not_yet(job, around.now_us, events),
@@ -74,17 +76,17 @@ def waiting(job: Job, around: QueueSituation, events: Sequence[Recorded] = ()) -
         *_pauses(around),
         *_limits(job, around),
     ]
-    if around.asked_us is None:
+    if around.last_claim_us is None:
         since = rfc3339(around.started_us)
         text = f"nobody has asked for jobs of type {job.spec.type} since the service started"
         reasons.append({"code": "no_worker", "text": text, "type": job.spec.type, "since": since})
-    elif not reasons and not around.wanted:
-        asked = rfc3339(around.asked_us)
+    elif not reasons and not around.claim_waits:
+        asked = rfc3339(around.last_claim_us)
         text = f"everybody who runs jobs of type {job.spec.type} is busy; last asked at {asked}"
         reasons.append({"code": "busy", "text": text, "type": job.spec.type, "since": asked})
     reasons = reasons or [{"code": "ready", "text": "nothing: it is about to start"}]
-    if job.error is not None and job.error["code"] == LOST:
-        said = f"{GONE}: attempt {job.attempt} was lost, {job.error['message']}"
+    if job.error is not None and job.error["code"] == WORKER_LOST:
+        said = f"{WORKER_GONE_TEXT}: attempt {job.attempt} was lost, {job.error['message']}"
         reasons.append({"code": "worker_gone", "text": said, "since": rfc3339(job.updated_us)})
     return reasons
 
@@ -190,7 +192,7 @@ def _full(code: str, what: str, full: LimitReached) -> Reason:
 # --- running, ended
 
 
-def running(
+def explain_running(
     job: Job, events: Sequence[Recorded], heard_us: int | None = None, silent_s: float | None = None
 ) -> list[Reason]:
     """Who runs *job*; *heard_us* is when a worker elsewhere, or a service, was last heard from,
@@ -207,7 +209,7 @@ def running(
         told |= {"lease_s": period_s, "heard_at": heard}
     reasons: list[Reason] = [told | {"text": text}]
     if silent_s is not None and _is_gone(job, silent_s):
-        text = f"{GONE}: {job.worker} was not heard from for {silent_s:.0f} s"
+        text = f"{WORKER_GONE_TEXT}: {job.worker} was not heard from for {silent_s:.0f} s"
         gone = {"code": "worker_gone", "worker": job.worker, "since": rfc3339(heard_us or 0)}
         reasons.append(gone | {"text": text})
     if job.cancel_requested_us is not None:
@@ -226,7 +228,7 @@ def _is_gone(job: Job, silent_s: float) -> bool:
     return job.lease_s is not None and silent_s >= job.lease_s * 2 / 3
 
 
-def ended(job: Job, events: Sequence[Recorded]) -> list[Reason]:
+def explain_ended(job: Job, events: Sequence[Recorded]) -> list[Reason]:
     """What ended *job*."""
     at = rfc3339(job.finished_us or job.updated_us)
     told = {"since": at, "attempt": job.attempt or None}
@@ -252,8 +254,8 @@ def _failed(job: Job, events: Sequence[Recorded]) -> Reason:
     said = f": {error['message']}" if error["message"] else ""
     why = "no attempt is left" if error["retryable"] else "trying again would be of no use"
     text = f"attempt {job.attempt} failed with {error['code']}{said}; {why}"
-    if error["code"] == LOST:
-        text = f"{GONE}: {text}"
+    if error["code"] == WORKER_LOST:
+        text = f"{WORKER_GONE_TEXT}: {text}"
     return {"code": "failed", "text": text} | _attempt(job, events)
 
 

@@ -16,9 +16,9 @@ from eventjobs.observability.logging import get_logger
 from eventjobs.projections import parked_events as parked
 from eventjobs.projections import store
 from eventjobs.projections.change import JobChange
-from eventjobs.projections.parked_events import Parked
+from eventjobs.projections.parked_events import ParkedEvent
 from eventjobs.projections.read_ahead import ReadAhead
-from eventjobs.projections.store import Stale, Store, passes
+from eventjobs.projections.store import StaleViews, Store, is_transient
 
 #: Before what failed is tried again.
 RETRY_S = 0.5
@@ -41,7 +41,7 @@ class Log(Protocol):
     async def wait(self, after: int, job_id: str | None = None) -> int: ...
 
 
-class Live:
+class _Live:
     """Made with *open*; *run* keeps it current until cancelled.
 
     Whatever is wrong with the file, reads wait until it is made anew, or can be used again.
@@ -65,7 +65,7 @@ class Live:
         self._closing = False
         self._applied = 0
         #: Set while *failing*.
-        self.trouble = asyncio.Event()
+        self.failure_event = asyncio.Event()
         self._log = get_logger("eventjobs.views")
 
     _store: Store
@@ -80,7 +80,7 @@ class Live:
         try:
             await asyncio.to_thread(Store.remove, views._path_of_new)  # a rebuild was cut off
             await views._open()
-        except (OSError, sqlite3.Error, Stale) as error:
+        except (OSError, sqlite3.Error, StaleViews) as error:
             views._failed(error)
         return views
 
@@ -89,7 +89,7 @@ class Live:
         log_id, head = self._events.log_id, self._events.head
         try:
             self._store = await Store.open(self.path, log_id, head)
-        except Stale as error:
+        except StaleViews as error:
             self._log.warning("views are made anew", error=str(error))
             await asyncio.to_thread(Store.remove, self.path)
             self._store = await Store.open(self.path, log_id, head)
@@ -104,13 +104,13 @@ class Live:
                 if not self._there.is_set():
                     try:
                         await self._open()
-                    except (OSError, sqlite3.Error, Stale) as error:
+                    except (OSError, sqlite3.Error, StaleViews) as error:
                         self._failed(error)
             if not self._there.is_set():
                 await sleep(self._clock, RETRY_S)
                 continue
             self._works()
-            self._told([])
+            self._notify([])
 
     async def _tell_parked(self) -> None:
         count, first = await self.parked(10)
@@ -155,7 +155,7 @@ class Live:
     async def _apply(self, batch: list[Recorded]) -> None:
         async with self._applying:
             try:
-                applied = await self._store.apply(batch, parking=self._store.fresh)
+                applied = await self._store.apply(batch, parking=self._store.is_new)
             except Exception as error:  # noqa: BLE001 the file is made anew, whatever is wrong
                 self._failed(error)
                 failed: Exception | None = error
@@ -167,7 +167,7 @@ class Live:
         self._works()
         for each in applied.parked:
             self._log.error("event parked", **each._asdict())
-        self._told(applied.touched)
+        self._notify(applied.changes)
         self._applied += 1
         if self._applied % WAL_LOOK == 0:
             await self._bound_wal()
@@ -180,14 +180,14 @@ class Live:
         if size <= store.WAL_BYTES_MAX:
             return
         async with self._applying:
-            done = await self._store.shrink()
+            done = await self._store.truncate_wal()
         if not done and size > WAL_TIMES * store.WAL_BYTES_MAX:
             self._log.error("somebody reads views.db for too long: it is made anew", wal=size)
             await self.rebuild()
 
     async def _heal(self, error: Exception) -> None:
         """Wait for better times, or make anew what would fail again."""
-        if not passes(error):
+        if not is_transient(error):
             try:
                 await self.rebuild()
             except Exception as again:  # noqa: BLE001 as above
@@ -199,13 +199,13 @@ class Live:
         if self.failing != why:
             self._log.error("views are behind", error=why, position=self.position)
         self.failing = why
-        self.trouble.set()
+        self.failure_event.set()
 
     def _works(self) -> None:
         if self.failing is not None:
             self._log.warning("views work again", position=self.position)
             self.failing = None
-            self.trouble.clear()
+            self.failure_event.clear()
 
     def listen(self, listener: Callable[[list[JobChange]], object]) -> None:
         """Call *listener* with what each applied batch changed; it must not block."""
@@ -226,7 +226,7 @@ class Live:
             finally:
                 self._turns.discard(turn)
 
-    def _told(self, touched: list[JobChange]) -> None:
+    def _notify(self, touched: list[JobChange]) -> None:
         for turn in self._turns:
             if not turn.done():
                 turn.set_result(None)
@@ -289,7 +289,7 @@ class Live:
         await fresh.close()
         await asyncio.to_thread(Store.replace, fresh.path, self.path)
         self._store = await Store.open(self.path, self._events.log_id, self._events.head)
-        self._store.fresh = self._opened = True
+        self._store.is_new = self._opened = True
         self._there.set()
 
     @asynccontextmanager
@@ -322,11 +322,11 @@ class Live:
             self._failed(spoilt)
             await self._heal(spoilt)
 
-    async def ask(self, sql: str, *parameters: Any) -> Any:
+    async def query(self, sql: str, *parameters: Any) -> Any:
         """What a projection's own question comes to: *sql* gives one row with one JSON value."""
         return await self._read(lambda store: store.read(sql, *parameters))
 
-    async def parked(self, limit: int) -> tuple[int, list[Parked]]:
+    async def parked(self, limit: int) -> tuple[int, list[ParkedEvent]]:
         """How many events could not be applied, and the first *limit* of them."""
-        count, first = await self.ask(parked.FIRST, limit)
-        return count, [Parked(*each) for each in first]
+        count, first = await self.query(parked.SELECT_PARKED, limit)
+        return count, [ParkedEvent(*each) for each in first]

@@ -17,19 +17,19 @@ CREATE TABLE parked (
 ) STRICT;
 """
 
-PUT = """
+ADD_PARKED = """
 INSERT INTO parked
 SELECT value ->> 0, value ->> 1, value ->> 2, value ->> 3 FROM json_each(?1)
 """
 #: How many there are, and the first of them.
-FIRST = """
+SELECT_PARKED = """
 SELECT json_array((SELECT count(*) FROM parked), json_group_array(
   json_array(position, job_id, type, why)))
 FROM (SELECT * FROM parked ORDER BY position LIMIT ?1)
 """
 
 
-class Parked(NamedTuple):
+class ParkedEvent(NamedTuple):
     """An event that was left out: that of a job stops the job there."""
 
     position: int
@@ -38,6 +38,6 @@ class Parked(NamedTuple):
     why: str
 
 
-def apply(parked: Iterable[Parked]) -> Iterator[Statement]:
+def apply(parked: Iterable[ParkedEvent]) -> Iterator[Statement]:
     if found := [tuple(each) for each in parked]:
-        yield PUT, rows(found)
+        yield ADD_PARKED, rows(found)

@@ -21,15 +21,17 @@ CREATE TABLE pauses (
 ) STRICT, WITHOUT ROWID;
 """
 
-PUT = """
+PUT_PAUSES = """
 INSERT OR REPLACE INTO pauses
 SELECT value ->> 0, value ->> 1, value ->> 2, value ->> 3, value ->> 4 FROM json_each(?1)
 """
-REMOVE = """
+DELETE_PAUSES = """
 DELETE FROM pauses
 WHERE (kind, name) IN (SELECT value ->> 0, value ->> 1 FROM json_each(?1))
 """
-ALL = "SELECT json_group_array(json_array(kind, name, since_us, actor, reason)) FROM pauses"
+SELECT_PAUSES = (
+    "SELECT json_group_array(json_array(kind, name, since_us, actor, reason)) FROM pauses"
+)
 
 
 class Pause(NamedTuple):
@@ -51,5 +53,5 @@ def apply(batch: Sequence[Recorded]) -> Iterator[Statement]:
             case _:
                 pass
     if newest:
-        yield REMOVE, rows([key for key, pause in newest.items() if pause is None])
-        yield PUT, rows([tuple(pause) for pause in newest.values() if pause is not None])
+        yield DELETE_PAUSES, rows([key for key, pause in newest.items() if pause is None])
+        yield PUT_PAUSES, rows([tuple(pause) for pause in newest.values() if pause is not None])

@@ -21,7 +21,7 @@ SAMPLES_MAX = 32
 #: Fewer than this say nothing.
 SAMPLES_MIN = 3
 #: Silence longer than this many times the stage's usual length, and this long, is a stall.
-STALLED_TIMES = 3
+STALLED_FACTOR = 3
 STALLED_MIN_US = 10_000_000
 
 SCHEMA = """
@@ -43,10 +43,10 @@ CREATE TABLE stage_times (
 ) STRICT, WITHOUT ROWID;
 """
 
-PUT = "INSERT OR REPLACE INTO progress SELECT value ->> 0, value -> 1 FROM json_each(?1)"
+PUT_PROGRESS = "INSERT OR REPLACE INTO progress SELECT value ->> 0, value -> 1 FROM json_each(?1)"
 # The numbers are worked out before the first row is written: SQLite materialises a SELECT that
 # reads the table it is inserted into.
-LEARN = """
+ADD_DURATIONS = """
 INSERT OR REPLACE INTO stage_times
 SELECT type, stage, number % 32, number, place, duration_us FROM (
   SELECT value ->> 0 AS type, value ->> 1 AS stage, value ->> 3 AS place,
@@ -55,12 +55,12 @@ SELECT type, stage, number % 32, number, place, duration_us FROM (
       WHERE type = value ->> 0 AND stage = value ->> 1), 0) AS number
   FROM json_each(?1))
 """
-PROGRESS = """
+SELECT_PROGRESS = """
 SELECT json_group_array(json_array(job_id, json(progress.state)))
 FROM progress JOIN jobs USING (born)
 WHERE job_id IN (SELECT value FROM json_each(?1))
 """
-TIMES = """
+SELECT_DURATIONS = """
 SELECT json_group_array(json_array(type, stage, place, duration_us)) FROM (
   SELECT * FROM stage_times WHERE type IN (SELECT value FROM json_each(?1))
   ORDER BY type, stage, number)
@@ -85,14 +85,14 @@ def apply(touched: Iterable[JobChange]) -> Iterator[Statement]:
         for stage, place, duration_us in _durations(each.after, each.progress):
             learned.setdefault((each.after.spec.type, stage), []).append((place, duration_us))
     if changed:
-        yield PUT, rows(changed)
+        yield PUT_PROGRESS, rows(changed)
     samples = [
         (*key, number, *sample)
         for key, found in learned.items()
         for number, sample in list(enumerate(found, 1))[-SAMPLES_MAX:]
     ]
     if samples:
-        yield LEARN, rows(samples)
+        yield ADD_DURATIONS, rows(samples)
 
 
 def _durations(job: Job, progress: Progress | None) -> Iterator[tuple[str, int, int]]:
@@ -103,7 +103,7 @@ def _durations(job: Job, progress: Progress | None) -> Iterator[tuple[str, int, 
             yield stage.name, place, max(0, stage.ended_us - stage.started_us)
 
 
-class Usual(NamedTuple):
+class UsualDuration(NamedTuple):
     """How long a stage of completed jobs took: nine in ten lie between *low_us* and *high_us*."""
 
     place: int
@@ -122,7 +122,7 @@ class Estimate(NamedTuple):
     pace: str
 
 
-def usual_times(found: list[list[Any]]) -> dict[str, dict[str, Usual]]:
+def usual_durations(found: list[list[Any]]) -> dict[str, dict[str, UsualDuration]]:
     """By type and stage, from the rows of TIMES; too few samples are left out."""
     grouped: dict[str, dict[str, list[tuple[int, int]]]] = {}
     for type, stage, place, duration_us in found:
@@ -137,14 +137,16 @@ def usual_times(found: list[list[Any]]) -> dict[str, dict[str, Usual]]:
     }
 
 
-def _usual(samples: list[tuple[int, int]]) -> Usual:
+def _usual(samples: list[tuple[int, int]]) -> UsualDuration:
     durations = sorted(duration for _, duration in samples)
     last = len(durations) - 1
-    return Usual(samples[-1][0], durations[round(last * 0.05)], durations[round(last * 0.95)])
+    return UsualDuration(
+        samples[-1][0], durations[round(last * 0.05)], durations[round(last * 0.95)]
+    )
 
 
 def estimate(
-    job: Job, progress: Progress | None, usual: dict[str, Usual], now_us: int
+    job: Job, progress: Progress | None, usual: dict[str, UsualDuration], now_us: int
 ) -> Estimate | None:
     """What is left of a running job, or None when there is nothing to learn from."""
     whole = usual.get("")
@@ -162,7 +164,7 @@ def estimate(
     low_us = max(0, here.low_us - spent_us) + sum(each.low_us for each in rest)
     high_us = max(0, here.high_us - spent_us) + sum(each.high_us for each in rest)
     pace = "slower" if spent_us > here.high_us else "usual"
-    if now_us - heard_us > max(STALLED_MIN_US, STALLED_TIMES * here.high_us):
+    if now_us - heard_us > max(STALLED_MIN_US, STALLED_FACTOR * here.high_us):
         pace = "stalled"
     if pace != "usual":
         return Estimate(None, None, pace)

@@ -79,8 +79,8 @@ CREATE TABLE queue_counts (
 ) STRICT, WITHOUT ROWID;
 """
 
-REMOVE = "DELETE FROM queue WHERE born IN (SELECT value FROM json_each(?1))"
-PUT = """
+DELETE_FROM_QUEUE = "DELETE FROM queue WHERE born IN (SELECT value FROM json_each(?1))"
+ADD_TO_QUEUE = """
 INSERT INTO queue
 SELECT value ->> 0, value ->> 1, value ->> 2, value ->> 3, value ->> 4, value ->> 5, value ->> 6,
   value ->> 7,
@@ -89,20 +89,20 @@ SELECT value ->> 0, value ->> 1, value ->> 2, value ->> 3, value ->> 4, value ->
   0
 FROM json_each(?1)
 """
-TIME = "SELECT json_quote(us) FROM queue_time"
-GO_ON = "UPDATE queue_time SET us = max(us, ?1)"
-RIPEN = "UPDATE queue SET later = 0 WHERE later AND due_us <= (SELECT us FROM queue_time)"
+SELECT_NEWEST_TIME = "SELECT json_quote(us) FROM queue_time"
+ADVANCE_NEWEST_TIME = "UPDATE queue_time SET us = max(us, ?1)"
+MARK_DUE = "UPDATE queue SET later = 0 WHERE later AND due_us <= (SELECT us FROM queue_time)"
 ADD_COUNTS = """
 INSERT INTO queue_counts SELECT value ->> 0, value ->> 1, value ->> 2 FROM json_each(?1) WHERE true
 ON CONFLICT DO UPDATE SET jobs = jobs + excluded.jobs
 """
-DROP_ZEROES = "DELETE FROM queue_counts WHERE jobs = 0"
-COUNTS = "SELECT json_group_array(json_array(queue, status, jobs)) FROM queue_counts"
+DELETE_ZERO_COUNTS = "DELETE FROM queue_counts WHERE jobs = 0"
+SELECT_QUEUE_COUNTS = "SELECT json_group_array(json_array(queue, status, jobs)) FROM queue_counts"
 
 #: Begins with the best lane of each type, and goes on from a lane to the next one of its type and
 #: from a job to the next one of its lane, always from the best that there is: so it looks at no
 #: more jobs than it finds, and at no more lanes than are better than those.
-DUE = """
+SELECT_DUE = """
 WITH RECURSIVE
 types AS (
   SELECT value AS type FROM json_each(:types)
@@ -150,7 +150,7 @@ SELECT json_group_array(json_array(job_id, type, queue, key)) FROM (
 """
 #: Of jobs that have a parent, those first whose parent is the newest: a tree is gone through to the
 #: bottom before it gets broader, so that few of its jobs wait for others at once.
-DUE_CHILDREN = """
+SELECT_DUE_CHILDREN = """
 SELECT json_group_array(json_array(job_id, type, queue, key)) FROM (
   SELECT job_id, type, queue, nullif(key, '') AS key FROM queue
   WHERE branch IS NOT NULL AND NOT waits AND due_us <= :now_us
@@ -163,10 +163,10 @@ SELECT json_group_array(json_array(job_id, type, queue, key)) FROM (
     AND type NOT IN (SELECT name FROM pauses WHERE kind = 'type')
   ORDER BY branch, born LIMIT :limit)
 """
-NEXT_DUE = "SELECT min(due_us) FROM queue WHERE later AND due_us > ?1"
+SELECT_NEXT_DUE_TIME = "SELECT min(due_us) FROM queue WHERE later AND due_us > ?1"
 
 
-class Due(NamedTuple):
+class DueJob(NamedTuple):
     """A job that may start."""
 
     job_id: str
@@ -175,7 +175,7 @@ class Due(NamedTuple):
     key: str | None
 
 
-class Held(NamedTuple):
+class FullLimits(NamedTuple):
     """Queues and concurrency keys of which no more may start now; and some (type, key)."""
 
     queues: Collection[str] = ()
@@ -183,13 +183,18 @@ class Held(NamedTuple):
     keys_of_types: Collection[tuple[str, str]] = ()
 
 
-NOTHING_HELD = Held()
+NO_FULL_LIMITS = FullLimits()
 
 
-def due(
-    now_us: int, types: Iterable[str], taken: Collection[str], held: Held, limit: int, key_max: int
+def due_parameters(
+    now_us: int,
+    types: Iterable[str],
+    taken: Collection[str],
+    held: FullLimits,
+    limit: int,
+    key_max: int,
 ) -> dict[str, Any]:
-    """What DUE and DUE_CHILDREN are bound to."""
+    """The parameters of SELECT_DUE and SELECT_DUE_CHILDREN."""
     return {
         "now_us": now_us,
         "types": orjson.dumps(list(dict.fromkeys(types))).decode(),
@@ -226,14 +231,14 @@ def apply(touched: Iterable[JobChange]) -> Iterator[Statement]:
                     key = job.queue, status
                     counts[key] = counts.get(key, 0) + change
     if gone:
-        yield REMOVE, rows(gone)
+        yield DELETE_FROM_QUEUE, rows(gone)
     if put:
-        yield PUT, rows(put)
-    yield GO_ON, (newest_us,)
-    yield RIPEN, ()
+        yield ADD_TO_QUEUE, rows(put)
+    yield ADVANCE_NEWEST_TIME, (newest_us,)
+    yield MARK_DUE, ()
     if counts:
         yield ADD_COUNTS, rows([(*key, change) for key, change in counts.items()])
-        yield DROP_ZEROES, ()
+        yield DELETE_ZERO_COUNTS, ()
 
 
 _COUNTED = (Status.QUEUED, Status.RUNNING)

@@ -66,7 +66,7 @@ SELECT value ->> 0, value ->> 6, value ->> 7, value ->> 8, value ->> 9, value ->
   value ->> 1 IS NOT NULL, value -> 2, value ->> 3, value ->> 11, value ->> 4, value ->> 5
 FROM json_each(?1)
 """
-HIDE = "UPDATE jobs SET listed = 0 WHERE born IN (SELECT value FROM json_each(?1))"
+HIDE_JOBS = "UPDATE jobs SET listed = 0 WHERE born IN (SELECT value FROM json_each(?1))"
 #: Apart from ADD_JOBS, since taking a value out of a row costs more than putting it into a table.
 CHANGE_JOBS = """
 UPDATE jobs SET status = new.status, state = new.state, outcome = new.outcome,
@@ -78,32 +78,32 @@ FROM (
 WHERE jobs.born = new.born
 """
 ADD_SPECS = "INSERT INTO specs SELECT value ->> 0, value -> 1 FROM json_each(?1)"
-PUT_TAGS = "INSERT OR IGNORE INTO tags SELECT value ->> 0, value ->> 1 FROM json_each(?1)"
+ADD_TAGS = "INSERT OR IGNORE INTO tags SELECT value ->> 0, value ->> 1 FROM json_each(?1)"
 ADD_COUNTS = """
 INSERT INTO counts SELECT value ->> 0, value ->> 1, value ->> 2 FROM json_each(?1) WHERE true
 ON CONFLICT DO UPDATE SET jobs = jobs + excluded.jobs
 """
 # A count that came back to nothing leaves no row: however the log was cut into batches, the rows
 # are the same.
-DROP_ZEROES = "DELETE FROM counts WHERE jobs = 0"
+DELETE_ZERO_COUNTS = "DELETE FROM counts WHERE jobs = 0"
 
-JOBS = """
+SELECT_JOBS = """
 SELECT json_group_array(json_array(
   job_id, born, created_us, json(state), json(spec), length(state) + length(spec)))
 FROM jobs JOIN specs USING (born) WHERE job_id IN (SELECT value FROM json_each(?1))
 """
-TYPES = """
+SELECT_TYPES = """
 SELECT json_group_array(json_array(job_id, type))
 FROM jobs WHERE job_id IN (SELECT value FROM json_each(?1))
 """
-RUNNING = "SELECT json_group_array(job_id) FROM jobs WHERE status = 'running'"
+SELECT_RUNNING = "SELECT json_group_array(job_id) FROM jobs WHERE status = 'running'"
 #: Hidden ones, too.
-NEWEST_TAGGED = """
+SELECT_NEWEST_TAGGED = """
 SELECT json_quote((
   SELECT job_id FROM tags JOIN jobs USING (born) WHERE tag = ?1 ORDER BY born DESC LIMIT 1))
 """
 #: Each half has an index of its own.
-EXPIRING = """
+SELECT_EXPIRING = """
 SELECT json_group_array(job_id) FROM (
   SELECT job_id FROM (
     SELECT job_id FROM jobs WHERE ended_us > :ended_after_us AND ended_us <= :ended_us
@@ -113,7 +113,7 @@ SELECT json_group_array(job_id) FROM (
     SELECT job_id FROM jobs WHERE expires_us > :after_us AND expires_us <= :now_us
     ORDER BY expires_us LIMIT :limit))
 """
-COUNTS = "SELECT json_group_array(json_array(type, status, jobs)) FROM counts"
+SELECT_COUNTS = "SELECT json_group_array(json_array(type, status, jobs)) FROM counts"
 
 #: Fields of a Job that have columns of their own, or are in its spec.
 _APART = ("job_id", "spec", "born", "created_us")
@@ -154,14 +154,14 @@ def apply(touched: Iterable[JobChange]) -> Iterator[Statement]:
     if changed:
         yield CHANGE_JOBS, rows(changed)
     if hidden:
-        yield HIDE, rows(hidden)
+        yield HIDE_JOBS, rows(hidden)
     if specs:
         yield ADD_SPECS, rows(specs)
     if tags:
-        yield PUT_TAGS, rows(tags)
+        yield ADD_TAGS, rows(tags)
     if counts:
         yield ADD_COUNTS, rows([(*key, change) for key, change in counts.items()])
-        yield DROP_ZEROES, ()
+        yield DELETE_ZERO_COUNTS, ()
 
 
 def _listed(job: Job) -> str | None:
@@ -236,7 +236,7 @@ _ORDERS = {
 }
 
 
-def listing(
+def list_statement(
     filters: dict[str, Any], order: str, counts: Iterable[Sequence[Any]] = ()
 ) -> tuple[str, dict[str, Any]]:
     """The statement that lists by these filters, and what is bound to it; None filters nothing.

@@ -21,14 +21,14 @@ from eventjobs.projections import dependencies as ties
 from eventjobs.projections import parked_events as parked
 from eventjobs.projections.attempt_progress import Progress, advance
 from eventjobs.projections.change import JobChange, Statement
-from eventjobs.projections.parked_events import Parked
+from eventjobs.projections.parked_events import ParkedEvent
 from eventjobs.storage.sqlite import (
-    ALONE,
-    claim,
+    EXCLUSIVE,
     connect,
-    lacks_room,
-    one,
-    private_file,
+    create_private_file,
+    fetch_value,
+    initialize,
+    may_be_disk_full,
     transaction,
 )
 
@@ -71,10 +71,10 @@ SET_META = "INSERT INTO meta VALUES (?1, ?2) ON CONFLICT DO UPDATE SET value = e
 
 #: What the -wal is cut down to when all that it holds is in the file.
 WAL_BYTES_MAX = 64 * 2**20
-KEPT_MAX = 20_000
-KEPT_BYTES_MAX = 64 * 2**20
+CACHE_JOBS_MAX = 20_000
+CACHE_BYTES_MAX = 64 * 2**20
 
-Kept = tuple[Job, Progress | None]
+CachedJob = tuple[Job, Progress | None]
 
 
 #: Errors of SQLite that pass by themselves, or when there is room again.
@@ -92,7 +92,7 @@ _PASSING = {
 }
 
 
-def passes(error: Exception) -> bool:
+def is_transient(error: Exception) -> bool:
     """Whether the same may go well later, with the same file."""
     code = getattr(error, "sqlite_errorcode", None)
     return isinstance(error, OSError | MemoryError) or (
@@ -103,7 +103,7 @@ def passes(error: Exception) -> bool:
 def blames_event(error: Exception) -> bool:
     """Whether *error*, met while a sound file was written, comes from the event."""
     if not isinstance(error, sqlite3.Error):
-        return not passes(error)
+        return not is_transient(error)
     if isinstance(error, sqlite3.OperationalError):
         return error.sqlite_errorcode == sqlite3.SQLITE_ERROR and "no such" not in str(error)
     return isinstance(error, sqlite3.IntegrityError | sqlite3.DataError)
@@ -112,11 +112,11 @@ def blames_event(error: Exception) -> bool:
 class Applied(NamedTuple):
     """What a batch did to jobs, and which of its events were left out."""
 
-    touched: list[JobChange]
-    parked: list[Parked]
+    changes: list[JobChange]
+    parked: list[ParkedEvent]
 
 
-class Stale(Exception):
+class StaleViews(Exception):
     """This file was made from another log, or by other versions of the projections."""
 
 
@@ -133,12 +133,12 @@ class Store:
         self.path = path
         self.position = 0
         #: Made by this process from nothing: what fails in it is not the file's fault.
-        self.fresh = False
+        self.is_new = False
         self._writer = writer
         self._reader = reader
-        self._lister = lister
+        self._list_reader = lister
         #: Folded jobs as of *position*, so that a job's next event needs no read.
-        self._kept: LRUCache[Kept] = LRUCache(KEPT_MAX, KEPT_BYTES_MAX)
+        self._cache: LRUCache[CachedJob] = LRUCache(CACHE_JOBS_MAX, CACHE_BYTES_MAX)
 
     @classmethod
     async def open(cls, path: Path, log_id: str, head: int) -> "Store":
@@ -150,23 +150,23 @@ class Store:
         if not await asyncio.to_thread(path.exists):
             await asyncio.to_thread(Store.remove, path)  # its -wal may be there still
         try:
-            private_file(path)
+            create_private_file(path)
         except ForeignDatabase as error:
-            raise Stale(str(error)) from error
+            raise StaleViews(str(error)) from error
         try:
             return await cls._open(path, log_id, head)
         except sqlite3.OperationalError as error:
-            if not lacks_room(error):
+            if not may_be_disk_full(error):
                 raise
             return await cls._open(path, log_id, head, alone=True)  # it needs less: see the log
 
     @classmethod
     async def _open(cls, path: Path, log_id: str, head: int, *, alone: bool = False) -> "Store":
-        opened = [writer := await connect(path, *(ALONE if alone else ()))]
+        opened = [writer := await connect(path, *(EXCLUSIVE if alone else ()))]
         try:
             # Disposable: after a power cut it may be some commits behind, and catches up.
             schema = SCHEMA + "".join(each.SCHEMA for each in _all())
-            made = await claim(writer, schema, SCHEMA_VERSION)
+            made = await initialize(writer, schema, SCHEMA_VERSION)
             await writer.execute_fetchall("PRAGMA journal_mode = WAL")
             await writer.execute_fetchall("PRAGMA synchronous = NORMAL")
             await writer.execute_fetchall("PRAGMA wal_autocheckpoint = 4000")
@@ -174,21 +174,27 @@ class Store:
             identity = {"log_id": log_id, "projections": _versions()}
             if made:
                 await transaction(writer, [(SET_META, each) for each in identity.items()])
-            meta: dict[str, str] = orjson.loads(await one(writer, GET_META))
+            meta: dict[str, str] = orjson.loads(await fetch_value(writer, GET_META))
             position = int(meta.pop("position", 0))
             if meta != identity:
-                raise Stale("of another log, or other versions of the projections")
+                raise StaleViews("of another log, or other versions of the projections")
             if position > head:
-                raise Stale("further than the log")
+                raise StaleViews("further than the log")
             opened.append(writer if alone else await connect(path, read_only=True))
             opened.append(writer if alone else await connect(path, read_only=True))
         except BaseException as error:
             await _close(opened)
-            if isinstance(error, Exception) and not isinstance(error, Stale) and not passes(error):
-                raise Stale(str(error)) from error  # whatever is wrong with it, it can be made anew
+            if (
+                isinstance(error, Exception)
+                and not isinstance(error, StaleViews)
+                and not is_transient(error)
+            ):
+                raise StaleViews(
+                    str(error)
+                ) from error  # whatever is wrong with it, it can be made anew
             raise
         store = cls(path, *opened)
-        store.position, store.fresh = position, made
+        store.position, store.is_new = position, made
         return store
 
     @staticmethod
@@ -218,7 +224,7 @@ class Store:
         replace(new, path)
 
     async def close(self) -> None:
-        await _close([self._writer, self._reader, self._lister])
+        await _close([self._writer, self._reader, self._list_reader])
 
     async def apply(self, batch: Sequence[Recorded], *, parking: bool = False) -> Applied:
         """Fold *batch* into every projection and move the position, all or nothing.
@@ -236,7 +242,7 @@ class Store:
         middle = len(batch) // 2
         first = await self.apply(batch[:middle], parking=True)
         second = await self.apply(batch[middle:], parking=True)
-        return Applied([*first.touched, *second.touched], [*first.parked, *second.parked])
+        return Applied([*first.changes, *second.changes], [*first.parked, *second.parked])
 
     async def _apply(self, batch: Sequence[Recorded], refused: str | None = None) -> Applied:
         """With *refused* the only event of *batch* is parked because of that."""
@@ -248,7 +254,7 @@ class Store:
         begun = {each.job_id for each in about_jobs if each.version == 1}
         known = await self._load({each.job_id for each in about_jobs} - begun)
         touched: dict[str, JobChange] = {}
-        left_out: list[Parked] = []
+        left_out: list[ParkedEvent] = []
         for recorded in about_jobs:
             job_id = recorded.job_id
             if recorded.event.__class__ is Unreadable:
@@ -284,7 +290,7 @@ class Store:
             size = 0
             for recorded in each.events:
                 size += len(recorded.facts) + len(recorded.body or b"")
-            self._kept.grow(job_id, (each.after, each.progress), size)
+            self._cache.grow(job_id, (each.after, each.progress), size)
         self.position = position
         return Applied(changes, left_out)
 
@@ -295,7 +301,7 @@ class Store:
         except FileNotFoundError:
             return 0
 
-    async def shrink(self) -> bool:
+    async def truncate_wal(self) -> bool:
         """Whether the -wal is in the file and empty; not while somebody reads an older state."""
         # Nothing can be applied meanwhile: wait for our own readers, and for no others.
         await self._writer.execute_fetchall("PRAGMA busy_timeout = 100")
@@ -305,47 +311,47 @@ class Store:
             await self._writer.execute_fetchall("PRAGMA busy_timeout = 5000")
         return bool(row[0] == 0)
 
-    def kept(self, job_id: str) -> Kept | None:
+    def cached(self, job_id: str) -> CachedJob | None:
         """The job as of *position*, if it is in memory."""
-        return self._kept.get(job_id)
+        return self._cache.get(job_id)
 
-    async def get(self, job_id: str) -> Kept | None:
-        return self._kept.get(job_id) or (await self._load({job_id})).get(job_id)
+    async def get(self, job_id: str) -> CachedJob | None:
+        return self._cache.get(job_id) or (await self._load({job_id})).get(job_id)
 
     async def read(self, sql: str, *parameters: Any) -> Any:
         """What one row with one JSON column says. Rows that cross one by one would each take the
         interpreter lock from a busy loop."""
-        return orjson.loads(await one(self._reader, sql, *parameters))
+        return orjson.loads(await fetch_value(self._reader, sql, *parameters))
 
     async def read_named(self, sql: str, parameters: dict[str, Any]) -> Any:
         [row] = await self._reader.execute_fetchall(sql, parameters)
         return row[0] if not isinstance(row[0], str) else orjson.loads(row[0])
 
-    async def find(self, sql: str, parameters: dict[str, Any]) -> list[Any]:
+    async def read_list(self, sql: str, parameters: dict[str, Any]) -> list[Any]:
         """What may go over many jobs to find a few: by itself, so that it keeps nobody waiting."""
-        [row] = await self._lister.execute_fetchall(sql, parameters)
+        [row] = await self._list_reader.execute_fetchall(sql, parameters)
         found: list[Any] = orjson.loads(row[0])
         return found
 
     async def progress_of(self, jobs: Iterable[Job]) -> dict[str, Progress]:
         ids = orjson.dumps([job.job_id for job in jobs]).decode()
-        found = await self.read(progress.PROGRESS, ids)
+        found = await self.read(progress.SELECT_PROGRESS, ids)
         return {job_id: Progress.load(state) for job_id, state in found}
 
-    async def _load(self, ids: set[str]) -> dict[str, Kept]:
+    async def _load(self, ids: set[str]) -> dict[str, CachedJob]:
         """Those of *ids* that there are, from memory or the file."""
-        known = {each: kept for each in ids if (kept := self._kept.get(each)) is not None}
+        known = {each: kept for each in ids if (kept := self._cache.get(each)) is not None}
         if len(known) == len(ids):
             return known
         position = self.position
         missing = orjson.dumps([each for each in ids if each not in known]).decode()
-        found = await self.read(status.JOBS, missing)
+        found = await self.read(status.SELECT_JOBS, missing)
         sized = [(status.job_from_row(row[:-1]), row[-1]) for row in found]
         told = await self.progress_of([job for job, _ in sized]) if sized else {}
         for job, size in sized:
             known[job.job_id] = job, told.get(job.job_id)
             if position == self.position:  # else what is kept may be newer
-                self._kept.put(job.job_id, known[job.job_id], size)
+                self._cache.put(job.job_id, known[job.job_id], size)
         return known
 
 
@@ -366,8 +372,8 @@ def _evolved(job: Job, recorded: Recorded, refused: str | None) -> Job:
     return park(job, recorded, refused)
 
 
-def _parked(recorded: Recorded, why: str) -> Parked:
-    return Parked(recorded.position, recorded.job_id, recorded.type, why)
+def _parked(recorded: Recorded, why: str) -> ParkedEvent:
+    return ParkedEvent(recorded.position, recorded.job_id, recorded.type, why)
 
 
 class _Named(Protocol):

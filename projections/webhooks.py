@@ -25,20 +25,20 @@ CREATE TABLE webhooks (
 ) STRICT, WITHOUT ROWID;
 """
 
-ADD = """
+ADD_WEBHOOKS = """
 INSERT OR REPLACE INTO webhooks
 SELECT value ->> 0, value ->> 1, value ->> 1, value ->> 2, value ->> 3, value ->> 4,
   value -> 5, value -> 6, value ->> 7
 FROM json_each(?1)
 """
-TELL = """
+ADVANCE_DELIVERED = """
 UPDATE webhooks SET told = max(told, (
   SELECT max(value ->> 1) FROM json_each(?1) WHERE value ->> 0 = webhook_id))
 WHERE webhook_id IN (SELECT value ->> 0 FROM json_each(?1))
 """
-REMOVE = "DELETE FROM webhooks WHERE webhook_id IN (SELECT value FROM json_each(?1))"
+DELETE_WEBHOOKS = "DELETE FROM webhooks WHERE webhook_id IN (SELECT value FROM json_each(?1))"
 
-WEBHOOKS = """
+SELECT_WEBHOOKS = """
 SELECT json_group_array(json_array(
   webhook_id, position, told, added_us, actor, url, json(events), json(types), owner))
 FROM (SELECT * FROM webhooks ORDER BY position)
@@ -66,8 +66,8 @@ def apply(batch: Sequence[Recorded]) -> Iterator[Statement]:
             case _:
                 pass
     if added:
-        yield ADD, rows(added)
+        yield ADD_WEBHOOKS, rows(added)
     if told:
-        yield TELL, rows(told)
+        yield ADVANCE_DELIVERED, rows(told)
     if removed:
-        yield REMOVE, rows(removed)
+        yield DELETE_WEBHOOKS, rows(removed)

@@ -12,7 +12,7 @@ from eventjobs.handlers.context import Context
 from eventjobs.handlers.declare import handler
 from eventjobs.projections.views import Views
 from eventjobs.service import Service
-from eventjobs.supervision import AGAIN_S, MENDED_S, Isolation, Supervisor
+from eventjobs.supervision import AGAIN_S, RECOVERED_S, Isolation, Supervisor
 from tests.conftest import Connect, Serve
 from tests.support.clock import FakeClock
 from tests.support.log_lines import capture_logs
@@ -69,14 +69,14 @@ async def test_an_item_that_fails_waits_alone_and_longer_each_time(
     [line] = lines
     assert line["log_level"] == ("warning" if isinstance(error, DiskFull) else "error")
     assert line["job_id"] == "a"
-    assert (isolation.may("a"), isolation.may("b")) == (False, True)
+    assert (isolation.may_run("a"), isolation.may_run("b")) == (False, True)
     await clock.advance(AGAIN_S)
-    assert isolation.may("a")
+    assert isolation.may_run("a")
     assert not await isolation.attempt("a", fail())
     await clock.advance(AGAIN_S)
-    assert not isolation.may("a")
+    assert not isolation.may_run("a")
     await clock.advance(AGAIN_S)
-    assert isolation.may("a")
+    assert isolation.may_run("a")
     assert await isolation.attempt("a", asyncio.sleep(0))
     assert len(isolation) == 0
 
@@ -106,14 +106,14 @@ async def test_a_loop_that_fails_is_restarted_and_named_until_it_is_mended(error
             raise error
         await asyncio.Event().wait()
 
-    task = asyncio.create_task(supervisor.keep("it", loop))
+    task = asyncio.create_task(supervisor.keep_running("it", loop))
     await turns()
     assert list(supervisor.failing) == ["it"]
     await clock.advance(AGAIN_S)
     await clock.advance(2 * AGAIN_S)
     assert began == [0, AGAIN_S, 3 * AGAIN_S]
     assert list(supervisor.failing) == ["it"]
-    await clock.advance(MENDED_S)
+    await clock.advance(RECOVERED_S)
     assert supervisor.failing == {}
     task.cancel()
 
@@ -130,7 +130,7 @@ async def test_a_loop_that_waits_for_the_log_is_restarted_and_is_not_broken(
         if len(began) == 1:
             raise LogUnavailable
 
-    task = asyncio.create_task(supervisor.keep("it", loop))
+    task = asyncio.create_task(supervisor.keep_running("it", loop))
     await turns()
     assert supervisor.failing == {}
     assert [(each["log_level"], each["error"]) for each in lines] == [
@@ -160,7 +160,7 @@ async def test_readyz_names_a_part_that_fails_and_the_others_work(
     assert "expiry" in reply.json["detail"]
     assert (await api.service.wait((await api.submit("ok"))["job_id"])).status == "completed"
     broken = False
-    await clock.advance(2 * MENDED_S)
+    await clock.advance(2 * RECOVERED_S)
     assert (await api.get("/readyz")).status == 200
 
 

@@ -28,7 +28,7 @@ from eventjobs.log.rows import READ, ROWS, recorded_from_bytes
 from eventjobs.log.sqlite import HEAD, LOG_ID
 from eventjobs.log.sqlite_authorizer import SCHEMA_VERSION
 from eventjobs.projections.store import Store
-from eventjobs.storage.sqlite import claim, connect, lock_directory, one
+from eventjobs.storage.sqlite import connect, fetch_value, initialize, lock_directory
 
 PAGE = 2000
 #: Of one value that is printed.
@@ -78,9 +78,9 @@ class Log:
         except sqlite3.Error as error:
             raise ForeignDatabase(f"there is no log in {data}") from error
         try:
-            await claim(connection, "", SCHEMA_VERSION)
-            log_id = await one(connection, LOG_ID)
-            return cls(connection, log_id, await one(connection, HEAD))
+            await initialize(connection, "", SCHEMA_VERSION)
+            log_id = await fetch_value(connection, LOG_ID)
+            return cls(connection, log_id, await fetch_value(connection, HEAD))
         except (sqlite3.Error, ValueError) as error:
             await connection.close()
             raise ForeignDatabase(f"the log in {data} cannot be read: {error}") from error

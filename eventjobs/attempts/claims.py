@@ -17,7 +17,7 @@ from eventjobs.errors import JobUnreadable, LogError, OutcomeUnknown, Rejected
 from eventjobs.execution.source import Capacity
 from eventjobs.observability.logging import get_logger
 from eventjobs.projections.change import JobChange
-from eventjobs.projections.queue import Due, Held
+from eventjobs.projections.queue import DueJob, FullLimits
 from eventjobs.projections.views import Views
 
 #: Due jobs read at a time once some of a page did not fit.
@@ -79,7 +79,7 @@ class ClaimQueue:
             for type in capacity.types if shared else ():
                 (free_for_children if type in capacity.children_only else free)[type] = shared
         self._forget_visible()
-        selected: list[Due] = []
+        selected: list[DueJob] = []
         try:
             if free_for_children:
                 # A parent is about to wait for its newest child: the views have to show it.
@@ -97,7 +97,7 @@ class ClaimQueue:
         until_us: int,
         free: dict[str, _FreeCapacity],
         limit: int,
-        selected: list[Due],
+        selected: list[DueJob],
         *,
         children_only: bool = False,
     ) -> None:
@@ -112,7 +112,7 @@ class ClaimQueue:
                 types,
                 self._selected.keys() | not_due if not_due else self._selected,
                 size,
-                held=Held(tuple(queues), tuple(keys), passed_over),
+                held=FullLimits(tuple(queues), tuple(keys), passed_over),
                 key_max=limiter.key_max,
                 children_only=children_only,
             )
@@ -128,7 +128,7 @@ class ClaimQueue:
                 break
             size = max(limit - len(selected), PAGE)
 
-    def _try_select(self, due: Due, free: _FreeCapacity) -> bool:
+    def _try_select(self, due: DueJob, free: _FreeCapacity) -> bool:
         """Whether the job is selected. Not when another search has selected it since the page was
         read, or one of its limits is full.
         """

@@ -144,7 +144,7 @@ class LeaseMonitor:
                     self._apply_limits(lease, now_s)
                     job_id = lease.job.job_id
                     over = not lease.ending and self._must_end(lease, now_s)
-                    if over and self._isolation.may(job_id):
+                    if over and self._isolation.may_run(job_id):
                         lease.ending = True
                         endings.create_task(self._try_end(lease, now_s))
 

@@ -13,7 +13,7 @@ from eventjobs.domain.limits import (
     ConcurrencyLimits,
 )
 from eventjobs.projections.change import JobChange
-from eventjobs.projections.queue import Due
+from eventjobs.projections.queue import DueJob
 
 LimitKind = Literal["type", "queue", "key"]
 #: What a concurrency limit applies to: a job type, a queue or a concurrency key.
@@ -82,11 +82,11 @@ class ConcurrencyLimiter:
 
     # --- the job that is selected and claimed
 
-    def is_limited(self, due: Due) -> bool:
+    def is_limited(self, due: DueJob) -> bool:
         """Whether the job counts against any limit."""
         return bool(self._limit_keys(due.type, due.queue, due.key)) or due.type in self._windows
 
-    def try_acquire(self, due: Due) -> bool:
+    def try_acquire(self, due: DueJob) -> bool:
         """Count the job against all of its limits. False, with no effect, when one is full."""
         if due.key is None and not self._has_limits:
             return True

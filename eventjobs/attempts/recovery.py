@@ -71,7 +71,7 @@ async def load_recent_starts(
         after = batch[-1].position
         started = [each for each in batch if isinstance(each.event, AttemptStarted)]
         ids = orjson.dumps([each.job_id for each in started]).decode()
-        types = dict(await views.ask(status.TYPES, ids)) if started else {}
+        types = dict(await views.query(status.SELECT_TYPES, ids)) if started else {}
         for each in started:
             # Of a job that the views could not read, no type is known.
             if (of_type := ago_us.get(types.get(each.job_id, ""))) is not None:

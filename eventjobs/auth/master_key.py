@@ -54,7 +54,7 @@ class MasterKey:
         return hmac.digest(self._master, told, hashlib.sha256)
 
     @property
-    def mark(self) -> str:
+    def fingerprint(self) -> str:
         """Tells this key from others, and nothing about it."""
         return self.derive("mark").hex()[:32]
 

@@ -12,7 +12,7 @@ from eventjobs.domain.recorded import Recorded
 from eventjobs.domain.validation import make_reader, read_name, read_queue_name, read_reason
 from eventjobs.errors import LimitReached
 from eventjobs.log import EventLog
-from eventjobs.projections.pauses import ALL
+from eventjobs.projections.pauses import SELECT_PAUSES
 from eventjobs.projections.views import Views
 
 Kind = Literal["type", "queue", "schedule"]
@@ -66,7 +66,7 @@ class Pauses:
 
     async def _check_count(self) -> None:
         """By the views as they are: a pause must not wait for views that are late."""
-        if len(await self._views.ask(ALL)) >= self._pauses_max:
+        if len(await self._views.query(SELECT_PAUSES)) >= self._pauses_max:
             raise LimitReached(f"{self._pauses_max} are paused, and no more may be; resume some")
 
     async def resume(self, kind: Kind, name: str, *, actor: str) -> int:

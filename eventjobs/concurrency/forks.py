@@ -29,7 +29,7 @@ class _Fork(threading.local):
 _fork = _Fork()
 
 
-def private(descriptor: int) -> None:
+def close_in_children(descriptor: int) -> None:
     """Close *descriptor* in every process that is forked from this one from now on.
 
     A process with such a descriptor also keeps its signals to itself: a forked child handles none
@@ -38,11 +38,11 @@ def private(descriptor: int) -> None:
     _PRIVATE[descriptor] = _identity(descriptor)
 
 
-def private_socket(address: tuple[Any, ...]) -> socket.socket:
+def create_private_socket(address: tuple[Any, ...]) -> socket.socket:
     """A socket as aiohttp's connectors make it, closed in forked children."""
     family, type, protocol, _, _ = address
     made = socket.socket(family, type, protocol)
-    private(made.fileno())
+    close_in_children(made.fileno())
     return made
 
 
@@ -51,23 +51,23 @@ def is_forking() -> bool:
     return _fork.blocked is not None
 
 
-class Home:
+class OwnProcess:
     """The process in which this object was made; a forked child has left it."""
 
     def __init__(self) -> None:
         self._pid = os.getpid()
 
     @property
-    def is_left(self) -> bool:
+    def is_forked_child(self) -> bool:
         return os.getpid() != self._pid
 
     def check(self) -> None:
         """Raises RuntimeError in a process that was forked since."""
-        if self.is_left:
+        if self.is_forked_child:
             raise RuntimeError("a process that a handler has forked cannot use its context")
 
 
-class EndsIfForked(Home):
+class EndsIfForked(OwnProcess):
     """A process that was forked inside the `with` block ends where it would leave the block.
 
     It ends like a child of multiprocessing: with the code of SystemExit, without `atexit`, and
@@ -83,7 +83,7 @@ class EndsIfForked(Home):
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        if self.is_left:
+        if self.is_forked_child:
             _end(error)
 
 

@@ -4,7 +4,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from eventjobs.concurrency.forks import Home
+from eventjobs.concurrency.forks import OwnProcess
 from eventjobs.domain.events import ArtifactStored, BreakerChanged, LogWritten, ProgressReported
 from eventjobs.domain.job import Job
 from eventjobs.domain.spec import Artifact, JobSpec
@@ -51,7 +51,7 @@ class BaseContext(BaseCaller):
         self._issues: list[dict[str, Any]] = []
         self._trials = {}
         self._stopped = False  # set from the loop, read from any thread
-        self._home = Home()
+        self._home = OwnProcess()
 
     @property
     def job_id(self) -> str:

@@ -129,7 +129,7 @@ class Connection(web.RequestHandler):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         super().connection_made(transport)
-        forks.private(transport.get_extra_info("socket").fileno())
+        forks.close_in_children(transport.get_extra_info("socket").fileno())
         self._connected.add(self)
         if self._connected.too_many(transport):
             self.close()  # nothing that is sent is a request any more

@@ -104,7 +104,7 @@ async def listen(app: web.Application, host: str, port: int) -> Listening:
         await runner.cleanup()
         raise
     for each in server.sockets:
-        forks.private(each.fileno())
+        forks.close_in_children(each.fileno())
     bound = server.sockets[0].getsockname()
     return Listening(bound[0], bound[1], server, runner, connected)
 

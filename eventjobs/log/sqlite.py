@@ -19,7 +19,13 @@ from eventjobs.log.sqlite_authorizer import connect_writer
 from eventjobs.log.sqlite_writer import GroupCommitWriter
 from eventjobs.log.tail import Tail
 from eventjobs.observability.logging import get_logger
-from eventjobs.storage.sqlite import connect, lacks_room, make_durable, one, private_file
+from eventjobs.storage.sqlite import (
+    connect,
+    create_private_file,
+    fetch_value,
+    may_be_disk_full,
+    sync_database,
+)
 
 HEAD = "SELECT coalesce(max(position), 0) FROM events"
 LOG_ID = "SELECT value FROM meta WHERE name = 'log_id'"
@@ -55,12 +61,12 @@ class SQLiteLog:
         sqlite3.Error, OSError.
         """
         clock = clock or SystemClock()
-        private_file(path)
-        await asyncio.to_thread(make_durable, path)
+        create_private_file(path)
+        await asyncio.to_thread(sync_database, path)
         connection, reader = await _connect(path)
         try:
-            tail = Tail(await one(connection, HEAD))
-            log_id = await one(connection, LOG_ID)
+            tail = Tail(await fetch_value(connection, HEAD))
+            log_id = await fetch_value(connection, LOG_ID)
             writer = GroupCommitWriter(
                 path, connection, clock, tail, exclusive=reader is None, **limits
             )
@@ -120,7 +126,7 @@ class SQLiteLog:
 
     async def _read_page(self, sql: str, *parameters: Any) -> list[Recorded]:
         try:
-            rows: list[list[Any]] = orjson.loads(await one(self._reader, sql, *parameters))
+            rows: list[list[Any]] = orjson.loads(await fetch_value(self._reader, sql, *parameters))
         except (orjson.JSONDecodeError, sqlite3.DatabaseError) as error:
             return await read_around_damage(self._reader, sql, parameters, self.head, error)
         return [recorded_from_text(*row) for row in rows]
@@ -156,7 +162,7 @@ async def _connect(path: Path) -> tuple[aiosqlite.Connection, aiosqlite.Connecti
             await writer.close()
             raise
     except sqlite3.OperationalError as error:
-        if not lacks_room(error):
+        if not may_be_disk_full(error):
             raise
         # Two connections share an index of the -wal, which is a file. One alone needs none.
         writer = await connect_writer(path, alone=True)

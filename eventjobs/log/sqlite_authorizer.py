@@ -7,7 +7,7 @@ from pathlib import Path
 import aiosqlite
 
 from eventjobs.errors import DatabaseTooNew, ForeignDatabase
-from eventjobs.storage.sqlite import ALONE, claim, connect
+from eventjobs.storage.sqlite import EXCLUSIVE, connect, initialize
 
 SCHEMA_VERSION = 1
 SCHEMA = files("eventjobs.log").joinpath("sqlite.sql").read_text()
@@ -39,10 +39,10 @@ async def connect_writer(path: Path, *, alone: bool = False) -> aiosqlite.Connec
 
     Raises ForeignDatabase, DatabaseTooNew, sqlite3.Error.
     """
-    connection = await connect(path, *(ALONE if alone else ()))
+    connection = await connect(path, *(EXCLUSIVE if alone else ()))
     try:
         try:
-            await claim(connection, SCHEMA, SCHEMA_VERSION)
+            await initialize(connection, SCHEMA, SCHEMA_VERSION)
         except (ForeignDatabase, DatabaseTooNew) as error:
             raise type(error)(f"{path}: {error.message}") from error
         for pragma in (

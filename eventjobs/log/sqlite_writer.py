@@ -31,7 +31,7 @@ from eventjobs.log.rows import FIND_BY_SALT, VERSIONS
 from eventjobs.log.sqlite_authorizer import connect_writer
 from eventjobs.log.tail import Tail
 from eventjobs.observability.logging import get_logger
-from eventjobs.storage.sqlite import is_full, lacks_room, one
+from eventjobs.storage.sqlite import fetch_value, is_full, may_be_disk_full
 
 GET_META = "SELECT (SELECT value FROM meta WHERE name = ?1)"
 SET_META = "INSERT INTO meta VALUES (?1, ?2) ON CONFLICT DO UPDATE SET value = excluded.value"
@@ -99,12 +99,12 @@ class GroupCommitWriter:
         try:
             await self.set_meta("reserved_after", str(self.reserved_after))
         except sqlite3.OperationalError as error:
-            if not lacks_room(error):
+            if not may_be_disk_full(error):
                 raise
             self._failing = DISK_IS_FULL
 
     async def meta(self, name: str) -> str | None:
-        value: str | None = await one(self.connection, GET_META, name)
+        value: str | None = await fetch_value(self.connection, GET_META, name)
         return value
 
     async def set_meta(self, name: str, value: str) -> None:
@@ -225,7 +225,9 @@ class GroupCommitWriter:
         conflicts: list[tuple[PendingAppend, Conflict]] = []
         try:
             ids = orjson.dumps(list({append.recorded.job_id for append in batch})).decode()
-            versions: dict[str, int] = orjson.loads(await one(self.connection, VERSIONS, ids))
+            versions: dict[str, int] = orjson.loads(
+                await fetch_value(self.connection, VERSIONS, ids)
+            )
             next_ones = []
             for append in batch:
                 job_id, version = append.recorded.job_id, append.recorded.version
@@ -303,7 +305,9 @@ class GroupCommitWriter:
             for append in batch
         ]
         parameter = orjson.dumps(salts).decode()
-        positions: list[int] = orjson.loads(await one(self.connection, FIND_BY_SALT, parameter))
+        positions: list[int] = orjson.loads(
+            await fetch_value(self.connection, FIND_BY_SALT, parameter)
+        )
         # Frames that were written and not committed stay in the WAL, and a crash could still bring
         # them back after their append was refused. The next commit overwrites them: make it now.
         reopened_us = str(self._clock.now_us())

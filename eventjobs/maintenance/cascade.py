@@ -38,7 +38,7 @@ class CascadeCanceller:
             doomed = await self._views.jobs_to_cancel(PAGE + len(self._isolation))
             # A job may be doomed by several others; the first is reason enough.
             reasons = {each.job_id: each for each in reversed(doomed)}
-            tried = [each for each in reasons.values() if self._isolation.may(each.job_id)]
+            tried = [each for each in reasons.values() if self._isolation.may_run(each.job_id)]
             if not tried:
                 with suppress(TimeoutError):
                     async with timeout(self._jobs.clock, AGAIN_S if doomed else None):

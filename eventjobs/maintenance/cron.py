@@ -15,7 +15,7 @@ from eventjobs.handlers.schedule import SECOND_US, Schedule
 from eventjobs.observability.logging import get_logger
 from eventjobs.observability.tracebacks import describe
 from eventjobs.projections.views import Views
-from eventjobs.supervision import is_end
+from eventjobs.supervision import is_cancellation
 
 #: A firing that is no later than this was not missed: whatever catch_up_s says, it is submitted.
 ON_TIME_S = 60.0
@@ -120,7 +120,7 @@ class CronScheduler:
             self._log.warning("firing waits", schedule=schedule.name, error=error.code)
             return RETRY_DELAY_S
         except BaseException as error:
-            if is_end(error):
+            if is_cancellation(error):
                 raise
             self._record_failure(schedule, error)
             return RETRY_DELAY_S
@@ -172,7 +172,7 @@ class CronScheduler:
             except LogError:
                 raise  # it is tried again
             except BaseException as error:
-                if is_end(error):
+                if is_cancellation(error):
                     raise
                 self._record_failure(
                     schedule, error

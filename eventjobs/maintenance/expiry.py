@@ -33,7 +33,9 @@ class JobExpirer:
         while True:
             began_s = self._jobs.clock.monotonic_s()
             expiring = await self._jobs_to_hide()
-            hidden = await asyncio.gather(*map(self._hide, filter(self._isolation.may, expiring)))
+            hidden = await asyncio.gather(
+                *map(self._hide, filter(self._isolation.may_run, expiring))
+            )
             if any(hidden):
                 await self._views.reached(self._jobs.log.head)
                 # As long again: after a time away very many are due, and none of them is urgent.

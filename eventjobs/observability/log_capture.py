@@ -8,13 +8,13 @@ from contextvars import ContextVar, Token
 from functools import wraps
 from typing import Any, Self
 
-from eventjobs.concurrency.forks import Home
+from eventjobs.concurrency.forks import OwnProcess
 from eventjobs.observability.redaction import redact, redact_text
 from eventjobs.observability.tracebacks import trace
 from eventjobs.storable import check_size, readable_json, storable_text
 
 #: Where a line goes: its level, its message, and what is told with it. From any thread.
-Write = Callable[[str, str, dict[str, Any]], object]
+WriteLine = Callable[[str, str, dict[str, Any]], object]
 
 #: What every record has; the rest is what was given as `extra`.
 _STANDARD = {*vars(logging.makeLogRecord({})), "message", "asctime", "taskName"}
@@ -43,7 +43,7 @@ class LogCapture:
             self._hooked = False
             _HOOKS.remove()
 
-    def attach(self, write: Write) -> AbstractContextManager[object]:
+    def attach(self, write: WriteLine) -> AbstractContextManager[object]:
         """What is logged in this context goes to *write* as well, until this is left."""
         return _Sink(write, self._number) if self._number else nullcontext()
 
@@ -56,7 +56,7 @@ def allow_level(level: str) -> None:
 
 
 @contextmanager
-def paused() -> Iterator[None]:
+def capture_paused() -> Iterator[None]:
     """What is logged in here is told to no job."""
     token = _SINK.set(None)
     try:
@@ -68,11 +68,11 @@ def paused() -> Iterator[None]:
 class _Sink:
     """Where the lines of one attempt go."""
 
-    def __init__(self, write: Write, number: int) -> None:
+    def __init__(self, write: WriteLine, number: int) -> None:
         self._write = write
         self._number = number
         self._open = True
-        self._home = Home()
+        self._home = OwnProcess()
         self._token: Token[_Sink | None] | None = None
 
     def __enter__(self) -> Self:
@@ -86,11 +86,11 @@ class _Sink:
 
     def take(self, number: int, message: str, fields: Mapping[str, Any]) -> BaseException | None:
         """Write a line; why some of its *fields* are only roughly what was given, if they are."""
-        if not self._open or number < self._number or self._home.is_left:
+        if not self._open or number < self._number or self._home.is_forked_child:
             return None
         trouble = None
         # What a __repr__ logs, say, must not come here again.
-        with paused():
+        with capture_paused():
             try:
                 check_size(fields)
                 told = redact(fields)

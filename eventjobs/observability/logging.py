@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, TextIO
 
 import orjson
 
-from eventjobs.observability.log_capture import paused
+from eventjobs.observability.log_capture import capture_paused
 from eventjobs.observability.redaction import redact, redact_text
 from eventjobs.storable import readable_json
 
@@ -133,7 +133,7 @@ class _Forward(logging.Handler):
                 return
             event, fields = record.getMessage(), {}
         log = structlog.get_logger(record.name).bind(**fields)
-        with paused():  # as a record it was in the job's log already
+        with capture_paused():  # as a record it was in the job's log already
             log.log(record.levelno, event, exc_info=record.exc_info)
 
 

@@ -19,14 +19,14 @@ def redact(told: Mapping[Any, Any]) -> dict[str, Any]:
     items: Iterable[tuple[Any, Any]] = told.items()
     if isinstance(told, dict):
         items = dict.items(told)
-    return {redact_text(str(key)): _masked(str(key), value) for key, value in items}
+    return {redact_text(str(key)): _redact_value(str(key), value) for key, value in items}
 
 
 def redact_text(text: str) -> str:
     return SECRET_VALUE.sub(REDACTED, text)
 
 
-def _masked(key: str, value: Any) -> Any:
+def _redact_value(key: str, value: Any) -> Any:
     if value is None or isinstance(value, bool | int | float):
         return value
     if SECRET_KEY.search(key):
@@ -35,5 +35,5 @@ def _masked(key: str, value: Any) -> Any:
         return redact(value)
     for kind in (list, tuple, set, frozenset):
         if issubclass(type(value), kind):
-            return [_masked("", each) for each in kind.__iter__(value)]
+            return [_redact_value("", each) for each in kind.__iter__(value)]
     return redact_text(value if isinstance(value, str) else repr(value))

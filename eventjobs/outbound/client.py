@@ -163,7 +163,7 @@ class OutboundClient:
                 use_dns_cache=False,
                 # A kept connection that the other side has just closed would lose the request.
                 force_close=True,
-                socket_factory=forks.private_socket,
+                socket_factory=forks.create_private_socket,
                 limit=0,  # whoever sends has limits of his own, and waits for no stranger's
             )
             self._session = ClientSession(

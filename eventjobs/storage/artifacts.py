@@ -67,7 +67,7 @@ class Artifacts:
         except (FileNotFoundError, ArtifactDamaged):
             return None
 
-    def blocks(
+    def read_blocks(
         self, sha256: str, size: int, begin: int = 0, end: int | None = None
     ) -> Generator[bytes]:
         """The content from *begin* to *end*, in blocks, some of them empty. Blocks.
@@ -110,7 +110,7 @@ class Artifacts:
     def checked_path(self, sha256: str, size: int) -> Path:
         """Where the content is, read to its end once. Raises ArtifactDamaged. Blocks."""
         try:
-            for _ in self.blocks(sha256, size):
+            for _ in self.read_blocks(sha256, size):
                 pass
         except FileNotFoundError as error:
             raise ArtifactDamaged("the file is no longer kept") from error

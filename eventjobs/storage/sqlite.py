@@ -19,9 +19,9 @@ from eventjobs.errors import DatabaseTooNew, DirectoryLocked, ForeignDatabase
 APPLICATION_ID = 0x656A6F62
 
 #: For the only connection there is: the index of its -wal is in memory, and needs no file.
-ALONE = ("PRAGMA locking_mode = EXCLUSIVE",)
+EXCLUSIVE = ("PRAGMA locking_mode = EXCLUSIVE",)
 #: With less than this, next to nothing can be written.
-ROOM_BYTES = 131_072
+FREE_BYTES_MIN = 131_072
 
 _COMMON = (
     "PRAGMA busy_timeout = 5000",
@@ -62,16 +62,16 @@ def _uri(path: Path) -> str:
     return path.absolute().as_uri()
 
 
-async def claim(connection: aiosqlite.Connection, schema: str, version: int) -> bool:
+async def initialize(connection: aiosqlite.Connection, schema: str, version: int) -> bool:
     """Make an empty database ours; True when it was empty. Refuses one that is not.
 
     *schema* sets application_id and user_version itself, so that they come with the tables.
     Raises NotOurs, TooNew, sqlite3.Error; nothing is written to a file that is refused.
     """
     try:
-        ours = await one(connection, "PRAGMA application_id")
-        found = await one(connection, "PRAGMA user_version")
-        tables = await one(connection, "SELECT count(*) FROM sqlite_schema")
+        ours = await fetch_value(connection, "PRAGMA application_id")
+        found = await fetch_value(connection, "PRAGMA user_version")
+        tables = await fetch_value(connection, "SELECT count(*) FROM sqlite_schema")
     except sqlite3.DatabaseError as error:
         if error.sqlite_errorcode == sqlite3.SQLITE_NOTADB:
             raise ForeignDatabase(f"this is not a database: {error}") from error
@@ -86,7 +86,7 @@ async def claim(connection: aiosqlite.Connection, schema: str, version: int) -> 
     return True
 
 
-async def one(connection: aiosqlite.Connection, sql: str, *parameters: Any) -> Any:
+async def fetch_value(connection: aiosqlite.Connection, sql: str, *parameters: Any) -> Any:
     """The first column of the only row."""
     [row] = await connection.execute_fetchall(sql, parameters)
     return row[0]
@@ -115,7 +115,7 @@ async def transaction(
     await connection._execute(run)  # type: ignore[no-untyped-call]
 
 
-def lacks_room(error: sqlite3.Error) -> bool:
+def may_be_disk_full(error: sqlite3.Error) -> bool:
     """Whether *error* may be because the disk is full: SQLite has several for it."""
     return getattr(error, "sqlite_errorcode", 0) & 0xFF in (
         sqlite3.SQLITE_FULL,
@@ -127,10 +127,10 @@ def lacks_room(error: sqlite3.Error) -> bool:
 def is_full(directory: Path) -> bool:
     """Whether its disk has hardly any room. Blocks."""
     found = os.statvfs(directory)
-    return found.f_bavail * found.f_frsize < ROOM_BYTES
+    return found.f_bavail * found.f_frsize < FREE_BYTES_MIN
 
 
-def private_file(path: Path) -> None:
+def create_private_file(path: Path) -> None:
     """Create *path* readable by its owner alone; SQLite gives -wal and -shm the same mode.
 
     Raises NotOurs for somebody else's database. SQLite is not asked, because closing it would
@@ -145,7 +145,7 @@ def private_file(path: Path) -> None:
         )
 
 
-def make_durable(path: Path) -> None:
+def sync_database(path: Path) -> None:
     """Put on the disk what the database *path* holds, before anything is read from it. Blocks.
 
     A process that was killed between the write and the sync of a commit has left it in the page
@@ -175,7 +175,7 @@ def lock_directory(directory: Path) -> int:
             "stop it, or use another data directory"
         ) from error
     # The lock belongs to the open file, which a forked child would share.
-    forks.private(descriptor)
+    forks.close_in_children(descriptor)
     with suppress(OSError):  # a full disk: who holds it is of use to people only
         os.truncate(descriptor, 0)
         os.write(descriptor, str(os.getpid()).encode())

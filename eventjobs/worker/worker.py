@@ -64,7 +64,7 @@ class Worker:
         watchdog = LoopMonitor(asyncio.get_running_loop())
         files = Artifacts(self._folder, self._settings.artifact_bytes_max)
         await asyncio.to_thread(files.prepare)
-        connector = aiohttp.TCPConnector(limit=0, socket_factory=forks.private_socket)
+        connector = aiohttp.TCPConnector(limit=0, socket_factory=forks.create_private_socket)
         async with aiohttp.ClientSession(connector=connector, timeout=REQUEST) as session:
             http = Connection(session, self._url, clock, 60.0, lambda delay_s: None)
             desk = RemoteJobSource(

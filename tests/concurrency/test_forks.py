@@ -300,7 +300,7 @@ def test_a_forked_child_does_not_keep_the_connections_of_a_worker(forked: list[i
     """A service saw only at the end of the child that a killed worker waits for jobs no more."""
     with socket.create_server(("127.0.0.1", 0)) as server:
         address: AddrInfoType = (socket.AF_INET, socket.SOCK_STREAM, 0, "", server.getsockname())
-        with forks.private_socket(address) as ours:
+        with forks.create_private_socket(address) as ours:
             ours.connect(server.getsockname())
             theirs, _ = server.accept()
             forked.append(waiting_child())
@@ -312,8 +312,8 @@ def test_a_forked_child_does_not_keep_the_connections_of_a_worker(forked: list[i
 def test_a_number_that_is_another_files_by_now_stays_open(tmp_path: Path) -> None:
     ours = os.open(tmp_path, os.O_RDONLY)
     kept = os.open(tmp_path, os.O_RDONLY)
-    forks.private(ours)
-    forks.private(kept)
+    forks.close_in_children(ours)
+    forks.close_in_children(kept)
     os.close(ours)
     theirs = os.open(os.devnull, os.O_RDONLY)
     (tmp_path / "file").write_text("theirs")

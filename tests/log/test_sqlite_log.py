@@ -21,7 +21,7 @@ from eventjobs.log import rows as stored
 from eventjobs.log import sqlite
 from eventjobs.log.sqlite import SQLiteLog
 from eventjobs.log.sqlite_authorizer import SCHEMA
-from eventjobs.storage.sqlite import one
+from eventjobs.storage.sqlite import fetch_value
 from tests.support.histories import job_id
 
 SUBMITTED = JobSubmitted(JobSpec("test", {"secret": "Zoë"}))
@@ -134,7 +134,7 @@ async def test_closing_leaves_one_file_with_everything_in_it(log: SQLiteLog, pat
 
 async def pragmas(connection: aiosqlite.Connection) -> dict[str, object]:
     names = ("journal_mode", "synchronous", "recursive_triggers", "trusted_schema", "query_only")
-    return {name: await one(connection, f"PRAGMA {name}") for name in names}
+    return {name: await fetch_value(connection, f"PRAGMA {name}") for name in names}
 
 
 async def test_every_connection_is_set_up_to_lose_and_change_nothing(log: SQLiteLog) -> None:

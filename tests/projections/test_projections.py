@@ -18,7 +18,7 @@ from eventjobs.domain.spec import JobSpec
 from eventjobs.log.memory import MemoryLog
 from eventjobs.projections import progress, status
 from eventjobs.projections.attempt_progress import Progress, advance
-from eventjobs.projections.store import Stale, Store
+from eventjobs.projections.store import StaleViews, Store
 from eventjobs.projections.views import Views
 from tests.support.clock import FakeClock
 from tests.support.histories import COMMANDS, histories, job_id, log_of, play
@@ -141,7 +141,7 @@ async def test_what_the_views_hold_is_what_the_events_add_up_to(history: list[Re
                 assert found is not None
                 assert found.job == job
                 assert found.progress == told[id]
-                views._store._kept.drop(id)
+                views._store._cache.drop(id)
         assert await views.job(job_id(99)) is None
 
 
@@ -246,7 +246,7 @@ async def test_views_that_do_not_fit_are_made_anew(
         await views.reached(log.head)
         before = await answers(views)
     spoil(path, monkeypatch)
-    with pytest.raises(Stale):
+    with pytest.raises(StaleViews):
         await Store.open(path, log.log_id, log.head)
     async with running(path, log, clock) as views:
         assert views.position == 0

@@ -21,7 +21,7 @@ from eventjobs.domain.spec import JobSpec
 from eventjobs.log.memory import MemoryLog
 from eventjobs.projections import dependencies as ties
 from eventjobs.projections import queue, status
-from eventjobs.projections.queue import Held
+from eventjobs.projections.queue import FullLimits
 from eventjobs.projections.store import Store
 from eventjobs.projections.views import Views
 from tests.support.clock import SECOND, FakeClock
@@ -151,7 +151,7 @@ async def test_a_listing_that_takes_long_keeps_nobody_waiting(clock: FakeClock) 
     async with viewed(history, clock) as views:
         go = threading.Event()
         async with views._reading() as store:
-            slow = asyncio.create_task(store._lister._execute(go.wait))  # type: ignore[no-untyped-call]
+            slow = asyncio.create_task(store._list_reader._execute(go.wait))  # type: ignore[no-untyped-call]
         listing = asyncio.create_task(page(views))
         due = await views.due(clock.now_us(), ["csv"], [], 9)
         assert [each.job_id for each in due] == [job_id(0)]
@@ -230,7 +230,7 @@ def rank(job: Job) -> int:
 
 
 some_held = st.builds(
-    Held,
+    FullLimits,
     st.lists(st.sampled_from(["default", "q"]), max_size=1),
     st.lists(st.sampled_from(["k", "l"]), max_size=1),
     st.lists(st.sampled_from([("csv", "k"), ("mail", "l")]), max_size=1),
@@ -248,14 +248,14 @@ some_held = st.builds(
     st.integers(1, 3),
 )
 @example(
-    play([JobSpec("csv")], [(0, "submit", 0, 0)]), 0, ["csv", "csv"], [], queue.NOTHING_HELD, 2, 1
+    play([JobSpec("csv")], [(0, "submit", 0, 0)]), 0, ["csv", "csv"], [], queue.NO_FULL_LIMITS, 2, 1
 )
 async def test_what_is_due_comes_by_priority_and_age(
     history: list[Recorded],
     seconds: int,
     types: list[str],
     taken: list[str],
-    held: Held,
+    held: FullLimits,
     limit: int,
     key_max: int,
 ) -> None:
@@ -279,7 +279,7 @@ async def test_what_is_due_comes_by_priority_and_age(
         assert found == due[:limit]
 
 
-def may_start(job: Job, types: list[str], held: Held) -> bool:
+def may_start(job: Job, types: list[str], held: FullLimits) -> bool:
     type, key = job.spec.type, job.spec.concurrency_key
     return (
         type in types
@@ -371,20 +371,20 @@ async def test_the_highest_priority_there_is_does_not_make_a_job_due_early(
 # --- a backlog
 
 
-BACKLOGS: dict[str, tuple[dict[str, Any], Held]] = {
-    "a held key": ({"concurrency_key": "k"}, Held(keys=["k"])),
+BACKLOGS: dict[str, tuple[dict[str, Any], FullLimits]] = {
+    "a held key": ({"concurrency_key": "k"}, FullLimits(keys=["k"])),
     "a key that is held for their type": (
         {"concurrency_key": "k"},
-        Held(keys_of_types=[("csv", "k")]),
+        FullLimits(keys_of_types=[("csv", "k")]),
     ),
-    "one of them with the same key": ({"concurrency_key": "k"}, queue.NOTHING_HELD),
-    "a full queue": ({"queue": "q"}, Held(queues=["q"])),
-    "a paused queue": ({"queue": "paused"}, queue.NOTHING_HELD),
-    "a paused type": ({"type": "paused"}, queue.NOTHING_HELD),
-    "nobody who has room for their type": ({"type": "mail"}, queue.NOTHING_HELD),
-    "a time to come": ({"run_at_us": START_US + 3600 * SECOND}, queue.NOTHING_HELD),
-    "another job": ({"after": (job_id(10**6),)}, queue.NOTHING_HELD),
-    "nothing": ({}, queue.NOTHING_HELD),
+    "one of them with the same key": ({"concurrency_key": "k"}, queue.NO_FULL_LIMITS),
+    "a full queue": ({"queue": "q"}, FullLimits(queues=["q"])),
+    "a paused queue": ({"queue": "paused"}, queue.NO_FULL_LIMITS),
+    "a paused type": ({"type": "paused"}, queue.NO_FULL_LIMITS),
+    "nobody who has room for their type": ({"type": "mail"}, queue.NO_FULL_LIMITS),
+    "a time to come": ({"run_at_us": START_US + 3600 * SECOND}, queue.NO_FULL_LIMITS),
+    "another job": ({"after": (job_id(10**6),)}, queue.NO_FULL_LIMITS),
+    "nothing": ({}, queue.NO_FULL_LIMITS),
 }
 
 
@@ -422,8 +422,10 @@ async def test_a_look_costs_the_same_however_many_jobs_wait_for_(why: str) -> No
         costs = []
         for size in (20, 500):
             await backlog(path := folder / f"{size}.db", size, fields)
-            bound = queue.due(START_US + SECOND, ["csv", "render", "paused"], [], held, 2, 1)
-            found, steps = counted(path, queue.DUE, bound)
+            bound = queue.due_parameters(
+                START_US + SECOND, ["csv", "render", "paused"], [], held, 2, 1
+            )
+            found, steps = counted(path, queue.SELECT_DUE, bound)
             expected = {
                 "nothing": [job_id(0), job_id(1)],
                 "one of them with the same key": [job_id(0), job_id(size)],
@@ -464,18 +466,18 @@ BOUND = {
     "2": "[]",
 }
 READS = {
-    "due": queue.DUE,
-    "due children": queue.DUE_CHILDREN,
-    "next due": queue.NEXT_DUE,
-    "jobs": status.JOBS,
-    "running": status.RUNNING,
-    "expiring": status.EXPIRING,
-    "newest tagged": status.NEWEST_TAGGED,
-    "unmet": ties.UNMET,
+    "due": queue.SELECT_DUE,
+    "due children": queue.SELECT_DUE_CHILDREN,
+    "next due": queue.SELECT_NEXT_DUE_TIME,
+    "jobs": status.SELECT_JOBS,
+    "running": status.SELECT_RUNNING,
+    "expiring": status.SELECT_EXPIRING,
+    "newest tagged": status.SELECT_NEWEST_TAGGED,
+    "unmet": ties.SELECT_UNMET,
     "move": ties.MARK_CHANGED,
-    "hold": ties.HOLD,
+    "hold": ties.UPDATE_WAITS,
     "doom": ties.MARK_TO_CANCEL,
-    "doomed": ties.DOOMED,
+    "doomed": ties.SELECT_TO_CANCEL,
 }
 
 
@@ -512,7 +514,7 @@ async def test_no_read_looks_at_every_job(name: str) -> None:
 async def test_a_usual_listing_neither_looks_at_every_job_nor_sorts(
     filters: dict[str, Any], index: str, order: str
 ) -> None:
-    steps = await plan(*status.listing(filters, order))
+    steps = await plan(*status.list_statement(filters, order))
     assert any(index in each for each in steps), steps
     assert not looks_at_everything(steps), steps
 
@@ -527,7 +529,7 @@ async def test_a_listing_costs_the_same_however_many_jobs_are_hidden(
         gone = [(n, kind, 1, 0) for kind in kinds for n in range(size)]
         specs = [JobSpec("csv", owner="ann")] * (size + 1)
         history = play(specs, [(size, "submit", 0, 0), *gone])
-        sql, bound = status.listing(filters, "oldest")
+        sql, bound = status.list_statement(filters, "oldest")
         bound |= {"cursor": 0, "limit": 9}
         with quick_folder() as folder:
             store = await Store.open(folder / "views.db", "0" * 32, 10**9)
@@ -550,6 +552,6 @@ async def test_a_listing_by_type_and_status_goes_over_the_fewer_jobs(
     """Which those are, the counts say: a few that failed were looked for among a million."""
     counts = [["csv", "failed", 3], [*others, 1000]]
     filters = {"status": ["failed"], "type": ["csv"]}
-    steps = await plan(*status.listing(filters, order, counts))
+    steps = await plan(*status.list_statement(filters, order, counts))
     assert any(f"{index} " in each for each in steps), steps
     assert not looks_at_everything(steps), steps

@@ -71,7 +71,7 @@ async def test_a_job_is_told_from_the_log(api: Client, broken: Broken, known: bo
     job = await api.submit("echo", 2)
     about = f"/v1/jobs/{job['job_id']}"
     if known:
-        await api.service.views.trouble.wait()
+        await api.service.views.failure_event.wait()
     reply = await api.get(about)
     assert (reply.status, reply.json["status"], reply.json["payload"]) == (200, "queued", 2)
     assert (await api.get(about, If_None_Match=reply.headers["ETag"])).status == 304
@@ -91,7 +91,7 @@ async def test_a_job_is_told_from_the_log(api: Client, broken: Broken, known: bo
 
 async def test_what_only_the_views_know_is_a_503(api: Client, broken: Broken) -> None:
     job = await api.submit("echo", 2)
-    await api.service.views.trouble.wait()
+    await api.service.views.failure_event.wait()
     paths = ["/v1/jobs", "/v1/counts", "/v1/types", "/v1/queues", "/v1/breakers", "/v1/webhooks"]
     for path in [*paths, f"/v1/jobs/{job['job_id']}/why"]:
         reply = await api.get(path)
@@ -104,7 +104,7 @@ async def test_what_only_the_views_know_is_a_503(api: Client, broken: Broken) ->
 
 async def test_readyz_tells_why_and_all_is_well_again(api: Client, broken: Broken) -> None:
     job = await api.submit("echo", 2)
-    await api.service.views.trouble.wait()
+    await api.service.views.failure_event.wait()
     told = (await api.get("/readyz")).json
     assert told["views_failing"] == "OperationalError: database or disk is full"
     assert (told["ready"], told["writable"], told["lag"] > 0) == (True, True, True)
@@ -148,7 +148,7 @@ async def test_a_fold_that_raises_is_no_end(
     await api.service.wait((await api.service.submit("echo", 1)).job_id)
     await api.service.views.reached(api.service.log.head)
     monkeypatch.setattr(queue, "apply", strict)
-    api.service.views._store.fresh = False  # as after a restart
+    api.service.views._store.is_new = False  # as after a restart
     bad = await api.submit("echo", 13)
     good = await api.submit("echo", 14)
     assert (await api.service.wait(good["job_id"])).result == 14
@@ -166,7 +166,7 @@ async def test_reading_spoilt_views_makes_them_anew(client: Connect) -> None:
     views = api.service.views
     await views.reached(api.service.log.head)
     store = views._store
-    for connection in (store._writer, store._reader, store._lister):
+    for connection in (store._writer, store._reader, store._list_reader):
         await connection.execute_fetchall("PRAGMA cache_size = 0")
     await store._writer.execute_fetchall("PRAGMA wal_checkpoint(TRUNCATE)")
     with (api.service.settings.data / "views.db").open("r+b") as file:

@@ -86,11 +86,11 @@ def test_a_damaged_file_is_never_read_to_its_end(
     artifacts: Artifacts, content: bytes, damage: Damage, part: tuple[int, int | None]
 ) -> None:
     sha256, size = artifacts.store(content)
-    assert b"".join(artifacts.blocks(sha256, size, *part)) == content[slice(*part)]
+    assert b"".join(artifacts.read_blocks(sha256, size, *part)) == content[slice(*part)]
     damage(artifacts.path(sha256))
     read: list[bytes] = []
     with capture_logs() as lines, pytest.raises(ArtifactDamaged):
-        read.extend(artifacts.blocks(sha256, size, *part))
+        read.extend(artifacts.read_blocks(sha256, size, *part))
     assert len(b"".join(read)) < len(content[slice(*part)])
     assert told_of(lines) == {("error", "artifact damaged")}
     assert sha256 in lines[0]["path"]
@@ -100,8 +100,8 @@ def test_a_part_of_a_known_file_is_read_by_itself(artifacts: Artifacts, tmp_path
     sha256, size = artifacts.store(CONTENT)
     for known in (artifacts, Artifacts(tmp_path / "artifacts", 4 * MIB)):
         if known is not artifacts:  # after a restart once more, and then no longer
-            assert len([*known.blocks(sha256, size, size - 5, size)]) > 1
-        last = [*known.blocks(sha256, size, size - 5, size)]
+            assert len([*known.read_blocks(sha256, size, size - 5, size)]) > 1
+        last = [*known.read_blocks(sha256, size, size - 5, size)]
         assert last == [CONTENT[-5:]], "without the empty blocks of what is read before it"
 
 
@@ -184,11 +184,11 @@ def test_a_file_that_rots_on_the_disk_is_damaged_from_when_that_is_seen(
     monkeypatch.setattr("eventjobs.storage.artifacts._Identity.of", lambda found: "the same")
     sha256, size = artifacts.store(CONTENT)
     one_bit(artifacts.path(sha256))
-    assert b"".join(artifacts.blocks(sha256, size, 5, 9)) == CONTENT[5:9]
+    assert b"".join(artifacts.read_blocks(sha256, size, 5, 9)) == CONTENT[5:9]
     with pytest.raises(ArtifactDamaged):
         artifacts.checked_path(sha256, size)
     with pytest.raises(ArtifactDamaged):
-        b"".join(artifacts.blocks(sha256, size, 5, 9))
+        b"".join(artifacts.read_blocks(sha256, size, 5, 9))
     assert asyncio.run(artifacts.size(sha256)) is None
     one_bit(artifacts.path(sha256))
     assert artifacts.checked_path(sha256, size) == artifacts.path(sha256), "it was the cable"

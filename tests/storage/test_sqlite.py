@@ -14,11 +14,11 @@ import pytest
 from eventjobs.errors import DatabaseTooNew, DataDirectoryError, DirectoryLocked, ForeignDatabase
 from eventjobs.storage.sqlite import (
     APPLICATION_ID,
-    claim,
     connect,
+    create_private_file,
+    fetch_value,
+    initialize,
     lock_directory,
-    one,
-    private_file,
     transaction,
 )
 
@@ -34,7 +34,7 @@ COUNT = "SELECT count(*) FROM numbers"
 @pytest.fixture
 def path(tmp_path: Path) -> Path:
     path = tmp_path / "test.db"
-    private_file(path)
+    create_private_file(path)
     return path
 
 
@@ -43,11 +43,11 @@ def path(tmp_path: Path) -> Path:
 
 async def test_an_empty_file_becomes_ours_and_stays_it(path: Path) -> None:
     connection = await connect(path)
-    assert await claim(connection, SCHEMA, 1)
-    assert not await claim(connection, SCHEMA, 1)
+    assert await initialize(connection, SCHEMA, 1)
+    assert not await initialize(connection, SCHEMA, 1)
     await connection.close()
     connection = await connect(path)
-    assert not await claim(connection, SCHEMA, 1)
+    assert not await initialize(connection, SCHEMA, 1)
     await connection.close()
 
 
@@ -123,10 +123,10 @@ async def test_what_is_not_ours_is_refused_and_left_as_it_was(
 
 
 async def open_as_ours(path: Path) -> None:
-    private_file(path)
+    create_private_file(path)
     connection = await connect(path)
     try:
-        await claim(connection, SCHEMA, 1)
+        await initialize(connection, SCHEMA, 1)
     finally:
         await connection.close()
 
@@ -140,10 +140,10 @@ def contents(directory: Path) -> dict[str, bytes]:
 async def test_a_claim_is_all_or_nothing(path: Path) -> None:
     connection = await connect(path)
     with pytest.raises(sqlite3.OperationalError):
-        await claim(connection, SCHEMA + "CREATE NONSENSE;", 1)
+        await initialize(connection, SCHEMA + "CREATE NONSENSE;", 1)
     await connection.close()
     connection = await connect(path)
-    assert await claim(connection, SCHEMA, 1)
+    assert await initialize(connection, SCHEMA, 1)
     await connection.close()
 
 
@@ -153,19 +153,19 @@ async def test_a_claim_is_all_or_nothing(path: Path) -> None:
 async def test_every_connection_guards_against_replace_and_strangers_schemas(path: Path) -> None:
     for read_only in (False, True):
         connection = await connect(path, read_only=read_only)
-        assert await one(connection, "PRAGMA recursive_triggers") == 1
-        assert await one(connection, "PRAGMA trusted_schema") == 0
-        assert await one(connection, "PRAGMA busy_timeout") == 5000
+        assert await fetch_value(connection, "PRAGMA recursive_triggers") == 1
+        assert await fetch_value(connection, "PRAGMA trusted_schema") == 0
+        assert await fetch_value(connection, "PRAGMA busy_timeout") == 5000
         await connection.close()
 
 
 async def test_a_read_only_connection_neither_writes_nor_checkpoints(path: Path) -> None:
     writer = await connect(path)
-    await claim(writer, SCHEMA, 1)
+    await initialize(writer, SCHEMA, 1)
     reader = await connect(path, read_only=True)
     with pytest.raises(sqlite3.OperationalError, match="readonly"):
         await reader.execute_fetchall(ADD, (1,))
-    assert await one(reader, "PRAGMA wal_autocheckpoint") == 0
+    assert await fetch_value(reader, "PRAGMA wal_autocheckpoint") == 0
     await reader.close()
     await writer.close()
 
@@ -178,9 +178,9 @@ async def test_a_missing_file_is_not_made_by_opening_it(tmp_path: Path) -> None:
 
 async def test_a_path_may_hold_any_character(tmp_path: Path) -> None:
     path = tmp_path / "50% #1? ü.db"
-    private_file(path)
+    create_private_file(path)
     connection = await connect(path)
-    assert await claim(connection, SCHEMA, 1)
+    assert await initialize(connection, SCHEMA, 1)
     await connection.close()
     assert [each.name for each in tmp_path.iterdir()] == [path.name]
 
@@ -199,18 +199,18 @@ asyncio.run(connect(pathlib.Path({str(path)!r})))
 
 async def test_a_transaction_is_all_or_nothing(path: Path) -> None:
     connection = await connect(path)
-    await claim(connection, SCHEMA, 1)
+    await initialize(connection, SCHEMA, 1)
     with pytest.raises(sqlite3.IntegrityError):
         await transaction(connection, [(ADD, (1,)), (ADD, (1,))])
-    assert await one(connection, COUNT) == 0
+    assert await fetch_value(connection, COUNT) == 0
     await transaction(connection, [(ADD, (1,)), (ADD, (2,))])
-    assert await one(connection, COUNT) == 2
+    assert await fetch_value(connection, COUNT) == 2
     await connection.close()
 
 
 async def test_a_cancelled_transaction_leaves_none_open(path: Path) -> None:
     connection = await connect(path)
-    await claim(connection, SCHEMA, 1)
+    await initialize(connection, SCHEMA, 1)
     for number in range(0, 60, 2):
         adding = asyncio.create_task(
             transaction(connection, [(ADD, (number,)), (ADD, (number + 1,))])
@@ -220,7 +220,7 @@ async def test_a_cancelled_transaction_leaves_none_open(path: Path) -> None:
         adding.cancel()
         await asyncio.wait({adding})
         # The connection's thread answers when it is done with what was cancelled.
-        assert await one(connection, COUNT) % 2 == 0, "half a transaction"
+        assert await fetch_value(connection, COUNT) % 2 == 0, "half a transaction"
         assert not connection.in_transaction
     await connection.close()
 
@@ -231,7 +231,7 @@ async def test_a_cancelled_transaction_leaves_none_open(path: Path) -> None:
 def test_a_private_file_is_readable_by_its_owner_alone(tmp_path: Path) -> None:
     before = os.umask(0)
     try:
-        private_file(tmp_path / "a.db")
+        create_private_file(tmp_path / "a.db")
     finally:
         os.umask(before)
     assert stat.S_IMODE((tmp_path / "a.db").stat().st_mode) == 0o600
@@ -239,7 +239,7 @@ def test_a_private_file_is_readable_by_its_owner_alone(tmp_path: Path) -> None:
 
 def test_a_private_file_that_is_there_keeps_what_it_holds(tmp_path: Path) -> None:
     (tmp_path / "a.db").write_text("held")
-    private_file(tmp_path / "a.db")
+    create_private_file(tmp_path / "a.db")
     assert (tmp_path / "a.db").read_text() == "held"
 
 

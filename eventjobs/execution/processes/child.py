@@ -52,7 +52,8 @@ def main(service: int) -> None:
     nothing = os.open(os.devnull, os.O_RDONLY)
     os.dup2(nothing, 0)  # for a handler that reads stdin
     os.close(nothing)
-    forks.private(connection.fileno())  # or it would seem that we are still there when we are not
+    # In a child's child an open end would hide that this process has ended.
+    forks.close_in_children(connection.fileno())
     for stream in (sys.stdout, sys.stderr):
         stream.reconfigure(line_buffering=True)  # type: ignore[union-attr] # they are real files
     ChildProcess(connection).run()

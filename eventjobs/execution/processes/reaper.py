@@ -60,7 +60,7 @@ class ProcessReaper:
         if self._writer is not None:  # that of one that was killed
             self._writer.close()
         ours, theirs = socket.socketpair()
-        forks.private(ours.fileno())
+        forks.close_in_children(ours.fileno())
         theirs.setblocking(True)  # whatever the default timeout of new sockets is by now
         with theirs:
             _, self._writer = await asyncio.open_connection(sock=ours)

@@ -133,7 +133,7 @@ class WorkerProcess(asyncio.Protocol):
         made = cls(around, scratch)
         try:
             ours, theirs = socket.socketpair()
-            forks.private(ours.fileno())
+            forks.close_in_children(ours.fileno())
             theirs.setblocking(True)  # whatever the default timeout of new sockets is by now
             with theirs:
                 loop = asyncio.get_running_loop()

@@ -65,7 +65,7 @@ async def download(site: AppContext, request: web.Request) -> web.StreamResponse
     if (begin, end) != (0, artifact.size):
         response.set_status(206)
         response.headers["Content-Range"] = f"bytes {begin}-{end - 1}/{artifact.size}"
-    blocks = service.artifacts.blocks(artifact.sha256, artifact.size, begin, end)
+    blocks = service.artifacts.read_blocks(artifact.sha256, artifact.size, begin, end)
     try:
         if request.method == "HEAD":
             await asyncio.to_thread(service.artifacts.path(artifact.sha256).stat)

@@ -8,7 +8,7 @@ from eventjobs.http.app_context import AppContext
 from eventjobs.http.lists import page
 from eventjobs.http.render import time_or_none
 from eventjobs.http.requests import views_caught_up
-from eventjobs.projections.breakers import Seen
+from eventjobs.projections.breakers import LastBreakerChange
 
 
 async def breakers(site: AppContext, request: web.Request) -> web.StreamResponse:
@@ -26,9 +26,9 @@ async def breakers(site: AppContext, request: web.Request) -> web.StreamResponse
     return page(site, request, "breakers", "name", told, position=position)
 
 
-def _state(name: str, seen: Seen | None, now_us: int) -> dict[str, Any]:
+def _state(name: str, seen: LastBreakerChange | None, now_us: int) -> dict[str, Any]:
     if seen is None:
-        seen = Seen(name, "closed", None, 0, None, None)
+        seen = LastBreakerChange(name, "closed", None, 0, None, None)
     state, until_us = seen.state, seen.until_us
     if until_us is not None and until_us <= now_us:
         state = "half_open"

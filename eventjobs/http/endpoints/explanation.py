@@ -29,13 +29,13 @@ async def get(site: AppContext, request: web.Request) -> web.StreamResponse:
 async def _reasons(service: Service, job: Job) -> list[Reason]:
     if job.status == Status.QUEUED:
         events = await service.log.read_job(job.job_id) if job.error is not None else []
-        return why.waiting(job, await _around(service, job), events)
+        return why.explain_queued(job, await _around(service, job), events)
     events = await service.log.read_job(job.job_id)
     if job.finished:
-        return why.ended(job, events)
+        return why.explain_ended(job, events)
     silent_s = service.leases.silence_s(job.job_id)
     heard_us = None if silent_s is None else service.clock.now_us() - int(silent_s * 1e6)
-    return why.running(job, events, heard_us, silent_s)
+    return why.explain_running(job, events, heard_us, silent_s)
 
 
 async def _around(service: Service, job: Job) -> QueueSituation:
@@ -59,9 +59,9 @@ async def _around(service: Service, job: Job) -> QueueSituation:
         type_full=await _full(service, job, "type", type),
         queue_full=await _full(service, job, "queue", job.queue),
         rate=_rate(service, type),
-        asked_us=claims.last_requested_us.get(type),
+        last_claim_us=claims.last_requested_us.get(type),
         started_us=claims.opened_us,
-        wanted=claims.waiters.has_capacity_for(type, child=job.spec.parent is not None),
+        claim_waits=claims.waiters.has_capacity_for(type, child=job.spec.parent is not None),
     )
 
 

@@ -113,7 +113,7 @@ async def _types(service: Service, *names: str) -> list[Fields]:
 
 async def _queues(service: Service, *names: str) -> list[Fields]:
     counts: dict[str, dict[str, int]] = {}
-    for name, status, jobs in await service.views.ask(queue.COUNTS):
+    for name, status, jobs in await service.views.query(queue.SELECT_QUEUE_COUNTS):
         counts.setdefault(name, {})[status] = jobs
     paused = (await paused_now(service))["queue"]
     limits = service.limiter.limits.queues
@@ -133,7 +133,7 @@ async def _queues(service: Service, *names: str) -> list[Fields]:
 async def paused_now(service: Service) -> dict[str, dict[str, Pause]]:
     """What is paused, by kind and name."""
     found: dict[str, dict[str, Pause]] = {kind: {} for kind in get_args(Kind)}
-    for row in await service.views.ask(pauses.ALL):
+    for row in await service.views.query(pauses.SELECT_PAUSES):
         pause = Pause(*row)
         found[pause.kind][pause.name] = pause
     return found

@@ -51,7 +51,7 @@ from eventjobs.outbound.client import OutboundClient
 from eventjobs.outbound.signing import signature
 from eventjobs.outbound.webhooks.message import message_body, message_id
 from eventjobs.projections.views import Views
-from eventjobs.projections.webhooks import WEBHOOKS
+from eventjobs.projections.webhooks import SELECT_WEBHOOKS
 
 #: Seconds before each further attempt (Standard Webhooks, "Deliverability and reliability").
 SCHEDULE_S = (5, 300, 1800, 7200, 18_000, 36_000, 50_400, 72_000, 86_400)
@@ -134,7 +134,7 @@ class Webhooks:
 
     async def listed(self) -> list[Webhook]:
         await self._views.reached(self._events.head)
-        return [Webhook(*row) for row in await self._views.ask(WEBHOOKS)]
+        return [Webhook(*row) for row in await self._views.query(SELECT_WEBHOOKS)]
 
     async def get(self, webhook_id: str) -> Webhook:
         """Raises WebhookNotFound."""

@@ -88,7 +88,7 @@ SABOTAGES: dict[str, Callable[[], object]] = {
     "commits": lambda: _replace_pragma("synchronous = FULL", "synchronous = NORMAL"),
     "folders": lambda: _sync_only(stat.S_ISREG),
     "files": lambda: _sync_only(stat.S_ISDIR),
-    "log": lambda: _patch(eventjobs.log.sqlite, make_durable=_nothing),
+    "log": lambda: _patch(eventjobs.log.sqlite, sync_database=_nothing),
     "uploads": lambda: _patch(Artifacts, _is_whole=lambda *_: True),
     "views": lambda: _patch(eventjobs.projections.store, sync=_nothing, replace=Path.replace),
     "parents": lambda: _patch(directory, make_directory=_make_carelessly),
