@@ -23,7 +23,7 @@ from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 from pydantic import BaseModel
 
-from eventjobs.client.client import Client
+from eventjobs.client import Client
 from eventjobs.domain.events import WebhookAdded
 from eventjobs.domain.job import Job
 from eventjobs.domain.spec import Artifact, JobSpec

@@ -12,7 +12,8 @@ from eventjobs.cli import arguments as typed
 from eventjobs.cli import output, progress
 from eventjobs.cli.arguments import LATE, REFUSED, fail
 from eventjobs.cli.session import AsJson, Id, Job, Reason, Url, ask, each_job, emit, only_set
-from eventjobs.client.client import DEFAULT_URL, Client
+from eventjobs.client import Client
+from eventjobs.client.client import DEFAULT_URL
 from eventjobs.clock import SystemClock, timeout
 
 Ids = Annotated[list[str], typer.Argument(metavar="ID...", help="Jobs, by their ids.")]
@@ -100,7 +101,7 @@ async def _finish(client: Client, job: Job, *, json: bool, watch: bool) -> NoRet
         emit(job["job_id"])
     if watch:
         await _watch(client, [job["job_id"]], {}, json=json)
-    client.lost = progress.complain
+    client.on_connection_lost = progress.complain
     job = await client.wait(job["job_id"])
     if not (watch and json):
         emit(job if json else output.details(job))
@@ -222,7 +223,7 @@ async def _watch(
     client: Client, ids: list[str], filters: dict[str, Any], *, json: bool, forever: bool = False
 ) -> Counter[str]:
     shown = progress.display(json=json)
-    client.lost = shown.lost
+    client.on_connection_lost = shown.lost
     try:
         return await progress.follow(client, shown, ids, filters, forever=forever)
     finally:

@@ -13,7 +13,7 @@ from rich.table import Column
 from rich.text import Text
 
 from eventjobs.cli.output import STYLES, Job, line, printable, says
-from eventjobs.client.client import Client
+from eventjobs.client import Client
 from eventjobs.domain.job import FINISHED
 
 LOST = "the connection is lost; trying again in {:.1f} s"

@@ -6,7 +6,8 @@ import typer
 
 from eventjobs.cli import output as terminal
 from eventjobs.cli.session import AsJson, Id, Job, Reason, Url, ask, emit, show_all
-from eventjobs.client.client import DEFAULT_URL, Client
+from eventjobs.client import Client
+from eventjobs.client.client import DEFAULT_URL
 
 Kind = Annotated[
     Literal["type", "queue", "schedule"], typer.Argument(help="What NAME is the name of.")

@@ -10,8 +10,7 @@ import typer
 from eventjobs.cli import output as terminal
 from eventjobs.cli import standard_streams
 from eventjobs.cli.arguments import REFUSED, UNREACHABLE, complain, fail
-from eventjobs.client.client import Client
-from eventjobs.client.connection import ApiError, Unreachable, WrongAddress
+from eventjobs.client import ApiError, Client, Unreachable, WrongAddress
 from eventjobs.errors import EventjobsError, InvalidInput
 
 Job = dict[str, Any]
@@ -49,7 +48,7 @@ def ask(url: str, run: Callable[[Client], Awaitable[None]]) -> None:
     except OSError as error:
         fail("file", str(error))
     except (LookupError, TypeError):
-        if client.known:
+        if client.is_confirmed:
             raise
         fail(WrongAddress.code, f"what answers at {client.url}, is not eventjobs", UNREACHABLE)
 

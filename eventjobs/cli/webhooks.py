@@ -7,7 +7,8 @@ import typer
 
 from eventjobs.cli import output as terminal
 from eventjobs.cli.session import AsJson, Job, Url, ask, emit, only_set, show_all
-from eventjobs.client.client import DEFAULT_URL, Client
+from eventjobs.client import Client
+from eventjobs.client.client import DEFAULT_URL
 
 webhooks = typer.Typer(
     no_args_is_help=True,

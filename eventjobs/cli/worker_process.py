@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from eventjobs import gc_tuning as garbage
 from eventjobs.cli.process import Signals, load
 from eventjobs.cli.service_process import run_main
-from eventjobs.client.connection import address
+from eventjobs.client.requests import base_url
 from eventjobs.errors import InvalidInput
 from eventjobs.execution.runner import REMOTE_MODES
 from eventjobs.observability.log_capture import allow_level
@@ -29,7 +29,7 @@ def run(url: str, names: Sequence[str], settings: Settings, lease_s: float | Non
     # Random at each start: a restarted process must never look like the one that died.
     name = f"worker-{os.urandom(8).hex()}"
     with scratch(name) as folder:
-        run_main(_until_signalled(Worker(name, address(url), handlers, settings, folder, lease_s)))
+        run_main(_until_signalled(Worker(name, base_url(url), handlers, settings, folder, lease_s)))
 
 
 async def _until_signalled(worker: Worker) -> None:

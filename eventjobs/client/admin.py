@@ -1,53 +1,51 @@
-"""What a client asks about a service as a whole, and how it steers it."""
+"""The part of the client that is about the service as a whole."""
 
 from collections.abc import Iterable
-from typing import Any
-from urllib.parse import quote
 
 from eventjobs.client.connection import Connection
-
-Fields = dict[str, Any]
+from eventjobs.client.requests import JSONObject, api_path
 
 
 class AdminAPI:
-    """The part of Client that is about no single job."""
+    """Types, queues, schedules, breakers and webhooks. Methods raise ApiError, Unreachable."""
 
     _http: Connection
 
-    async def pause(self, kind: str, name: str, reason: str | None = None) -> Fields:
-        """Start no more jobs of the "type", in the "queue" or of the "schedule" of this name; how
-        it is now.
+    async def pause(self, kind: str, name: str, reason: str | None = None) -> JSONObject:
+        """Start no more jobs of the "type", in the "queue" or of the "schedule" of this name.
+
+        Returns its state, as do *types*, *queues* and *schedules*.
         """
         return await self._http.call(
-            "POST", _path(f"{kind}s", name, "pause"), json={"reason": reason}
+            "POST", api_path(f"{kind}s", name, "pause"), json={"reason": reason}
         )
 
-    async def resume(self, kind: str, name: str) -> Fields:
-        """Start them again; how it is now."""
-        return await self._http.call("POST", _path(f"{kind}s", name, "resume"))
+    async def resume(self, kind: str, name: str) -> JSONObject:
+        """Undo *pause*. Returns the state."""
+        return await self._http.call("POST", api_path(f"{kind}s", name, "resume"))
 
-    async def types(self) -> list[Fields]:
-        """Every type of job: what waits and runs, what limits it, and whether it is paused."""
-        return await self._listed("types")
+    async def types(self) -> list[JSONObject]:
+        """Every type of job: how many wait and run, its limits, and whether it is paused."""
+        return await self._list_all("types")
 
-    async def queues(self) -> list[Fields]:
-        """The same of every queue."""
-        return await self._listed("queues")
+    async def queues(self) -> list[JSONObject]:
+        """Every queue: how many jobs wait and run, its limits, and whether it is paused."""
+        return await self._list_all("queues")
 
-    async def schedules(self) -> list[Fields]:
+    async def schedules(self) -> list[JSONObject]:
         """The recurring jobs: when each fires next, its last job, and whether it is paused."""
-        return await self._listed("schedules")
+        return await self._list_all("schedules")
 
-    async def breakers(self) -> list[Fields]:
-        """What is not called for now because it failed, until when, and which job found out."""
-        return await self._listed("breakers")
+    async def breakers(self) -> list[JSONObject]:
+        """The circuit breakers: until when calls are rejected, and the job whose call failed."""
+        return await self._list_all("breakers")
 
-    async def webhooks(self) -> list[Fields]:
-        """Who is told of what, the oldest first."""
-        return await self._listed("webhooks")
+    async def webhooks(self) -> list[JSONObject]:
+        """Every webhook, the oldest first."""
+        return await self._list_all("webhooks")
 
-    async def webhook(self, webhook_id: str) -> Fields:
-        return await self._http.call("GET", _path("webhooks", webhook_id))
+    async def webhook(self, webhook_id: str) -> JSONObject:
+        return await self._http.call("GET", api_path("webhooks", webhook_id))
 
     async def add_webhook(
         self,
@@ -56,37 +54,33 @@ class AdminAPI:
         events: Iterable[str] = (),
         types: Iterable[str] = (),
         owner: str | None = None,
-    ) -> Fields:
-        """Have *url* told of these events, of jobs of these types; without any, of every end.
+    ) -> JSONObject:
+        """Send these events of jobs of these types to *url*; without *events*, every end of a job.
 
-        The answer's `secret`, with which messages are signed, is told this once.
+        The response's `secret` signs the messages. No other response has it.
         """
-        wanted = {"url": url, "events": [*events], "types": [*types], "owner": owner}
-        # Not sent again: it may have arrived, and would be told of everything twice.
-        return await self._http.call("POST", _path("webhooks"), json=wanted, again=False)
+        body = {"url": url, "events": [*events], "types": [*types], "owner": owner}
+        # Not retried: if the first request arrived, each event would be sent twice.
+        return await self._http.call("POST", api_path("webhooks"), json=body, retry=False)
 
     async def remove_webhook(self, webhook_id: str) -> None:
-        """Tell it nothing more. Harmless to repeat."""
-        await self._http.call("DELETE", _path("webhooks", webhook_id))
+        """Send it nothing more. Harmless to repeat."""
+        await self._http.call("DELETE", api_path("webhooks", webhook_id))
 
     async def redeliver(self, webhook_id: str, *, after: int, limit: int = 100) -> list[str]:
-        """Send it again what it wants of the events after this position; the deliveries' ids."""
-        path = _path("webhooks", webhook_id, "redeliver")
-        asked = {"after": after, "limit": limit}
-        told = await self._http.call("POST", path, json=asked, again=False)
-        deliveries: list[str] = told["deliveries"]
+        """Send a webhook its events after this position again. Returns the deliveries' ids."""
+        path = api_path("webhooks", webhook_id, "redeliver")
+        body = {"after": after, "limit": limit}
+        response = await self._http.call("POST", path, json=body, retry=False)
+        deliveries: list[str] = response["deliveries"]
         return deliveries
 
-    async def _listed(self, what: str) -> list[Fields]:
-        found: list[Fields] = []
+    async def _list_all(self, collection: str) -> list[JSONObject]:
+        items: list[JSONObject] = []
         params: dict[str, str] = {}
         while True:
-            page = await self._http.call("GET", _path(what), params=params)
-            found += page[what]
+            page = await self._http.call("GET", api_path(collection), params=params)
+            items += page[collection]
             if page["next"] is None:
-                return found
+                return items
             params = {"cursor": page["next"]}
-
-
-def _path(*parts: str) -> str:
-    return "/".join(["/v1", *(quote(each, safe="") for each in parts)])

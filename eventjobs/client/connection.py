@@ -1,4 +1,4 @@
-"""The client's side of HTTP: requests that are sent again where that is harmless, and streams."""
+"""Requests to one service: repeated where that is harmless, and streams that are resumed."""
 
 import asyncio
 import os
@@ -14,79 +14,32 @@ import aiohttp
 import orjson
 from yarl import URL
 
-from eventjobs.client.sse import Broken, EventSource, Message
+from eventjobs.client.errors import ApiError, ConnectionLost, Unreachable, WrongAddress
+from eventjobs.client.requests import JSONObject, encode_json
+from eventjobs.client.sse import EventSource, Message, StreamBroken
 from eventjobs.clock import Clock, sleep
-from eventjobs.errors import EventjobsError, InvalidInput
 
-#: Times a request is sent again when it was not served and repeating it is harmless.
-AGAIN_MAX = 4
-AGAIN_S = 0.25
-#: Answers that are about this moment and not about the request: nothing was done.
-UNSERVED = frozenset({429, 503})
-#: And those that a stream which was there before may outlive.
-TEMPORARY = frozenset({429, 500, 502, 503, 504})
+#: How often a request is repeated that was not served, and seconds before the first time.
+RETRIES_MAX = 4
+RETRY_S = 0.25
+#: Statuses of a request that was not served and may be repeated (RFC 9110, 15.6.4; RFC 6585, 4).
+RETRYABLE_STATUSES = frozenset({429, 503})
+#: Statuses after which a stream that was open before is resumed.
+RESUMABLE_STATUSES = frozenset({429, 500, 502, 503, 504})
 
+#: Bytes from which a body is sent in parts.
 LARGE_BYTES = 2**20
 
 REQUEST = aiohttp.ClientTimeout(total=60, sock_connect=10)
 TRANSFER = aiohttp.ClientTimeout(total=None, sock_connect=10, sock_read=60)
 
 
-class ApiError(EventjobsError):
-    """The service refused the request."""
-
-    code: str  # type: ignore[misc]  # the service's, so each has its own
-
-    def __init__(
-        self,
-        status: int,
-        code: str,
-        detail: str,
-        errors: list[dict[str, str]] | None = None,
-        *,
-        request_id: str | None = None,
-        retry_after_s: float | None = None,
-    ) -> None:
-        super().__init__(detail)
-        self.status = status
-        self.code = code
-        self.detail = detail
-        self.errors = errors or []
-        self.request_id = request_id
-        self.retry_after_s = retry_after_s
-
-    @property
-    def is_final(self) -> bool:
-        """Whether the same request will not be served later either."""
-        passes = self.status == HTTPStatus.TOO_MANY_REQUESTS or self.status >= 500
-        return not passes or self.code == "artifact_damaged"
-
-    @classmethod
-    def of(cls, told: dict[str, Any]) -> "ApiError":
-        """As it is told within an answer."""
-        return cls(told["status"], told["code"], told["detail"], told.get("errors"))
-
-
-class Unreachable(EventjobsError):
-    """The service cannot be reached."""
-
-    code = "unreachable"
-
-
-class ConnectionLost(Unreachable):
-    """The connection broke before the answer was whole."""
-
-    code = "connection_lost"
-
-
-class WrongAddress(Unreachable):
-    """Something else than eventjobs answers at this address."""
-
-    code = "wrong_address"
-
-
 class Connection:
-    """One service at *url*, over *session*."""
+    """One service at *url*, over *session*.
+
+    A stream without a byte for *silence_s* counts as broken; *on_connection_lost* is called with
+    the seconds until it is resumed.
+    """
 
     def __init__(
         self,
@@ -94,78 +47,83 @@ class Connection:
         url: str,
         clock: Clock,
         silence_s: float,
-        lost: Callable[[float], object],
+        on_connection_lost: Callable[[float], object],
     ) -> None:
         self._session = session
         self._url = url
         self._clock = clock
-        self._stream = aiohttp.ClientTimeout(total=None, sock_connect=10, sock_read=silence_s)
-        self._lost = lost
-        #: Whether eventjobs has answered, so that this is its address.
-        self.known = False
+        self._stream_timeout = aiohttp.ClientTimeout(sock_connect=10, sock_read=silence_s)
+        self._on_connection_lost = on_connection_lost
+        #: Whether eventjobs has answered at this address.
+        self.is_confirmed = False
 
     async def call(
         self,
         method: str,
         path: str,
         *,
-        again: bool = True,
-        json: dict[str, Any] | None = None,
+        retry: bool = True,
+        json: JSONObject | None = None,
         data: Callable[[], Any] = lambda: None,
         headers: dict[str, str] | None = None,
-        **sent: Any,
-    ) -> dict[str, Any]:
-        """The answer. What was not served is sent again, unless (*again*) that could do harm.
+        **options: Any,
+    ) -> JSONObject:
+        """The response's JSON. Raises ApiError, Unreachable, InvalidInput.
 
-        Sent is *json*, or what *data* returns, which is called for each attempt.
+        The body is *json*, or what *data* returns, which is called for each attempt. With *retry*,
+        a request that was not served is repeated a few times, and one whose response was lost.
         """
-        sent["headers"] = dict(headers or {})
+        options["headers"] = dict(headers or {})
         if json is not None:
-            body = dumped(json)
-            # A large one as a file: aiohttp gives the loop a turn between its parts.
+            body = encode_json(json)
+            # aiohttp writes a file in parts, and other tasks run between them.
             data = lambda: body if len(body) < LARGE_BYTES else BytesIO(body)  # noqa: E731
-            sent["headers"]["Content-Type"] = "application/json"
-        for number in range(AGAIN_MAX + 1):
-            delay_s = AGAIN_S * 2**number * random.uniform(1, 1.5)  # noqa: S311
+            options["headers"]["Content-Type"] = "application/json"
+        for number in range(RETRIES_MAX + 1):
+            delay_s = RETRY_S * 2**number * random.uniform(1, 1.5)  # noqa: S311
             try:
-                async with self.request(method, path, data=data(), **sent) as response:
-                    read = await response.read()
+                async with self.request(method, path, data=data(), **options) as response:
+                    text = await response.read()
                     with suppress(orjson.JSONDecodeError):
-                        if isinstance(answer := orjson.loads(read or b"{}"), dict):
-                            return answer
-                    raise self.wrong(response)
-            except ApiError as problem:
-                harmless = again or problem.code == "overloaded"
-                if problem.status not in UNSERVED or not harmless or number == AGAIN_MAX:
+                        if isinstance(payload := orjson.loads(text or b"{}"), dict):
+                            return payload
+                    raise self.wrong_address(response)
+            except ApiError as error:
+                harmless = retry or error.code == "overloaded"
+                retryable = error.status in RETRYABLE_STATUSES and harmless
+                if not retryable or number == RETRIES_MAX:
                     raise
-                delay_s = max(delay_s, problem.retry_after_s or 0.0)
+                delay_s = max(delay_s, error.retry_after_s or 0.0)
             except ConnectionLost:
-                if not again or number == AGAIN_MAX:
+                if not retry or number == RETRIES_MAX:
                     raise
             await sleep(self._clock, delay_s)
         raise AssertionError("the last attempt returns or raises")
 
     @asynccontextmanager
     async def request(
-        self, method: str, path: str, **sent: Any
+        self, method: str, path: str, **options: Any
     ) -> AsyncIterator[aiohttp.ClientResponse]:
-        """Raises Problem, Unreachable; WrongAddress for what eventjobs would not answer."""
+        """The response to one attempt. Raises ApiError, Unreachable.
+
+        Raises WrongAddress for a redirect and for what does not speak HTTP.
+        """
         try:
             url = URL(self._url + path, encoded=True)
-            sent.setdefault("allow_redirects", False)
-            async with self._session.request(method, url, **sent) as response:
+            options.setdefault("allow_redirects", False)
+            async with self._session.request(method, url, **options) as response:
                 if response.status >= HTTPStatus.BAD_REQUEST:
-                    raise await self._problem(response)
+                    raise await self._api_error(response)
                 if response.status >= HTTPStatus.MULTIPLE_CHOICES:
-                    raise self.wrong(response)
-                self.known = self.known or "X-Request-ID" in response.headers
+                    raise self.wrong_address(response)
+                self.is_confirmed = self.is_confirmed or "X-Request-ID" in response.headers
                 yield response
         except aiohttp.ClientConnectorError as error:
             raise self._unreachable(error) from error
         except aiohttp.ClientResponseError as error:
             raise WrongAddress(f"what answers at {self._url} does not speak HTTP") from error
         except (aiohttp.ClientError, TimeoutError, ConnectionError) as error:
-            if not self.known and await _speaks_tls(self._url):
+            if not self.is_confirmed and await _speaks_tls(self._url):
                 other = self._url.replace("http:", "https:", 1)
                 raise WrongAddress(f"{self._url} speaks TLS: its address is {other}") from error
             why = str(error) or type(error).__name__
@@ -178,38 +136,45 @@ class Connection:
         why = os.strerror(number) if number is not None and number > 0 else error.os_error
         return Unreachable(f"{self._url} cannot be reached: {why}")
 
-    def wrong(self, response: aiohttp.ClientResponse | None = None) -> WrongAddress:
-        """What to say of an answer that eventjobs would not give."""
+    def wrong_address(self, response: aiohttp.ClientResponse | None = None) -> WrongAddress:
+        """The error for a response that is not one of eventjobs."""
         if response is not None and (to := response.headers.get("Location")) is not None:
             return WrongAddress(f"{self._url} sends us to {to}; give the address of the service")
         kind = "JSON" if response is None else response.content_type
         return WrongAddress(f"what answers at {self._url}, with {kind}, is not eventjobs")
 
-    async def _problem(self, response: aiohttp.ClientResponse) -> ApiError:
+    async def _api_error(self, response: aiohttp.ClientResponse) -> ApiError:
         try:
-            told = orjson.loads(await response.read())
+            problem = orjson.loads(await response.read())
         except orjson.JSONDecodeError:
-            told = None
-        ours = isinstance(told, dict) and "code" in told
-        self.known = self.known or ours
-        if not ours:
-            more = "" if self.known or response.status >= 500 else "; is this its address?"
-            said = f"answered {response.status} {response.reason}, not as eventjobs does"
-            told = {"code": f"http_{response.status}", "detail": f"{self._url} {said}{more}"}
+            problem = None
+        if isinstance(problem, dict) and "code" in problem:
+            self.is_confirmed = True
+        else:
+            problem = self._foreign_problem(response)
         after = response.headers.get("Retry-After", "")
         return ApiError(
             response.status,
-            told["code"],
-            told.get("detail") or response.reason or "the service refused",
-            told.get("errors"),
-            request_id=told.get("request_id"),
+            problem["code"],
+            problem.get("detail") or response.reason or "the service refused",
+            problem.get("errors"),
+            request_id=problem.get("request_id"),
             retry_after_s=float(after) if after.isascii() and after.isdigit() else None,
         )
+
+    def _foreign_problem(self, response: aiohttp.ClientResponse) -> JSONObject:
+        """The problem for a refusal that is not one of eventjobs."""
+        hint = "" if self.is_confirmed or response.status >= 500 else "; is this its address?"
+        answer = f"answered {response.status} {response.reason}, not as eventjobs does"
+        return {"code": f"http_{response.status}", "detail": f"{self._url} {answer}{hint}"}
 
     async def messages(
         self, path: str, params: dict[str, str], after: int
     ) -> AsyncGenerator[Message, None]:
-        """A stream's messages, none missing and none twice, until the service ends it."""
+        """A stream's messages, each once, until the service ends the stream.
+
+        The stream is resumed when it breaks. Raises Unreachable if it was never open.
+        """
         connected = False
 
         @asynccontextmanager
@@ -218,45 +183,28 @@ class Connection:
             headers = {"Accept": "text/event-stream"}
             if last_id:
                 headers["Last-Event-ID"] = last_id
-            sent: dict[str, Any] = {"params": params, "headers": headers, "timeout": self._stream}
+            options: dict[str, Any] = {"params": params, "headers": headers}
             try:
-                async with self.request("GET", path, **sent) as response:
+                async with self.request(
+                    "GET", path, timeout=self._stream_timeout, **options
+                ) as response:
                     _check_stream(response)
                     connected = True
                     yield response
-            except ApiError as problem:
-                if problem.status not in (TEMPORARY if connected else UNSERVED):
+            except ApiError as error:
+                if error.status not in (RESUMABLE_STATUSES if connected else RETRYABLE_STATUSES):
                     raise
-                raise Broken from problem
+                raise StreamBroken from error
             except Unreachable as error:
-                # Where there was never anything, waiting would be for ever.
+                # An address that never answered may be wrong: waiting could last for ever.
                 if not connected:
                     raise
-                raise Broken from error
+                raise StreamBroken from error
 
-        source = EventSource(connect, str(after or ""), self._clock, self._lost)
+        source = EventSource(connect, str(after or ""), self._clock, self._on_connection_lost)
         async with aclosing(source.messages()) as messages:
             async for message in messages:
                 yield message
-
-
-def address(url: str) -> str:
-    """*url* in the form that paths are added to. Raises InvalidInput."""
-    try:
-        parsed = URL(url)
-    except ValueError as error:
-        raise InvalidInput(f"{url} is not an address: {error}") from error
-    if parsed.scheme not in ("http", "https") or parsed.host is None:
-        raise InvalidInput(f"{url} is not an address like http://127.0.0.1:8080")
-    return str(parsed).rstrip("/")
-
-
-def dumped(json: dict[str, Any]) -> bytes:
-    """As it is sent. Raises InvalidInput."""
-    try:
-        return orjson.dumps(json)
-    except TypeError as error:
-        raise InvalidInput(f"this cannot be sent as JSON: {error}") from error
 
 
 def _check_stream(response: aiohttp.ClientResponse) -> None:
@@ -267,7 +215,7 @@ def _check_stream(response: aiohttp.ClientResponse) -> None:
 
 
 async def _speaks_tls(url: str) -> bool:
-    """Whether TLS is spoken at an http address, whoever its certificate is for."""
+    """Whether an http address speaks TLS. The certificate is not checked."""
     at = URL(url)
     if at.scheme != "http":
         return False

@@ -1,4 +1,4 @@
-"""How the client builds requests and reads answers."""
+"""Paths, parameters and bodies of the client's requests."""
 
 import asyncio
 from collections.abc import AsyncIterator, Iterable
@@ -7,26 +7,45 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
+import orjson
+from yarl import URL
+
 from eventjobs.domain.validation import read_part, read_time
 from eventjobs.errors import InvalidInput
 from eventjobs.storable import storable_text
 
+#: Bytes of a file that are read or written at once.
 BLOCK_BYTES = 2**18
 
-Fields = dict[str, Any]
+JSONObject = dict[str, Any]
 
 
-def _path(job_id: str, *more: str) -> str:
-    parts = [quote(str(read_part(each, "id")), safe="") for each in (job_id, *more)]
-    return "/".join(["/v1/jobs", *parts])
+def base_url(url: str) -> str:
+    """*url* in the form that paths are appended to. Raises InvalidInput."""
+    try:
+        parsed = URL(url)
+    except ValueError as error:
+        raise InvalidInput(f"{url} is not an address: {error}") from error
+    if parsed.scheme not in ("http", "https") or parsed.host is None:
+        raise InvalidInput(f"{url} is not an address like http://127.0.0.1:8080")
+    return str(parsed).rstrip("/")
 
 
-def _params(**given: Any) -> Fields:
-    """What is None is left out; several values become one, with commas."""
+def api_path(*parts: str) -> str:
+    return "/".join(["/v1", *(quote(each, safe="") for each in parts)])
+
+
+def job_path(job_id: str, *parts: str) -> str:
+    """The path of a job, or of something of it. Raises InvalidInput."""
+    return api_path("jobs", *(str(read_part(each, "id")) for each in (job_id, *parts)))
+
+
+def query_params(**values: Any) -> dict[str, str]:
+    """*values* as query parameters: None is left out, several values are joined by commas."""
     params = {}
-    for name, value in given.items():
+    for name, value in values.items():
         if issubclass(type(value), datetime):
-            params[name] = _time(value, name)
+            params[name] = format_time(value, name)
         elif issubclass(type(value), Iterable) and not issubclass(type(value), str):
             params[name] = ",".join(map(str, value))
         elif value is not None:
@@ -34,25 +53,34 @@ def _params(**given: Any) -> Fields:
     return params
 
 
-def _time(at: datetime, field: str) -> str:
-    """A naive one is refused, as over HTTP: nobody can tell of which time zone it is."""
+def format_time(at: datetime, field: str) -> str:
+    """*at* in ISO 8601. Raises InvalidInput for a naive time, whose zone is not known."""
     return str(read_time(at, field).isoformat())
 
 
-def _quoted(key: str) -> str:
-    """As a string of structured fields (RFC 9651, 3.3.3). Raises InvalidInput."""
+def quote_key(key: str) -> str:
+    """An idempotency key as a quoted string (RFC 9651, 3.3.3). Raises InvalidInput."""
     if type(key) is not str or not key.isascii() or not key.isprintable():
         raise InvalidInput("an idempotency key has printable ASCII characters only")
     escaped = key.replace("\\", "\\\\").replace('"', '\\"')
     return f'"{escaped}"'
 
 
-def _readable(path: Path) -> None:
+def encode_json(body: JSONObject) -> bytes:
+    """*body* as it is sent. Raises InvalidInput."""
+    try:
+        return orjson.dumps(body)
+    except TypeError as error:
+        raise InvalidInput(f"this cannot be sent as JSON: {error}") from error
+
+
+def check_readable(path: Path) -> None:
+    """Raises OSError for a file that cannot be read."""
     path.open("rb").close()
 
 
 async def blocks(path: Path) -> AsyncIterator[bytes]:
-    """The content of a file, without holding up the loop."""
+    """The content of a file, read in threads."""
     file = await asyncio.to_thread(path.open, "rb")
     try:
         while block := await asyncio.to_thread(file.read, BLOCK_BYTES):

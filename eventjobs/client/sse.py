@@ -1,4 +1,4 @@
-"""Reading server-sent events the way browsers do (WHATWG HTML 9.2)."""
+"""Server-sent events, parsed and resumed as browsers do (WHATWG HTML, 9.2)."""
 
 import random
 import re
@@ -11,7 +11,7 @@ import aiohttp
 
 from eventjobs.clock import Clock, sleep
 
-#: Seconds before the first attempt to reconnect, unless the stream says; doubled up to the last.
+#: Seconds before the first reconnect, if the stream has no `retry`; doubled up to the maximum.
 RECONNECT_S = 1.0
 RECONNECT_MAX_S = 30.0
 
@@ -21,29 +21,29 @@ BOM = b"\xef\xbb\xbf"
 
 @dataclass(frozen=True, slots=True)
 class Message:
-    """One dispatched event. *id* is the cursor to resume from, which it may have inherited."""
+    """One dispatched event. *id* is the cursor to resume from: its own, or an earlier one."""
 
     event: str
     data: str
     id: str
 
 
-class Broken(Exception):
-    """The connection was lost, or the answer is about this moment only: come back later."""
+class StreamBroken(Exception):
+    """The connection was lost, or the service is not available now: reconnect."""
 
 
 class Parser:
-    """One connection's bytes in, cut anywhere; messages out (9.2.6).
+    """Parses the bytes of one connection, cut anywhere (9.2.6).
 
-    What is unfinished at the end is dropped. *last_id* says where to resume: give it to the parser
-    of the next connection.
+    An unfinished message at the end is dropped. *last_id* is the cursor to resume from: the
+    parser of the next connection begins with it.
     """
 
     def __init__(self, last_id: str = "") -> None:
         self.last_id = last_id
         self.retry_ms: int | None = None
-        self._line: list[bytes] = []  # pieces of a line whose end has not come
-        self._after_cr = False  # the line's LF may be the next chunk's first byte
+        self._line: list[bytes] = []  # the pieces of an unfinished line
+        self._after_cr = False  # an LF at the start of the next chunk belongs to this line
         self._first = True
         self._id = last_id
         self._event = ""
@@ -55,8 +55,8 @@ class Parser:
             chunk = chunk.removeprefix(b"\n")
             self._after_cr = False
         self._after_cr = self._after_cr or chunk.endswith(b"\r")
-        *ended, rest = LINE_END.split(chunk)
-        for piece in ended:
+        *pieces, rest = LINE_END.split(chunk)
+        for piece in pieces:
             line = b"".join([*self._line, piece])
             self._line.clear()
             if self._first:
@@ -83,7 +83,7 @@ class Parser:
                 self.retry_ms = int(value)
 
     def _dispatch(self) -> Message | None:
-        """An empty line: the id holds from here on, with data or without."""
+        """End a message at an empty line. Its id counts even if it has no data."""
         event, data = self._event or "message", self._data
         self._event, self._data = "", []
         self.last_id = self._id
@@ -91,27 +91,28 @@ class Parser:
 
 
 class EventSource:
-    """A stream that is continued where it was whenever it breaks, until the server ends it."""
+    """A stream that is resumed from its last message whenever it breaks.
+
+    *open* connects with a Last-Event-ID. It raises StreamBroken to reconnect later; any other
+    exception ends the stream. *on_connection_lost* is called with the seconds until then.
+    """
 
     def __init__(
         self,
         open: Callable[[str], AbstractAsyncContextManager[aiohttp.ClientResponse]],
         last_id: str,
         clock: Clock,
-        lost: Callable[[float], object],
+        on_connection_lost: Callable[[float], object],
     ) -> None:
         self.last_id = last_id
         self._open = open
         self._clock = clock
-        self._lost = lost
+        self._on_connection_lost = on_connection_lost
         self._reconnect_s = RECONNECT_S
-        self._failed = 0
+        self._failures = 0  # since the last byte
 
     async def messages(self) -> AsyncGenerator[Message, None]:
-        """Every message once. Ends at a 204, or after the message `end`.
-
-        What *open* raises when a stream breaks is Broken; everything else goes to the caller.
-        """
+        """Every message once. Ends at a 204, or after the message `end`."""
         while True:
             try:
                 async with self._open(self.last_id) as response:
@@ -122,14 +123,14 @@ class EventSource:
                             yield message
                             if message.event == "end":
                                 return
-            except Broken:
+            except StreamBroken:
                 pass
             await self._pause()
 
     async def _read(self, response: aiohttp.ClientResponse) -> AsyncGenerator[Message, None]:
         parser = Parser(self.last_id)
         async for chunk in response.content.iter_any():
-            self._failed = 0
+            self._failures = 0
             for message in parser.feed(chunk):
                 self.last_id = message.id
                 yield message
@@ -138,10 +139,10 @@ class EventSource:
                 self._reconnect_s = parser.retry_ms / 1000
 
     async def _pause(self) -> None:
-        """Never sooner than the server asks for, and not all clients at the same moment."""
+        """Wait at least as long as the server's `retry`, with jitter between clients."""
         longest_s = max(self._reconnect_s, RECONNECT_MAX_S)
-        delay_s = min(self._reconnect_s * 2 ** min(self._failed, 10), longest_s)
+        delay_s = min(self._reconnect_s * 2 ** min(self._failures, 10), longest_s)
         delay_s *= random.uniform(1, 1.5)  # noqa: S311
-        self._failed += 1
-        self._lost(delay_s)
+        self._failures += 1
+        self._on_connection_lost(delay_s)
         await sleep(self._clock, delay_s)

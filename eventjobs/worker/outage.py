@@ -5,7 +5,7 @@ grow. One that refuses for good is asked no more.
 import asyncio
 import random
 
-from eventjobs.client.connection import ApiError, Unreachable, WrongAddress
+from eventjobs.client.errors import ApiError, Unreachable, WrongAddress
 from eventjobs.clock import Clock, sleep
 from eventjobs.observability.logging import get_logger
 

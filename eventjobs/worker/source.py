@@ -10,8 +10,9 @@ from urllib.parse import quote
 import aiohttp
 import orjson
 
-from eventjobs.client.connection import TRANSFER, ApiError, Connection, Unreachable, dumped
-from eventjobs.client.requests import BLOCK_BYTES, blocks
+from eventjobs.client.connection import TRANSFER, Connection
+from eventjobs.client.errors import ApiError, Unreachable
+from eventjobs.client.requests import BLOCK_BYTES, blocks, encode_json
 from eventjobs.clock import Clock, sleep, timeout
 from eventjobs.concurrency.batcher import Batcher
 from eventjobs.domain.decisions import Report
@@ -142,13 +143,14 @@ class RemoteJobSource:
         limit = aiohttp.ClientTimeout(total=wait_s + 15, sock_connect=10)
         try:
             answer = await self._http.call(
-                "POST", "/v1/work/claim", again=False, json=asked, timeout=limit
+                "POST", "/v1/work/claim", retry=False, json=asked, timeout=limit
             )
             if not isinstance(jobs := answer.get("jobs"), list):
-                raise self._http.wrong()
+                raise self._http.wrong_address()
         except (Unreachable, ApiError) as error:
             self._unsure = True
-            self._leaving = self._leaving or self.outage.is_final(error, known=self._http.known)
+            known = self._http.is_confirmed
+            self._leaving = self._leaving or self.outage.is_final(error, known=known)
             if not self._leaving:
                 await self.outage.pause(error)
             return []
@@ -246,7 +248,7 @@ class RemoteJobSource:
     async def record_outcome(self, job: Job, outcome: Outcome) -> None:
         self._holding(job).ending = True
         name, body = wire.outcome_body(outcome)
-        small = isinstance(outcome, Succeeded) and len(dumped(body)) <= TOGETHER_BYTES_MAX
+        small = isinstance(outcome, Succeeded) and len(encode_json(body)) <= TOGETHER_BYTES_MAX
         say = (
             partial(self._done.submit, (job, body))
             if small
@@ -269,10 +271,11 @@ class RemoteJobSource:
             sent = {"worker": self.worker, "jobs": [wire.completion_body(*each) for each in done]}
             try:
                 answer = await self._http.call(
-                    "POST", "/v1/work/complete", again=False, json=sent, timeout=TELLING
+                    "POST", "/v1/work/complete", retry=False, json=sent, timeout=TELLING
                 )
                 self.outage.end()
-                return [each["error"] and ApiError.of(each["error"]) for each in answer["jobs"]]
+                errors = [each["error"] for each in answer["jobs"]]
+                return [error and ApiError.from_json(error) for error in errors]
             except ApiError as problem:
                 if problem.status == 429 or problem.status > 500:
                     raise
@@ -310,7 +313,7 @@ class RemoteJobSource:
     ) -> None:
         path = f"/v1/work/{job.job_id}/{job.attempt}/{name}"
         sent = {"worker": self.worker, **body}
-        answer = await self._http.call("POST", path, again=False, json=sent, timeout=limit)
+        answer = await self._http.call("POST", path, retry=False, json=sent, timeout=limit)
         self.outage.end()
         if answer.get("cancel"):
             self._tell(job.job_id, job.attempt, "cancelled")
@@ -378,18 +381,15 @@ class RemoteJobSource:
 
     async def _upload(self, job: Job, sha256: str) -> None:
         file = self.files.path(sha256)
-        headers = {"Content-Type": "application/octet-stream"}
-
-        async def send() -> None:
-            await self._http.call(
-                "POST",
-                "/v1/artifacts",
-                again=False,
-                data=lambda: blocks(file),
-                headers=headers,
-                timeout=TRANSFER,
-            )
-
+        send = partial(
+            self._http.call,
+            "POST",
+            "/v1/artifacts",
+            retry=False,
+            data=partial(blocks, file),
+            headers={"Content-Type": "application/octet-stream"},
+            timeout=TRANSFER,
+        )
         await self._until_heard(job, send)
 
     async def _as_artifact(self, job: Job, result: Any) -> dict[str, Any]:

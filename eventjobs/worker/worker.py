@@ -7,7 +7,8 @@ from typing import Any
 
 import aiohttp
 
-from eventjobs.client.connection import REQUEST, ApiError, Connection, Unreachable
+from eventjobs.client.connection import REQUEST, Connection
+from eventjobs.client.errors import ApiError, Unreachable
 from eventjobs.clock import SystemClock
 from eventjobs.concurrency import forks
 from eventjobs.errors import EventjobsError, UnknownType

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from playwright.async_api import Page, async_playwright, expect
 
-from eventjobs.client.client import Client
+from eventjobs.client import Client
 from tests.support.servers import serving, start
 
 FLAGS = (

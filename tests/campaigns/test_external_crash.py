@@ -8,7 +8,7 @@ from typing import Any
 
 from aiohttp import ClientError
 
-from eventjobs.client.client import Client
+from eventjobs.client import Client
 from eventjobs.domain.codec import decode
 from eventjobs.domain.job import Job, evolve
 from eventjobs.domain.recorded import Recorded

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 
 import pytest
 
-from eventjobs.client.connection import ApiError, ConnectionLost, Unreachable, WrongAddress
+from eventjobs.client import ApiError, ConnectionLost, Unreachable, WrongAddress
 from eventjobs.worker.outage import LOG_INTERVAL_S, Outage
 from tests.support.cli import Tool
 from tests.support.clock import FakeClock

@@ -6,8 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from eventjobs.client.client import Client
-from eventjobs.client.connection import ApiError
+from eventjobs.client import ApiError, Client
 from tests.support.cli import APP, Tool
 from tests.support.servers import Server, serving, start
 

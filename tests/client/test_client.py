@@ -10,8 +10,7 @@ import orjson
 import pytest
 
 from eventjobs import Context, JobError, Service, Settings, handler
-from eventjobs.client.client import Client, LogChanged
-from eventjobs.client.connection import ApiError, Unreachable
+from eventjobs.client import ApiError, Client, LogChanged, Unreachable
 from eventjobs.errors import InvalidInput
 from eventjobs.http import serve
 

@@ -11,8 +11,7 @@ import pytest
 from aiohttp import web
 
 from eventjobs import Context, Service, handler
-from eventjobs.client.client import Client, LogChanged
-from eventjobs.client.connection import ApiError, ConnectionLost
+from eventjobs.client import ApiError, Client, ConnectionLost, LogChanged
 from eventjobs.clock import SystemClock, Timer
 from eventjobs.http import serve
 
@@ -189,7 +188,8 @@ async def test_reconnecting_waits_as_told_and_longer_each_time() -> None:
     lost: list[float] = []
     busy = [problem(503, "overloaded") for _ in range(6)]
     facts = (fact(1), fact(2), web.Response(status=204))
-    async with scripted(b"retry: 4000\n\n", *busy, *facts, lost=lost.append) as (_, client, clock):
+    script: tuple[bytes | web.Response, ...] = (b"retry: 4000\n\n", *busy, *facts)
+    async with scripted(*script, on_connection_lost=lost.append) as (_, client, clock):
         assert [event["position"] async for event in client.events()] == [1, 2]
     assert clock.delays == lost
     expected = [4, 8, 16, 30, 30, 30, 30, 4, 4]

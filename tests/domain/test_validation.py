@@ -12,7 +12,7 @@ import orjson
 import pytest
 from pydantic import BaseModel
 
-from eventjobs.client.client import Client as HTTPClient
+from eventjobs.client import Client as HTTPClient
 from eventjobs.domain.codec import encode
 from eventjobs.domain.events import (
     AttemptStarted,

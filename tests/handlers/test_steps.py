@@ -397,7 +397,7 @@ async def test_a_step_waits_for_a_log_that_takes_no_writes(
 async def test_the_command_line_and_the_client_retry_from_a_step(
     client: Connect, work: Work
 ) -> None:
-    from eventjobs.client.client import Client
+    from eventjobs.client import Client
 
     asked = await client(three(work))
     work.broken.add("c")

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from eventjobs import Context, handler
-from eventjobs.client.client import Client as Caller
+from eventjobs.client import Client as Caller
 from eventjobs.domain.events import DELIVERY, JobSubmitted, WebhookAdded
 from eventjobs.domain.ids import new_id
 from eventjobs.domain.spec import JobSpec

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import structlog
 
-from eventjobs.client.client import Client
+from eventjobs.client import Client
 from eventjobs.domain.events import LogWritten
 from eventjobs.handlers.context import Context
 from eventjobs.handlers.declare import handler

@@ -14,7 +14,7 @@ from typing import Any
 import orjson
 import pytest
 
-from eventjobs.client.client import Client
+from eventjobs.client import Client
 from tests.support.cli import ROOT, Tool
 from tests.support.servers import Server, serving, start
 

@@ -27,7 +27,7 @@ import eventjobs.log.sqlite
 import eventjobs.projections.store
 from eventjobs import Service
 from eventjobs import data_directory as directory
-from eventjobs.client.client import Client
+from eventjobs.client import Client
 from eventjobs.errors import UnknownArtifact
 from eventjobs.projections import status
 from eventjobs.settings import Settings
