@@ -21,14 +21,8 @@ sys.meta_path[:] = [each for each in sys.meta_path if not isinstance(each, pygal
 
 BARS_MAX = 15
 LABEL_CHARS_MAX = 40
-_STYLE = Style(
-    background="white",
-    plot_background="white",
-    colors=("#8fb4e3",),
-    opacity="1",
-    font_family="system-ui, 'Segoe UI', 'DejaVu Sans', sans-serif",
-    value_font_size=12,
-)
+_FONT = "system-ui, 'Segoe UI', 'DejaVu Sans', sans-serif"
+_STYLE = Style(background="white", plot_background="white", colors=("#8fb4e3",), font_family=_FONT)
 #: What XML 1.0 cannot hold, and the marks that reverse the direction of text.
 _UNPRINTABLE = re.compile(
     "[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\ud800-\udfff\ufffe\uffff\u202a-\u202e\u2066-\u2069]"
@@ -39,16 +33,14 @@ def draw_charts(profile: Profile) -> Iterator[tuple[str, str, bytes]]:
     """The name of each chart, its title, and the SVG: of the table first, then of its columns."""
     rows = profile["rows"]
     gaps = [each for each in profile["columns"] if each["missing"] and rows]
-    if gaps:
-        gaps.sort(key=lambda it: -it["missing"])
-        shares = [(it["name"], it["missing_share"], percent(it["missing_share"])) for it in gaps]
-        subtitle = f"share of {rows:,} rows without a value"
-        yield "missing", "Missing values", _bars("Missing values", subtitle, shares)
-    if pairs := [
-        (f"{it['a']} and {it['b']}", it["r"], f"{it['r']:.2f}") for it in related(profile)
-    ]:
-        subtitle = "Pearson's r: 1 together, -1 opposite"
-        yield "correlations", "Correlations", _bars("Correlations", subtitle, pairs)
+    gaps.sort(key=lambda it: -it["missing"])
+    if shares := [(it["name"], it["missing_share"], percent(it["missing_share"])) for it in gaps]:
+        title = "Missing values"
+        yield "missing", title, _bars(title, f"share of {rows:,} rows without a value", shares)
+    pairs = [(f"{it['a']} and {it['b']}", it["r"], f"{it['r']:.2f}") for it in related(profile)]
+    if pairs:
+        title = "Correlations"
+        yield "correlations", title, _bars(title, "Pearson's r: 1 together, -1 opposite", pairs)
     for place, column in enumerate(profile["columns"], 1):
         title = clip(column["name"], 60)
         if not is_identifier(column, rows) and (svg := _column(title, column, rows)):
@@ -65,31 +57,27 @@ def _column(title: str, column: Profile, rows: int) -> bytes | None:
         chart.add("", list(zip(bins["counts"], bins["edges"], bins["edges"][1:], strict=False)))
         return _svg(chart, title, subtitle)
     top = column["texts"]["top"] if column["texts"] else []
-    counts = {it["value"]: it["count"] for it in top} or column["booleans"] or {}
-    if not column["booleans"] and max(counts.values(), default=0) < 2:
+    counts = [(it["value"], it["count"]) for it in top] or list((column["booleans"] or {}).items())
+    if not column["booleans"] and (not counts or counts[0][1] < 2):
         return None
-    shown = [(value, n, f"{n:,} ({percent(n / present)})") for value, n in counts.items()]
+    shown = [(value, n, f"{n:,} ({percent(n / present)})") for value, n in counts]
     return _bars(title, f"{present:,} values, {column['distinct']:,} different ones", shown)
 
 
 def _bars(title: str, subtitle: str, rows: list[tuple[str, float, str]]) -> bytes:
     """Horizontal bars of labels, values and notes, the first at the top."""
-    upwards = rows[:BARS_MAX][::-1]
-    height = 130 + 30 * len(upwards)
+    shown = [(clip(label, LABEL_CHARS_MAX), n, note) for label, n, note in rows[:BARS_MAX]]
+    height = 130 + 30 * len(shown)
     chart = _chart(pygal.HorizontalBar, title, subtitle, height=height, print_values=True)
-    chart.x_labels = [_clean(clip(label, LABEL_CHARS_MAX)) for label, _, _ in upwards]
-    chart.add("", [{"value": n, "formatter": lambda _, it=note: it} for _, n, note in upwards])
-    values = "; ".join(f"{clip(it[0], LABEL_CHARS_MAX)}: {it[2]}" for it in rows[:BARS_MAX])
-    return _svg(chart, title, f"{subtitle}. {values}")
+    chart.x_labels = [label for label, _, _ in reversed(shown)]
+    bars = [{"value": n, "formatter": lambda _, it=note: it} for _, n, note in reversed(shown)]
+    chart.add("", bars)
+    return _svg(chart, title, "; ".join([subtitle, *(f"{it[0]}: {it[2]}" for it in shown)]))
 
 
 def _chart(kind: Any, title: str, subtitle: str, **options: Any) -> Any:
     options |= {"js": (), "show_legend": False, "truncate_label": LABEL_CHARS_MAX, "width": 720}
-    return kind(title=f"{_clean(title)}\n{_clean(subtitle)}", style=_STYLE, **options)
-
-
-def _clean(text: str) -> str:
-    return _UNPRINTABLE.sub("\ufffd", text)
+    return kind(title=f"{title}\n{subtitle}", style=_STYLE, **options)
 
 
 def _svg(chart: Any, title: str, description: str) -> bytes:
@@ -102,7 +90,6 @@ def _svg(chart: Any, title: str, description: str) -> bytes:
             if child.tag in ("script", etree.Comment):
                 parent.remove(child)
     for place, (tag, text) in enumerate((("title", title), ("desc", description))):
-        element = etree.Element(tag)
-        element.text = _clean(text)
-        root.insert(place, element)
-    return bytes(etree.tostring(root))
+        root.insert(place, etree.Element(tag))
+        root[place].text = text
+    return _UNPRINTABLE.sub("\ufffd", etree.tostring(root, encoding="unicode")).encode()

@@ -1,14 +1,15 @@
-"""The statistics of one column, all of them exact. DuckDB computes them."""
+"""The type and the statistics of one column, all of them exact. columns.sql defines them."""
 
 import math
-from typing import Any
+from collections.abc import Sequence
+from typing import Any, NamedTuple
 
 from duckdb import DuckDBPyRelation as Relation
 
 from eventjobs.demo.csv.encoding import clip
-from eventjobs.demo.csv.type_inference import FLOAT, TEXT, WITH_ZONE, Candidate, find_type, misfits
 
 MARKERS = ("na", "n/a", "null", "nan", "none", "-")
+SAMPLE_ROWS = 1_000
 TOP_VALUES_MAX = 10
 VALUE_CHARS_MAX = 60
 BINS = 20
@@ -16,43 +17,50 @@ BINS = 20
 EXCEPTIONS_SHARE_MAX = 0.1
 
 
-def describe(cells: Relation, name: str, rows: int) -> tuple[dict[str, Any], Candidate]:
-    """What is known of *cells*, a column v of text, and how to read it.
+class Candidate(NamedTuple):
+    """One way to read a column: *sql* is NULL where the text v does not fit.
+
+    *twin* is a format that may fit the same texts, with another meaning.
+    """
+
+    type: str
+    format: str | None
+    twin: str | None
+    sql: str
+
+
+TEXT = Candidate("text", None, None, "v")
+EMPTY = Candidate("empty", None, None, "v")
+
+
+def describe(
+    cells: Relation, candidates: Sequence[Candidate], name: str, rows: int
+) -> tuple[dict[str, Any], Candidate]:
+    """What is known of *cells*, a column v of text, and which of *candidates* reads it.
 
     Empty cells are missing in any column, MARKERS in every column that is not text. The parts
-    that do not apply to the type are None:
-
-    - numbers: min, max, mean, median, std (of a sample), q1 and q3 (interpolated), skewness,
-      outliers (more than 1.5 interquartile ranges outside the quartiles) and a histogram.
-      Infinite values are only counted, in `infinite`. A number that JSON cannot hold is None.
-    - texts: shortest and longest in characters, and top, the most frequent values
-    - dates: earliest and latest; booleans: how many are true, and false
-    - exceptions: a few of the exceptions_count values that keep a column from being numbers
-
-    Numbers and dates have a `format` if they are not written as usual, and an `other_format` if
-    that one would fit as well, with another meaning.
+    that do not apply to the type are None. Infinite numbers are only counted, in `infinite`;
+    `outliers` are more than 1.5 interquartile ranges outside the quartiles. Numbers and dates
+    have a `format` if they are not written as usual, and an `other_format` if that one would fit
+    as well, with another meaning. `exceptions` keep a column of text from being one of numbers.
     """
     texts = cells.filter("v IS NOT NULL")
     valued = texts.filter(f"lower(v) NOT IN {MARKERS}")
-    found, other_format = find_type(valued) if len(valued) else (Candidate("empty", "v"), None)
+    found, other_format = _find_type(valued, candidates) if len(valued) else (EMPTY, None)
     values = texts if found is TEXT else valued.project(f"{found.sql} AS v")
-    present, distinct = _row(values, "count(*), count(DISTINCT v)")
+    [(present, distinct)] = values.aggregate("count(*), count(DISTINCT v)").fetchall()
     formats = {"format": found.format, "other_format": other_format}
     parts: dict[str, Any] = dict.fromkeys(("numbers", "texts", "dates", "booleans"))
-    exceptions, exceptions_count = _exceptions(valued) if found is TEXT else ([], 0)
     match found.type:
         case "text":
-            parts["texts"] = _texts(values)
+            parts["texts"] = _statistics(values, "texts_of") | {"top": _top(values)}
         case "integer" | "float" as type:
-            parts["numbers"] = _numbers(values, present, whole=type == "integer") | formats
+            parts["numbers"] = _numbers(values, whole=type == "integer") | formats
         case "date" | "datetime":
-            zone = "Z" if found.format == WITH_ZONE else ""
-            ends = _row(values, "min(v)::VARCHAR, max(v)::VARCHAR")
-            earliest, latest = (end.replace(" ", "T") + zone for end in ends)
-            parts["dates"] = {"earliest": earliest, "latest": latest, **formats}
+            parts["dates"] = _statistics(values, "dates_of") | formats
         case "boolean":
-            true = len(values.filter("v"))
-            parts["booleans"] = {"true": true, "false": present - true}
+            parts["booleans"] = _statistics(values, "booleans_of")
+    exceptions, exceptions_count = _exceptions(valued) if found is TEXT else ([], 0)
     column = parts | {
         "name": name,
         "type": found.type,
@@ -66,56 +74,63 @@ def describe(cells: Relation, name: str, rows: int) -> tuple[dict[str, Any], Can
     return column, found
 
 
-def _row(values: Relation, expressions: str) -> tuple[Any, ...]:
-    [row] = values.aggregate(expressions).fetchall()
-    return row
+def _find_type(texts: Relation, candidates: Sequence[Candidate]) -> tuple[Candidate, str | None]:
+    """The first candidate that fits all of *texts*, and the format of a twin that fits as well."""
+    sample = texts.limit(SAMPLE_ROWS)
+    if _misfits(sample, "has_year(v) OR NULL"):
+        candidates = [each for each in candidates if not each.type.startswith("date")]
+    counts = ", ".join(["count(*)", *(f"count({each.sql})" for each in candidates)])
+    [(size, *fits)] = sample.aggregate(counts).fetchall()
+    for each, count in zip(candidates, fits, strict=True):
+        if count == size and not _misfits(texts, each.sql):
+            twins = [it for it in candidates if each.twin and it.format == each.twin]
+            return each, next((it.format for it in twins if not _misfits(texts, it.sql)), None)
+    return TEXT, None
 
 
-def _texts(values: Relation) -> dict[str, Any]:
-    shortest, longest = _row(values, "min(length(v)), max(length(v))")
-    counts = values.aggregate("v, count(*) AS n").order("n DESC, v").limit(TOP_VALUES_MAX)
-    top = [{"value": clip(v, VALUE_CHARS_MAX), "count": n} for v, n in counts.fetchall()]
-    return {"shortest": shortest, "longest": longest, "top": top}
+def _misfits(texts: Relation, sql: str) -> Relation:
+    return texts.filter(f"({sql}) IS NULL")
 
 
 def _exceptions(texts: Relation) -> tuple[list[str], int]:
     """Some of the texts that are no numbers, and how many there are, if most others are."""
-    wrong = misfits(texts, FLOAT)
-    count = len(wrong)
-    if count > EXCEPTIONS_SHARE_MAX * len(texts):
+    wrong = _misfits(texts, "as_float(v)")
+    if len(wrong) > EXCEPTIONS_SHARE_MAX * len(texts):
         return [], 0
-    return [clip(text, 40) for (text,) in wrong.limit(3).fetchall()], count
+    return [clip(text, 40) for (text,) in wrong.limit(3).fetchall()], len(wrong)
 
 
-def _numbers(values: Relation, present: int, *, whole: bool) -> dict[str, Any]:
-    finite = values.project("v AS exact, v::DOUBLE AS v").filter("isfinite(v)")
-    # The cubes of larger numbers are beyond a DOUBLE, and DuckDB refuses to add them up.
-    count, skewness, *exact = _row(
-        finite,
-        "count(*), skewness(v) FILTER (abs(v) < 1e100), min(exact), max(exact), avg(v),"
-        " median(v), stddev_samp(v), quantile_cont(v, 0.25), quantile_cont(v, 0.75)",
-    )
-    names = ("min", "max", "mean", "median", "std", "q1", "q3")
-    numbers: dict[str, Any] = dict(zip(names, map(_in_json, exact), strict=True))
-    low, high = float(exact[0] or 0), float(exact[1] or 0)
-    small = low < high and max(-low, high) < 1e100
-    numbers |= {"skewness": _in_json(skewness) if small else None, "infinite": present - count}
-    q1, q3 = numbers["q1"] or 0.0, numbers["q3"] or 0.0
+def _statistics(values: Relation, macro: str) -> dict[str, Any]:
+    """What a macro of columns.sql tells of *values*, as far as JSON can hold it.
+
+    JSON has neither NaN nor infinity, and here integers of 64 bit.
+    """
+    statistics: dict[str, Any] = values.aggregate(f"{macro}(v)").fetchall()[0][0]
+    for key, value in statistics.items():
+        if isinstance(value, float) and not math.isfinite(value):
+            statistics[key] = None
+        elif isinstance(value, int) and not -(2**63) <= value < 2**63:
+            statistics[key] = float(value)
+    return statistics
+
+
+def _top(values: Relation) -> list[dict[str, Any]]:
+    counts = values.aggregate("v, count(*) AS n").order("n DESC, v").limit(TOP_VALUES_MAX)
+    return [{"value": clip(v, VALUE_CHARS_MAX), "count": n} for v, n in counts.fetchall()]
+
+
+def _numbers(values: Relation, *, whole: bool) -> dict[str, Any]:
+    numbers = _statistics(values, "numbers_of") | {"outliers": 0, "histogram": None}
+    low, high, q1, q3 = (float(numbers[key] or 0) for key in ("min", "max", "q1", "q3"))
     reach = q3 - q1
-    if not math.isfinite(4 * reach):
-        return numbers | {"outliers": 0, "histogram": None}
-    outside = f"v < {q1 - 1.5 * reach!r} OR v > {q3 + 1.5 * reach!r}"
-    if reach:  # values that are far outside would make the rest of the histogram flat
-        low, high = max(low, q1 - 3 * reach), min(high, q3 + 3 * reach)
-    histogram = _histogram(finite, low, high, whole=whole)
-    return numbers | {"outliers": len(finite.filter(outside)), "histogram": histogram}
-
-
-def _in_json(value: float | None) -> float | None:
-    """JSON has neither NaN nor infinity, and here integers of 64 bit."""
-    if value is None or not math.isfinite(value):
-        return None
-    return value if -(2**63) <= value < 2**63 else float(value)
+    if math.isfinite(4 * reach):
+        finite = values.project("v::DOUBLE AS v").filter("isfinite(v)")
+        outside = f"v < {q1 - 1.5 * reach!r} OR v > {q3 + 1.5 * reach!r}"
+        numbers["outliers"] = len(finite.filter(outside))
+        if reach:  # values that are far outside would make the rest of the histogram flat
+            low, high = max(low, q1 - 3 * reach), min(high, q3 + 3 * reach)
+        numbers["histogram"] = _histogram(finite, low, high, whole=whole)
+    return numbers
 
 
 def _histogram(values: Relation, low: float, high: float, *, whole: bool) -> dict[str, Any] | None:

@@ -1,8 +1,7 @@
 """What a CSV file holds, column by column, and which of its numbers move together."""
 
 import re
-from collections.abc import Callable
-from functools import partial
+from importlib.resources import files
 from itertools import combinations, islice
 from math import isfinite
 from pathlib import Path
@@ -11,7 +10,7 @@ from typing import Any
 import duckdb
 from duckdb import DuckDBPyRelation as Relation
 
-from eventjobs.demo.csv.column_stats import describe
+from eventjobs.demo.csv.column_stats import Candidate, describe
 from eventjobs.demo.csv.encoding import CsvError, clip
 from eventjobs.demo.csv.reader import CsvFile
 
@@ -39,11 +38,11 @@ def profile_csv(file: CsvFile, workspace: Path) -> Profile:
     }
     with duckdb.connect(config=config) as database:
         database.execute("SET TimeZone = 'UTC'")
+        database.execute(files(__package__).joinpath("columns.sql").read_text("utf-8"))
         try:
             names, known = file.load(database, workspace)
-            analyzing = partial(file.report, "analyzing")
-            cells = database.table("cells")
-            columns, correlations = _analyze(cells, names, known["rows"], analyzing)
+            candidates = [Candidate(*row) for row in database.table("candidates").fetchall()]
+            columns, correlations = _analyze(database.table("cells"), candidates, names, file)
         except duckdb.OutOfMemoryException as error:
             message = f"The file needs more than {MEMORY_MAX} of memory."
             raise CsvError("csv_too_large", message) from error
@@ -73,18 +72,18 @@ def related(profile: Profile) -> list[Profile]:
 
 
 def _analyze(
-    cells: Relation, names: list[str], rows: int, report: Callable[[float, str], None]
+    cells: Relation, candidates: list[Candidate], names: list[str], file: CsvFile
 ) -> tuple[list[Profile], list[Profile]]:
     columns: list[Profile] = []
     numbers: dict[str, str] = {}
     for at, name in enumerate(names):
         part = f"Column {at + 1} of {len(names)}: {clip(name, 40)}"
-        report(0.9 * at / len(names), part)
-        column, read = describe(cells.project(f"c{at} AS v"), name, rows)
+        file.report("analyzing", 0.9 * at / len(names), part)
+        column, read = describe(cells.project(f"c{at} AS v"), candidates, name, file.seen["rows"])
         columns.append(column)
         if column["numbers"] and column["distinct"] > 1:
             numbers[name] = re.sub(r"\bv\b", f"c{at}", read.sql)
-    report(0.9, "Looking for columns that move together")
+    file.report("analyzing", 0.9, "Looking for columns that move together")
     return columns, _correlate(cells, dict(islice(numbers.items(), CORRELATED_COLUMNS_MAX)))
 
 
