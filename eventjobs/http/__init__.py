@@ -3,10 +3,11 @@
 from aiohttp import web
 
 from eventjobs.attempts.remote_claims import RemoteClaims
-from eventjobs.http import problem
 from eventjobs.http.app_context import APP_CONTEXT, AppContext, RequestIds
 from eventjobs.http.middleware import add_default_headers, wrap_endpoint
 from eventjobs.http.origin_guard import check_loopback
+from eventjobs.http.problem import method_not_allowed
+from eventjobs.http.request_errors import RouteNotFound
 from eventjobs.http.routes import ROUTES
 from eventjobs.http.server import Listening, listen
 from eventjobs.http.streams.snapshots import Snapshots
@@ -18,14 +19,14 @@ __all__ = ["ROUTES", "Listening", "check_loopback", "create_app", "serve"]
 
 
 def create_app(service: Service) -> web.Application:
-    """The application for a *service* that was started; whoever started it also closes it."""
+    """The application for a started *service*. Closing the service is the caller's task."""
     snapshots = Snapshots(service.views, service.settings.ttl_s)
-    polls = LongPolls(service.log, service.clock, service.settings.wait_max_s)
-    site = AppContext(
+    long_polls = LongPolls(service.log, service.clock, service.settings.wait_max_s)
+    context = AppContext(
         service,
         snapshots,
         Streams(service, snapshots),
-        polls,
+        long_polls,
         RequestIds(),
         RemoteClaims(
             service.claims,
@@ -33,19 +34,19 @@ def create_app(service: Service) -> web.Application:
             service.attempt_reports,
             service.recorder,
             service.clock,
-            polls,
+            long_polls,
         ),
     )
     app = web.Application(client_max_size=service.settings.body_bytes_max)
-    app[APP_CONTEXT] = site
+    app[APP_CONTEXT] = context
     for path in dict.fromkeys(each.path for each in ROUTES):
         resource = app.router.add_resource(path)
         for each in ROUTES:
             if each.path == path:
                 handler = wrap_endpoint(
-                    each.handler,
-                    site,
-                    each.quick,
+                    each.endpoint,
+                    context,
+                    each.fast_path,
                     varies=each.varies,
                     unconditional=each.unconditional,
                 )
@@ -53,28 +54,28 @@ def create_app(service: Service) -> web.Application:
                 if each.method == "GET":
                     resource.add_route("HEAD", handler)
         varies = any(each.varies for each in ROUTES if each.path == path)
-        resource.add_route("*", wrap_endpoint(_unknown_method, site, varies=varies))
-    app.router.add_route("*", "/{path:.*}", wrap_endpoint(_unknown_address, site))
+        resource.add_route("*", wrap_endpoint(_unknown_method, context, varies=varies))
+    app.router.add_route("*", "/{path:.*}", wrap_endpoint(_unknown_address, context))
     app.on_response_prepare.append(add_default_headers)
 
-    async def end_waiting(_: web.Application) -> None:
+    async def end_waits(_: web.Application) -> None:
         service.leases.close()
-        site.polls.close()
-        await site.streams.close()
+        context.long_polls.close()
+        await context.streams.close()
 
-    app.on_shutdown.append(end_waiting)
+    app.on_shutdown.append(end_waits)
     return app
 
 
-async def _unknown_method(site: AppContext, request: web.Request) -> web.StreamResponse:
+async def _unknown_method(context: AppContext, request: web.Request) -> web.StreamResponse:
     """Raises MethodNotAllowed."""
     allowed = {each.method for each in request.match_info.route.resource or ()}
-    raise problem.method_not_allowed(allowed - {"*"})
+    raise method_not_allowed(allowed - {"*"})
 
 
-async def _unknown_address(site: AppContext, request: web.Request) -> web.StreamResponse:
+async def _unknown_address(context: AppContext, request: web.Request) -> web.StreamResponse:
     """Raises RouteNotFound."""
-    raise problem.RouteNotFound
+    raise RouteNotFound
 
 
 async def serve(service: Service, host: str, port: int) -> Listening:

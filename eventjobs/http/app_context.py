@@ -1,4 +1,4 @@
-"""What every endpoint is given: the service, streams, long polls, request ids."""
+"""The context of every endpoint: service, snapshots, streams, long polls, request ids."""
 
 import os
 import re
@@ -21,30 +21,30 @@ _ACCEPTED_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
 
 @dataclass(frozen=True)
 class AppContext:
-    """What handlers work with."""
+    """The parts that endpoints use."""
 
     service: Service
     snapshots: Snapshots
     streams: Streams
-    polls: LongPolls
-    ids: "RequestIds"
-    takers: RemoteClaims
+    long_polls: LongPolls
+    request_ids: "RequestIds"
+    remote_claims: RemoteClaims
 
 
-APP_CONTEXT = web.AppKey("site", AppContext)
+APP_CONTEXT = web.AppKey("context", AppContext)
 
 
 class RequestIds:
-    """Names for requests that bring none: a random start, then counted."""
+    """Ids of requests: the client's X-Request-ID, or a random prefix and a counter."""
 
     def __init__(self) -> None:
         self._prefix = os.urandom(6).hex()
         self._numbers = count(1)
 
     def of(self, request: web.BaseRequest) -> str:
-        given = request.headers.get("X-Request-ID")
-        if given is not None and _ACCEPTED_ID.fullmatch(given):
-            return given
+        requested = request.headers.get("X-Request-ID")
+        if requested is not None and _ACCEPTED_ID.fullmatch(requested):
+            return requested
         return self.new()
 
     def new(self) -> str:

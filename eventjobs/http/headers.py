@@ -1,4 +1,4 @@
-"""Request headers that are lists, on one line or several (RFC 9110, 5.3 and 5.6.1)."""
+"""Request headers: lists on one or several lines (RFC 9110, 5.3 and 5.6.1), and conditions."""
 
 import re
 from functools import lru_cache
@@ -10,30 +10,40 @@ from eventjobs.errors import PreconditionFailed
 _STREAM = ("text", "event-stream")
 _JSON = ("application", "json")
 
-#: A member of a list, and a part of a member: a quoted string may hold the separator.
+#: A member of a list, and a part of a member. A quoted string may contain the separator.
 _MEMBER = re.compile(r'(?:[^,"]|"(?:[^"\\]|\\.)*"?)+')
 _PART = re.compile(r'(?:[^;"]|"(?:[^"\\]|\\.)*"?)+')
 _WEIGHT = re.compile(r"0(?:\.\d*)?|1(?:\.0*)?")
-#: An entity tag (RFC 9110, 8.8.3); a backslash in it quotes nothing.
+#: An entity tag (RFC 9110, 8.8.3). A backslash is an ordinary character in it.
 _TAG = re.compile(r'(?:W/)?"[^"]*"')
 
 
-def joined(request: web.BaseRequest, name: str) -> str:
-    """All lines of a header as one; empty where there is none."""
+def header_list(request: web.BaseRequest, name: str) -> str:
+    """All lines of a header joined by commas; empty without the header."""
     return ", ".join(request.headers.getall(name, ()))
 
 
 def media_type(request: web.BaseRequest) -> str:
-    """What Content-Type says, in small letters and without parameters."""
+    """The media type in Content-Type, in lower case and without parameters."""
     return request.headers.get("Content-Type", "").partition(";")[0].strip().lower()
 
 
 def preference(request: web.BaseRequest, name: str) -> str | None:
-    """The value of a preference (RFC 7240, 2); of several with one name the first counts."""
-    for member in _MEMBER.findall(joined(request, "Prefer")):
+    """The value of a preference; the first one where it is repeated (RFC 7240, 2)."""
+    for member in _MEMBER.findall(header_list(request, "Prefer")):
         key, _, value = _parts(member)[0].partition("=")
         if key.strip().lower() == name:
             return str(value.strip().strip('"'))
+    return None
+
+
+def last_event_id(request: web.BaseRequest) -> str | None:
+    """The query parameter `lastEventId`, in any spelling, of an EventSource that cannot send the
+    header Last-Event-ID.
+    """
+    for name, value in request.query.items():
+        if name.replace("-", "").replace("_", "").lower() == "lasteventid":
+            return value
     return None
 
 
@@ -45,15 +55,15 @@ def _parts(member: str) -> list[str]:
 
 
 def wants_stream(request: web.BaseRequest) -> bool:
-    """Whether the client would rather have server-sent events than JSON."""
+    """Whether the client prefers server-sent events to JSON."""
     accept = request.headers.get("Accept")
-    return accept is not None and _prefers_stream(joined(request, "Accept"))
+    return accept is not None and _prefers_stream(header_list(request, "Accept"))
 
 
 @lru_cache(maxsize=256)
 def _prefers_stream(accept: str) -> bool:
-    """A stream has to be named, since one that nobody expects never ends; and JSON not be
-    preferred to it. A member that cannot be read counts as if it were not there.
+    """Whether *accept* names text/event-stream, with no lower weight than JSON. A wildcard does not
+    count: a client that expects JSON would wait for ever. Malformed members are ignored.
     """
     ranges = [each for each in map(_range, _MEMBER.findall(accept)) if each is not None]
     stream, named = _quality(ranges, _STREAM)
@@ -65,7 +75,7 @@ _Range = tuple[str, str, float]
 
 
 def _range(member: str) -> _Range | None:
-    """A media range: type, subtype and weight."""
+    """A media range: type, subtype and weight; None where it is malformed."""
     name, *parameters = _parts(member)
     kind, slash, subtype = name.strip().lower().partition("/")
     if not slash:
@@ -79,52 +89,53 @@ def _range(member: str) -> _Range | None:
 
 
 def _quality(ranges: list[_Range], wanted: tuple[str, str]) -> tuple[float, int]:
-    """The weight of *wanted* by the most specific range, and how many of its parts that names."""
-    found = {
+    """The weight of *wanted* in its most specific range, and how many parts that range names."""
+    weights = {
         2 - (kind, subtype).count("*"): weight
         for kind, subtype, weight in ranges
         if kind in (wanted[0], "*") and subtype in (wanted[1], "*")
     }
-    named = max(found, default=0)
-    return found.get(named, 0.0), named
+    named = max(weights, default=0)
+    return weights.get(named, 0.0), named
 
 
 # --- conditional requests (RFC 9110, 13)
 
 
 def is_conditional(request: web.BaseRequest) -> bool:
+    """Whether the request has If-Match or If-None-Match."""
     headers = request.headers
     return "If-Match" in headers or "If-None-Match" in headers
 
 
 def is_known(request: web.BaseRequest, etag: str) -> bool:
-    """Whether If-None-Match has *etag*: compared weakly (13.1.2)."""
+    """Whether If-None-Match contains *etag*, by weak comparison (13.1.2)."""
     if "If-None-Match" not in request.headers:
         return False
-    text = joined(request, "If-None-Match")
+    text = header_list(request, "If-None-Match")
     return text.strip() == "*" or _opaque(etag) in map(_opaque, _TAG.findall(text))
 
 
 def check_match(request: web.BaseRequest, etag: str | None) -> None:
-    """Raises PreconditionFailed unless If-Match, where there is one, has *etag*: compared strongly,
-    so that a weak tag never matches (13.1.1). None is a resource that is not there.
+    """Raises PreconditionFailed where If-Match does not contain *etag*, by strong comparison: a
+    weak tag never matches (13.1.1). *etag* is None for a resource that does not exist.
     """
     if "If-Match" not in request.headers:
         return
-    text = joined(request, "If-Match")
+    text = header_list(request, "If-Match")
     if etag is not None and (text.strip() == "*" or _strong(etag, text)):
         return
     raise PreconditionFailed(f"If-Match does not hold: the ETag is {etag or 'none'}")
 
 
 def check_command(request: web.BaseRequest, etag: str | None) -> None:
-    """The conditions of a command on a resource with *etag*, in the order of 13.2.2.
+    """Check the conditions of a command on a resource with *etag*, in the order of 13.2.2.
 
     Raises PreconditionFailed.
     """
     check_match(request, etag)
     if etag is not None and is_known(request, etag):
-        raise PreconditionFailed("If-None-Match does not hold: it is there, and has that tag")
+        raise PreconditionFailed("If-None-Match does not hold: the resource exists with that ETag")
 
 
 def _strong(etag: str, text: str) -> bool:

@@ -1,4 +1,4 @@
-"""Lists of what a service has few of, by page: types, queues, schedules, breakers and webhooks."""
+"""Pages of short lists: types, queues, schedules, breakers and webhooks."""
 
 import base64
 import binascii
@@ -9,7 +9,7 @@ from aiohttp import web
 from pydantic import Field
 
 from eventjobs.http.app_context import AppContext
-from eventjobs.http.problem import BadCursor
+from eventjobs.http.request_errors import BadCursor
 from eventjobs.http.requests import read_query
 from eventjobs.http.responses import JSON
 from eventjobs.http.schemas.queries import Query
@@ -25,15 +25,20 @@ class ListQuery(Query):
 
 
 def page(
-    site: AppContext, request: web.Request, name: str, key: str, entries: list[Fields], **more: Any
+    context: AppContext,
+    request: web.Request,
+    name: str,
+    key: str,
+    entries: list[Fields],
+    **more: Any,
 ) -> web.Response:
-    """The page of *entries* that is asked for, as *name*; *key* is the field that tells them apart.
+    """The requested page of *entries*, as the field *name*. The field *key* identifies an entry.
 
     Raises InvalidInput, BadCursor.
     """
     query = read_query(request, ListQuery)
     begin = 0 if query.cursor is None else _after(query.cursor, [each[key] for each in entries])
-    end = begin + min(query.limit, site.service.settings.page_max)
+    end = begin + min(query.limit, context.service.settings.page_max)
     headers = dict(JSON)
     following = None
     if end < len(entries):
@@ -44,7 +49,7 @@ def page(
 
 
 def _after(cursor: str, keys: list[Any]) -> int:
-    """Where the entries after the one of *cursor* begin, also if that one is gone."""
+    """The index of the first entry after the one of *cursor*, which may be gone by now."""
     try:
         last = orjson.loads(base64.b64decode(cursor.encode(), altchars=b"-_", validate=True))
     except (binascii.Error, UnicodeEncodeError, orjson.JSONDecodeError) as error:

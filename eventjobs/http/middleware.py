@@ -1,4 +1,4 @@
-"""A route: what is said about it once, and what surrounds its handler."""
+"""What surrounds every endpoint: request id, origin check, errors as problems, headers."""
 
 import logging
 from collections.abc import MutableMapping
@@ -19,28 +19,28 @@ VARIES = web.RequestKey("varies", bool)
 
 
 def wrap_endpoint(
-    handler: Endpoint,
-    site: AppContext,
-    quick: FastPath | None = None,
+    endpoint: Endpoint,
+    context: AppContext,
+    fast_path: FastPath | None = None,
     *,
     varies: bool = False,
     unconditional: bool = False,
 ) -> Any:
-    """*handler* as aiohttp wants it: with a request id, and errors as problems.
+    """*endpoint* as a handler of aiohttp, with a request id, and with errors as problems.
 
-    The answers of one that *varies* say that they depend on Accept. An *unconditional* command is
-    on a resource that has no tag, so no condition with one holds.
+    A route that *varies* answers with `Vary: Accept`. An *unconditional* command is on a resource
+    without an ETag, so that no condition with a tag holds.
 
-    Around each handler and not a middleware: this is on the path of every request.
+    This is a wrapper and not a middleware of aiohttp, because it is on the path of every request.
     """
     log = get_logger("eventjobs.http")
     if log.isEnabledFor(logging.DEBUG):
-        quick = None  # it gives the request no id, for its line
+        fast_path = None  # the access log needs the request id, which only the long path sets
 
     async def handle(request: web.Request) -> web.StreamResponse:
-        if quick is not None and (answer := quick(site, request)) is not None:
-            return answer
-        request[REQUEST_ID] = request_id = site.ids.of(request)
+        if fast_path is not None and (response := fast_path(context, request)) is not None:
+            return response
+        request[REQUEST_ID] = request_id = context.request_ids.of(request)
         bind_contextvars(request_id=request_id)
         if varies:
             request[VARIES] = True
@@ -49,12 +49,12 @@ def wrap_endpoint(
                 raise error
             if unconditional and is_conditional(request):
                 check_command(request, "")
-            return await handler(site, request)
-        except ConnectionError:  # the client has gone, or is cut off; aiohttp writes no line of it
+            return await endpoint(context, request)
+        except ConnectionError:  # the client has disconnected; aiohttp does not log that
             log.debug("request cut off", method=request.method, path=request.rel_url.raw_path)
             raise
-        except Exception as error:  # noqa: BLE001 the outermost place there is
-            return _problem(request, problem.translated(error), log)
+        except Exception as error:  # noqa: BLE001 every error is answered
+            return _problem(request, problem.translate(error), log)
 
     return handle
 
@@ -63,23 +63,24 @@ def _problem(request: web.Request, error: Exception, log: Any) -> web.StreamResp
     if not isinstance(error, EventjobsError | web.HTTPException):
         log.error("unexpected error", exc_info=error)
     if request.writer.output_size > 0:
-        # A part of the answer is out: only a broken connection tells that it is not the whole.
+        # A part of the response is sent: only a broken connection shows that it is incomplete.
         if request.transport is not None:
-            request.transport.abort()  # closing would wait for a client that may not read
+            request.transport.abort()  # a close waits for the client to read
         raise ConnectionResetError("cut off after an error") from error
     job_id = request.get(JOB_ID) or request.match_info.get("id")
     return problem.response(error, request.rel_url.raw_path, request[REQUEST_ID], job_id)
 
 
 async def add_default_headers(request: web.BaseRequest, response: web.StreamResponse) -> None:
-    """Put on every response what every response has; a signal, so that streams have it too."""
+    """Set the headers of every response. It is a signal of aiohttp, so that streams have them."""
     if (request_id := request.get(REQUEST_ID)) is not None:
-        signature(response.headers, request_id)
+        set_default_headers(response.headers, request_id)
     if VARIES in request:
         response.headers["Vary"] = "Accept"
 
 
-def signature(headers: MutableMapping[str, str], request_id: str) -> None:
-    headers["Server"] = "eventjobs"  # and not which versions of what
+def set_default_headers(headers: MutableMapping[str, str], request_id: str) -> None:
+    """Set the headers that do not depend on the request."""
+    headers["Server"] = "eventjobs"  # without versions of the software
     headers["X-Content-Type-Options"] = "nosniff"
     headers["X-Request-ID"] = request_id

@@ -1,4 +1,4 @@
-"""The OpenAPI 3.1 document, made from the table of routes, their models and the handlers."""
+"""The OpenAPI 3.1 document, built from the routes, their models and the handlers."""
 
 import inspect
 import re
@@ -25,15 +25,14 @@ from eventjobs.errors import (
     TooLarge,
 )
 from eventjobs.handlers.registry import HandlerRegistry
-from eventjobs.http.problem import (
-    MEDIA_TYPE,
+from eventjobs.http.problem import MEDIA_TYPE, status_of
+from eventjobs.http.request_errors import (
     BodyTimeout,
     CrossOrigin,
     MalformedJSON,
     Misdirected,
     RequestError,
     UnsupportedMediaType,
-    status_of,
 )
 from eventjobs.http.routing import ResponseSpec, Route
 from eventjobs.http.schemas.events import Event
@@ -42,20 +41,20 @@ from eventjobs.http.schemas.submission import BatchLine, Submission
 
 SCHEMAS = "#/components/schemas/"
 
-#: Every header a request may bring to some effect, or an answer carries.
+#: The headers of requests and responses.
 HEADERS = {
-    "Authorization": "`Bearer` and the token that came with the attempt",
-    "Idempotency-Key": "1 to 255 characters; one key is one job, however often it is sent",
-    "If-Match": "the ETag that a command is for: 412, and nothing done, when it is another now",
-    "If-None-Match": "the ETag you have: 304 when nothing changed; `*` with PUT: only a new job",
+    "Authorization": "`Bearer` and the token of the attempt",
+    "Idempotency-Key": "1 to 255 characters; requests with one key submit one job",
+    "If-Match": "the ETag of the job; 412, and nothing is done, when the job has another one",
+    "If-None-Match": "the client's ETag; 304 when nothing changed; `*` with PUT: only a new job",
     "Prefer": "`wait=20`, with If-None-Match: answer when the job changes, or after 20 seconds",
-    "Preference-Applied": "the wait that was asked for",
-    "Last-Event-ID": "of a stream: where to go on; wins over `after`",
+    "Preference-Applied": "the wait that was applied",
+    "Last-Event-ID": "of a stream: the last position received; it overrides `after`",
     "Range": "bytes of the file",
-    "Content-Range": "which bytes of the file these are",
+    "Content-Range": "the range of bytes in this response",
     "Location": "the job",
-    "Retry-After": "seconds after which asking makes sense",
-    "ETag": "of this version",
+    "Retry-After": "seconds after which to ask again",
+    "ETag": "the version of the resource",
     "Link": 'rel="next": the next page',
 }
 
@@ -70,6 +69,7 @@ _BODIES = (RequestError, BodyTimeout, TooLarge, UnsupportedMediaType)
 
 @lru_cache(maxsize=4)
 def document(routes: tuple[Route, ...], handlers: HandlerRegistry) -> bytes:
+    """The document as JSON."""
     schemas = _schemas(routes, handlers)
     paths: dict[str, dict[str, Any]] = {}
     for each in routes:
@@ -89,16 +89,16 @@ def document(routes: tuple[Route, ...], handlers: HandlerRegistry) -> bytes:
 
 
 def _operation(route: Route) -> dict[str, Any]:
-    description = inspect.getdoc(route.handler) or ""
+    description = inspect.getdoc(route.endpoint) or ""
     operation: dict[str, Any] = {
         "operationId": re.sub(r"\W+", "_", f"{route.method.lower()}{route.path}").strip("_"),
         "summary": re.split(r"[.:;](?:\s|$)", description.replace("\n", " "))[0],
         "description": description,
-        "parameters": [*_path(route.path), *_query(route.takes.query), *_headers(route)],
+        "parameters": [*_path(route.path), *_query(route.request.query), *_headers(route)],
         "responses": _responses(route),
     }
-    if (content := _content(route.takes.body, route.takes.media_type)) is not None:
-        operation["requestBody"] = {"content": content, "required": not route.takes.optional}
+    if (content := _content(route.request.body, route.request.media_type)) is not None:
+        operation["requestBody"] = {"content": content, "required": not route.request.optional}
     return operation
 
 
@@ -112,10 +112,10 @@ def _query(model: type[BaseModel] | None) -> Iterable[dict[str, Any]]:
     if model is None:
         return
     schema = model.model_json_schema(ref_template=SCHEMAS + "{model}")
-    for name, said in schema["properties"].items():
-        # Left out or given: no query string says null.
-        chosen = [each for each in said.get("anyOf", ()) if each != {"type": "null"}]
-        field = {**said, **(chosen[0] if chosen else {})}
+    for name, declared in schema["properties"].items():
+        # A query string has no null: an optional parameter is left out.
+        types = [each for each in declared.get("anyOf", ()) if each != {"type": "null"}]
+        field = {**declared, **(types[0] if types else {})}
         described = {"description": field["description"]} if "description" in field else {}
         if field.get("default") is None:
             field.pop("default", None)
@@ -125,7 +125,7 @@ def _query(model: type[BaseModel] | None) -> Iterable[dict[str, Any]]:
 
 
 def _headers(route: Route) -> Iterable[dict[str, Any]]:
-    for name in (*route.takes.headers, *(("Last-Event-ID",) if route.varies else ())):
+    for name in (*route.request.headers, *(("Last-Event-ID",) if route.varies else ())):
         yield {
             "name": name,
             "in": "header",
@@ -136,9 +136,9 @@ def _headers(route: Route) -> Iterable[dict[str, Any]]:
 
 def _responses(route: Route) -> dict[str, Any]:
     responses: dict[str, Any] = {}
-    for each in route.gives:
+    for each in route.responses:
         if isinstance(each, ResponseSpec):
-            responses[str(each.status)] = _answer(each)
+            responses[str(each.status)] = _response(each)
     codes: dict[int, list[str]] = {}
     for error in _errors(route):
         codes.setdefault(status_of(error)[0], []).append(error.code)
@@ -149,37 +149,37 @@ def _responses(route: Route) -> dict[str, Any]:
 
 
 def _errors(route: Route) -> list[type[EventjobsError]]:
-    """What the table says, and what follows from what the route takes and does."""
-    listed = [each for each in route.gives if not isinstance(each, ResponseSpec)]
+    """The errors in the table of routes, and those that follow from the request and the path."""
+    listed = [each for each in route.responses if not isinstance(each, ResponseSpec)]
     listed.append(Misdirected)
     if route.method != "GET":
         listed += [CrossOrigin, *_WRITES]
-    if route.method != "GET" or "If-Match" in route.takes.headers:
+    if route.method != "GET" or "If-Match" in route.request.headers:
         listed.append(PreconditionFailed)
     if "{id}" in route.path:
         listed += [JobNotFound, JobGone] if route.method != "PUT" else [JobGone]
-    if route.takes.media_type is not None:
+    if route.request.media_type is not None:
         listed += _BODIES
-    if route.takes.body is not None:
+    if route.request.body is not None:
         listed += [MalformedJSON, InvalidInput]
-    if route.takes.query is not None:
+    if route.request.query is not None:
         listed.append(InvalidInput)
     return listed
 
 
-def _answer(answer: ResponseSpec) -> dict[str, Any]:
-    told: dict[str, Any] = {"description": answer.says}
-    content = _content(answer.shape, answer.media_type)
+def _response(response: ResponseSpec) -> dict[str, Any]:
+    document: dict[str, Any] = {"description": response.description}
+    content = _content(response.model, response.media_type)
     if content is not None:
-        if answer.streams:
+        if response.streams:
             content["text/event-stream"] = {"schema": {"type": "string"}}
-        told["content"] = content
-    if answer.headers:
-        told["headers"] = {
+        document["content"] = content
+    if response.headers:
+        document["headers"] = {
             name: {"description": HEADERS[name], "schema": {"type": "string"}}
-            for name in answer.headers
+            for name in response.headers
         }
-    return told
+    return document
 
 
 def _problem(status: int, codes: list[str]) -> dict[str, Any]:
@@ -196,7 +196,7 @@ def _content(model: type[BaseModel] | None, media_type: str | None) -> dict[str,
     if model is None:
         return {media_type: {"schema": {"type": "string", "format": "binary"}}}
     if not media_type.endswith("json") or media_type.endswith("ndjson"):
-        # Lines: the schema is of each one.
+        # A sequence of lines: the schema describes each line.
         return {media_type: {"schema": {"type": "string"}, "x-line-schema": _reference(model)}}
     return {media_type: {"schema": _reference(model)}}
 
@@ -206,33 +206,38 @@ def _reference(model: type[BaseModel]) -> dict[str, str]:
 
 
 def _schemas(routes: tuple[Route, ...], handlers: HandlerRegistry) -> dict[str, Any]:
-    takes = [each.takes for each in routes]
-    bodies = {each.body for each in takes if each.body is not None}
-    shapes = {
-        each.shape
+    requests = [each.request for each in routes]
+    bodies = {each.body for each in requests if each.body is not None}
+    models = {
+        each.model
         for route in routes
-        for each in route.gives
-        if isinstance(each, ResponseSpec) and each.shape is not None
+        for each in route.responses
+        if isinstance(each, ResponseSpec) and each.model is not None
     }
-    listed = sorted(bodies | shapes | {Event, Problem}, key=lambda each: each.__name__)
+    listed = sorted(bodies | models | {Event, Problem}, key=lambda each: each.__name__)
     inputs: list[tuple[Any, Literal["validation"]]] = [(each, "validation") for each in listed]
-    _, made = models_json_schema(inputs, ref_template=SCHEMAS + "{model}")
-    schemas: dict[str, Any] = made["$defs"]
-    for each in takes:
+    _, document = models_json_schema(inputs, ref_template=SCHEMAS + "{model}")
+    schemas: dict[str, Any] = document["$defs"]
+    for each in requests:
         if each.query is not None:
             schema = each.query.model_json_schema(ref_template=SCHEMAS + "{model}")
             schemas |= schema.get("$defs", {})
     rules = list(_payloads(handlers, schemas))
     for model in (Submission, BatchLine):
         schema = schemas[model.__name__]
-        schema["properties"]["type"] = {"enum": handlers.types(), "description": "which handler"}
+        schema["properties"]["type"] = {
+            "enum": handlers.types(),
+            "description": "which handler runs it",
+        }
         if rules:
             schema["allOf"] = rules
     return schemas
 
 
 def _payloads(handlers: HandlerRegistry, schemas: dict[str, Any]) -> Iterable[dict[str, Any]]:
-    """A component `payload.<type>` for each handler with a model; how `type` picks it."""
+    """The rules that select a payload's schema by `type`. Each handler with a model adds the
+    component `payload.<type>` to *schemas*.
+    """
     for each in handlers:
         if each.model is None:
             continue

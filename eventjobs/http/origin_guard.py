@@ -1,4 +1,4 @@
-"""Refuses requests that another site makes a browser send (DNS rebinding, CSRF)."""
+"""Rejects requests that a page of another site makes a browser send (DNS rebinding, CSRF)."""
 
 import ipaddress
 import re
@@ -7,7 +7,7 @@ from functools import lru_cache
 from aiohttp import web
 
 from eventjobs.errors import InvalidInput
-from eventjobs.http.problem import BadHost, CrossOrigin, Misdirected, RequestError
+from eventjobs.http.request_errors import BadHost, CrossOrigin, Misdirected, RequestError
 
 
 def check_loopback(host: str) -> None:
@@ -23,25 +23,22 @@ def check_loopback(host: str) -> None:
         )
 
 
-#: A name or an address, and a port (RFC 3986, 3.2); what is quoted with % is no name of ours.
+#: A name or an address, and a port (RFC 3986, 3.2).
 _HOST = re.compile(r"(\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9._~!$&'()*+,;=%-]*)(?::([0-9]{0,10}))?")
-_SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS"})
-
-
-# --- what a browser can be made to send by somebody else's page
+SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS"})
 
 
 def reject_foreign_origin(request: web.BaseRequest) -> type[RequestError] | None:
-    """Why this request is refused, if it is.
+    """The error of a request that a page of another site may have sent; None for others.
 
-    Without authentication every page in a local browser could otherwise use this service: by a
-    name of its own that resolves to 127.0.0.1, or by sending forms here blindly.
+    Requests are not authenticated. Without this check, every page in a local browser could use the
+    service: through a host name that resolves to 127.0.0.1, or by posting forms.
     """
     headers = request.headers
     host = headers.get("Host")
     if host is not None and (error := host_error(host)) is not None:
         return error
-    if request.method in _SAFE_METHODS:
+    if request.method in SAFE_METHODS:
         return None
     site = headers.get("Sec-Fetch-Site")
     if site is not None:
@@ -52,14 +49,14 @@ def reject_foreign_origin(request: web.BaseRequest) -> type[RequestError] | None
 
 @lru_cache(maxsize=256)
 def host_error(host: str) -> type[RequestError] | None:
-    """Why requests for *host*, with or without a port, are refused; None if it names this machine.
+    """The error of requests for *host*, with or without a port; None if it names this machine.
 
-    What is not written as a host at all is a bad request (RFC 9112, 3.2).
+    A malformed host is a bad request (RFC 9112, 3.2).
     """
-    written = _HOST.fullmatch(host)
-    if written is None or int(written[2] or 0) > 65_535:
+    match = _HOST.fullmatch(host)
+    if match is None or int(match[2] or 0) > 65_535:
         return BadHost
-    name = written[1].strip("[]").lower()
+    name = match[1].strip("[]").lower()
     if name == "localhost" or name.endswith(".localhost"):
         return None
     try:

@@ -1,7 +1,7 @@
-"""Answers whose bytes are all there: put together by us, and given to the transport in one write.
+"""Responses that are encoded here and written to the transport at once.
 
-For the two requests that come most, reading a job and submitting one. What aiohttp does for any
-response costs more than everything else these two need.
+They serve the two most frequent requests, reading a job and submitting one: aiohttp's own response
+takes longer than everything else that these requests need.
 """
 
 from email.utils import formatdate
@@ -10,50 +10,50 @@ from http import HTTPStatus
 
 from aiohttp import HttpVersion11, web
 
-_ALWAYS = (
+_COMMON_HEADERS = (
     "Content-Type: application/json\r\n"
     "Cache-Control: no-cache\r\n"
     "Server: eventjobs\r\n"
     "X-Content-Type-Options: nosniff\r\n"
 )
-_BEGINNINGS = {
-    status: f"HTTP/1.1 {status} {HTTPStatus(status).phrase}\r\n{_ALWAYS}"
+_HEADS = {
+    status: f"HTTP/1.1 {status} {HTTPStatus(status).phrase}\r\n{_COMMON_HEADERS}"
     for status in (200, 202, 304)
 }
 
 
 class RawResponse(web.StreamResponse):
-    """It is written when aiohttp prepares it; signals and headers are over by then."""
+    """An encoded response. Preparing it writes it, without aiohttp's headers and signals."""
 
     def __init__(self, status: int, data: bytes) -> None:
-        # Without super().__init__(): what that makes is for headers, which are in *data*.
-        self._answered = status
+        # super().__init__() is not called: it prepares headers, and those are in *data*.
+        self._status = status
         self._data = data
-        self._stays = True
+        self._stays_open = True
 
     @property
     def status(self) -> int:
-        return self._answered
+        return self._status
 
     @property
     def body_length(self) -> int:
-        """With the head, as aiohttp counts it, too."""
+        """The size in bytes with the head, as aiohttp counts."""
         return len(self._data)
 
     @property
     def keep_alive(self) -> bool:
-        return self._stays
+        return self._stays_open
 
     def force_close(self) -> None:
-        self._stays = False
+        self._stays_open = False
         self._data = self._data.replace(b"\r\n", b"\r\nConnection: close\r\n", 1)
 
     async def prepare(self, request: web.BaseRequest) -> None:
         transport = request.transport
         if transport is None or transport.is_closing():
-            raise ConnectionResetError("the client has gone")
+            raise ConnectionResetError("the client has disconnected")
         transport.write(self._data)
-        # A client that sends on and on, and reads nothing, waits here.
+        # A client that sends requests without reading responses waits here.
         await request.writer.drain()
 
     async def write_eof(self, data: bytes = b"") -> None:
@@ -61,7 +61,7 @@ class RawResponse(web.StreamResponse):
 
 
 def can_send_raw(request: web.BaseRequest) -> bool:
-    """Whether a Ready can answer: HTTP/1.1, and the connection stays open."""
+    """Whether a RawResponse can answer: HTTP/1.1 and a connection that stays open."""
     return request.version == HttpVersion11 and request.keep_alive
 
 
@@ -73,12 +73,12 @@ def raw_response(
     request_id: str,
     now_us: int,
 ) -> RawResponse:
-    """*headers* hold nothing that a client said: they are written as they are."""
+    """The encoded response. *headers* are not escaped: they must not hold text of a client."""
     lines = "".join([f"{name}: {value}\r\n" for name, value in headers.items()])
     if status != 304:
         lines = f"{lines}Content-Length: {len(body)}\r\n"
     date = _date(now_us // 1_000_000)
-    head = f"{_BEGINNINGS[status]}{lines}Date: {date}\r\nX-Request-ID: {request_id}\r\n\r\n"
+    head = f"{_HEADS[status]}{lines}Date: {date}\r\nX-Request-ID: {request_id}\r\n\r\n"
     return RawResponse(status, head.encode() if request.method == "HEAD" else head.encode() + body)
 
 

@@ -16,30 +16,30 @@ _NO_PROGRESS = Progress()
 
 
 def render(view: JobView, ttl_s: float = math.inf) -> dict[str, Any]:
-    """The canonical JSON of a job: null where there is nothing yet, never a missing key.
+    """The canonical JSON of a job. Every key is present; null is a value that does not exist yet.
 
-    *ttl_s* is of jobs that do not say.
+    *ttl_s* is the time to live in seconds of jobs that have none of their own.
     """
     job, progress, estimate = view
     return (
         {"job_id": job.job_id, "type": job.spec.type, "status": job.status}
         | _progress(job, progress)
         | _estimate(estimate)
-        | _work(job)
+        | _attempt(job)
         | _times(job, ttl_s)
         | {"version": job.version, "position": job.position, "links": _links(job)}
     )
 
 
 def _progress(job: Job, progress: Progress | None) -> dict[str, Any]:
-    told = progress or _NO_PROGRESS
-    fraction = 1.0 if job.status == Status.COMPLETED else told.fraction
+    progress = progress or _NO_PROGRESS
+    fraction = 1.0 if job.status == Status.COMPLETED else progress.fraction
     return {
         "progress": round(fraction * 100, 2),
-        "stage": told.stage,
-        "stages": [_stage(each) for each in told.stages],
-        "message": told.message,
-        "data": told.data,
+        "stage": progress.stage,
+        "stages": [_stage(each) for each in progress.stages],
+        "message": progress.message,
+        "data": progress.data,
     }
 
 
@@ -60,7 +60,7 @@ def _estimate(estimate: Estimate | None) -> dict[str, Any]:
     return {"remaining_s": left, "pace": estimate.pace}
 
 
-def _work(job: Job) -> dict[str, Any]:
+def _attempt(job: Job) -> dict[str, Any]:
     spec = job.spec
     return {
         "attempt": job.attempt,
@@ -117,23 +117,24 @@ def _times(job: Job, ttl_s: float) -> dict[str, Any]:
 
 
 def _links(job: Job) -> dict[str, str | None]:
-    here = f"/v1/jobs/{job.job_id}"
-    told = job.status == Status.FAILED and any(
+    address = f"/v1/jobs/{job.job_id}"
+    has_error = job.status == Status.FAILED and any(
         each.name == ERROR_ARTIFACT for each in job.artifacts
     )
     return {
-        "self": here,
-        "events": f"{here}/events",
-        "history": f"{here}/history",
-        "why": f"{here}/why",
-        "logs": f"{here}/logs",
-        "receipt": f"{here}/receipt",
-        "cancel": f"{here}/cancel",
-        "retry": f"{here}/retry",
+        "self": address,
+        "events": f"{address}/events",
+        "history": f"{address}/history",
+        "why": f"{address}/why",
+        "logs": f"{address}/logs",
+        "receipt": f"{address}/receipt",
+        "cancel": f"{address}/cancel",
+        "retry": f"{address}/retry",
         "children": f"/v1/jobs?parent={job.job_id}",
-        "error": f"{here}/artifacts/{ERROR_ARTIFACT}" if told else None,
+        "error": f"{address}/artifacts/{ERROR_ARTIFACT}" if has_error else None,
     }
 
 
 def time_or_none(at_us: int | None) -> str | None:
+    """A time in microseconds since 1970 as RFC 3339; None for None."""
     return None if at_us is None else rfc3339(at_us)

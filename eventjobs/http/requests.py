@@ -1,4 +1,4 @@
-"""What endpoints read from a request: ids, queries, the job that is meant."""
+"""Reads of a request's ids, query and reason, and the checks that several endpoints share."""
 
 from typing import Any, TypeVar
 
@@ -8,40 +8,51 @@ from pydantic import BaseModel, ValidationError
 from eventjobs.clock import timeout
 from eventjobs.commands.jobs import CommandReason
 from eventjobs.domain.ids import parse_id
-from eventjobs.domain.job import require_readable
+from eventjobs.domain.job import Job, require_readable
 from eventjobs.domain.validation import field_errors
 from eventjobs.errors import InvalidInput, JobGone, JobNotFound
-from eventjobs.http.app_context import AppContext
 from eventjobs.http.headers import wants_stream
-from eventjobs.http.problem import ViewsBehind
-from eventjobs.http.request_body import read_json
-from eventjobs.http.schemas.queries import unfit
-from eventjobs.http.streams.snapshots import Snapshot
+from eventjobs.http.json_body import read_json
+from eventjobs.http.request_errors import ViewsBehind, query_error
 from eventjobs.service import Service
 
-#: Who did what came in here: there is no authentication yet.
+#: The actor of every command over HTTP: requests are not authenticated yet.
 ACTOR = "http"
-#: Answers wait this long for the views to show what was written; then they are a little old.
+#: The longest wait for the views to show what was written.
 VIEWS_S = 2.0
+#: Parameters that may be repeated.
+_LISTS = frozenset({"id", "status", "type"})
 
 
 def path_id(request: web.Request) -> str:
-    """The job id of the address. Raises JobNotFound."""
-    return existing_id(request.match_info["id"])
+    """The job id in the path. Raises JobNotFound."""
+    return parse_job_id(request.match_info["id"])
 
 
-def existing_id(text: str) -> str:
-    """What is no UUID names no job: raises JobNotFound."""
+def parse_job_id(text: str) -> str:
+    """*text* as a job id. Raises JobNotFound where it is no UUID."""
     try:
         return parse_id(text)
     except InvalidInput as error:
         raise JobNotFound from error
 
 
-async def views_caught_up(service: Service) -> None:
-    """Return when the views show all that is in the log now: everyone reads their own writes.
+def require_job(job: Job | None, message: str | None = None, *, hidden: bool = False) -> Job:
+    """*job*, if it exists, is readable and not hidden. Where *hidden* is true, it may be hidden.
 
-    Raises ViewsBehind when that takes long, or something is wrong with the views.
+    Raises JobNotFound with *message*, JobUnreadable, and JobGone with the time of hiding.
+    """
+    if job is None:
+        raise JobNotFound(message)
+    if require_readable(job).expired_us is not None and not hidden:
+        raise JobGone(expired_us=job.expired_us)
+    return job
+
+
+async def views_caught_up(service: Service) -> None:
+    """Return when the views show all that is in the log now, so that clients read their own writes.
+
+    Raises ViewsBehind after VIEWS_S seconds, and at once while the views fail.
     """
     views = service.views
     if views.failing is not None:
@@ -54,46 +65,35 @@ async def views_caught_up(service: Service) -> None:
             raise ViewsBehind from error
 
 
-async def reason_of(site: AppContext, request: web.Request) -> CommandReason:
-    """Of a command that may have a body. Raises as *read_json*."""
-    return (
-        await read_json(site.service, request, CommandReason)
-        if request.can_read_body
-        else CommandReason()
-    )
-
-
-def require_job(snapshot: Snapshot | None) -> Snapshot:
-    """Raises JobNotFound, JobUnreadable, JobGone."""
-    if snapshot is None:
-        raise JobNotFound
-    if require_readable(snapshot.job).expired_us is not None:
-        raise JobGone(expired_us=snapshot.job.expired_us)
-    return snapshot
+async def read_reason(service: Service, request: web.Request) -> CommandReason:
+    """The reason in the body of a command, which may have no body. Raises as *read_json*."""
+    if not request.can_read_body:
+        return CommandReason()
+    return await read_json(service, request, CommandReason)
 
 
 Model = TypeVar("Model", bound=BaseModel)
 
 
 def read_query(request: web.Request, model: type[Model]) -> Model:
-    """Raises InvalidInput naming the parameters.
+    """The query string as *model*. Raises InvalidInput naming the parameters.
 
-    For a stream, unknown ones are ignored: an EventSource gives up for good after a refusal, and
-    what polyfills and cache busters add is not the page's to leave out.
+    A stream ignores unknown parameters: an EventSource never reconnects after a refusal, and
+    polyfills and cache busters add parameters that a page cannot leave out.
     """
-    given: dict[str, Any] = {}
+    values: dict[str, Any] = {}
     lenient = wants_stream(request)
     for name in request.query:
         if lenient and name not in model.model_fields:
             continue
-        values = request.query.getall(name)
-        if name in ("id", "status", "type"):
-            given[name] = values
-        elif len(values) > 1:
-            raise unfit(name, "give it once")
+        texts = request.query.getall(name)
+        if name in _LISTS:
+            values[name] = texts
+        elif len(texts) > 1:
+            raise query_error(name, "give it once")
         else:
-            given[name] = values[0]
+            values[name] = texts[0]
     try:
-        return model.model_validate(given)
+        return model.model_validate(values)
     except ValidationError as error:
         raise InvalidInput("the query does not fit", field_errors(error)) from error

@@ -1,4 +1,4 @@
-"""JSON responses with their cache headers and ETags."""
+"""JSON responses and their cache headers."""
 
 from typing import Any
 
@@ -9,8 +9,6 @@ NO_CACHE = {"Cache-Control": "no-cache"}
 JSON = {"Content-Type": "application/json", **NO_CACHE}
 
 
-# --- what they share
-
-
 def reply(value: Any, status: int = 200) -> web.Response:
+    """A response with *value* as JSON."""
     return web.Response(status=status, body=orjson.dumps(value), headers=JSON)

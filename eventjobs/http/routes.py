@@ -1,4 +1,4 @@
-"""Every route: method, path, endpoint, what it takes and what it answers."""
+"""Every route: method, path, endpoint, request and responses."""
 
 from aiohttp import web
 from pydantic import BaseModel
@@ -17,169 +17,220 @@ from eventjobs.errors import (
     WebhookNotFound,
     WrongState,
 )
-from eventjobs.http import responses
 from eventjobs.http.app_context import AppContext
-from eventjobs.http.endpoints import artifacts as files
-from eventjobs.http.endpoints import batch, breakers, events, health, history, jobs, webhooks
-from eventjobs.http.endpoints import dashboard as pages
-from eventjobs.http.endpoints import explanation as why
-from eventjobs.http.endpoints import queues as flow
-from eventjobs.http.endpoints import schedules as recurring
-from eventjobs.http.endpoints import workers as work
-from eventjobs.http.endpoints.callbacks import report
+from eventjobs.http.endpoints import (
+    artifacts,
+    batch,
+    breakers,
+    callbacks,
+    dashboard,
+    events,
+    explanation,
+    health,
+    history,
+    jobs,
+    queues,
+    schedules,
+    submissions,
+    webhooks,
+    workers,
+)
 from eventjobs.http.lists import ListQuery
 from eventjobs.http.openapi import document
-from eventjobs.http.problem import (
+from eventjobs.http.request_errors import (
     ArtifactNotFound,
     BadCursor,
     BadToken,
     NotReady,
     RangeNotSatisfiable,
 )
+from eventjobs.http.responses import JSON as JSON_HEADERS
 from eventjobs.http.routing import Endpoint, RequestSpec, ResponseSpec, Route
-from eventjobs.http.schemas import artifacts, callbacks, submission, workers
-from eventjobs.http.schemas import events as event_schemas
-from eventjobs.http.schemas import health as health_schemas
-from eventjobs.http.schemas import history as past
-from eventjobs.http.schemas import jobs as job_schemas
-from eventjobs.http.schemas import queues as flow_shapes
-from eventjobs.http.schemas import webhooks as webhook_schemas
-from eventjobs.http.schemas import workers as reported
+from eventjobs.http.schemas.artifacts import UploadedFile
+from eventjobs.http.schemas.callbacks import Callback
+from eventjobs.http.schemas.events import EventPage
+from eventjobs.http.schemas.explanation import Explanation
+from eventjobs.http.schemas.health import Breakers, Counts, Health, Readiness, RebuildResult
+from eventjobs.http.schemas.history import History, Receipt
+from eventjobs.http.schemas.jobs import Job, JobPage
 from eventjobs.http.schemas.queries import AllEventsQuery, EventsQuery, JobQuery, JobsQuery
-from eventjobs.http.schemas.submission import BatchLine, Submission
+from eventjobs.http.schemas.queues import Queue, QueueList, Type, TypeList
+from eventjobs.http.schemas.schedules import Schedule, Schedules
+from eventjobs.http.schemas.submission import BatchLine, BatchOutcome, Submission
+from eventjobs.http.schemas.webhooks import NewWebhook, Redelivered, Webhook, WebhookList
+from eventjobs.http.schemas.workers import (
+    ArtifactReport,
+    BreakerReport,
+    CallbackResponse,
+    Claim,
+    Claimed,
+    CompletedJobs,
+    Completion,
+    Completions,
+    Ended,
+    Failure,
+    HeartbeatResponse,
+    LogReport,
+    Progress,
+    Release,
+    StepReport,
+    WorkerReport,
+)
 
 JSON = "application/json"
 BYTES = "application/octet-stream"
 
-# --- what routes take
+# --- requests
 
 NOTHING = RequestSpec()
 CONDITIONS = ("If-Match", "If-None-Match")
-GONE = RequestSpec(headers=CONDITIONS)
+DELETE = RequestSpec(headers=CONDITIONS)
 SUBMISSION = RequestSpec(Submission, JSON, headers=("Idempotency-Key",))
-NAMED = RequestSpec(Submission, JSON, headers=CONDITIONS)
+SUBMISSION_WITH_ID = RequestSpec(Submission, JSON, headers=CONDITIONS)
 LINES = RequestSpec(BatchLine, batch.NDJSON)
 REASON = RequestSpec(CommandReason, JSON, optional=True)
-STOP = RequestSpec(CommandReason, JSON, optional=True, headers=CONDITIONS)
-REPORT = RequestSpec(callbacks.Callback, JSON, headers=("Authorization",))
-AGAIN = RequestSpec(RetryOptions, JSON, optional=True, headers=CONDITIONS)
+CANCEL = RequestSpec(CommandReason, JSON, optional=True, headers=CONDITIONS)
+REPORT = RequestSpec(Callback, JSON, headers=("Authorization",))
+RETRY = RequestSpec(RetryOptions, JSON, optional=True, headers=CONDITIONS)
 FILE = RequestSpec(None, BYTES)
 SUBSCRIPTION = RequestSpec(Subscription, JSON)
 REDELIVERY = RequestSpec(Redelivery, JSON)
-PAGE = RequestSpec(query=JobsQuery)
-A_PAGE = RequestSpec(query=ListQuery)
-NEWER = RequestSpec(query=JobQuery, headers=(*CONDITIONS, "Prefer"))
-AFTER = RequestSpec(query=EventsQuery)
-AFTER_OF_ALL = RequestSpec(query=AllEventsQuery)
-CLAIM = RequestSpec(reported.Claim, JSON)
-COMPLETIONS = RequestSpec(reported.Completions, JSON)
-PART = RequestSpec(headers=("Range", *CONDITIONS))
+JOBS_PAGE = RequestSpec(query=JobsQuery)
+LIST_PAGE = RequestSpec(query=ListQuery)
+JOB_VERSION = RequestSpec(query=JobQuery, headers=(*CONDITIONS, "Prefer"))
+EVENTS_PAGE = RequestSpec(query=EventsQuery)
+ALL_EVENTS_PAGE = RequestSpec(query=AllEventsQuery)
+CLAIM = RequestSpec(Claim, JSON)
+COMPLETIONS = RequestSpec(Completions, JSON)
+FILE_RANGE = RequestSpec(headers=("Range", *CONDITIONS))
 
-# --- what routes give
+# --- responses
 
-JOB = ResponseSpec(200, "the job", job_schemas.Job, JSON, ("ETag",))
-NOW = ResponseSpec(
-    200, "the job", job_schemas.Job, JSON, ("ETag", "Preference-Applied"), streams=True
+JOB = ResponseSpec(200, "the job", Job, JSON, ("ETag",))
+CURRENT_JOB = ResponseSpec(200, "the job", Job, JSON, ("ETag", "Preference-Applied"), streams=True)
+NOT_MODIFIED = ResponseSpec(304, "the client has this version", headers=("ETag",))
+SUBMITTED = ResponseSpec(
+    202, "the job is in the log", Job, JSON, ("Location", "Retry-After", "ETag")
 )
-KNOWN = ResponseSpec(304, "it is as you know it", headers=("ETag",))
-NEW = ResponseSpec(
-    202, "it is in the log", job_schemas.Job, JSON, ("Location", "Retry-After", "ETag")
+ALREADY_SUBMITTED = ResponseSpec(
+    200, "the job was submitted before", Job, JSON, ("Location", "ETag")
 )
-BEFORE = ResponseSpec(200, "it was submitted before", job_schemas.Job, JSON, ("Location", "ETag"))
-OUTCOMES = ResponseSpec(200, "an outcome for each line", submission.BatchOutcome, batch.NDJSON)
-JOBS = ResponseSpec(200, "a page of jobs", job_schemas.JobPage, JSON, ("Link",), streams=True)
-COUNTS = ResponseSpec(200, "jobs by type and status", health_schemas.Counts, JSON)
-BREAKERS = ResponseSpec(200, "circuit breakers, by name", health_schemas.Breakers, JSON, ("Link",))
-STOPPING = ResponseSpec(202, "it runs, and was asked to stop", job_schemas.Job, JSON, ("ETag",))
-TAKEN = ResponseSpec(200, "it is in the log, perhaps since before", workers.CallbackResponse, JSON)
-HIDDEN = ResponseSpec(204, "it is hidden")
-FACTS = ResponseSpec(200, "facts, oldest first", event_schemas.EventPage, JSON, streams=True)
-SCHEDULES = ResponseSpec(200, "the recurring jobs", flow_shapes.Schedules, JSON, ("Link",))
-SCHEDULE = ResponseSpec(200, "the schedule", flow_shapes.Schedule, JSON)
-LINES_OF_LOG = ResponseSpec(200, "lines, oldest first", event_schemas.EventPage, JSON, streams=True)
-RECEIPT = ResponseSpec(200, "its attempts, a line each", past.Receipt, JSON)
-HISTORY = ResponseSpec(200, "its history", past.History, JSON)
-CLAIMED = ResponseSpec(200, "jobs, which now are the worker's", workers.Claimed, JSON)
-HEARD = ResponseSpec(200, "it is in the log", workers.HeartbeatResponse, JSON)
-ENDED = ResponseSpec(200, "the attempt is over", workers.Ended, JSON)
-COMPLETED = ResponseSpec(200, "an outcome for each", workers.CompletedJobs, JSON)
-WHY = ResponseSpec(200, "the reasons", flow_shapes.Explanation, JSON)
-STORED = ResponseSpec(201, "it is here", artifacts.UploadedFile, JSON)
-WHOLE = ResponseSpec(200, "the file", None, BYTES, ("ETag",))
-SOME = ResponseSpec(206, "a part of the file", None, BYTES, ("ETag", "Content-Range"))
-SUBSCRIBED = ResponseSpec(
-    201, "it is told from now on", webhook_schemas.NewWebhook, JSON, ("Location",)
+OUTCOMES = ResponseSpec(200, "an outcome for each line", BatchOutcome, batch.NDJSON)
+JOBS = ResponseSpec(200, "a page of jobs", JobPage, JSON, ("Link",), streams=True)
+COUNTS = ResponseSpec(200, "jobs by type and status", Counts, JSON)
+BREAKERS = ResponseSpec(200, "circuit breakers, by name", Breakers, JSON, ("Link",))
+STOPPING = ResponseSpec(
+    202, "the job runs, and its cancellation was requested", Job, JSON, ("ETag",)
 )
-WEBHOOKS = ResponseSpec(200, "all of them", webhook_schemas.WebhookList, JSON, ("Link",))
-WEBHOOK = ResponseSpec(200, "the webhook", webhook_schemas.Webhook, JSON)
-UNSUBSCRIBED = ResponseSpec(204, "it is told nothing more")
-SENT_AGAIN = ResponseSpec(202, "they are on their way", webhook_schemas.Redelivered, JSON)
-TYPES = ResponseSpec(200, "all of them", flow_shapes.TypeList, JSON, ("Link",))
-TYPE = ResponseSpec(200, "the type", flow_shapes.Type, JSON)
-QUEUES = ResponseSpec(200, "all of them", flow_shapes.QueueList, JSON, ("Link",))
-QUEUE = ResponseSpec(200, "the queue", flow_shapes.Queue, JSON)
-REBUILT = ResponseSpec(200, "the new views are in place", health_schemas.RebuildResult, JSON)
-ALIVE = ResponseSpec(200, "it lives", health_schemas.Health, JSON)
-READY = ResponseSpec(200, "it serves", health_schemas.Readiness, JSON)
+REPORTED = ResponseSpec(
+    200, "the report is in the log, perhaps since an earlier request", CallbackResponse, JSON
+)
+HIDDEN = ResponseSpec(204, "the job is hidden")
+EVENTS = ResponseSpec(200, "events, oldest first", EventPage, JSON, streams=True)
+SCHEDULES = ResponseSpec(200, "the recurring jobs", Schedules, JSON, ("Link",))
+SCHEDULE = ResponseSpec(200, "the schedule", Schedule, JSON)
+LOG_LINES = ResponseSpec(200, "log lines, oldest first", EventPage, JSON, streams=True)
+RECEIPT = ResponseSpec(200, "the job's attempts, a line each", Receipt, JSON)
+HISTORY = ResponseSpec(200, "the job's history", History, JSON)
+CLAIMED = ResponseSpec(200, "the claimed jobs", Claimed, JSON)
+RECORDED = ResponseSpec(200, "the report is in the log", HeartbeatResponse, JSON)
+ENDED = ResponseSpec(200, "the attempt is over", Ended, JSON)
+COMPLETED = ResponseSpec(200, "an outcome for each report", CompletedJobs, JSON)
+WHY = ResponseSpec(200, "the reasons", Explanation, JSON)
+STORED = ResponseSpec(201, "the file is stored", UploadedFile, JSON)
+WHOLE_FILE = ResponseSpec(200, "the file", None, BYTES, ("ETag",))
+PARTIAL_FILE = ResponseSpec(206, "a range of the file", None, BYTES, ("ETag", "Content-Range"))
+SUBSCRIBED = ResponseSpec(201, "events are sent to it from now on", NewWebhook, JSON, ("Location",))
+WEBHOOKS = ResponseSpec(200, "a page of webhooks", WebhookList, JSON, ("Link",))
+WEBHOOK = ResponseSpec(200, "the webhook", Webhook, JSON)
+UNSUBSCRIBED = ResponseSpec(204, "nothing more is sent to it")
+REDELIVERED = ResponseSpec(202, "the deliveries are queued", Redelivered, JSON)
+TYPES = ResponseSpec(200, "a page of types", TypeList, JSON, ("Link",))
+TYPE = ResponseSpec(200, "the type", Type, JSON)
+QUEUES = ResponseSpec(200, "a page of queues", QueueList, JSON, ("Link",))
+QUEUE = ResponseSpec(200, "the queue", Queue, JSON)
+REBUILT = ResponseSpec(200, "the new views are in place", RebuildResult, JSON)
+ALIVE = ResponseSpec(200, "the process lives", Health, JSON)
+READY = ResponseSpec(200, "the service serves", Readiness, JSON)
 DOCUMENT = ResponseSpec(200, "OpenAPI 3.1", None, JSON)
-PAGE_OF_HTML = ResponseSpec(200, "the dashboard", None, "text/html")
-SCRIPT = ResponseSpec(200, "its script", None, "text/javascript")
-STYLE = ResponseSpec(200, "its style", None, "text/css")
+HTML = ResponseSpec(200, "the dashboard", None, "text/html")
+SCRIPT = ResponseSpec(200, "the script of the dashboard", None, "text/javascript")
+STYLE = ResponseSpec(200, "the style of the dashboard", None, "text/css")
 
 
-async def openapi(site: AppContext, request: web.Request) -> web.StreamResponse:
+async def openapi(context: AppContext, request: web.Request) -> web.StreamResponse:
     """This document."""
-    return web.Response(body=document(ROUTES, site.service.handlers), headers=responses.JSON)
+    return web.Response(body=document(ROUTES, context.service.handlers), headers=JSON_HEADERS)
 
 
-def _told(
+def _report_route(
     name: str,
-    handler: Endpoint,
+    endpoint: Endpoint,
     body: type[BaseModel],
-    answer: ResponseSpec = HEARD,
+    response: ResponseSpec = RECORDED,
     *errors: type[EventjobsError],
 ) -> Route:
-    """What an attempt elsewhere tells."""
+    """The route of a report by a remote worker."""
     path = f"/v1/work/{{id}}/{{attempt}}/{name}"
-    return Route("POST", path, handler, RequestSpec(body, JSON), (answer, StaleAttempt, *errors))
+    return Route("POST", path, endpoint, RequestSpec(body, JSON), (response, StaleAttempt, *errors))
 
 
-#: Everything there is. What any route may answer besides is in openapi.py.
+#: All routes. The errors that follow from method, path and request are added in openapi.py.
 ROUTES = (
-    Route("GET", "/v1/jobs/{id}", jobs.get, NEWER, (NOW, KNOWN), jobs.get_at_once),
-    Route("GET", "/v1/jobs", jobs.jobs, PAGE, (JOBS, BadCursor)),
-    Route("POST", "/v1/jobs", jobs.submit, SUBMISSION, (NEW, BEFORE, IdempotencyKeyReused)),
-    Route("PUT", "/v1/jobs/{id}", jobs.put, NAMED, (NEW, BEFORE, JobExists)),
-    Route("POST", "/v1/jobs/batch", batch.submit_batch, LINES, (OUTCOMES,)),
-    Route("POST", "/v1/jobs/{id}/cancel", jobs.cancel, STOP, (JOB, WrongState)),
-    Route("POST", "/v1/jobs/{id}/retry", jobs.retry, AGAIN, (JOB, WrongState, UnknownStep)),
-    Route("POST", "/v1/jobs/{id}/callback", report, REPORT, (TAKEN, BadToken, StaleAttempt)),
-    Route("DELETE", "/v1/jobs/{id}", jobs.delete, GONE, (HIDDEN, STOPPING)),
-    Route("GET", "/v1/jobs/{id}/events", events.job_events, AFTER, (FACTS, BadCursor)),
-    Route("GET", "/v1/jobs/{id}/history", history.history, NOTHING, (HISTORY,)),
-    Route("GET", "/v1/jobs/{id}/why", why.get, NOTHING, (WHY,)),
-    Route("GET", "/v1/jobs/{id}/logs", events.logs, AFTER, (LINES_OF_LOG, BadCursor)),
-    Route("GET", "/v1/jobs/{id}/receipt", history.receipt, NOTHING, (RECEIPT,)),
-    Route("GET", "/v1/events", events.events, AFTER_OF_ALL, (FACTS, BadCursor)),
-    Route("GET", "/v1/schedules", recurring.schedules, A_PAGE, (SCHEDULES, BadCursor)),
     Route(
-        "POST", "/v1/schedules/{name}/pause", recurring.pause, REASON, (SCHEDULE, UnknownSchedule)
+        "GET", "/v1/jobs/{id}", jobs.get, JOB_VERSION, (CURRENT_JOB, NOT_MODIFIED), jobs.get_cached
+    ),
+    Route("GET", "/v1/jobs", jobs.jobs, JOBS_PAGE, (JOBS, BadCursor)),
+    Route(
+        "POST",
+        "/v1/jobs",
+        submissions.submit,
+        SUBMISSION,
+        (SUBMITTED, ALREADY_SUBMITTED, IdempotencyKeyReused),
     ),
     Route(
-        "POST", "/v1/schedules/{name}/resume", recurring.resume, REASON, (SCHEDULE, UnknownSchedule)
+        "PUT",
+        "/v1/jobs/{id}",
+        submissions.put,
+        SUBMISSION_WITH_ID,
+        (SUBMITTED, ALREADY_SUBMITTED, JobExists),
+    ),
+    Route("POST", "/v1/jobs/batch", batch.submit_batch, LINES, (OUTCOMES,)),
+    Route("POST", "/v1/jobs/{id}/cancel", jobs.cancel, CANCEL, (JOB, WrongState)),
+    Route("POST", "/v1/jobs/{id}/retry", jobs.retry, RETRY, (JOB, WrongState, UnknownStep)),
+    Route(
+        "POST",
+        "/v1/jobs/{id}/callback",
+        callbacks.report,
+        REPORT,
+        (REPORTED, BadToken, StaleAttempt),
+    ),
+    Route("DELETE", "/v1/jobs/{id}", jobs.delete, DELETE, (HIDDEN, STOPPING)),
+    Route("GET", "/v1/jobs/{id}/events", events.job_events, EVENTS_PAGE, (EVENTS, BadCursor)),
+    Route("GET", "/v1/jobs/{id}/history", history.history, NOTHING, (HISTORY,)),
+    Route("GET", "/v1/jobs/{id}/why", explanation.get, NOTHING, (WHY,)),
+    Route("GET", "/v1/jobs/{id}/logs", events.logs, EVENTS_PAGE, (LOG_LINES, BadCursor)),
+    Route("GET", "/v1/jobs/{id}/receipt", history.receipt, NOTHING, (RECEIPT,)),
+    Route("GET", "/v1/events", events.events, ALL_EVENTS_PAGE, (EVENTS, BadCursor)),
+    Route("GET", "/v1/schedules", schedules.schedules, LIST_PAGE, (SCHEDULES, BadCursor)),
+    Route(
+        "POST", "/v1/schedules/{name}/pause", schedules.pause, REASON, (SCHEDULE, UnknownSchedule)
+    ),
+    Route(
+        "POST", "/v1/schedules/{name}/resume", schedules.resume, REASON, (SCHEDULE, UnknownSchedule)
     ),
     Route("GET", "/v1/counts", health.counts, NOTHING, (COUNTS,)),
-    Route("GET", "/v1/breakers", breakers.breakers, A_PAGE, (BREAKERS, BadCursor)),
-    Route("POST", "/v1/artifacts", files.upload, FILE, (STORED,)),
+    Route("GET", "/v1/breakers", breakers.breakers, LIST_PAGE, (BREAKERS, BadCursor)),
+    Route("POST", "/v1/artifacts", artifacts.upload, FILE, (STORED,)),
     Route(
         "GET",
         "/v1/jobs/{id}/artifacts/{name}",
-        files.download,
-        PART,
-        (WHOLE, SOME, KNOWN, ArtifactNotFound, RangeNotSatisfiable),
+        artifacts.download,
+        FILE_RANGE,
+        (WHOLE_FILE, PARTIAL_FILE, NOT_MODIFIED, ArtifactNotFound, RangeNotSatisfiable),
     ),
     Route("POST", "/v1/webhooks", webhooks.add, SUBSCRIPTION, (SUBSCRIBED, OutboundRefused)),
-    Route("GET", "/v1/webhooks", webhooks.webhooks, A_PAGE, (WEBHOOKS, BadCursor)),
+    Route("GET", "/v1/webhooks", webhooks.webhooks, LIST_PAGE, (WEBHOOKS, BadCursor)),
     Route(
         "GET", "/v1/webhooks/{webhook_id}", webhooks.webhook, NOTHING, (WEBHOOK, WebhookNotFound)
     ),
@@ -195,31 +246,31 @@ ROUTES = (
         "/v1/webhooks/{webhook_id}/redeliver",
         webhooks.redeliver,
         REDELIVERY,
-        (SENT_AGAIN, WebhookNotFound),
+        (REDELIVERED, WebhookNotFound),
     ),
-    Route("POST", "/v1/work/claim", work.claim, CLAIM, (CLAIMED,)),
-    Route("POST", "/v1/work/complete", work.complete_several, COMPLETIONS, (COMPLETED,)),
-    _told("heartbeat", work.heartbeat, reported.WorkerReport),
-    _told("progress", work.progress, reported.Progress),
-    _told("log", work.log, reported.LogReport),
-    _told("step", work.step, reported.StepReport),
-    _told("artifact", work.artifact, reported.ArtifactReport),
-    _told("breaker", work.breaker, reported.BreakerReport),
-    _told("complete", work.complete, reported.Completion, ENDED),
-    _told("fail", work.fail, reported.Failure, ENDED),
-    _told("cancelled", work.cancelled, reported.WorkerReport, ENDED, WrongState),
-    _told("release", work.release, reported.Release, ENDED),
-    Route("GET", "/v1/types", flow.types, A_PAGE, (TYPES, BadCursor)),
-    Route("POST", "/v1/types/{type}/pause", flow.pause_type, REASON, (TYPE, UnknownType)),
-    Route("POST", "/v1/types/{type}/resume", flow.resume_type, REASON, (TYPE, UnknownType)),
-    Route("GET", "/v1/queues", flow.queues, A_PAGE, (QUEUES, BadCursor)),
-    Route("POST", "/v1/queues/{queue}/pause", flow.pause_queue, REASON, (QUEUE,)),
-    Route("POST", "/v1/queues/{queue}/resume", flow.resume_queue, REASON, (QUEUE,)),
+    Route("POST", "/v1/work/claim", workers.claim, CLAIM, (CLAIMED,)),
+    Route("POST", "/v1/work/complete", workers.complete_several, COMPLETIONS, (COMPLETED,)),
+    _report_route("heartbeat", workers.heartbeat, WorkerReport),
+    _report_route("progress", workers.progress, Progress),
+    _report_route("log", workers.log, LogReport),
+    _report_route("step", workers.step, StepReport),
+    _report_route("artifact", workers.artifact, ArtifactReport),
+    _report_route("breaker", workers.breaker, BreakerReport),
+    _report_route("complete", workers.complete, Completion, ENDED),
+    _report_route("fail", workers.fail, Failure, ENDED),
+    _report_route("cancelled", workers.confirm_stop, WorkerReport, ENDED, WrongState),
+    _report_route("release", workers.release, Release, ENDED),
+    Route("GET", "/v1/types", queues.types, LIST_PAGE, (TYPES, BadCursor)),
+    Route("POST", "/v1/types/{type}/pause", queues.pause_type, REASON, (TYPE, UnknownType)),
+    Route("POST", "/v1/types/{type}/resume", queues.resume_type, REASON, (TYPE, UnknownType)),
+    Route("GET", "/v1/queues", queues.queues, LIST_PAGE, (QUEUES, BadCursor)),
+    Route("POST", "/v1/queues/{queue}/pause", queues.pause_queue, REASON, (QUEUE,)),
+    Route("POST", "/v1/queues/{queue}/resume", queues.resume_queue, REASON, (QUEUE,)),
     Route("POST", "/v1/views/rebuild", health.rebuild, NOTHING, (REBUILT,)),
     Route("GET", "/healthz", health.healthz, NOTHING, (ALIVE,)),
     Route("GET", "/readyz", health.readyz, NOTHING, (READY, NotReady)),
     Route("GET", "/openapi.json", openapi, NOTHING, (DOCUMENT,)),
-    Route("GET", "/", pages.page, NOTHING, (PAGE_OF_HTML,)),
-    Route("GET", "/dashboard.js", pages.page, NOTHING, (SCRIPT,)),
-    Route("GET", "/dashboard.css", pages.page, NOTHING, (STYLE,)),
+    Route("GET", "/", dashboard.page, NOTHING, (HTML,)),
+    Route("GET", "/dashboard.js", dashboard.page, NOTHING, (SCRIPT,)),
+    Route("GET", "/dashboard.css", dashboard.page, NOTHING, (STYLE,)),
 )

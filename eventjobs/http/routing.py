@@ -1,4 +1,4 @@
-"""The description of a route, from which the router and the OpenAPI document are made."""
+"""Descriptions of routes, from which the router and the OpenAPI document are built."""
 
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
@@ -8,16 +8,16 @@ from pydantic import BaseModel
 
 from eventjobs.errors import EventjobsError
 from eventjobs.http.app_context import AppContext
-from eventjobs.http.origin_guard import _SAFE_METHODS
+from eventjobs.http.origin_guard import SAFE_METHODS
 
-#: Answers at once, or not at all; it asks *is_strange* by itself.
+#: Answers without an await, or returns None. It calls *reject_foreign_origin* itself.
 FastPath = Callable[[AppContext, web.Request], web.StreamResponse | None]
 Endpoint = Callable[[AppContext, web.Request], Awaitable[web.StreamResponse]]
 
 
 @dataclass(frozen=True)
 class RequestSpec:
-    """What a request brings. A *media_type* with no *body* model is raw bytes."""
+    """What a request may contain. A *media_type* without a *body* model is raw bytes."""
 
     body: type[BaseModel] | None = None
     media_type: str | None = None
@@ -28,11 +28,11 @@ class RequestSpec:
 
 @dataclass(frozen=True)
 class ResponseSpec:
-    """What comes back when all is well. A *media_type* with no *shape* is raw bytes."""
+    """A successful response. A *media_type* without a *model* is raw bytes."""
 
     status: int
-    says: str
-    shape: type[BaseModel] | None = None
+    description: str
+    model: type[BaseModel] | None = None
     media_type: str | None = None
     headers: tuple[str, ...] = ()
     streams: bool = False
@@ -40,21 +40,23 @@ class ResponseSpec:
 
 @dataclass(frozen=True)
 class Route:
-    """Its handler's docstring describes it. Errors that any route can end in are not listed."""
+    """A route, described by the docstring of *endpoint*. Errors that any route may answer with are
+    not listed.
+    """
 
     method: str
     path: str
-    handler: Endpoint
-    takes: RequestSpec
-    gives: tuple[ResponseSpec | type[EventjobsError], ...]
-    quick: FastPath | None = None
+    endpoint: Endpoint
+    request: RequestSpec
+    responses: tuple[ResponseSpec | type[EventjobsError], ...]
+    fast_path: FastPath | None = None
 
     @property
     def varies(self) -> bool:
-        """Whether it answers with JSON or with a stream."""
-        return any(isinstance(each, ResponseSpec) and each.streams for each in self.gives)
+        """Whether the response depends on Accept: JSON or a stream."""
+        return any(isinstance(each, ResponseSpec) and each.streams for each in self.responses)
 
     @property
     def unconditional(self) -> bool:
-        """Whether it is a command on what has no tag."""
-        return self.method not in _SAFE_METHODS and "If-Match" not in self.takes.headers
+        """Whether it is a command on a resource without an ETag."""
+        return self.method not in SAFE_METHODS and "If-Match" not in self.request.headers

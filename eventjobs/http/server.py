@@ -1,4 +1,4 @@
-"""The listening socket: loopback only."""
+"""The server on a loopback address, and its graceful close."""
 
 import asyncio
 from collections.abc import Awaitable, Callable
@@ -11,39 +11,36 @@ from eventjobs.errors import EventjobsError
 from eventjobs.http.access_log import AccessLog
 from eventjobs.http.app_context import RequestIds
 from eventjobs.http.origin_guard import check_loopback
-from eventjobs.http.protocol import (
+from eventjobs.http.protocol import LINGER_S, Connection, Connections, connection_of
+from eventjobs.http.refusals import (
     FIELD_BYTES_MAX,
     FIELDS_MAX,
-    LINGER_S,
     TARGET_BYTES_MAX,
-    Connected,
-    Connection,
-    check,
-    connection_of,
-    readable,
-    refused,
+    check_expectation,
+    refusal_response,
+    with_refusals,
 )
 from eventjobs.observability.logging import get_logger
 
-#: At a shutdown, for whoever was told that the connection stays, and is just using it.
-LAST_CALL_S = 0.1
-#: And for what is missing of requests then; their answers get as long again.
+#: Seconds at a close in which a kept connection may still send a request.
+LAST_REQUEST_S = 0.1
+#: Seconds after which incomplete requests are refused; their responses get as long again.
 SHUTDOWN_S = 2.0
-#: aiohttp's default is an hour, and bounds how long headers may take, too.
+#: Seconds of an idle connection, and of receiving a head. aiohttp's default is an hour.
 KEEPALIVE_S = 60.0
 
-Handle = Callable[[web.BaseRequest], Awaitable[web.StreamResponse]]
+Handler = Callable[[web.BaseRequest], Awaitable[web.StreamResponse]]
 
 
 @dataclass(frozen=True)
 class Listening:
-    """A bound address, until it is closed."""
+    """A server on a bound address."""
 
     host: str
     port: int
     _server: asyncio.Server
     _runner: web.AppRunner
-    _connected: "Connected"
+    _connections: Connections
 
     @property
     def url(self) -> str:
@@ -51,41 +48,43 @@ class Listening:
         return f"http://{host}:{self.port}"
 
     async def close(self) -> None:
-        """Take no more connections, end streams and long polls, and answer what was asked.
+        """Accept no more connections, end streams and long polls, and answer received requests.
 
-        Every answer now closes its connection. A connection that nothing was asked on is closed
-        after that, so that nothing is done that nobody is told of. A body that does not arrive
-        in time is refused.
+        Every response closes its connection from now on. Idle connections are closed last, so that
+        every request that was carried out is answered. A body that does not arrive within
+        SHUTDOWN_S seconds is refused.
         """
         self._server.close()
-        self._connected.leaving = True
+        self._connections.closing = True
         await self._runner.shutdown()
-        await self._connected.gone(LAST_CALL_S)
-        for each in self._connected.everyone():
+        await self._connections.wait_closed(LAST_REQUEST_S)
+        for each in self._connections.all():
             each.close_if_idle()
-        await self._connected.gone(SHUTDOWN_S)
-        for each in self._connected.everyone():
-            each.give_up()
-        await self._connected.gone(LINGER_S)
+        await self._connections.wait_closed(SHUTDOWN_S)
+        for each in self._connections.all():
+            each.abandon_request()
+        await self._connections.wait_closed(LINGER_S)
         await self._runner.cleanup()
 
 
 async def listen(app: web.Application, host: str, port: int) -> Listening:
-    """Serve *app*; port 0 picks one. Raises InvalidInput for other machines' *host*, OSError."""
+    """Serve *app*; port 0 selects a free port. Raises OSError, and InvalidInput for a *host* that
+    is not loopback.
+    """
     check_loopback(host)
     runner = web.AppRunner(app, handler_cancellation=False, shutdown_timeout=SHUTDOWN_S)
     await runner.setup()
     manager = runner.server
     assert manager is not None
-    connected = Connected()
-    manager.request_handler = _answering(manager.request_handler, RequestIds(), connected)
-    manager.request_factory = readable(manager.request_factory)
+    connections = Connections()
+    manager.request_handler = _with_problems(manager.request_handler, RequestIds(), connections)
+    manager.request_factory = with_refusals(manager.request_factory)
     loop = asyncio.get_running_loop()
     log = get_logger("eventjobs.http")
 
     def connect() -> Connection:
         return Connection(
-            connected,
+            connections,
             manager,
             loop=loop,
             keepalive_timeout=KEEPALIVE_S,
@@ -106,23 +105,25 @@ async def listen(app: web.Application, host: str, port: int) -> Listening:
     for each in server.sockets:
         forks.close_in_children(each.fileno())
     bound = server.sockets[0].getsockname()
-    return Listening(bound[0], bound[1], server, runner, connected)
+    return Listening(bound[0], bound[1], server, runner, connections)
 
 
-def _answering(handle: Handle, ids: RequestIds, connected: Connected) -> Handle:
-    """*handle*, with what aiohttp refuses before it looks for a route told as a problem."""
+def _with_problems(handle: Handler, ids: RequestIds, connections: Connections) -> Handler:
+    """*handle*, with refusals before routing answered as problems."""
 
     async def answer(request: web.BaseRequest) -> web.StreamResponse:
         connection = connection_of(request)
         try:
-            check(connection, request)
+            if connection.refusal is not None:  # a local variable would keep its frames alive
+                raise connection.refusal
+            check_expectation(request)
             response = await handle(request)
         except (web.HTTPException, EventjobsError) as error:
-            response = refused(request, error, ids.of(request))
+            response = refusal_response(request, error, ids.of(request))
         except ConnectionError as error:
-            connection.cut_off = error
+            connection.connection_error = error
             raise
-        if connected.leaving or connection.refusal is not None:
+        if connections.closing or connection.refusal is not None:
             response.force_close()
         return response
 

@@ -1,4 +1,4 @@
-"""Writing to a client that may have stopped reading."""
+"""Writes to a client that may have stopped reading."""
 
 from aiohttp import web
 
@@ -9,14 +9,14 @@ from eventjobs.service import Service
 async def write(
     service: Service, request: web.Request, response: web.StreamResponse, data: bytes | bytearray
 ) -> None:
-    """Write *data*; raises ConnectionResetError once the client has read nothing for too long.
+    """Write *data*. Raises ConnectionResetError after the client has read nothing for `stall_s`.
 
-    It would otherwise hold its connection, and what is being sent, for ever.
+    Otherwise a stopped client would hold its connection and the response's memory for ever.
     """
     try:
         async with timeout(service.clock, service.settings.stall_s):
             await response.write(data)
     except TimeoutError as error:
         if request.transport is not None:
-            request.transport.abort()  # closing would wait for what is written to be read
+            request.transport.abort()  # a close waits for the client to read
         raise ConnectionResetError("the client reads nothing") from error

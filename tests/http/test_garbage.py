@@ -98,7 +98,7 @@ async def all_gone(api: Client) -> None:
     """Return when no connection is open, and what they ran has ended."""
     await api.session.close()
     async with asyncio.timeout(20):
-        while api.listening._connected.everyone():  # noqa: ASYNC110  nobody is told
+        while api.listening._connections.all():  # noqa: ASYNC110  nobody is told
             await asyncio.sleep(0)
         while left():  # noqa: ASYNC110  tasks end
             await asyncio.sleep(0)

@@ -18,13 +18,14 @@ from pydantic import BaseModel, Field
 
 from eventjobs import errors
 from eventjobs.domain.events import ArtifactStored
+from eventjobs.domain.timestamps import rfc3339
 from eventjobs.errors import EventjobsError, InvalidInput
 from eventjobs.handlers.context import Context
 from eventjobs.handlers.declare import handler
-from eventjobs.http import problem
+from eventjobs.http import problem, request_errors
 from eventjobs.http.cursors import cursor
 from eventjobs.http.origin_guard import check_loopback, host_error
-from eventjobs.http.problem import Misdirected
+from eventjobs.http.request_errors import Misdirected
 from eventjobs.service import Service
 from tests.conftest import Connect
 from tests.support.clock import FakeClock
@@ -718,18 +719,27 @@ async def test_a_deleted_job_is_hidden_everywhere(client: Connect) -> None:
         reply = await api("DELETE", address)
         assert (reply.status, reply.body) == (204, b"")
     assert await kinds(api.service, job["job_id"]) == "JobSubmitted JobCancelled JobExpired"
+    [*_, expired] = await api.service.log.read_job(job["job_id"])
     for method, path in (
         ("GET", ""),
         ("GET", "/events"),
+        ("GET", "/logs"),
         ("GET", "/history"),
+        ("GET", "/receipt"),
+        ("GET", "/why"),
         ("GET", "/artifacts/x"),
         ("POST", "/cancel"),
         ("POST", "/retry"),
     ):
         gone = await api(method, address + path)
         assert (gone.status, gone.code) == (410, "job_gone")
+        assert gone.json["expired_at"] == rfc3339(expired.at_us), path
+    for path in ("", "/events", "/logs"):
+        gone = await api.get(address + path, Accept="text/event-stream")
+        assert (gone.code, gone.json["expired_at"]) == ("job_gone", rfc3339(expired.at_us))
     gone = await api("PUT", address, {"type": "echo"})
     assert (gone.status, gone.code) == (410, "job_gone")
+    assert gone.json["expired_at"] == rfc3339(expired.at_us)
     assert (await api.get("/v1/jobs")).json["jobs"] == []
     assert (await api.get("/v1/counts")).json["counts"] == {}
 
@@ -1167,7 +1177,7 @@ async def test_an_unexpected_error_is_told_to_us_and_not_to_the_client(
 
 def test_every_error_has_a_status_and_says_no_more_than_it_may() -> None:
     listed = [each for each in vars(errors).values() if isinstance(each, type)]
-    for each in [*listed, *vars(problem).values()]:
+    for each in [*listed, *vars(request_errors).values()]:
         if isinstance(each, type) and issubclass(each, EventjobsError):
             status, _ = problem.status_of(each)
             assert 400 <= status < 600

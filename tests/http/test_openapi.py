@@ -128,7 +128,7 @@ async def test_a_query_has_the_parameters_of_its_model(
     client: Connect, model: type[BaseModel]
 ) -> None:
     told = await document(await client(echo))
-    for path in [each.path for each in ROUTES if each.takes.query is model]:
+    for path in [each.path for each in ROUTES if each.request.query is model]:
         listed = told["paths"][path]["get"]["parameters"]
         query = {each["name"]: each["schema"] for each in listed if each["in"] == "query"}
         assert set(query) == set(model.model_fields)

@@ -35,6 +35,6 @@ async def tell(
 
 async def somebody_waits(api: Client, worker: str, count: int = 1) -> None:
     """Return once *worker* waits for a job, with so many claims."""
-    takers = api.listening._runner.app[APP_CONTEXT].takers
+    takers = api.listening._runner.app[APP_CONTEXT].remote_claims
     while len(takers._waiting.get(worker, ())) != count:  # noqa: ASYNC110  nobody is told
         await asyncio.sleep(0)

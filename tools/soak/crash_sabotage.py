@@ -11,7 +11,7 @@ from eventjobs.domain.outcomes import Failed, Outcome
 from eventjobs.execution.attempt import RunningAttempt
 from eventjobs.handlers.registry import Handler
 from eventjobs.http import server as listening
-from eventjobs.http.endpoints import jobs as api
+from eventjobs.http.endpoints import submissions
 from eventjobs.service import Service
 
 from .crash_handlers import HANDLERS
@@ -29,7 +29,7 @@ def __getattr__(name: str) -> list[Handler]:
 
 def _forgets_keys() -> list[Handler]:
     """Idempotency keys mean nothing."""
-    setattr(api, "id_of_key", lambda key: str(uuid4()))  # noqa: B010 mypy knows its type
+    setattr(submissions, "id_of_key", lambda key: str(uuid4()))  # noqa: B010 mypy knows its type
     return HANDLERS
 
 
@@ -67,7 +67,7 @@ def _cuts_off() -> list[Handler]:
     close = listening.Listening.close
 
     async def cut_off_and_close(self: listening.Listening) -> None:
-        for each in self._connected.everyone():
+        for each in self._connections.all():
             each.force_close()
         await close(self)
 

@@ -1,4 +1,4 @@
-"""Files over HTTP: uploads named by their content, and the artifacts of jobs."""
+"""Uploads, named by the SHA-256 of their content, and downloads of jobs' artifacts."""
 
 import asyncio
 import re
@@ -9,17 +9,17 @@ from aiohttp import web
 
 from eventjobs.domain.spec import Artifact
 from eventjobs.errors import ArtifactDamaged
-from eventjobs.http import slow_clients as patience
+from eventjobs.http import slow_clients
 from eventjobs.http.app_context import AppContext
-from eventjobs.http.endpoints.jobs import now
+from eventjobs.http.current_job import current_snapshot
 from eventjobs.http.headers import check_match, is_known
-from eventjobs.http.problem import ArtifactNotFound, RangeNotSatisfiable
 from eventjobs.http.request_body import check_encoding, check_file, check_length, chunks
+from eventjobs.http.request_errors import ArtifactNotFound, RangeNotSatisfiable
 from eventjobs.http.requests import path_id
 from eventjobs.http.responses import reply
 from eventjobs.service import Service
 
-#: What a browser may show, or open, as what it says it is. All else is just bytes.
+#: Media types that a browser may show or open. All others are sent as plain bytes.
 SAFE_TYPES = frozenset(
     {
         "application/json",
@@ -33,24 +33,24 @@ SAFE_TYPES = frozenset(
         "text/plain",
     }
 )
-#: An SVG can carry scripts: opened by itself it may do nothing but draw.
+#: An SVG can carry scripts. Opened as a page, it may only draw.
 SANDBOX = "sandbox; default-src 'none'; style-src 'unsafe-inline'"
 
 
-async def upload(site: AppContext, request: web.Request) -> web.StreamResponse:
-    """Store a file; the answer's sha256 is what a submission names it by. Safe to repeat."""
+async def upload(context: AppContext, request: web.Request) -> web.StreamResponse:
+    """Store a file; a submission names it by the sha256 in the answer. Safe to repeat."""
     check_file(request)
     check_encoding(request)
-    check_length(request, site.service.settings.artifact_bytes_max)
-    sha256, size = await site.service.artifacts.receive(chunks(site.service, request))
+    check_length(request, context.service.settings.artifact_bytes_max)
+    sha256, size = await context.service.artifacts.receive(chunks(context.service, request))
     return reply({"sha256": sha256, "size": size}, status=201)
 
 
-async def download(site: AppContext, request: web.Request) -> web.StreamResponse:
-    """A file of a job, whole or a range of it. The name is looked up, and never a path."""
-    service = site.service
+async def download(context: AppContext, request: web.Request) -> web.StreamResponse:
+    """A file of a job, whole or a range of it."""
+    service = context.service
     job_id = path_id(request)
-    job = (await now(site, job_id)).job
+    job = (await current_snapshot(context, job_id)).job
     artifact = next((a for a in job.artifacts if a.name == request.match_info["name"]), None)
     if artifact is None:
         raise ArtifactNotFound
@@ -71,14 +71,14 @@ async def download(site: AppContext, request: web.Request) -> web.StreamResponse
             await asyncio.to_thread(service.artifacts.path(artifact.sha256).stat)
             await response.prepare(request)
         else:
-            # All there is of a small file: that it is damaged is an answer then, and no broken one.
+            # Read before the headers are sent, so that damage in a small file is a proper answer.
             first = await _next(blocks)
             await response.prepare(request)
             await _send(service, request, response, first, blocks)
     except FileNotFoundError as error:
         raise ArtifactNotFound("the file is no longer kept") from error
     finally:
-        with suppress(ValueError):  # cancelled: its thread is reading, and then lets go of it
+        with suppress(ValueError):  # cancelled: the thread that reads closes it afterwards
             await asyncio.to_thread(blocks.close)
     await response.write_eof()
     return response
@@ -95,25 +95,25 @@ def _headers(artifact: Artifact) -> dict[str, str]:
         "Content-Security-Policy": SANDBOX,
         "Accept-Ranges": "bytes",
         "ETag": f'"{artifact.sha256}"',
-        # The name may stand for other content later: ask, and mostly get a 304.
+        # The content of a name may change: revalidation mostly answers 304.
         "Cache-Control": "private, no-cache",
     }
 
 
 def _range(request: web.Request, artifact: Artifact) -> tuple[int, int]:
-    """Begin and end of what is asked for. Raises RangeNotSatisfiable."""
+    """Begin and end of the requested bytes. Raises RangeNotSatisfiable."""
     whole = 0, artifact.size
     if request.method != "GET":
-        return whole  # a range is of GET only (RFC 9110, 14.2)
+        return whole  # only GET has ranges (RFC 9110, 14.2)
     if request.headers.get("If-Range", "").strip() not in {"", f'"{artifact.sha256}"'}:
-        return whole  # of another version of the file: all of this one
+        return whole  # the range is of another version of the file (RFC 9110, 13.1.5)
     try:
-        asked = request.http_range
+        requested = request.http_range
     except ValueError:
-        return whole  # what is no range of bytes, or several, is ignored (RFC 9110, 14.2)
-    if asked.start is None:
+        return whole  # several ranges, or other units, are ignored (RFC 9110, 14.2)
+    if requested.start is None:
         return whole
-    begin, end, _ = asked.indices(artifact.size)
+    begin, end, _ = requested.indices(artifact.size)
     if begin >= end:
         raise RangeNotSatisfiable(headers={"Content-Range": f"bytes */{artifact.size}"})
     return begin, end
@@ -126,10 +126,12 @@ async def _send(
     block: bytes | None,
     blocks: Iterator[bytes],
 ) -> None:
-    """Raises ConnectionResetError, also for a damaged file: the answer then stays unfinished."""
+    """Write *block* and all *blocks*. Raises ConnectionResetError, also for a damaged file: the
+    answer then stays incomplete.
+    """
     try:
         while block is not None:
-            await patience.write(service, request, response, block)
+            await slow_clients.write(service, request, response, block)
             block = await _next(blocks)
     except ArtifactDamaged as error:
         raise ConnectionResetError("the file is damaged") from error

@@ -1,4 +1,4 @@
-"""Many submissions in one request: NDJSON in, NDJSON out, each line its own outcome."""
+"""Many submissions in one request: NDJSON in, NDJSON out, an outcome for each line."""
 
 import asyncio
 import re
@@ -12,17 +12,10 @@ from aiohttp import web
 from eventjobs.domain.ids import id_of_key, new_id, parse_chosen_id
 from eventjobs.domain.spec import JobSpec
 from eventjobs.errors import EventjobsError, OutcomeUnknown, TooLarge
-from eventjobs.http import problem
-from eventjobs.http import slow_clients as patience
+from eventjobs.http import problem, slow_clients
 from eventjobs.http.app_context import AppContext
-from eventjobs.http.request_body import (
-    check_encoding,
-    check_length,
-    check_type,
-    chunks,
-    parse,
-    request_limits,
-)
+from eventjobs.http.json_body import parse, request_limits
+from eventjobs.http.request_body import check_encoding, check_length, check_type, chunks
 from eventjobs.http.requests import ACTOR
 from eventjobs.http.schemas.submission import BatchLine
 from eventjobs.service import Service
@@ -30,47 +23,47 @@ from eventjobs.service import Service
 NDJSON = "application/x-ndjson"
 _NDJSON_TYPES = re.compile(r"application/(?:x-)?(?:ndjson|jsonl|json-?lines)")
 
-#: Lines on their way into the log at one time: enough to fill two commits.
-ON_THEIR_WAY_MAX = 2048
-#: Less than the transport takes without making anyone wait.
-WRITTEN_AT_ONCE = 32_768
+#: Lines that are submitted concurrently: enough to fill two commits.
+CONCURRENT_LINES_MAX = 2048
+#: Bytes of one write: less than the transport's buffer, so that the write does not wait.
+WRITE_BYTES = 32_768
 
 
-async def submit_batch(site: AppContext, request: web.Request) -> web.StreamResponse:
-    """Submit a job per line; an outcome per line comes back, in the same order.
+async def submit_batch(context: AppContext, request: web.Request) -> web.StreamResponse:
+    """Submit a job per line. The answer has an outcome per line, in the same order.
 
-    A line that is refused is no reason to refuse another. What was answered 202 is durable.
+    Lines are accepted or refused independently. A job answered 202 is durable.
     """
-    service = site.service
+    service = context.service
     check_type(request, _NDJSON_TYPES, NDJSON)
     check_encoding(request)
     check_length(request, service.settings.batch_bytes_max)
     response = web.StreamResponse(headers={"Content-Type": NDJSON, "Cache-Control": "no-store"})
     await response.prepare(request)
     outcomes = _Outcomes(service, request, response)
-    named: _Named = {}
+    named: _NamedLines = {}
     number = 0
     try:
         async for lines in _lines(service, request):
             for number, line in lines:
-                if outcomes.crowded:
-                    await outcomes.thin_out()
-                outcomes.follow(asyncio.create_task(_submit(service, number, line, named)))
+                if outcomes.full:
+                    await outcomes.drain_half()
+                outcomes.append(asyncio.create_task(_submit(service, number, line, named)))
     except EventjobsError as error:
-        # The batch cannot be read further: its last outcome says why.
-        outcomes.follow(asyncio.create_task(_broken(number + 1, error)))
+        # The rest of the batch cannot be read: the last outcome holds the error.
+        outcomes.append(asyncio.create_task(_unread_line(number + 1, error)))
     finally:
-        await outcomes.settle()
+        await outcomes.collect()
     await outcomes.write_all()
     return response
 
 
 class _Outcomes:
-    """What is to be answered, and how much of it can be written without waiting.
+    """The outcomes of a batch, in order. They are buffered while the client does not read.
 
-    Many clients send everything before they read anything. Waiting for such a client to read,
-    while it waits for us to read, would last for ever; so until its last line is here, what does
-    not fit is kept. There is a bound on the lines of a batch, and so on this.
+    Many clients send the whole batch before they read. Waiting for such a client to read would be
+    a deadlock, so no write waits before the last line is read. The maximum number of lines bounds
+    the buffer.
     """
 
     def __init__(
@@ -79,62 +72,63 @@ class _Outcomes:
         self._service = service
         self._request = request
         self._response = response
-        self._waiting: deque[asyncio.Task[bytes]] = deque()
-        self._kept = bytearray()
+        self._tasks: deque[asyncio.Task[bytes]] = deque()
+        self._unwritten = bytearray()
 
-    def follow(self, task: asyncio.Task[bytes]) -> None:
-        self._waiting.append(task)
+    def append(self, task: asyncio.Task[bytes]) -> None:
+        """Add the outcome that *task* returns."""
+        self._tasks.append(task)
 
     @property
-    def crowded(self) -> bool:
-        return len(self._waiting) >= ON_THEIR_WAY_MAX
+    def full(self) -> bool:
+        return len(self._tasks) >= CONCURRENT_LINES_MAX
 
-    async def thin_out(self) -> None:
-        """Return when half of the lines have their outcomes: the others keep the log busy."""
-        while len(self._waiting) > ON_THEIR_WAY_MAX // 2:
-            self._kept += await self._waiting.popleft()
-        while len(self._kept) >= WRITTEN_AT_ONCE and self._room():
-            await self._response.write(self._kept[:WRITTEN_AT_ONCE])
-            del self._kept[:WRITTEN_AT_ONCE]
+    async def drain_half(self) -> None:
+        """Return when half of the lines have their outcomes. The other half keeps the log busy."""
+        while len(self._tasks) > CONCURRENT_LINES_MAX // 2:
+            self._unwritten += await self._tasks.popleft()
+        while len(self._unwritten) >= WRITE_BYTES and self._write_buffer_is_empty():
+            await self._response.write(self._unwritten[:WRITE_BYTES])
+            del self._unwritten[:WRITE_BYTES]
 
-    def _room(self) -> bool:
+    def _write_buffer_is_empty(self) -> bool:
         transport = self._request.transport
         return transport is not None and transport.get_write_buffer_size() == 0
 
-    async def settle(self) -> None:
-        """Return when every line has its outcome, also if the client has gone."""
-        while self._waiting:
-            self._kept += await self._waiting.popleft()
+    async def collect(self) -> None:
+        """Return when every line has its outcome, also after the client has disconnected."""
+        while self._tasks:
+            self._unwritten += await self._tasks.popleft()
 
     async def write_all(self) -> None:
-        """The rest, as fast as the client reads. Raises ConnectionResetError when it does not."""
-        for begin in range(0, len(self._kept), WRITTEN_AT_ONCE):
-            part = self._kept[begin : begin + WRITTEN_AT_ONCE]
-            await patience.write(self._service, self._request, self._response, part)
+        """Write the rest. Raises ConnectionResetError when the client stops reading."""
+        for begin in range(0, len(self._unwritten), WRITE_BYTES):
+            part = self._unwritten[begin : begin + WRITE_BYTES]
+            await slow_clients.write(self._service, self._request, self._response, part)
         await self._response.write_eof()
 
 
-Numbered = list[tuple[int, bytes | None]]
-#: Jobs of this batch that were given an id, each with the line that submits it.
-_Named = dict[str, tuple[int, asyncio.Task[Any]]]
+NumberedLines = list[tuple[int, bytes | None]]
+#: The lines that name a job id or key, by job id: the line's number and its task.
+_NamedLines = dict[str, tuple[int, asyncio.Task[Any]]]
 
 
-async def _lines(service: Service, request: web.Request) -> AsyncIterator[Numbered]:
-    """The lines that are not empty, as they come; None for one that is too long to be read.
+async def _lines(service: Service, request: web.Request) -> AsyncIterator[NumberedLines]:
+    """The numbered lines that are not empty, as they arrive; None for a line that is too long.
 
-    Raises TooLarge past the limits of a batch, RequestError when the body breaks.
+    Raises TooLarge beyond the limits of a batch, and as *chunks*.
     """
     settings = service.settings
     number = size = 0
     rest = b""
     skipping = False
-    async for chunk in _then_a_line_end(chunks(service, request)):
+    async for chunk in _with_final_newline(chunks(service, request)):
         size += len(chunk)
-        beyond = max(0, size - settings.batch_bytes_max - 1)  # one is the line end that we add
+        beyond = max(0, size - settings.batch_bytes_max - 1)  # 1 for the newline added here
         *whole, rest = (rest + chunk[: len(chunk) - beyond]).split(b"\n")
-        room = settings.batch_lines_max - number
-        whole, more = whole[:room], whole[room:]
-        lines: Numbered = []
+        lines_left = settings.batch_lines_max - number
+        whole, excess = whole[:lines_left], whole[lines_left:]
+        lines: NumberedLines = []
         for line in whole:
             number += 1
             if skipping or len(line) > settings.body_bytes_max:
@@ -143,7 +137,7 @@ async def _lines(service: Service, request: web.Request) -> AsyncIterator[Number
             elif line.strip():
                 lines.append((number, line))
         yield lines
-        if any(map(bytes.strip, more)):
+        if any(map(bytes.strip, excess)):
             raise TooLarge(f"the batch has more than {settings.batch_lines_max} lines")
         if beyond:
             raise TooLarge(f"the batch has more than {settings.batch_bytes_max} bytes")
@@ -151,15 +145,15 @@ async def _lines(service: Service, request: web.Request) -> AsyncIterator[Number
             skipping, rest = True, b""
 
 
-async def _then_a_line_end(parts: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
-    """The last line may have come without."""
+async def _with_final_newline(parts: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
+    """*parts*, and a newline after the last line."""
     async for part in parts:
         yield part
     yield b"\n"
 
 
-async def _submit(service: Service, number: int, raw: bytes | None, named: _Named) -> bytes:
-    """The outcome of one line; never raises for what is wrong with it."""
+async def _submit(service: Service, number: int, raw: bytes | None, named: _NamedLines) -> bytes:
+    """The outcome of one line. Errors of the line are a part of it, and are not raised."""
     job_id = None
     try:
         if raw is None:
@@ -169,17 +163,17 @@ async def _submit(service: Service, number: int, raw: bytes | None, named: _Name
             job_id = parse_chosen_id(line.job_id)
         elif line.idempotency_key is not None:
             job_id = id_of_key(line.idempotency_key)
-        if job_id is not None and (this := asyncio.current_task()) is not None:
-            named.setdefault(job_id, (number, this))
+        if job_id is not None and (task := asyncio.current_task()) is not None:
+            named.setdefault(job_id, (number, task))
         spec = await line.spec(service, named=job_id is not None)
-        await _submitted(spec, number, named)
+        await _wait_for_named_jobs(spec, number, named)
         job_id = job_id or new_id(service.clock.now_us())
         job, changed = await service.accept(
             spec, actor=ACTOR, job_id=job_id, key=line.idempotency_key is not None
         )
     except EventjobsError as error:
         unknown = job_id if isinstance(error, OutcomeUnknown) else None
-        return _refused(number, error, unknown)
+        return _error_line(number, error, unknown)
     return b'{"line":%d,"status":%d,"job_id":"%b","position":%d}\n' % (
         number,
         202 if changed else 200,
@@ -188,18 +182,18 @@ async def _submit(service: Service, number: int, raw: bytes | None, named: _Name
     )
 
 
-async def _submitted(spec: JobSpec, number: int, named: _Named) -> None:
-    """Return when those lines before *number* have their outcome whose jobs *spec* names."""
+async def _wait_for_named_jobs(spec: JobSpec, number: int, named: _NamedLines) -> None:
+    """Return when the jobs that *spec* names and earlier lines submit have their outcomes."""
     lines = [named[each] for each in (*spec.after, spec.parent or "") if each in named]
     if earlier := [task for line, task in lines if line < number]:
         await asyncio.wait(earlier)
 
 
-async def _broken(number: int, error: EventjobsError) -> bytes:
-    return _refused(number, error)
+async def _unread_line(number: int, error: EventjobsError) -> bytes:
+    return _error_line(number, error)
 
 
-def _refused(number: int, error: EventjobsError, job_id: str | None = None) -> bytes:
-    told = problem.members(error)
-    outcome = {"line": number, "status": told["status"], "error": told}
+def _error_line(number: int, error: EventjobsError, job_id: str | None = None) -> bytes:
+    members = problem.members(error)
+    outcome = {"line": number, "status": members["status"], "error": members}
     return orjson.dumps(outcome | ({"job_id": job_id} if job_id else {})) + b"\n"

@@ -1,4 +1,4 @@
-"""The circuit breakers: what the log says of each, and what this process counts."""
+"""Circuit breakers: the state of each in the log, and the failures this process counts."""
 
 from typing import Any
 
@@ -11,19 +11,19 @@ from eventjobs.http.requests import views_caught_up
 from eventjobs.projections.breakers import LastBreakerChange
 
 
-async def breakers(site: AppContext, request: web.Request) -> web.StreamResponse:
-    """What is not called for now because it failed, until when, and which job found out."""
-    service = site.service
+async def breakers(context: AppContext, request: web.Request) -> web.StreamResponse:
+    """Circuit breakers by name: whether calls are rejected, until when, and by which job."""
+    service = context.service
     await views_caught_up(service)
     position = service.views.position
     seen = {each.name: each for each in await service.views.breakers()}
-    counted = service.breakers.failures()
+    failures = service.breakers.failures()
     now_us = service.clock.now_us()
-    told = [
-        _state(name, seen.get(name), now_us) | _counted(name, counted)
-        for name in sorted(seen.keys() | counted.keys())
+    breakers = [
+        _state(name, seen.get(name), now_us) | _failures(name, failures)
+        for name in sorted(seen.keys() | failures.keys())
     ]
-    return page(site, request, "breakers", "name", told, position=position)
+    return page(context, request, "breakers", "name", breakers, position=position)
 
 
 def _state(name: str, seen: LastBreakerChange | None, now_us: int) -> dict[str, Any]:
@@ -42,11 +42,11 @@ def _state(name: str, seen: LastBreakerChange | None, now_us: int) -> dict[str, 
     }
 
 
-def _counted(name: str, counted: dict[str, tuple[int, Any]]) -> dict[str, Any]:
-    failures, limits = counted.get(name, (0, None))
+def _failures(name: str, counts: dict[str, tuple[int, Any]]) -> dict[str, Any]:
+    failures, config = counts.get(name, (0, None))
     return {
         "failures": failures,
-        "threshold": limits and limits.threshold,
-        "window_s": limits and limits.window_s,
-        "cooldown_s": limits and limits.cooldown_s,
+        "threshold": config and config.threshold,
+        "window_s": config and config.window_s,
+        "cooldown_s": config and config.cooldown_s,
     }

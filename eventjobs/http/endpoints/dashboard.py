@@ -1,4 +1,4 @@
-"""The dashboard: three files without a build step, on the public API alone."""
+"""The dashboard: three files without a build step. It uses the public API only."""
 
 from importlib.resources import files
 
@@ -22,8 +22,8 @@ _PAGES = {
 }
 
 
-async def page(site: AppContext, request: web.Request) -> web.StreamResponse:
-    """A part of the dashboard."""
+async def page(context: AppContext, request: web.Request) -> web.StreamResponse:
+    """A file of the dashboard."""
     body, content_type = _PAGES[request.path]
     headers = {
         "Content-Type": content_type,

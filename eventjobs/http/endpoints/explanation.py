@@ -1,26 +1,33 @@
-"""Why a job is where it is, over HTTP: what is known is gathered here, and told as reasons."""
+"""Why a job waits, runs or has ended: its situation, gathered and explained as reasons."""
 
 from aiohttp import web
 
 from eventjobs.attempts.limiter import LimitKind
 from eventjobs.domain.job import Job, Status
 from eventjobs.http.app_context import AppContext
-from eventjobs.http.endpoints.jobs import now
-from eventjobs.http.endpoints.queues import paused_now
+from eventjobs.http.current_job import current_snapshot
+from eventjobs.http.pauses import current_pauses
 from eventjobs.http.requests import path_id, views_caught_up
 from eventjobs.http.responses import reply
-from eventjobs.projections import explanation as why
-from eventjobs.projections.explanation import LimitReached, QueueSituation, RateReached, Reason
+from eventjobs.projections.explanation import (
+    LimitReached,
+    QueueSituation,
+    RateReached,
+    Reason,
+    explain_ended,
+    explain_queued,
+    explain_running,
+)
 from eventjobs.service import Service
 
-#: So far up its parents are looked at.
-ABOVE_MAX = 100
+#: Parents of parents that are looked up.
+ANCESTORS_MAX = 100
 
 
-async def get(site: AppContext, request: web.Request) -> web.StreamResponse:
+async def get(context: AppContext, request: web.Request) -> web.StreamResponse:
     """What a job waits for, who runs it, or what ended it: each reason with a stable code."""
-    service = site.service
-    job = (await now(site, path_id(request))).job
+    service = context.service
+    job = (await current_snapshot(context, path_id(request))).job
     await views_caught_up(service)
     reasons = await _reasons(service, job)
     return reply({"job_id": job.job_id, "status": job.status, "reasons": reasons})
@@ -29,19 +36,19 @@ async def get(site: AppContext, request: web.Request) -> web.StreamResponse:
 async def _reasons(service: Service, job: Job) -> list[Reason]:
     if job.status == Status.QUEUED:
         events = await service.log.read_job(job.job_id) if job.error is not None else []
-        return why.explain_queued(job, await _around(service, job), events)
+        return explain_queued(job, await _situation(service, job), events)
     events = await service.log.read_job(job.job_id)
     if job.finished:
-        return why.explain_ended(job, events)
+        return explain_ended(job, events)
     silent_s = service.leases.silence_s(job.job_id)
     heard_us = None if silent_s is None else service.clock.now_us() - int(silent_s * 1e6)
-    return why.explain_running(job, events, heard_us, silent_s)
+    return explain_running(job, events, heard_us, silent_s)
 
 
-async def _around(service: Service, job: Job) -> QueueSituation:
+async def _situation(service: Service, job: Job) -> QueueSituation:
     type = job.spec.type
     claims = service.claims
-    paused = await paused_now(service)
+    pauses = await current_pauses(service)
     key = job.spec.concurrency_key
     now_us = service.clock.now_us()
     breakers = await service.views.breakers() if job.error is not None else []
@@ -53,19 +60,21 @@ async def _around(service: Service, job: Job) -> QueueSituation:
             if each.until_us is not None and each.until_us > now_us
         },
         unmet=await service.views.unmet_dependencies(job.job_id) if job.spec.after else (),
-        type_pause=paused["type"].get(type),
-        queue_pause=paused["queue"].get(job.queue),
-        key_full=None if key is None else await _full(service, job, "key", key),
-        type_full=await _full(service, job, "type", type),
-        queue_full=await _full(service, job, "queue", job.queue),
-        rate=_rate(service, type),
+        type_pause=pauses["type"].get(type),
+        queue_pause=pauses["queue"].get(job.queue),
+        key_full=None if key is None else await _limit_reached(service, job, "key", key),
+        type_full=await _limit_reached(service, job, "type", type),
+        queue_full=await _limit_reached(service, job, "queue", job.queue),
+        rate=_rate_reached(service, type),
         last_claim_us=claims.last_requested_us.get(type),
         started_us=claims.opened_us,
         claim_waits=claims.waiters.has_capacity_for(type, child=job.spec.parent is not None),
     )
 
 
-async def _full(service: Service, job: Job, kind: LimitKind, name: str) -> LimitReached | None:
+async def _limit_reached(
+    service: Service, job: Job, kind: LimitKind, name: str
+) -> LimitReached | None:
     limit, holders = service.claims.slots_of(kind, name, job.spec.type)
     if limit is None or len(holders) < limit or job.job_id in holders:
         return None
@@ -74,25 +83,25 @@ async def _full(service: Service, job: Job, kind: LimitKind, name: str) -> Limit
         view = await service.views.job(each)
         runs = view is not None and view.job.status == Status.RUNNING
         since.append((each, view.job.started_us if view is not None and runs else None))
-    # Those that run, the longest first; then those that are just being claimed.
+    # Running jobs, the longest first; then jobs that are just being claimed.
     since.sort(key=lambda each: (each[1] is None, each[1], each[0]))
     return LimitReached(
-        limit, since, [each for each in await _above(service, job) if each in holders]
+        limit, since, [each for each in await _ancestors(service, job) if each in holders]
     )
 
 
-async def _above(service: Service, job: Job) -> list[str]:
-    """Its parent, the parent of that, and so on."""
-    found: list[str] = []
-    above = job.spec.parent
-    while above is not None and len(found) < ABOVE_MAX:
-        found.append(above)
-        view = await service.views.job(above)
-        above = None if view is None else view.job.spec.parent
-    return found
+async def _ancestors(service: Service, job: Job) -> list[str]:
+    """The job's parent, the parent's parent, and so on."""
+    ancestors: list[str] = []
+    parent = job.spec.parent
+    while parent is not None and len(ancestors) < ANCESTORS_MAX:
+        ancestors.append(parent)
+        view = await service.views.job(parent)
+        parent = None if view is None else view.job.spec.parent
+    return ancestors
 
 
-def _rate(service: Service, type: str) -> RateReached | None:
+def _rate_reached(service: Service, type: str) -> RateReached | None:
     rate = service.limiter.limits.rates.get(type)
     opens_s = service.limiter.rate_opens_s(type)
     if rate is None or opens_s == 0:

@@ -1,35 +1,40 @@
 """Counts, readiness, liveness, and the rebuild of the views."""
 
+from typing import Any
+
 from aiohttp import web
 
 from eventjobs import __version__
 from eventjobs.http.app_context import AppContext
-from eventjobs.http.endpoints.jobs import _parked
-from eventjobs.http.problem import NotReady
+from eventjobs.http.request_errors import NotReady
 from eventjobs.http.requests import views_caught_up
 from eventjobs.http.responses import reply
+from eventjobs.projections.views import Views
+
+#: Parked events that readyz lists; it counts all of them.
+PARKED_MAX = 10
 
 
-async def counts(site: AppContext, request: web.Request) -> web.StreamResponse:
-    """How many jobs there are by type and status."""
-    await views_caught_up(site.service)
-    position = site.service.views.position
-    return reply({"counts": await site.service.views.counts(), "position": position})
+async def counts(context: AppContext, request: web.Request) -> web.StreamResponse:
+    """The number of jobs by type and status."""
+    await views_caught_up(context.service)
+    position = context.service.views.position
+    return reply({"counts": await context.service.views.counts(), "position": position})
 
 
-async def rebuild(site: AppContext, request: web.Request) -> web.StreamResponse:
+async def rebuild(context: AppContext, request: web.Request) -> web.StreamResponse:
     """Build the views anew from the log, beside the live ones; answers when they are in place."""
-    return reply({"position": await site.service.views.rebuild()})
+    return reply({"position": await context.service.views.rebuild()})
 
 
-async def healthz(site: AppContext, request: web.Request) -> web.StreamResponse:
+async def healthz(context: AppContext, request: web.Request) -> web.StreamResponse:
     """Whether the process lives."""
     return reply({"status": "ok"})
 
 
-async def readyz(site: AppContext, request: web.Request) -> web.StreamResponse:
+async def readyz(context: AppContext, request: web.Request) -> web.StreamResponse:
     """Whether the service serves, and how far its views are behind the log."""
-    service = site.service
+    service = context.service
     if not service.ready:
         names = ", ".join(service.failing)
         raise NotReady(
@@ -49,6 +54,14 @@ async def readyz(site: AppContext, request: web.Request) -> web.StreamResponse:
             "unwritable": unwritable,
             "views_failing": views.failing,
             "recovered": service.recovered,
-            "parked": await _parked(views),
+            "parked": await _parked_events(views),
         }
     )
+
+
+async def _parked_events(views: Views) -> dict[str, Any] | None:
+    """The events that cannot be applied; None while the views are failing."""
+    if views.failing is not None:
+        return None
+    count, first = await views.parked(PARKED_MAX)
+    return {"count": count, "first": [each._asdict() for each in first]}

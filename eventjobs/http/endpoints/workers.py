@@ -1,9 +1,8 @@
-"""Work for workers elsewhere: claiming jobs, and reporting what becomes of them."""
+"""Remote workers: claims of jobs, and reports on their attempts."""
 
 import asyncio
 from typing import Any
 
-import orjson
 from aiohttp import web
 
 from eventjobs.attempts.fencing import End, ReportResult
@@ -17,12 +16,12 @@ from eventjobs.errors import EventjobsError
 from eventjobs.execution.source import Capacity
 from eventjobs.http import problem
 from eventjobs.http.app_context import AppContext
-from eventjobs.http.problem import NotReady, RouteNotFound
+from eventjobs.http.json_body import read_json, read_report
 from eventjobs.http.protocol import connection_of
 from eventjobs.http.render import render
-from eventjobs.http.request_body import read_json, read_report
-from eventjobs.http.requests import existing_id, path_id, views_caught_up
-from eventjobs.http.responses import JSON, reply
+from eventjobs.http.request_errors import NotReady, RouteNotFound
+from eventjobs.http.requests import parse_job_id, path_id, views_caught_up
+from eventjobs.http.responses import reply
 from eventjobs.http.schemas.workers import (
     DIGITS_MAX,
     ArtifactReport,
@@ -42,33 +41,34 @@ from eventjobs.projections.views import JobView
 from eventjobs.storable import FIELDS_BYTES_MAX, bounded_json
 
 
-async def claim(site: AppContext, request: web.Request) -> web.StreamResponse:
-    """Take up to `max` jobs of these types, waiting for the first one for up to `wait_s` seconds.
+async def claim(context: AppContext, request: web.Request) -> web.StreamResponse:
+    """Claim up to `max` jobs of these types, waiting up to `wait_s` seconds for the first one.
 
-    A claim that does not wait also ends the wait of an earlier one by the same worker.
+    A claim that does not wait also ends the wait of an earlier claim by the same worker.
     """
-    service = site.service
-    asked = await read_json(service, request, Claim)
-    for each in asked.types:
+    service = context.service
+    claim = await read_json(service, request, Claim)
+    for each in claim.types:
         service.handlers.get(each)  # raises UnknownType
 
     if not service.recovered:
         raise NotReady
-    if asked.wait_s == 0 or service.views.failing is not None:
+    if claim.wait_s == 0 or service.views.failing is not None:
         await views_caught_up(service)
 
-    def gone() -> bool:
+    def is_gone() -> bool:
         transport = request.transport
-        # A job must not go to a worker that may be dead: one that ended its side gets none.
+        # A worker that has ended its side of the connection may be dead: it gets no job.
         ended = connection_of(request).input_ended
         return ended or transport is None or transport.is_closing()
 
-    jobs = await site.takers.claim(_request(asked, service.settings.lease_s), gone)
-    told = [_work(job, await step_results(service.jobs, job)) for job in jobs]
-    return web.Response(body=orjson.dumps({"jobs": told}), headers=JSON)
+    claim_request = _claim_request(claim, service.settings.lease_s)
+    jobs = await context.remote_claims.claim(claim_request, is_gone)
+    bodies = [_render(job, await step_results(service.jobs, job)) for job in jobs]
+    return reply({"jobs": bodies})
 
 
-def _request(claim: Claim, lease_s: float) -> ClaimRequest:
+def _claim_request(claim: Claim, default_lease_s: float) -> ClaimRequest:
     types = set(claim.types)
     capacities = []
     for limit in claim.limits:
@@ -77,145 +77,149 @@ def _request(claim: Claim, lease_s: float) -> ClaimRequest:
         types.difference_update(limit.types)
     capacities.append(Capacity(types, claim.max, children_only=claim.children_only))
     held = None if claim.holds is None else set(claim.holds)
-    lease_s = claim.lease_s or lease_s
+    lease_s = claim.lease_s or default_lease_s
     return ClaimRequest(claim.worker, capacities, claim.max, claim.wait_s, lease_s, held)
 
 
-def _work(job: Job, steps: dict[str, Any]) -> dict[str, Any]:
-    """A job as its worker gets it."""
-    told = render(JobView(job, None, None))
-    done = [{**each, "result": steps[each["name"]]} for each in told["steps"]]
-    return told | {"lease_s": job.lease_s, "steps": done}
+def _render(job: Job, results: dict[str, Any]) -> dict[str, Any]:
+    """A claimed job as JSON, with the *results* of its steps by name."""
+    body = render(JobView(job, None, None))
+    steps = [{**each, "result": results[each["name"]]} for each in body["steps"]]
+    return body | {"lease_s": job.lease_s, "steps": steps}
 
 
-async def heartbeat(site: AppContext, request: web.Request) -> web.StreamResponse:
+async def heartbeat(context: AppContext, request: web.Request) -> web.StreamResponse:
     """Renew the lease. The answer says whether to stop, and why."""
-    given = await read_report(site.service, request, WorkerReport)
-    return _told(await site.service.attempt_reports.heartbeat(_holder(request, given)))
+    body = await read_report(context.service, request, WorkerReport)
+    return _heartbeat_response(
+        await context.service.attempt_reports.heartbeat(_holder(request, body))
+    )
 
 
-async def progress(site: AppContext, request: web.Request) -> web.StreamResponse:
-    """Tell how far the whole job is. Renews the lease, as every report does."""
-    given = await read_report(site.service, request, ProgressByWorker)
-    holder = _holder(request, given)
-    return await _report(site, holder, "progress", [given.event(holder.attempt)])
+async def progress(context: AppContext, request: web.Request) -> web.StreamResponse:
+    """Report the progress of the whole job. Renews the lease, as every report does."""
+    body = await read_report(context.service, request, ProgressByWorker)
+    holder = _holder(request, body)
+    return await _report(context, holder, "progress", [body.event(holder.attempt)])
 
 
-async def log(site: AppContext, request: web.Request) -> web.StreamResponse:
+async def log(context: AppContext, request: web.Request) -> web.StreamResponse:
     """Add lines to the job's own log."""
-    given = await read_report(site.service, request, LogReport)
-    holder = _holder(request, given)
+    body = await read_report(context.service, request, LogReport)
+    holder = _holder(request, body)
     lines: list[Report] = [
         LogWritten(
             holder.attempt, each.level, each.message, bounded_json(each.fields, FIELDS_BYTES_MAX)
         )
-        for each in given.lines
+        for each in body.lines
     ]
-    return await _report(site, holder, "log", lines)
+    return await _report(context, holder, "log", lines)
 
 
-async def step(site: AppContext, request: web.Request) -> web.StreamResponse:
-    """Store the result of a step, which a later attempt finds in `steps` and need not repeat."""
-    given = await read_report(site.service, request, StepReport)
-    holder = _holder(request, given)
-    done = StepCompleted(holder.attempt, given.name, given.number, given.result, given.was)
-    return await _report(site, holder, "step", [done])
+async def step(context: AppContext, request: web.Request) -> web.StreamResponse:
+    """Store the result of a step. A later attempt finds it in `steps` and need not repeat it."""
+    body = await read_report(context.service, request, StepReport)
+    holder = _holder(request, body)
+    completed = StepCompleted(holder.attempt, body.name, body.number, body.result, body.was)
+    return await _report(context, holder, "step", [completed])
 
 
-async def artifact(site: AppContext, request: web.Request) -> web.StreamResponse:
-    """Make an uploaded file one of the job's, in place of one with the same name."""
-    service = site.service
-    given = await read_report(service, request, ArtifactReport)
-    holder = _holder(request, given)
-    [found] = await service.attached({given.name: given.sha256})
-    kept = (given.name, given.sha256, found.size, given.media_type)
-    return await _report(site, holder, "artifact", [ArtifactStored(holder.attempt, *kept)])
+async def artifact(context: AppContext, request: web.Request) -> web.StreamResponse:
+    """Attach an uploaded file to the job. It replaces an artifact of the same name."""
+    service = context.service
+    body = await read_report(service, request, ArtifactReport)
+    holder = _holder(request, body)
+    [file] = await service.attached({body.name: body.sha256})
+    stored = ArtifactStored(holder.attempt, body.name, body.sha256, file.size, body.media_type)
+    return await _report(context, holder, "artifact", [stored])
 
 
-async def breaker(site: AppContext, request: web.Request) -> web.StreamResponse:
-    """Tell that a call of this job opened, or closed, a circuit breaker."""
-    given = await read_report(site.service, request, BreakerReport)
-    holder = _holder(request, given)
-    changed = BreakerChanged(
-        holder.attempt, given.name, given.state, given.failures, given.until_us
-    )
-    return await _report(site, holder, "breaker", [changed])
+async def breaker(context: AppContext, request: web.Request) -> web.StreamResponse:
+    """Report that a call of this job opened or closed a circuit breaker."""
+    body = await read_report(context.service, request, BreakerReport)
+    holder = _holder(request, body)
+    changed = BreakerChanged(holder.attempt, body.name, body.state, body.failures, body.until_us)
+    return await _report(context, holder, "breaker", [changed])
 
 
-async def complete(site: AppContext, request: web.Request) -> web.StreamResponse:
-    """The job is done. Like every report of an end, harmless to repeat: the first one counts."""
-    given = await read_report(site.service, request, Completion)
-    outcome = Succeeded(given.result, given.issues)
-    return await _settle(site, _holder(request, given), "complete", outcome)
+async def complete(context: AppContext, request: web.Request) -> web.StreamResponse:
+    """Report that the job is completed. Harmless to repeat: the first report of an end counts."""
+    body = await read_report(context.service, request, Completion)
+    outcome = Succeeded(body.result, body.issues)
+    return await _record_outcome(context, _holder(request, body), "complete", outcome)
 
 
-async def complete_several(site: AppContext, request: web.Request) -> web.StreamResponse:
-    """These jobs are done, as many `complete` would say it; an outcome for each, in order.
+async def complete_several(context: AppContext, request: web.Request) -> web.StreamResponse:
+    """Report that several jobs are completed: an outcome for each, in order.
 
-    One that is refused is no reason to refuse another.
+    The reports are accepted or refused independently.
     """
-    # One by one they may be larger: a worker whose jobs are refused together says them so.
-    given = await read_json(site.service, request, Completions)
-    outcomes = [_completed(site, given.worker, each) for each in given.jobs]
+    # A single report has a larger limit: after a refusal a worker reports jobs one by one.
+    body = await read_json(context.service, request, Completions)
+    outcomes = [_complete_one(context, body.worker, each) for each in body.jobs]
     return reply({"jobs": await asyncio.gather(*outcomes)})
 
 
-async def _completed(site: AppContext, worker: str, done: CompletedJob) -> dict[str, Any]:
-    outcome = {"job_id": done.job_id, "attempt": done.attempt, "status": 200, "error": None}
+async def _complete_one(
+    context: AppContext, worker: str, completed: CompletedJob
+) -> dict[str, Any]:
+    outcome = {
+        "job_id": completed.job_id,
+        "attempt": completed.attempt,
+        "status": 200,
+        "error": None,
+    }
     try:
-        holder = AttemptHolder(existing_id(done.job_id), done.attempt, worker)
-        await site.service.attempt_reports.record_outcome(
-            holder, "complete", Succeeded(done.result, done.issues)
+        holder = AttemptHolder(parse_job_id(completed.job_id), completed.attempt, worker)
+        await context.service.attempt_reports.record_outcome(
+            holder, "complete", Succeeded(completed.result, completed.issues)
         )
     except EventjobsError as error:
-        told = problem.members(error)
-        return outcome | {"status": told["status"], "error": told}
+        members = problem.members(error)
+        return outcome | {"status": members["status"], "error": members}
     return outcome
 
 
-async def fail(site: AppContext, request: web.Request) -> web.StreamResponse:
-    """The attempt failed; the job is tried again later, if it may."""
-    given = await read_report(site.service, request, Failure)
-    outcome = Failed(given.code, given.message, given.retryable, given.details, given.retry_after_s)
-    return await _settle(site, _holder(request, given), "fail", outcome)
+async def fail(context: AppContext, request: web.Request) -> web.StreamResponse:
+    """Report that the attempt failed. The job is retried later if attempts are left."""
+    body = await read_report(context.service, request, Failure)
+    outcome = Failed(body.code, body.message, body.retryable, body.details, body.retry_after_s)
+    return await _record_outcome(context, _holder(request, body), "fail", outcome)
 
 
-async def cancelled(site: AppContext, request: web.Request) -> web.StreamResponse:
-    """The attempt has stopped, as it was told to."""
-    given = await read_report(site.service, request, WorkerReport)
-    return await _settle(site, _holder(request, given), "cancelled", Cancelled())
+async def confirm_stop(context: AppContext, request: web.Request) -> web.StreamResponse:
+    """Report that the attempt has stopped, as requested."""
+    body = await read_report(context.service, request, WorkerReport)
+    return await _record_outcome(context, _holder(request, body), "cancelled", Cancelled())
 
 
-async def release(site: AppContext, request: web.Request) -> web.StreamResponse:
-    """Give the job back unfinished: it runs again at once, and the attempt does not count."""
-    given = await read_report(site.service, request, Release)
-    return await _settle(site, _holder(request, given), "release", Released(given.reason))
+async def release(context: AppContext, request: web.Request) -> web.StreamResponse:
+    """Release the job unfinished: it is queued again at once, and the attempt does not count."""
+    body = await read_report(context.service, request, Release)
+    return await _record_outcome(context, _holder(request, body), "release", Released(body.reason))
 
 
-# --- what they share
-
-
-def _holder(request: web.Request, given: WorkerReport) -> AttemptHolder:
-    """Raises RouteNotFound, JobNotFound."""
+def _holder(request: web.Request, body: WorkerReport) -> AttemptHolder:
+    """The attempt in the path and its worker. Raises RouteNotFound, JobNotFound."""
     number = request.match_info["attempt"]
     if not (number.isascii() and number.isdigit() and len(number) <= DIGITS_MAX):
         raise RouteNotFound
-    return AttemptHolder(path_id(request), int(number), given.worker)
+    return AttemptHolder(path_id(request), int(number), body.worker)
 
 
 async def _report(
-    site: AppContext, holder: AttemptHolder, kind: str, reports: list[Report]
+    context: AppContext, holder: AttemptHolder, kind: str, reports: list[Report]
 ) -> web.StreamResponse:
-    return _told(await site.service.attempt_reports.report(holder, kind, reports))
+    return _heartbeat_response(await context.service.attempt_reports.report(holder, kind, reports))
 
 
-async def _settle(
-    site: AppContext, holder: AttemptHolder, end: End, outcome: Outcome
+async def _record_outcome(
+    context: AppContext, holder: AttemptHolder, end: End, outcome: Outcome
 ) -> web.StreamResponse:
-    await site.service.attempt_reports.record_outcome(holder, end, outcome)
+    await context.service.attempt_reports.record_outcome(holder, end, outcome)
     return reply({})
 
 
-def _told(taken: ReportResult) -> web.StreamResponse:
-    stop, lease_s = taken.stop, taken.job.lease_s
+def _heartbeat_response(result: ReportResult) -> web.StreamResponse:
+    stop, lease_s = result.stop, result.job.lease_s
     return reply({"cancel": stop is not None, "reason": stop, "lease_s": lease_s})

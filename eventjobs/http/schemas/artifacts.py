@@ -4,7 +4,7 @@ from eventjobs.http.schemas.response_model import ResponseModel
 
 
 class UploadedFile(ResponseModel):
-    """A file that is here now, under the name of its content."""
+    """A stored file, named by the SHA-256 of its content."""
 
     sha256: str
     size: int

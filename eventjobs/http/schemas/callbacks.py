@@ -10,7 +10,7 @@ from eventjobs.outbound.dispatch_response import ErrorCode
 
 
 class CallbackError(BaseModel):
-    """What went wrong: *code* for programs, *message* for people, *details* for operators."""
+    """A failure: *code* for programs, *message* for people, *details* for operators."""
 
     model_config = ConfigDict(extra="forbid", strict=True)
 
@@ -21,18 +21,18 @@ class CallbackError(BaseModel):
 
 
 class Callback(BaseModel):
-    """Progress, or the end of an attempt."""
+    """A report of an external service: progress, or the end of an attempt."""
 
     model_config = ConfigDict(extra="forbid", strict=True)
 
-    attempt: int | None = Field(None, description="the token's, if it is given")
+    attempt: int | None = Field(None, description="the attempt of the token; may be left out")
     progress: Progress | None = None
     status: Literal["completed", "failed"] | None = None
     result: Any = None
     error: CallbackError | None = None
 
     @model_validator(mode="after")
-    def _says_one_thing(self) -> "Callback":
+    def _one_report(self) -> "Callback":
         if (self.progress is None) == (self.status is None):
             raise ValueError("give progress or status, one of them")
         if (self.status == "failed") != (self.error is not None):

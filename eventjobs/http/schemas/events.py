@@ -8,7 +8,7 @@ from eventjobs.http.schemas.response_model import ResponseModel, Time
 
 
 class Event(ResponseModel):
-    """A fact with its place."""
+    """An event with its position."""
 
     position: int
     job_id: str = Field(json_schema_extra={"format": "uuid"})
@@ -23,4 +23,4 @@ class EventPage(ResponseModel):
     events: list[Event]
     next: int = Field(description="`after` of the next page")
     head: int = Field(description="the newest position of the log")
-    end: bool = Field(description="the job has ended, and this was the last of it")
+    end: bool = Field(description="the job has ended, and this is its last event")

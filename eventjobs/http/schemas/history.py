@@ -1,4 +1,4 @@
-"""What answers about a job's past look like: its history, and its receipt."""
+"""Bodies of a job's history and receipt."""
 
 from pydantic import Field
 
@@ -32,7 +32,7 @@ class Attempt(ResponseModel):
 
 
 class History(ResponseModel):
-    """What happened to a job, told for a person."""
+    """What happened to a job, for people."""
 
     job_id: str
     entries: list[Entry]
@@ -41,7 +41,7 @@ class History(ResponseModel):
 
 
 class LateReport(ResponseModel):
-    """What a worker told when its attempt had ended: proof that it was still at work."""
+    """A report after the end of its attempt, which proves that the worker was still running."""
 
     at: str = Time
     after_s: float = Field(description="seconds after the end of its attempt")
@@ -52,15 +52,15 @@ class LateReport(ResponseModel):
 class ReceiptLine(ResponseModel):
     attempt: int
     worker: str
-    service: str | None = Field(description="the external service that took it on")
-    lease_s: float | None = Field(description="how often it had to be heard from; null: none")
+    service: str | None = Field(description="the external service that accepted the job")
+    lease_s: float | None = Field(description="longest time between two reports; null: no lease")
     started_at: str = Time
     ended_at: str | None
     duration_s: float | None
     outcome: str
-    code: str | None = Field(description="why it failed")
-    overlaps: list[int] = Field(description="attempts that were at work at the same time")
-    late: list[LateReport] = Field(description="reports that were refused")
+    code: str | None = Field(description="the code of its failure")
+    overlaps: list[int] = Field(description="attempts that ran at the same time")
+    late: list[LateReport] = Field(description="refused reports")
 
 
 class Receipt(ResponseModel):
@@ -69,4 +69,4 @@ class Receipt(ResponseModel):
     job_id: str
     attempts: list[ReceiptLine]
     overlaps: bool
-    text: list[str] = Field(description="the same in lines for people")
+    text: list[str] = Field(description="the attempts as lines of text")

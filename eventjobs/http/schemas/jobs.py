@@ -1,4 +1,4 @@
-"""What answers look like: the schemas of everything that goes out."""
+"""Bodies of jobs."""
 
 from collections.abc import Sequence
 from typing import Any, Literal
@@ -29,7 +29,7 @@ class JobStep(ResponseModel):
 
 class JobFailure(ResponseModel):
     code: str
-    class_: str = Field(alias="class", description="where to look first; see docs/errors.md")
+    class_: str = Field(alias="class", description="what failed; see docs/errors.md")
     message: str | None
     retryable: bool
 
@@ -52,11 +52,13 @@ class Links(ResponseModel):
     cancel: str
     retry: str
     children: str
-    error: str | None = Field(description="of a failed job: error.json, with what operators need")
+    error: str | None = Field(
+        description="of a failed job: error.json, with the details for operators"
+    )
 
 
 class Job(ResponseModel):
-    """A job as it is now; null where there is nothing yet."""
+    """A job as it is now; null where it has no value yet."""
 
     job_id: str = Field(json_schema_extra={"format": "uuid"})
     type: str
@@ -103,18 +105,4 @@ class Job(ResponseModel):
 class JobPage(ResponseModel):
     jobs: list[Job]
     next: str | None = Field(description="the cursor of the next page")
-    position: int = Field(description="everything up to here is in this page")
-
-
-class ParkedEvent(ResponseModel):
-    position: int
-    job_id: str
-    type: str
-    why: str
-
-
-class Parked(ResponseModel):
-    """Events that this version cannot read; nothing is done with their jobs."""
-
-    count: int
-    first: list[ParkedEvent] = Field(description="at most ten of them")
+    position: int = Field(description="the page shows all events up to this position")

@@ -11,7 +11,7 @@ class FieldError(ResponseModel):
 
 
 class Problem(BaseModel):
-    """RFC 9457, with a stable `code` for programs."""
+    """A problem (RFC 9457) with a stable `code` for programs."""
 
     type: str
     title: str
@@ -20,6 +20,6 @@ class Problem(BaseModel):
     code: str
     request_id: str | None = None
     instance: str | None = None
-    job_id: str | None = Field(None, description="of the job that may or may not be there")
-    expired_at: str | None = Field(None, description="when the job that is gone was hidden")
+    job_id: str | None = Field(None, description="the job that was perhaps submitted")
+    expired_at: str | None = Field(None, description="when the job was hidden")
     errors: list[FieldError] | None = None

@@ -1,4 +1,4 @@
-"""What a submission may say, and the specification it becomes."""
+"""Bodies of submissions and batches, and their specifications of jobs."""
 
 from typing import Any
 
@@ -15,7 +15,7 @@ from eventjobs.domain.validation import (
     Moment,
     Sha256,
 )
-from eventjobs.http.problem import RequestError
+from eventjobs.http.request_errors import RequestError
 from eventjobs.http.schemas.problem import Problem
 from eventjobs.http.schemas.response_model import ResponseModel
 from eventjobs.service import Service
@@ -23,7 +23,7 @@ from eventjobs.storable import as_fragment
 
 
 class BatchOutcome(ResponseModel):
-    """What became of one line."""
+    """The outcome of one line."""
 
     line: int = Field(description="counted from 1")
     status: int
@@ -33,18 +33,19 @@ class BatchOutcome(ResponseModel):
 
 
 class Submission(SubmissionOptions):
-    """A job to be done. What is left out is as the handler of its type says."""
+    """A job to submit. The handler of its type sets what is left out."""
 
-    type: str = Field(description="which handler does it")
-    payload: Any = Field(None, description="what the handler is given")
+    type: str = Field(description="which handler runs it")
+    payload: Any = Field(None, description="the argument of the handler")
     run_at: Moment | None = Field(None, description="not before this time")
     delay_s: Delay | None = Field(
-        None, description="not before so many seconds from now; not for a submission with an id"
+        None,
+        description="not before so many seconds from now; not for a submission with an id or key",
     )
     artifacts: dict[ArtifactName, Sha256] = Field(
         default_factory=dict,
         max_length=32,
-        description="uploaded files by name: the sha256 that the upload answered",
+        description="uploaded files by name: the sha256 in the answer of the upload",
     )
 
     @model_validator(mode="after")
@@ -54,7 +55,9 @@ class Submission(SubmissionOptions):
         return self
 
     async def spec(self, service: Service, *, named: bool) -> JobSpec:
-        """As a specification. Raises UnknownArtifact, and RequestError for a *named* delay."""
+        """The specification of the job. Raises UnknownArtifact, and RequestError for a delay of a
+        submission that is *named* by an id or key.
+        """
         run_at_us = None
         if self.run_at is not None:
             run_at_us = (self.run_at - EPOCH) // MICROSECOND
@@ -65,14 +68,14 @@ class Submission(SubmissionOptions):
                 )
             run_at_us = service.clock.now_us() + int(self.delay_s * 1e6)
         files = await service.attached(self.artifacts) if self.artifacts else ()
-        # Here and not by *checked*: copying a specification costs more than all its checks.
+        # *checked* would copy the specification, which costs more than all its checks.
         attempts = 0 if self.max_attempts else service.attempts(self.type)
         payload = as_fragment(self.payload)
         return mark_checked(self.to_spec(self.type, payload, None, run_at_us, files, attempts))
 
 
 class BatchLine(Submission):
-    """One line of a batch: a submission, and the id or key that makes repeating it harmless."""
+    """One line of a batch: a submission, and an id or key that makes it safe to repeat."""
 
     job_id: JobId | None = Field(None, description="as in PUT /v1/jobs/{id}")
     idempotency_key: str | None = Field(

@@ -12,22 +12,22 @@ class WebhookLinks(ResponseModel):
 
 
 class Webhook(ResponseModel):
-    """Who is told of what. Its deliveries are jobs, found under `links.deliveries`."""
+    """A webhook. Its deliveries are jobs, listed at `links.deliveries`."""
 
     webhook_id: str
     url: str | None
-    events: list[str] = Field(description="none: those that end a job")
-    types: list[str] = Field(description="of jobs; none: all")
+    events: list[str] = Field(description="types of events; empty: those that end a job")
+    types: list[str] = Field(description="types of jobs; empty: all")
     owner: str | None
     added_at: str = Time
     actor: str
-    position: int = Field(description="it is told of events after this one")
-    told: int = Field(description="the newest event there is a delivery of")
+    position: int = Field(description="events after this position are sent")
+    told: int = Field(description="position of the newest event with a delivery")
     links: WebhookLinks
 
 
 class NewWebhook(Webhook):
-    """The *secret* is told this once: the receiver checks signatures with it."""
+    """A new webhook. Only this answer has the *secret*, which verifies signatures."""
 
     secret: str
 
@@ -38,4 +38,4 @@ class WebhookList(ResponseModel):
 
 
 class Redelivered(ResponseModel):
-    deliveries: list[str] = Field(description="the jobs that they are")
+    deliveries: list[str] = Field(description="the ids of the deliveries' jobs")

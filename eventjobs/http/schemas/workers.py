@@ -1,4 +1,4 @@
-"""What workers elsewhere send: claims, and reports of the attempts they make."""
+"""Bodies of claims and reports by remote workers."""
 
 from collections.abc import Sequence
 from typing import Annotated, Any, Literal
@@ -15,16 +15,16 @@ from eventjobs.storable import PROGRESS_BYTES_MAX, TEXT_CHARS_MAX, bounded_json
 
 WAIT_MAX_S = 3_600
 LEASE_MAX_S = 86_400
-#: The number of an attempt has no more digits than that.
+#: Digits of an attempt number.
 DIGITS_MAX = 9
 
-#: Of a job that may not be there: each is answered by itself.
-GivenId = Annotated[str, Field(json_schema_extra={"format": "uuid"})]
+#: A job id that is not checked here: each entry has an outcome of its own.
+UncheckedId = Annotated[str, Field(json_schema_extra={"format": "uuid"})]
 Worker = Annotated[
     str,
     Field(
         pattern=r"^[A-Za-z0-9][A-Za-z0-9._:@-]{0,99}$",
-        description="drawn at random when the worker starts: two must never have the same",
+        description="drawn at random when the worker starts: names must be unique",
     ),
 ]
 Text = Annotated[str, Field(max_length=TEXT_CHARS_MAX)]
@@ -32,7 +32,7 @@ Number = Annotated[float, Field(allow_inf_nan=False)]
 
 
 class WorkerReport(BaseModel):
-    """Every report says whose it is."""
+    """A report, with the name of its worker."""
 
     model_config = ConfigDict(extra="forbid", strict=True)
 
@@ -40,7 +40,7 @@ class WorkerReport(BaseModel):
 
 
 class Limit(BaseModel):
-    """Of these types, no more than so many."""
+    """A limit: at most *max* jobs of these types."""
 
     model_config = ConfigDict(extra="forbid", strict=True)
 
@@ -49,29 +49,37 @@ class Limit(BaseModel):
 
 
 class Claim(WorkerReport):
-    types: list[str] = Field(max_length=1_000, description="which jobs it can do")
-    max: int = Field(1, ge=1, le=1_000, description="how many it can take now")
+    types: list[str] = Field(max_length=1_000, description="the types of jobs that it runs")
+    max: int = Field(1, ge=1, le=1_000, description="the number of jobs that it can run now")
     limits: list[Limit] = Field(
-        default_factory=list, max_length=100, description="further ones, for some of the types"
+        default_factory=list, max_length=100, description="further limits for some of the types"
     )
     children_only: list[str] = Field(
         default_factory=list,
         max_length=1_000,
-        description="of these types only jobs that have a parent",
+        description="of these types it claims only jobs that have a parent",
     )
-    wait_s: float = Field(0, ge=0, le=WAIT_MAX_S, description="for the first; there is a maximum")
+    wait_s: float = Field(
+        0,
+        ge=0,
+        le=WAIT_MAX_S,
+        description="how long to wait for the first job; the service has a maximum",
+    )
     lease_s: float | None = Field(
-        None, ge=1, le=LEASE_MAX_S, description="silence after which its jobs are somebody else's"
+        None,
+        ge=1,
+        le=LEASE_MAX_S,
+        description="its jobs are lost after so many seconds without a report",
     )
-    holds: list[GivenId] | None = Field(
+    holds: list[UncheckedId] | None = Field(
         None,
         max_length=10_000,
-        description="the jobs it has; any other that was claimed in its name is answered again",
+        description="the jobs it runs; other jobs that it has claimed are answered again",
     )
 
 
 class Progress(BaseModel):
-    """How far the whole job is: *done* of *total*."""
+    """The progress of the whole job: *done* of *total*."""
 
     model_config = ConfigDict(extra="forbid", strict=True)
 
@@ -82,9 +90,9 @@ class Progress(BaseModel):
     data: Any = None
 
     def event(self, attempt: int) -> ProgressReported:
+        """The event of this report by *attempt*."""
         data = bounded_json(self.data, PROGRESS_BYTES_MAX)
-        told = (self.done, self.total, self.stage, self.message, data)
-        return ProgressReported(attempt, *told)
+        return ProgressReported(attempt, self.done, self.total, self.stage, self.message, data)
 
 
 class ProgressByWorker(Progress, WorkerReport):
@@ -105,14 +113,14 @@ class LogReport(WorkerReport):
 
 class StepReport(WorkerReport):
     name: Name
-    number: int = Field(ge=0, le=2**31, description="its place among the attempt's steps, from 0")
+    number: int = Field(ge=0, le=2**31, description="index among the attempt's steps, from 0")
     result: Any = None
-    was: Name | None = Field(None, description="the step whose result it took over")
+    was: Name | None = Field(None, description="the former name of the step whose result it reuses")
 
 
 class ArtifactReport(WorkerReport):
     name: ArtifactName
-    sha256: Sha256 = Field(description="as the upload answered it")
+    sha256: Sha256 = Field(description="from the answer of the upload")
     media_type: MediaType = "application/octet-stream"
 
 
@@ -132,7 +140,7 @@ class Success(BaseModel):
 
     result: Any = None
     issues: list[dict[str, Any]] | None = Field(
-        None, max_length=1_000, description="what went wrong on the way and was made up for"
+        None, max_length=1_000, description="problems that did not stop the job"
     )
 
 
@@ -141,7 +149,7 @@ class Completion(Success, WorkerReport):
 
 
 class CompletedJob(Success):
-    job_id: GivenId
+    job_id: UncheckedId
     attempt: int = Field(ge=0, lt=10**DIGITS_MAX)
 
 
@@ -151,12 +159,12 @@ class Completions(WorkerReport):
 
 class Failure(WorkerReport):
     code: Annotated[str, Field(min_length=1, max_length=200)] = Field(
-        description="stable, and for programs"
+        description="stable, for programs"
     )
     message: Text = Field(description="for people")
-    retryable: bool = Field(True, description="whether trying again can help")
+    retryable: bool = Field(True, description="whether a retry can help")
     details: Any = Field(None, description="for operators")
-    retry_after_s: Delay | None = Field(None, description="in place of the usual delay")
+    retry_after_s: Delay | None = Field(None, description="instead of the usual retry delay")
 
 
 class Release(WorkerReport):
@@ -168,11 +176,13 @@ class StepDone(JobStep):
 
 
 class ClaimedJob(Job):
-    """A job as its worker gets it."""
+    """A claimed job."""
 
-    lease_s: float = Field(description="report or send a heartbeat far more often than this")
+    lease_s: float = Field(
+        description="seconds without a report or heartbeat after which the attempt is lost"
+    )
     steps: Sequence[StepDone] = Field(
-        description="what earlier attempts did, and is not to be repeated"
+        description="completed steps of earlier attempts, which are not repeated"
     )
 
 
@@ -181,35 +191,35 @@ class Claimed(ResponseModel):
 
 
 class HeartbeatResponse(ResponseModel):
-    """What a worker is told whenever it is heard from."""
+    """The answer to a report: whether the worker has to stop, and why."""
 
-    cancel: bool = Field(description="whether to stop, and then to say `cancelled`")
+    cancel: bool = Field(description="stop the job, then report `cancelled`")
     reason: Literal["cancelled", "timeout", "stalled"] | None
     lease_s: float
 
 
 class Ended(ResponseModel):
-    """The attempt is over."""
+    """The attempt has ended."""
 
 
 class CallbackResponse(ResponseModel):
-    """What a report has come to."""
+    """The outcome of a report."""
 
     job_id: str
     attempt: int
     status: Status
-    repeated: bool = Field(description="it was there already, and nothing has changed")
-    cancel_requested: bool = Field(description="nobody waits for it any longer: stop")
+    repeated: bool = Field(description="the report was recorded before; nothing has changed")
+    cancel_requested: bool = Field(description="cancellation was requested: stop")
 
 
 class Completed(ResponseModel):
-    """What became of one report."""
+    """The outcome of one report."""
 
     job_id: str
     attempt: int
     status: int
-    error: Problem | None = Field(description="why it does not count")
+    error: Problem | None = Field(description="why the report was refused")
 
 
 class CompletedJobs(ResponseModel):
-    jobs: list[Completed] = Field(description="in the order in which they were reported")
+    jobs: list[Completed] = Field(description="in the order of the reports")

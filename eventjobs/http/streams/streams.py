@@ -7,10 +7,12 @@ from contextlib import aclosing, suppress
 
 from aiohttp import web
 
-from eventjobs.clock import Timer, sleep, timeout
+from eventjobs.clock import Timer, sleep
 from eventjobs.domain.job import Job
-from eventjobs.errors import JobGone, JobNotFound, JobUnreadable
-from eventjobs.http.schemas.queries import last_event_id
+from eventjobs.errors import JobUnreadable
+from eventjobs.http.headers import last_event_id
+from eventjobs.http.request_errors import ViewsBehind
+from eventjobs.http.requests import require_job, views_caught_up
 from eventjobs.http.streams.backpressure import drain, limit_buffers
 from eventjobs.http.streams.broadcast import EventBroadcaster, SnapshotBroadcaster
 from eventjobs.http.streams.catch_up import CatchUp, EventCatchUp, SnapshotCatchUp
@@ -30,8 +32,6 @@ HEADERS = {
     "X-Content-Type-Options": "nosniff",
 }
 
-#: Seconds that a stream of snapshots waits at its start for the views to reach the head.
-VIEWS_S = 2.0
 #: Seconds in which streams end at a shutdown. A client that has not read all then is cut off.
 GOODBYE_S = 1.0
 #: The position of a cursor that is not a number: beyond every log.
@@ -76,9 +76,8 @@ class Streams:
 
         A client that reads slowly skips snapshots, never the newest one of a job.
         """
-        with suppress(TimeoutError):
-            async with timeout(self._service.clock, VIEWS_S):
-                await self._service.views.reached(self._service.log.head)
+        with suppress(ViewsBehind):
+            await views_caught_up(self._service)
         return await self._stream(
             request, job_filter, after, self._snapshots, self._missed_snapshots.frames
         )
@@ -237,11 +236,9 @@ class Streams:
         jobs = []
         for job_id in sorted(job_filter.ids or ()):
             job = await self._service.jobs.load_newest(job_id)
-            if job is None:
-                raise JobNotFound(f"there is no job {job_id}")
-            jobs.append(job)
+            jobs.append(require_job(job, f"there is no job {job_id}", hidden=True))
         if jobs and all(job.expired_us is not None for job in jobs):
-            raise JobGone(expired_us=max(job.expired_us or 0 for job in jobs))
+            require_job(max(jobs, key=lambda job: job.expired_us or 0))
         return jobs
 
 

@@ -1,0 +1,63 @@
+"""A job as it is now, from the views or from the log, and the response that shows it."""
+
+from contextlib import suppress
+
+from aiohttp import web
+
+from eventjobs.domain.job import Job
+from eventjobs.errors import JobUnreadable
+from eventjobs.http.app_context import AppContext
+from eventjobs.http.request_errors import ViewsBehind
+from eventjobs.http.requests import require_job, views_caught_up
+from eventjobs.http.responses import JSON
+from eventjobs.http.streams.snapshots import Snapshot
+from eventjobs.projections.views import JobView
+from eventjobs.service import Service
+
+
+async def current_snapshot(context: AppContext, job_id: str) -> Snapshot:
+    """The snapshot of a job, with all that was written before this call.
+
+    Raises JobNotFound, JobUnreadable, JobGone.
+    """
+    with suppress(ViewsBehind):
+        await views_caught_up(context.service)
+        if (snapshot := await context.snapshots.get(job_id)) is not None:
+            require_job(snapshot.job)
+            return snapshot
+    # The views are behind or failing, or leave the job out: it is hidden, or cannot be read.
+    job = await context.service.jobs.load_newest(job_id)
+    return await snapshot_since(context, require_job(job))
+
+
+async def snapshot_since(context: AppContext, job: Job) -> Snapshot:
+    """The snapshot of *job* in the views, which may show a later version. While the views are
+    behind, it is *job* without progress.
+    """
+    with suppress(ViewsBehind):
+        await views_caught_up(context.service)
+        snapshot = await context.snapshots.get(job.job_id)
+        if snapshot is not None and snapshot.job.version >= job.version:
+            return snapshot
+    body = context.snapshots.encode(JobView(job, None, None))
+    return Snapshot(job, body, f'"{job.version}"')
+
+
+async def require_logged_job(service: Service, job_id: str) -> Job:
+    """The job from the log. One with a damaged event is returned as it was before that event, so
+    that its events can be inspected.
+
+    Raises JobNotFound, JobGone; JobUnreadable where not even its first event can be read.
+    """
+    try:
+        return require_job(await service.jobs.load_newest(job_id))
+    except JobUnreadable:
+        if (parked := await service.jobs.load_even_parked(job_id)) is None:
+            raise
+        return parked
+
+
+def snapshot_response(snapshot: Snapshot, status: int = 200, **headers: str) -> web.Response:
+    """The response with *snapshot*, its ETag and *headers*."""
+    headers = JSON | headers | {"ETag": snapshot.etag}
+    return web.Response(status=status, body=snapshot.body, headers=headers)

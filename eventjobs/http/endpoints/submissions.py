@@ -1,0 +1,87 @@
+"""Submission of one job, with or without an id."""
+
+from aiohttp import web
+
+from eventjobs.domain.ids import child_id, id_of_key, is_reserved, new_id, parse_id
+from eventjobs.errors import PreconditionFailed, ReservedId
+from eventjobs.http.app_context import JOB_ID, REQUEST_ID, AppContext
+from eventjobs.http.current_job import snapshot_response, snapshot_since
+from eventjobs.http.headers import check_command, is_conditional
+from eventjobs.http.idempotency import idempotency_key
+from eventjobs.http.json_body import child_limits, read_json, request_limits
+from eventjobs.http.raw_response import can_send_raw, raw_response
+from eventjobs.http.request_errors import RequestError
+from eventjobs.http.requests import ACTOR
+from eventjobs.http.responses import JSON
+from eventjobs.http.schemas.submission import Submission
+from eventjobs.http.streams.snapshots import etag_of
+from eventjobs.projections.views import JobView
+from eventjobs.worker.wire import CHILD_HEADER, parse_child_header
+
+
+async def submit(context: AppContext, request: web.Request) -> web.StreamResponse:
+    """Submit a job. With an Idempotency-Key it is safe to repeat: one key is one job."""
+    key = idempotency_key(request.headers.getall("Idempotency-Key", []))
+    submission = await read_json(context.service, request, Submission)
+    job_id = id_of_key(key) if key else None
+    return await _accept(context, request, submission, job_id, key=bool(key))
+
+
+async def put(context: AppContext, request: web.Request) -> web.StreamResponse:
+    """Submit a job under an id of your own, a UUID: safe to repeat."""
+    if "Idempotency-Key" in request.headers:
+        raise RequestError("the id in the address is the key; leave Idempotency-Key out")
+    job_id = parse_id(request.match_info["id"])
+    limits = child_limits if CHILD_HEADER in request.headers else request_limits
+    submission = await read_json(context.service, request, Submission, limits)
+    if is_reserved(job_id):
+        job_id = await _child_id(context, request, submission, job_id)
+    if not is_conditional(request):
+        return await _accept(context, request, submission, job_id)
+    job = await context.service.jobs.load_newest(job_id)
+    visible = job is not None and job.expired_us is None
+    check_command(request, etag_of(job) if job is not None and visible else None)
+    return await _accept(context, request, submission, job_id, new=not visible)
+
+
+async def _child_id(
+    context: AppContext, request: web.Request, submission: Submission, job_id: str
+) -> str:
+    """The id of a child whose parent is held by the worker that submits it. Raises ReservedId."""
+    if (header := request.headers.get(CHILD_HEADER)) is None:
+        raise ReservedId
+    holder, name = parse_child_header(header)
+    if submission.parent != holder.job_id or job_id != child_id(holder.job_id, name):
+        raise ReservedId
+    return await context.service.attempt_reports.child_id(holder, name)
+
+
+async def _accept(
+    context: AppContext,
+    request: web.Request,
+    submission: Submission,
+    job_id: str | None,
+    *,
+    key: bool = False,
+    new: bool = False,
+) -> web.StreamResponse:
+    """Submit the job and answer with it. Raises PreconditionFailed where the job must be *new* and
+    already exists.
+    """
+    service = context.service
+    spec = await submission.spec(service, named=job_id is not None)
+    # Drawn before the submission, so that an unknown outcome is answered with the id.
+    job_id = request[JOB_ID] = job_id or new_id(service.clock.now_us())
+    job, changed = await service.accept(spec, actor=ACTOR, job_id=job_id, key=key)
+    if not changed:
+        if new:  # a concurrent request submitted it first
+            raise PreconditionFailed
+        snapshot = await snapshot_since(context, job)
+        return snapshot_response(snapshot, Location=f"/v1/jobs/{job_id}")
+    headers = {"Location": f"/v1/jobs/{job_id}", "Retry-After": "1", "ETag": f'"{job.version}"'}
+    body = context.snapshots.encode(JobView(job, None, None))
+    if can_send_raw(request):
+        return raw_response(
+            request, 202, headers, body, request[REQUEST_ID], service.clock.now_us()
+        )
+    return web.Response(status=202, body=body, headers=JSON | headers)
