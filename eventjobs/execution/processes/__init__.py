@@ -1,1 +1,4 @@
-"""Handlers in processes of their own, which a cancel or a timeout can kill."""
+"""Handlers in processes of their own, which a cancel or a timeout can kill.
+
+docs/internals/processes.md explains the pool, the reaper and the messages.
+"""

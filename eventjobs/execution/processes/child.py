@@ -1,4 +1,4 @@
-"""A process that runs handlers for a service: started by process.py, never to outlive it."""
+"""The main program of a process that runs handlers. worker_process.py starts and ends it."""
 
 import ctypes
 import itertools
@@ -14,7 +14,6 @@ from contextlib import contextmanager, suppress
 from contextvars import Context
 from functools import reduce
 from importlib import import_module
-from io import BufferedReader
 from pathlib import Path
 from typing import Any, cast
 
@@ -30,7 +29,7 @@ from eventjobs.domain.outcomes import RESULT, Outcome, Succeeded, large_result
 from eventjobs.errors import EventjobsError, InvalidInput, JobError, TooLarge
 from eventjobs.execution.processes.parent import ParentProxy, ProcessContext
 from eventjobs.execution.processes.process_state import restore_process_state
-from eventjobs.execution.processes.wire import MESSAGE_BYTES_MAX, frame
+from eventjobs.execution.processes.wire import MESSAGE_BYTES_MAX, frame, read_message
 from eventjobs.execution.results import failure, success
 from eventjobs.handlers.base_caller import CallPolicy
 from eventjobs.handlers.base_context import Stopped
@@ -39,46 +38,45 @@ from eventjobs.handlers.registry import Handler
 from eventjobs.observability.log_capture import LogCapture, allow_level
 
 _PR_SET_PDEATHSIG = 1
-#: Between two signals to a handler that is to stop.
+#: Seconds between two signals to a handler that should stop.
 INTERRUPT_S = 0.05
 _JOB = TypeAdapter(Job)
 
 
 def main(service: int) -> None:
-    """Run what the process *service* sends, until it closes the socket that is our stdin."""
+    """Run the jobs that the process *service* sends, until it closes the socket on our stdin."""
     _die_with_parent(service)
     _prefer_oom_kill()
     connection = socket.socket(fileno=os.dup(0))
-    nothing = os.open(os.devnull, os.O_RDONLY)
-    os.dup2(nothing, 0)  # for a handler that reads stdin
-    os.close(nothing)
-    # In a child's child an open end would hide that this process has ended.
-    forks.close_in_children(connection.fileno())
+    empty = os.open(os.devnull, os.O_RDONLY)
+    os.dup2(empty, 0)  # for a handler that reads stdin
+    os.close(empty)
+    forks.close_in_children(connection.fileno())  # a forked child would keep the socket open
     for stream in (sys.stdout, sys.stderr):
         stream.reconfigure(line_buffering=True)  # type: ignore[union-attr] # they are real files
     ChildProcess(connection).run()
 
 
 def _die_with_parent(service: int) -> None:
-    """Be killed when the process *service* ends, even while no Python code is run.
+    """Have the kernel kill this process when the process *service* ends.
 
-    The end of the socket says the same, but only where a thread can get to hear it.
+    The end of the socket does the same, but not while C code holds the interpreter lock.
     """
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
-    if os.getppid() != service:  # it was faster
+    if os.getppid() != service:  # it has ended already
         os._exit(1)
 
 
 def _prefer_oom_kill() -> None:
-    """When memory runs out, the kernel is to kill this process, and not the service."""
+    """When memory runs out, the kernel kills this process before the service."""
     adjustment = Path("/proc/self/oom_score_adj")
-    with suppress(OSError):  # there is none, or it cannot be changed
+    with suppress(OSError):  # not Linux, or not permitted
         adjustment.write_text(str(min(1000, int(adjustment.read_text()) + 200)))
 
 
 class ChildProcess:
-    """Runs one job after the other in the main thread, while another listens to the service."""
+    """Runs jobs one after the other in the main thread. Another thread reads the messages."""
 
     def __init__(self, connection: socket.socket) -> None:
         self._connection = connection
@@ -87,31 +85,31 @@ class ChildProcess:
         self._jobs: queue.SimpleQueue[tuple[int, dict[str, Any]] | None] = queue.SimpleQueue()
         self._request_ids = itertools.count()
         self._replies: dict[int, Future[Any]] = {}
-        self._number = 0  # of the job that is run; 0 when there is none
+        self._number = 0  # of the running job; 0 without one
         self._context: ProcessContext | None = None
-        self._stopping = False  # from then on: a process that was told to stop is not used again
-        self._interrupted = threading.Event()  # the handler has been told to stop
-        self._may_raise = False  # the handler has the main thread, and nothing of ours is half done
+        self._stopping = False  # stays True: the service uses no process again that it has stopped
+        self._interrupted = threading.Event()  # Stopped has been raised in the handler
+        self._may_raise = False  # whether the main thread runs the handler's own code
 
     def run(self) -> None:
         threading.Thread(target=self._listen, name="service", daemon=True).start()
-        while (given := self._jobs.get()) is not None:
+        while (job := self._jobs.get()) is not None:
             signal.signal(signal.SIGTERM, self._on_sigterm)  # a handler may have changed it
-            self._run_job(*given)
+            self._run_job(*job)
 
-    # --- what the service says
+    # --- messages of the service
 
     def _listen(self) -> None:
         with self._connection.makefile("rb") as file:
-            while (message := _read_message(file)) is not None:
+            while (message := read_message(file)) is not None:
                 match message:
-                    case ["job", number, given]:
+                    case ["job", number, fields]:
                         self._number = number
-                        self._jobs.put((number, given))
+                        self._jobs.put((number, fields))
                     case ["stop", number] if number == self._number:
                         self._stop()
-                    case ["answer", question, kind, told]:
-                        self._replies.pop(question).set_result((kind, told))
+                    case ["reply", request_id, kind, value]:
+                        self._replies.pop(request_id).set_result((kind, value))
         if self._number:
             _kill_group()
         self._jobs.put(None)
@@ -123,9 +121,9 @@ class ChildProcess:
         threading.Thread(target=self._interrupt, name="rouse", daemon=True).start()
 
     def _interrupt(self) -> None:
-        """End what the main thread waits in, a sleep, say; then `_signalled` is called there.
+        """Interrupt what the main thread waits in, such as a sleep: `_on_sigterm` is called there.
 
-        Again and again: a signal that comes just before the thread begins to wait does not end it.
+        Repeated: a signal that comes just before the thread begins to wait does not interrupt it.
         """
         number = self._number
         while number and self._number == number and not self._interrupted.is_set():
@@ -133,8 +131,8 @@ class ChildProcess:
             self._interrupted.wait(INTERRUPT_S)
 
     def _on_sigterm(self, number: int, frame: object) -> None:
-        # A SIGTERM from elsewhere changes nothing: a supervisor sends one to all processes at once,
-        # and then it is for the service to say how long jobs may go on.
+        # A SIGTERM of another sender is ignored: a supervisor signals all processes at once, and
+        # the service decides how long jobs may go on.
         if self._stopping and self._may_raise and not forks.is_forking():
             self._may_raise = False
             self._interrupted.set()
@@ -142,10 +140,10 @@ class ChildProcess:
 
     # --- running a job
 
-    def _run_job(self, number: int, given: dict[str, Any]) -> None:
-        outcome = self._outcome(number, given)
+    def _run_job(self, number: int, fields: dict[str, Any]) -> None:
+        outcome = self._outcome(number, fields)
         context, self._context = self._context, None
-        self._number = 0  # before it is told: the service may answer with the next job
+        self._number = 0  # before the outcome is sent: the service may reply with the next job
         try:
             self._send_outcome(number, outcome)
         except TooLarge as error:
@@ -155,47 +153,47 @@ class ChildProcess:
     def _send_outcome(self, number: int, outcome: Outcome | None) -> None:
         self.send("outcome", number, type(outcome).__name__ if outcome else None, outcome)
 
-    def _outcome(self, number: int, given: dict[str, Any]) -> Outcome | None:
-        """What the handler comes to; None when it has stopped."""
+    def _outcome(self, number: int, fields: dict[str, Any]) -> Outcome | None:
+        """The outcome of the handler; None when it has stopped as requested."""
         try:
             try:
                 self._may_raise = True
-                # An empty one: what a job sets in it is not there for the next.
-                result = Context().run(self._run_handler, number, given)
+                # An empty context: the next job does not see variables that this one sets.
+                result = Context().run(self._run_handler, number, fields)
                 return success(result, self._context and self._context.issues)
             finally:
                 self._may_raise = False
         except Stopped:
             return None
-        except BaseException as error:  # noqa: BLE001 -- it goes to whoever waits
+        except BaseException as error:  # noqa: BLE001 -- it is the outcome
             # Not isinstance: `__class__` may be a property that raises.
-            meant = issubclass(type(error), JobError | InvalidInput)
-            return None if self._stopping and not meant else failure(error)
+            is_deliberate = issubclass(type(error), JobError | InvalidInput)
+            return None if self._stopping and not is_deliberate else failure(error)
 
-    def _run_handler(self, number: int, given: dict[str, Any]) -> Any:
-        handler = load_handler(given["type"], given["module"], given["name"], given["main"])
-        job = _JOB.validate_python(given["job"])
-        remote = ParentProxy(self, number)
-        calls = CallPolicy(remote, Backoff(**given["backoff"]), given["store_attempts"])
-        self._context = ProcessContext(job, remote, calls)
+    def _run_handler(self, number: int, fields: dict[str, Any]) -> Any:
+        handler = load_handler(fields["type"], fields["module"], fields["name"], fields["main"])
+        job = _JOB.validate_python(fields["job"])
+        service = ParentProxy(self, number)
+        policy = CallPolicy(service, Backoff(**fields["backoff"]), fields["store_attempts"])
+        self._context = ProcessContext(job, service, policy)
         if self._stopping:
             raise Stopped
-        kept = restore_process_state()
-        with _capture_logs(given["capture"], self._context), kept, forks.EndsIfForked():
+        capture = _capture_logs(fields["capture"], self._context)
+        with capture, restore_process_state(), forks.EndsIfForked():
             result = handler.function(self._context, handler.parse(job.spec.payload))
         self._context._steps.finish()
         return result
 
-    # --- what the service is told
+    # --- messages to the service
 
     def send(self, *message: Any) -> None:
-        """Raises TooLarge. Waits while the service cannot take more."""
+        """Send a message. Blocks while the socket is full. Raises TooLarge."""
         if os.getpid() != self._pid:
-            raise RuntimeError("only the process of the handler itself can tell anything")
+            raise RuntimeError("only the process of the handler itself can use its context")
         content = frame(*message)
         if len(content) > MESSAGE_BYTES_MAX:
             raise TooLarge(
-                f"a process tells at most {MESSAGE_BYTES_MAX} bytes at once; store a file instead"
+                f"a process sends at most {MESSAGE_BYTES_MAX} bytes at once; store a file instead"
             )
         try:
             with self._without_interrupt(), self._send_lock:
@@ -204,11 +202,11 @@ class ChildProcess:
             _kill_group()
 
     def request(self, number: int, what: str, *arguments: Any) -> Any:
-        """What the service answers. Raises what it raised."""
-        question = next(self._request_ids)
-        answer = self._replies[question] = Future()
-        self.send("ask", number, question, what, *arguments)
-        match answer.result():
+        """Send a request and wait for the reply. Raises what the service raised."""
+        request_id = next(self._request_ids)
+        reply = self._replies[request_id] = Future()
+        self.send("request", number, request_id, what, *arguments)
+        match reply.result():
             case ("value", value):
                 return value
             case ("OSError", arguments):
@@ -220,29 +218,29 @@ class ChildProcess:
 
     @contextmanager
     def _without_interrupt(self) -> Iterator[None]:
-        """Keep Stopped out of what must not be left half done; it comes right after."""
+        """Keep Stopped out of the body, which must not be cut off. It is raised right after it."""
         if threading.current_thread() is not threading.main_thread():
             yield
             return
-        could, self._may_raise = self._may_raise, False
+        before, self._may_raise = self._may_raise, False
         try:
             yield
         finally:
-            self._may_raise = could
-        if could and self._stopping:
+            self._may_raise = before
+        if before and self._stopping:
             self._may_raise = False
             self._interrupted.set()
             raise Stopped
 
 
 def _as_artifact(context: "ProcessContext", outcome: Outcome | None, large: TooLarge) -> Outcome:
-    """*outcome*, whose result is too large for a message, as the service itself would keep it."""
+    """*outcome* with its result stored as an artifact: it is too large for a message."""
     if not isinstance(outcome, Succeeded):
         return failure(large)
     try:
         content = orjson.dumps(outcome.result)
-        kept = context._files.store(content)
-        stored = ArtifactStored(context.attempt, RESULT, *kept, "application/json")
+        file = context._files.store(content)
+        stored = ArtifactStored(context.attempt, RESULT, *file, "application/json")
         context._wait(context._channel.record(stored))
     except (OSError, EventjobsError, JobError) as error:
         return failure(error)
@@ -251,7 +249,7 @@ def _as_artifact(context: "ProcessContext", outcome: Outcome | None, large: TooL
 
 @contextmanager
 def _capture_logs(level: str, context: "ProcessContext") -> Iterator[None]:
-    """What the handler logs is in its job's log. Only now: its module may have set logging up."""
+    """Copy log records to the job's log, after the handler's module has set up logging."""
     capture = LogCapture(level)
     capture.start()
     allow_level(level)
@@ -263,28 +261,18 @@ def _capture_logs(level: str, context: "ProcessContext") -> Iterator[None]:
 
 
 def load_handler(type: str, module: str, name: str, main: dict[str, Any] | None) -> Handler:
-    """The handler of *type* that is called *name* in *module*. Raises whatever importing raises."""
+    """The handler of *type* at *name* in *module*. Raises LookupError and errors of the import."""
     if main is not None:
         from multiprocessing import spawn
 
         spawn.prepare(main)  # runs the program once more, as `__mp_main__`; it guards itself
-    found: Any = reduce(getattr, name.split("."), import_module(module))
-    made = found if isinstance(found, Handler) else handler(type, process=True)(found)
-    if made.type != type:
-        raise LookupError(f"{module}.{name} is the handler of {made.type!r}, not of {type!r}")
-    return made
-
-
-def _read_message(file: BufferedReader) -> Any:
-    """The next message; None at the end."""
-    try:
-        size = file.read(4)
-        content = file.read(int.from_bytes(size)) if len(size) == 4 else b""
-    except ConnectionError:
-        return None
-    return orjson.loads(content) if content else None
+    value: Any = reduce(getattr, name.split("."), import_module(module))
+    loaded = value if isinstance(value, Handler) else handler(type, process=True)(value)
+    if loaded.type != type:
+        raise LookupError(f"{module}.{name} is the handler of {loaded.type!r}, not of {type!r}")
+    return loaded
 
 
 def _kill_group() -> None:
-    """Neither the job goes on, nor what it has started."""
+    """Kill this process and all that it has started: the service is gone."""
     os.killpg(0, signal.SIGKILL)

@@ -1,4 +1,4 @@
-"""The child's side of the pipe to its service: the context of a handler in a process."""
+"""The handler's side of the socket to its service: a context whose service is another process."""
 
 import errno
 import tempfile
@@ -9,58 +9,65 @@ from pathlib import Path
 from typing import Any, Protocol, cast
 
 from eventjobs.clock import SystemClock
-from eventjobs.domain.codec import encode
 from eventjobs.domain.events import Event
 from eventjobs.domain.job import Job
 from eventjobs.domain.spec import JobSpec
 from eventjobs.errors import DiskFull
+from eventjobs.execution.processes.wire import encode_event
 from eventjobs.handlers.base_caller import CallPolicy
 from eventjobs.handlers.breaker_state import BreakerChange, BreakerConfig, BreakerOpen, CallResult
 from eventjobs.handlers.context import T
 from eventjobs.handlers.thread_context import ThreadContext
 
 
-class Pipe(Protocol):
-    """The child's end of the pipe to its service."""
+class ServiceConnection(Protocol):
+    """The handler process's end of the socket to its service."""
 
     def send(self, *message: Any) -> None:
-        """Send *message* and do not wait."""
+        """Send *message* without a reply."""
 
     def request(self, number: int, what: str, *arguments: Any) -> Any:
-        """Send a request of attempt *number*, return the reply. Raises what the service raised."""
+        """Send a request of job *number*, return the reply. Raises what the service raised."""
 
 
 class ParentProxy:
-    """The service's end of an attempt, seen from here: its Reports, its Files and its Breakers."""
+    """Stands for the service: the AttemptChannel, the ArtifactFiles and the BreakerRegistry."""
 
-    def __init__(self, pipe: Pipe, number: int) -> None:
+    def __init__(self, connection: ServiceConnection, number: int) -> None:
         self.clock = SystemClock()
-        self._pipe = pipe
+        self._connection = connection
         self._number = number
 
+    def _request(self, what: str, *arguments: Any) -> Any:
+        return self._connection.request(self._number, what, *arguments)
+
+    # --- AttemptChannel
+
     def progress(self, report: Event) -> None:
-        self._pipe.send("progress", self._number, *_encode(report))
+        self._connection.send("progress", self._number, *encode_event(report))
 
     def add(self, report: Event) -> None:
-        self._pipe.send("add", self._number, *_encode(report))
+        self._connection.send("add", self._number, *encode_event(report))
 
     async def record(self, report: Event) -> None:
-        self._pipe.request(self._number, "now", *_encode(report))
+        self._request("record", *encode_event(report))
 
     async def steps(self) -> dict[str, Any]:
-        steps: dict[str, Any] = self._pipe.request(self._number, "steps")
+        steps: dict[str, Any] = self._request("steps")
         return steps
 
     async def submit_child(self, name: str, spec: JobSpec) -> str:
-        child_id: str = self._pipe.request(self._number, "submit", name, asdict(spec))
+        child_id: str = self._request("submit_child", name, asdict(spec))
         return child_id
 
     async def wait_for_job(self, child_id: str) -> dict[str, Any]:
-        end: dict[str, Any] = self._pipe.request(self._number, "end of", child_id)
+        end: dict[str, Any] = self._request("wait_for_job", child_id)
         return end
 
+    # --- ArtifactFiles
+
     def checked_path(self, sha256: str, size: int) -> Path:
-        return Path(self._pipe.request(self._number, "path", sha256, size))
+        return Path(self._request("checked_path", sha256, size))
 
     def store(self, content: bytes | Path) -> tuple[str, int]:
         if isinstance(content, Path):
@@ -75,48 +82,45 @@ class ParentProxy:
                 raise DiskFull from error
             raise
 
-    def enter(self, name: str, limits: BreakerConfig) -> bool:
-        answer = self._pipe.request(self._number, "enter", name, limits)
-        if isinstance(answer, bool):
-            return answer
-        raise BreakerOpen(name, *answer)
+    def _store(self, path: Path) -> tuple[str, int]:
+        sha256, size = self._request("store", str(path))
+        return sha256, size
+
+    # --- BreakerRegistry
+
+    def enter(self, name: str, config: BreakerConfig) -> bool:
+        reply = self._request("enter", name, config)
+        if isinstance(reply, bool):
+            return reply
+        raise BreakerOpen(name, *reply)
 
     def leave(
-        self, name: str, limits: BreakerConfig, result: CallResult, *, trial: bool
+        self, name: str, config: BreakerConfig, result: CallResult, *, trial: bool
     ) -> BreakerChange | None:
-        told = self._pipe.request(self._number, "leave", name, limits, result, trial)
-        return told and BreakerChange(**told)
-
-    def _store(self, path: Path) -> tuple[str, int]:
-        sha256, size = self._pipe.request(self._number, "store", str(path))
-        return sha256, size
+        change = self._request("leave", name, config, result, trial)
+        return change and BreakerChange(**change)
 
 
 class ProcessContext(ThreadContext):
-    """A ThreadContext whose other end is in another process."""
+    """A ThreadContext whose service is another process."""
 
-    def __init__(self, job: Job, remote: ParentProxy, calls: CallPolicy) -> None:
-        super(ThreadContext, self).__init__(job, remote, remote, calls)  # without a loop
+    def __init__(self, job: Job, service: ParentProxy, policy: CallPolicy) -> None:
+        super(ThreadContext, self).__init__(job, service, service, policy)  # without a loop
 
     def sleep(self, delay_s: float) -> None:
-        threading.Event().wait(delay_s)  # Stopped is raised in here
+        threading.Event().wait(delay_s)  # a stop raises Stopped here
         self.check_cancelled()
 
     async def _unless_stopped(self, coroutine: Coroutine[Any, Any, T]) -> T | None:
-        return await coroutine  # Stopped is raised in there
+        return await coroutine  # a stop raises Stopped in it
 
     def _call_soon(self, function: Callable[..., object], *arguments: Any) -> None:
         function(*arguments)
 
     def _wait(self, coroutine: Coroutine[Any, Any, T]) -> T:
-        # Nothing in it is asynchronous here: it waits for the service as plain functions do.
+        # The methods of ParentProxy block instead of awaiting, so one step runs it to its end.
         try:
             coroutine.send(None)
         except StopIteration as returned:
             return cast(T, returned.value)
         raise RuntimeError("it waits for an event loop, and there is none")
-
-
-def _encode(event: Event) -> tuple[str, str, str]:
-    type, facts, body = encode(event)
-    return type, facts.decode(), body.decode()

@@ -1,4 +1,4 @@
-"""Processes that run handlers: made when there is work, used again, and stopped for good."""
+"""A pool of processes that run handlers: started on demand, reused, closed when idle."""
 
 import asyncio
 from collections import deque
@@ -20,29 +20,30 @@ from eventjobs.handlers.base_caller import CallPolicy
 from eventjobs.handlers.files import ArtifactFiles
 from eventjobs.handlers.registry import Handler
 
-#: A process that has had nothing to do for so long is ended: it may hold a lot of memory.
+#: Seconds after which an idle process is closed: it may hold a lot of memory.
 IDLE_S = 60.0
-#: As many jobs may wait for a process here as are done in that time, judging by those before.
+#: As many jobs are prefetched as processes finish in this time, by the duration of recent jobs.
 PREFETCH_S = 0.02
 PREFETCH_MAX = 16
-#: A job that has waited for so long, behind one that takes longer, is for somebody else.
+#: Seconds after which a prefetched job without a process is given back to its source.
 WAIT_S = 0.1
-#: How much of the time that a job took is remembered at the next: it takes a few short ones.
+#: Decay of the longest job duration per job: after a long job, prefetch waits for a few short.
 JOB_TIME_DECAY = 0.8
 
 
 class ProcessPool:
-    """Makes as many as jobs are given at once; *limit* is for whoever gives them.
+    """Runs each job in a process of its own, and starts as many processes as there are jobs.
 
-    A few more may be given *ahead* while jobs are short, so that the next is here when one ends.
-    Each process is used for *jobs_max* jobs. *scratch* is for their temporary files alone.
+    The caller keeps to *limit* jobs, and may add *prefetch* jobs while jobs are short: the next job
+    is then here when one ends. A process runs at most *jobs_max* jobs. The directory *scratch*
+    holds the temporary files of the processes.
     """
 
     def __init__(
         self,
         clock: Clock,
         files: ArtifactFiles,
-        calls: CallPolicy,
+        policy: CallPolicy,
         scratch: Path,
         *,
         limit: int,
@@ -53,7 +54,7 @@ class ProcessPool:
         self._clock = clock
         self._reaper = ProcessReaper()
         self._environment = ProcessEnvironment(
-            clock, files, calls, capture_logs, self._reaper, self._finish_job
+            clock, files, policy, capture_logs, self._reaper, self._finish_job
         )
         self._scratch = scratch
         self.limit = limit
@@ -61,15 +62,15 @@ class ProcessPool:
         self._jobs_max = jobs_max
         self._processes: set[WorkerProcess] = set()
         self._idle: list[WorkerProcess] = []
-        #: Jobs that have a process, or get one just now; and those that wait.
+        #: The number of jobs that have a process or start one, and the prefetched jobs.
         self._active = 0
         self._waiting: deque[ProcessRun] = deque()
-        #: How long a job has a process, if it takes long. Unknown at first.
+        #: Seconds that a job has a process, a decaying maximum; None until known.
         self._job_s: float | None = None
 
     @property
     def prefetch(self) -> int:
-        """How many more than *limit* may be given now."""
+        """How many jobs may be added to *limit* now."""
         if self._job_s is None:
             return 0
         since_s = self._clock.monotonic_s() - PREFETCH_S
@@ -83,18 +84,18 @@ class ProcessPool:
         self,
         handler: Handler,
         job: Job,
-        reports: AttemptReporter,
-        begun: Callable[[], object],
+        reporter: AttemptReporter,
+        on_start: Callable[[], object],
         *,
         is_prefetched: bool = False,
     ) -> Outcome:
-        """Do *job* in a process; a process that dies under it is an outcome, too.
+        """Run *job* in a process and return its outcome. A process that dies is a Failed one.
 
-        One that is *ahead* may wait for another to end, and is given back when that takes too long.
-        Cancelled, it tells the handler to stop, and kills the process after the grace time. It
-        returns what the handler comes to all the same, or raises CancelledError.
+        A job that *is_prefetched* may wait for another job to end, and is released if that takes
+        too long. When this call is cancelled, it asks the handler to stop, kills the process after
+        the grace time, and then returns the handler's outcome or raises CancelledError.
         """
-        run = ProcessRun(handler, job, reports, begun)
+        run = ProcessRun(handler, job, reporter, on_start)
         if is_prefetched and self._active >= self.limit:
             if not await self._wait_for_turn(run):
                 return Released("no process was free as soon as expected")
@@ -117,7 +118,7 @@ class ProcessPool:
             return await asyncio.shield(run.outcome)
 
     async def _wait_for_turn(self, run: ProcessRun) -> bool:
-        """Wait until a process has been given *run*, or one may be made for it; False: too late."""
+        """Wait until *run* has a process or may start one; False when it waited too long."""
         self._waiting.append(run)
         timer = self._clock.call_later(WAIT_S, lambda: self._give_back(run))
         try:
@@ -140,12 +141,12 @@ class ProcessPool:
                 run.turn.set_result(False)
 
     def release(self) -> None:
-        """Give back what waits."""
+        """Give back the prefetched jobs."""
         for run in list(self._waiting):
             self._give_back(run)
 
     async def close(self) -> None:
-        """End all of them; return when none is left."""
+        """End all processes; return when none is left."""
         self.release()
         for process in self._idle:
             process.idle_timer.cancel()
@@ -157,9 +158,9 @@ class ProcessPool:
         await self._reaper.close()
 
     async def _free_process(self) -> WorkerProcess:
-        """Raises OSError."""
+        """An idle process, or a new one. Raises OSError."""
         if self._idle:
-            process = self._idle.pop()  # the newest: the others may come to the end of their rest
+            process = self._idle.pop()  # the newest: older ones may reach IDLE_S
             process.idle_timer.cancel()
             return process
         process = await WorkerProcess.start(self._environment, self._scratch / uuid4().hex)
@@ -168,7 +169,7 @@ class ProcessPool:
         return process
 
     def _finish_job(self, process: WorkerProcess, took_s: float) -> None:
-        if process.job_count > 1:  # else it was busy with importing
+        if process.job_count > 1:  # the first job includes imports
             self._job_s = max(took_s, JOB_TIME_DECAY * (self._job_s or 0.0))
         if not process.is_usable or process.job_count >= self._jobs_max:
             process.close()
@@ -178,12 +179,12 @@ class ProcessPool:
             self._idle.append(process)
 
     def _start_next(self, process: WorkerProcess | None) -> bool:
-        """One has ended: the next that waits may begin, in its *process*. Whether that has one."""
+        """A job has ended: start prefetched jobs, one in *process*; whether it has one."""
         self._active -= 1
         while self._waiting and self._active < self.limit:
             run = self._waiting.popleft()
             if run.turn.done():
-                continue  # it is being cancelled
+                continue  # its attempt is being cancelled
             self._active += 1
             if process is not None:
                 process.begin(run)
@@ -197,6 +198,6 @@ class ProcessPool:
 
     def _discard(self, process: WorkerProcess) -> None:
         self._processes.discard(process)
-        if process in self._idle:  # somebody killed it
+        if process in self._idle:  # it died while idle
             process.idle_timer.cancel()
             self._idle.remove(process)

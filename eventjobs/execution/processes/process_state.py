@@ -1,4 +1,4 @@
-"""What a job may change of its process, and what the next job there finds as it was."""
+"""Restores the process-wide state that a job has changed, for the next job of the process."""
 
 import locale
 import logging
@@ -14,9 +14,9 @@ from typing import Any
 
 @contextmanager
 def restore_process_state() -> Iterator[None]:
-    """Put back what is changed in here: what is process-wide, cheap to read, and easily forgotten.
+    """Restore, after the body, process-wide state that is cheap to read and easily forgotten.
 
-    Threads that go on, imported modules, open files and `random` are left as they are.
+    Running threads, imported modules, open files and `random` stay as the body leaves them.
     """
     before = [_read(read) for read, _ in _STATE]
     try:
@@ -39,7 +39,7 @@ _UNKNOWN = object()
 
 
 def _environ() -> dict[bytes, bytes]:
-    # Reading it through os.environ decodes every variable, which takes longer than a short job.
+    # Reading os.environ itself decodes every variable, which takes longer than a short job.
     return dict(vars(os.environ)["_data"])
 
 
@@ -59,7 +59,7 @@ def _set_alarm(seconds: tuple[float, float]) -> None:
     signal.setitimer(signal.ITIMER_REAL, *seconds)
 
 
-#: How each is read, and how it is written.
+#: How each part of the state is read, and how it is written.
 _STATE: tuple[tuple[Callable[[], Any], Callable[[Any], object]], ...] = (
     (os.getcwd, os.chdir),
     (_environ, _set_environ),

@@ -1,4 +1,4 @@
-"""Ends what handlers have started when the service is killed: it cannot do that itself then."""
+"""Kills the processes of handlers when the service has been killed and cannot do so itself."""
 
 import asyncio
 import socket
@@ -8,8 +8,8 @@ from contextlib import suppress
 
 from eventjobs.concurrency import forks
 
-# It only hears of groups and sees the end of its stdin, however the service ends. What a supervisor
-# or a terminal sends to everybody must not end it: the service may go on for a while.
+# It reads process groups from stdin, which ends however the service ends. It ignores the signals
+# that a supervisor or a terminal sends to all processes: the service may go on for a while.
 _PROGRAM = """
 import os, signal, sys
 for each in signal.SIGINT, signal.SIGTERM, signal.SIGHUP:
@@ -27,12 +27,12 @@ for each in groups:
         pass
 """
 
-#: For it to end.
+#: Seconds for the reaper to end.
 END_S = 1.0
 
 
 class ProcessReaper:
-    """A small process beside the service, from when there is the first group to be ended."""
+    """A small process beside the service, started with the first process group."""
 
     def __init__(self) -> None:
         self._groups: set[int] = set()
@@ -42,12 +42,12 @@ class ProcessReaper:
 
     @property
     def pid(self) -> int | None:
-        """That of its process, if there is one."""
+        """The pid of the reaper process, if it runs."""
         process = self._process
         return None if process is None or process.returncode is not None else process.pid
 
     async def register(self, group: int) -> None:
-        """From now on the process group *group* ends when the service does. Raises OSError."""
+        """Kill the process group *group* when the service ends. Raises OSError."""
         async with self._starting:
             self._groups.add(group)
             if self.pid is not None:
@@ -57,11 +57,11 @@ class ProcessReaper:
             self._send("".join(f"+{each}\n" for each in self._groups))
 
     async def _start(self) -> None:
-        if self._writer is not None:  # that of one that was killed
+        if self._writer is not None:  # of a reaper that was killed
             self._writer.close()
         ours, theirs = socket.socketpair()
         forks.close_in_children(ours.fileno())
-        theirs.setblocking(True)  # whatever the default timeout of new sockets is by now
+        theirs.setblocking(True)  # the program may have set another default timeout
         with theirs:
             _, self._writer = await asyncio.open_connection(sock=ours)
             self._process = await asyncio.create_subprocess_exec(
@@ -72,21 +72,23 @@ class ProcessReaper:
             )
 
     def unregister(self, group: int) -> None:
-        """It has ended, and its number may be another's."""
+        """The group has ended; its number may be reused."""
         if group in self._groups:
             self._groups.remove(group)
             self._send(f"-{group}\n")
 
     async def close(self) -> None:
-        """End it; and with it what it still watches."""
+        """End the reaper, which kills the groups that are still registered."""
         if self._writer is not None:
-            self._send(".\n")  # what a handler has started may keep the socket open
+            self._send(".\n")  # a handler's child may keep the socket open
             self._writer.close()
         if self._process is not None:
-            with suppress(TimeoutError):  # a handler has waited for it in our place
+            with suppress(TimeoutError):  # another wait may have taken its exit code
                 async with asyncio.timeout(END_S):
                     await self._process.wait()
 
     def _send(self, what: str) -> None:
-        if self._writer is not None and not self._writer.is_closing():  # by its own end
+        if (
+            self._writer is not None and not self._writer.is_closing()
+        ):  # closed when the reaper ends
             self._writer.write(what.encode())
