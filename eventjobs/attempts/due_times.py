@@ -1,6 +1,6 @@
 """Due times after the wall clock was set: which jobs look due and are not.
 
-A delay takes as long as it says, whatever the wall clock does. `run_at` follows the wall clock.
+A delay takes as long as it says, also when the wall clock is set. `run_at` follows the wall clock.
 """
 
 from collections.abc import Iterable

@@ -1,4 +1,4 @@
-"""What a failed job leaves behind for those who have to find out why: its error.json."""
+"""The error report of a failed job: its artifact error.json."""
 
 from typing import Any
 
@@ -10,18 +10,18 @@ from eventjobs.domain.recorded import Recorded
 from eventjobs.domain.timestamps import rfc3339
 from eventjobs.projections import history
 
-#: The artifact of a failed job that tells everything about it.
+#: The name of the artifact.
 ERROR_ARTIFACT = "error.json"
 
 
 def error_report(events: list[Recorded], failed: AttemptFailed, at_us: int) -> bytes:
-    """*events* are all of the job's, before it *failed* for good."""
+    """The report as JSON. *events* are all of the job's events before *failed*, its last."""
     attempts = history.describe_history(events)["attempts"]
-    last = {"code": failed.code, "message": failed.message}
-    for each in attempts:
-        if each["attempt"] == failed.attempt:
-            each |= {"ended_at": rfc3339(at_us), "outcome": "failed", "error": last}
-    told: dict[str, Any] = {
+    error = {"code": failed.code, "message": failed.message}
+    for attempt in attempts:
+        if attempt["attempt"] == failed.attempt:
+            attempt |= {"ended_at": rfc3339(at_us), "outcome": "failed", "error": error}
+    report: dict[str, Any] = {
         "jobId": events[0].job_id,
         "status": "failed",
         "error": failed.code,
@@ -31,10 +31,10 @@ def error_report(events: list[Recorded], failed: AttemptFailed, at_us: int) -> b
         "details": failed.details,
         "attempt": failed.attempt,
         "attempts": [
-            {name: each[name] for name in ("attempt", "worker", "started_at", "ended_at")}
-            | {"outcome": each["outcome"], "error": each["error"]}
-            for each in attempts
+            {name: attempt[name] for name in ("attempt", "worker", "started_at", "ended_at")}
+            | {"outcome": attempt["outcome"], "error": attempt["error"]}
+            for attempt in attempts
         ],
         "timestamp": rfc3339(at_us),
     }
-    return orjson.dumps(told, option=orjson.OPT_INDENT_2)
+    return orjson.dumps(report, option=orjson.OPT_INDENT_2)

@@ -1,4 +1,7 @@
-"""The fence: what attempts elsewhere report counts only while they hold the job."""
+"""Fencing: a remote attempt's reports count only while it holds its job.
+
+The attempt number is the fencing token. Design: docs/internals/leases.md.
+"""
 
 import hashlib
 from collections.abc import Collection, Mapping, Sequence
@@ -7,7 +10,7 @@ from typing import Literal, NamedTuple
 
 import orjson
 
-from eventjobs.attempts.leases import LeaseMonitor, StopReason, outcome_of_stop
+from eventjobs.attempts.leases import LeaseMonitor, RemoteStopReason, outcome_of_stop
 from eventjobs.attempts.recorder import OutcomeRecorder
 from eventjobs.commands.jobs import Jobs
 from eventjobs.domain.decisions import Report
@@ -33,11 +36,11 @@ from eventjobs.domain.recorded import Recorded
 from eventjobs.domain.spec import JSON
 from eventjobs.errors import JobNotFound, LogError, Rejected, StaleAttempt, WrongState
 
-#: How an attempt may end by itself, as its holder reports it.
+#: How an attempt can end by a report of its holder.
 End = Literal["complete", "fail", "cancelled", "release"]
 
-#: What a report of an end becomes in the log: a job that was asked to stop is cancelled, and one
-#: that stopped because its time was up has failed.
+#: The events that a reported end can become. A job with a cancel request ends as cancelled, and an
+#: attempt that stopped because of a limit ends as failed.
 _END_EVENTS: dict[str, tuple[type, ...]] = {
     "complete": (JobCompleted,),
     "fail": (AttemptFailed, JobCancelled),
@@ -47,50 +50,52 @@ _END_EVENTS: dict[str, tuple[type, ...]] = {
 
 
 class ReportResult(NamedTuple):
-    """The job after a report, why whoever sent it is to stop, and whether it was there already."""
+    """The job after a report, why its attempt has to stop, and whether the report is a repeat."""
 
     job: Job
-    stop: StopReason | None = None
-    repeated: bool = False
+    stop: RemoteStopReason | None = None
+    is_repeat: bool = False
 
 
 class AttemptReports:
-    """Every method raises StaleAttempt for a holder that is none (any longer), and leaves a
-    LateReportRefused for one that was; JobNotFound; LogError.
+    """Takes the reports of remote attempts. *services* are the names of external services, by type.
 
-    A report is judged by the log alone, so it counts whatever was restarted meanwhile. *services*
-    are the names of external services, by type.
+    Raises StaleAttempt when the reporter does not hold the attempt. If it once did, a
+    LateReportRefused event is recorded. Also raises JobNotFound and LogError. A report is judged by
+    the log alone, so a restart of the service or of the worker does not matter.
     """
 
     def __init__(
         self,
         jobs: Jobs,
-        settlement: OutcomeRecorder,
+        recorder: OutcomeRecorder,
         leases: LeaseMonitor,
         services: Mapping[str, str],
     ) -> None:
         self._jobs = jobs
-        self._recorder = settlement
+        self._recorder = recorder
         self._leases = leases
         self._services = services
 
-    async def unanswered_claims(self, worker: str, known: Collection[str]) -> list[Job]:
-        """What *worker* holds and does not know of, since the answer to its claim was lost."""
-        found = []
+    async def unanswered_claims(self, worker: str, held_ids: Collection[str]) -> list[Job]:
+        """The jobs that *worker* has claimed besides *held_ids*: the response of that claim was
+        lost.
+        """
+        jobs = []
         for job_id in self._leases.held_by(worker):
-            if job_id not in known:
+            if job_id not in held_ids:
                 job = await self._jobs.load(job_id)
                 if job is not None and _holds(job, AttemptHolder(job_id, job.attempt, worker)):
                     self._leases.renew(job)
-                    found.append(job)
-        return found
+                    jobs.append(job)
+        return jobs
 
     async def heartbeat(self, holder: AttemptHolder) -> ReportResult:
-        """Renew the lease of *holder*, and tell it whether to stop."""
+        """Renew the lease of *holder*."""
         return self._renew(await self._require_held(holder, "heartbeat"))
 
     async def child_id(self, holder: AttemptHolder, name: str) -> str:
-        """The id of the child *name* of the job that *holder* has."""
+        """The id of the child *name* of the job that *holder* has. Renews the lease."""
         job = await self._require_held(holder, "submit")
         self._leases.renew(job)
         return await self._jobs.child_id(job, name)
@@ -98,21 +103,22 @@ class AttemptReports:
     async def report(
         self, holder: AttemptHolder, kind: str, reports: Sequence[Report]
     ) -> ReportResult:
-        """Record *reports* in order; that renews the lease, too."""
+        """Record *reports* in order. Renews the lease."""
         job = await self._require_held(holder, kind)
-        for each in reports:
+        for report in reports:
             try:
-                job = await self._jobs.report(job.job_id, each, actor=self._actor(job, holder))
+                job = await self._jobs.report(job.job_id, report, actor=self._actor(job, holder))
             except StaleAttempt:
                 await self._record_refusal(holder, kind)
                 raise
-        return self._renew(job, moved=any(isinstance(each, ProgressReported) for each in reports))
+        has_progress = any(isinstance(each, ProgressReported) for each in reports)
+        return self._renew(job, has_progress=has_progress)
 
     async def record_outcome(
         self, holder: AttemptHolder, end: End, outcome: Outcome
     ) -> ReportResult:
-        """End the attempt. The same report again changes nothing, and is no error: its answer
-        may have been lost. Raises WrongState when it was cancelled and nobody asked for that.
+        """End the attempt. A repeat changes nothing and is no error: the first response may have
+        been lost. Raises WrongState for *cancelled* when the attempt did not have to stop.
         """
         try:
             job = await self._require_held(holder, end)
@@ -122,23 +128,17 @@ class AttemptReports:
             return ReportResult(await self._recorder.record(job, outcome, actor=actor))
         except StaleAttempt:
             _, ended = await self._past_attempt(holder)
-            now = await self._jobs.load_newest(holder.job_id)
-            if (
-                now is not None
-                and ended is not None
-                and _is_repeat(now, holder, ended, end, outcome)
-            ):
-                return ReportResult(now, repeated=True)
+            current = await self._jobs.load_newest(holder.job_id)
+            if current is not None and _is_repeat(current, holder, ended, end, outcome):
+                return ReportResult(current, is_repeat=True)
             await self._record_refusal(holder, end)
             raise
 
     async def _require_held(self, holder: AttemptHolder, kind: str) -> Job:
-        """The job, which *holder* holds."""
+        """The job that *holder* holds."""
         job = await self._jobs.load(holder.job_id)
         if not _holds(job, holder):
-            job = await self._jobs.load_newest(
-                holder.job_id
-            )  # what was kept may have been overtaken
+            job = await self._jobs.load_newest(holder.job_id)  # the cached job may be stale
         if job is None:
             raise JobNotFound
         if _holds(job, holder):
@@ -151,72 +151,81 @@ class AttemptReports:
         )
 
     def _actor(self, job: Job, holder: AttemptHolder) -> str:
-        """A service may report before it is on record that it took the job."""
         if holder.worker is not None:
             return holder.worker
         if job.silence_s is not None and job.worker is not None:
             return job.worker
+        # An external service may report before its AttemptHandedOver is recorded.
         return self._services.get(job.spec.type, "service")
 
-    def _renew(self, job: Job, *, moved: bool = False) -> ReportResult:
-        return ReportResult(job, self._leases.renew(job, moved=moved))
+    def _renew(self, job: Job, *, has_progress: bool = False) -> ReportResult:
+        return ReportResult(job, self._leases.renew(job, has_progress=has_progress))
 
     def _outcome_of_stop(self, job: Job) -> Outcome:
         if job.cancel_requested_us is not None:
             return Cancelled()
-        if (outcome := outcome_of_stop(job, self._leases.renew(job))) is None:
-            raise WrongState("nobody asked this attempt to stop; release it, or fail it")
-        return outcome
+        if (reason := self._leases.renew(job)) is None:
+            raise WrongState("this attempt was not asked to stop; release it, or fail it")
+        return outcome_of_stop(job, reason)
 
     async def _record_refusal(self, holder: AttemptHolder, kind: str) -> None:
-        """Leave evidence, once; a heartbeat that crossed the attempt's own end is none."""
+        """Record a LateReportRefused, once for an attempt and kind. A heartbeat that was under way
+        when the attempt ended by its own report is not recorded.
+        """
         held, ended = await self._past_attempt(holder)
         if not held or (kind == "heartbeat" and ended is not None):
             return
-        # That it is refused does not depend on whether it can be written down.
+        # The report is refused even if that cannot be recorded.
         with suppress(Rejected, LogError):
             actor = holder.worker or "service"
             await self._jobs.refuse(holder.job_id, holder.attempt, kind, actor=actor)
 
     async def _past_attempt(self, holder: AttemptHolder) -> tuple[bool, Recorded | None]:
-        """Whether *holder* ever held the attempt, and how it ended, if it did so by *holder*."""
+        """Whether *holder* ever held the attempt, and the event by which *holder* ended it."""
         held = False
-        for each in await self._jobs.log.read_job(holder.job_id):
-            event = each.event
+        for recorded in await self._jobs.log.read_job(holder.job_id):
+            event = recorded.event
             match event:
                 case AttemptStarted(attempt=holder.attempt, worker=worker):
                     held = holder.worker in (None, worker)
                 case JobCompleted() | AttemptFailed() | AttemptReleased() | JobCancelled():
-                    if event.attempt == holder.attempt and holder.worker in (None, each.actor):
-                        return held, each
+                    if event.attempt == holder.attempt and holder.worker in (None, recorded.actor):
+                        return held, recorded
         return held, None
 
 
 def _holds(job: Job | None, holder: AttemptHolder) -> bool:
     if job is None or job.status != Status.RUNNING or job.attempt != holder.attempt:
         return False
-    # Without a lease it runs here, and no worker elsewhere can speak for it.
+    # An attempt without a lease runs in the service. No remote worker can report for it.
     return holder.worker is None or (job.lease_s is not None and job.worker == holder.worker)
 
 
 def _is_repeat(
-    job: Job, holder: AttemptHolder, ended: Recorded, end: End, outcome: Outcome
+    job: Job, holder: AttemptHolder, ended: Recorded | None, end: End, outcome: Outcome
 ) -> bool:
-    """Whether *ended* is what became of this report; of a service, to the letter."""
+    """Whether *ended* is the event of an earlier, equal report. The outcome itself is compared for
+    an external service only.
+    """
+    if ended is None:
+        return False
     event = ended.event
     if holder.worker is not None:
         return isinstance(event, _END_EVENTS[end])
     match event, outcome:
-        case JobCompleted(result=kept), Succeeded(result=given):
-            return kept == given or _is_stored_result(job, given)
+        case JobCompleted(result=recorded), Succeeded(result=result):
+            return recorded == result or _is_stored_result(job, result)
         case AttemptFailed(), Failed():
-            told = event.code, event.message, event.retryable
-            return told == (outcome.code, outcome.message, outcome.retryable)
+            return (event.code, event.message, event.retryable) == (
+                outcome.code,
+                outcome.message,
+                outcome.retryable,
+            )
     return False
 
 
 def _is_stored_result(job: Job, result: JSON) -> bool:
-    """Whether the *job* was completed with *result*, as an artifact since it is large."""
+    """Whether the *job* completed with *result*, stored as an artifact because it is large."""
     encoded = orjson.dumps(result)
     sha256 = hashlib.sha256(encoded).hexdigest()
     stored = {each.name: each.sha256 for each in job.artifacts}

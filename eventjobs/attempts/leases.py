@@ -1,4 +1,7 @@
-"""Leases: who was heard from, and when. In memory beside the log, on the monotonic clock."""
+"""Leases of remote attempts: since when each has sent no report, in memory and by monotonic time.
+
+Design: docs/internals/leases.md.
+"""
 
 import asyncio
 from collections.abc import Awaitable, Callable, Iterable
@@ -17,26 +20,28 @@ from eventjobs.projections.change import JobChange
 from eventjobs.projections.views import Views
 from eventjobs.supervision import Isolation
 
-#: Leases are looked at so often: far below the second in which a lost one has to be noticed.
+#: Seconds between two checks of the leases. A lost attempt has to be noticed within a second.
 CHECK_INTERVAL_S = 0.25
-#: A longer gap between two looks is a time in which this service could not hear anybody.
+#: A longer gap between two checks is a pause: the process was stopped or blocked.
 PAUSE_MIN_S = 1.0
 
-StopReason = Literal["cancelled", "timeout", "stalled"]
-
-
-#: Tells the service of an attempt why nobody waits for it any longer.
-Withdraw = Callable[[Job, StopReason], Awaitable[None]]
+#: Why a remote attempt has to stop.
+RemoteStopReason = Literal["cancelled", "timeout", "stalled"]
+#: Tells an external service to stop its attempt.
+StopExternal = Callable[[Job, RemoteStopReason], Awaitable[None]]
 
 
 @dataclass(slots=True)
 class _Lease:
-    job: Job  # as its attempt began
+    #: As its attempt began.
+    job: Job
     started_s: float
+    #: Time of the last report or heartbeat.
     renewed_s: float
-    progress_s: float  # with progress
-    stop: StopReason | None = None
-    #: since when whoever holds it knows that it is to stop
+    #: Time of the last report of progress.
+    progress_s: float
+    stop: RemoteStopReason | None = None
+    #: When the holder learned that it has to stop.
     stop_sent_s: float | None = None
     ending: bool = False
 
@@ -46,26 +51,26 @@ class _Lease:
 
 
 class LeaseMonitor:
-    """Ends attempts that are made elsewhere, when nobody is heard from or a limit is passed.
+    """Ends remote attempts whose lease expired or that exceed a limit of their job.
 
-    A worker has to be heard from within the `lease_s` of its attempt, and has a grace time in which
-    to stop. An external service has the limits of the job alone, `silence_s` among them; it is told
-    when its attempt has been ended. After a start of this service each attempt has one full period
-    again. Only time in which the service could listen counts.
+    A worker has to report within `lease_s`, and has *grace_s* seconds to stop when it has to. An
+    external service only has the limits of the job, `silence_s` among them, and gets a request to
+    stop after its attempt has ended. Each attempt has one full period again after a start of this
+    service. Time while this process was stopped or blocked does not count towards a lease.
     """
 
     def __init__(
-        self, jobs: Jobs, views: Views, settlement: OutcomeRecorder, *, grace_s: float
+        self, jobs: Jobs, views: Views, recorder: OutcomeRecorder, *, grace_s: float
     ) -> None:
         self._clock: Clock = jobs.clock
         self._jobs = jobs
         self._views = views
-        self._recorder = settlement
+        self._recorder = recorder
         self._grace_s = grace_s
         self._leases: dict[str, _Lease] = {}
         self._wake = asyncio.Event()
-        self._listeners: list[Callable[[str], object]] = []
-        self._withdraw: Withdraw | None = None
+        self._lost_listeners: list[Callable[[str], object]] = []
+        self._stop_external: StopExternal | None = None
         self._closed = False
         self._checked_s = self._clock.monotonic_s()
         self._paused_s = 0.0
@@ -77,19 +82,19 @@ class LeaseMonitor:
         return len(self._leases)
 
     def on_worker_lost(self, listener: Callable[[str], object]) -> None:
-        """Call *listener* with the name of each worker that is not heard from."""
-        self._listeners.append(listener)
+        """Call *listener* with the name of each worker whose lease expired."""
+        self._lost_listeners.append(listener)
 
-    def on_external_stop(self, withdraw: Withdraw) -> None:
-        """Call *withdraw* when the attempt of an external service has been ended."""
-        self._withdraw = withdraw
+    def on_external_stop(self, stop: StopExternal) -> None:
+        """Call *stop* when the attempt of an external service has ended."""
+        self._stop_external = stop
 
     def begin(self, job: Job) -> None:
-        """From now on *job*'s present attempt is ended when it is not heard from. Idempotent."""
+        """Start the lease of *job*'s present attempt, if a remote worker runs it. Idempotent."""
         if not is_remote(job):
             return
-        known = self._leases.get(job.job_id)
-        if known is None or known.job.attempt < job.attempt:
+        current = self._leases.get(job.job_id)
+        if current is None or current.job.attempt < job.attempt:
             now_s = self._now_s()
             if not self._leases:
                 self._wake.set()
@@ -100,37 +105,37 @@ class LeaseMonitor:
             if lease.is_external:
                 self._wake.set()
 
-    def renew(self, job: Job, *, moved: bool = False) -> StopReason | None:
-        """Note that whoever holds *job* lives, and (*moved*) makes progress; why it is to stop.
+    def renew(self, job: Job, *, has_progress: bool = False) -> RemoteStopReason | None:
+        """Renew the lease after a report, which *has_progress* or not. Returns why to stop, if so.
 
-        What is answered counts as told: a worker that is to stop has the grace time from here on.
+        The caller sends that reason to the holder, whose grace time starts now.
         """
         self.begin(job)
         lease = self._leases.get(job.job_id)
         if lease is None or lease.job.attempt != job.attempt:
             return None
         lease.renewed_s = now_s = self._now_s()
-        if moved:
+        if has_progress:
             lease.progress_s = now_s
         if lease.stop is not None and lease.stop_sent_s is None:
             lease.stop_sent_s = now_s
         return lease.stop
 
     def silence_s(self, job_id: str) -> float | None:
-        """Seconds since whoever holds the job was heard from; None if there is no such lease."""
+        """Seconds since the last report of the job's attempt. None without a lease."""
         lease = self._leases.get(job_id)
         return None if lease is None else self._now_s() - lease.renewed_s
 
     def close(self) -> None:
-        """Lose nobody from now on: this service stops listening, and whoever lives cannot tell."""
+        """End no further attempt: this service takes no more reports."""
         self._closed = True
 
     def held_by(self, worker: str) -> list[str]:
-        """The ids of the jobs that *worker* has a lease on, as far as is known here."""
+        """The ids of the jobs with a lease of *worker*."""
         return [job_id for job_id, each in self._leases.items() if each.job.worker == worker]
 
     async def run(self) -> None:
-        """Look after the leases, until cancelled."""
+        """Check the leases until cancelled or closed."""
         async with asyncio.TaskGroup() as endings:
             while True:
                 with suppress(TimeoutError):
@@ -142,22 +147,21 @@ class LeaseMonitor:
                 now_s = self._now_s()
                 for lease in list(self._leases.values()):
                     self._apply_limits(lease, now_s)
-                    job_id = lease.job.job_id
-                    over = not lease.ending and self._must_end(lease, now_s)
-                    if over and self._isolation.may_run(job_id):
+                    must_end = not lease.ending and self._must_end(lease, now_s)
+                    if must_end and self._isolation.may_run(lease.job.job_id):
                         lease.ending = True
                         endings.create_task(self._try_end(lease, now_s))
 
     def _now_s(self) -> float:
         """The monotonic clock, less the time in which this process was stopped or blocked."""
-        looked_s, self._checked_s = self._checked_s, self._clock.monotonic_s()
-        gap_s = self._checked_s - looked_s
+        previous_s, self._checked_s = self._checked_s, self._clock.monotonic_s()
+        gap_s = self._checked_s - previous_s
         if gap_s > PAUSE_MIN_S:
             self._paused_s += gap_s - CHECK_INTERVAL_S
         return self._checked_s - self._paused_s
 
     def _apply_limits(self, lease: _Lease, now_s: float) -> None:
-        """Have an attempt stopped that is past a limit; its holder may keep the limits itself."""
+        """Set the stop reason of an attempt that exceeds a limit of its job."""
         if lease.stop is not None:
             return
         timeout_s, stall_s = lease.job.spec.timeout_s, _stall_timeout_s(lease.job)
@@ -166,13 +170,14 @@ class LeaseMonitor:
         elif stall_s is not None and now_s - lease.progress_s >= stall_s:
             lease.stop = "stalled"
         if lease.stop is not None:
-            lease.stop_sent_s = now_s  # the limits are in the job, so they are known to its holder
+            lease.stop_sent_s = now_s  # the holder has the limits with the job
 
     def _must_end(self, lease: _Lease, now_s: float) -> bool:
         if lease.is_external:
             return lease.stop is not None
-        ignores = lease.stop_sent_s is not None and now_s - lease.stop_sent_s >= self._grace_s
-        return ignores or self._is_expired(lease, now_s)
+        sent_s = lease.stop_sent_s
+        ignores_stop = sent_s is not None and now_s - sent_s >= self._grace_s
+        return ignores_stop or self._is_expired(lease, now_s)
 
     def _is_expired(self, lease: _Lease, now_s: float) -> bool:
         lease_s = lease.job.lease_s
@@ -184,33 +189,34 @@ class LeaseMonitor:
         try:
             await self._isolation.attempt(job.job_id, self._end(lease, now_s), **about)
         finally:
-            lease.ending = False  # one that could not be ended is looked at again
+            lease.ending = False  # after a failure it is checked again
 
     async def _end(self, lease: _Lease, now_s: float) -> None:
-        """Raises what recording its end raises."""
+        """End the attempt of *lease*. Raises what recording its outcome raises."""
         job = lease.job
         if self._is_expired(lease, now_s):
-            # Before its job is to be had again: it shall not go to the same worker.
-            for listener in self._listeners:
+            # Before the job is queued again: the same worker must not claim it.
+            for listener in self._lost_listeners:
                 listener(job.worker or "")
         try:
-            if (outcome := outcome_of_stop(job, lease.stop)) is not None:
+            if lease.stop is not None:
+                outcome = outcome_of_stop(job, lease.stop)
                 await self._recorder.record(job, outcome, actor="service")
                 self._log.warning("attempt ended", job_id=job.job_id, why=lease.stop)
             else:
-                why = f"not heard from for {job.lease_s:g} s"
-                await self._recorder.record_lost(job, why, actor="service")
+                reason = f"not heard from for {job.lease_s:g} s"
+                await self._recorder.record_lost(job, reason, actor="service")
                 self._log.warning("attempt lost", job_id=job.job_id, worker=job.worker)
-            if lease.is_external and lease.stop is not None and self._withdraw is not None:
-                await self._withdraw(job, lease.stop)
+            if lease.is_external and lease.stop is not None and self._stop_external is not None:
+                await self._stop_external(job, lease.stop)
         except Rejected:
-            pass  # it ended by itself, just now
+            pass  # the attempt has just ended by itself
         if self._leases.get(job.job_id) is lease:
             del self._leases[job.job_id]
 
-    def _on_changes(self, touched: Iterable[JobChange]) -> None:
-        for each in touched:
-            job = each.after
+    def _on_changes(self, changes: Iterable[JobChange]) -> None:
+        for change in changes:
+            job = change.after
             lease = self._leases.get(job.job_id)
             if lease is None:
                 if is_remote(job):
@@ -222,25 +228,23 @@ class LeaseMonitor:
 
 
 def is_remote(job: Job) -> bool:
-    """Whether a worker elsewhere runs it, or an external service has it."""
+    """Whether a remote worker or an external service runs the job."""
     return job.lease_s is not None or job.silence_s is not None
 
 
-def outcome_of_stop(job: Job, why: StopReason | None) -> Outcome | None:
-    """What it comes to that *job*'s attempt was stopped; None if it was not."""
-    match why:
+def outcome_of_stop(job: Job, reason: RemoteStopReason) -> Outcome:
+    """The outcome of an attempt that was stopped, by stop reason."""
+    match reason:
         case "cancelled":
             return Cancelled()
         case "timeout":
             return timeout_failure(job.spec.timeout_s)
         case "stalled":
             return stall_failure(_stall_timeout_s(job))
-        case None:
-            return None
         case _ as never:
             assert_never(never)
 
 
 def _stall_timeout_s(job: Job) -> float | None:
-    """How long it may be without progress: a service that has it, not for ever."""
+    """How long the attempt may go without progress. An external service always has a limit."""
     return job.spec.stall_timeout_s if job.silence_s is None else job.silence_s

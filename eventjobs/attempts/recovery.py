@@ -1,4 +1,4 @@
-"""After a restart: what was cut off by it runs again, and what was started before it counts."""
+"""Recovery after a restart: interrupted jobs are queued again, and rates count earlier starts."""
 
 import orjson
 
@@ -19,17 +19,16 @@ from eventjobs.projections.views import Views
 async def recover(
     jobs: Jobs,
     views: Views,
-    settlement: OutcomeRecorder,
+    recorder: OutcomeRecorder,
     leases: LeaseMonitor,
-    flow: ConcurrencyLimiter,
+    limiter: ConcurrencyLimiter,
     *,
     actor: str,
 ) -> int:
-    """Look at every job that is running, before anything else runs.
+    """Recover the running jobs, before any job is claimed. Returns how many attempts were lost.
 
-    What ran in this service when it stopped is ended; how many that are is returned. What is
-    elsewhere, at workers or external services, may live on, and is looked after. All have their
-    places in the flow again, until they end.
+    An attempt that ran in this service is recorded as lost. An attempt of a remote worker or an
+    external service may go on, and gets a lease. Each running job counts against its limits.
     """
     await views.reached(jobs.log.head)
     log = get_logger("eventjobs.recovery")
@@ -39,11 +38,11 @@ async def recover(
             job = await jobs.load(job_id)
             if job is None or job.status != Status.RUNNING:
                 continue
-            flow.update(job)
+            limiter.update(job)
             if is_remote(job):
                 leases.begin(job)
             else:
-                await settlement.record_lost(job, "the service stopped while it ran", actor=actor)
+                await recorder.record_lost(job, "the service stopped while it ran", actor=actor)
                 lost += 1
         except LogError:
             raise
@@ -55,33 +54,36 @@ async def recover(
 
 
 async def load_recent_starts(
-    log: EventLog, views: Views, flow: ConcurrencyLimiter, clock: Clock
+    log: EventLog, views: Views, limiter: ConcurrencyLimiter, clock: Clock
 ) -> None:
-    """Tell *flow* which jobs were started before this service: a rate holds across a restart.
+    """Load the starts from before this service into *limiter*: a rate holds across a restart.
 
-    Until then no job of a type with a rate is started. How long that takes depends on how much
-    is in the log of the longest period that a rate has.
+    Before that no job of a type with a rate is started. The time this takes grows with the number
+    of events in the longest period of any rate.
     """
-    rates = flow.limits.rates
+    rates = limiter.limits.rates
     now_us, until = clock.now_us(), log.head
-    after = await _position_at(log, now_us - max(each.period_s for each in rates.values()) * 10**6)
+    period_us = max(rate.period_s for rate in rates.values()) * 10**6
+    after = await _position_at(log, now_us - period_us)
     ago_us: dict[str, list[int]] = {type: [] for type in rates}
     while after < until:
         batch = await log.read(after, PAGE_MAX)
         after = batch[-1].position
-        started = [each for each in batch if isinstance(each.event, AttemptStarted)]
-        ids = orjson.dumps([each.job_id for each in started]).decode()
-        types = dict(await views.query(status.SELECT_TYPES, ids)) if started else {}
-        for each in started:
-            # Of a job that the views could not read, no type is known.
-            if (of_type := ago_us.get(types.get(each.job_id, ""))) is not None:
-                # A wall clock that was set back makes an old start look like one that is to come.
-                of_type.append(max(0, now_us - each.at_us))
-    flow.load_starts(ago_us)
+        starts = [each for each in batch if isinstance(each.event, AttemptStarted)]
+        ids = orjson.dumps([each.job_id for each in starts]).decode()
+        types = dict(await views.query(status.SELECT_TYPES, ids)) if starts else {}
+        for start in starts:
+            # The views know no type of a job that they could not read.
+            if (of_type := ago_us.get(types.get(start.job_id, ""))) is not None:
+                # After the wall clock was set back, an old start looks like one in the future.
+                of_type.append(max(0, now_us - start.at_us))
+    limiter.load_starts(ago_us)
 
 
 async def _position_at(log: EventLog, at_us: int) -> int:
-    """The position after which events are of *at_us* or later, as far as the wall clock went on."""
+    """The position before the first event of *at_us* or later, by binary search. Exact as long as
+    the recorded times increase.
+    """
     low, high = 0, log.head
     while low < high:
         middle = (low + high) // 2

@@ -23,8 +23,8 @@ _LOG = get_logger("eventjobs.work")
 class ClaimRequest:
     """Up to *limit* jobs within *capacities* for *worker*, waiting *wait_s* seconds for the first.
 
-    *held* are the ids of the jobs that the worker has, if it says so: any other job that was
-    claimed in its name is answered again, because the answer to that claim was lost.
+    *held* are the ids of the jobs that the worker has, None if it does not list them. Any other job
+    that it has claimed is returned again, because the response of that claim was lost.
     """
 
     worker: str
@@ -40,7 +40,7 @@ class ClaimRequest:
 
 
 class RemoteClaims:
-    """Claims jobs for remote workers, and lets them wait while there are none."""
+    """Claims jobs for remote workers. A claim waits while no job fits."""
 
     def __init__(
         self,
@@ -57,15 +57,15 @@ class RemoteClaims:
         self._recorder = recorder
         self._clock = clock
         self._polls = polls
-        #: By worker: how to end each of its waits.
+        #: By worker: callables that end its present waits.
         self._waiting: dict[str, list[Callable[[], object]]] = {}
-        #: By worker: of each of its claims, whether it has to stop waiting.
+        #: By worker: one event for each of its claims, set when the claim may not wait any more.
         self._ended: dict[str, set[asyncio.Event]] = {}
-        # A worker whose lease expired may still have a claim open. A job given to it would be lost.
+        # A worker whose lease expired may still have a claim open, which would lose its jobs.
         leases.on_worker_lost(self._end_waits)
 
     async def claim(self, request: ClaimRequest, gone: Callable[[], bool]) -> list[Job]:
-        """The jobs that were claimed; none once the wait is over. *gone*: the worker hung up.
+        """The claimed jobs. Empty once the wait is over, or when the worker is *gone*.
 
         A request that does not wait ends the waits of the same worker.
         """
@@ -75,7 +75,7 @@ class RemoteClaims:
         ended = asyncio.Event()
         claims_of_worker = self._ended.setdefault(worker, set())
         claims_of_worker.add(ended)
-        until_s = self._clock.monotonic_s() + request.wait_s
+        deadline_s = self._clock.monotonic_s() + request.wait_s
         wake = self._claims.waiters.subscribe()
         try:
             if request.held is not None:
@@ -84,16 +84,16 @@ class RemoteClaims:
                     return unanswered[: request.limit]
             while True:
                 wake.clear()
-                now_us = self._claims.due_times.search_until_us()
-                selected, jobs = await self._claim(request, now_us, gone)
+                until_us = self._claims.due_times.search_until_us()
+                selected, jobs = await self._claim(request, until_us, gone)
                 if jobs or gone():
                     return jobs
                 if selected:
                     continue  # another worker claimed them first
-                left_s = until_s - self._clock.monotonic_s()
+                left_s = deadline_s - self._clock.monotonic_s()
                 if left_s <= 0 or ended.is_set():
                     return []
-                if not await self._wait(request, wake, now_us, left_s):
+                if not await self._wait(request, wake, until_us, left_s):
                     return []
         finally:
             self._claims.waiters.unsubscribe(wake)
@@ -102,12 +102,12 @@ class RemoteClaims:
                 self._ended.pop(worker, None)
 
     async def _claim(
-        self, request: ClaimRequest, now_us: int, gone: Callable[[], bool]
+        self, request: ClaimRequest, until_us: int, gone: Callable[[], bool]
     ) -> tuple[int, list[Job]]:
-        """How many jobs were selected, and those of them that were claimed."""
+        """The number of selected jobs, and the claimed ones."""
         if not request.wants_jobs or gone():
             return 0, []
-        selected = await self._claims.select(now_us, request.capacities, request.limit)
+        selected = await self._claims.select(until_us, request.capacities, request.limit)
         claims = [
             self._claims.claim(job_id, worker=request.worker, lease_s=request.lease_s)
             for job_id, _ in selected
@@ -116,7 +116,7 @@ class RemoteClaims:
         for job in jobs:
             self._leases.begin(job)
             log_start(_LOG, job)
-        if gone():  # the answer will not arrive
+        if gone():  # the response will not arrive
             released = Released("the worker had gone before it was answered")
             for job in jobs:
                 await self._recorder.record(job, released, actor="service")
@@ -124,15 +124,15 @@ class RemoteClaims:
         return len(selected), jobs
 
     async def _wait(
-        self, request: ClaimRequest, wake: asyncio.Event, looked_us: int, wait_s: float
+        self, request: ClaimRequest, wake: asyncio.Event, searched_us: int, wait_s: float
     ) -> bool:
-        """True when another look may find a job, False when the wait is over."""
+        """Whether another search may select a job. False once the wait is over."""
         try:
             async with self._polls.bounded_wait(wait_s) as end:
                 waiting = self._waiting.setdefault(request.worker, [])
                 waiting.append(end)
                 try:
-                    await self._claims.wait_for_work(wake, looked_us, request.capacities)
+                    await self._claims.wait_for_work(wake, searched_us, request.capacities)
                 finally:
                     waiting.remove(end)
                     if not waiting:

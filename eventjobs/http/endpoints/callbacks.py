@@ -42,7 +42,7 @@ async def report(context: AppContext, request: web.Request) -> web.StreamRespons
         "job_id": job_id,
         "attempt": attempt,
         "status": result.job.status,
-        "repeated": result.repeated,
+        "repeated": result.is_repeat,
         "cancel_requested": result.job.cancel_requested_us is not None,
     }
     return web.Response(body=orjson.dumps(body), headers=JSON)
