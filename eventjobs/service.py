@@ -1,9 +1,8 @@
-"""A running eventjobs: opens its parts, wires them, and closes them in order."""
+"""The service: it opens its parts, connects them, and closes them in order."""
 
 import asyncio
 import os
 from collections.abc import Awaitable, Callable, Iterable
-from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -17,16 +16,14 @@ from eventjobs.attempts.recorder import OutcomeRecorder
 from eventjobs.attempts.recovery import load_recent_starts, recover
 from eventjobs.auth.master_key import MasterKey
 from eventjobs.clock import Clock, SystemClock, Timeline, sleep
-from eventjobs.commands.jobs import CommandResult, Jobs
+from eventjobs.commands.jobs import Jobs
 from eventjobs.commands.pauses import Pauses
-from eventjobs.commands.submissions import check_named
+from eventjobs.commands.submissions import SpecDefaults, Submissions
 from eventjobs.data_directory import lock, open_files
 from eventjobs.domain.ids import parse_chosen_id, parse_id
 from eventjobs.domain.job import Job
-from eventjobs.domain.spec import Artifact, JobSpec
-from eventjobs.domain.submission import build_spec, is_checked, rebuild_spec
-from eventjobs.domain.validation import read_files
-from eventjobs.errors import InvalidInput, JobNotFound, LogError, UnknownArtifact
+from eventjobs.domain.submission import build_spec
+from eventjobs.errors import InvalidInput, LogError
 from eventjobs.execution.build import build_call_policy, build_dispatch_runner, build_runner
 from eventjobs.execution.loop_monitor import LoopMonitor
 from eventjobs.execution.runner import Runner
@@ -49,15 +46,16 @@ from eventjobs.supervision import Supervisor
 
 
 class Service:
-    """Use it as `async with Service("data", [handler, ...]) as service`.
+    """The job service in a program: `async with Service("data", [handler, ...]) as service`.
 
-    Everything is durable when a method returns. One process at a time may have a data directory
-    open; a second one gets DirectoryLocked.
+    A change is durable when the method returns. One process at a time can open a data directory;
+    `start` raises DirectoryLocked in a second one.
     """
 
     log: SQLiteLog
     views: Views
     jobs: Jobs
+    submissions: Submissions
     pauses: Pauses
     limiter: ConcurrencyLimiter
     claims: ClaimQueue
@@ -86,17 +84,20 @@ class Service:
         # Absolute: a handler that changes the working directory moves no file of the service.
         directory = Path(working_directory() or "", settings.data if data is None else data)
         self.settings = settings.model_copy(update={"data": directory})
-        declared = filter(None, map(str.strip, self.settings.worker_types.split(",")))
-        self.handlers = HandlerRegistry.of(handlers).with_defaults(map(remote, declared))
+        remote_types = filter(None, map(str.strip, self.settings.worker_types.split(",")))
+        self.handlers = HandlerRegistry.of(handlers).with_defaults(map(remote, remote_types))
+        self._defaults = SpecDefaults(
+            self.handlers, self.settings.max_attempts, self.settings.timeout_s
+        )
         self.clock = clock or SystemClock()
         self.outbound = OutboundClient(self.clock, self.settings.outbound_allow)
         base_url = self.settings.python_service_url
         self._service_urls = dispatch_urls(self.handlers, self.outbound, base_url)
         self._supervisor = Supervisor(self.clock)
         self._open = False
-        #: Whether what a crash cut off is recovered: no job is run before.
+        #: Whether the attempts that a crash interrupted are recovered. No job runs before.
         self.recovered = False
-        self._waits_for_log = asyncio.Event()
+        self._recovery_delayed = asyncio.Event()
         self._lock: int | None = None
         self._tasks: list[asyncio.Task[None]] = []
         self._closing: asyncio.Task[None] | None = None
@@ -115,14 +116,14 @@ class Service:
         await self.close()
 
     async def start(self) -> None:
-        """Open everything, recover what a crash cut off, and begin to run jobs.
+        """Open the data directory, recover interrupted attempts, and start to run jobs.
 
-        Raises DataDirectoryError; InvalidInput for a schedule that does not fit.
+        Raises DataDirectoryError; InvalidInput for a schedule whose jobs are not valid.
         """
         settings = self.settings
         for each in self.handlers.schedules:
             try:
-                self.checked(each.spec)
+                self._defaults.complete(each.spec)
             except InvalidInput as error:
                 raise InvalidInput(f"schedule {each.name!r}: {error}", error.errors) from error
         self._lock = await lock(settings.data)
@@ -136,45 +137,45 @@ class Service:
         self._start_task(self.views.run(), "views")
         try:
             self._wire()
-            await self._recover_if_possible()
+            await self._start_recovery()
         except BaseException:
             await self.close()
             raise
         self._loop_monitor = LoopMonitor(asyncio.get_running_loop())
         self._open = True
 
-    async def _recover_if_possible(self) -> None:
-        """Return once what a crash cut off is recovered, or waits for room on the disk."""
-        trouble = (self._waits_for_log, self.views.failure_event)
-        waits = [asyncio.create_task(each.wait()) for each in trouble]
-        self._start_task(self._recovery(), "recovery")
+    async def _start_recovery(self) -> None:
+        """Start to recover, and return when that has ended or waits for space on the disk."""
+        delays = (self._recovery_delayed, self.views.failure_event)
+        waits = [asyncio.create_task(each.wait()) for each in delays]
+        self._start_task(self._recover_and_run(), "recovery")
         await asyncio.wait({*waits, *self._tasks}, return_when=asyncio.FIRST_COMPLETED)
         for each in waits:
             each.cancel()
         for task in self._tasks:
             if task.done():
-                await task  # for what it raised
+                await task  # raises its error
 
-    async def _recovery(self) -> None:
+    async def _recover_and_run(self) -> None:
         while True:
             try:
                 await self._recover()
                 break
             except LogError as error:
                 get_logger("eventjobs").warning("recovery waits", error=error.code)
-                self._waits_for_log.set()
+                self._recovery_delayed.set()
                 await sleep(self.clock, 1.0)
         self._start_loops()
         self.recovered = True
 
     @property
     def ready(self) -> bool:
-        """Whether it is started, and all of its parts work."""
+        """Whether the service is started and no part has failed."""
         return self._open and not self.failing
 
     @property
     def failing(self) -> list[str]:
-        """The names of the parts that failed and are being restarted."""
+        """The names of the parts that failed and wait for their restart."""
         return sorted(self._supervisor.failing)
 
     def _start_loops(self) -> None:
@@ -201,7 +202,8 @@ class Service:
             step_bytes_max=settings.result_bytes_max,
             log_lines_max=settings.log_lines_max,
         )
-        # Random at each start: a restarted process must never look like the one that died.
+        self.submissions = Submissions(self.jobs, self.artifacts, self._defaults)
+        # Random at each start: a restarted process must not look like the one before.
         worker = f"worker-{os.urandom(4).hex()}"
         self.breakers = LocalBreakerRegistry(self.clock)
         self.pauses = Pauses(self.log, self.views, settings.pauses_max)
@@ -215,8 +217,14 @@ class Service:
             retry_delay_max_s=settings.retry_delay_max_s,
             result_bytes_max=settings.result_bytes_max,
         )
-        found = (self.jobs, self.views, self.pauses, settings.catch_up_s)
-        self.cron = CronScheduler(self.handlers.schedules, self._accept, *found)
+        self.cron = CronScheduler(
+            self.handlers.schedules,
+            self.submissions,
+            self.jobs,
+            self.views,
+            self.pauses,
+            settings.catch_up_s,
+        )
         self.leases = LeaseMonitor(self.jobs, self.views, self.recorder, grace_s=settings.grace_s)
         names = {type: service_name(url) for type, url in self._service_urls.items()}
         self.attempt_reports = AttemptReports(self.jobs, self.recorder, self.leases, names)
@@ -237,11 +245,14 @@ class Service:
             build_dispatch_runner(settings, self._job_source(worker), each)
             for each in self.dispatcher.local_handlers(self.handlers)
         ]
-        calling = (self.master_key, self.outbound, settings.webhooks_max)
-        self.webhooks = Webhooks(self.jobs, self.views, self._job_source(worker), *calling)
-
-    async def _accept(self, spec: JobSpec, job_id: str, actor: str) -> CommandResult:
-        return await self.accept(spec, job_id=job_id, actor=actor)
+        self.webhooks = Webhooks(
+            self.jobs,
+            self.views,
+            self._job_source(worker),
+            self.master_key,
+            self.outbound,
+            settings.webhooks_max,
+        )
 
     def _job_source(self, worker: str) -> LocalJobSource:
         return LocalJobSource(
@@ -252,7 +263,7 @@ class Service:
             self.artifacts,
             self.recorder,
             build_call_policy(self.settings, self.breakers),
-            self._accept,
+            self.submissions,
         )
 
     async def _recover(self) -> None:
@@ -270,10 +281,10 @@ class Service:
         self.claims.waiters.wake_all()
 
     async def close(self) -> None:
-        """Drain, give back what does not finish, and close. Idempotent; finishes if cancelled."""
+        """Drain, release what does not finish, and close. Idempotent; completes when cancelled."""
         if self._closing is None:
             if self._lock is None:
-                return  # it was never started
+                return  # not started
             self._closing = asyncio.create_task(self._close(), name="close")
         await asyncio.shield(self._closing)
 
@@ -291,7 +302,7 @@ class Service:
         self._unlock()
 
     async def drain(self, drain_s: float) -> None:
-        """Start no more jobs; let those that run finish for *drain_s*, then give them back."""
+        """Start no more jobs. Running ones get *drain_s* seconds to finish, then are released."""
         await asyncio.gather(*(each.stop(drain_s) for each in self.runners))
 
     def _unlock(self) -> None:
@@ -300,7 +311,7 @@ class Service:
             self._lock = None
 
     def _run_supervised(self, name: str, loop: Callable[[], Awaitable[None]]) -> None:
-        """Run *loop*, and again after a failure."""
+        """Run *loop* in a task. It is restarted when it fails."""
         self._start_task(self._supervisor.keep_running(name, loop), name)
 
     def _start_task(self, work: Any, name: str) -> None:
@@ -309,14 +320,14 @@ class Service:
         self._tasks.append(task)
 
     def _on_task_done(self, task: asyncio.Task[None]) -> None:
-        """A part that dies takes readiness with it, and says so."""
+        """Log the error of a task that failed, and make the service not ready."""
         if not task.cancelled() and (error := task.exception()) is not None:
             self._open = False
             get_logger("eventjobs").critical(
                 "stopped working", part=task.get_name(), exc_info=error
             )
 
-    # --- what embedding scripts use
+    # --- for programs that embed the service
 
     async def submit(
         self,
@@ -327,74 +338,17 @@ class Service:
         actor: str = "python",
         **spec: Any,
     ) -> Job:
-        """Submit a job; *spec* are further fields of JobSpec, and `run_at` as a datetime.
+        """Submit a job. *spec* are further fields of JobSpec, and `run_at` as a datetime.
 
         Raises UnknownType, UnknownJob, InvalidInput, JobExists, Overloaded, DiskFull,
         LogUnavailable.
         """
-        # Here and not by *checked*: copying a specification costs more than all its checks.
-        made = build_spec(type, payload, spec, max_attempts=self.attempts(type))
+        # Set here, not by SpecDefaults.complete: it would copy the specification.
+        attempts = self._defaults.max_attempts(type)
+        job_spec = build_spec(type, payload, spec, max_attempts=attempts)
         job_id = None if job_id is None else parse_chosen_id(job_id)
-        return (await self.accept(made, actor=actor, job_id=job_id)).job
-
-    async def accept(
-        self, spec: JobSpec, *, actor: str, job_id: str | None = None, key: bool = False
-    ) -> CommandResult:
-        """Check *spec* against its handler, fill in what it leaves open, and submit it.
-
-        Raises what *submit* does, and UnknownJob.
-        """
-        if not is_checked(spec):
-            spec = rebuild_spec(spec)
-            if spec.artifacts:
-                here = await self.attached({each.name: each.sha256 for each in spec.artifacts})
-                if [each.size for each in here] != [each.size for each in spec.artifacts]:
-                    raise InvalidInput("an artifact has another size than the file that it names")
-        if spec.after or spec.parent is not None:
-            await check_named(self.jobs, spec)
-        job_id = None if job_id is None else parse_id(job_id)
-        return await self.jobs.submit(self.checked(spec), actor=actor, job_id=job_id, key=key)
-
-    def checked(self, spec: JobSpec) -> JobSpec:
-        """*spec* with its handler's defaults. Raises UnknownType, InvalidInput."""
-        handler = self.handlers.get(spec.type)
-        if handler.model is not None:
-            handler.parse(spec.payload)
-        open_fields: dict[str, Any] = {
-            name: value for name, value in handler.defaults.items() if getattr(spec, name) is None
-        }
-        if spec.timeout_s is None and "timeout_s" not in open_fields and self.settings.timeout_s:
-            open_fields["timeout_s"] = self.settings.timeout_s
-        if spec.queue is None and handler.flow.queue is not None:
-            open_fields["queue"] = handler.flow.queue
-        if spec.max_attempts == 0:
-            open_fields["max_attempts"] = self.attempts(spec.type)
-        return replace(spec, **open_fields) if open_fields else spec
-
-    def attempts(self, type: str) -> int:
-        """How often a job is tried that does not say. Raises UnknownType."""
-        return self.handlers.get(type).max_attempts or self.settings.max_attempts
-
-    async def attached(self, given: dict[str, str]) -> tuple[Artifact, ...]:
-        """The artifacts of a submission, from {name: sha256}. Raises UnknownArtifact."""
-        made = []
-        for name, sha256 in read_files(given, "artifacts").items():
-            size = await self.artifacts.size(sha256)
-            if size is None:
-                raise UnknownArtifact(
-                    errors=[{"field": f"artifacts.{name}", "message": f"{sha256} is not here"}]
-                )
-            made.append(Artifact(name, sha256, size))
-        return tuple(made)
+        return (await self.submissions.submit(job_spec, actor=actor, job_id=job_id)).job
 
     async def wait(self, job_id: str) -> Job:
-        """The job, once it has ended. Raises JobNotFound, InvalidInput."""
-        job_id = parse_id(job_id)
-        while True:
-            head = self.log.head
-            job = await self.jobs.load_newest(job_id)
-            if job is None:
-                raise JobNotFound
-            if job.finished:
-                return job
-            await self.log.wait(head, job_id)
+        """The job, once it has ended. Raises JobNotFound, JobUnreadable, InvalidInput."""
+        return await self.jobs.wait_until_finished(parse_id(job_id))

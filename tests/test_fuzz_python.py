@@ -217,11 +217,11 @@ def surface(service: Service) -> dict[str, Call]:
 
     return {
         "submit": service.submit,
-        "accept": lambda spec, **named: service.accept(made_spec(spec), **named),
+        "accept": lambda spec, **named: service.submissions.submit(made_spec(spec), **named),
         "wait": lambda job_id: asyncio.wait_for(service.wait(job_id), 0.01),
-        "attached": service.attached,
-        "checked": lambda spec: at_once(service.checked, made_spec(spec)),
-        "attempts": lambda type: at_once(service.attempts, type),
+        "attached": service.submissions.artifacts_of,
+        "checked": lambda spec: at_once(service.submissions.defaults.complete, made_spec(spec)),
+        "attempts": lambda type: at_once(service.submissions.defaults.max_attempts, type),
         "cancel": service.jobs.cancel,
         "retry": service.jobs.retry,
         "expire": service.jobs.expire,

@@ -1,27 +1,24 @@
 """The job source of a runner in the service itself: it reads and writes the log directly."""
 
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from eventjobs.attempts.claims import ClaimQueue
 from eventjobs.attempts.recorder import OutcomeRecorder
 from eventjobs.clock import Clock
-from eventjobs.commands.jobs import CommandResult, Jobs
+from eventjobs.commands.jobs import Jobs
+from eventjobs.commands.submissions import Submissions
 from eventjobs.domain.decisions import Report
 from eventjobs.domain.events import StepCompleted
 from eventjobs.domain.job import Job, Status
 from eventjobs.domain.outcomes import Outcome
 from eventjobs.domain.spec import JobSpec
-from eventjobs.errors import JobNotFound
 from eventjobs.execution.source import Capacity, ClaimableJob, WithdrawReason, file_of
 from eventjobs.handlers.base_caller import CallPolicy
 from eventjobs.handlers.files import ArtifactFiles
 from eventjobs.projections.change import JobChange
 from eventjobs.projections.views import Views
 from eventjobs.storage.artifacts import Artifacts
-
-#: Checks a specification and submits it under a job id, by an actor.
-Submit = Callable[[JobSpec, str, str], Awaitable[CommandResult]]
 
 
 class LocalJobSource:
@@ -36,10 +33,10 @@ class LocalJobSource:
         artifacts: Artifacts,
         recorder: OutcomeRecorder,
         calls: CallPolicy,
-        submit: Submit,
+        submissions: Submissions,
     ) -> None:
         self.worker = worker
-        self._submit = submit
+        self._submissions = submissions
         self.clock: Clock = jobs.clock
         self.calls = calls
         self.files: ArtifactFiles = artifacts
@@ -81,23 +78,17 @@ class LocalJobSource:
 
     async def submit_child(self, job: Job, name: str, spec: JobSpec) -> str:
         child_id = await self._jobs.child_id(job, name)
-        child = (await self._submit(spec, child_id, self.worker)).job
+        submitted = await self._submissions.submit(spec, actor=self.worker, job_id=child_id)
+        child = submitted.job
         if child.can_retry and (child.finished_us or 0) < (job.started_us or 0):
             await self._jobs.retry(child_id, "its parent runs again", actor=self.worker)
         return child_id
 
     async def wait_for_job(self, job: Job, job_id: str) -> dict[str, Any]:
-        log = self._jobs.log
-        while True:
-            head = log.head
-            other = await self._jobs.load_newest(job_id)
-            if other is None:
-                raise JobNotFound(f"there is no job {job_id}")
-            if other.finished:
-                files = [(each.name, each.sha256, each.size) for each in other.artifacts]
-                end = {"status": other.status, "result": other.result, "error": other.error}
-                return end | {"file": file_of(end["result"], files)}
-            await log.wait(head, job_id)
+        ended = await self._jobs.wait_until_finished(job_id)
+        files = [(each.name, each.sha256, each.size) for each in ended.artifacts]
+        end = {"status": ended.status, "result": ended.result, "error": ended.error}
+        return end | {"file": file_of(end["result"], files)}
 
     async def record_outcome(self, job: Job, outcome: Outcome) -> None:
         await self._recorder.record(job, outcome, actor=self.worker)

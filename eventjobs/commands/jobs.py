@@ -235,6 +235,17 @@ class Jobs:
         """
         return await self._catch_up(job_id, await self.load(job_id))
 
+    async def wait_until_finished(self, job_id: str) -> Job:
+        """The job, once it has ended. Raises JobNotFound, JobUnreadable."""
+        while True:
+            head = self.log.head
+            job = await self.load_newest(job_id)
+            if job is None:
+                raise JobNotFound(f"there is no job {job_id}")
+            if job.finished:
+                return job
+            await self.log.wait(head, job_id)
+
     async def _catch_up(self, job_id: str, job: Job | None) -> Job | None:
         if job is None:
             return await self.load(job_id)

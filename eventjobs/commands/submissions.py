@@ -1,19 +1,107 @@
 """Submitting jobs: a specification is checked, completed from its handler, and appended."""
 
-from eventjobs.commands.jobs import Jobs
-from eventjobs.domain.spec import JobSpec
-from eventjobs.errors import UnknownJob
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
+
+from eventjobs.commands.jobs import CommandResult, Jobs
+from eventjobs.domain.ids import parse_id
+from eventjobs.domain.spec import Artifact, JobSpec
+from eventjobs.domain.submission import is_checked, rebuild_spec
+from eventjobs.domain.validation import read_files
+from eventjobs.errors import InvalidInput, UnknownArtifact, UnknownJob
+from eventjobs.handlers.registry import HandlerRegistry
+from eventjobs.storage.artifacts import Artifacts
 
 
-async def check_named(jobs: Jobs, spec: JobSpec) -> None:
-    """Raises UnknownJob when *spec* names a job that is not there; a hidden one is."""
-    named = [(f"after.{at}", each) for at, each in enumerate(spec.after)]
-    if spec.parent is not None:
-        named.append(("parent", spec.parent))
-    missing = [
-        {"field": field, "message": f"there is no job {job_id}"}
-        for field, job_id in named
-        if await jobs.load(job_id) is None
-    ]
-    if missing:
-        raise UnknownJob(errors=missing)
+class SpecDefaults:
+    """Values for the fields that a specification leaves open: the handler's, then the settings'."""
+
+    def __init__(
+        self, handlers: HandlerRegistry, max_attempts: int, timeout_s: float | None
+    ) -> None:
+        self._handlers = handlers
+        self._max_attempts = max_attempts
+        self._timeout_s = timeout_s
+
+    def max_attempts(self, type: str) -> int:
+        """The default number of attempts of a job of *type*. Raises UnknownType."""
+        return self._handlers.get(type).max_attempts or self._max_attempts
+
+    def complete(self, spec: JobSpec) -> JobSpec:
+        """*spec* with its open fields filled in. Raises UnknownType, and InvalidInput for a payload
+        that does not fit the handler's model.
+        """
+        handler = self._handlers.get(spec.type)
+        if handler.model is not None:
+            handler.parse(spec.payload)
+        open_fields: dict[str, Any] = {
+            name: value for name, value in handler.defaults.items() if getattr(spec, name) is None
+        }
+        if spec.timeout_s is None and "timeout_s" not in open_fields and self._timeout_s:
+            open_fields["timeout_s"] = self._timeout_s
+        if spec.queue is None and handler.flow.queue is not None:
+            open_fields["queue"] = handler.flow.queue
+        if spec.max_attempts == 0:
+            open_fields["max_attempts"] = self.max_attempts(spec.type)
+        return replace(spec, **open_fields) if open_fields else spec
+
+
+class Submissions:
+    """Submits jobs for Python, HTTP, schedules and handlers alike."""
+
+    def __init__(self, jobs: Jobs, artifacts: Artifacts, defaults: SpecDefaults) -> None:
+        self._jobs = jobs
+        self._artifacts = artifacts
+        self.defaults = defaults
+
+    async def submit(
+        self, spec: JobSpec, *, actor: str, job_id: str | None = None, key: bool = False
+    ) -> CommandResult:
+        """Check *spec*, fill in its open fields, and submit it as *job_id* or under a new id.
+
+        Raises what Jobs.submit does, UnknownType, UnknownJob, UnknownArtifact, InvalidInput.
+        """
+        if not is_checked(spec):
+            spec = rebuild_spec(spec)
+            await self._check_artifacts(spec)
+        if spec.after or spec.parent is not None:
+            await self._check_named_jobs(spec)
+        job_id = None if job_id is None else parse_id(job_id)
+        completed = self.defaults.complete(spec)
+        return await self._jobs.submit(completed, actor=actor, job_id=job_id, key=key)
+
+    async def artifacts_of(self, files: Mapping[str, str]) -> tuple[Artifact, ...]:
+        """The stored files *files*, {name: sha256}, as artifacts of a submission.
+
+        Raises UnknownArtifact, InvalidInput.
+        """
+        artifacts = []
+        for name, sha256 in read_files(files, "artifacts").items():
+            size = await self._artifacts.size(sha256)
+            if size is None:
+                raise UnknownArtifact(
+                    errors=[{"field": f"artifacts.{name}", "message": f"{sha256} is not here"}]
+                )
+            artifacts.append(Artifact(name, sha256, size))
+        return tuple(artifacts)
+
+    async def _check_artifacts(self, spec: JobSpec) -> None:
+        if not spec.artifacts:
+            return
+        stored = await self.artifacts_of({each.name: each.sha256 for each in spec.artifacts})
+        if [each.size for each in stored] != [each.size for each in spec.artifacts]:
+            raise InvalidInput("an artifact has another size than the file that it names")
+
+    async def _check_named_jobs(self, spec: JobSpec) -> None:
+        """Raises UnknownJob when *spec* names a job that does not exist. A hidden one does."""
+        named = [(f"after.{index}", each) for index, each in enumerate(spec.after)]
+        if spec.parent is not None:
+            named.append(("parent", spec.parent))
+        missing = [
+            {"field": field, "message": f"there is no job {job_id}"}
+            for field, job_id in named
+            if await self._jobs.load(job_id) is None
+        ]
+        if missing:
+            raise UnknownJob(errors=missing)

@@ -106,7 +106,7 @@ class _ArtifactFields(BaseModel):
 def _check_artifacts(value: object) -> object:
     files = as_tuple(value)
     if type(files) is not tuple or not all(type(each) is Artifact for each in files):
-        raise ValueError("a list of Artifacts, as Service.attached returns them")
+        raise ValueError("a list of Artifacts, as Submissions.artifacts_of returns them")
     return files
 
 

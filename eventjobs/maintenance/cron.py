@@ -1,14 +1,14 @@
 """Submitting recurring jobs when they are due: each firing once."""
 
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Iterable
 from typing import NamedTuple
 
 from eventjobs.clock import sleep
 from eventjobs.commands.jobs import Jobs
 from eventjobs.commands.pauses import Pauses
+from eventjobs.commands.submissions import Submissions
 from eventjobs.domain.ids import legacy_firing_id
 from eventjobs.domain.job import Job
-from eventjobs.domain.spec import JobSpec
 from eventjobs.domain.timestamps import rfc3339
 from eventjobs.errors import EventjobsError, JobGone, LogError
 from eventjobs.handlers.schedule import SECOND_US, Schedule
@@ -54,17 +54,17 @@ class CronScheduler:
     def __init__(
         self,
         schedules: Iterable[Schedule],
-        submit: Callable[[JobSpec, str, str], Awaitable[object]],
+        submissions: Submissions,
         jobs: Jobs,
         views: Views,
-        switches: Pauses,
+        pauses: Pauses,
         catch_up_s: float,
     ) -> None:
         self._schedules = list(schedules)
-        self._submit = submit
+        self._submissions = submissions
         self._jobs = jobs
         self._views = views
-        self._pauses = switches
+        self._pauses = pauses
         self._clock = jobs.clock
         self._catch_up_s = catch_up_s
         self._opened_us = jobs.clock.now_us()
@@ -162,7 +162,9 @@ class CronScheduler:
                 again = await self._repeat_number(schedule, due_us)
                 if again is not None and await self._is_active_at(schedule, due_us):
                     job_id = schedule.job_id(due_us, again)
-                    await self._submit(schedule.job(due_us), job_id, schedule.tag)
+                    await self._submissions.submit(
+                        schedule.job(due_us), actor=schedule.tag, job_id=job_id
+                    )
                     newest_us, _ = self._fired.get(schedule.name, (0, 0.0))
                     latest_us = max(due_us, newest_us)
                     self._fired[schedule.name] = latest_us, self._clock.monotonic_s()

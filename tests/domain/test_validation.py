@@ -149,7 +149,7 @@ async def test_a_submission_that_does_not_fit_names_the_field(
     assert {each.split(".")[0] for each in fields(refused.value)} == {name}
     if name in JobSpec.__dataclass_fields__ and name != "max_attempts":  # there 0 is the handler's
         with pytest.raises(InvalidInput):
-            await service.accept(JobSpec("echo", 1, **{name: value}), actor="python")
+            await service.submissions.submit(JobSpec("echo", 1, **{name: value}), actor="python")
     with pytest.raises(ValueError, match="schedule 'hourly'"):
         schedule("hourly", "0 * * * *", "echo", 1, **{name: value})
 
@@ -200,7 +200,7 @@ async def test_a_type_is_the_name_of_a_handler(service: Service, type: Any) -> N
 @pytest.mark.parametrize("spec", [None, {"type": "echo"}, JobSpec(5), JobSpec("echo", owner=5)])  # type: ignore[arg-type]
 async def test_a_specification_made_by_hand_is_checked_as_well(service: Service, spec: Any) -> None:
     with pytest.raises(InvalidInput):
-        await service.accept(spec, actor="python")
+        await service.submissions.submit(spec, actor="python")
 
 
 async def test_who_does_it_and_the_id_are_checked(service: Service) -> None:
@@ -222,7 +222,7 @@ async def test_a_file_has_to_be_here(service: Service) -> None:
     wrong: list[Any] = [{"../a": SHA256}, {"a": "../../etc/passwd"}, {5: SHA256}, [SHA256], None]
     for given in wrong:
         with pytest.raises(InvalidInput):
-            await service.attached(given)
+            await service.submissions.artifacts_of(given)
 
 
 class Order(BaseModel):
@@ -263,7 +263,7 @@ async def test_a_payload_is_json(service: Service, payload: Any) -> None:
 async def test_no_text_is_taken_for_json(service: Service) -> None:
     """It would be stored as it is, and the log could not be read any more."""
     with pytest.raises(InvalidInput):
-        await service.accept(JobSpec("echo", orjson.Fragment(b"{")), actor="python")
+        await service.submissions.submit(JobSpec("echo", orjson.Fragment(b"{")), actor="python")
 
 
 async def test_a_handler_cannot_return_such_a_text(serve: Serve) -> None:

@@ -427,7 +427,7 @@ async def test_a_handler_stores_files_and_reads_those_of_its_job(
 
     service = await serve(in_a_thread if threaded else on_the_loop)
     sha256, _ = await asyncio.to_thread(service.artifacts.store, b"the input")
-    artifacts = await service.attached({"in.csv": sha256})
+    artifacts = await service.submissions.artifacts_of({"in.csv": sha256})
     job = await service.submit("files", artifacts=artifacts)
     job = await service.wait(job.job_id)
     assert job.result == "the input"
@@ -453,7 +453,7 @@ async def test_a_file_that_is_not_there_fails_for_good(serve: Serve) -> None:
         "retryable": False,
     }
     with pytest.raises(UnknownArtifact):
-        await service.attached({"in.csv": "ab" * 32})
+        await service.submissions.artifacts_of({"in.csv": "ab" * 32})
 
 
 async def test_a_bad_name_for_a_file_fails_for_good(serve: Serve) -> None:

@@ -209,7 +209,7 @@ def thread(context: ThreadContext, payload: Any) -> str:
 
 async def with_file(service: Any, type: str, content: bytes, **spec: Any) -> tuple[str, Path]:
     sha256, _ = await asyncio.to_thread(service.artifacts.store, content)
-    given = await service.attached({"a": sha256})
+    given = await service.submissions.artifacts_of({"a": sha256})
     job = await service.submit(type, artifacts=given, **spec)
     return job.job_id, service.artifacts.path(sha256)
 
@@ -259,11 +259,11 @@ async def test_a_handler_is_not_given_a_damaged_file(
     service = await serve(run, concurrency=0)
     name = "given.txt" if run.type == "work" else "a"
     sha256, _ = await asyncio.to_thread(service.artifacts.store, b"true content")
-    given = await service.attached({name: sha256})
+    given = await service.submissions.artifacts_of({name: sha256})
     job = await service.submit(run.type, {"item": "x"}, artifacts=given, max_attempts=1)
     await asyncio.to_thread(damage, service.artifacts.path(sha256))
     with pytest.raises(UnknownArtifact):
-        await service.attached({"a": sha256})
+        await service.submissions.artifacts_of({"a": sha256})
     await service.close()
     service = await serve(run)
     job = await service.wait(job.job_id)

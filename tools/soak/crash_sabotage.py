@@ -7,12 +7,12 @@ from typing import Any
 from uuid import uuid4
 
 from eventjobs import Context, handler
+from eventjobs.commands.submissions import Submissions
 from eventjobs.domain.outcomes import Failed, Outcome
 from eventjobs.execution.attempt import RunningAttempt
 from eventjobs.handlers.registry import Handler
 from eventjobs.http import server as listening
 from eventjobs.http.endpoints import submissions
-from eventjobs.service import Service
 
 from .crash_handlers import HANDLERS
 
@@ -57,10 +57,10 @@ def _leaves_processes() -> list[Handler]:
 
 def _cuts_off() -> list[Handler]:
     """A shutdown closes the connections first, also of whoever is about to be answered."""
-    accept = Service.accept
+    submit = Submissions.submit
 
-    async def accept_and_rest(self: Service, *args: Any, **kwargs: Any) -> Any:
-        outcome = await accept(self, *args, **kwargs)
+    async def submit_and_rest(self: Submissions, *args: Any, **kwargs: Any) -> Any:
+        outcome = await submit(self, *args, **kwargs)
         await asyncio.sleep(REST_S)
         return outcome
 
@@ -71,7 +71,7 @@ def _cuts_off() -> list[Handler]:
             each.force_close()
         await close(self)
 
-    setattr(Service, "accept", accept_and_rest)  # noqa: B010 mypy knows its type
+    setattr(Submissions, "submit", submit_and_rest)  # noqa: B010 mypy knows its type
     setattr(listening.Listening, "close", cut_off_and_close)  # noqa: B010 mypy knows its type
     return HANDLERS
 

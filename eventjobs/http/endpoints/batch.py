@@ -168,7 +168,7 @@ async def _submit(service: Service, number: int, raw: bytes | None, named: _Name
         spec = await line.spec(service, named=job_id is not None)
         await _wait_for_named_jobs(spec, number, named)
         job_id = job_id or new_id(service.clock.now_us())
-        job, changed = await service.accept(
+        job, changed = await service.submissions.submit(
             spec, actor=ACTOR, job_id=job_id, key=line.idempotency_key is not None
         )
     except EventjobsError as error:

@@ -72,7 +72,7 @@ async def _accept(
     spec = await submission.spec(service, named=job_id is not None)
     # Drawn before the submission, so that an unknown outcome is answered with the id.
     job_id = request[JOB_ID] = job_id or new_id(service.clock.now_us())
-    job, changed = await service.accept(spec, actor=ACTOR, job_id=job_id, key=key)
+    job, changed = await service.submissions.submit(spec, actor=ACTOR, job_id=job_id, key=key)
     if not changed:
         if new:  # a concurrent request submitted it first
             raise PreconditionFailed

@@ -129,7 +129,7 @@ async def artifact(context: AppContext, request: web.Request) -> web.StreamRespo
     service = context.service
     body = await read_report(service, request, ArtifactReport)
     holder = _holder(request, body)
-    [file] = await service.attached({body.name: body.sha256})
+    [file] = await service.submissions.artifacts_of({body.name: body.sha256})
     stored = ArtifactStored(holder.attempt, body.name, body.sha256, file.size, body.media_type)
     return await _report(context, holder, "artifact", [stored])
 

@@ -67,9 +67,9 @@ class Submission(SubmissionOptions):
                     "delay_s counts from now, so a repetition would be another job; give run_at"
                 )
             run_at_us = service.clock.now_us() + int(self.delay_s * 1e6)
-        files = await service.attached(self.artifacts) if self.artifacts else ()
+        files = await service.submissions.artifacts_of(self.artifacts) if self.artifacts else ()
         # *checked* would copy the specification, which costs more than all its checks.
-        attempts = 0 if self.max_attempts else service.attempts(self.type)
+        attempts = 0 if self.max_attempts else service.submissions.defaults.max_attempts(self.type)
         payload = as_fragment(self.payload)
         return mark_checked(self.to_spec(self.type, payload, None, run_at_us, files, attempts))
 

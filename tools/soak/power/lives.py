@@ -143,7 +143,7 @@ class Life:
                 content = self.text().encode() * 30
                 sha256, _ = await asyncio.to_thread(service.artifacts.store, content)
                 self.note("file", sha256)
-                more["artifacts"] = await service.attached({"in.txt": sha256})
+                more["artifacts"] = await service.submissions.artifacts_of({"in.txt": sha256})
             waiting.append(asyncio.create_task(self.submit(service, number, type, **more)))
             if self.draw.random() < 0.2:
                 await asyncio.gather(*map(service.wait, await asyncio.gather(*waiting)))
@@ -208,7 +208,7 @@ async def upload(life: Life) -> None:
             artifacts = None
             while artifacts is None:
                 with suppress(UnknownArtifact):
-                    artifacts = await service.attached({"in.txt": sha256})
+                    artifacts = await service.submissions.artifacts_of({"in.txt": sha256})
             await life.submit(service, number, "noop", artifacts=artifacts, run_at=LATER)
             await uploading
 
@@ -233,7 +233,7 @@ async def repeat(life: Life) -> None:
             life.draw.seed(number)
             sha256 = hashlib.sha256(life.text().encode()).hexdigest()
             with suppress(UnknownArtifact):
-                named = await service.attached({"in.txt": sha256})
+                named = await service.submissions.artifacts_of({"in.txt": sha256})
                 await life.submit(service, 10 + number, "noop", artifacts=named, run_at=LATER)
 
 
