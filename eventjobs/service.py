@@ -229,6 +229,10 @@ class Service:
         names = {type: service_name(url) for type, url in self._service_urls.items()}
         self.attempt_reports = AttemptReports(self.jobs, self.recorder, self.leases, names)
         self.job_source = self._job_source(worker)
+        self._wire_runners(worker)
+
+    def _wire_runners(self, worker: str) -> None:
+        settings = self.settings
         self.dispatcher = ExternalDispatcher(
             self.jobs,
             self.master_key,
