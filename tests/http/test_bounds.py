@@ -1,4 +1,4 @@
-"""How many there may be: webhooks, pauses, and what one page of a list has."""
+"""Limits of webhooks and pauses, and of the deliveries that are submitted at once."""
 
 import asyncio
 from collections.abc import Awaitable, Callable
@@ -24,19 +24,19 @@ async def echo(context: Context, payload: Any) -> Any:
     return payload
 
 
-async def refused(calls: list[Awaitable[Any]]) -> int:
-    """How many of *calls* at the same time reach the limit."""
+async def count_refusals(calls: list[Awaitable[Any]]) -> int:
+    """The number of concurrent *calls* that reach the limit."""
     outcomes = await asyncio.gather(*calls, return_exceptions=True)
-    found = [each for each in outcomes if isinstance(each, BaseException)]
-    assert all(isinstance(each, LimitReached) for each in found), found
-    return len(found)
+    errors = [each for each in outcomes if isinstance(each, BaseException)]
+    assert all(isinstance(each, LimitReached) for each in errors), errors
+    return len(errors)
 
 
 async def test_there_are_no_more_webhooks_than_there_may_be(client: Connect) -> None:
     api = await client(echo, outbound_allow=LOCAL, webhooks_max=3)
     wanted = WebhookAdded(url=URL)
     webhooks = api.service.webhooks
-    assert await refused([webhooks.add(wanted, actor="me") for _ in range(10)]) == 7
+    assert await count_refusals([webhooks.add(wanted, actor="me") for _ in range(10)]) == 7
     head = api.service.log.head
     reply = await api("POST", "/v1/webhooks", {"url": URL})
     assert (reply.status, reply.code) == (409, "limit_reached")
@@ -51,7 +51,7 @@ async def test_no_more_is_paused_than_may_be(client: Connect) -> None:
     api = await client(echo, pauses_max=3)
     switches = api.service.pauses
     pauses = [switches.pause("queue", f"q{number}", actor="me") for number in range(3)]
-    assert await refused(list(pauses)) == 0
+    assert await count_refusals(list(pauses)) == 0
     await api.service.views.reached(api.service.log.head)
     for path in ("/v1/queues/more/pause", "/v1/types/echo/pause"):
         reply = await api("POST", path)
@@ -161,12 +161,12 @@ async def test_an_event_for_very_many_webhooks_is_made_into_pieces(
     at_once = most = 0
     submit = service.jobs.submit
 
-    async def counted(*given: Any, **more: Any) -> Any:
+    async def submit_and_count(*args: Any, **more: Any) -> Any:
         nonlocal at_once, most
         at_once += 1
         most = max(most, at_once)
         try:
-            return await submit(*given, **more)
+            return await submit(*args, **more)
         finally:
             at_once -= 1
 
@@ -175,16 +175,16 @@ async def test_an_event_for_very_many_webhooks_is_made_into_pieces(
     added = [service.log.append(new_id(n), 0, wanted, actor="me") for n in range(count)]
     await asyncio.gather(*added)
     service.webhooks._added.set()
-    monkeypatch.setattr(service.jobs, "submit", counted)
+    monkeypatch.setattr(service.jobs, "submit", submit_and_count)
     job = (await submit(JobSpec("echo"), actor="me")).job
     await service.jobs.cancel(job.job_id, actor="me")
-    made: set[int] = set()
+    deliveries: set[int] = set()
     position = 0
     async with asyncio.timeout(60):
-        while len(made) < count:
+        while len(deliveries) < count:
             await service.log.wait(position)
             for each in await service.log.read(position, 1000):
                 position = each.position
                 if isinstance(each.event, JobSubmitted) and each.event.spec.type == DELIVERY:
-                    made.add(each.position)
+                    deliveries.add(each.position)
     assert most <= BATCH

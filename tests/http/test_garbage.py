@@ -1,6 +1,6 @@
-"""What requests that break off leave in memory: nothing, without a look for cycles.
+"""Broken requests leave nothing in memory, without a garbage collection.
 
-The service has Python look for cycles seldom (eventjobs.gc_tuning), so megabytes in one stay long.
+The service collects cycles seldom (eventjobs.gc_tuning), so a cycle would keep megabytes for long.
 """
 
 import asyncio
@@ -31,19 +31,19 @@ async def echo(context: Context, payload: Any) -> Any:
 
 
 @pytest.fixture
-def no_look() -> Iterator[None]:
+def no_collection() -> Iterator[None]:
     gc.collect()
     gc.disable()
     yield
     gc.enable()
 
 
-def left() -> list[object]:
-    """Requests that are in memory. `isinstance` would ask the `__class__` of every object."""
+def requests_in_memory() -> list[object]:
+    """Requests in memory. `isinstance` would read the `__class__` of every object."""
     return [each for each in gc.get_objects() if issubclass(type(each), web.BaseRequest)]
 
 
-#: What is sent before a client resets its connection.
+#: Bytes that are sent before the client resets its connection.
 BROKEN = {
     "an upload": b"POST /v1/artifacts HTTP/1.1\r\n" + LARGE + HOST + b"\r\n" + b"z" * 300_000,
     "a submission": b"POST /v1/jobs HTTP/1.1\r\n" + JSON + LARGE + HOST + b"\r\n" + b"z" * 300_000,
@@ -88,23 +88,25 @@ REFUSED = {
 }
 
 
-async def opened(api: Client, sent: bytes) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+async def open_and_send(
+    api: Client, sent: bytes
+) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
     reader, writer = await asyncio.open_connection(api.listening.host, api.listening.port)
     writer.write(sent)
     return reader, writer
 
 
 async def all_gone(api: Client) -> None:
-    """Return when no connection is open, and what they ran has ended."""
+    """Return when no connection is open, and their tasks have ended."""
     await api.session.close()
     async with asyncio.timeout(20):
-        while api.listening._connections.all():  # noqa: ASYNC110  nobody is told
+        while api.listening._connections.all():  # noqa: ASYNC110  connections close
             await asyncio.sleep(0)
-        while left():  # noqa: ASYNC110  tasks end
+        while requests_in_memory():  # noqa: ASYNC110  tasks end
             await asyncio.sleep(0)
 
 
-@pytest.mark.usefixtures("no_look")
+@pytest.mark.usefixtures("no_collection")
 @pytest.mark.parametrize("kind", BROKEN)
 async def test_a_request_that_breaks_off_leaves_nothing(client: Connect, kind: str) -> None:
     api = await client(echo, concurrency=0, heartbeat_s=0.05)
@@ -112,7 +114,7 @@ async def test_a_request_that_breaks_off_leaves_nothing(client: Connect, kind: s
     job = await api.submit("echo", artifacts={"a": stored["sha256"]})
     sent = BROKEN[kind].replace(b"%(here)s", job["links"]["self"].encode())
     for read in (False, True):
-        reader, writer = await opened(api, sent)
+        reader, writer = await open_and_send(api, sent)
         if read and kind.startswith(("a stream", "a download", "a pipeline", "a batch")):
             await reader.read(10)
         else:
@@ -124,11 +126,11 @@ async def test_a_request_that_breaks_off_leaves_nothing(client: Connect, kind: s
     await all_gone(api)
 
 
-@pytest.mark.usefixtures("no_look")
+@pytest.mark.usefixtures("no_collection")
 @pytest.mark.parametrize("kind", REFUSED)
 async def test_a_request_that_is_refused_leaves_nothing(client: Connect, kind: str) -> None:
     api = await client(echo, concurrency=0)
-    reader, writer = await opened(api, REFUSED[kind])
+    reader, writer = await open_and_send(api, REFUSED[kind])
     if kind in {"ended early", "a form", "no address"}:
         writer.write_eof()
     assert (await reader.read(20)).startswith(b"HTTP/1.")

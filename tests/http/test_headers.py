@@ -1,4 +1,4 @@
-"""What request headers mean: lists, preferences, forms and conditions (RFC 9110, RFC 7240)."""
+"""Request headers: lists, preferences, media types and conditions (RFC 9110, RFC 7240)."""
 
 import asyncio
 from collections.abc import Sequence
@@ -36,7 +36,7 @@ async def wait(context: Context, payload: Any) -> None:
 
 
 def with_lines(name: str, *lines: str) -> web.Request:
-    """A request as far as headers ask; aiohttp's mock has no bytes that are no UTF-8."""
+    """A request with headers only: aiohttp's mock accepts no bytes that are not UTF-8."""
     return cast(
         "web.Request", SimpleNamespace(headers=CIMultiDict([(name, line) for line in lines]))
     )
@@ -191,8 +191,8 @@ async def test_an_address_with_two_forms_says_so_on_every_answer(client: Connect
         reply = await api.get(path)
         assert (reply.status, reply.headers["Vary"]) == (status, "Accept")
     etag = (await api.get(here)).headers["ETag"]
-    known = await api.get(here, If_None_Match=etag)
-    assert (known.status, known.headers["Vary"]) == (304, "Accept")
+    unchanged = await api.get(here, If_None_Match=etag)
+    assert (unchanged.status, unchanged.headers["Vary"]) == (304, "Accept")
     unknown = await api("PATCH", here)
     assert (unknown.status, unknown.headers["Vary"]) == (405, "Accept")
     strange = await api.get(here, Host="evil.example")
@@ -310,7 +310,7 @@ async def test_a_put_can_ask_for_a_new_job_only(client: Connect) -> None:
 
 
 async def test_a_running_job_has_a_weak_tag_that_if_match_never_has(client: Connect) -> None:
-    """RFC 9110, 13.1.1: compared strongly. `*` is there for whoever does not care."""
+    """RFC 9110, 13.1.1: strong comparison; `*` matches any version."""
     api = await client(wait, drain_s=0)
     here = (await api.submit("wait"))["links"]["self"]
     while (await api.get(here)).json["status"] != "running":  # noqa: ASYNC110

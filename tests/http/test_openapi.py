@@ -1,4 +1,4 @@
-"""The document says what the service does, and the service does what the document says."""
+"""The OpenAPI document describes every route, and every response fits it."""
 
 import asyncio
 import re
@@ -18,7 +18,7 @@ from eventjobs.handlers.declare import handler, remote
 from eventjobs.http import create_app
 from eventjobs.http.render import render
 from eventjobs.http.routes import ROUTES
-from eventjobs.http.schemas import jobs as shapes
+from eventjobs.http.schemas.jobs import Job
 from eventjobs.http.schemas.queries import AllEventsQuery, EventsQuery, JobQuery, JobsQuery
 from eventjobs.projections.views import JobView
 from tests.conftest import Connect, Serve
@@ -29,7 +29,7 @@ SCHEMAS = "#/components/schemas/"
 
 
 class Line(BaseModel):
-    """Also the name of a schema of ours."""
+    """It has the name of a former schema of the document."""
 
     text: str = Field(min_length=1)
 
@@ -63,9 +63,9 @@ def references(value: Any) -> set[str]:
     return set(re.findall(r'"\$ref":"([^"]+)"', orjson.dumps(value).decode()))
 
 
-def validator(told: Any, name: str) -> Draft202012Validator:
-    """Of one component, with those that it refers to."""
-    return Draft202012Validator({"$ref": SCHEMAS + name, "components": told["components"]})
+def validator(spec: Any, name: str) -> Draft202012Validator:
+    """The validator of one component, with those that it refers to."""
+    return Draft202012Validator({"$ref": SCHEMAS + name, "components": spec["components"]})
 
 
 async def test_every_route_is_in_the_document_and_nothing_else(serve: Serve) -> None:
@@ -79,11 +79,11 @@ async def test_every_route_is_in_the_document_and_nothing_else(serve: Serve) -> 
 
 
 async def test_every_operation_is_described_once(client: Connect) -> None:
-    told = await document(await client(echo))
-    assert told["openapi"] == "3.1.0"
+    spec = await document(await client(echo))
+    assert spec["openapi"] == "3.1.0"
     operations = {
         (method.upper(), path): operation
-        for path, methods in told["paths"].items()
+        for path, methods in spec["paths"].items()
         for method, operation in methods.items()
     }
     assert set(operations) == {(each.method, each.path) for each in ROUTES}
@@ -96,27 +96,27 @@ async def test_every_operation_is_described_once(client: Connect) -> None:
 
 
 async def test_every_reference_leads_somewhere_and_every_schema_is_one(client: Connect) -> None:
-    told = await document(await client(write, echo))
-    schemas = told["components"]["schemas"]
-    assert references(told) <= {SCHEMAS + name for name in schemas}
+    spec = await document(await client(write, echo))
+    schemas = spec["components"]["schemas"]
+    assert references(spec) <= {SCHEMAS + name for name in schemas}
     for name, schema in schemas.items():
         assert meta.is_valid(schema), name
         assert re.fullmatch(r"[A-Za-z0-9._-]+", name)
-    for methods in told["paths"].values():
+    for methods in spec["paths"].values():
         for operation in methods.values():
             for each in operation["parameters"]:
                 assert meta.is_valid(each["schema"])
 
 
 async def test_payloads_are_described_by_type(client: Connect) -> None:
-    told = await document(await client(write, echo))
-    fits = validator(told, "Submission").is_valid
+    spec = await document(await client(write, echo))
+    fits = validator(spec, "Submission").is_valid
     assert fits({"type": "echo", "payload": 5})
     assert fits({"type": "letter.write", "payload": {"lines": [{"text": "x"}]}})
     assert not fits({"type": "letter.write", "payload": {"lines": [{"text": ""}]}})
     assert not fits({"type": "unheard"})
     assert not fits({"type": "echo", "colour": "red"})
-    assert set(told["components"]["schemas"]) >= {
+    assert set(spec["components"]["schemas"]) >= {
         "payload.letter.write",
         "payload.letter.write.Line",
         "BatchLine",
@@ -127,9 +127,9 @@ async def test_payloads_are_described_by_type(client: Connect) -> None:
 async def test_a_query_has_the_parameters_of_its_model(
     client: Connect, model: type[BaseModel]
 ) -> None:
-    told = await document(await client(echo))
+    spec = await document(await client(echo))
     for path in [each.path for each in ROUTES if each.request.query is model]:
-        listed = told["paths"][path]["get"]["parameters"]
+        listed = spec["paths"][path]["get"]["parameters"]
         query = {each["name"]: each["schema"] for each in listed if each["in"] == "query"}
         assert set(query) == set(model.model_fields)
     if model is JobsQuery:
@@ -142,7 +142,7 @@ async def test_a_query_has_the_parameters_of_its_model(
 async def test_what_is_answered_fits_its_schema(client: Connect) -> None:
     api = await client(echo, draw, remote("far"), max_attempts=1)
     done, failed = await api_jobs(api)
-    told = await document(api)
+    spec = await document(api)
     for path, name in (
         (f"/v1/jobs/{done}", "Job"),
         (f"/v1/jobs/{failed}", "Job"),
@@ -156,17 +156,17 @@ async def test_what_is_answered_fits_its_schema(client: Connect) -> None:
         ("/nothing", "Problem"),
         ("/v1/jobs?limit=0", "Problem"),
     ):
-        validator(told, name).validate((await api.get(path)).json)
+        validator(spec, name).validate((await api.get(path)).json)
     lines = b'{"type":"echo"}\n{broken'
     headers = {"Content-Type": "application/x-ndjson"}
     reply = await api("POST", "/v1/jobs/batch", data=lines, headers=headers)
     for each in reply.body.splitlines():
-        validator(told, "BatchOutcome").validate(orjson.loads(each))
+        validator(spec, "BatchOutcome").validate(orjson.loads(each))
     reply = await api("POST", "/v1/artifacts", data=b"x")
-    validator(told, "UploadedFile").validate(reply.json)
+    validator(spec, "UploadedFile").validate(reply.json)
     job_id = (await api.submit("far"))["job_id"]
     reply = await api("POST", "/v1/work/claim", {"worker": "w", "types": ["far"]})
-    validator(told, "Claimed").validate(reply.json)
+    validator(spec, "Claimed").validate(reply.json)
     assert reply.json["jobs"]
     for report, name in (
         ("heartbeat", "HeartbeatResponse"),
@@ -174,7 +174,7 @@ async def test_what_is_answered_fits_its_schema(client: Connect) -> None:
         ("complete", "Ended"),
     ):
         reply = await api("POST", f"/v1/work/{job_id}/1/{report}", {"worker": "w"})
-        validator(told, name).validate(reply.json)
+        validator(spec, name).validate(reply.json)
 
 
 async def api_jobs(api: Client) -> list[str]:
@@ -188,9 +188,9 @@ def test_a_job_has_every_field_of_its_schema_and_no_other() -> None:
     spec = JobSpec("echo", artifacts=(Artifact("x", "0" * 64, 1),))
     job = given(JobSubmitted(spec)).job
     assert job is not None
-    told = render(JobView(job, None, None))
-    assert set(told) == set(shapes.Job.model_fields)
-    shapes.Job.model_validate_json(orjson.dumps(told))
+    body = render(JobView(job, None, None))
+    assert set(body) == set(Job.model_fields)
+    Job.model_validate_json(orjson.dumps(body))
 
 
 async def test_schemathesis_finds_no_failure(client: Connect, tmp_path: Path) -> None:
@@ -209,5 +209,5 @@ async def test_schemathesis_finds_no_failure(client: Connect, tmp_path: Path) ->
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.STDOUT,
     )
-    told, _ = await process.communicate()
-    assert process.returncode == 0, told.decode()
+    output, _ = await process.communicate()
+    assert process.returncode == 0, output.decode()

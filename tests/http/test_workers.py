@@ -1,4 +1,4 @@
-"""Workers elsewhere get jobs over HTTP, and what they report is what happened."""
+"""Remote workers claim jobs over HTTP, and their reports are recorded."""
 
 import asyncio
 from typing import Any
@@ -189,7 +189,7 @@ async def test_nothing_is_claimed_for_a_worker_that_has_hung_up(
     writer.close()
     await writer.wait_closed()
     job = await api.submit("far")
-    await somebody_waits(api, WORKER, 0)  # it has looked again, and seen that nobody is there
+    await somebody_waits(api, WORKER, 0)  # the claim has found that the connection is closed
     assert "AttemptFailed" not in await kinds(api.service, job["job_id"])
     [given] = await claim(api, "worker-2")
     assert given["job_id"] == job["job_id"]
@@ -199,12 +199,12 @@ async def test_nothing_is_claimed_for_a_worker_that_has_hung_up(
 
 async def test_a_claim_whose_answer_was_lost_is_answered_again(client: Connect) -> None:
     api = await client(FAR)
-    known, unknown, done = [await claimed(api) for _ in range(3)]
+    held, lost, done = [await claimed(api) for _ in range(3)]
     await claimed(api, "worker-2")
     await tell(api, done, "complete")
-    assert [each["job_id"] for each in await claim(api, holds=[known])] == [unknown]
-    assert await claim(api, holds=[known, unknown]) == []
-    assert (await tell(api, unknown, "complete")).status == 200
+    assert [each["job_id"] for each in await claim(api, holds=[held])] == [lost]
+    assert await claim(api, holds=[held, lost]) == []
+    assert (await tell(api, lost, "complete")).status == 200
 
 
 async def test_a_type_that_nobody_knows_cannot_be_claimed(client: Connect) -> None:
@@ -402,11 +402,11 @@ async def test_several_completions_in_one_request_have_each_its_own_outcome(
         reply = await api("POST", "/v1/work/complete", {"worker": WORKER, "jobs": done})
         assert reply.status == 200
         assert [each["job_id"] for each in reply.json["jobs"]] == [each["job_id"] for each in done]
-        told = [
+        outcomes = [
             (each["status"], each["error"] and each["error"]["code"]) for each in reply.json["jobs"]
         ]
         unknown = (404, "job_not_found")
-        assert told == [(200, None), (409, "stale_attempt"), unknown, unknown, (200, None)]
+        assert outcomes == [(200, None), (409, "stale_attempt"), unknown, unknown, (200, None)]
     jobs = [await api.service.wait(each) for each in (first, second)]
     assert [(job.result, job.issues) for job in jobs] == [
         ({"x": 1}, None),

@@ -32,14 +32,14 @@ class Connection:
     writer: asyncio.StreamWriter
 
     def begin(self, path: str, length: int, media_type: str = "application/json") -> None:
-        """Send the head of a POST, and ask for a sign that it was read."""
+        """Send the head of a POST that expects 100-continue."""
         self.writer.write(
             f"POST {path} HTTP/1.1\r\nHost: localhost\r\nContent-Type: {media_type}\r\n"
             f"Content-Length: {length}\r\nExpect: 100-continue\r\n\r\n".encode()
         )
 
-    async def begun(self) -> None:
-        """Return when a handler has the request."""
+    async def wait_until_read(self) -> None:
+        """Return when an endpoint reads the body."""
         assert (await self.reader.readuntil(b"\r\n\r\n")).startswith(b"HTTP/1.1 100 ")
 
     async def answer(self) -> tuple[int, bytes, Any]:
@@ -61,20 +61,20 @@ async def connection(api: Client) -> AsyncIterator[Connection]:
 
 @pytest.fixture
 def patient(monkeypatch: pytest.MonkeyPatch) -> None:
-    """However slow this machine is, no time is up."""
-    monkeypatch.setattr(listening, "LAST_CALL_S", HOUR_S)
+    """No timeout expires, however slow this machine is."""
+    monkeypatch.setattr(listening, "LAST_REQUEST_S", HOUR_S)
     monkeypatch.setattr(listening, "SHUTDOWN_S", HOUR_S)
 
 
 @pytest.fixture
 def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Time is up at once for what is missing."""
-    monkeypatch.setattr(listening, "LAST_CALL_S", 0.0)
+    """Incomplete requests time out at once."""
+    monkeypatch.setattr(listening, "LAST_REQUEST_S", 0.0)
     monkeypatch.setattr(listening, "SHUTDOWN_S", 0.0)
 
 
 async def closing(api: Client) -> asyncio.Task[None]:
-    """The shutdown, once it has begun: nobody can connect any more."""
+    """The shutdown, once it has begun: no new connection is accepted."""
     task = asyncio.create_task(api.listening.close())
     while True:
         try:
@@ -94,7 +94,7 @@ async def test_a_request_is_answered_whose_body_comes_during_a_shutdown(client: 
     api = await client(echo, concurrency=0)
     async with connection(api) as one:
         one.begin("/v1/jobs", len(BODY))
-        await one.begun()
+        await one.wait_until_read()
         closed = await closing(api)
         one.writer.write(BODY)
         status, head, job = await one.answer()
@@ -146,7 +146,7 @@ async def test_a_body_that_does_not_come_cannot_hold_a_shutdown(client: Connect)
     api = await client(echo, concurrency=0)
     async with connection(api) as one:
         one.begin("/v1/jobs", len(BODY))
-        await one.begun()
+        await one.wait_until_read()
         one.writer.write(BODY[:5])
         closed = await closing(api)
         status, head, problem = await one.answer()
@@ -161,7 +161,7 @@ async def test_the_lines_of_a_batch_that_came_are_answered(client: Connect) -> N
     api = await client(echo, concurrency=0)
     async with connection(api) as one:
         one.begin("/v1/jobs/batch", 1000, "application/x-ndjson")
-        await one.begun()
+        await one.wait_until_read()
         one.writer.write(BODY + b"\n" + BODY + b"\n" + BODY[:5])
         await api.service.log.wait(1)
         closed = await closing(api)
