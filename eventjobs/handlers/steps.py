@@ -77,8 +77,8 @@ class Steps:
         unknown = [name for name in stored if name not in self._names | self._old_names]
         if unknown:
             self._warn(
-                "steps were completed by an earlier attempt, and not asked for by this one: "
-                f"{', '.join(unknown)}. If one has another name now, say which: "
+                "steps of an earlier attempt were not called by this one: "
+                f"{', '.join(unknown)}. If one was renamed, give its old name: "
                 f'ctx.step("new name", function, was="{unknown[0]}") takes over its result.'
             )
 

@@ -284,7 +284,7 @@ async def test_a_step_nobody_asks_for_any_longer_is_told_with_the_cure(
     assert work.done == ([] if none_left else ["renamed"])
     [told] = warnings(await recorded_of(service, job_id, LogWritten))
     left = "a, b" if none_left else "b"
-    assert f"not asked for by this one: {left}." in told
+    assert f"not called by this one: {left}." in told
     assert f'was="{left[0]}"' in told
 
 
