@@ -30,7 +30,7 @@ from eventjobs.execution.runner import Runner
 from eventjobs.handlers.breaker_state import LocalBreakerRegistry
 from eventjobs.handlers.declare import remote
 from eventjobs.handlers.registry import Handler, HandlerRegistry
-from eventjobs.handlers.schedule import Schedule
+from eventjobs.handlers.schedule import CronSchedule
 from eventjobs.log.sqlite import SQLiteLog
 from eventjobs.maintenance.cascade import CascadeCanceller
 from eventjobs.maintenance.cron import CronScheduler
@@ -75,7 +75,7 @@ class Service:
     def __init__(
         self,
         data: Path | str | None = None,
-        handlers: Iterable[Handler | Schedule] | HandlerRegistry = (),
+        handlers: Iterable[Handler | CronSchedule] | HandlerRegistry = (),
         *,
         settings: Settings | None = None,
         clock: Clock | None = None,

@@ -21,7 +21,7 @@ from blockbuster import BlockBuster, BlockingError
 
 from eventjobs.clock import Clock
 from eventjobs.handlers.registry import Handler
-from eventjobs.handlers.schedule import Schedule
+from eventjobs.handlers.schedule import CronSchedule
 from eventjobs.service import Service
 from eventjobs.settings import Settings
 from tests.support import threads as threads_at_work
@@ -201,7 +201,7 @@ def strace() -> str:
 
 
 #: What a service is made of.
-Part = Handler | Schedule
+Part = Handler | CronSchedule
 
 
 class Serve(Protocol):

@@ -9,7 +9,7 @@ from typing import Any
 
 from eventjobs.errors import InvalidInput
 from eventjobs.handlers.registry import Handler, HandlerRegistry
-from eventjobs.handlers.schedule import Schedule
+from eventjobs.handlers.schedule import CronSchedule
 from eventjobs.settings import working_directory
 
 SIGNALS = (signal.SIGTERM, signal.SIGINT)
@@ -28,7 +28,7 @@ def load(names: Iterable[str], *, demo: bool = False) -> HandlerRegistry:
         raise InvalidInput(str(error)) from error
 
 
-def _handlers_at(name: str) -> list[Handler | Schedule]:
+def _handlers_at(name: str) -> list[Handler | CronSchedule]:
     module, _, attribute = name.partition(":")
     try:
         holder: object = import_module(module)

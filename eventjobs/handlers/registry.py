@@ -20,7 +20,7 @@ from eventjobs.domain.validation import (
     field_errors,
 )
 from eventjobs.errors import InvalidInput, UnknownType
-from eventjobs.handlers.schedule import Schedule
+from eventjobs.handlers.schedule import CronSchedule
 
 #: loop, thread, process: run here. external: an HTTP service runs it. remote: workers run it.
 Mode = Literal["loop", "thread", "process", "external", "remote"]
@@ -96,11 +96,11 @@ class OptionsModel(BaseModel):
 class HandlerRegistry:
     """The handlers of one service, by type, and its schedules."""
 
-    def __init__(self, parts: Iterable[Handler | Schedule] = ()) -> None:
+    def __init__(self, parts: Iterable[Handler | CronSchedule] = ()) -> None:
         self._by_type: dict[str, Handler] = {}
-        self._by_name: dict[str, Schedule] = {}
+        self._by_name: dict[str, CronSchedule] = {}
         for each in parts:
-            if isinstance(each, Schedule):
+            if isinstance(each, CronSchedule):
                 if each.name in self._by_name:
                     raise ValueError(f"two schedules are called {each.name!r}")
                 self._by_name[each.name] = each
@@ -114,11 +114,11 @@ class HandlerRegistry:
         """From a module, an iterable of handlers and schedules, or one alone. Raises TypeError."""
         if isinstance(holder, HandlerRegistry):
             return holder
-        if isinstance(holder, Handler | Schedule):
+        if isinstance(holder, Handler | CronSchedule):
             return cls([holder])
         if isinstance(holder, ModuleType):
             values = vars(holder).values()
-            return cls(each for each in values if isinstance(each, Handler | Schedule))
+            return cls(each for each in values if isinstance(each, Handler | CronSchedule))
         if isinstance(holder, Iterable):
             return cls(holder)
         raise TypeError(f"{holder!r} holds no handlers")
@@ -129,7 +129,7 @@ class HandlerRegistry:
         return HandlerRegistry([*types.values(), *self.schedules])
 
     @property
-    def schedules(self) -> list[Schedule]:
+    def schedules(self) -> list[CronSchedule]:
         return list(self._by_name.values())
 
     def __iter__(self) -> Iterator[Handler]:

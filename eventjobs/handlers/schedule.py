@@ -24,7 +24,7 @@ CATCH_UP_MAX_S = 31_536_000
 
 
 @dataclass(frozen=True)
-class Schedule:
+class CronSchedule:
     """A job that is submitted at the times of *cron* on the wall clock of *zone*."""
 
     name: str
@@ -98,7 +98,7 @@ def schedule(
     timezone: str = "UTC",
     catch_up_s: float | None = None,
     **fields: Any,
-) -> Schedule:
+) -> CronSchedule:
     """Declare that a job of *type* is submitted at the times of *cron*, five fields, in *timezone*.
 
     *fields* are further fields of the job: tags, priority, timeout_s, … The name identifies the
@@ -114,7 +114,7 @@ def schedule(
         if len(options.cron.split()) != 5:
             raise _invalid("cron", f"{options.cron!r} does not have the five fields of cron")
         spec = build_spec(type, payload, fields)
-        declared = Schedule(
+        declared = CronSchedule(
             options.name, options.cron, _zone(options.timezone), spec, options.catch_up_s
         )
         at_us = _check_fires(declared)
@@ -124,7 +124,7 @@ def schedule(
     return declared
 
 
-def _check_fires(schedule: Schedule) -> int:
+def _check_fires(schedule: CronSchedule) -> int:
     """A firing of *schedule*. Raises InvalidInput for a cron expression that never fires."""
     try:
         at_us = schedule.next_us(1_735_689_600 * SECOND_US)

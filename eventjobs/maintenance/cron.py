@@ -11,7 +11,7 @@ from eventjobs.domain.ids import legacy_firing_id
 from eventjobs.domain.job import Job
 from eventjobs.domain.timestamps import rfc3339
 from eventjobs.errors import EventjobsError, JobGone, LogError
-from eventjobs.handlers.schedule import SECOND_US, Schedule
+from eventjobs.handlers.schedule import SECOND_US, CronSchedule
 from eventjobs.observability.logging import get_logger
 from eventjobs.observability.tracebacks import describe
 from eventjobs.projections.views import Views
@@ -38,7 +38,7 @@ class FiringError(NamedTuple):
 class ScheduleStatus(NamedTuple):
     """A schedule, when it fires next, its last job, and why its newest firing failed, if it did."""
 
-    schedule: Schedule
+    schedule: CronSchedule
     next_us: int | None
     last: Job | None
     error: FiringError | None
@@ -53,7 +53,7 @@ class CronScheduler:
 
     def __init__(
         self,
-        schedules: Iterable[Schedule],
+        schedules: Iterable[CronSchedule],
         submissions: Submissions,
         jobs: Jobs,
         views: Views,
@@ -98,7 +98,7 @@ class CronScheduler:
             for each in named
         ]
 
-    async def _readable_last_job(self, schedule: Schedule) -> Job | None:
+    async def _readable_last_job(self, schedule: CronSchedule) -> Job | None:
         """Its last job; None also when that cannot be read: the others are shown all the same."""
         try:
             return await self._last_job(schedule)
@@ -106,7 +106,7 @@ class CronScheduler:
             self._log.error("last job not read", schedule=schedule.name, error=error.code)
             return None
 
-    async def _fire(self, schedule: Schedule) -> float:
+    async def _fire(self, schedule: CronSchedule) -> float:
         """Submit what is due; the seconds until the next look. A failure ends neither this
         schedule nor another one: it is logged, and the schedule goes on at its next time.
         """
@@ -128,7 +128,7 @@ class CronScheduler:
             return WAIT_MAX_S
         return min(WAIT_MAX_S, (next_us - self._clock.now_us()) / SECOND_US)
 
-    def _record_failure(self, schedule: Schedule, error: BaseException) -> None:
+    def _record_failure(self, schedule: CronSchedule, error: BaseException) -> None:
         known = error.code if isinstance(error, EventjobsError) else None
         self._errors[schedule.name] = FiringError(
             self._clock.now_us(), known or "firing_failed", describe(error)
@@ -141,7 +141,7 @@ class CronScheduler:
             exc_info=None if known else error,
         )
 
-    async def _newest_fired_us(self, schedule: Schedule) -> int:
+    async def _newest_fired_us(self, schedule: CronSchedule) -> int:
         """The time of its newest job; without one, that of the start of this service."""
         last = await self._last_job(schedule)
         fired_us = None if last is None else last.spec.run_at_us
@@ -149,7 +149,7 @@ class CronScheduler:
             self._fired[schedule.name] = fired_us, self._opened_s
         return self._opened_us if fired_us is None else fired_us
 
-    async def _submit_due(self, schedule: Schedule, now_us: int) -> None:
+    async def _submit_due(self, schedule: CronSchedule, now_us: int) -> None:
         """Submit its newest time that is due and not too old, if there is one."""
         # A clock that was set back comes to the same times again, and finds them submitted.
         done_us = min(self._done_us[schedule.name], now_us)
@@ -181,7 +181,7 @@ class CronScheduler:
                 )  # validators are the user's, and raise anything
         self._done_us[schedule.name] = max(done_us, due_us or 0)
 
-    async def _repeat_number(self, schedule: Schedule, due_us: int) -> int | None:
+    async def _repeat_number(self, schedule: CronSchedule, due_us: int) -> int | None:
         """0 for a time that was not yet. A clock that was set back comes to a time once more: then
         None, unless the schedule would be silent for long, and has been so for one interval.
         """
@@ -199,12 +199,12 @@ class CronScheduler:
         self._repeated[schedule.name] = due_us, number
         return number
 
-    async def _is_active_at(self, schedule: Schedule, due_us: int) -> bool:
+    async def _is_active_at(self, schedule: CronSchedule, due_us: int) -> bool:
         """Not when it is paused, or was: a firing of that time is not made up for."""
         switch = await self._pauses.state("schedule", schedule.name)
         return not switch.paused and due_us > switch.since_us
 
-    async def _last_job(self, schedule: Schedule) -> Job | None:
+    async def _last_job(self, schedule: CronSchedule) -> Job | None:
         job_id = await self._views.newest_tagged(schedule.tag)
         job = None if job_id is None else await self._jobs.load_even_parked(job_id)
         if job is None:

@@ -25,7 +25,7 @@ from eventjobs.execution.processes.child import _JOB
 from eventjobs.handlers.context import Context
 from eventjobs.handlers.declare import handler
 from eventjobs.handlers.registry import Handler
-from eventjobs.handlers.schedule import Schedule, schedule
+from eventjobs.handlers.schedule import CronSchedule, schedule
 from eventjobs.handlers.thread_context import ThreadContext
 from eventjobs.projections.attempt_progress import Progress
 from eventjobs.storable import JSONField, as_fragment, fragment_of, json_fields
@@ -215,7 +215,7 @@ async def test_a_stored_result_of_a_step_is_as_the_step_returned_it(serve: Serve
 
 def test_each_firing_of_a_schedule_has_the_declared_payload() -> None:
     payload = {"rows": [1]}
-    made: Schedule = schedule("often", "* * * * *", "work", payload)
+    made: CronSchedule = schedule("often", "* * * * *", "work", payload)
     emptied(payload)
     emptied(made.job(0).payload)
     assert made.job(60_000_000).payload == made.spec.payload == {"rows": [1]}

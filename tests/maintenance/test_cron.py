@@ -21,7 +21,7 @@ from eventjobs.errors import CorruptLog, InvalidInput, LogUnavailable
 from eventjobs.handlers.context import Context
 from eventjobs.handlers.declare import handler
 from eventjobs.handlers.registry import HandlerRegistry
-from eventjobs.handlers.schedule import Schedule, schedule
+from eventjobs.handlers.schedule import CronSchedule, schedule
 from eventjobs.service import Service
 from tests.conftest import Connect, Serve
 from tests.support.clock import SECOND, FakeClock
@@ -57,7 +57,7 @@ def us(year: int, month: int, day: int, hour: int = 0, minute: int = 0) -> int:
     return int(datetime(year, month, day, hour, minute, tzinfo=UTC).timestamp()) * SECOND
 
 
-def in_oslo(each: Schedule, after_us: int, count: int) -> list[str]:
+def in_oslo(each: CronSchedule, after_us: int, count: int) -> list[str]:
     """The next firings as the wall there shows them."""
     return [
         datetime.fromtimestamp(at_us / SECOND, OSLO).strftime("%d %H:%M%z")
@@ -95,7 +95,9 @@ moments = st.integers(us(2025, 3, 29), us(2025, 3, 31)) | st.integers(
 
 
 @given(crons, moments, st.integers(0, 40 * HOUR_S))
-def test_the_newest_firing_is_the_last_of_all(each: Schedule, after_us: int, span_s: int) -> None:
+def test_the_newest_firing_is_the_last_of_all(
+    each: CronSchedule, after_us: int, span_s: int
+) -> None:
     until_us = after_us + span_s * SECOND
     all_of_them = []
     for at_us in each.firings(after_us):
