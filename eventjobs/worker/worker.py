@@ -1,4 +1,4 @@
-"""A worker as a process: runs the jobs of a service elsewhere until a signal ends it."""
+"""A remote worker: runs the jobs of a service over HTTP until it is stopped."""
 
 import asyncio
 from collections.abc import Awaitable
@@ -24,22 +24,24 @@ from eventjobs.worker.source import RemoteJobSource
 
 
 class WorkerRefused(EventjobsError):
-    """The service gives this worker no jobs, and asking again is of no use."""
+    """The service refuses this worker for good."""
 
-    def __init__(self, why: ApiError | Unreachable, url: str) -> None:
-        if isinstance(why, Unreachable):
-            message = why.message
+    def __init__(self, error: ApiError | Unreachable, url: str) -> None:
+        if isinstance(error, Unreachable):
+            message = error.message
         else:
-            more = "".join(f" ({each.get('field')}: {each.get('message')})" for each in why.errors)
-            message = f"{url} refuses this worker: {why.detail}{more}"
-            if why.code == UnknownType.code:
+            fields = "".join(
+                f" ({each.get('field')}: {each.get('message')})" for each in error.errors
+            )
+            message = f"{url} refuses this worker: {error.detail}{fields}"
+            if error.code == UnknownType.code:
                 message += "; serve its handler there, or name it in EVENTJOBS_WORKER_TYPES"
         super().__init__(message)
-        self.code = why.code  # type: ignore[misc]  # the service's own
+        self.code = error.code  # type: ignore[misc]  # the code of the service's problem
 
 
 class Worker:
-    """The worker, from start to stop."""
+    """Runs *handlers* for the jobs of the service at *url*. *folder* is for its files."""
 
     def __init__(
         self,
@@ -60,15 +62,18 @@ class Worker:
         self._log = get_logger("eventjobs.worker")
 
     async def run(self, stop: Awaitable[object]) -> None:
-        """Run jobs until *stop* is done; running jobs then have the drain time to end."""
+        """Run jobs until *stop* is done. Running jobs then have the drain time to end.
+
+        Raises WorkerRefused.
+        """
         clock = SystemClock()
-        watchdog = LoopMonitor(asyncio.get_running_loop())
+        loop_monitor = LoopMonitor(asyncio.get_running_loop())
         files = Artifacts(self._folder, self._settings.artifact_bytes_max)
         await asyncio.to_thread(files.prepare)
         connector = aiohttp.TCPConnector(limit=0, socket_factory=forks.create_private_socket)
         async with aiohttp.ClientSession(connector=connector, timeout=REQUEST) as session:
             http = Connection(session, self._url, clock, 60.0, lambda delay_s: None)
-            desk = RemoteJobSource(
+            source = RemoteJobSource(
                 http,
                 worker=self._name,
                 lease_s=self._lease_s,
@@ -76,36 +81,36 @@ class Worker:
                 calls=build_call_policy(self._settings, LocalBreakerRegistry(clock)),
                 clock=clock,
             )
-            await self._work(desk, stop)
-        watchdog.close()
+            await self._run(source, stop)
+        loop_monitor.close()
         self._log.info("stopped")
 
-    async def _work(self, desk: RemoteJobSource, stop: Awaitable[object]) -> None:
+    async def _run(self, source: RemoteJobSource, stop: Awaitable[object]) -> None:
         settings, scratch = self._settings, self._folder / "scratch"
-        self._runner = runner = build_runner(settings, desk, self._handlers, scratch)
+        self._runner = runner = build_runner(settings, source, self._handlers, scratch)
         self._log.info("working", url=self._url, types=sorted(self._handlers.types()))
         print(self._name, flush=True)
-        beating = asyncio.create_task(desk.send_heartbeats(), name="heartbeats")
-        claiming = asyncio.create_task(runner.run(), name="runner")
+        heartbeats = asyncio.create_task(source.heartbeats.run(), name="heartbeats")
+        running = asyncio.create_task(runner.run(), name="runner")
         stopped = asyncio.ensure_future(stop)
-        ends: set[asyncio.Future[Any]] = {beating, claiming, stopped, desk.outage.refused}
+        ends: set[asyncio.Future[Any]] = {heartbeats, running, stopped, source.outage.refused}
         try:
             await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)
             self._log.info("stopping")
-            await desk.stop_claiming()
+            await source.stop_claiming()
             await runner.stop(settings.drain_s)
-            await claiming
-            if beating.done():
-                await beating  # it only ends when something is wrong
-            if desk.outage.refused.done():
-                raise WorkerRefused(desk.outage.refused.result(), self._url)
+            await running
+            if heartbeats.done():
+                await heartbeats  # raises the error that ended it
+            if source.outage.refused.done():
+                raise WorkerRefused(source.outage.refused.result(), self._url)
         finally:
             stopped.cancel()
-            beating.cancel()
-            await asyncio.gather(beating, return_exceptions=True)
+            heartbeats.cancel()
+            await asyncio.gather(heartbeats, return_exceptions=True)
 
     async def release_jobs(self) -> None:
-        """Give running jobs back at once."""
+        """Release the running jobs at once."""
         self._log.info("hurrying")
         if self._runner is not None:
             await self._runner.stop(0.0)

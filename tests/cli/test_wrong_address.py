@@ -222,7 +222,7 @@ def problem(status: int, code: str) -> ApiError:
 
 async def is_final(error: ApiError | Unreachable, *, known: bool) -> bool:
     trouble = Outage(FakeClock())
-    final = trouble.is_final(error, known=known)
+    final = trouble.is_final(error, confirmed=known)
     assert trouble.refused.done() is final
     return final
 

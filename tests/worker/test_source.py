@@ -50,7 +50,7 @@ class Elsewhere:
         self.desk = desk
         self.runner = runner
         self.claiming = asyncio.create_task(runner.run())
-        self.beating = asyncio.create_task(desk.send_heartbeats())
+        self.beating = asyncio.create_task(desk.heartbeats.run())
 
     async def stop(self, drain_s: float = 10.0) -> None:
         await self.desk.stop_claiming()
