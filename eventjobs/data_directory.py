@@ -23,7 +23,7 @@ from eventjobs.errors import (
 )
 from eventjobs.log.sqlite import LOG_ID, SQLiteLog
 from eventjobs.observability.logging import get_logger
-from eventjobs.projections.views import Views
+from eventjobs.projections import Views
 from eventjobs.settings import Settings
 from eventjobs.storage.artifacts import Artifacts
 from eventjobs.storage.sqlite import connect, fetch_value, is_full, lock_directory, may_be_disk_full

@@ -39,7 +39,7 @@ from eventjobs.observability.logging import get_logger
 from eventjobs.outbound.client import OutboundClient
 from eventjobs.outbound.dispatch import ExternalDispatcher, dispatch_urls, service_name
 from eventjobs.outbound.webhooks.deliveries import Webhooks
-from eventjobs.projections.views import Views
+from eventjobs.projections import Views
 from eventjobs.settings import Settings, working_directory
 from eventjobs.storage.artifacts import Artifacts
 from eventjobs.supervision import Supervisor

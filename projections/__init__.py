@@ -1,1 +1,7 @@
-"""The read models: pure functions of events, kept in views.db, which can be deleted at any time."""
+"""The read models: pure functions of events, stored in views.db, which can always be rebuilt."""
+
+from eventjobs.projections.change import JobChange
+from eventjobs.projections.queries import JobView
+from eventjobs.projections.views import Views
+
+__all__ = ["JobChange", "JobView", "Views"]

@@ -1,12 +1,12 @@
-"""Reading far behind the head of a log: one page while the one before it is worked on."""
+"""Reads pages far behind the head of a log: the next one while the one before is applied."""
 
 import asyncio
-from types import TracebackType
-from typing import Protocol, Self
+from contextlib import AbstractContextManager
+from typing import Protocol
 
 from eventjobs.domain.recorded import Recorded
 
-#: Events of one page. The more, the fewer jobs are in two of them, and are written twice.
+#: Events of one page. With larger pages fewer jobs are in two of them, and written twice.
 PAGE = 2000
 
 
@@ -16,16 +16,16 @@ class Readable(Protocol):
     async def read(self, after: int, limit: int) -> list[Recorded]: ...
 
 
-class ReadAhead:
+class ReadAhead(AbstractContextManager["ReadAhead"]):
     """For one reader at a time, inside `with`."""
 
     def __init__(self, log: Readable) -> None:
         self._log = log
-        #: What is being read ahead, and after which position.
+        #: The page that is being read ahead, and the position that it begins after.
         self._ahead: tuple[int, asyncio.Task[list[Recorded]]] | None = None
 
     async def read(self, after: int, limit: int = PAGE) -> list[Recorded]:
-        """Up to *limit* events with positions above *after*, and never more than a page."""
+        """Up to *limit* events with positions above *after*, at most a page."""
         ahead, self._ahead = self._ahead, None
         if ahead is not None and ahead[0] == after:
             page = await ahead[1]
@@ -34,22 +34,11 @@ class ReadAhead:
                 ahead[1].cancel()
             page = await self._log.read(after, PAGE)
         last = after + len(page)
-        if page and self._log.head >= last + PAGE:  # else a later look finds more in one page
-            reading = asyncio.create_task(self._log.read(last, PAGE), name="read ahead")
-            self._ahead = last, reading
+        if page and self._log.head >= last + PAGE:  # otherwise a later read gets more in one page
+            task = asyncio.create_task(self._log.read(last, PAGE), name="read ahead")
+            self._ahead = last, task
         return page[:limit]
 
-    def _forget(self) -> None:
+    def __exit__(self, *error: object) -> None:
         if self._ahead is not None:
             self._ahead[1].cancel()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self._forget()

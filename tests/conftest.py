@@ -68,7 +68,8 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
 
 @pytest.fixture(scope="session")
 def detector() -> BlockBuster:
-    detector = BlockBuster(["eventjobs"])
+    # A tool has a loop of its own, with one task.
+    detector = BlockBuster(["eventjobs"], excluded_modules=["eventjobs.tools"])
     for function in detector.functions.values():
         for file, name in MAY_BLOCK:
             function.can_block_in(file, name)

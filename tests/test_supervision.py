@@ -10,7 +10,7 @@ from eventjobs.commands.jobs import Jobs
 from eventjobs.errors import DiskFull, LogUnavailable
 from eventjobs.handlers.context import Context
 from eventjobs.handlers.declare import handler
-from eventjobs.projections.views import Views
+from eventjobs.projections import Views
 from eventjobs.service import Service
 from eventjobs.supervision import AGAIN_S, RECOVERED_S, Isolation, Supervisor
 from tests.conftest import Connect, Serve

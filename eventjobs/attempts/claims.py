@@ -16,9 +16,8 @@ from eventjobs.domain.job import Job
 from eventjobs.errors import JobUnreadable, LogError, OutcomeUnknown, Rejected
 from eventjobs.execution.source import Capacity
 from eventjobs.observability.logging import get_logger
-from eventjobs.projections.change import JobChange
+from eventjobs.projections import JobChange, Views
 from eventjobs.projections.queue import DueJob, FullLimits
-from eventjobs.projections.views import Views
 
 #: Due jobs read at a time once some of a page did not fit.
 PAGE = 256

@@ -16,8 +16,7 @@ from eventjobs.domain.job import Job
 from eventjobs.domain.outcomes import Cancelled, Outcome, stall_failure, timeout_failure
 from eventjobs.errors import Rejected
 from eventjobs.observability.logging import get_logger
-from eventjobs.projections.change import JobChange
-from eventjobs.projections.views import Views
+from eventjobs.projections import JobChange, Views
 from eventjobs.supervision import Isolation
 
 #: Seconds between two checks of the leases. A lost attempt has to be noticed within a second.

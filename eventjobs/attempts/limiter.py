@@ -12,7 +12,7 @@ from eventjobs.domain.limits import (
     RECEIVER_CONCURRENCY,
     ConcurrencyLimits,
 )
-from eventjobs.projections.change import JobChange
+from eventjobs.projections import JobChange
 from eventjobs.projections.queue import DueJob
 
 LimitKind = Literal["type", "queue", "key"]

@@ -16,8 +16,7 @@ from eventjobs.domain.spec import JobSpec
 from eventjobs.execution.source import Capacity, ClaimableJob, WithdrawReason, file_of
 from eventjobs.handlers.base_caller import CallPolicy
 from eventjobs.handlers.files import ArtifactFiles
-from eventjobs.projections.change import JobChange
-from eventjobs.projections.views import Views
+from eventjobs.projections import JobChange, Views
 from eventjobs.storage.artifacts import Artifacts
 
 

@@ -12,8 +12,7 @@ from eventjobs.domain.job import Status
 from eventjobs.errors import LogError
 from eventjobs.log import PAGE_MAX, EventLog
 from eventjobs.observability.logging import get_logger
-from eventjobs.projections import status
-from eventjobs.projections.views import Views
+from eventjobs.projections import Views, status
 
 
 async def recover(

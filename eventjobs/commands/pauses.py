@@ -12,8 +12,8 @@ from eventjobs.domain.recorded import Recorded
 from eventjobs.domain.validation import make_reader, read_name, read_queue_name, read_reason
 from eventjobs.errors import LimitReached
 from eventjobs.log import EventLog
+from eventjobs.projections import Views
 from eventjobs.projections.pauses import SELECT_PAUSES
-from eventjobs.projections.views import Views
 
 Kind = Literal["type", "queue", "schedule"]
 read_kind = make_reader(Kind)

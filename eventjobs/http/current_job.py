@@ -11,7 +11,7 @@ from eventjobs.http.request_errors import ViewsBehind
 from eventjobs.http.requests import require_job, views_caught_up
 from eventjobs.http.responses import JSON
 from eventjobs.http.streams.snapshots import Snapshot
-from eventjobs.projections.views import JobView
+from eventjobs.projections import JobView
 from eventjobs.service import Service
 
 

@@ -10,9 +10,8 @@ from contextlib import suppress
 from eventjobs.clock import timeout
 from eventjobs.commands.jobs import Jobs
 from eventjobs.errors import JobUnreadable, Rejected
-from eventjobs.projections.change import JobChange
+from eventjobs.projections import JobChange, Views
 from eventjobs.projections.dependencies import CancelCause
-from eventjobs.projections.views import Views
 from eventjobs.supervision import AGAIN_S, Isolation
 
 #: Who is told to have done it.

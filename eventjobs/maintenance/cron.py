@@ -14,7 +14,7 @@ from eventjobs.errors import EventjobsError, JobGone, LogError
 from eventjobs.handlers.schedule import SECOND_US, CronSchedule
 from eventjobs.observability.logging import get_logger
 from eventjobs.observability.tracebacks import describe
-from eventjobs.projections.views import Views
+from eventjobs.projections import Views
 from eventjobs.supervision import is_cancellation
 
 #: A firing that is no later than this was not missed: whatever catch_up_s says, it is submitted.

@@ -6,7 +6,7 @@ from eventjobs.clock import STEADY_S, Step, Timeline, sleep
 from eventjobs.commands.jobs import Jobs
 from eventjobs.errors import JobUnreadable, Rejected
 from eventjobs.observability.logging import get_logger
-from eventjobs.projections.views import Views
+from eventjobs.projections import Views
 from eventjobs.supervision import Isolation
 
 ACTOR = "service"

@@ -26,8 +26,7 @@ from eventjobs.http.streams.snapshots import Snapshots
 from eventjobs.http.streams.streams import Streams
 from eventjobs.log import PAGE_MAX
 from eventjobs.log.memory import MemoryLog
-from eventjobs.projections.change import JobChange
-from eventjobs.projections.views import JobView, Views
+from eventjobs.projections import JobChange, JobView, Views
 from eventjobs.service import Service
 from eventjobs.settings import Settings
 from tests.support.histories import job_id

@@ -20,7 +20,7 @@ from eventjobs.http.render import render
 from eventjobs.http.routes import ROUTES
 from eventjobs.http.schemas.jobs import Job
 from eventjobs.http.schemas.queries import AllEventsQuery, EventsQuery, JobQuery, JobsQuery
-from eventjobs.projections.views import JobView
+from eventjobs.projections import JobView
 from tests.conftest import Connect, Serve
 from tests.support.decisions import given
 from tests.support.http_client import Client

@@ -16,10 +16,9 @@ from eventjobs.domain.job import Job, evolve
 from eventjobs.domain.recorded import Recorded
 from eventjobs.domain.spec import JobSpec
 from eventjobs.log.memory import MemoryLog
-from eventjobs.projections import progress, status
+from eventjobs.projections import Views, progress, status
 from eventjobs.projections.attempt_progress import Progress, advance
 from eventjobs.projections.store import StaleViews, Store
-from eventjobs.projections.views import Views
 from tests.support.clock import FakeClock
 from tests.support.histories import COMMANDS, histories, job_id, log_of, play
 from tests.support.views import quick_folder, running, viewed
@@ -141,7 +140,7 @@ async def test_what_the_views_hold_is_what_the_events_add_up_to(history: list[Re
                 assert found is not None
                 assert found.job == job
                 assert found.progress == told[id]
-                views._store._cache.drop(id)
+                views._current.store._cache.drop(id)
         assert await views.job(job_id(99)) is None
 
 
@@ -374,7 +373,7 @@ async def test_views_that_cannot_write_are_late_and_then_catch_up(
     path = tmp_path / "views.db"
     async with running(path, log, clock) as views:
         await views.reached(log.head)
-        await views._store._writer.execute_fetchall("PRAGMA busy_timeout = 0")
+        await views._current.store._writer.execute_fetchall("PRAGMA busy_timeout = 0")
         before = await answers(views)
         with closing(sqlite3.connect(path, isolation_level=None)) as other:
             other.execute("BEGIN IMMEDIATE")
@@ -402,9 +401,9 @@ async def test_views_that_are_spoilt_while_they_run_are_made_anew(
     path = tmp_path / "views.db"
     async with running(path, log, clock) as views:
         await views.reached(log.head)
-        for connection in (views._store._writer, views._store._reader):
+        for connection in (views._current.store._writer, views._current.store._reader):
             await connection.execute_fetchall("PRAGMA cache_size = 0")
-        await views._store._writer.execute_fetchall("PRAGMA wal_checkpoint(TRUNCATE)")
+        await views._current.store._writer.execute_fetchall("PRAGMA wal_checkpoint(TRUNCATE)")
         with path.open("r+b") as file:
             file.seek(4096)
             file.write(b"rubbish!" * 4096)

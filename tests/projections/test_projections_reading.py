@@ -19,11 +19,10 @@ from eventjobs.domain.job import Job, Status, evolve
 from eventjobs.domain.recorded import Recorded
 from eventjobs.domain.spec import JobSpec
 from eventjobs.log.memory import MemoryLog
+from eventjobs.projections import Views, queue, status
 from eventjobs.projections import dependencies as ties
-from eventjobs.projections import queue, status
 from eventjobs.projections.queue import FullLimits
 from eventjobs.projections.store import Store
-from eventjobs.projections.views import Views
 from tests.support.clock import SECOND, FakeClock
 from tests.support.histories import START_US, histories, job_id, play, record
 from tests.support.views import quick_folder, running, viewed
@@ -150,7 +149,7 @@ async def test_a_listing_that_takes_long_keeps_nobody_waiting(clock: FakeClock) 
     history = play([JobSpec("csv")], [(0, "submit", 0, 0)])
     async with viewed(history, clock) as views:
         go = threading.Event()
-        async with views._reading() as store:
+        async with views._current.reading() as store:
             slow = asyncio.create_task(store._list_reader._execute(go.wait))  # type: ignore[no-untyped-call]
         listing = asyncio.create_task(page(views))
         due = await views.due(clock.now_us(), ["csv"], [], 9)

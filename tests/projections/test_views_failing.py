@@ -12,7 +12,6 @@ import pytest
 from eventjobs.handlers.context import Context
 from eventjobs.handlers.declare import handler
 from eventjobs.http import requests
-from eventjobs.projections import follower as live
 from eventjobs.projections import queue
 from eventjobs.projections import store as views_store
 from eventjobs.projections.store import Store
@@ -148,7 +147,7 @@ async def test_a_fold_that_raises_is_no_end(
     await api.service.wait((await api.service.submit("echo", 1)).job_id)
     await api.service.views.reached(api.service.log.head)
     monkeypatch.setattr(queue, "apply", strict)
-    api.service.views._store.is_new = False  # as after a restart
+    api.service.views._current.store.is_new = False  # as after a restart
     bad = await api.submit("echo", 13)
     good = await api.submit("echo", 14)
     assert (await api.service.wait(good["job_id"])).result == 14
@@ -165,7 +164,7 @@ async def test_reading_spoilt_views_makes_them_anew(client: Connect) -> None:
         await api.service.wait((await api.service.submit("echo", "x" * number * 50)).job_id)
     views = api.service.views
     await views.reached(api.service.log.head)
-    store = views._store
+    store = views._current.store
     for connection in (store._writer, store._reader, store._list_reader):
         await connection.execute_fetchall("PRAGMA cache_size = 0")
     await store._writer.execute_fetchall("PRAGMA wal_checkpoint(TRUNCATE)")
@@ -197,7 +196,7 @@ async def test_the_wal_of_the_views_does_not_grow_for_ever(
 ) -> None:
     """Also while another program has a transaction open on it."""
     monkeypatch.setattr(views_store, "WAL_BYTES_MAX", 200_000)
-    monkeypatch.setattr(live, "WAL_LOOK", 4)
+    monkeypatch.setattr("eventjobs.projections.views.WAL_CHECK_BATCHES", 4)
     api = await client(echo, concurrency=0)
     data = api.service.settings.data
     views = api.service.views
@@ -209,6 +208,6 @@ async def test_the_wal_of_the_views_does_not_grow_for_ever(
         for _ in range(80):
             await api.service.submit("echo", "x" * 20_000)
             await views.reached(api.service.log.head)
-            largest = max(largest, await asyncio.to_thread(views._store.wal_bytes))
+            largest = max(largest, await asyncio.to_thread(views._current.store.wal_bytes))
         assert 200_000 < largest < 2_000_000
         assert await views.counts() == {"echo": {"queued": 80}}

@@ -15,8 +15,8 @@ from eventjobs.durability import make_directory, replace, replacement
 from eventjobs.errors import LogUnavailable
 from eventjobs.log.memory import MemoryLog
 from eventjobs.log.sqlite import SQLiteLog
+from eventjobs.projections import Views
 from eventjobs.projections.store import Store
-from eventjobs.projections.views import Views
 from eventjobs.service import Service
 from eventjobs.settings import Settings
 from eventjobs.tools.replay import replay

@@ -8,7 +8,7 @@ from tempfile import TemporaryDirectory
 
 from eventjobs.domain.recorded import Recorded
 from eventjobs.log.memory import MemoryLog
-from eventjobs.projections.views import Views
+from eventjobs.projections import Views
 from tests.support.clock import FakeClock
 from tests.support.histories import log_of
 

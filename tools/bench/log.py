@@ -31,8 +31,8 @@ from eventjobs.log.commitment import COMMITMENT
 from eventjobs.log.sqlite import SQLiteLog
 from eventjobs.log.sqlite_authorizer import SCHEMA
 from eventjobs.log.tail import Tail
+from eventjobs.projections import Views
 from eventjobs.projections.store import Store
-from eventjobs.projections.views import Views
 
 from .processes import Answer, Bench, Children, Sample, Stopwatch, now_s, run, say
 from .report import EVENTS, Floor, Row, percentile

@@ -9,7 +9,7 @@ from eventjobs.http.app_context import AppContext
 from eventjobs.http.request_errors import NotReady
 from eventjobs.http.requests import views_caught_up
 from eventjobs.http.responses import reply
-from eventjobs.projections.views import Views
+from eventjobs.projections import Views
 
 #: Parked events that readyz lists; it counts all of them.
 PARKED_MAX = 10

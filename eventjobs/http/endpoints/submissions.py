@@ -15,7 +15,7 @@ from eventjobs.http.requests import ACTOR
 from eventjobs.http.responses import JSON
 from eventjobs.http.schemas.submission import Submission
 from eventjobs.http.streams.snapshots import etag_of
-from eventjobs.projections.views import JobView
+from eventjobs.projections import JobView
 from eventjobs.worker.wire import CHILD_HEADER, parse_child_header
 
 

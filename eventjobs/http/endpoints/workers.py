@@ -37,7 +37,7 @@ from eventjobs.http.schemas.workers import (
     StepReport,
     WorkerReport,
 )
-from eventjobs.projections.views import JobView
+from eventjobs.projections import JobView
 from eventjobs.storable import FIELDS_BYTES_MAX, bounded_json
 
 

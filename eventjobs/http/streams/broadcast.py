@@ -25,8 +25,7 @@ from eventjobs.http.streams.live_subscribers import LiveSubscribers
 from eventjobs.http.streams.snapshots import Snapshot, Snapshots
 from eventjobs.http.streams.subscriber import Subscriber
 from eventjobs.log import PAGE_MAX, EventLog
-from eventjobs.projections.change import JobChange
-from eventjobs.projections.views import Views
+from eventjobs.projections import JobChange, Views
 
 
 class EventBroadcaster(LiveSubscribers):

@@ -21,7 +21,7 @@ from eventjobs.http.streams.job_lookup import JobLookup
 from eventjobs.http.streams.snapshots import Snapshots
 from eventjobs.http.streams.subscriber import Subscriber
 from eventjobs.log import PAGE_MAX, EventLog
-from eventjobs.projections.views import Views
+from eventjobs.projections import Views
 
 #: Events of named jobs that are in memory for a subscriber.
 NAMED_MAX = 128

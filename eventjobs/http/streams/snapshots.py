@@ -8,7 +8,7 @@ import orjson
 from eventjobs.cache import LRUCache
 from eventjobs.domain.job import Job, Status
 from eventjobs.http.render import render
-from eventjobs.projections.views import JobView, Views
+from eventjobs.projections import JobView, Views
 
 
 class Snapshot(NamedTuple):

@@ -50,7 +50,7 @@ from eventjobs.observability.logging import get_logger
 from eventjobs.outbound.client import OutboundClient
 from eventjobs.outbound.signing import signature
 from eventjobs.outbound.webhooks.message import message_body, message_id
-from eventjobs.projections.views import Views
+from eventjobs.projections import Views
 from eventjobs.projections.webhooks import SELECT_WEBHOOKS
 
 #: Seconds before each further attempt (Standard Webhooks, "Deliverability and reliability").

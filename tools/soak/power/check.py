@@ -19,8 +19,8 @@ from eventjobs.domain.events import ArtifactStored, JobSubmitted
 from eventjobs.domain.recorded import Recorded
 from eventjobs.errors import EventjobsError
 from eventjobs.log.sqlite import SQLiteLog
+from eventjobs.projections import Views
 from eventjobs.projections.store import Store
-from eventjobs.projections.views import Views
 from eventjobs.settings import Settings
 
 from ... import audit, replay
