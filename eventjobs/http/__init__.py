@@ -1,4 +1,4 @@
-"""The service over HTTP: the application, and serving it."""
+"""The HTTP interface of a service: its application and its server."""
 
 from aiohttp import web
 
@@ -68,18 +68,21 @@ def create_app(service: Service) -> web.Application:
 
 
 async def _unknown_method(context: AppContext, request: web.Request) -> web.StreamResponse:
-    """Raises MethodNotAllowed."""
+    """Refuse a method that the path does not have. Raises MethodNotAllowed."""
     allowed = {each.method for each in request.match_info.route.resource or ()}
     raise method_not_allowed(allowed - {"*"})
 
 
 async def _unknown_address(context: AppContext, request: web.Request) -> web.StreamResponse:
-    """Raises RouteNotFound."""
+    """Refuse a path that has no route. Raises RouteNotFound."""
     raise RouteNotFound
 
 
 async def serve(service: Service, host: str, port: int) -> Listening:
-    """Serve a started *service*; port 0 picks one. Raises InvalidInput, OSError."""
+    """Serve a started *service*; port 0 selects a free port.
+
+    Raises OSError, and InvalidInput for a *host* that is not loopback.
+    """
     listening = await listen(create_app(service), host, port)
     service.dispatcher.address.set_listening_url(listening.url)
     return listening

@@ -27,20 +27,20 @@ class Connections:
     def __init__(self) -> None:
         self.closing = False
         self.descriptors = DescriptorGuard()
-        self._open: set[Connection] = set()
+        self._open: set[ServerConnection] = set()
         self._closed = asyncio.Event()
 
     def __len__(self) -> int:
         return len(self._open)
 
-    def add(self, connection: "Connection") -> None:
+    def add(self, connection: "ServerConnection") -> None:
         self._open.add(connection)
 
-    def discard(self, connection: "Connection") -> None:
+    def discard(self, connection: "ServerConnection") -> None:
         self._open.discard(connection)
         self._closed.set()
 
-    def all(self) -> list["Connection"]:
+    def all(self) -> list["ServerConnection"]:
         return list(self._open)
 
     async def wait_closed(self, timeout_s: float) -> None:
@@ -52,7 +52,7 @@ class Connections:
                     await self._closed.wait()
 
 
-class Connection(web.RequestHandler):
+class ServerConnection(web.RequestHandler):
     """A connection that answers malformed requests with problems, and can be closed gracefully."""
 
     __slots__ = (
@@ -215,7 +215,11 @@ class Connection(web.RequestHandler):
         body = response.body
         assert self.transport is not None
         assert isinstance(body, bytes)
-        headers = {**response.headers, "Content-Length": str(len(body)), "Connection": "close"}
+        headers = {
+            **response.headers,
+            "Content-Length": str(len(body)),
+            "ServerConnection": "close",
+        }
         lines = "".join(f"{name}: {value}\r\n" for name, value in headers.items())
         head = f"HTTP/1.1 {response.status} {response.reason}\r\n{lines}\r\n"
         self.transport.write(head.encode() + body)
@@ -223,7 +227,7 @@ class Connection(web.RequestHandler):
         self.force_close()
 
 
-def connection_of(request: web.BaseRequest) -> Connection:
+def connection_of(request: web.BaseRequest) -> ServerConnection:
     """The connection of *request*."""
-    assert isinstance(request.protocol, Connection)
+    assert isinstance(request.protocol, ServerConnection)
     return request.protocol

@@ -71,7 +71,7 @@ from eventjobs.http.schemas.workers import (
     Failure,
     HeartbeatResponse,
     LogReport,
-    Progress,
+    ProgressByWorker,
     Release,
     StepReport,
     WorkerReport,
@@ -134,7 +134,7 @@ RECEIPT = ResponseSpec(200, "the job's attempts, a line each", Receipt, JSON)
 HISTORY = ResponseSpec(200, "the job's history", History, JSON)
 CLAIMED = ResponseSpec(200, "the claimed jobs", Claimed, JSON)
 RECORDED = ResponseSpec(200, "the report is in the log", HeartbeatResponse, JSON)
-ENDED = ResponseSpec(200, "the attempt is over", Ended, JSON)
+ENDED = ResponseSpec(200, "the attempt has ended", Ended, JSON)
 COMPLETED = ResponseSpec(200, "an outcome for each report", CompletedJobs, JSON)
 WHY = ResponseSpec(200, "the reasons", Explanation, JSON)
 STORED = ResponseSpec(201, "the file is stored", UploadedFile, JSON)
@@ -251,7 +251,7 @@ ROUTES = (
     Route("POST", "/v1/work/claim", workers.claim, CLAIM, (CLAIMED,)),
     Route("POST", "/v1/work/complete", workers.complete_several, COMPLETIONS, (COMPLETED,)),
     _report_route("heartbeat", workers.heartbeat, WorkerReport),
-    _report_route("progress", workers.progress, Progress),
+    _report_route("progress", workers.progress, ProgressByWorker),
     _report_route("log", workers.log, LogReport),
     _report_route("step", workers.step, StepReport),
     _report_route("artifact", workers.artifact, ArtifactReport),

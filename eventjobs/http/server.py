@@ -11,7 +11,7 @@ from eventjobs.errors import EventjobsError
 from eventjobs.http.access_log import AccessLog
 from eventjobs.http.app_context import RequestIds
 from eventjobs.http.origin_guard import check_loopback
-from eventjobs.http.protocol import LINGER_S, Connection, Connections, connection_of
+from eventjobs.http.protocol import LINGER_S, Connections, ServerConnection, connection_of
 from eventjobs.http.refusals import (
     FIELD_BYTES_MAX,
     FIELDS_MAX,
@@ -22,7 +22,7 @@ from eventjobs.http.refusals import (
 )
 from eventjobs.observability.logging import get_logger
 
-#: Seconds at a close in which a kept connection may still send a request.
+#: Seconds at a close in which an idle connection may still send a request.
 LAST_REQUEST_S = 0.1
 #: Seconds after which incomplete requests are refused; their responses get as long again.
 SHUTDOWN_S = 2.0
@@ -82,8 +82,8 @@ async def listen(app: web.Application, host: str, port: int) -> Listening:
     loop = asyncio.get_running_loop()
     log = get_logger("eventjobs.http")
 
-    def connect() -> Connection:
-        return Connection(
+    def connect() -> ServerConnection:
+        return ServerConnection(
             connections,
             manager,
             loop=loop,

@@ -123,6 +123,15 @@ async def test_payloads_are_described_by_type(client: Connect) -> None:
     }
 
 
+async def test_every_report_names_its_worker(client: Connect) -> None:
+    spec = await document(await client(echo))
+    for path, methods in spec["paths"].items():
+        if path.startswith("/v1/work/"):
+            schema = methods["post"]["requestBody"]["content"]["application/json"]["schema"]
+            name = schema["$ref"].removeprefix(SCHEMAS)
+            assert "worker" in spec["components"]["schemas"][name]["required"], path
+
+
 @pytest.mark.parametrize("model", [JobsQuery, JobQuery, EventsQuery, AllEventsQuery])
 async def test_a_query_has_the_parameters_of_its_model(
     client: Connect, model: type[BaseModel]

@@ -76,7 +76,7 @@ async def download(context: AppContext, request: web.Request) -> web.StreamRespo
             await response.prepare(request)
             await _send(service, request, response, first, blocks)
     except FileNotFoundError as error:
-        raise ArtifactNotFound("the file is no longer kept") from error
+        raise ArtifactNotFound("the file was removed") from error
     finally:
         with suppress(ValueError):  # cancelled: the thread that reads closes it afterwards
             await asyncio.to_thread(blocks.close)

@@ -190,10 +190,12 @@ async def _wait_for_named_jobs(spec: JobSpec, number: int, named: _NamedLines) -
 
 
 async def _unread_line(number: int, error: EventjobsError) -> bytes:
+    """The outcome of the line at which reading ended."""
     return _error_line(number, error)
 
 
 def _error_line(number: int, error: EventjobsError, job_id: str | None = None) -> bytes:
+    """The outcome of a refused line; *job_id* where it was perhaps submitted."""
     members = problem.members(error)
     outcome = {"line": number, "status": members["status"], "error": members}
     return orjson.dumps(outcome | ({"job_id": job_id} if job_id else {})) + b"\n"

@@ -65,7 +65,7 @@ async def _set_pause(
     service = context.service
     name = request.match_info[kind]
     options = await read_reason(service, request)
-    await _check(service, kind, name)
+    await _check_name(service, kind, name)
     if pause:
         await service.pauses.pause(kind, name, options.reason, actor=ACTOR)
     else:
@@ -75,7 +75,7 @@ async def _set_pause(
     return reply(next(each for each in entries if each[kind] == name))
 
 
-async def _check(service: Service, kind: Kind, name: str) -> None:
+async def _check_name(service: Service, kind: Kind, name: str) -> None:
     """Raises UnknownType, InvalidInput: a misspelt name would pause nothing."""
     if kind == "queue":
         read_queue_name(name, "queue")

@@ -89,7 +89,7 @@ def _render(job: Job, results: dict[str, Any]) -> dict[str, Any]:
 
 
 async def heartbeat(context: AppContext, request: web.Request) -> web.StreamResponse:
-    """Renew the lease. The answer says whether to stop, and why."""
+    """Renew the lease. The answer has whether to stop, and why."""
     body = await read_report(context.service, request, WorkerReport)
     return _heartbeat_response(
         await context.service.attempt_reports.heartbeat(_holder(request, body))

@@ -22,7 +22,9 @@ class Webhook(ResponseModel):
     added_at: str = Time
     actor: str
     position: int = Field(description="events after this position are sent")
-    told: int = Field(description="position of the newest event with a delivery")
+    delivered_position: int = Field(
+        alias="told", description="position of the newest event with a delivery"
+    )
     links: WebhookLinks
 
 

@@ -96,7 +96,7 @@ class Progress(BaseModel):
 
 
 class ProgressByWorker(Progress, WorkerReport):
-    pass
+    """The progress of the whole job, by its worker."""
 
 
 class LogLine(BaseModel):
