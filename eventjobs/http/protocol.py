@@ -1,6 +1,7 @@
 """Connections of HTTP/1.1: refusals of malformed input, and a graceful close."""
 
 import asyncio
+from collections.abc import Iterator
 from contextlib import suppress
 from typing import Any
 
@@ -40,8 +41,8 @@ class Connections:
         self._open.discard(connection)
         self._closed.set()
 
-    def all(self) -> list["ServerConnection"]:
-        return list(self._open)
+    def __iter__(self) -> Iterator["ServerConnection"]:
+        return iter(list(self._open))
 
     async def wait_closed(self, timeout_s: float) -> None:
         """Return when no connection is open, or after *timeout_s* seconds."""
@@ -218,7 +219,7 @@ class ServerConnection(web.RequestHandler):
         headers = {
             **response.headers,
             "Content-Length": str(len(body)),
-            "ServerConnection": "close",
+            "Connection": "close",
         }
         lines = "".join(f"{name}: {value}\r\n" for name, value in headers.items())
         head = f"HTTP/1.1 {response.status} {response.reason}\r\n{lines}\r\n"

@@ -38,9 +38,9 @@ class Listening:
 
     host: str
     port: int
+    connections: Connections
     _server: asyncio.Server
     _runner: web.AppRunner
-    _connections: Connections
 
     @property
     def url(self) -> str:
@@ -55,15 +55,15 @@ class Listening:
         SHUTDOWN_S seconds is refused.
         """
         self._server.close()
-        self._connections.closing = True
+        self.connections.closing = True
         await self._runner.shutdown()
-        await self._connections.wait_closed(LAST_REQUEST_S)
-        for each in self._connections.all():
+        await self.connections.wait_closed(LAST_REQUEST_S)
+        for each in self.connections:
             each.close_if_idle()
-        await self._connections.wait_closed(SHUTDOWN_S)
-        for each in self._connections.all():
+        await self.connections.wait_closed(SHUTDOWN_S)
+        for each in self.connections:
             each.abandon_request()
-        await self._connections.wait_closed(LINGER_S)
+        await self.connections.wait_closed(LINGER_S)
         await self._runner.cleanup()
 
 
@@ -105,7 +105,7 @@ async def listen(app: web.Application, host: str, port: int) -> Listening:
     for each in server.sockets:
         forks.close_in_children(each.fileno())
     bound = server.sockets[0].getsockname()
-    return Listening(bound[0], bound[1], server, runner, connections)
+    return Listening(bound[0], bound[1], connections, server, runner)
 
 
 def _with_problems(handle: Handler, ids: RequestIds, connections: Connections) -> Handler:

@@ -100,7 +100,7 @@ async def all_gone(api: Client) -> None:
     """Return when no connection is open, and their tasks have ended."""
     await api.session.close()
     async with asyncio.timeout(20):
-        while api.listening._connections.all():  # noqa: ASYNC110  connections close
+        while api.listening.connections:  # noqa: ASYNC110  connections close
             await asyncio.sleep(0)
         while requests_in_memory():  # noqa: ASYNC110  tasks end
             await asyncio.sleep(0)

@@ -1,4 +1,4 @@
-"""One connection, byte by byte: what is answered, with which status, and that nothing hangs."""
+"""Connections, byte by byte: every request is answered with its status, and none hangs."""
 
 import asyncio
 import logging
@@ -14,7 +14,6 @@ import orjson
 import pytest
 
 from eventjobs import Context, handler
-from eventjobs.http import protocol
 from eventjobs.http import server as listening
 from eventjobs.http.streams import subscriber
 from eventjobs.service import Service
@@ -297,7 +296,7 @@ async def test_a_stream_goes_on_for_a_client_that_ended_its_side(client: Connect
     here = job["links"]["self"]
     sent = f"GET {here}/events HTTP/1.1\r\nAccept: text/event-stream\r\n".encode()
     streaming = asyncio.create_task(half_closed(api, sent + HOST + b"\r\n"))
-    await until(lambda: any(each.input_ended for each in the_connections(api)))
+    await until(lambda: any(each.input_ended for each in api.listening.connections))
     await api("POST", f"{here}/cancel")
     answer = await streaming
     assert b"JobCancelled" in answer
@@ -315,9 +314,9 @@ async def test_a_client_that_has_gone_does_not_keep_its_stream(
     here = job["links"]["self"]
     writer.write(f"GET {here} HTTP/1.1\r\nAccept: text/event-stream\r\n".encode() + HOST + b"\r\n")
     await reader.readuntil(b"event: job")
-    assert len(the_connections(api)) == 2  # the other one is of *submit*
+    assert len(api.listening.connections) == 2  # the other one is of *submit*
     writer.close()
-    await until(lambda: len(the_connections(api)) == 1)
+    await until(lambda: len(api.listening.connections) == 1)
 
 
 @pytest.mark.parametrize(
@@ -390,7 +389,7 @@ async def test_a_body_that_comes_too_slowly_is_given_up(
     reader, writer = await asyncio.open_connection(api.listening.host, api.listening.port)
     writer.write(head + b"Expect: 100-continue\r\n" + CLOSE)
     await reader.readuntil(b"100 Continue\r\n\r\n")
-    [connection] = the_connections(api)
+    [connection] = api.listening.connections
     for number in range(1, 4):
         assert connection._request is not None
         content = connection._request.content
@@ -411,7 +410,7 @@ async def test_a_large_body_has_the_time_it_needs(client: Connect, clock: FakeCl
     length = b"Content-Length: %d\r\n" % size
     writer.write(b"POST /v1/artifacts HTTP/1.1\r\nExpect: 100-continue\r\n" + length + CLOSE)
     await reader.readuntil(b"100 Continue\r\n\r\n")
-    [connection] = the_connections(api)
+    [connection] = api.listening.connections
     for number in range(1, 41):
         assert connection._request is not None
         content = connection._request.content
@@ -440,13 +439,9 @@ async def test_a_head_that_comes_too_slowly_is_given_up(
 # --- descriptors
 
 
-def the_connections(api: Client) -> list[protocol.Connection]:
-    return api.listening._connections.all()
-
-
 async def until(fact: Callable[[], bool]) -> None:
     async with asyncio.timeout(20):
-        while not fact():  # noqa: ASYNC110  nobody is told
+        while not fact():  # noqa: ASYNC110  the fact has no event
             await asyncio.sleep(0)
 
 
@@ -483,7 +478,7 @@ async def test_a_request_that_finds_no_descriptor_is_answered_503(
 
 
 async def already_sent(api: Client, sent: bytes) -> bytes:
-    """What is answered to a request that came before its connection was accepted."""
+    """The response to a request that was sent before its connection was accepted."""
     with socket.create_connection((api.listening.host, api.listening.port)) as connection:
         connection.sendall(sent)
         connection.setblocking(False)
@@ -497,12 +492,12 @@ async def already_sent(api: Client, sent: bytes) -> bytes:
 def test_all_of_it_holds_on_the_loop_that_the_server_has(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """uvloop tells of the end of a client, and of what is written after ours, in other ways."""
+    """uvloop reports the end of a connection and failed writes in other ways than asyncio."""
     uvloop = pytest.importorskip("uvloop")
 
     async def main() -> None:
-        made = Settings(data=tmp_path / "data", concurrency=0)
-        async with Service(None, [echo], settings=made) as service, connected(service) as api:
+        settings = Settings(data=tmp_path / "data", concurrency=0)
+        async with Service(None, [echo], settings=settings) as service, connected(service) as api:
             for name, (sent, status, code) in REQUESTS.items():
                 assert (name, *read(await half_closed(api, sent))) == (name, status, code)
             sent = POST + LENGTH + HOST + b"\r\n" + ECHO
@@ -521,7 +516,7 @@ def test_all_of_it_holds_on_the_loop_that_the_server_has(
     assert all(each.startswith(("connections refused", "request failed")) for each in errors)
 
 
-# --- a reset in the middle of everything
+# --- resets
 
 
 async def test_a_reset_leaves_nothing(client: Connect) -> None:
@@ -533,4 +528,4 @@ async def test_a_reset_leaves_nothing(client: Connect) -> None:
         connection = writer.get_extra_info("socket")
         connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
         writer.transport.abort()
-    await until(lambda: not the_connections(api))
+    await until(lambda: not api.listening.connections)

@@ -67,7 +67,7 @@ def _cuts_off() -> list[Handler]:
     close = listening.Listening.close
 
     async def cut_off_and_close(self: listening.Listening) -> None:
-        for each in self._connections.all():
+        for each in self.connections:
             each.force_close()
         await close(self)
 
