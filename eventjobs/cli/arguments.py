@@ -1,37 +1,51 @@
-"""What is typed at the command line, as the value that is meant; or how it is refused."""
+"""Arguments and options that commands share, and parsers that refuse bad ones."""
 
 import re
 import sys
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Annotated, Any, NoReturn
+from typing import Annotated, Any
 
 import orjson
 import typer
 
-from eventjobs.cli import output as terminal
+from eventjobs.cli.errors import fail
 from eventjobs.clock import SystemClock
 
 Host = Annotated[str | None, typer.Option(help="Loopback only. [127.0.0.1]")]
 Port = Annotated[int | None, typer.Option(help="0 picks one. [8080]")]
-
 Data = Annotated[
     Path | None, typer.Option(readable=False, help="Directory of the log. [eventjobs-data]")
 ]
 
-REFUSED, WRONG, UNREACHABLE, LATE = 1, 2, 3, 4
+Url = Annotated[str, typer.Option(envvar="EVENTJOBS_URL", help="Address of the service.")]
+Id = Annotated[str, typer.Argument(metavar="ID", help="A job, by its id.")]
+Ids = Annotated[list[str], typer.Argument(metavar="ID...", help="Jobs, by their ids.")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON, one object a line.")]
+Reason = Annotated[str | None, typer.Option(help="Why; shown in the job's history.")]
+
+Statuses = Annotated[list[str] | None, typer.Option(help="Any of these; repeatable.")]
+Types = Annotated[list[str] | None, typer.Option(help="Any of these; repeatable.")]
+Tag = Annotated[str | None, typer.Option(help="Jobs that carry it.")]
+Queue = Annotated[str | None, typer.Option(help="Jobs in it.")]
+MaxWait = Annotated[
+    float | None,
+    typer.Option(
+        envvar=["EVENTJOBS_MAX_WAIT_S", "CLIENT_MAX_WAIT_SECONDS"],
+        min=0,
+        metavar="SECONDS",
+        help="Wait no longer for a job to end; it goes on.",
+    ),
+]
 
 
-def fail(code: str, detail: str, status: int = WRONG) -> NoReturn:
-    complain(code, detail)
-    raise typer.Exit(status)
+def without_unset(options: dict[str, Any]) -> dict[str, Any]:
+    """The options that are neither None nor an empty list."""
+    return {name: value for name, value in options.items() if value not in (None, [])}
 
 
-def complain(code: str, detail: str) -> None:
-    typer.echo(f"error: {code}: {terminal.printable(detail)}", err=True)
-
-
-def payload(text: str | None) -> Any:
+def parse_payload(text: str | None) -> Any:
+    """The JSON in *text*, in a file (@FILE), or on stdin (-)."""
     try:
         if text is None:
             return None
@@ -44,29 +58,33 @@ def payload(text: str | None) -> Any:
         fail("file", str(error))
 
 
-def named(text: str) -> tuple[str, Path]:
+def parse_file(text: str) -> tuple[str, Path]:
+    """The name and the path in `NAME=PATH`. The name is optional."""
     name, _, path = text.rpartition("=")
     return name or Path(path).name, Path(path)
 
 
-def time(text: str | None) -> datetime | None:
+def parse_time(text: str | None) -> datetime | None:
+    """A time in ISO 8601; without an offset, in the local time zone."""
     if text is None:
         return None
     try:
-        return datetime.fromisoformat(text).astimezone()  # without an offset, it is local
+        return datetime.fromisoformat(text).astimezone()
     except ValueError:
         fail("usage", f"{text!r} is not a time like 2025-01-31T12:00 or 2025-01-31T12:00:00Z")
 
 
-def later(delay: str | None) -> datetime | None:
-    if (delay_s := seconds(delay)) is None:
-        return None
-    return datetime.fromtimestamp(SystemClock().now_us() / 1e6 + delay_s, UTC)
-
-
-def seconds(delay: str | None) -> float | None:
+def parse_seconds(delay: str | None) -> float | None:
+    """The seconds in a delay like 90, 90s, 5m, 2h or 1d."""
     if delay is None:
         return None
-    if not (told := re.fullmatch(r"(\d+(?:\.\d+)?)([smhd]?)", delay)):
+    if not (match := re.fullmatch(r"(\d+(?:\.\d+)?)([smhd]?)", delay)):
         fail("usage", f"{delay!r} is not a delay like 90, 90s, 5m, 2h or 1d")
-    return float(told[1]) * {"": 1, "s": 1, "m": 60, "h": 3600, "d": 86400}[told[2]]
+    return float(match[1]) * {"": 1, "s": 1, "m": 60, "h": 3600, "d": 86400}[match[2]]
+
+
+def time_after(delay: str | None) -> datetime | None:
+    """The time after a delay from now."""
+    if (delay_s := parse_seconds(delay)) is None:
+        return None
+    return datetime.fromtimestamp(SystemClock().now_us() / 1e6 + delay_s, UTC)

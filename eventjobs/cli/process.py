@@ -1,4 +1,4 @@
-"""What long-running commands have in common: handlers to load, the event loop, signals."""
+"""What long-running commands share: loading handlers, the event loop, signals."""
 
 import asyncio
 import signal
@@ -10,20 +10,22 @@ from typing import Any
 from eventjobs.errors import InvalidInput
 from eventjobs.handlers.registry import Handler, HandlerRegistry
 from eventjobs.handlers.schedule import CronSchedule
+from eventjobs.observability.logging import get_logger
+from eventjobs.observability.tracebacks import trace
 from eventjobs.settings import working_directory
 
 SIGNALS = (signal.SIGTERM, signal.SIGINT)
 
 
-def load(names: Iterable[str], *, demo: bool = False) -> HandlerRegistry:
-    """The handlers at each `module` or `module:name`. Raises InvalidInput."""
+def load_handlers(names: Iterable[str], *, demo: bool = False) -> HandlerRegistry:
+    """The handlers and schedules at each `module` or `module:name`. Raises InvalidInput."""
     if (directory := working_directory()) is not None:
         sys.path.insert(0, str(directory))
-    found = [each for name in names for each in _handlers_at(name)]
+    handlers = [each for name in names for each in _handlers_at(name)]
     if demo:
-        found += _handlers_at("eventjobs.demo:HANDLERS")
+        handlers += _handlers_at("eventjobs.demo:HANDLERS")
     try:
-        return HandlerRegistry(found)
+        return HandlerRegistry(handlers)
     except ValueError as error:
         raise InvalidInput(str(error)) from error
 
@@ -34,41 +36,65 @@ def _handlers_at(name: str) -> list[Handler | CronSchedule]:
         holder: object = import_module(module)
         for each in filter(None, attribute.split(".")):
             holder = getattr(holder, each)
-        handlers = HandlerRegistry.of(holder)
+        registry = HandlerRegistry.of(holder)
     except (ImportError, AttributeError, TypeError, ValueError) as error:
         raise InvalidInput(f"{name}: {error}") from error
-    if not (found := [*handlers, *handlers.schedules]):
+    if not (handlers := [*registry, *registry.schedules]):
         raise InvalidInput(f"{name} has no handlers")
-    return found
+    return handlers
+
+
+def run_main(main: Coroutine[Any, Any, None]) -> None:
+    """Run the main coroutine of a command, which installs Signals, on an event loop of its own.
+
+    A handler's callback may call sys.exit(), or stop the loop: both end run_until_complete in
+    asyncio. The error is logged, and the loop runs again.
+    """
+    with asyncio.Runner(loop_factory=loop_factory()) as runner:
+        loop = runner.get_loop()
+        task = loop.create_task(main, name="main")
+        while not task.done():
+            try:
+                loop.run_until_complete(task)
+            except (SystemExit, KeyboardInterrupt, RuntimeError) as error:
+                if task.done() or loop.is_closed():
+                    raise
+                # A Ctrl-C is an exception only while no handler is installed for its signal.
+                if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+                    raise
+                log = get_logger("eventjobs")
+                log.error("a callback tried to end the program", exception=trace(error))
 
 
 def loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
+    """The one of uvloop; None on a platform without uvloop."""
     try:
         import uvloop
-    except ImportError:  # there is none for this platform
+    except ImportError:
         return None
     return uvloop.new_event_loop
 
 
 class Signals:
-    """The first one asks to stop, the second to *hurry*, the third is not caught."""
+    """The first SIGTERM or SIGINT asks to stop, the second calls *hurry*, the third ends the
+    process.
+    """
 
     def __init__(self, hurry: Callable[[], Coroutine[Any, Any, None]]) -> None:
         self._hurry = hurry
-        self._asked = asyncio.Event()
+        self._stop = asyncio.Event()
         self._hurrying: asyncio.Task[None] | None = None
 
-    def catch(self) -> None:
+    def install(self) -> None:
         for each in SIGNALS:
-            asyncio.get_running_loop().add_signal_handler(each, self._caught)
+            asyncio.get_running_loop().add_signal_handler(each, self._on_signal)
 
-    async def asked(self) -> None:
-        """Return when a stop is asked for."""
-        await self._asked.wait()
+    async def wait_for_stop(self) -> None:
+        await self._stop.wait()
 
-    def _caught(self) -> None:
-        if not self._asked.is_set():
-            self._asked.set()
+    def _on_signal(self) -> None:
+        if not self._stop.is_set():
+            self._stop.set()
             return
         for each in SIGNALS:
             asyncio.get_running_loop().remove_signal_handler(each)

@@ -1,13 +1,16 @@
-"""Commands about the flow of jobs: what there is, pausing it, and why a job is where it is."""
+"""Commands about types, queues, schedules and breakers, pausing, and what a job waits for."""
 
 from typing import Annotated, Literal
 
 import typer
 
-from eventjobs.cli import output as terminal
-from eventjobs.cli.session import AsJson, Id, Job, Reason, Url, ask, emit, show_all
+from eventjobs.cli.arguments import AsJson, Id, Reason, Url
+from eventjobs.cli.job_text import trace_text
+from eventjobs.cli.output import emit, print_items, printable
+from eventjobs.cli.session import run_with_client
 from eventjobs.client import Client
 from eventjobs.client.client import DEFAULT_URL
+from eventjobs.client.requests import JSONObject
 
 Kind = Annotated[
     Literal["type", "queue", "schedule"], typer.Argument(help="What NAME is the name of.")
@@ -20,9 +23,9 @@ def types(json: AsJson = False, url: Url = DEFAULT_URL) -> None:
 
     async def run(client: Client) -> None:
         head = ("type", "queue", "waiting", "running", "limit", "rate", "")
-        show_all(await client.types(), head, _type, json=json)
+        print_items(await client.types(), head, _type_row, json=json)
 
-    ask(url, run)
+    run_with_client(url, run)
 
 
 def queues(json: AsJson = False, url: Url = DEFAULT_URL) -> None:
@@ -30,9 +33,9 @@ def queues(json: AsJson = False, url: Url = DEFAULT_URL) -> None:
 
     async def run(client: Client) -> None:
         head = ("queue", "waiting", "running", "limit", "")
-        show_all(await client.queues(), head, _queue, json=json)
+        print_items(await client.queues(), head, _queue_row, json=json)
 
-    ask(url, run)
+    run_with_client(url, run)
 
 
 def schedules(json: AsJson = False, url: Url = DEFAULT_URL) -> None:
@@ -40,19 +43,19 @@ def schedules(json: AsJson = False, url: Url = DEFAULT_URL) -> None:
 
     async def run(client: Client) -> None:
         head = ("schedule", "cron", "time zone", "type", "next", "last", "last job", "")
-        show_all(await client.schedules(), head, _schedule, json=json)
+        print_items(await client.schedules(), head, _schedule_row, json=json)
 
-    ask(url, run)
+    run_with_client(url, run)
 
 
 def breakers(json: AsJson = False, url: Url = DEFAULT_URL) -> None:
-    """List the circuit breakers: what is not called for now, until when, and who found out."""
+    """List the circuit breakers: what is not called for now, until when, and after which job."""
 
     async def run(client: Client) -> None:
         head = ("breaker", "state", "open until", "failures", "threshold", "job")
-        show_all(await client.breakers(), head, _breaker, json=json)
+        print_items(await client.breakers(), head, _breaker_row, json=json)
 
-    ask(url, run)
+    run_with_client(url, run)
 
 
 def pause(
@@ -60,82 +63,83 @@ def pause(
 ) -> None:
     """Start no more jobs of a type, in a queue, or of a schedule.
 
-    What runs goes on, and what a schedule leaves out is not made up for. It outlives a restart.
+    What runs goes on, and firings of a paused schedule are left out. It outlives a restart.
     """
 
     async def run(client: Client) -> None:
-        told = await client.pause(kind, name, reason)
-        emit(told if json else _line(kind, told))
+        state = await client.pause(kind, name, reason)
+        emit(state if json else _state_text(kind, state))
 
-    ask(url, run)
+    run_with_client(url, run)
 
 
 def resume(kind: Kind, name: Name, json: AsJson = False, url: Url = DEFAULT_URL) -> None:
     """Start jobs of a type, in a queue, or of a schedule, again."""
 
     async def run(client: Client) -> None:
-        told = await client.resume(kind, name)
-        emit(told if json else _line(kind, told))
+        state = await client.resume(kind, name)
+        emit(state if json else _state_text(kind, state))
 
-    ask(url, run)
+    run_with_client(url, run)
 
 
 def why(job_id: Id, json: AsJson = False, url: Url = DEFAULT_URL) -> None:
-    """Tell what a job waits for, who runs it, or what ended it."""
+    """Show what a job waits for, what runs it, or what ended it."""
 
     async def run(client: Client) -> None:
-        told = await client.why(job_id)
+        explanation = await client.why(job_id)
         if json:
-            emit(told)
-        else:
-            for each in told["reasons"]:
-                text = terminal.printable(each["text"]) + terminal.trace(each.get("trace"))
-                emit(f"{told['status']}  {each['code']}  {text}")
+            emit(explanation)
+            return
+        for each in explanation["reasons"]:
+            text = printable(each["text"]) + trace_text(each.get("trace"))
+            emit(f"{explanation['status']}  {each['code']}  {text}")
 
-    ask(url, run)
-
-
-def _type(told: Job) -> tuple[object, ...]:
-    counts = (told["waiting"], told["running"])
-    return (told["type"], told["queue"], *counts, told["concurrency"], told["rate"], _paused(told))
+    run_with_client(url, run)
 
 
-def _queue(told: Job) -> tuple[object, ...]:
-    counts = (told["waiting"], told["running"])
-    return (told["queue"], *counts, told["concurrency"], _paused(told))
+def _type_row(state: JSONObject) -> tuple[object, ...]:
+    counts = (state["waiting"], state["running"])
+    limits = (state["concurrency"], state["rate"])
+    return (state["type"], state["queue"], *counts, *limits, _pause_text(state))
 
 
-def _schedule(told: Job) -> tuple[object, ...]:
-    last, error = told["last"], told["last_error"]
+def _queue_row(state: JSONObject) -> tuple[object, ...]:
+    counts = (state["waiting"], state["running"])
+    return (state["queue"], *counts, state["concurrency"], _pause_text(state))
+
+
+def _schedule_row(state: JSONObject) -> tuple[object, ...]:
+    last, error = state["last"], state["last_error"]
     at, status = (_time(last["at"]), last["status"]) if last else (None, None)
-    when = (told["cron"], told["timezone"])
-    state = _paused(told) or (
+    when = (state["cron"], state["timezone"])
+    problem = _pause_text(state) or (
         f"failed at {_time(error['at'])}: {error['message']}" if error else ""
     )
-    return (told["name"], *when, told["type"], _time(told["next_at"]), at, status, state)
+    return (state["name"], *when, state["type"], _time(state["next_at"]), at, status, problem)
 
 
-def _breaker(told: Job) -> tuple[object, ...]:
-    until = _time(told["open_until"])
-    counts = (told["failures"], told["threshold"])
-    return (told["name"], told["state"], until, *counts, told["job_id"])
+def _breaker_row(state: JSONObject) -> tuple[object, ...]:
+    until = _time(state["open_until"])
+    counts = (state["failures"], state["threshold"])
+    return (state["name"], state["state"], until, *counts, state["job_id"])
 
 
-def _line(kind: str, told: Job) -> str:
-    state = "is not paused" if told["paused"] is None else f"is {_paused(told)}"
+def _state_text(kind: str, state: JSONObject) -> str:
+    paused = "is not paused" if state["paused"] is None else f"is {_pause_text(state)}"
     if kind == "schedule":
-        name, now = told["name"], f"next {_time(told['next_at'])}"
+        name, now = state["name"], f"next {_time(state['next_at'])}"
     else:
-        name, now = told[kind], f"{told['waiting']} waiting, {told['running']} running"
-    return terminal.printable(f"{kind} {name} {state}; {now}")
+        name, now = state[kind], f"{state['waiting']} waiting, {state['running']} running"
+    return printable(f"{kind} {name} {paused}; {now}")
 
 
-def _paused(told: Job) -> str:
-    """Since when and why; nothing when it is not."""
-    if (pause := told["paused"]) is None:
+def _pause_text(state: JSONObject) -> str:
+    """The time and the reason of the pause; empty when not paused."""
+    if (pause := state["paused"]) is None:
         return ""
-    why = f": {pause['reason']}" if pause["reason"] else ""
-    return f"paused since {_time(pause['since'])}{why}"
+    reason = f": {pause['reason']}" if pause["reason"] else ""
+    return f"paused since {_time(pause['since'])}{reason}"
 
 
 def _time(at: str | None) -> str:

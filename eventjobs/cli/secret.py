@@ -1,12 +1,13 @@
-"""The commands about secrets: that of an external service, and the key that all are made from."""
+"""The commands `eventjobs secret` and `eventjobs new-key`."""
 
 import asyncio
+from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from eventjobs.cli.arguments import REFUSED, WRONG, Data, fail
-from eventjobs.errors import EventjobsError, InvalidInput
+from eventjobs.cli.arguments import Data
+from eventjobs.cli.errors import EXIT_REFUSED, exit_on_error, fail
 
 
 def secret(
@@ -17,19 +18,12 @@ def secret(
     It follows from the key in the data directory, which is made when the service first starts.
     """
     from eventjobs.auth.master_key import MasterKey
-    from eventjobs.cli import setting_values as knobs
-    from eventjobs.settings import Settings
 
-    try:
-        settings = knobs.read(Settings, {} if data is None else {"data": data})
-        key = settings.data / "secret.key"
+    with exit_on_error():
+        key = _directory(data) / "secret.key"
         if not key.is_file():
-            fail("no_key", f"{key} is not there; the service makes it when it starts", REFUSED)
+            fail("no_key", f"{key} is not there; the service makes it when it starts", EXIT_REFUSED)
         print(MasterKey.open(key).signing_secret("dispatch", type))
-    except InvalidInput as error:
-        fail(error.code, error.message, WRONG)
-    except EventjobsError as error:
-        fail(error.code, error.message, REFUSED)
 
 
 def new_key(data: Data = None) -> None:
@@ -38,16 +32,18 @@ def new_key(data: Data = None) -> None:
     Tokens of running attempts at external services, and the secrets of services and webhooks, are
     others from then on: hand them out again.
     """
-    from eventjobs.cli import setting_values as knobs
     from eventjobs.data_directory import renew_key
+
+    with exit_on_error():
+        directory = _directory(data)
+        if not directory.is_dir():
+            fail("no_log", f"there is no directory {directory}", EXIT_REFUSED)
+        print(asyncio.run(renew_key(directory)))
+
+
+def _directory(data: Path | None) -> Path:
+    """The data directory, by the option or the setting."""
+    from eventjobs.cli.setting_values import read_settings
     from eventjobs.settings import Settings
 
-    try:
-        settings = knobs.read(Settings, {} if data is None else {"data": data})
-        if not settings.data.is_dir():
-            fail("no_log", f"there is no directory {settings.data}", REFUSED)
-        print(asyncio.run(renew_key(settings.data)))
-    except InvalidInput as error:
-        fail(error.code, error.message, WRONG)
-    except EventjobsError as error:
-        fail(error.code, error.message, REFUSED)
+    return read_settings(Settings, {} if data is None else {"data": data}).data

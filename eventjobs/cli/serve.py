@@ -4,9 +4,8 @@ from typing import Annotated, Any, Literal
 
 import typer
 
-from eventjobs.cli.arguments import REFUSED, WRONG, Data, Host, Port, fail
-from eventjobs.cli.session import AsJson, only_set
-from eventjobs.errors import EventjobsError, InvalidInput
+from eventjobs.cli.arguments import AsJson, Data, Host, Port, without_unset
+from eventjobs.cli.errors import exit_on_error
 
 
 def serve(
@@ -23,29 +22,26 @@ def serve(
         typer.Option(envvar="EVENTJOBS_LOG_LEVEL", help="Of the service's own log."),
     ] = "info",
 ) -> None:
-    """Run the service until it is told to stop.
+    """Run the service until it is stopped.
 
     Prints its address once it is ready. Everything else is set by EVENTJOBS_* in the environment.
     The first SIGTERM or SIGINT lets running jobs finish for a while, the second gives them back
     at once. Exits with 1 when the data directory or the port is taken.
     """
-    from eventjobs.cli import process, service_process
-    from eventjobs.cli import setting_values as knobs
+    from eventjobs.cli.process import load_handlers
+    from eventjobs.cli.service_process import run_service
+    from eventjobs.cli.setting_values import read_settings
     from eventjobs.demo.settings import DemoSettings
     from eventjobs.observability.logging import configure
     from eventjobs.settings import Settings
 
-    given: dict[str, Any] = {"host": host, "port": port, "data": data}
-    try:
+    options: dict[str, Any] = {"host": host, "port": port, "data": data}
+    with exit_on_error():
         configure(log_level)
-        settings = knobs.read(Settings, only_set(given))
+        settings = read_settings(Settings, without_unset(options))
         if demo:
-            knobs.read(DemoSettings, {})  # wrong ones are told of now, and not by each job
-        service_process.run(settings, process.load(application or [], demo=demo))
-    except InvalidInput as error:
-        fail(error.code, error.message, WRONG)
-    except EventjobsError as error:
-        fail(error.code, error.message, REFUSED)
+            read_settings(DemoSettings, {})  # wrong ones stop the start, and not each job
+        run_service(settings, load_handlers(application or [], demo=demo))
 
 
 def config(
@@ -57,13 +53,12 @@ def config(
 ) -> None:
     """Show every setting, its value, and where the value came from; secrets are masked.
 
-    Takes the options of serve, and shows what serve would run with. What is set and changes
-    nothing is told on stderr.
+    Takes the options of serve, and shows what serve would run with. Variables that are set and
+    change nothing are named on stderr.
     """
-    from eventjobs.cli import setting_values as knobs
+    from eventjobs.cli.setting_values import print_settings
 
     root: Any = context.find_root().command
-    try:
-        knobs.show(root, only_set({"host": host, "port": port, "data": data}), json=json)
-    except InvalidInput as error:
-        fail(error.code, error.message, WRONG)
+    with exit_on_error():
+        options = {"host": host, "port": port, "data": data}
+        print_settings(root, without_unset(options), json=json)

@@ -1,14 +1,11 @@
-"""The service as a process: what it says when it starts, and how signals end it."""
+"""The process of `eventjobs serve`: start, listen, stop at a signal."""
 
 import asyncio
 import errno
-import signal
 import sqlite3
-from collections.abc import Coroutine
-from typing import Any
 
-from eventjobs import gc_tuning as garbage
-from eventjobs.cli.process import Signals, loop_factory
+from eventjobs import gc_tuning
+from eventjobs.cli.process import Signals, run_main
 from eventjobs.errors import DataDirectoryError, EventjobsError, InvalidInput
 from eventjobs.handlers.registry import HandlerRegistry
 from eventjobs.http import serve
@@ -16,45 +13,24 @@ from eventjobs.http.origin_guard import check_loopback
 from eventjobs.http.server import Listening
 from eventjobs.observability.log_capture import allow_level
 from eventjobs.observability.logging import get_logger
-from eventjobs.observability.tracebacks import trace
 from eventjobs.service import Service
 from eventjobs.settings import Settings
 
 
 class AddressInUse(EventjobsError):
-    """Another program listens there."""
+    """Another program listens on the port."""
 
     code = "address_in_use"
 
 
-def run(settings: Settings, handlers: HandlerRegistry) -> None:
-    """Serve until a signal says to stop. Raises InvalidInput, DataDirectoryError, AddressInUse."""
+def run_service(settings: Settings, handlers: HandlerRegistry) -> None:
+    """Serve until the process gets a signal. Raises InvalidInput, DataDirectoryError,
+    AddressInUse.
+    """
     check_loopback(settings.host)
     allow_level(settings.capture_logs)
-    garbage.raise_gc_thresholds()
+    gc_tuning.raise_gc_thresholds()
     run_main(_Process(settings, handlers).run())
-
-
-def run_main(main: Coroutine[Any, Any, None]) -> None:
-    """Run the main coroutine of a command, which catches Signals, on a loop of its own.
-
-    asyncio lets sys.exit() in a callback that a handler has set out of the loop, and a handler may
-    stop the loop. It goes on.
-    """
-    with asyncio.Runner(loop_factory=loop_factory()) as runner:
-        loop = runner.get_loop()
-        task = loop.create_task(main, name="main")
-        while not task.done():
-            try:
-                loop.run_until_complete(task)
-            except (SystemExit, KeyboardInterrupt, RuntimeError) as error:
-                if task.done() or loop.is_closed():
-                    raise
-                # A Ctrl-C is an exception only while no handler is set for its signal.
-                if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
-                    raise
-                log = get_logger("eventjobs")
-                log.error("a callback tried to end the program", exception=trace(error))
 
 
 class _Process:
@@ -68,24 +44,24 @@ class _Process:
         self._log = get_logger("eventjobs")
 
     async def run(self) -> None:
-        self._signals.catch()
-        if not await self._started():
+        self._signals.install()
+        if not await self._start():
             return
         try:
             listening = await self._listen()
-            garbage.freeze_startup_objects()
-            self._tell(listening)
-            await self._signals.asked()
+            gc_tuning.freeze_startup_objects()
+            self._announce(listening)
+            await self._signals.wait_for_stop()
             self._log.info("stopping")
             await listening.close()
         finally:
             await self._service.close()
         self._log.info("stopped")
 
-    async def _started(self) -> bool:
-        """Whether the service runs; not when it was told to stop before that."""
+    async def _start(self) -> bool:
+        """Start the service. False if a signal came before it was started."""
         starting = asyncio.create_task(self._service.start(), name="start")
-        stopped = asyncio.create_task(self._signals.asked(), name="stop")
+        stopped = asyncio.create_task(self._signals.wait_for_stop(), name="stop")
         try:
             await asyncio.wait({starting, stopped}, return_when=asyncio.FIRST_COMPLETED)
             if not starting.done():
@@ -109,7 +85,7 @@ class _Process:
                 raise AddressInUse(f"another program listens on port {port} of {host}") from error
             raise InvalidInput(f"cannot listen on port {port} of {host}: {error}") from error
 
-    def _tell(self, listening: Listening) -> None:
+    def _announce(self, listening: Listening) -> None:
         self._log.info(
             "serving",
             data=str(self._service.settings.data),

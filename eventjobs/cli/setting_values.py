@@ -1,4 +1,4 @@
-"""What `eventjobs config` shows: every setting, its value, and where the value came from."""
+"""The settings as `eventjobs config` shows them: value, default and source of each."""
 
 import os
 import re
@@ -7,12 +7,11 @@ from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from typing import Any, TypeVar
 
-import orjson
 from pydantic import SecretStr, ValidationError
-from rich.console import Console
-from rich.table import Table
+from rich.text import Text
 from typer.core import TyperGroup, TyperOption
 
+from eventjobs.cli.output import emit, print_table
 from eventjobs.demo.settings import DemoSettings
 from eventjobs.errors import InvalidInput
 from eventjobs.settings import (
@@ -26,7 +25,7 @@ from eventjobs.settings import (
 
 MASKED = "********"
 
-Read = TypeVar("Read", bound=EnvironmentSettings)
+S = TypeVar("S", bound=EnvironmentSettings)
 
 
 class WrongSettings(InvalidInput):
@@ -37,7 +36,7 @@ class WrongSettings(InvalidInput):
 
 @dataclass(frozen=True)
 class SettingValue:
-    """One setting as it is shown. *source* is `default`, an option, or a variable."""
+    """One setting. *source* is `default`, an option, or the variable that is in effect."""
 
     group: str
     name: str
@@ -48,58 +47,58 @@ class SettingValue:
     description: str
 
 
-def show(root: TyperGroup, given: dict[str, Any], *, json: bool) -> None:
-    """Print what serve would run with, given the options *given*. Raises WrongSettings."""
-    knobs = everything(root, given)
+def print_settings(root: TyperGroup, options: dict[str, Any], *, json: bool) -> None:
+    """Print what serve would run with, given these *options* of it. Raises WrongSettings."""
+    values = all_settings(root, options)
     if json:
-        for each in knobs:
-            print(orjson.dumps(asdict(each)).decode())
+        for each in values:
+            emit(asdict(each))
     else:
-        _print_table(knobs)
-    for line in without_effect(knobs):
+        head = ("setting", "value", "default", "from", "")
+        print_table(head, map(_row, values))
+    for line in notes_without_effect(values):
         print(f"note: {line}", file=sys.stderr)
 
 
-def everything(root: TyperGroup, given: dict[str, Any]) -> list[SettingValue]:
-    """All there is, in the order of the groups. Raises WrongSettings."""
+def all_settings(root: TyperGroup, options: dict[str, Any]) -> list[SettingValue]:
+    """Every setting, group by group. Raises WrongSettings."""
     return [
-        *of_settings("service", Settings, given),
-        *of_settings("demo", DemoSettings, {}),
-        *of_commands(root),
+        *_values_of("service", Settings, options),
+        *_values_of("demo", DemoSettings, {}),
+        *_command_line_values(root),
     ]
 
 
-def read(settings: type[Read], given: dict[str, Any]) -> Read:
-    """*settings* from options and the environment. Raises WrongSettings, naming what is wrong."""
+def read_settings(settings: type[S], options: dict[str, Any]) -> S:
+    """*settings* from options and the environment. Raises WrongSettings, with the wrong names."""
     try:
-        return settings(**given)
+        return settings(**options)
     except ValidationError as error:
         wrong = [
-            f"{name}: {each['msg']} ({_source(settings, name, given)})"
+            f"{name}: {each['msg']} ({_source(settings, name, options)})"
             for each in error.errors(include_url=False)
             for name in map(str, each["loc"][:1])
         ]
         raise WrongSettings("; ".join(wrong)) from error
 
 
-def of_settings(
-    group: str, settings: type[EnvironmentSettings], given: dict[str, Any]
+def _values_of(
+    group: str, settings: type[EnvironmentSettings], options: dict[str, Any]
 ) -> Iterator[SettingValue]:
-    """The knobs of *settings*, made with the options *given*. Raises WrongSettings."""
-    made = read(settings, given)
+    current = read_settings(settings, options)
     for name, field in settings.model_fields.items():
         yield SettingValue(
             group,
             name,
-            _shown(getattr(made, name)),
-            _shown(field.get_default(call_default_factory=True)),
-            _source(settings, name, given),
+            _json_value(getattr(current, name)),
+            _json_value(field.get_default(call_default_factory=True)),
+            _source(settings, name, options),
             variables_of(settings, name),
             field.description or "",
         )
 
 
-def of_commands(root: TyperGroup) -> Iterator[SettingValue]:
+def _command_line_values(root: TyperGroup) -> Iterator[SettingValue]:
     """The options of all commands that can be set by a variable, each once."""
     seen = set()
     for command in root.commands.values():
@@ -108,36 +107,36 @@ def of_commands(root: TyperGroup) -> Iterator[SettingValue]:
                 continue
             seen.add(option.name)
             names = [option.envvar] if isinstance(option.envvar, str) else list(option.envvar)
-            found = next((each for each in names if os.environ.get(each)), None)
-            value = os.environ[found] if found else option.default
+            variable = next((each for each in names if os.environ.get(each)), None)
+            value = os.environ[variable] if variable else option.default
             yield SettingValue(
                 "command line",
                 option.name or "",
-                _shown(value),
-                _shown(option.default),
-                found or "default",
+                _json_value(value),
+                _json_value(option.default),
+                variable or "default",
                 names,
                 option.help or "",
             )
 
 
-def without_effect(knobs: list[SettingValue]) -> Iterator[str]:
-    """What is set in the environment and changes nothing, and why."""
+def notes_without_effect(values: list[SettingValue]) -> Iterator[str]:
+    """A line for each variable that is set and changes nothing, with the reason."""
     for name, why in WITHOUT_EFFECT.items():
         if os.environ.get(name):
             yield f"{name} is accepted and changes nothing: {why}"
-    known = {variable for each in knobs for variable in each.variables}
+    variables = {variable for each in values for variable in each.variables}
     for name in sorted(os.environ):
-        if name.startswith(PREFIX) and name not in known:
+        if name.startswith(PREFIX) and name not in variables:
             yield f"{name} is set, and there is no such setting"
 
 
-def _source(settings: type[EnvironmentSettings], name: str, given: dict[str, Any]) -> str:
-    return f"--{name}" if name in given else variable_in_effect(settings, name) or "default"
+def _source(settings: type[EnvironmentSettings], name: str, options: dict[str, Any]) -> str:
+    return f"--{name}" if name in options else variable_in_effect(settings, name) or "default"
 
 
-def _shown(value: Any) -> Any:
-    """*value* as JSON holds it, without what nobody should read over a shoulder."""
+def _json_value(value: Any) -> Any:
+    """*value* as JSON holds it. Secrets, and passwords in addresses, are masked."""
     if isinstance(value, SecretStr):
         return MASKED if value.get_secret_value() else ""
     if value is None or isinstance(value, bool | int | float):
@@ -147,22 +146,11 @@ def _shown(value: Any) -> Any:
     return re.sub(r"(?<=://)[^/@\s]+(?=@)", MASKED, str(value))
 
 
-def _print_table(knobs: list[SettingValue]) -> None:
-    """A table in a terminal, tab-separated values without a head elsewhere."""
-    rows = [
-        (each.name, _word(each.value), _word(each.default), each.source, each.description)
-        for each in knobs
-    ]
-    if not sys.stdout.isatty():
-        for row in rows:
-            print("\t".join(row))
-        return
-    grid = Table("setting", "value", "default", "from", "", box=None, header_style="bold")
-    for row in rows:
-        changed = "bold" if row[3] != "default" else None
-        grid.add_row(*row, style=changed)
-    Console().print(grid)
-
-
-def _word(value: Any) -> str:
-    return "-" if value is None else str(value)
+def _row(setting: SettingValue) -> list[Text]:
+    """A row of the table; bold if the value is not the default."""
+    value, default = (
+        "-" if each is None else str(each) for each in (setting.value, setting.default)
+    )
+    style = "bold" if setting.source != "default" else ""
+    cells = (setting.name, value, default, setting.source, setting.description)
+    return [Text(each, style) for each in cells]

@@ -1,22 +1,25 @@
-"""The commands about webhooks: `eventjobs webhooks add` and its kin."""
+"""The commands `eventjobs webhooks ...`."""
 
 from contextlib import aclosing
 from typing import Annotated
 
 import typer
 
-from eventjobs.cli import output as terminal
-from eventjobs.cli.session import AsJson, Job, Url, ask, emit, only_set, show_all
+from eventjobs.cli.arguments import AsJson, Url, without_unset
+from eventjobs.cli.job_text import print_jobs
+from eventjobs.cli.output import emit, print_items
+from eventjobs.cli.session import run_with_client
 from eventjobs.client import Client
 from eventjobs.client.client import DEFAULT_URL
+from eventjobs.client.requests import JSONObject
 
 webhooks = typer.Typer(
     no_args_is_help=True,
     rich_markup_mode=None,
-    help="Have others told of events, by signed messages.",
+    help="Send events to other services, as signed messages.",
 )
 
-HEAD = ("webhook", "url", "events", "types", "owner", "told")
+HEAD = ("webhook", "url", "events", "types", "owner", "sent up to")
 
 WebhookId = Annotated[str, typer.Argument(metavar="ID", help="A webhook, by its id.")]
 
@@ -32,34 +35,37 @@ def add(
     json: AsJson = False,
     url: Url = DEFAULT_URL,
 ) -> None:
-    """Tell URL of events from now on. Prints the secret that messages are signed with, once."""
+    """Send events to URL from now on. Prints the secret that signs the messages, once."""
 
     async def run(client: Client) -> None:
-        told = await client.add_webhook(address, events=event or (), types=type or (), owner=owner)
-        emit(told if json else f"webhook      {told['webhook_id']}\nsecret       {told['secret']}")
+        webhook = await client.add_webhook(
+            address, events=event or (), types=type or (), owner=owner
+        )
+        text = f"webhook      {webhook['webhook_id']}\nsecret       {webhook['secret']}"
+        emit(webhook if json else text)
 
-    ask(url, run)
+    run_with_client(url, run)
 
 
 @webhooks.command("list")
 def list_webhooks(json: AsJson = False, url: Url = DEFAULT_URL) -> None:
-    """List webhooks: who is told of what, and up to which position."""
+    """List webhooks: which events are sent where, and up to which position."""
 
     async def run(client: Client) -> None:
-        show_all(await client.webhooks(), HEAD, _row, json=json)
+        print_items(await client.webhooks(), HEAD, _row, json=json)
 
-    ask(url, run)
+    run_with_client(url, run)
 
 
 @webhooks.command()
 def remove(webhook_id: WebhookId, url: Url = DEFAULT_URL) -> None:
-    """Tell it nothing more."""
+    """Send it nothing more."""
 
     async def run(client: Client) -> None:
         await client.remove_webhook(webhook_id)
         emit(f"{webhook_id}  removed")
 
-    ask(url, run)
+    run_with_client(url, run)
 
 
 @webhooks.command()
@@ -73,10 +79,10 @@ def deliveries(
     """List the messages to it. Each is a job: show, cancel and retry do with it what they do."""
 
     async def run(client: Client) -> None:
-        jobs: list[Job] = []
-        given = only_set({"status": status, "limit": min(limit, 1000)})
-        async with aclosing(client.deliveries(webhook_id, **given)) as found:
-            async for job in found:
+        jobs: list[JSONObject] = []
+        filters = without_unset({"status": status, "limit": min(limit, 1000)})
+        async with aclosing(client.deliveries(webhook_id, **filters)) as messages:
+            async for job in messages:
                 jobs.append(job)
                 if len(jobs) == limit:
                     break
@@ -84,9 +90,9 @@ def deliveries(
             for job in jobs:
                 emit(job)
         else:
-            terminal.table(jobs)
+            print_jobs(jobs)
 
-    ask(url, run)
+    run_with_client(url, run)
 
 
 @webhooks.command()
@@ -96,16 +102,16 @@ def redeliver(
     limit: Annotated[int, typer.Option(min=1, max=1000, help="Messages, at most.")] = 100,
     url: Url = DEFAULT_URL,
 ) -> None:
-    """Send messages again, also those of before there was the webhook. Prints their ids."""
+    """Send messages again, also of events before the webhook was added. Prints their ids."""
 
     async def run(client: Client) -> None:
         for job_id in await client.redeliver(webhook_id, after=after, limit=limit):
             emit(job_id)
 
-    ask(url, run)
+    run_with_client(url, run)
 
 
-def _row(webhook: Job) -> tuple[object, ...]:
+def _row(webhook: JSONObject) -> tuple[object, ...]:
     return (
         webhook["webhook_id"],
         webhook["url"],

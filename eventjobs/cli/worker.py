@@ -4,9 +4,9 @@ from typing import Annotated, Literal
 
 import typer
 
-from eventjobs.cli.arguments import REFUSED, WRONG, fail
+from eventjobs.cli.arguments import Url, without_unset
+from eventjobs.cli.errors import EXIT_USAGE, exit_on_error, fail
 from eventjobs.client.client import DEFAULT_URL
-from eventjobs.errors import DataDirectoryError, InvalidInput
 
 
 def worker(
@@ -14,9 +14,7 @@ def worker(
         list[str],
         typer.Option("--app", metavar="MODULE[:NAME]", help="Where handlers are; repeatable."),
     ],
-    url: Annotated[
-        str, typer.Option(envvar="EVENTJOBS_URL", help="Address of the service.")
-    ] = DEFAULT_URL,
+    url: Url = DEFAULT_URL,
     concurrency: Annotated[int | None, typer.Option(min=1, help="Jobs run at once. [256]")] = None,
     threads: Annotated[int | None, typer.Option(min=1, help="Of them in threads. [16]")] = None,
     lease: Annotated[
@@ -28,24 +26,23 @@ def worker(
         typer.Option(envvar="EVENTJOBS_LOG_LEVEL", help="Of the worker's own log."),
     ] = "info",
 ) -> None:
-    """Run jobs of a service that is elsewhere until told to stop.
+    """Run jobs of a service over HTTP until it is stopped.
 
-    Prints its name once it is at work. A service that is not there is waited for. The first SIGTERM
+    Prints its name once it takes jobs. A service that is not there is waited for. The first SIGTERM
     or SIGINT lets running jobs finish for a while, the second gives them back at once. Exits with 2
-    when the service refuses it, or is none: what runs then may finish before.
+    when the service refuses it, or is not eventjobs; jobs that run then may finish before.
     """
-    from eventjobs.cli import setting_values as knobs
-    from eventjobs.cli import worker_process
-    from eventjobs.observability import logging as logs
+    from eventjobs.cli.setting_values import read_settings
+    from eventjobs.cli.worker_process import run_worker
+    from eventjobs.observability.logging import configure
     from eventjobs.settings import Settings
-    from eventjobs.worker import worker
+    from eventjobs.worker.worker import WorkerRefused
 
-    given = {"concurrency": concurrency, "threads": threads}
-    try:
-        logs.configure(log_level)
-        told = {name: value for name, value in given.items() if value is not None}
-        worker_process.run(url, application, knobs.read(Settings, told), lease)
-    except (InvalidInput, worker.WorkerRefused) as error:
-        fail(error.code, error.message, WRONG)
-    except DataDirectoryError as error:
-        fail(error.code, error.message, REFUSED)
+    options = {"concurrency": concurrency, "threads": threads}
+    with exit_on_error():
+        configure(log_level)
+        try:
+            settings = read_settings(Settings, without_unset(options))
+            run_worker(url, application, settings, lease)
+        except WorkerRefused as error:
+            fail(error.code, error.message, EXIT_USAGE)

@@ -11,7 +11,7 @@ from typer.main import get_command
 
 import eventjobs
 from eventjobs.cli import app
-from eventjobs.cli.setting_values import everything
+from eventjobs.cli.setting_values import all_settings
 from eventjobs.errors import EventjobsError
 from eventjobs.http.problem import status_of
 from eventjobs.http.routes import ROUTES
@@ -151,7 +151,7 @@ def assert_none(pattern: str, is_wrong: Callable[[re.Match[str]], bool]) -> None
 
 
 def test_settings_that_are_named_exist() -> None:
-    settings = {name for each in everything(root_command(), {}) for name in each.variables}
+    settings = {name for each in all_settings(root_command(), {}) for name in each.variables}
     misspelt = {"EVENTJOBS_CONCURENCY"}  # the page about settings shows the warning about it
     settings |= {*WITHOUT_EFFECT, *misspelt}
     assert_none(r"EVENTJOBS_[A-Z0-9_]*[A-Z0-9](?!\*|_\*)", lambda match: match[0] not in settings)

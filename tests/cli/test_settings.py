@@ -9,7 +9,7 @@ from typer.core import TyperGroup
 from typer.main import get_command
 
 from eventjobs.cli import app
-from eventjobs.cli import setting_values as knobs
+from eventjobs.cli.setting_values import all_settings
 from eventjobs.demo.settings import DemoSettings
 from eventjobs.handlers.context import Context
 from eventjobs.handlers.declare import handler
@@ -162,7 +162,7 @@ def table() -> str:
     """The settings as docs/settings.md shows them."""
     root = get_command(app)
     assert isinstance(root, TyperGroup)
-    found = knobs.everything(root, {})
+    found = all_settings(root, {})
     lines = []
     group = None
     for each in found:
