@@ -18,22 +18,18 @@ from eventjobs.handlers.declare import handler
 from eventjobs.handlers.thread_context import ThreadContext
 
 #: Where each stage of analyze-csv begins and ends, in percent of the whole job.
-_STAGES = {
-    "reading": (0, 40),
-    "analyzing": (40, 85),
-    "narrating": (85, 88),
-    "visualizing": (88, 100),
-}
+_SPAN = {"reading": (0, 40), "analyzing": (40, 85), "narrating": (85, 88), "visualizing": (88, 100)}
 
 
 class CsvRequest(BaseModel, extra="forbid"):
-    """*artifact* is the name of the uploaded file; the only or first one when it is left out."""
+    """*artifact* is the name of the uploaded file, by default the only or first one.
+
+    A separator and an encoding that are left out are detected.
+    """
 
     artifact: str | None = None
-    separator: str | None = Field(
-        None, pattern=r"^[\t !#-/:-@\[-`{-~]$", description="Detected if left out."
-    )
-    encoding: str | None = Field(None, description="Such as cp1251; detected if left out.")
+    separator: str | None = Field(None, pattern=r"^[\t !#-/:-@\[-`{-~]$")
+    encoding: str | None = None
     header: bool = Field(True, description="Whether the first line holds the column names.")
     charts_max: int = Field(8, ge=0, le=50)
     sentences_max: int = Field(8, ge=1, le=30)
@@ -53,9 +49,7 @@ class TextRequest(BaseModel, extra="forbid"):
 
     text: str
     ta: str | None = Field(None, description="The therapeutic area.")
-    mode: str | None = Field(
-        None, description="`document_truncated` looks at the first 20,000 characters only."
-    )
+    mode: str | None = Field(None, description="`document_truncated`: its first 20,000 characters.")
     user_id_hash: str | None = None
 
 
@@ -75,7 +69,7 @@ def _report(ctx: ThreadContext) -> Callable[[str, float, str], None]:
     def report(stage: str, share: float, message: str) -> None:
         nonlocal reported
         ctx.check_cancelled()
-        start, end = _STAGES[stage]
+        start, end = _SPAN[stage]
         percent = int(start + min(share, 1.0) * (end - start))
         if percent > reported:
             reported = percent

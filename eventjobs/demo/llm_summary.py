@@ -15,6 +15,10 @@ from eventjobs.handlers.context import Context
 from eventjobs.handlers.declare import handler
 
 ANSWER_BYTES_MAX = 1_000_000
+TASK = (
+    "Sum up the text of the user in at most {} sentences, in its language."
+    " Answer with the summary alone."
+)
 
 #: Statuses, besides 500 and above, that the same request may not get a moment later.
 _PASSING = frozenset({408, 409, 425, 429})
@@ -60,9 +64,8 @@ async def llm_summary(ctx: Context, payload: SummaryRequest) -> dict[str, Any]:
         return {"summary": extract(text, payload.sentences_max), "by": "extract"}
 
     if settings.openrouter_api_key is None:
-        ctx.issue(
-            "llm_failure_fallback", "OPENROUTER_API_KEY is not set: no language model was asked"
-        )
+        why = "OPENROUTER_API_KEY is not set: no language model was asked"
+        ctx.issue("llm_failure_fallback", why)
         return fallback()
     breaker = ctx.breaker(
         "llm",
@@ -72,10 +75,7 @@ async def llm_summary(ctx: Context, payload: SummaryRequest) -> dict[str, Any]:
     )
     name = f"LLM call ({settings.llm_model})"
     retrying = ctx.retrying(name, attempts=settings.llm_retry_attempts, on=LLMBusy)
-    task = (
-        f"Sum up the text of the user in at most {payload.sentences_max} sentences, in its"
-        " language. Answer with the summary alone."
-    )
+    task = TASK.format(payload.sentences_max)
     summary = await breaker.call(retrying, _ask, settings, task, text, fallback=fallback)
     return cast(dict[str, Any], summary)
 

@@ -47,26 +47,26 @@ CREATE MACRO as_iso_utc(v) AS
     CASE WHEN fits(v, '\d{4}-\d{1,2}-\d{1,2}[ T]\d{1,2}:\d{2}.*')
     THEN try_cast(v AS TIMESTAMPTZ) END;
 
--- From the narrowest type to the widest. A twin is a format that may fit the same texts as well,
--- with another meaning.
-CREATE TABLE candidates AS
-FROM (VALUES
-    ('boolean', NULL, NULL, 'as_boolean(v)'),
-    ('integer', NULL, NULL, 'as_integer(v)'),
-    ('float', NULL, NULL, 'as_float(v)'),
-    ('integer', '1,234.5', '1234,5', 'as_grouped_integer(v, '','')'),
-    ('float', '1,234.5', '1234,5', 'as_grouped_float(v, '','', ''.'')'),
-    ('float', '1234,5', NULL, 'as_comma_float(v)'),
-    ('integer', '1.234,5', NULL, 'as_grouped_integer(v, ''.'')'),
-    ('float', '1.234,5', NULL, 'as_grouped_float(v, ''.'', '','')'),
-    ('integer', '1 234,5', NULL, 'as_grouped_integer(v, '' \x{a0}\x{202f}'')'),
-    ('float', '1 234,5', NULL, 'as_grouped_float(v, '' \x{a0}\x{202f}'', '','')'),
-    ('integer', '1''234.5', NULL, 'as_grouped_integer(v, ''\x{27}\x{2019}'')'),
-    ('float', '1''234.5', NULL, 'as_grouped_float(v, ''\x{27}\x{2019}'', ''.'')')
-) AS candidate (type, format, twin, sql);
+-- From the narrowest type to the widest, which fits every text. A twin is a format that may fit the
+-- same texts as well, with another meaning; part is the macro below for the statistics.
+CREATE TABLE candidates (type VARCHAR, format VARCHAR, twin VARCHAR, sql VARCHAR, part VARCHAR);
+
+INSERT INTO candidates VALUES
+    ('boolean', NULL, NULL, 'as_boolean(v)', 'booleans'),
+    ('integer', NULL, NULL, 'as_integer(v)', 'numbers'),
+    ('float', NULL, NULL, 'as_float(v)', 'numbers'),
+    ('integer', '1,234.5', '1234,5', 'as_grouped_integer(v, '','')', 'numbers'),
+    ('float', '1,234.5', '1234,5', 'as_grouped_float(v, '','', ''.'')', 'numbers'),
+    ('float', '1234,5', NULL, 'as_comma_float(v)', 'numbers'),
+    ('integer', '1.234,5', NULL, 'as_grouped_integer(v, ''.'')', 'numbers'),
+    ('float', '1.234,5', NULL, 'as_grouped_float(v, ''.'', '','')', 'numbers'),
+    ('integer', '1 234,5', NULL, 'as_grouped_integer(v, '' \x{a0}\x{202f}'')', 'numbers'),
+    ('float', '1 234,5', NULL, 'as_grouped_float(v, '' \x{a0}\x{202f}'', '','')', 'numbers'),
+    ('integer', '1''234.5', NULL, 'as_grouped_integer(v, ''\x{27}\x{2019}'')', 'numbers'),
+    ('float', '1''234.5', NULL, 'as_grouped_float(v, ''\x{27}\x{2019}'', ''.'')', 'numbers');
 
 INSERT INTO candidates
-SELECT type, day, twin, 'as_' || type || '(v, ''' || day || ''')'
+SELECT type, day, twin, 'as_' || type || '(v, ''' || day || ''')', 'dates'
 FROM (VALUES
     ('%Y-%m-%d', NULL), ('%Y/%m/%d', NULL), ('%d/%m/%Y', '%m/%d/%Y'), ('%m/%d/%Y', NULL),
     ('%d-%m-%Y', '%m-%d-%Y'), ('%m-%d-%Y', NULL), ('%d.%m.%Y', NULL), ('%d %b %Y', NULL),
@@ -74,31 +74,116 @@ FROM (VALUES
 ) AS days (day, twin), (VALUES ('date'), ('datetime')) AS types (type);
 
 INSERT INTO candidates VALUES
-    ('datetime', 'ISO 8601', NULL, 'as_iso(v)'),
-    ('datetime', 'ISO 8601, as UTC', NULL, 'as_iso_utc(v)');
+    ('datetime', 'ISO 8601', NULL, 'as_iso(v)', 'dates'),
+    ('datetime', 'ISO 8601, as UTC', NULL, 'as_iso_utc(v)', 'dates'),
+    ('text', NULL, NULL, 'v', 'texts');
 
-CREATE MACRO finite(v) AS CASE WHEN isfinite(v::DOUBLE) THEN v END;
+-- The statistics of numbers, of which the infinite ones are only counted. The standard deviation is
+-- that of a sample, quartiles are interpolated, and outliers are more than 1.5 interquartile ranges
+-- outside the quartiles. The skewness is NULL where the cubes of numbers are beyond a DOUBLE.
+CREATE MACRO numbers_of(cells) AS TABLE (
+    WITH all_values AS (FROM query_table(cells)),
+    finite AS (SELECT v AS exact, v::DOUBLE AS v FROM all_values WHERE isfinite(v::DOUBLE)),
+    summary AS (
+        SELECT
+            min(exact) AS min, max(exact) AS max, avg(v) AS mean, median(v) AS median,
+            stddev_samp(v) AS std, quantile_cont(v, 0.25) AS q1, quantile_cont(v, 0.75) AS q3,
+            CASE WHEN max(abs(v)) < 1e100 THEN skewness(v) FILTER (abs(v) < 1e100) END AS skewness
+        FROM finite
+    ),
+    reach AS (SELECT *, q3 - q1 AS reach FROM summary),
+    -- Values that are far outside would make the rest of the histogram flat.
+    ends AS (
+        SELECT
+            if(reach > 0, greatest(min::DOUBLE, q1 - 3 * reach), min::DOUBLE) AS low,
+            if(reach > 0, least(max::DOUBLE, q3 + 3 * reach), max::DOUBLE) AS high
+        FROM reach WHERE isfinite(4 * reach)
+    ),
+    -- About 20 bins, of a round width; none where they are narrower than numbers are precise.
+    widths AS (
+        SELECT *, (high - low) / 20 AS width, 10.0::DOUBLE ** floor(log10((high - low) / 20)) AS power
+        FROM ends WHERE high - low > greatest(abs(low), abs(high)) * 1e-12
+    ),
+    steps AS (
+        SELECT
+            low, high, typeof((SELECT max FROM summary)) = 'HUGEINT' AS is_whole,
+            list_min([m * power FOR m IN [1, 2, 2.5, 5, 10] IF m * power >= width * 0.999]) AS step
+        FROM widths
+    ),
+    whole_steps AS (
+        SELECT low, high, is_whole, if(is_whole, greatest(1, ceil(step)), step)::DOUBLE AS step
+        FROM steps
+    ),
+    starts AS (SELECT *, floor(low / step) * step AS start FROM whole_steps),
+    counts AS (SELECT *, (floor((high - start) / step) + 1)::BIGINT AS count FROM starts),
+    -- The largest value belongs to the last bin, not to one of its own.
+    bins AS (
+        SELECT
+            * EXCLUDE (count),
+            count - (NOT is_whole AND count > 1 AND start + (count - 1) * step >= high)::BIGINT AS count
+        FROM counts
+    ),
+    places AS (
+        SELECT histogram(CASE
+            WHEN NOT is_whole AND v = start + count * step THEN count - 1
+            ELSE greatest(-1, least(count, floor((v - start) / step)))::BIGINT
+        END) AS places
+        FROM finite, bins
+    )
+    SELECT
+        * EXCLUDE (reach),
+        (SELECT count(*) FROM all_values) - (SELECT count(*) FROM finite) AS infinite,
+        (
+            SELECT count(*) FROM finite
+            WHERE isfinite(4 * reach) AND (v < q1 - 1.5 * reach OR v > q3 + 1.5 * reach)
+        ) AS outliers,
+        (
+            SELECT {
+                'edges': [
+                    round(start + i * step, greatest(0, 2 - floor(log10(step)))::INTEGER)
+                    FOR i IN range(count + 1)
+                ],
+                'counts': [coalesce(places[i], 0) FOR i IN range(count)],
+                'below': coalesce(places[-1], 0),
+                'above': coalesce(places[count], 0),
+                'whole': is_whole AND step = 1
+            }
+            FROM bins, places
+        ) AS histogram
+    FROM reach
+);
 
--- The cubes of larger numbers are beyond a DOUBLE, and DuckDB refuses to add them up.
-CREATE MACRO cubable(v) AS CASE WHEN abs(v::DOUBLE) < 1e100 THEN v::DOUBLE END;
-
--- The standard deviation is that of a sample; quartiles are interpolated.
-CREATE MACRO numbers_of(v) AS {
-    'min': min(finite(v)),
-    'max': max(finite(v)),
-    'mean': avg(finite(v)::DOUBLE),
-    'median': median(finite(v)::DOUBLE),
-    'std': stddev_samp(finite(v)::DOUBLE),
-    'q1': quantile_cont(finite(v)::DOUBLE, 0.25),
-    'q3': quantile_cont(finite(v)::DOUBLE, 0.75),
-    'skewness': CASE WHEN count(cubable(v)) = count(finite(v)) THEN skewness(cubable(v)) END,
-    'infinite': count(*) - count(finite(v))
-};
-
-CREATE MACRO texts_of(v) AS {'shortest': min(length(v)), 'longest': max(length(v))};
+-- Lengths in characters, and the most frequent texts.
+CREATE MACRO texts_of(cells) AS TABLE (
+    WITH counts AS (
+        SELECT v AS value, count(*) AS count FROM query_table(cells)
+        GROUP BY v ORDER BY count DESC, v LIMIT 10
+    )
+    SELECT
+        min(length(v)) AS shortest, max(length(v)) AS longest,
+        (SELECT list(counts ORDER BY count DESC, value) FROM counts) AS top
+    FROM query_table(cells)
+);
 
 CREATE MACRO iso(moment) AS replace(replace(moment::VARCHAR, ' ', 'T'), '+00', 'Z');
 
-CREATE MACRO dates_of(v) AS {'earliest': iso(min(v)), 'latest': iso(max(v))};
+CREATE MACRO dates_of(cells) AS TABLE (
+    SELECT iso(min(v)) AS earliest, iso(max(v)) AS latest FROM query_table(cells)
+);
 
-CREATE MACRO booleans_of(v) AS {'true': count(*) FILTER (v), 'false': count(*) FILTER (NOT v)};
+CREATE MACRO booleans_of(cells) AS TABLE (
+    SELECT count(*) FILTER (v) AS true, count(*) FILTER (NOT v) AS false FROM query_table(cells)
+);
+
+-- Texts that keep a column from being one of numbers, where nine of ten are.
+CREATE MACRO exceptions_of(cells) AS TABLE (
+    WITH wrong AS (SELECT v FROM query_table(cells) WHERE as_float(v) IS NULL),
+    few AS (
+        SELECT count(*) <= 0.1 * (SELECT count(*) FROM query_table(cells)) AS is_few FROM wrong
+    )
+    SELECT
+        (
+            SELECT coalesce(list(v), []) FROM (SELECT v FROM wrong, few WHERE is_few LIMIT 3)
+        ) AS exceptions,
+        (SELECT count(*) FROM wrong, few WHERE is_few) AS exceptions_count
+);

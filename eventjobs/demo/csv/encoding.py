@@ -2,6 +2,7 @@
 
 import codecs
 import re
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
@@ -10,6 +11,7 @@ from charset_normalizer import from_bytes
 from eventjobs.errors import JobError
 
 HEAD_BYTES = 64 * 2**10
+CHECK_LINES = 100_000
 SAMPLE_LINES = 500
 SAMPLE_LINE_BYTES = 200
 #: The legacy encodings that are recognized. The first wins where a short text fits several.
@@ -24,17 +26,15 @@ _MARKS = {  # UTF-32 first: its mark begins with that of UTF-16
     codecs.BOM_UTF16_BE: "utf-16",
     codecs.BOM_UTF8: "utf-8-sig",
 }
-_BINARY = {
-    b"PK\x03\x04": "an Excel workbook or another ZIP archive",
-    b"\xd0\xcf\x11\xe0": "an old Excel workbook",
-    b"\x1f\x8b": "a gzip archive",
-    b"%PDF-": "a PDF document",
-    b"PAR1": "a Parquet file",
-}
-_DOCUMENTS = {
-    rb"(?i)\s*<(!doctype html|html|\?xml)": "an HTML or XML document",
-    rb"\s*(\{\"|\[\{)": "a JSON document",
-}
+_OTHER_KINDS = (
+    ("csv_binary", rb"PK\x03\x04", "an Excel workbook or another ZIP archive"),
+    ("csv_binary", rb"\xd0\xcf\x11\xe0", "an old Excel workbook"),
+    ("csv_binary", rb"\x1f\x8b", "a gzip archive"),
+    ("csv_binary", rb"%PDF-", "a PDF document"),
+    ("csv_binary", rb"PAR1", "a Parquet file"),
+    ("csv_other_format", rb"(?i)\s*<(!doctype html|html|\?xml)", "an HTML or XML document"),
+    ("csv_other_format", rb"\s*(\{\"|\[\{)", "a JSON document"),
+)
 _CONTROLS = bytes(set(range(1, 32)) - set(b"\t\n\v\f\r\x1a\x1b\x1c\x1d\x1e\x1f"))
 
 
@@ -46,10 +46,11 @@ class CsvError(JobError):
         super().__init__(code, message, retryable=False, details=details)
 
 
-def detect_encoding(source: Path) -> str:
+def detect_encoding(source: Path, check: Callable[[], None]) -> str:
     """The encoding of *source*: by its byte order mark, as UTF-8, or by its letters.
 
-    Raises CsvError for an empty file, for other kinds of files and for what is not text.
+    *check* is called now and then; it may raise to stop the work. Raises CsvError for an empty
+    file, for other kinds of files and for what is not text.
     """
     with source.open("rb") as file:
         head = file.read(HEAD_BYTES)
@@ -59,7 +60,7 @@ def detect_encoding(source: Path) -> str:
     if marked not in (None, "utf-8-sig"):
         return marked
     _refuse_other_kinds(head.removeprefix(codecs.BOM_UTF8))
-    invalid, valid = _non_ascii_lines(source)
+    invalid, valid = _non_ascii_lines(source, check)
     # Other encodings hardly ever look like UTF-8: a few odd bytes do not make it another one.
     if marked or not invalid or valid > len(invalid):
         return marked or "utf-8"
@@ -75,13 +76,15 @@ def detect_encoding(source: Path) -> str:
     return next(name for name in LEGACY if name in likely)
 
 
-def _non_ascii_lines(source: Path) -> tuple[list[bytes], int]:
+def _non_ascii_lines(source: Path, check: Callable[[], None]) -> tuple[list[bytes], int]:
     """Some of the lines that are not UTF-8, and how many others are not ASCII."""
     decoder = codecs.getincrementaldecoder("utf-8")()
     invalid: list[bytes] = []
     valid = 0
     with source.open("rb") as file:
-        for line in iter(partial(file.readline, HEAD_BYTES), b""):
+        for number, line in enumerate(iter(partial(file.readline, HEAD_BYTES), b"")):
+            if number % CHECK_LINES == 0:
+                check()
             try:
                 valid += not line.isascii() and bool(decoder.decode(line))
             except UnicodeDecodeError:
@@ -92,12 +95,11 @@ def _non_ascii_lines(source: Path) -> tuple[list[bytes], int]:
 
 def _refuse_other_kinds(head: bytes) -> None:
     controls = len(head) - len(head.translate(None, _CONTROLS))
-    binary = next((kind for start, kind in _BINARY.items() if head.startswith(start)), None)
     # A header may begin with these letters. A binary file has unreadable bytes as well.
-    if binary and (controls or b"\0" in head or not head.isascii()):
-        raise CsvError("csv_binary", f"This is {binary}; export it as CSV first.")
-    if other := next((kind for start, kind in _DOCUMENTS.items() if re.match(start, head)), None):
-        raise CsvError("csv_other_format", f"This is {other}, not a CSV file.")
+    is_binary = controls > 0 or b"\0" in head or not head.isascii()
+    for code, start, kind in _OTHER_KINDS:
+        if re.match(start, head) and (is_binary or code != "csv_binary"):
+            raise CsvError(code, f"This is {kind}; export it as CSV first.")
     if b"\0" not in head and controls > len(head) * 0.05:
         raise CsvError("csv_not_text", "This is not text: it has too many control characters.")
 

@@ -36,10 +36,9 @@ def narrate(profile: Profile) -> Iterator[str]:
 
 
 def percent(share: float) -> str:
-    """A share as a percentage that is never rounded to all or nothing."""
-    if 0 < share < 0.001:
-        return "under 0.1%"
-    return "over 99.9%" if 0.999 < share < 1 else f"{share * 100:.4g}%"
+    """A share in percent; less than one in a thousand is shown as 0.1%, and not as nothing."""
+    rounded = min(max(share, 0.001), 0.999) if 0 < share < 1 else share
+    return f"{rounded * 100:.1f}".removesuffix(".0") + "%"
 
 
 def _name(column: Profile) -> str:

@@ -68,9 +68,10 @@ class CsvFile:
         Cells have no spaces around them, and are NULL where that leaves nothing. Returns the
         names of the first COLUMNS_MAX columns, the only ones kept, and what is known of the file.
         """
-        self.report("reading", 0.0, "Looking at the text")
+        check = partial(self.report, "reading", 0.0, "Looking at the text")
+        check()
         seen, is_given = self.seen, bool(self.encoding)
-        self.encoding = self.encoding or detect_encoding(self.source)
+        self.encoding = self.encoding or detect_encoding(self.source, check)
         self._sniff(database, workspace / "sample.csv")
         header = self._copy(workspace / "cells.csv")
         if seen["replaced"] > seen["chars"] * REPLACED_SHARE_MAX:
