@@ -48,7 +48,7 @@ hypothesis.settings.load_profile("ci")
 hypothesis.settings.register_profile("soak", derandomize=False)
 
 #: What a test records as this property is printed at the end, whichever process it ran in.
-TOLD = "told"
+CAMPAIGN_RESULT = "told"
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
@@ -58,7 +58,7 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
         for report in reports
         if isinstance(report, pytest.TestReport) and report.when == "call"
         for name, value in report.user_properties
-        if name == TOLD
+        if name == CAMPAIGN_RESULT
     ]
     if told:
         terminalreporter.section("what campaigns came to")

@@ -1,4 +1,4 @@
-"""External services and a server that is killed: what was taken is not lost, and ends once."""
+"""External services and a killed server: a job that was handed over is not lost, and ends once."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -12,8 +12,8 @@ from eventjobs.client import Client
 from eventjobs.domain.codec import decode
 from eventjobs.domain.job import Job, evolve
 from eventjobs.domain.recorded import Recorded
-from eventjobs.tools.soak.crash_checker import stored
-from eventjobs.tools.soak.crash_rules import illegal
+from eventjobs.tools.soak.kills.checker import read_log
+from eventjobs.tools.soak.kills.rules import violation
 from tests.support.external_service import LOOPBACK, Dispatched, ExternalService, external_service
 from tests.support.servers import Server, start
 
@@ -21,7 +21,7 @@ TAKEN: tuple[int, Any] = (202, {})
 
 
 class Mortal:
-    """A server that can be killed, and comes back at the same address with the same data."""
+    """A server that can be killed, and restarted at the same address with the same data."""
 
     def __init__(self, folder: Path, at: ExternalService) -> None:
         self._data = folder / "data"
@@ -57,12 +57,12 @@ class Mortal:
 
 @asynccontextmanager
 async def mortal(folder: Path, at: ExternalService) -> AsyncIterator[Mortal]:
-    made = Mortal(folder, at)
-    await made.rise()
+    server = Mortal(folder, at)
+    await server.rise()
     try:
-        yield made
+        yield server
     finally:
-        code = await made.die(kill=False)
+        code = await server.die(kill=False)
     assert code == 0
 
 
@@ -149,14 +149,14 @@ async def test_however_often_a_server_is_killed_each_job_ends_once_by_the_attemp
 
 
 def faults(data: Path) -> list[str]:
-    """What cannot be, in the log of a server that has ended."""
+    """Broken rules in the log of a server that has ended."""
     jobs: dict[str, Job] = {}
-    found = []
-    for row in stored(data, 0)[1]:
+    faults = []
+    for row in read_log(data, 0)[1]:
         event = decode(row.type, row.facts, row.body)
         place = row.position, row.job_id, row.version, row.at_us, row.actor
         recorded = Recorded(*place, event, row.type, row.facts, row.body)
-        if (fault := illegal(jobs.get(row.job_id), recorded)) is not None:
-            found.append(f"{row.type} at {row.position}: {fault}")
+        if (fault := violation(jobs.get(row.job_id), recorded)) is not None:
+            faults.append(f"{row.type} at {row.position}: {fault}")
         jobs[row.job_id] = evolve(jobs.get(row.job_id), recorded)
-    return found
+    return faults

@@ -24,13 +24,13 @@ from tests.support.waiting import job_when
 
 
 async def grow(disk: Path) -> None:
-    """Make room, as an operator does."""
+    """Enlarge the disk, as an operator does."""
     command = ["mount", "-o", "remount,size=16m", str(disk)]
     await asyncio.to_thread(subprocess.run, command, check=True)
 
 
 def fill(disk: Path) -> None:
-    """Leave no room at all."""
+    """Leave no space at all."""
     with (disk / "ballast").open("wb", buffering=0) as file:
         for size in (65536, 4096):
             try:
@@ -46,17 +46,17 @@ async def add(log: SQLiteLog, number: int, size: int) -> Recorded:
 
 
 async def until_full(log: SQLiteLog, size: int) -> list[Recorded]:
-    """What was accepted before the disk was full."""
-    made: list[Recorded] = []
+    """The events that were accepted before the disk was full."""
+    appended: list[Recorded] = []
     for first in range(0, 100_000, 5):
         numbers = range(first, first + 5)
         outcomes = await asyncio.gather(
             *(add(log, number, size) for number in numbers), return_exceptions=True
         )
-        made += [each for each in outcomes if isinstance(each, Recorded)]
+        appended += [each for each in outcomes if isinstance(each, Recorded)]
         if refused := [each for each in outcomes if not isinstance(each, Recorded)]:
             assert all(isinstance(each, DiskFull) for each in refused), refused
-            return made
+            return appended
     raise AssertionError("the disk was never full")
 
 
@@ -65,18 +65,18 @@ async def test_a_full_disk_refuses_appends_and_loses_nothing(small_disk: Path, s
     path = small_disk / "log.db"
     log = await SQLiteLog.open(path)
     await asyncio.to_thread(fill_but, small_disk, 2**20)
-    made = await until_full(log, size)
-    assert made
+    appended = await until_full(log, size)
+    assert appended
     for number in range(200_000, 200_003):
         with pytest.raises(DiskFull):
             await add(log, number, 200_000)
-    assert await log.read(0, 100_000) == made
-    assert log.head == len(made)
+    assert await log.read(0, 100_000) == appended
+    assert log.head == len(appended)
     await grow(small_disk)
-    made.append(await add(log, 300_000, size))
+    appended.append(await add(log, 300_000, size))
     await log.close()
     again = await SQLiteLog.open(path)
-    assert await again.read(0, 100_000) == made
+    assert await again.read(0, 100_000) == appended
     await again.close()
 
 
@@ -86,24 +86,24 @@ def fill_but(disk: Path, left: int) -> None:
 
 
 async def test_a_log_read_from_a_full_disk_is_whole(small_disk: Path) -> None:
-    """Opened again while there is no room: what is there is read, what is new is refused."""
+    """It is opened again without free space: events are read, new ones are refused."""
     path = small_disk / "log.db"
     log = await SQLiteLog.open(path)
-    made = [await add(log, number, 3_000) for number in range(20)]
+    appended = [await add(log, number, 3_000) for number in range(20)]
     await log.close()
     log = await SQLiteLog.open(path)
     await asyncio.to_thread(fill, small_disk)
-    assert await log.read(0, 100) == made
+    assert await log.read(0, 100) == appended
     with pytest.raises((DiskFull, LogUnavailable, OutcomeUnknown)):
         await add(log, 99, 3_000)
-    assert await log.read(0, 100) == made
+    assert await log.read(0, 100) == appended
     (small_disk / "ballast").unlink()
-    while not await accepted(log, 99):
+    while not await accepts(log, 99):
         pass
     await log.close()
 
 
-async def accepted(log: SQLiteLog, number: int) -> bool:
+async def accepts(log: SQLiteLog, number: int) -> bool:
     try:
         await add(log, number, 3_000)
     except LogError:
@@ -140,8 +140,8 @@ async def test_a_service_on_a_full_disk_answers_and_goes_on_when_there_is_room(
     assert service.ready
     read = await service.log.read(0, 10_000)
     assert {each.job_id for each in read} == set(accepted)
-    found = await service.views.jobs({}, order="newest", cursor=None, limit=1000)
-    assert {each.job.job_id for each in found} <= set(accepted)
+    jobs = await service.views.jobs({}, order="newest", cursor=None, limit=1000)
+    assert {each.job.job_id for each in jobs} <= set(accepted)
     await grow(small_disk)
     for each in accepted:
         job = await service.wait(each)
@@ -178,7 +178,7 @@ async def test_an_outcome_waits_until_it_can_be_written(small_disk: Path, serve:
 async def test_a_report_of_an_external_service_is_not_lost_on_a_full_disk(
     small_disk: Path, client: Connect
 ) -> None:
-    """It is refused as long as there is no room, and counts when it is sent again."""
+    """It is refused as long as the disk is full, and counts when it is sent again."""
     async with external_service((202, {})) as at:
         handler = external("analyse", dispatch_url=f"{at.url}/analyse")
         api = await client(handler, data=small_disk / "data", outbound_allow=LOOPBACK)
@@ -200,7 +200,7 @@ async def test_a_report_of_an_external_service_is_not_lost_on_a_full_disk(
 async def test_a_start_on_a_full_disk_serves_reads_and_recovers_later(
     small_disk: Path, client: Connect, closed: bool
 ) -> None:
-    """What ran when the service ended is recovered once there is room."""
+    """A job that ran when the service ended is recovered once there is space."""
     data = small_disk / "data"
     first = Service(data, [echo])
     await first.start()
@@ -216,9 +216,13 @@ async def test_a_start_on_a_full_disk_serves_reads_and_recovers_later(
     data = data if closed else small_disk / "copy"
     await asyncio.to_thread(fill, small_disk)
     api = await client(echo, data=data)
-    told = (await api.get("/readyz")).json
-    assert (told["ready"], told["writable"], told["recovered"]) == (True, False, False)
-    assert "full" in told["unwritable"]
+    readiness = (await api.get("/readyz")).json
+    assert (readiness["ready"], readiness["writable"], readiness["recovered"]) == (
+        True,
+        False,
+        False,
+    )
+    assert "full" in readiness["unwritable"]
     assert (await api.get(f"/v1/jobs/{ended.job_id}")).json["result"] == 6
     assert (await api.get(f"/v1/jobs/{lost.job_id}")).status == 200
     assert len((await api.get("/v1/events")).json["events"]) >= 3
@@ -228,5 +232,5 @@ async def test_a_start_on_a_full_disk_serves_reads_and_recovers_later(
     assert (await api.service.wait(lost.job_id)).result == 4
     new = await api.submit("echo", "after")
     assert (await api.service.wait(new["job_id"])).result == 5
-    told = (await api.get("/readyz")).json
-    assert (told["writable"], told["recovered"]) == (True, True)
+    readiness = (await api.get("/readyz")).json
+    assert (readiness["writable"], readiness["recovered"]) == (True, True)

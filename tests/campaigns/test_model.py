@@ -1,11 +1,11 @@
-"""Whatever workers, crashes, pauses and people do, in whichever order: no rule is broken."""
+"""No order of steps of workers, crashes, pauses and people breaks a rule."""
 
 from collections.abc import Callable
 from typing import Any
 
 import pytest
 
-from eventjobs.domain import decisions as decided
+from eventjobs.domain import decisions
 from eventjobs.domain.events import (
     AttemptFailed,
     AttemptHandedOver,
@@ -18,14 +18,14 @@ from eventjobs.domain.events import (
 )
 from eventjobs.domain.job import Job, Status
 from eventjobs.errors import StaleAttempt, WrongState
-from eventjobs.tools.soak.job_model import Bounds, Decisions
-from eventjobs.tools.soak.model_search import search
-from tests.conftest import TOLD
+from eventjobs.tools.soak.model.model import Bounds, Decisions
+from eventjobs.tools.soak.model.search import search
+from tests.conftest import CAMPAIGN_RESULT
 
-#: One worker of those named runs in the service. `make soak` looks further.
+#: One of the workers runs in the service. `make soak` searches larger models.
 WORLDS = {
     "three workers, two jobs, a cancel, a restart": Bounds(
-        elsewhere=2, jobs=2, cancels=1, restarts=1, lates=1
+        remote_workers=2, jobs=2, cancels=1, restarts=1, lates=1
     ),
     "two workers, two jobs, a release, a retry": Bounds(jobs=2, releases=1, retries=1),
     "two workers, one job, twice what people do": Bounds(cancels=2, retries=2, hides=1),
@@ -39,11 +39,11 @@ WORLDS = {
 def test_every_state_that_can_be_reached_is_right_and_comes_to_an_end(
     name: str, record_property: Callable[[str, object], None]
 ) -> None:
-    found = search(WORLDS[name])
-    record_property(TOLD, f"{name}: {found.states} states, {found.steps} steps")
-    assert found.complete
-    assert not found.violation, " -> ".join([*found.trace, found.violation])
-    assert found.states > 10_000, "nearly nothing could happen"
+    result = search(WORLDS[name])
+    record_property(CAMPAIGN_RESULT, f"{name}: {result.states} states, {result.steps} steps")
+    assert result.complete
+    assert not result.violation, " -> ".join([*result.trace, result.violation])
+    assert result.states > 10_000, "nearly nothing could happen"
 
 
 # --- decisions that would be wrong are noticed
@@ -68,7 +68,7 @@ def failed_whoever_asks(job: Job, failed: AttemptFailed) -> AttemptFailed:
 
 
 def failed_for_ever_anew(job: Job, failed: AttemptFailed) -> AttemptFailed | JobCancelled:
-    decided.fail(job, failed)
+    decisions.fail(job, failed)
     return AttemptFailed(failed.attempt, failed.code, True, failed.retry_at_us or 1)
 
 
@@ -82,20 +82,20 @@ def started_when_cancelled(
     job: Job, now_us: int, worker: str, lease_s: float | None
 ) -> AttemptStarted:
     if job.status != Status.CANCELLED:
-        return decided.start(job, now_us, worker, lease_s)
+        return decisions.start(job, now_us, worker, lease_s)
     return AttemptStarted(job.attempt + 1, worker, lease_s)
 
 
 def started_once(job: Job, now_us: int, worker: str, lease_s: float | None) -> AttemptStarted:
     if job.attempt:
         raise WrongState
-    return decided.start(job, now_us, worker, lease_s)
+    return decisions.start(job, now_us, worker, lease_s)
 
 
 def started_with_the_same_number(
     job: Job, now_us: int, worker: str, lease_s: float | None
 ) -> AttemptStarted:
-    decided.start(job, now_us, worker, lease_s)
+    decisions.start(job, now_us, worker, lease_s)
     return AttemptStarted(max(job.attempt, 1), worker, lease_s)
 
 
@@ -146,7 +146,7 @@ WRONG = {
     ),
     "a job is never tried again": (
         Decisions(start=started_once),
-        "it never comes to an end without people",
+        "it never ends without a person's step",
     ),
     "two attempts have one number": (
         Decisions(start=started_with_the_same_number),
@@ -177,8 +177,8 @@ WRONG = {
 
 @pytest.mark.parametrize("name", WRONG)
 def test_it_is_noticed_when(name: str) -> None:
-    decisions, complaint = WRONG[name]
+    wrong, complaint = WRONG[name]
     some = Bounds(cancels=1, retries=1, releases=1, restarts=1, lates=1, handovers=1)
-    found = search(some, decisions)
-    assert found.violation == complaint
-    assert found.trace
+    result = search(some, wrong)
+    assert result.violation == complaint
+    assert result.trace

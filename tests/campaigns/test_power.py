@@ -1,4 +1,4 @@
-"""An acknowledged event survives a power cut (P1): the campaign, its model, and a real server."""
+"""An acknowledged event survives a power cut: the campaign, its model, and a real server."""
 
 import random
 import re
@@ -25,12 +25,12 @@ from eventjobs.tools.soak.power.trace import (
     Write,
     read,
 )
-from tests.conftest import TOLD
+from tests.conftest import CAMPAIGN_RESULT
 from tests.support.servers import Server, start
 from tests.support.tracing import attached, failing
 
 STATES = 200
-#: The others take a campaign that has more time.
+#: `make soak` plays the others, too.
 PLAYED = ("start", "load", "swap", "upload", "repeat", "killed")
 NOTICED = ("commits", "folders", "files")
 
@@ -46,7 +46,7 @@ def test_what_a_power_cut_leaves_has_all_that_was_acknowledged(
         scenarios={name: SCENARIOS[name] for name in PLAYED},
         controls={name: CONTROLS[name] for name in NOTICED},
     )
-    record_property(TOLD, str(outcome))
+    record_property(CAMPAIGN_RESULT, str(outcome))
     assert not outcome.faults
     assert outcome.states > 0.9 * STATES * len(PLAYED)
 
@@ -63,14 +63,14 @@ async def test_a_retry_is_answered_from_what_is_on_the_disk(strace: str, tmp_pat
         killing = failing(strace, data / "log.db", "fdatasync:signal=SIGKILL:when=1")
         with attached(killing, server.process.pid), pytest.raises(aiohttp.ClientError):
             await client.put(server.url + job, json=elsewhere)
-        assert ended(server) == -signal.SIGKILL
+        assert wait(server) == -signal.SIGKILL
         calls = ["--trace=fsync,fdatasync,write,sendto", f"--output={trace}"]
         watching = [strace, "--daemonize", "--follow-forks", "--decode-fds=path", *calls]
         server = serve_elsewhere(data, *watching)
         async with client.put(server.url + job, json=elsewhere) as answer:
             assert answer.status == 200
         server.process.kill()
-        ended(server)
+        wait(server)
     before, _, _ = trace.read_text().partition("HTTP/1.1 200")
     synced = set(re.findall(r"sync\(\d+<(.*?)>", before))
     assert {str(data), f"{data}/log.db", f"{data}/log.db-wal"} <= synced
@@ -80,7 +80,7 @@ def serve_elsewhere(data: Path, *under: str) -> Server:
     return start(data, under=under, EVENTJOBS_WORKER_TYPES="elsewhere")
 
 
-def ended(server: Server) -> int:
+def wait(server: Server) -> int:
     assert server.process.stdout is not None
     server.process.stdout.close()
     return server.process.wait(30)
@@ -90,7 +90,7 @@ def ended(server: Server) -> int:
 
 
 def left(rules: Rules, done: Sequence[Operation], left: Left = "something") -> list[Image]:
-    """All that a cut can leave."""
+    """Everything that a cut can leave."""
     disk = Disk(rules)
     for each in done:
         disk.do(each)
@@ -114,9 +114,9 @@ def test_what_is_synced_stays(rules: Rules) -> None:
 
 @pytest.mark.parametrize("rules", RULES)
 def test_a_write_that_is_not_synced_may_be_torn_between_sectors(rules: Rules) -> None:
-    found = {each["a"] for each in left(rules, [*SYNCED, Write("a", 0, b"y" * 1024)])}
+    contents = {each["a"] for each in left(rules, [*SYNCED, Write("a", 0, b"y" * 1024)])}
     one, other = b"x" * 512, b"y" * 512
-    assert found == {one + one, one + other, other + one, other + other}
+    assert contents == {one + one, one + other, other + one, other + other}
 
 
 @pytest.mark.parametrize("rules", RULES)
@@ -185,19 +185,19 @@ def test_a_removed_file_may_come_back_beside_the_one_that_took_its_name() -> Non
 # --- the trace
 
 
-def parsed(tmp_path: Path, *lines: str) -> list[Operation]:
-    def written(text: str) -> str:
+def parse(tmp_path: Path, *lines: str) -> list[Operation]:
+    def in_hex(text: str) -> str:
         return "".join(f"\\x{byte:02x}" for byte in text.encode())
 
     with (tmp_path / "trace").open("w") as file:
         for line in lines:
-            named = re.sub(r"@(\w+)", lambda name: written(f"{tmp_path}/{name[1]}"), line)
-            file.write(named.replace("#hello", written("hello")) + "\n")
+            named = re.sub(r"@(\w+)", lambda name: in_hex(f"{tmp_path}/{name[1]}"), line)
+            file.write(named.replace("#hello", in_hex("hello")) + "\n")
     return read(tmp_path)
 
 
 def test_calls_become_operations_once_they_have_returned(tmp_path: Path) -> None:
-    assert parsed(
+    assert parse(
         tmp_path,
         '7  openat(AT_FDCWD<@other>, "@log", O_RDWR|O_CREAT, 0600) = 3<@log>',
         '7  write(3<@log>, "#hello", 5) = 5',
@@ -230,4 +230,4 @@ def test_calls_become_operations_once_they_have_returned(tmp_path: Path) -> None
 def test_a_call_that_is_not_modelled_is_refused(tmp_path: Path, call: str) -> None:
     assert call.partition("(")[0] in CALLS.split(",")
     with pytest.raises(NotModelled):
-        parsed(tmp_path, f"7  {call}")
+        parse(tmp_path, f"7  {call}")

@@ -1,12 +1,12 @@
-"""The command that looks further than the gate does."""
+"""The command that runs the campaigns for longer than the gate does."""
 
 from pathlib import Path
 
 import pytest
 
 from eventjobs.tools.soak import __main__ as soak
-from eventjobs.tools.soak.__main__ import Told, main
-from eventjobs.tools.soak.job_model import Bounds
+from eventjobs.tools.soak.__main__ import Report, main
+from eventjobs.tools.soak.model.model import Bounds
 
 
 def test_a_campaign_is_told_of_in_a_line(
@@ -22,15 +22,15 @@ def test_a_campaign_is_told_of_in_a_line(
 def test_campaigns_take_turns_until_a_promise_is_broken(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
-    def breaks(data: Path, seed: int) -> Told:
+    def breaks(data: Path, seed: int) -> Report:
         data.mkdir()
-        return Told(f"seed {seed}", ["it is not as promised"] if seed == 6 else [])
+        return Report(f"seed {seed}", ["it is not as promised"] if seed == 6 else [])
 
-    good = {"good": lambda data, seed: Told(f"seed {seed}", []), "breaks": breaks}
+    good = {"good": lambda data, seed: Report(f"seed {seed}", []), "breaks": breaks}
     monkeypatch.setattr(soak, "CAMPAIGNS", good)
     assert main(["--rounds", "9", "--seed", "5", "--keep", str(tmp_path / "kept")]) == 1
-    told = [line for line in capsys.readouterr().out.splitlines() if "see" not in line[:6]]
-    assert told == [
+    lines = [line for line in capsys.readouterr().out.splitlines() if "see" not in line[:6]]
+    assert lines == [
         "good: seed 5",
         "breaks: seed 5",
         "good: seed 6",
@@ -54,9 +54,9 @@ def test_a_property_that_does_not_hold_is_a_fault(
         "def test_small(number):\n"
         "    assert number < 1000\n"
     )
-    told = soak.properties(tmp_path / "data", 1)
-    assert "1 failed" in told.line
-    assert "number = 1000" in "\n".join(told.faults)
+    report = soak.properties(tmp_path / "data", 1)
+    assert "1 failed" in report.line
+    assert "number = 1000" in "\n".join(report.faults)
 
 
 def test_a_campaign_that_is_not_there_is_refused(capsys: pytest.CaptureFixture[str]) -> None:

@@ -1,1 +1,14 @@
-"""Campaigns that look for broken promises; `python -m eventjobs.tools.soak` runs them."""
+"""Campaigns that look for broken promises; `python -m eventjobs.tools.soak` runs them.
+
+- `kills`: kill (SIGKILL) or stop (SIGTERM) the service under load. Clients record what they sent
+  and received in a History; the Checker compares it with the log after every start.
+- `leases`: kill and pause remote workers, and kill the service. Fates record when; the checker of
+  `kills` and rules about leases judge the log.
+- `power`: trace the system calls of one run of the service, build the disks that a power cut at any
+  moment may leave, and start the service on each.
+- `model`: search every order of claims, reports, lost leases, restarts and requests for a few jobs,
+  decided by eventjobs.domain.decisions.
+
+A campaign is drawn from a seed, so it can be repeated. Each has sabotages: services with a fault,
+which tests/campaigns expect it to find.
+"""

@@ -1,1 +1,1 @@
-"""Power cuts: traced runs of the service, what a disk may have of them, and what must hold."""
+"""Power cuts: runs of the service are traced, cut anywhere, and the remains checked."""

@@ -1,7 +1,8 @@
-"""Cut the power of a service at any moment of its life, and check what it has after the cut.
+"""Cuts the power of a service at any moment of its life, and checks what is left of its data.
 
-Its calls are traced; a model of the disk says at each prefix of them what a cut can leave of what
-was not synced: nothing, everything, or any part. Of that every promise has to hold.
+The system calls of the service are traced. After each prefix of them a model of the disk gives what
+a cut can leave: of unsynced changes nothing, everything, or any part. Every promise must hold on
+each of these disks.
 """
 
 import asyncio
@@ -21,14 +22,14 @@ from eventjobs.clock import SystemClock
 
 from .check import Checker, Reference
 from .disk import RULES, Disk, Image, Left
-from .scenarios import CONTROLS, DATA, SCENARIOS, Recorded, Scenario, after, play, scratch, write
+from .scenarios import CONTROLS, DATA, SCENARIOS, Recording, Scenario, after, play, scratch, write
 
-#: Of a prefix: what is kept of what was not synced.
+#: How much is left of the unsynced changes, for each prefix.
 LEFT: tuple[Left, ...] = ("nothing", "everything", "something", "something", "something")
-#: Of the states; on these a whole service is started.
+#: The share of states on which a whole service is started.
 STARTED = 0.03
 FAULTS_MAX = 5
-#: Of a control, at most.
+#: At most so many states of a control are checked.
 CONTROL_STATES = 3_000
 now_s = SystemClock().monotonic_s
 
@@ -36,22 +37,22 @@ now_s = SystemClock().monotonic_s
 
 
 class Plan(NamedTuple):
-    """Of one scenario: how many states are checked, and by which of how many processes."""
+    """How many states of a scenario are checked, and which part of them by this process."""
 
     states: int
     seed: int
-    #: Of a control, which has to be bad: no further than that.
+    #: Stop at the first bad state: enough for a control.
     until_bad: bool = False
     part: int = 0
     parts: int = 1
 
-    def divided(self) -> list["Plan"]:
+    def split(self) -> list["Plan"]:
         return [self._replace(part=part) for part in range(self.parts)]
 
 
 @dataclass
 class Tally:
-    """What was checked, and what did not hold."""
+    """Numbers of checked and bad states, and the first faults."""
 
     operations: int = 0
     states: int = 0
@@ -82,14 +83,14 @@ class Tally:
         )
 
 
-def check(recorded: Recorded, plan: Plan, bad: Path) -> Tally:
-    """Check a part of the states under all rules; the first bad ones are kept in *bad*."""
+def check(recorded: Recording, plan: Plan, bad: Path) -> Tally:
+    """Check a part of the states under all rules; the first bad ones are written to *bad*."""
     with scratch() as folder:
         return asyncio.run(_Cuts(recorded, plan, Path(folder), bad).check())
 
 
 class _Cuts:
-    def __init__(self, recorded: Recorded, plan: Plan, folder: Path, bad: Path) -> None:
+    def __init__(self, recorded: Recording, plan: Plan, folder: Path, bad: Path) -> None:
         self._recorded = recorded
         self._plan = plan
         self._bad = bad
@@ -101,7 +102,7 @@ class _Cuts:
         self._tally = Tally(operations=len(recorded.done))
 
     async def check(self) -> Tally:
-        chosen = self._chosen()
+        chosen = self._choose()
         for rules in RULES:
             disk = Disk(rules)
             for index, operation in enumerate(self._recorded.done):
@@ -112,8 +113,8 @@ class _Cuts:
                         return self._tally
         return self._tally
 
-    def _chosen(self) -> set[int]:
-        """Some operations after which the power is cut: this part's."""
+    def _choose(self) -> set[int]:
+        """The operations after which the power is cut, of this part."""
         recorded, plan = self._recorded, self._plan
         drawn = random.Random(plan.seed)
         prefixes = max(2, plan.states // (len(LEFT) * len(RULES)))
@@ -148,7 +149,7 @@ def _data(image: Image) -> Image:
 
 @dataclass
 class Outcome:
-    """What a campaign came to, by scenario."""
+    """The results of a campaign, by scenario."""
 
     tallies: dict[str, Tally]
     controls: dict[str, Tally]
@@ -185,9 +186,9 @@ def campaign(
     controls: dict[str, Scenario] = CONTROLS,
     processes: int = 2,
 ) -> Outcome:
-    """Check *states* of each scenario, and some of each control, which have to fail.
+    """Check *states* of each scenario, and some of each control, which must be bad.
 
-    What is bad is kept in *folder*.
+    Bad states are written to *folder*.
     """
     begun_s = now_s()
     spawn = multiprocessing.get_context("spawn")
@@ -199,7 +200,7 @@ def campaign(
 
 
 def _be_silent() -> None:
-    """Services that start after a cut log much, and are checked by what they do."""
+    """Services that start after a cut log much; their logs are not checked."""
     logging.disable(logging.CRITICAL)
     structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.CRITICAL))
 
@@ -209,9 +210,7 @@ def _tallies(
 ) -> dict[str, Tally]:
     played = {name: pool.submit(play, each, plan.seed) for name, each in scenarios.items()}
     checked = {
-        name: [
-            pool.submit(check, recording.result(), part, folder / name) for part in plan.divided()
-        ]
+        name: [pool.submit(check, recording.result(), part, folder / name) for part in plan.split()]
         for name, recording in played.items()
     }
     return {name: Tally.sum(each.result() for each in parts) for name, parts in checked.items()}

@@ -1,4 +1,4 @@
-"""What must hold of what a power cut has left: the log, the files it names, the key, the views."""
+"""Checks what a power cut has left: the log, the files it names, the key, the views."""
 
 import asyncio
 import hashlib
@@ -34,14 +34,14 @@ FROM events
 ORDER BY position
 """
 LOG_ID = "SELECT value FROM meta WHERE name = 'log_id'"
-#: Nothing that is done on an image takes longer, on a machine that is busy.
+#: A start on an image takes less, also on a busy machine.
 WAIT_S = 40.0
 SHM_BYTES = 32768
 STORED = re.compile(r"artifacts/[0-9a-f]{2}/([0-9a-f]{64})")
 
 
 class Promises(NamedTuple):
-    """What the notes of a life have made known by a moment."""
+    """The promises in the notes of a life up to a moment."""
 
     position: int
     events: frozenset[tuple[int, str]]
@@ -65,20 +65,20 @@ class Promises(NamedTuple):
 
 
 class Reference:
-    """What the log has when no power was cut: an image has the first so many rows of it."""
+    """The log without a power cut; the log of an image must be a prefix of it."""
 
     def __init__(self, data: Image, folder: Path) -> None:
         write(data, folder, only="log.db")
         with closing(sqlite3.connect(folder / "log.db")) as log:
             self.rows: list[tuple[Any, ...]] = log.execute(ROWS).fetchall()
             self.log_id: str = log.execute(LOG_ID).fetchone()[0]
-        self.recorded = [_recorded(*row[:8]) for row in self.rows]
-        #: The files that an event names, by its position less one.
+        self.recorded = [_decode_row(*row[:8]) for row in self.rows]
+        #: The files that an event names, by its position minus one.
         self.files = [[*_files(each)] for each in self.recorded]
         self._folder = folder
 
     async def views(self, position: int) -> Path:
-        """What the projections make of the first events."""
+        """The views of the first *position* events."""
         path = self._folder / f"views {position}.db"
         if not path.exists():
             store = await Store.open(path, self.log_id, len(self.rows))
@@ -88,7 +88,7 @@ class Reference:
         return path
 
 
-def _recorded(
+def _decode_row(
     position: int,
     job_id: str,
     version: int,
@@ -129,7 +129,7 @@ class Past:
 
 
 class Checker:
-    """Checks what is left of a data directory; the same log or views once only."""
+    """Checks the remains of a data directory; equal logs and views only once."""
 
     def __init__(self, reference: Reference, folder: Path, draw: random.Random) -> None:
         self._reference = reference
@@ -140,28 +140,28 @@ class Checker:
         self._hashes: dict[int, str] = {}
 
     async def faults(self, data: Image, notes: Sequence[str], *, start: bool) -> list[str]:
-        """What does not hold; with *start* also of a whole service that starts on it."""
+        """The broken promises; *start* also starts a whole service on *data*."""
         promised = Promises.of(notes)
         key = _signature(data, "log.db")
         if key not in self._logs:
             self._logs[key] = await self._log(data)
-        position, found = self._logs[key]
-        faults = [*found]
+        position, log_faults = self._logs[key]
+        faults = [*log_faults]
         if position < promised.position:
             faults.append(f"log: ends at {position}, and {promised.position} was acknowledged")
-        faults += self._acknowledged(position, promised)
+        faults += self._missing_jobs(position, promised)
         faults += self._files(data, position, promised)
         faults += _key(data.get("secret.key"), promised)
-        if not found:
+        if not log_faults:
             key = hash((position, _signature(data, "views.db")))
             if key not in self._views:
-                self._views[key] = await self._checked_views(data, position)
+                self._views[key] = await self._check_views(data, position)
             faults += self._views[key]
             if start and not faults:
-                faults += await self._started(data, position)
+                faults += await self._start(data, position)
         return faults
 
-    def _acknowledged(self, position: int, promised: Promises) -> list[str]:
+    def _missing_jobs(self, position: int, promised: Promises) -> list[str]:
         rows = self._reference.rows[:position]
         jobs = {row[1] for row in rows}
         faults = [f"log: job {each} was acknowledged" for each in promised.jobs - jobs]
@@ -190,7 +190,7 @@ class Checker:
         return self._hashes[key]
 
     async def _log(self, data: Image) -> tuple[int, list[str]]:
-        """How far the log goes, and what is wrong with it."""
+        """The head of the log, and its faults."""
         write(data, self._folder, only="log.db")
         shared = self._folder / "log.db-shm"
         if shared.exists() and self._draw.random() < 0.3:  # it is written through memory
@@ -215,8 +215,8 @@ class Checker:
             faults.append("log: it is another one")
         return head, faults
 
-    async def _checked_views(self, data: Image, position: int) -> list[str]:
-        """What the service makes of the views, against what the log makes of them."""
+    async def _check_views(self, data: Image, position: int) -> list[str]:
+        """Compare the views that the service opens with those of the log."""
         write(data, self._folder, only="views.db")
         path = self._folder / "views.db"
         try:
@@ -233,14 +233,14 @@ class Checker:
             fault = (
                 None if at < position else _difference(path, await self._reference.views(position))
             )
-        except Exception as error:  # noqa: BLE001 -- whatever it is, there are no views
+        except Exception as error:  # noqa: BLE001 -- after any error there are no views
             return [f"views: {type(error).__name__}: {error}"]
         finally:
             shutil.rmtree(self._folder)
         return [] if fault is None else [f"views: {fault}"]
 
-    async def _started(self, data: Image, position: int) -> list[str]:
-        """A whole service starts on it and works; then its own tools have nothing to say."""
+    async def _start(self, data: Image, position: int) -> list[str]:
+        """A whole service starts on it and runs a job; then audit and replay find no fault."""
         write(data, self._folder)
         settings = Settings(result_bytes_max=1024, drain_s=0.0)
         try:
@@ -252,7 +252,7 @@ class Checker:
                 export = audit.Export(io.BytesIO())
                 await export.run(self._folder)
                 _, difference = await asyncio.to_thread(replay.check, self._folder, lambda *_: None)
-        except Exception as error:  # noqa: BLE001 -- whatever it is, it has not started
+        except Exception as error:  # noqa: BLE001 -- after any error it has not started
             return [f"start: {type(error).__name__}: {error}"]
         finally:
             shutil.rmtree(self._folder)
@@ -267,12 +267,12 @@ class Checker:
 def _key(content: bytes | None, promised: Promises) -> list[str]:
     if content is not None and len(content) != KEY_BYTES:
         return [f"key: it has {len(content)} bytes"]
-    found = None if content is None else hashlib.sha256(content).hexdigest()
-    return ["key: it is not the one that was used"] if promised.key not in {None, found} else []
+    digest = None if content is None else hashlib.sha256(content).hexdigest()
+    return ["key: it is not the one that was used"] if promised.key not in {None, digest} else []
 
 
 def _signature(image: Image, name: str) -> int:
-    """Of the files of a database, but for what is in memory."""
+    """A hash of the files of a database, without its shared memory."""
     there = {path for path in image if path.startswith(name) and not path.endswith("-shm")}
     return hash(tuple((path, image[path]) for path in sorted(there)))
 

@@ -1,4 +1,4 @@
-"""A disk that can lose its power: what is on it, what only the page cache has, and what is left."""
+"""A model of a disk that can lose its power: durable content, page cache, and what a cut leaves."""
 
 import random
 from collections.abc import Callable, Iterator
@@ -15,9 +15,9 @@ SECTOR_BYTES = 512
 #: ext4     as ordered, but a sync of a file that was overwritten in place commits no names
 #: strict   a name is kept once its folder is synced; of the others any, in any order (POSIX)
 Rules = Literal["ordered", "ext4", "strict"]
-RULES: tuple[Rules, ...] = get_args(Rules)[::-1]  # what breaks a promise soonest is first
+RULES: tuple[Rules, ...] = get_args(Rules)[::-1]  # the weakest guarantees first
 
-#: What a cut leaves of what is not synced.
+#: How much of the unsynced changes a cut leaves.
 Left = Literal["nothing", "everything", "something"]
 
 #: Files by their paths, and folders by theirs, with "/" at the end and no content.
@@ -29,7 +29,7 @@ class File:
         self.durable = bytearray()
         self.pending: list[tuple[int, Write | Truncate]] = []
         self.size = 0
-        #: Whether a sync has to commit the file's metadata: it is new, or has another size.
+        #: Whether a sync has to commit the metadata: the file is new, or its size has changed.
         self.resized = True
         self._seen: bytes | None = b""
 
@@ -50,7 +50,7 @@ class File:
         self.pending = [each for each in self.pending if each[0] >= begun]
 
     def seen(self) -> bytes:
-        """What programs read."""
+        """The content that programs read."""
         if self._seen is None:
             content = bytearray(self.durable)
             for _, change in self.pending:
@@ -59,7 +59,7 @@ class File:
         return self._seen
 
     def left(self, left: Left, draw: random.Random) -> bytes:
-        """What a cut leaves."""
+        """The content that a cut leaves."""
         if left == "everything":
             return self.seen()
         if left == "something" and self.pending:
@@ -128,7 +128,7 @@ Node = File | Folder
 
 
 class Edit(NamedTuple):
-    """A name that now means *node*, or nothing."""
+    """A change of a name: it means *node* from now on; None removes it."""
 
     folder: Folder
     name: str
@@ -136,13 +136,13 @@ class Edit(NamedTuple):
 
 
 class Disk:
-    """An empty folder, and what operations make of it."""
+    """A folder, empty at first, that operations change."""
 
     def __init__(self, rules: Rules) -> None:
         self.notes: list[str] = []
         self._rules = rules
         self._root = Folder()
-        #: Names that are not on the disk: what was done in one operation belongs together.
+        #: Changes of names that are not durable, by operation.
         self._pending: list[tuple[int, list[Edit]]] = []
         self._index = 0
 
@@ -184,9 +184,9 @@ class Disk:
 
     def _place(self, path: str) -> tuple[Folder, str]:
         folder, _, name = path.rpartition("/")
-        found = self._find(folder)
-        assert isinstance(found, Folder), path
-        return found, name
+        node = self._find(folder)
+        assert isinstance(node, Folder), path
+        return node, name
 
     def _edit(self, *edits: Edit) -> None:
         for each in edits:
@@ -228,7 +228,7 @@ class Disk:
         if left == "everything":
             return dict(_walk(self._root, lambda folder: folder.seen, lambda file: file.seen()))
         kept: dict[int, dict[str, Node]] = {}
-        for edits in self._kept(draw) if left == "something" else ():
+        for edits in self._surviving_edits(draw) if left == "something" else ():
             for each in edits:
                 names = kept.setdefault(id(each.folder), dict(each.folder.durable))
                 _name(names, each)
@@ -240,8 +240,8 @@ class Disk:
             )
         )
 
-    def _kept(self, draw: random.Random) -> list[list[Edit]]:
-        """The names that were not synced, and are on the disk all the same."""
+    def _surviving_edits(self, draw: random.Random) -> list[list[Edit]]:
+        """Unsynced changes of names that survive the cut."""
         edits = [each for _, each in self._pending]
         if self._rules != "strict" or draw.random() < 0.25:
             return edits[: draw.randrange(len(edits) + 1)]
@@ -260,7 +260,7 @@ def _name(names: dict[str, Node], edit: Edit) -> None:
 
 
 def _part(left: Left, draw: random.Random) -> Left:
-    """Of one file, when the disk as a whole has *left*."""
+    """How much a cut leaves of one file, when it leaves *left* of the whole disk."""
     if left != "something":
         return left
     return draw.choices(("nothing", "everything", "something"), (1, 1, 3))[0]
@@ -277,5 +277,5 @@ def _walk(
             yield f"{prefix}{name}/", b""
             yield from _walk(node, names, content, f"{prefix}{name}/")
         else:
-            # SQLite keeps the index of a -wal in memory that is shared, and makes it anew.
+            # The -shm file of SQLite is shared memory, and rebuilt from the -wal.
             yield f"{prefix}{name}", b"" if name.endswith("-shm") else content(node)

@@ -1,4 +1,4 @@
-"""The jobs of the traced runs: of every kind of event, and every kind of file."""
+"""The handlers of the traced runs: they cause every kind of event and file."""
 
 from typing import Any
 

@@ -1,10 +1,10 @@
-"""One life of a service, to be traced.
+"""One life of a service, run under a trace.
 
     python -m eventjobs.tools.soak.power.lives LIFE DATA SEED [SABOTAGE]
 
-What it makes known is written to the file `notes`: `event POSITION JOB` for what a submission was
-answered, `head POSITION` for what a reader can see, `job ID` and `file SHA256` for what HTTP
-answered, `key SHA256` for the key that is in use.
+Its promises are written to the file `notes`: `event POSITION JOB` for the response to a submission,
+`head POSITION` for the head that readers see, `job ID` and `file SHA256` for responses over HTTP,
+`key SHA256` for the key in use.
 """
 
 import asyncio
@@ -43,7 +43,7 @@ LATER = datetime(2100, 1, 1, tzinfo=UTC)
 
 
 def rig(sabotage: str) -> None:
-    """Checkpoint often, and break what is to be broken."""
+    """Checkpoint often, and apply *sabotage*."""
     _replace_pragma(r"wal_autocheckpoint = [1-9]\d*", f"wal_autocheckpoint = {CHECKPOINT}")
     SABOTAGES[sabotage]()
 
@@ -51,14 +51,14 @@ def rig(sabotage: str) -> None:
 def _replace_pragma(pattern: str, other: str) -> None:
     execute = aiosqlite.Connection.execute_fetchall
 
-    def rigged(self: aiosqlite.Connection, sql: str, *more: Any) -> Any:
+    def replace(self: aiosqlite.Connection, sql: str, *more: Any) -> Any:
         return execute(self, re.sub(f"^PRAGMA {pattern}$", f"PRAGMA {other}", sql), *more)
 
-    aiosqlite.Connection.execute_fetchall = rigged  # type: ignore[method-assign]
+    aiosqlite.Connection.execute_fetchall = replace  # type: ignore[method-assign]
 
 
 def _sync_only(is_right: Callable[[int], bool]) -> None:
-    """What Python syncs; SQLite goes on as it is."""
+    """Python's fsync syncs only what *is_right*; SQLite has its own."""
     fsync = os.fsync
 
     def careless(descriptor: int) -> None:
@@ -82,7 +82,7 @@ def _nothing(*_: object) -> None:
     pass
 
 
-#: What each leaves out. The last four answer from what is found, and may not be on the disk.
+#: Faults by name, each a missing sync. The last four acknowledge what may not be durable.
 SABOTAGES: dict[str, Callable[[], object]] = {
     "": _nothing,
     "commits": lambda: _replace_pragma("synchronous = FULL", "synchronous = NORMAL"),
@@ -96,7 +96,7 @@ SABOTAGES: dict[str, Callable[[], object]] = {
 
 
 class Life:
-    """A service in *data*, and a client of it that makes known what it was answered."""
+    """A service in *data*, and a client that notes its responses."""
 
     def __init__(self, data: Path, seed: int, sabotage: str) -> None:
         self.data = data
@@ -129,13 +129,13 @@ class Life:
         return "".join(self.draw.choices("abcdefgh", k=8 + self.draw.randrange(200)))
 
     async def submit(self, service: Service, number: int, type: str, **more: Any) -> str:
-        given = {"text": self.text()}
-        job = await service.submit(type, given, job_id=ID.format(number), **more)
+        payload = {"text": self.text()}
+        job = await service.submit(type, payload, job_id=ID.format(number), **more)
         self.note("event", job.position, job.job_id)
         return job.job_id
 
     async def jobs(self, service: Service, numbers: Iterable[int]) -> None:
-        """Submit jobs of all kinds, some at once, and wait for them."""
+        """Submit jobs of all types, some concurrently, and wait for them."""
         waiting = []
         for number in numbers:
             type, more = self.draw.choice(HANDLERS).type, {}
@@ -151,7 +151,7 @@ class Life:
 
 
 async def start(life: Life) -> None:
-    """The first start, in a folder that is made for it."""
+    """The first start, which makes the data directory."""
     async with life.service() as service:
         await life.jobs(service, range(8))
 
@@ -163,7 +163,7 @@ async def load(life: Life) -> None:
 
 
 async def rebuild(life: Life) -> None:
-    """Views that are built anew take the place of the live ones, also those of the tool."""
+    """Rebuilt views replace the live ones, in the service and by the replay command."""
     async with life.service() as service:
         await life.jobs(service, range(20))
         for number in (100, 200):
@@ -176,7 +176,7 @@ async def rebuild(life: Life) -> None:
 
 
 async def swap(life: Life) -> None:
-    """Views are put in place again and again."""
+    """The views are replaced again and again."""
     async with life.service() as service:
         await life.jobs(service, range(60))
         await service.views.rebuild()
@@ -185,7 +185,7 @@ async def swap(life: Life) -> None:
 
 
 async def upgrade(life: Life) -> None:
-    """The views are of another version of the code: they are removed, and made anew."""
+    """The views are of another version of the code: they are removed and rebuilt."""
     for number in (0, 100, 200):
         async with life.service() as service:
             await life.jobs(service, range(number, number + 12))
@@ -199,7 +199,7 @@ async def restart(life: Life) -> None:
 
 
 async def upload(life: Life) -> None:
-    """Somebody uploads; somebody else names the file as soon as it is found."""
+    """One client uploads a file, and another attaches it as soon as it exists."""
     async with life.service() as service:
         for number in range(10):
             content = life.text().encode() * 20
@@ -214,7 +214,7 @@ async def upload(life: Life) -> None:
 
 
 async def wait(life: Life) -> None:
-    """Submissions, each a commit of its own, of jobs that do not run yet, and a file for each."""
+    """Submissions of later jobs, each a commit of its own, and a file for each."""
     async with life.service() as service:
         for number in range(6):
             life.draw.seed(number)
@@ -223,7 +223,7 @@ async def wait(life: Life) -> None:
 
 
 async def repeat(life: Life) -> None:
-    """After a kill in *wait*: whoever was not answered asks again, and names the files."""
+    """After a kill in *wait*: the client repeats the submissions, and attaches the files."""
     async with life.service() as service:
         for number in range(6):
             life.draw.seed(number)
@@ -245,7 +245,7 @@ async def go_on(life: Life) -> None:
 
 
 async def http(life: Life) -> None:
-    """`eventjobs serve`, and a client that makes known every answer."""
+    """`eventjobs serve`, and a client that notes every response."""
     command = [sys.executable, "-m", __spec__.name, "serve", str(life.data), "0", life.sabotage]
     server = await asyncio.create_subprocess_exec(
         *command, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.DEVNULL

@@ -1,4 +1,4 @@
-"""What is played and traced: lives of a service, and at which moments the power is cut."""
+"""Scenarios: which lives of a service are traced, and where they are killed or cut."""
 
 import random
 import sys
@@ -12,12 +12,12 @@ from .disk import Disk, Image, Rules
 from .trace import Create, MakeFolder, Note, Operation, Remove, Rename, Sync, Write, read, record
 
 ROOT = Path(__file__).resolve().parents[3]
-#: Below the folder that is traced: the name of a parent that was made, too, can be lost.
+#: In the traced folder, below a parent that the service makes: the name of that can be lost, too.
 DATA = "new/data"
-#: Holds up each sync of Python's own, so that others see what is not synced.
+#: Delays each fsync of Python, so that unsynced files are read meanwhile.
 SLOW_SYNC = "fsync:delay_enter=8000"
 
-#: Where a life is killed: after so many operations.
+#: Chooses after how many operations a life is killed.
 Kill = Callable[[Sequence[Operation], random.Random], int]
 
 
@@ -26,7 +26,7 @@ def anywhere(done: Sequence[Operation], draw: random.Random) -> int:
 
 
 def before_a_sync_of_the_log(done: Sequence[Operation], draw: random.Random) -> int:
-    """A commit is written, and not synced."""
+    """A commit is written, but not synced."""
     log = [index for index, each in enumerate(done) if _path(each) == f"{DATA}/log.db-wal"]
     commits = [
         sync
@@ -45,7 +45,7 @@ def _path(operation: Operation) -> str | None:
 
 
 def after_a_rename(done: Sequence[Operation], draw: random.Random) -> int:
-    """A file is stored, and its name is not synced."""
+    """A file is stored, but its name is not synced."""
     renames = [index for index, each in enumerate(done) if isinstance(each, Rename)]
     return draw.choice(renames) + 1
 
@@ -67,10 +67,10 @@ def is_no_write(operation: Operation) -> bool:
 
 
 class Scenario(NamedTuple):
-    """Lives, one after the other on what the page cache has; all but the last are killed.
+    """Lives on one data directory, one after another; all but the last are killed.
 
-    With *cuts* the power is cut at the kills, too, and the next life has what is left. Half of the
-    cuts that are checked are *soon* after what they are *near* to, and the others are anywhere.
+    With *cuts* each kill is a power cut, and the next life starts on the remains. Half of the
+    checked cuts are at most *soon* operations after one that is *near*; the others are anywhere.
     """
 
     lives: tuple[str, ...]
@@ -96,7 +96,7 @@ SCENARIOS = {
     "killed": Scenario(("load", "go_on", "go_on"), (anywhere, anywhere)),
     "cut": Scenario(("load", "go_on", "go_on"), (anywhere, anywhere), cuts=True),
 }
-#: What has to be found.
+#: Scenarios with a sabotage; the check must find it.
 CONTROLS = {
     "commits": Scenario(("load",), sabotage="commits"),
     "folders": Scenario(("start",), sabotage="folders"),
@@ -108,16 +108,16 @@ CONTROLS = {
 }
 
 
-class Recorded(NamedTuple):
-    """What was done in all lives, and after which operations it is cut, by their indexes."""
+class Recording(NamedTuple):
+    """The operations of all lives, and the indexes after which the power may be cut."""
 
     done: list[Operation]
-    #: any of them, and those that are worth more
+    #: every index that makes another state, and those near to the scenario's operations
     cuts: list[int]
     rare: list[int]
 
     @classmethod
-    def of(cls, done: list[Operation], first: int, scenario: "Scenario") -> "Recorded":
+    def of(cls, done: list[Operation], first: int, scenario: "Scenario") -> "Recording":
         later = range(first, len(done))
         near = [index for index in later if scenario.near(done[index])]
         rare = {index + n for index in near for n in range(scenario.soon) if index + n in later}
@@ -125,11 +125,11 @@ class Recorded(NamedTuple):
 
 
 def _counts(operation: Operation) -> bool:
-    """Whether it makes another state: the -shm of a database is made anew."""
+    """Whether it changes what a cut leaves: the -shm of a database is rebuilt."""
     return not (isinstance(operation, Write) and operation.path.endswith("-shm"))
 
 
-def play(scenario: Scenario, seed: int) -> Recorded:
+def play(scenario: Scenario, seed: int) -> Recording:
     """Trace all lives of *scenario*."""
     draw = random.Random(f"{scenario} {seed}")
     done: list[Operation] = []
@@ -149,13 +149,13 @@ def play(scenario: Scenario, seed: int) -> Recorded:
             del done[first:]
             if scenario.cuts:
                 disk = after("strict", done)
-                done = [*_made(disk.image("something", draw)), *map(Note, disk.notes)]
+                done = [*_operations_of(disk.image("something", draw)), *map(Note, disk.notes)]
                 first = len(done)
-    return Recorded.of(done, first, scenario)
+    return Recording.of(done, first, scenario)
 
 
-def _made(image: Image) -> list[Operation]:
-    """Makes a disk that has *image*."""
+def _operations_of(image: Image) -> list[Operation]:
+    """Operations that make a durable *image*."""
     done: list[Operation] = []
     for path, content in sorted(image.items()):
         if path.endswith("/"):
@@ -179,13 +179,13 @@ def after(rules: Rules, done: Sequence[Operation]) -> Disk:
 
 
 def scratch() -> TemporaryDirectory[str]:
-    """In memory where the system has it: what is synced there is known from the calls."""
+    """A temporary directory, in memory if possible: syncs are read from the trace."""
     memory = Path("/dev/shm")  # noqa: S108
     return TemporaryDirectory(prefix="power-", dir=memory if memory.is_dir() else None)
 
 
 def write(image: Image, folder: Path, only: str = "") -> None:
-    """Make *folder*, with what begins like *only*."""
+    """Write the files of *image* whose paths begin with *only* into *folder*."""
     folder.mkdir(parents=True, exist_ok=True)
     for path, content in image.items():
         at = folder / path
@@ -197,14 +197,14 @@ def write(image: Image, folder: Path, only: str = "") -> None:
 
 
 def _compare(image: Image, folder: Path) -> None:
-    """The model, brought to the end, is what is really there. Raises AssertionError."""
-    found = {
+    """Raises AssertionError when *folder* differs from *image*, its model."""
+    files = {
         str(each.relative_to(folder)): each
         for each in folder.rglob("*")
         if each.is_file() and each.name not in {"trace", "notes"}
     }
     modelled = {path for path in image if not path.endswith("/")}
-    assert modelled == set(found), f"the model has other files: {modelled ^ set(found)}"
-    for path, file in found.items():
+    assert modelled == set(files), f"the model has other files: {modelled ^ set(files)}"
+    for path, file in files.items():
         same = path.endswith("-shm") or file.read_bytes() == image[path]
         assert same, f"the model has another content of {path}"

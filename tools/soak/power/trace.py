@@ -1,4 +1,4 @@
-"""What a program did to the files of a folder, in order, read from a trace of its system calls."""
+"""The operations of a program on the files of a folder, from a trace of its system calls."""
 
 import os
 import re
@@ -7,8 +7,8 @@ from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-#: Every call that changes a file, a name, or what is on the disk. One that is not modelled below
-#: is in the list to be refused, and not to be missed.
+#: Every call that changes a file, a name, or what is durable. Calls that are not modelled below are
+#: in the list to be refused.
 CALLS = (
     "openat,open,creat,pwrite64,write,writev,pwritev,pwritev2,ftruncate,truncate,fallocate,"
     "copy_file_range,sendfile,splice,unlink,unlinkat,rename,renameat,renameat2,link,linkat,"
@@ -18,7 +18,7 @@ TIMEOUT_S = 150
 
 
 class Create(NamedTuple):
-    """A file is there from here on; it is *emptied* if it was there before."""
+    """A file exists from here on; *emptied* if it existed before."""
 
     path: str
     emptied: bool
@@ -40,7 +40,7 @@ class MakeFolder(NamedTuple):
 
 
 class Remove(NamedTuple):
-    """Of a file or an empty folder."""
+    """Removes a file or an empty folder."""
 
     path: str
 
@@ -51,14 +51,14 @@ class Rename(NamedTuple):
 
 
 class Sync(NamedTuple):
-    """What had been done to a file or folder before the operation *begun* is on the disk."""
+    """Changes to a file or folder before the operation *begun* are durable."""
 
     path: str
     begun: int
 
 
 class Note(NamedTuple):
-    """What the program has made known: see lives.py."""
+    """A line that the program wrote to its notes (lives.py)."""
 
     text: str
 
@@ -78,12 +78,12 @@ def record(
 ) -> None:
     """Run *command* in *folder*, with the trace in its file `trace`.
 
-    *slow* is a call that is held up, as strace's --inject has it. Raises RuntimeError when the
+    *slow* is a call that is delayed, as for strace's --inject. Raises RuntimeError when the
     command fails.
     """
-    held_up = [] if slow is None else [f"--inject={slow}"]
+    delays = [] if slow is None else [f"--inject={slow}"]
     strace = ["strace", "--follow-forks", "--seccomp-bpf", "--decode-fds=path", "--strings-in-hex"]
-    strace += ["--string-limit=4000000", "--quiet=all", f"--trace={CALLS}", *held_up]
+    strace += ["--string-limit=4000000", "--quiet=all", f"--trace={CALLS}", *delays]
     ended = subprocess.run(
         [*strace, f"--output={folder / 'trace'}", *command],
         cwd=folder,
@@ -98,7 +98,7 @@ def record(
 
 
 def read(folder: Path) -> list[Operation]:
-    """What was done in *folder*, by its trace. Raises NotModelled."""
+    """The operations in *folder*, from the trace in it. Raises NotModelled."""
     parser = _Parser(folder)
     with (folder / "trace").open("rb") as lines:
         return parser.parse(lines)
@@ -120,11 +120,11 @@ class _Parser:
             b"pwrite64": self._write_at,
             b"write": self._write,
             b"ftruncate": self._truncate,
-            b"unlink": lambda given, *_: self._add(Remove, *_paths(given)),
-            b"rmdir": lambda given, *_: self._add(Remove, *_paths(given)),
-            b"unlinkat": lambda given, *_: self._add(Remove, *_paths_at(given)),
-            b"mkdir": lambda given, *_: self._add(MakeFolder, *_paths(given)),
-            b"rename": lambda given, *_: self._add(Rename, *_paths(given)),
+            b"unlink": lambda arguments, *_: self._add(Remove, *_paths(arguments)),
+            b"rmdir": lambda arguments, *_: self._add(Remove, *_paths(arguments)),
+            b"unlinkat": lambda arguments, *_: self._add(Remove, *_paths_at(arguments)),
+            b"mkdir": lambda arguments, *_: self._add(MakeFolder, *_paths(arguments)),
+            b"rename": lambda arguments, *_: self._add(Rename, *_paths(arguments)),
             b"fsync": self._sync,
             b"fdatasync": self._sync,
         }
@@ -135,70 +135,70 @@ class _Parser:
             if resumed := _RESUMED.match(line):
                 thread, name, rest = resumed.groups()
                 if (thread, name) in waiting:  # else it is a note
-                    given, begun = waiting.pop((thread, name))
-                    self._call(name, given + rest, begun)
+                    arguments, begun = waiting.pop((thread, name))
+                    self._call(name, arguments + rest, begun)
             elif call := _CALL.match(line):
-                thread, name, given = call.groups()
-                if name == b"write" and self._note(given):
-                    continue  # known from its beginning on: whoever reads it may be quick
-                if given.rstrip().endswith(_UNFINISHED):
-                    before = given.rstrip()[: -len(_UNFINISHED)]
+                thread, name, arguments = call.groups()
+                if name == b"write" and self._note(arguments):
+                    continue  # counts from the start of the call: a reader may be fast
+                if arguments.rstrip().endswith(_UNFINISHED):
+                    before = arguments.rstrip()[: -len(_UNFINISHED)]
                     waiting[thread, name] = before, len(self._done)
                 else:
-                    self._call(name, given, len(self._done))
+                    self._call(name, arguments, len(self._done))
         return self._done
 
-    def _call(self, name: bytes, given: bytes, begun: int) -> None:
-        end = given[given.rfind(b") ") :]
+    def _call(self, name: bytes, arguments: bytes, begun: int) -> None:
+        end = arguments[arguments.rfind(b") ") :]
         results = _RESULT.findall(end)
         if not results:
             raise NotModelled(f"no result of {name.decode()} in {end!r}")
         if results[-1] == b"-1 ":
             return
         if name in self._calls:
-            self._calls[name](given, int(results[-1]), begun)
-        elif name in {b"sync", b"syncfs"} or any(map(self._is_inside, _all_paths(given))):
-            raise NotModelled(f"{name.decode()}({given[:200].decode(errors='replace')}")
+            self._calls[name](arguments, int(results[-1]), begun)
+        elif name in {b"sync", b"syncfs"} or any(map(self._is_inside, _all_paths(arguments))):
+            raise NotModelled(f"{name.decode()}({arguments[:200].decode(errors='replace')}")
 
     def _is_inside(self, path: bytes) -> bool:
         return (path + b"/").startswith(self._folder + b"/")
 
-    def _note(self, given: bytes) -> bool:
-        descriptor = _DESCRIPTOR.match(given)
+    def _note(self, arguments: bytes) -> bool:
+        descriptor = _DESCRIPTOR.match(arguments)
         if descriptor is None or _path(descriptor[2]) != self._notes:
             return False
-        text = _STRING.search(given)
+        text = _STRING.search(arguments)
         assert text is not None
         self._done += map(Note, _text(text).decode().splitlines())
         return True
 
-    def _open(self, given: bytes, descriptor: int, _: int) -> None:
-        [path] = _paths_at(given)
+    def _open(self, arguments: bytes, descriptor: int, _: int) -> None:
+        [path] = _paths_at(arguments)
         self._offsets[path, descriptor] = 0
-        if b"O_CREAT" in given:
-            self._add(Create, path, more=(b"O_TRUNC" in given,))
+        if b"O_CREAT" in arguments:
+            self._add(Create, path, more=(b"O_TRUNC" in arguments,))
 
-    def _write_at(self, given: bytes, written: int, _: int) -> None:
-        path, text, rest = _written(given)
+    def _write_at(self, arguments: bytes, written: int, _: int) -> None:
+        path, text, rest = _write_arguments(arguments)
         offset = rest.split(b",")[2].split(b")")[0]
         self._add(Write, path, more=(int(offset), text[:written]))
 
-    def _write(self, given: bytes, written: int, _: int) -> None:
-        path, text, _rest = _written(given)
-        key = path, int(given.partition(b"<")[0])
+    def _write(self, arguments: bytes, written: int, _: int) -> None:
+        path, text, _rest = _write_arguments(arguments)
+        key = path, int(arguments.partition(b"<")[0])
         offset = self._offsets.get(key, 0)
         self._offsets[key] = offset + written
         self._add(Write, path, more=(offset, text[:written]))
 
-    def _truncate(self, given: bytes, *_: int) -> None:
-        descriptor = _DESCRIPTOR.match(given)
+    def _truncate(self, arguments: bytes, *_: int) -> None:
+        descriptor = _DESCRIPTOR.match(arguments)
         assert descriptor is not None
-        size = given[descriptor.end() :].split(b",")[1].split(b")")[0]
+        size = arguments[descriptor.end() :].split(b",")[1].split(b")")[0]
         if not descriptor[3]:
             self._add(Truncate, _path(descriptor[2]), more=(int(size),))
 
-    def _sync(self, given: bytes, _: int, begun: int) -> None:
-        descriptor = _DESCRIPTOR.match(given)
+    def _sync(self, arguments: bytes, _: int, begun: int) -> None:
+        descriptor = _DESCRIPTOR.match(arguments)
         assert descriptor is not None
         if not descriptor[3]:
             self._add(Sync, _path(descriptor[2]), more=(begun,))
@@ -224,29 +224,31 @@ def _text(string: re.Match[bytes]) -> bytes:
     return bytes.fromhex(string[1].replace(b"\\x", b"").decode())
 
 
-def _paths(given: bytes) -> list[bytes]:
-    return [os.path.normpath(_text(each)) for each in _STRING.finditer(given)]
+def _paths(arguments: bytes) -> list[bytes]:
+    return [os.path.normpath(_text(each)) for each in _STRING.finditer(arguments)]
 
 
-def _all_paths(given: bytes) -> list[bytes]:
-    """Also those of descriptors."""
-    return _paths(given) + [_path(each) for each in re.findall(rb"<((?:\\x[0-9a-f]{2})+)>", given)]
+def _all_paths(arguments: bytes) -> list[bytes]:
+    """The paths in *arguments*, also those of descriptors."""
+    return _paths(arguments) + [
+        _path(each) for each in re.findall(rb"<((?:\\x[0-9a-f]{2})+)>", arguments)
+    ]
 
 
-def _paths_at(given: bytes) -> list[bytes]:
-    """Of a call that is given a folder, and a path in it."""
-    folder = _DESCRIPTOR.match(given)
+def _paths_at(arguments: bytes) -> list[bytes]:
+    """The path of a call with a descriptor of a folder, and a path in it."""
+    folder = _DESCRIPTOR.match(arguments)
     assert folder is not None
-    text = _STRING.search(given, folder.end())
+    text = _STRING.search(arguments, folder.end())
     assert text is not None
     return [os.path.normpath(os.path.join(_path(folder[2]), _text(text)))]  # noqa: PTH118 -- bytes
 
 
-def _written(given: bytes) -> tuple[bytes, bytes, bytes]:
-    """Of a write: the path, the bytes, and what comes after them. A deleted file has no path."""
-    descriptor = _DESCRIPTOR.match(given)
-    text = _STRING.search(given)
+def _write_arguments(arguments: bytes) -> tuple[bytes, bytes, bytes]:
+    """The path, the bytes, and the other arguments of a write. A deleted file has no path."""
+    descriptor = _DESCRIPTOR.match(arguments)
+    text = _STRING.search(arguments)
     assert descriptor is not None
     assert text is not None
     path = b"" if descriptor[3] else _path(descriptor[2])
-    return path, _text(text), given[text.end() :]
+    return path, _text(text), arguments[text.end() :]

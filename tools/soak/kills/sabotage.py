@@ -1,4 +1,4 @@
-"""Services that break a promise, to see that the campaigns notice."""
+"""Services with a fault each, which the campaigns must find."""
 
 import asyncio
 import subprocess
@@ -14,38 +14,40 @@ from eventjobs.handlers.registry import Handler
 from eventjobs.http import server as listening
 from eventjobs.http.endpoints import submissions
 
-from .crash_handlers import HANDLERS
+from .handlers import HANDLERS
 
-#: Between the log and the answer, so that a shutdown finds somebody there.
+#: Between the commit and the response, so that a shutdown happens there.
 REST_S = 0.05
 
 
 def __getattr__(name: str) -> list[Handler]:
-    """The handlers, in a process that from now on does as *name* says."""
+    """The handlers; this process from now on has the fault *name*."""
     if name not in SABOTAGE:
         raise AttributeError(name)
     return SABOTAGE[name]()
 
 
 def _forgets_keys() -> list[Handler]:
-    """Idempotency keys mean nothing."""
+    """Idempotency keys are ignored."""
     setattr(submissions, "id_of_key", lambda key: str(uuid4()))  # noqa: B010 mypy knows its type
     return HANDLERS
 
 
 def _counts_shutdowns() -> list[Handler]:
-    """An attempt that a shutdown cuts off has failed."""
-    told = RunningAttempt.outcome_of_stop
+    """An attempt that a shutdown interrupts has failed."""
+    original = RunningAttempt.outcome_of_stop
 
-    def interrupted(attempt: RunningAttempt) -> Outcome:
-        return Failed("stopped", "too slow") if attempt.stop_reason == "shutdown" else told(attempt)
+    def fail_at_shutdown(attempt: RunningAttempt) -> Outcome:
+        if attempt.stop_reason == "shutdown":
+            return Failed("stopped", "too slow")
+        return original(attempt)
 
-    setattr(RunningAttempt, "interrupted", interrupted)  # noqa: B010 mypy knows its type
+    setattr(RunningAttempt, "outcome_of_stop", fail_at_shutdown)  # noqa: B010 mypy knows its type
     return HANDLERS
 
 
 def _leaves_processes() -> list[Handler]:
-    """A handler starts a process, and forgets about it."""
+    """A handler starts a process, and does not end it."""
 
     @handler("noop")
     def noop(context: Context, payload: Any) -> Any:
@@ -56,7 +58,7 @@ def _leaves_processes() -> list[Handler]:
 
 
 def _cuts_off() -> list[Handler]:
-    """A shutdown closes the connections first, also of whoever is about to be answered."""
+    """A shutdown closes connections before their responses are sent."""
     submit = Submissions.submit
 
     async def submit_and_rest(self: Submissions, *args: Any, **kwargs: Any) -> Any:

@@ -1,4 +1,4 @@
-"""One life of the server after another, in processes of their own: the campaign's side of it."""
+"""Starts and ends the service, one process (a life) after another."""
 
 import asyncio
 import os
@@ -10,24 +10,24 @@ from types import TracebackType
 from typing import Any, Self
 
 ROOT = Path(__file__).resolve().parents[2]
-APP = "eventjobs.tools.soak.crash_handlers:HANDLERS"
+APP = "eventjobs.tools.soak.kills.handlers:HANDLERS"
 ADDRESS = re.compile(r"http://127\.0\.0\.1:\d+")
-#: In the server's own log: an error that nobody had thought of.
+#: An unexpected error in the log of the service.
 WRONG = re.compile(rb"Traceback|unexpected error|stopped working")
-#: The traceback in such a line is a handler's own.
+#: A line with the traceback of a handler's error.
 FAILED = re.compile(rb'"event": "attempt failed", "level": "(warning|error)"')
-#: So often that a job of milliseconds has reports to lose.
+#: So short that a job of milliseconds has unsent progress at a kill.
 ENVIRONMENT = {"EVENTJOBS_PROGRESS_INTERVAL_S": "0.004"}
 #: A start that takes longer has failed.
 START_S = 60.0
 
 
 class Died(Exception):
-    """The server ended, and nobody had killed it."""
+    """The service ended by itself."""
 
 
 class Life:
-    """One run of the server, until it is dead."""
+    """One run of the service."""
 
     def __init__(self, how: str) -> None:
         loop = asyncio.get_running_loop()
@@ -35,11 +35,11 @@ class Life:
         self.pid: asyncio.Future[int] = loop.create_future()
         self.url: asyncio.Future[str] = loop.create_future()
         self.dead: asyncio.Future[int] = loop.create_future()
-        #: the commands of processes that it left behind
+        #: commands of the processes that it left behind
         self.left: list[str] = []
 
     async def ready(self) -> str:
-        """Its address, once it serves. Raises Died, TimeoutError."""
+        """Wait until it serves; its address. Raises Died, TimeoutError."""
         async with asyncio.timeout(START_S):
             await either(self.url, self.dead)
         if not self.url.done():
@@ -47,10 +47,7 @@ class Life:
         return self.url.result()
 
     async def end(self, number: signal.Signals, within_s: float = START_S) -> int:
-        """Send it a signal; the code it ended with. Raises TimeoutError.
-
-        Raises Died when it had ended before.
-        """
+        """Send it a signal; its exit code. Raises TimeoutError, and Died if it had ended before."""
         pid = await self.pid
         if self.dead.done():
             raise Died(f"the server ended by itself, with {self.dead.result()}")
@@ -66,7 +63,7 @@ async def either(one: asyncio.Future[Any], other: asyncio.Future[Any]) -> None:
 class Servers:
     """Use it as `async with Servers(data) as servers`; one life at a time.
 
-    The real command costs half a second of imports; forks of a process that has done them do not.
+    A fork of the nursery starts without the imports, which take half a second.
     """
 
     def __init__(
@@ -86,7 +83,7 @@ class Servers:
     _nursery: asyncio.subprocess.Process
 
     async def __aenter__(self) -> Self:
-        self._nursery = await self._spawn("-m", "eventjobs.tools.soak.crash_nursery")
+        self._nursery = await self._spawn("-m", "eventjobs.tools.soak.kills.nursery")
         self._pumps.append(asyncio.create_task(self._until_dead(self._nursery)))
         return self
 
@@ -103,7 +100,7 @@ class Servers:
         await asyncio.gather(*self._pumps)
 
     async def fork(self) -> Life:
-        """From the nursery: ready in some ten milliseconds. Raises Died, TimeoutError."""
+        """A fork of the nursery, ready in some ten milliseconds. Raises Died, TimeoutError."""
         self._life = life = Life("forked")
         assert self._nursery.stdin is not None
         self._nursery.stdin.write(b".")
@@ -114,7 +111,7 @@ class Servers:
         return life
 
     async def command(self) -> Life:
-        """`eventjobs serve` as anybody starts it."""
+        """`eventjobs serve`, as a user starts it."""
         self._life = life = Life("command")
         process = await self._spawn("-m", "eventjobs", "serve")
         life.pid.set_result(process.pid)
@@ -123,7 +120,7 @@ class Servers:
         return life
 
     def complaints(self) -> list[str]:
-        """What the servers logged since the last time that should never have to be logged."""
+        """Unexpected errors in the log since the last call."""
         with self.log.open("rb") as file:
             file.seek(self._scanned)
             added = file.read()
@@ -151,7 +148,7 @@ class Servers:
             os.close(log)
 
     async def _until_dead(self, process: asyncio.subprocess.Process) -> None:
-        """Tell the present life what is printed about it, and when it is over."""
+        """Read what is printed about the current life, until *process* ends."""
         assert process.stdout is not None
         async for line in process.stdout:
             life, text = self._life, line.decode()

@@ -1,7 +1,7 @@
-"""Kill and stop workers elsewhere, and kill the service, while all of them are at work.
+"""Kills and pauses remote workers, and kills the service, under load.
 
-Every job has to be completed, once, by the attempt that held its lease; whoever is silent loses
-what it holds in time, and whoever comes back too late is refused.
+Every job must be completed once, by the attempt that held its lease. A silent worker loses its
+attempts in time, and its late reports are refused.
 """
 
 import asyncio
@@ -21,28 +21,28 @@ import orjson
 
 from eventjobs.clock import SystemClock
 
-from .crash_checker import stored
-from .crash_history import Claim, Due, History
-from .crash_server import ROOT, Died, Life, Servers
-from .lease_checker import LeaseChecker
-from .lease_history import Fate, Fates
+from ..kills.checker import read_log
+from ..kills.history import Claim, Due, History
+from ..kills.server import ROOT, Died, Life, Servers
+from .checker import LeaseChecker
+from .fates import Fate, Fates
 
-SERVICE_APP = "eventjobs.tools.soak.lease_handlers:OUTSIDE"
-WORKER_APP = "eventjobs.tools.soak.lease_handlers:HANDLERS"
+SERVICE_APP = "eventjobs.tools.soak.leases.handlers:REMOTE"
+WORKER_APP = "eventjobs.tools.soak.leases.handlers:HANDLERS"
 LEASE_S = 2.0
 WORKERS = 4
 AT_ONCE = 4
-#: How long a job takes.
+#: The time a job takes.
 JOB_S = (0.01, 0.2)
 #: Jobs of one submission, and the time to the next.
 LINES, SUBMIT_S = 250, 1.5
-#: From one blow to a worker to the next; pauses, longer than a lease; and lives of the service.
+#: Times between two blows to a worker; of a pause, longer than a lease; of a life of the service.
 BLOW_S = (1.0, 4.0)
 PAUSE_S = (1.1 * LEASE_S, 2.5 * LEASE_S)
 LIFE_S = (3.0, 7.0)
-#: Of the blows, the pauses; the others are kills.
+#: The share of blows that are pauses; the others are kills.
 PAUSES = 0.6
-#: Left alone, all is finished within this time; and everybody ends within this one.
+#: All jobs are finished within this time after the last submission; processes end within this one.
 DRAIN_S = 120.0
 END_S = 30.0
 
@@ -55,7 +55,7 @@ class Plan(NamedTuple):
 
 
 class Worker:
-    """One `eventjobs worker` after the other."""
+    """`eventjobs worker`, one process after another."""
 
     def __init__(self, url: str, app: str, log: Path, fates: Fates) -> None:
         self._command = [sys.executable, "-m", "eventjobs", "worker", "--url", url, "--app", app]
@@ -87,7 +87,7 @@ class Worker:
         self._process.send_signal(signal.SIGSTOP)
         self._paused_us = self._clock.now_us()
 
-    def go_on(self) -> None:
+    def resume(self) -> None:
         self._process.send_signal(signal.SIGCONT)
         self._fate.pauses.append((self._paused_us, self._clock.now_us()))
 
@@ -97,7 +97,7 @@ class Worker:
         self._fate.ended_us = self._clock.now_us()
 
     async def end(self) -> int:
-        """Tell it to stop; its exit code."""
+        """Send it SIGTERM; its exit code. Raises TimeoutError."""
         self._process.terminate()
         async with asyncio.timeout(END_S):
             return await self._process.wait()
@@ -132,8 +132,8 @@ class Outcome(NamedTuple):
         )
 
 
-class Workers:
-    """One campaign, on a data directory of its own."""
+class Campaign:
+    """Lives of workers and of the service on one data directory."""
 
     def __init__(self, data: Path, plan: Plan) -> None:
         self._data = data
@@ -146,7 +146,7 @@ class Workers:
         self._port = free_port()
         self._url = f"http://127.0.0.1:{self._port}"
         self._workers: list[Worker] = []
-        self._over = asyncio.Event()
+        self._drained = asyncio.Event()
 
     _life: Life
     _servers: Servers
@@ -158,21 +158,21 @@ class Workers:
             aiohttp.ClientSession() as self._session,
         ):
             try:
-                await self._begin()
-                await self._suffer()
-                await self._finish()
+                await self._start()
+                await self._drain_under_blows()
+                await self._stop()
             except (Died, TimeoutError) as error:
-                self._history.fault(f"{error or 'it hangs'}")
+                self._history.fault(f"{error or 'a process hangs'}")
             finally:
                 for each in self._workers:
                     each.abandon()
         checker = LeaseChecker(self._history.attempted)
-        checker.check(*stored(self._data, 0), Due.of(self._history))
+        checker.check(*read_log(self._data, 0), Due.of(self._history))
         checker.judge(self._submitted, self._fates)
         faults = self._history.faults + checker.faults
         return Outcome(checker, self._fates, faults, self._plan.seed)
 
-    async def _begin(self) -> None:
+    async def _start(self) -> None:
         await self._live()
         log = self._data.with_name("workers.log")
         for _ in range(WORKERS):
@@ -180,33 +180,33 @@ class Workers:
             self._workers.append(worker)
         await asyncio.gather(*(each.start() for each in self._workers))
 
-    async def _suffer(self) -> None:
-        """Blows, until all is submitted and done."""
+    async def _drain_under_blows(self) -> None:
+        """Kill and pause, until every job was submitted and has ended."""
         async with asyncio.TaskGroup() as group:
             for each in self._workers:
-                group.create_task(self._torment(each))
-            group.create_task(self._torment_service())
+                group.create_task(self._strike(each))
+            group.create_task(self._strike_service())
             try:
                 async with asyncio.timeout(DRAIN_S):
                     await self._submit()
-                    await self._done()
+                    await self._wait_until_drained()
             finally:
-                self._over.set()
+                self._drained.set()
 
     async def _rest(self, between_s: tuple[float, float]) -> None:
-        """Return after a while, or when all is over."""
+        """Return after a random time, or when every job has ended."""
         with suppress(TimeoutError):
             async with asyncio.timeout(self._drawn.uniform(*between_s)):
-                await self._over.wait()
+                await self._drained.wait()
 
-    async def _finish(self) -> None:
-        """Everybody is left alone, and told to stop."""
+    async def _stop(self) -> None:
+        """Send SIGTERM to the workers and the service; they must end with 0."""
         for each in self._workers:
             if (code := await each.end()) != 0:
-                self._history.fault(f"told to stop, a worker ended with {code}")
+                self._history.fault(f"after SIGTERM a worker ended with {code}")
         code = await self._life.end(signal.SIGTERM, END_S)
         if code != 0:
-            self._history.fault(f"told to stop, the server ended with {code}")
+            self._history.fault(f"after SIGTERM the server ended with {code}")
         for line in self._servers.complaints():
             self._history.fault(f"the server logged: {line}")
 
@@ -217,9 +217,9 @@ class Workers:
         await self._life.ready()
         self._fates.lives.append((self._clock.now_us(), 2**63))
 
-    async def _torment_service(self) -> None:
+    async def _strike_service(self) -> None:
         await self._rest(LIFE_S)
-        while not self._over.is_set():
+        while not self._drained.is_set():
             await self._life.end(signal.SIGKILL)
             self._fates.lives[-1] = self._fates.lives[-1][0], self._clock.now_us()
             await self._live()
@@ -227,13 +227,13 @@ class Workers:
 
     # --- workers
 
-    async def _torment(self, worker: Worker) -> None:
+    async def _strike(self, worker: Worker) -> None:
         await self._rest(BLOW_S)
-        while not self._over.is_set():
+        while not self._drained.is_set():
             if self._drawn.random() < PAUSES:
                 worker.pause()
                 await self._rest(PAUSE_S)
-                worker.go_on()
+                worker.resume()
             else:
                 await worker.kill()
                 await worker.start()
@@ -257,7 +257,7 @@ class Workers:
         return {"job_id": job_id, "type": self._drawn.choice(["nap", "doze"]), "payload": payload}
 
     async def _batch(self, lines: Iterable[dict[str, Any]]) -> None:
-        """Submit until each line has an answer: the same again changes nothing."""
+        """Submit until each line has a response; a repetition changes nothing."""
         left = {each["job_id"]: each for each in lines}
         while left:
             body = b"\n".join(map(orjson.dumps, left.values()))
@@ -268,15 +268,16 @@ class Workers:
                     headers={"Content-Type": "application/x-ndjson"},
                 ) as response:
                     async for line in response.content:
-                        told = orjson.loads(line)
-                        spec = left.pop(told["job_id"])
+                        result = orjson.loads(line)
+                        spec = left.pop(result["job_id"])
                         token = spec["payload"]["token"]
-                        claim = Claim("submitter", told["job_id"], told["position"], token=token)
+                        place = result["job_id"], result["position"]
+                        claim = Claim("submitter", *place, token=token)
                         self._history.acknowledge(claim)
             if left:
                 await asyncio.sleep(0.05)
 
-    async def _done(self) -> None:
+    async def _wait_until_drained(self) -> None:
         while True:
             with suppress(aiohttp.ClientError, ConnectionError):
                 async with self._session.get(f"{self._url}/v1/counts") as response:
@@ -290,17 +291,17 @@ class Workers:
 
 
 def free_port() -> int:
-    """One that stays free between two lives: the kernel gives those below to nobody by itself."""
+    """A port below the kernel's ephemeral range, so that it stays free between two lives."""
     while True:
         port = random.SystemRandom().randrange(12_000, 32_000)
-        with socket.socket() as tried:
+        with socket.socket() as probe:
             try:
-                tried.bind(("127.0.0.1", port))
+                probe.bind(("127.0.0.1", port))
             except OSError:
                 continue
             return port
 
 
 async def campaign(data: Path, plan: Plan) -> Outcome:
-    """Kill, stop and check, on a data directory of its own."""
-    return await Workers(data, plan).run()
+    """Run *plan* on the data directory *data*."""
+    return await Campaign(data, plan).run()

@@ -1,4 +1,4 @@
-"""What clients tried, what they were told, and what their streams delivered (reliability.md B2)."""
+"""What clients sent, what was answered, and what their streams delivered."""
 
 from collections import Counter
 from collections.abc import Iterable
@@ -9,9 +9,9 @@ FAULTS_MAX = 20
 
 
 class Claim(NamedTuple):
-    """What *who* was told about a job: at *position*, the job was at *version*, and so on.
+    """A response to *who* about a job: at *position* the job was at *version*, and so on.
 
-    With a *token* it acknowledges the submission that carried it, or, where *cancelled*, a cancel.
+    It acknowledges the submission with *token*; with *cancelled*, a cancel.
     """
 
     who: str
@@ -25,9 +25,9 @@ class Claim(NamedTuple):
 
 
 class Stream:
-    """The facts that one reader was given, over all its connections.
+    """The events that one reader received, over all its connections.
 
-    *ids* or *types* say which ones it asked for; without either, all of them.
+    Of jobs with *ids*, of *types*, or, without either, of all jobs.
     """
 
     def __init__(
@@ -40,9 +40,9 @@ class Stream:
         self.received: list[tuple[int, int]] = []
         self.events = 0
         self.newest = 0
-        #: the server said that there will be no more
+        #: the service has ended the stream
         self.ended = False
-        #: the newest position that was found to be right
+        #: the newest position that was compared with the log
         self.confirmed = 0
 
     def receive(self, position: int, data: str) -> None:
@@ -52,20 +52,20 @@ class Stream:
 
 
 class History:
-    """The clients' side of a campaign: everything they may hold the service to."""
+    """Everything that the clients of a campaign sent and received."""
 
     def __init__(self) -> None:
         self.attempted: set[str] = set()
         self.faults: list[str] = []
         self.acknowledged = 0
         self.outcomes: Counter[str] = Counter()
-        #: told, and not compared with the log yet
+        #: received, not compared with the log yet
         self.claims: list[Claim] = []
-        #: sent, and cut off before an answer came; since the last comparison
+        #: tokens of requests without a response, since the last comparison
         self.unknown: set[str] = set()
         self.streams: list[Stream] = []
-        self._forgotten = 0  # events of streams that ended
-        #: by job, the newest version that anybody was told of in an answer
+        self._ended_events = 0  # events of streams that ended
+        #: by job, the newest version in a response
         self.versions: dict[str, int] = {}
         #: by job, the newest version that the reader of snapshots has seen
         self.snapshots: dict[str, int] = {}
@@ -77,7 +77,7 @@ class History:
             self.faults.append(text)
 
     def attempt(self, token: str) -> str:
-        """Something new will be asked for; *token* goes with it, and its effect carries it."""
+        """Note *token* before the request with it is sent; its event carries the token."""
         assert token not in self.attempted
         self.attempted.add(token)
         return token
@@ -89,7 +89,7 @@ class History:
             self.versions[claim.job_id] = max(claim.version, self.versions.get(claim.job_id, 0))
 
     def snapshot(self, claim: Claim) -> None:
-        """A state that a stream of snapshots delivered: it may skip some, but never go back."""
+        """Note a snapshot: versions may be skipped, but never go back."""
         self.snapshots_seen += 1
         self.snapshots_newest = max(self.snapshots_newest, claim.position)
         self.claims.append(claim)
@@ -109,30 +109,30 @@ class History:
 
     @property
     def delivered(self) -> int:
-        return sum(each.events for each in self.streams) + self._forgotten
+        return sum(each.events for each in self.streams) + self._ended_events
 
-    def forget(self, ended: Iterable[Stream]) -> None:
-        gone = set(ended)
-        self._forgotten += sum(each.events for each in gone)
-        self.streams = [each for each in self.streams if each not in gone]
+    def remove(self, ended: Iterable[Stream]) -> None:
+        removed = set(ended)
+        self._ended_events += sum(each.events for each in removed)
+        self.streams = [each for each in self.streams if each not in removed]
 
 
 class Due(NamedTuple):
-    """What has to hold once the service is up again: a cut through a History."""
+    """The claims that the log has to confirm after the next start: a part of a History."""
 
     claims: list[Claim]
     unknown: set[str]
-    #: each stream with what it received, and whether that is all it will
+    #: each stream with its (position, hash) pairs, and whether it has ended
     streams: list[tuple[Stream, list[tuple[int, int]], bool]]
 
     @classmethod
     def of(cls, history: History) -> "Due":
-        """Take what was told since the last time."""
+        """Take the claims since the last call out of *history*."""
         claims, history.claims = history.claims, []
         unknown, history.unknown = history.unknown, set()
         streams = []
         for each in history.streams:
             received, each.received = each.received, []
             streams.append((each, received, each.ended))
-        history.forget(each for each, _, ended in streams if ended)
+        history.remove(each for each, _, ended in streams if ended)
         return cls(claims, unknown, streams)

@@ -1,7 +1,7 @@
-"""Kill the service under load, again and again, and check that it kept every promise.
+"""Kills the service under load, again and again, and checks that it kept every promise.
 
-SIGKILLs `eventjobs serve` at random moments while submitters, its own runner and readers are at
-work, and compares after every start what the clients were told with what the log holds.
+Sends SIGKILL to `eventjobs serve` at random moments while clients submit and read, and compares
+the history of the clients with the log after every start.
 """
 
 import asyncio
@@ -17,24 +17,24 @@ import aiohttp
 
 from eventjobs.clock import SystemClock
 
-from ..replay import check
-from .crash_checker import Checker, Row, stored
-from .crash_clients import Gate, Source, Submitter, read_facts, read_jobs, read_snapshots
-from .crash_history import Due, History
-from .crash_requests import Requests, Targets
-from .crash_server import APP, Died, Life, Servers
+from ...replay import check
+from .checker import Checker, Row, read_log
+from .clients import Gate, Source, Submitter, read_events, read_jobs, read_snapshots
+from .history import Due, History
+from .requests import Requests, Targets
+from .server import APP, Died, Life, Servers
 
 SUBMITTERS = 5
 JOB_READERS = 3
 #: From readiness to the kill.
 KILL_S = (0.02, 0.4)
-#: Kills that do not wait for readiness, and from the start to the kill: forked, or commanded.
+#: The share of kills before readiness, and the time from the start to such a kill.
 EARLY = 0.1
 EARLY_S = {"forked": (0.0, 0.08), "command": (0.0, 1.2)}
-#: One life in so many is started as a user would.
+#: One life in so many is started by the command; the others are forked.
 COMMAND_EVERY = 20
 VIEWS_EVERY = 25
-#: Left alone, the service finishes everything within this time.
+#: The service finishes every job within this time when the kills are over.
 DRAIN_S = 120.0
 
 now_s = SystemClock().monotonic_s
@@ -51,7 +51,7 @@ class Plan(NamedTuple):
 
 @dataclass
 class Outcome:
-    """What a campaign came to."""
+    """The result of a campaign."""
 
     plan: Plan
     kills: int
@@ -77,12 +77,12 @@ class Outcome:
 
 
 class Campaign:
-    """Lives and deaths of one data directory."""
+    """Lives of the service on one data directory."""
 
     def __init__(self, data: Path, plan: Plan, checker: type[Checker] = Checker) -> None:
         self._data = data
         self._plan = plan
-        #: what is submitted, with the shares of each type; None for the usual
+        #: types of jobs, with their shares; None for those of requests.TYPES
         self._types: dict[str, int] | None = None
         self._settings: dict[str, str] = {}
         self._drawn = random.Random(plan.seed)
@@ -93,7 +93,7 @@ class Campaign:
         self._stopping = asyncio.Event()
         self._kills = 0
         self._early = 0
-        #: the log as it was after the last start, and what has to be in it
+        #: the log after the last start, and the claims that it has to confirm
         self._unchecked: tuple[str, list[Row], Due] | None = None
 
     _servers: Servers
@@ -113,7 +113,7 @@ class Campaign:
             submitting = [group.create_task(each.run()) for each in submitters]
             reading = [group.create_task(each) for each in self._readers()]
             try:
-                while self._kills < self._plan.kills and not self._over():
+                while self._kills < self._plan.kills and not self._is_over():
                     await self._live_and_die()
                 for each in submitters:
                     each.stop()
@@ -121,13 +121,13 @@ class Campaign:
                 if not self._faults():
                     await self._live_and_drain(submitting)
             except (Died, TimeoutError) as error:
-                self._history.fault(f"after {self._kills} kills: {error or 'it hangs'}")
+                self._history.fault(f"after {self._kills} kills: {error or 'the service hangs'}")
             for task in (*submitting, *reading):
                 task.cancel()
         took_s = now_s() - began_s
         return Outcome(self._plan, self._kills, self._early, self._checker, self._history, took_s)
 
-    def _over(self) -> bool:
+    def _is_over(self) -> bool:
         return bool(self._faults()) or now_s() >= self._plan.until_s
 
     def _faults(self) -> list[str]:
@@ -142,11 +142,11 @@ class Campaign:
 
     def _readers(self) -> list[Coroutine[Any, Any, None]]:
         history = self._history
-        everything = history.stream("reader of all facts")
+        everything = history.stream("reader of all events")
         some = history.stream("reader of two types", types=["slow", "flaky"])
         readers = [
-            read_facts(self._source(), everything, "/v1/events", history),
-            read_facts(self._source(), some, "/v1/events?type=slow,flaky", history),
+            read_events(self._source(), everything, "/v1/events", history),
+            read_events(self._source(), some, "/v1/events?type=slow,flaky", history),
             read_snapshots(self._source(), "reader of snapshots", history),
         ]
         for number in range(JOB_READERS):
@@ -161,7 +161,7 @@ class Campaign:
     # --- lives
 
     async def _live_and_die(self) -> None:
-        """One life, killed at a random moment: at work, or while it recovers from the last."""
+        """One life, killed at a random moment: under load, or while it starts."""
         commanded = self._kills % COMMAND_EVERY == COMMAND_EVERY - 1
         life = await (self._servers.command() if commanded else self._servers.fork())
         self._check()
@@ -170,7 +170,7 @@ class Campaign:
             self._early += not life.url.done()
         else:
             url = await life.ready()
-            await self._look()
+            await self._read_log()
             self._gate.open(url)
             if self._kills % VIEWS_EVERY == VIEWS_EVERY - 1:
                 await self._compare_views()
@@ -188,29 +188,29 @@ class Campaign:
         await asyncio.wait({life.dead}, timeout=self._drawn.uniform(*between_s))
 
     async def _live_and_drain(self, submitting: list[asyncio.Task[None]]) -> None:
-        """Nobody kills it any more: everything ends, everyone gets everything, and it stops."""
+        """The last life: every job ends, every stream is complete, and SIGTERM ends it."""
         life = await self._servers.command()
         self._check()
         url = await life.ready()
-        await self._look()
+        await self._read_log()
         self._gate.open(url)
         async with asyncio.timeout(DRAIN_S):
             await asyncio.gather(*submitting)
             self._stopping.set()
-            head = await self._drained(url)
-            while not self._delivered(head):
+            head = await self._wait_until_drained(url)
+            while not self._has_delivered(head):
                 await asyncio.wait({life.dead}, timeout=0.02)
         self._check()
         code = await life.end(signal.SIGTERM)
         if code != 0:
-            self._history.fault(f"told to stop, the server ended with {code}")
-        await self._look()
+            self._history.fault(f"after SIGTERM the server ended with {code}")
+        await self._read_log()
         self._check()
         await self._compare_views()
         self._checker.finish(self._history.streams, self._history.snapshots, self._data)
 
-    async def _drained(self, url: str) -> int:
-        """The head of the log, once every job is finished."""
+    async def _wait_until_drained(self, url: str) -> int:
+        """Wait until every job is finished; the head of the log."""
         while True:
             counts = (await self._get(f"{url}/v1/counts"))["counts"]
             head: int = (await self._get(f"{url}/readyz"))["log_position"]
@@ -223,7 +223,7 @@ class Campaign:
         async with self._session.get(url) as response:
             return await response.json()
 
-    def _delivered(self, head: int) -> bool:
+    def _has_delivered(self, head: int) -> bool:
         everything = self._history.streams[0]
         job_streams = [each for each in self._history.streams if each.ids is not None]
         return (
@@ -234,11 +234,11 @@ class Campaign:
 
     # --- checks
 
-    async def _look(self) -> None:
-        """Read what the log got, right after a start; it is checked when there is time."""
+    async def _read_log(self) -> None:
+        """Read the new rows of the log, right after a start; they are checked later."""
         assert self._unchecked is None
         due = Due.of(self._history)
-        log_id, rows = await asyncio.to_thread(stored, self._data, self._checker.head)
+        log_id, rows = await asyncio.to_thread(read_log, self._data, self._checker.head)
         self._unchecked = log_id, rows, due
 
     def _check(self) -> None:
@@ -255,5 +255,5 @@ class Campaign:
 
 
 async def campaign(data: Path, plan: Plan) -> Outcome:
-    """Kill and check, on a data directory of its own."""
+    """Run *plan* on the data directory *data*."""
     return await Campaign(data, plan).run()

@@ -1,4 +1,4 @@
-"""Holds the clients' history against the log, a piece at a time, and complains."""
+"""Compares the history of the clients with the log, piece by piece, and collects faults."""
 
 import hashlib
 import sqlite3
@@ -20,8 +20,8 @@ from eventjobs.domain.job import Job, evolve
 from eventjobs.domain.recorded import Recorded
 from eventjobs.errors import CorruptLog
 
-from .crash_history import FAULTS_MAX, Claim, Due, Stream
-from .crash_rules import illegal
+from .history import FAULTS_MAX, Claim, Due, Stream
+from .rules import violation
 
 COMMITMENT = b"eventjobs/body/v1\0"
 READ = """
@@ -48,11 +48,11 @@ class Row(NamedTuple):
     commitment: bytes
 
 
-def stored(data: Path, after: int) -> tuple[str, list[Row]]:
-    """The log's name, and its rows above position *after*.
+def read_log(data: Path, after: int) -> tuple[str, list[Row]]:
+    """The id of the log, and its rows above position *after*.
 
-    Nothing of the database stays open: whoever holds it while the service is killed spares the
-    next start its recovery.
+    The database is closed again: an open connection at the moment of a kill would spare the next
+    start its recovery.
     """
     uri = f"{(data / 'log.db').absolute().as_uri()}?mode=ro"
     with closing(sqlite3.connect(uri, uri=True, isolation_level=None)) as connection:
@@ -62,19 +62,19 @@ def stored(data: Path, after: int) -> tuple[str, list[Row]]:
 
 
 class Place(NamedTuple):
-    """What is known of one position: the event there, and the job after it."""
+    """The event at one position, and the state of its job after it."""
 
     job_id: str
     version: int
     status: str
     finished: bool
     attempt: int
-    cancelled: bool  # somebody asked for it, here or before
-    line: int  # hash of the event as everybody reads it
+    cancelled: bool  # by this event or an earlier one
+    line: int  # hash of the event as clients read it
 
 
 class Checker:
-    """Reads the log in order, once; *faults* is what cannot be."""
+    """Reads the log once, in order; *faults* are the broken promises."""
 
     def __init__(self, attempted: set[str]) -> None:
         self.faults: list[str] = []
@@ -82,7 +82,7 @@ class Checker:
         self.recovered = 0
         self.artifacts: set[str] = set()
         self._attempted = attempted
-        #: tokens found in the log, with the job of each
+        #: tokens in the log, with the job of each
         self._tokens: dict[str, str] = {}
         self._places: list[Place] = []
         self._by_job: dict[str, list[int]] = {}
@@ -97,11 +97,11 @@ class Checker:
             self.faults.append(text)
 
     def check(self, log_id: str, rows: Iterable[Row], due: Due) -> None:
-        """Read *rows*, the log above *head*; then all that is *due* has to be true."""
+        """Read *rows*, the log above *head*, and compare it with the claims that are *due*."""
         if log_id != (self._log_id or log_id):
-            self.fault(f"the log {self._log_id} became another one, {log_id}")
+            self.fault(f"the log {self._log_id} was replaced by another one, {log_id}")
         self._log_id = log_id
-        known = set(self._tokens)
+        earlier = set(self._tokens)
         for row in rows:
             if not self._read(row):
                 return
@@ -111,18 +111,18 @@ class Checker:
             self._compare(stream, received)
             if ended:
                 self._end(stream)
-        told = {claim.token for claim in due.claims}
-        for token in due.unknown & (self._tokens.keys() - known) - told:
-            self._unanswered(token)
+        acknowledged = {claim.token for claim in due.claims}
+        for token in due.unknown & (self._tokens.keys() - earlier) - acknowledged:
+            self._count_unanswered(token)
 
-    def _unanswered(self, token: str) -> None:
-        """It happened, and whoever asked for it was never told: the connection was cut off."""
+    def _count_unanswered(self, token: str) -> None:
+        """The request was recorded, and the connection cut off before the response."""
         self.recovered += 1
 
     # --- the log by itself
 
     def _read(self, row: Row) -> bool:
-        """Take one row; False where what follows could not be judged."""
+        """Take one row; False when later rows cannot be judged."""
         if row.position != self.head + 1:
             self.fault(f"position {self.head + 1} is missing: {row.position} follows")
             return False
@@ -131,7 +131,7 @@ class Checker:
         version = job.version + 1 if job is not None else 1
         if row.version != version:
             self.fault(f"{where}: version {version} is missing, {row.version} follows")
-        if not _committed(row):
+        if not matches_commitment(row):
             self.fault(f"{where}: the body is not the one that was committed to")
         try:
             event = decode(row.type, row.facts, row.body)
@@ -139,7 +139,7 @@ class Checker:
             self.fault(f"{where}: {error.message}")
             return False
         recorded = Recorded(*row[:3], row.at_us, row.actor, event, row.type, row.facts, row.body)
-        if (why := illegal(job, recorded)) is not None:
+        if (why := violation(job, recorded)) is not None:
             self.fault(f"{where}: {why}")
         try:
             self.jobs[row.job_id] = job = evolve(job, recorded)
@@ -151,68 +151,68 @@ class Checker:
         return True
 
     def _find(self, recorded: Recorded, where: str) -> None:
-        """What clients did carries a token: it was attempted, and it happened once."""
+        """Each request carries a token: it was sent, and it has one effect."""
         if isinstance(recorded.event, ArtifactStored):
             self.artifacts.add(recorded.event.sha256)
         token = token_of(recorded.event)
         if token is None:
             return
         if token not in self._attempted:
-            self.fault(f"{where}: nobody attempted {token!r}")
+            self.fault(f"{where}: no client sent {token!r}")
         if token in self._tokens:
             self.fault(f"{where}: {token!r} happened before, to job {self._tokens[token]}")
         self._tokens[token] = recorded.job_id
 
     def _place(self, recorded: Recorded, job: Job) -> None:
         places = self._by_job.setdefault(job.job_id, [])
-        asked = isinstance(recorded.event, CancelRequested | JobCancelled)
-        cancelled = asked or (bool(places) and self._places[places[-1] - 1].cancelled)
+        requested = isinstance(recorded.event, CancelRequested | JobCancelled)
+        cancelled = requested or (bool(places) and self._places[places[-1] - 1].cancelled)
         line = hash(recorded.json().decode())
         places.append(recorded.position)
         self._places.append(
             Place(job.job_id, job.version, job.status, job.finished, job.attempt, cancelled, line)
         )
 
-    # --- what clients were told
+    # --- responses and streams
 
     def _confirm(self, claim: Claim) -> None:
-        told = f"{claim.who} was told of job {claim.job_id} at position {claim.position}"
+        response = f"{claim.who} received job {claim.job_id} at position {claim.position}"
         if not 1 <= claim.position <= self.head:
-            self.fault(f"{told}, which is lost: the log ends at {self.head}")
+            self.fault(f"{response}, which is lost: the log ends at {self.head}")
             return
         place = self._places[claim.position - 1]
         if place.job_id != claim.job_id:
-            self.fault(f"{told}, where the log has job {place.job_id}")
+            self.fault(f"{response}, where the log has job {place.job_id}")
             return
         for name in ("version", "status", "attempt"):
-            said = getattr(claim, name)
-            if said is not None and said != getattr(place, name):
-                self.fault(f"{told}: {name} {said}, but it was {getattr(place, name)}")
+            value, recorded = getattr(claim, name), getattr(place, name)
+            if value is not None and value != recorded:
+                self.fault(f"{response}: {name} {value}, but it was {recorded}")
         if claim.token is not None and self._tokens.get(claim.token) != claim.job_id:
-            self.fault(f"{told}: {claim.token!r} is lost, though it was acknowledged")
+            self.fault(f"{response}: {claim.token!r} is lost, though it was acknowledged")
         if claim.cancelled and not place.cancelled:
-            self.fault(f"{told}: cancelled, but nothing had asked it to stop")
+            self.fault(f"{response}: cancelled, but no cancel was requested")
 
     def _compare(self, stream: Stream, received: list[tuple[int, int]]) -> None:
-        """What *stream* got is the log's own slice: in order, no gap, no repeat, no change."""
+        """*stream* received a slice of the log: in order, no gap, no repeat, no change."""
         wanted = self._slice(stream)
         for position, line in received:
             if position <= stream.confirmed:
-                self.fault(f"{stream.name} was given position {position} again")
+                self.fault(f"{stream.name} received position {position} again")
                 return
             expected = next(wanted, None)
             if expected is None:
-                self.fault(f"{stream.name} was given position {position}, which is not there")
+                self.fault(f"{stream.name} received position {position}, which does not exist")
                 return
             if position != expected:
-                self.fault(f"{stream.name} was given position {position} instead of {expected}")
+                self.fault(f"{stream.name} received position {position} instead of {expected}")
                 return
             if line != self._places[position - 1].line:
-                self.fault(f"{stream.name} was given another event at position {position}")
+                self.fault(f"{stream.name} received another event at position {position}")
             stream.confirmed = position
 
     def _slice(self, stream: Stream) -> Iterator[int]:
-        """The positions that *stream* has yet to be given."""
+        """The positions that *stream* has yet to receive."""
         after = stream.confirmed
         if stream.ids is not None:
             mine = (each for job_id in stream.ids for each in self._by_job.get(job_id, ()))
@@ -224,7 +224,7 @@ class Checker:
                 yield position
 
     def _end(self, stream: Stream) -> None:
-        """A stream ends only when each of its jobs had ended by what was delivered."""
+        """A stream ends only after it has delivered the end of each of its jobs."""
         for job_id in stream.ids or ():
             mine = [each for each in self._by_job.get(job_id, ()) if each <= stream.confirmed]
             if not mine or not self._places[mine[-1] - 1].finished:
@@ -233,7 +233,7 @@ class Checker:
     # --- at the end
 
     def finish(self, streams: Iterable[Stream], snapshots: dict[str, int], data: Path) -> None:
-        """The service was left to drain: nothing is left over, nowhere."""
+        """After the service has drained: every job ended, and every stream is complete."""
         for job in self.jobs.values():
             if not job.finished:
                 self.fault(f"job {job.job_id} is still {job.status} in attempt {job.attempt}")
@@ -242,15 +242,15 @@ class Checker:
                 self.fault(f"the last snapshot of job {job.job_id} was {seen}, not {job.version}")
         for stream in streams:
             if stream.ids is None and (missed := next(self._slice(stream), None)) is not None:
-                self.fault(f"{stream.name} was never given position {missed}")
+                self.fault(f"{stream.name} never received position {missed}")
         for sha256 in self.artifacts:
             path = data / "artifacts" / sha256[:2] / sha256
             if not path.is_file() or hashlib.sha256(path.read_bytes()).hexdigest() != sha256:
-                self.fault(f"artifact {sha256} is not there as it was stored")
+                self.fault(f"artifact {sha256} is missing or changed")
 
 
 def token_of(event: Event) -> str | None:
-    """What the client that caused *event* called it."""
+    """The token of the request that caused *event*."""
     match event:
         case JobSubmitted(spec=spec):
             return str(spec.payload["token"])
@@ -262,7 +262,7 @@ def token_of(event: Event) -> str | None:
             return None
 
 
-def _committed(row: Row) -> bool:
+def matches_commitment(row: Row) -> bool:
     if row.salt is None or row.body is None:
         return False
     return hashlib.sha256(COMMITMENT + row.salt + row.body).digest() == row.commitment

@@ -1,4 +1,4 @@
-"""The load: submitters that repeat what was cut off, and readers that resume where they were."""
+"""The load: submitters that repeat unanswered requests, and readers that resume their streams."""
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -10,17 +10,17 @@ import orjson
 
 from eventjobs.client.sse import Message, Parser
 
-from .crash_history import Claim, History, Stream
-from .crash_requests import Request, Requests, Targets
+from .history import Claim, History, Stream
+from .requests import Request, Requests, Targets
 
-#: What a connection that was cut off by a crash looks like.
+#: Raised when a kill closes the connection.
 CUT_OFF = (aiohttp.ClientError, ConnectionError)
-#: An answer, or the next event of a drained log, takes longer only when something hangs.
+#: A response takes longer only when the service hangs.
 PATIENCE_S = 30.0
 
 
 class Gate:
-    """Where the server is, while there is one."""
+    """The address of the service while it runs."""
 
     def __init__(self) -> None:
         self._url: str | None = None
@@ -35,14 +35,14 @@ class Gate:
         self._url = None
 
     async def address(self, last: str | None = None) -> str:
-        """The address, once it is another one than *last*, where the connection was lost."""
+        """Wait for an address other than *last*, the one of a lost connection."""
         while self._url is None or self._url == last:
             await self._moved.wait()
         return self._url
 
 
 class Submitter:
-    """Sends one request after the other; what was cut off and is harmless, again."""
+    """Sends one request after the other, and repeats idempotent ones without a response."""
 
     def __init__(
         self,
@@ -63,7 +63,7 @@ class Submitter:
         self._stopping = False
 
     def stop(self) -> None:
-        """Ask for nothing new; *run* returns when all that was cut off is settled."""
+        """Send nothing new; *run* returns when every unanswered request is settled."""
         self._stopping = True
 
     async def run(self) -> None:
@@ -75,7 +75,7 @@ class Submitter:
             try:
                 async with asyncio.timeout(PATIENCE_S):
                     await self._send(url, request, answered)
-                self._requests.done(request)
+                self._requests.acknowledge(request)
             except aiohttp.ClientConnectorError:
                 lost = url
                 self._again.append(request)  # it was never sent
@@ -84,7 +84,7 @@ class Submitter:
                 left = set(request.tokens) - set(answered)
                 self._history.outcomes["unknown"] += len(left)
                 self._history.unknown |= left
-                if request.harmless and not self._requests.gives_up():
+                if request.idempotent and not self._requests.gives_up():
                     self._again.append(request)
             except TimeoutError:
                 self._history.fault(f"{self._name}: no answer to {request.method} {request.path}")
@@ -102,47 +102,47 @@ class Submitter:
                 return
             self._judge(request, response.status, orjson.loads(await response.read()), seen)
 
-    def _line(self, request: Request, told: dict[str, Any], answered: list[str]) -> None:
-        token = request.tokens[told["line"] - 1]
+    def _line(self, request: Request, line: dict[str, Any], answered: list[str]) -> None:
+        token = request.tokens[line["line"] - 1]
         answered.append(token)
-        if told["status"] not in (200, 202):
-            self._history.fault(f"{self._name}: {token!r} in a batch was answered {told}")
+        if line["status"] not in (200, 202):
+            self._history.fault(f"{self._name}: {token!r} in a batch was answered {line}")
             return
-        self._targets.add(told["job_id"])
-        claim = Claim(self._name, told["job_id"], told["position"], token=token)
+        self._targets.add(line["job_id"])
+        claim = Claim(self._name, line["job_id"], line["position"], token=token)
         self._history.acknowledge(claim)
 
-    def _judge(self, request: Request, status: int, told: dict[str, Any], seen: int) -> None:
+    def _judge(self, request: Request, status: int, body: dict[str, Any], seen: int) -> None:
         self._history.outcomes[f"{request.kind} {status}"] += 1
-        if status == 409 and request.kind in ("cancel", "retry") and told["code"] == "wrong_state":
+        if status == 409 and request.kind in ("cancel", "retry") and body["code"] == "wrong_state":
             return
-        if status not in (200, 202) or request.job_id not in (None, told["job_id"]):
+        if status not in (200, 202) or request.job_id not in (None, body["job_id"]):
             self._history.fault(
-                f"{self._name}: {request.method} {request.path} was answered {status} {told}"
+                f"{self._name}: {request.method} {request.path} was answered {status} {body}"
             )
             return
-        if told["version"] < seen:
+        if body["version"] < seen:
             self._history.fault(
-                f"{self._name}: {request.method} {request.path} told version {told['version']}"
-                f" after somebody had been told version {seen}"
+                f"{self._name}: {request.method} {request.path} returned version {body['version']}"
+                f" after version {seen}"
             )
         submitted = request.kind in ("put", "key", "post")
         token = request.tokens[0] if submitted else None
-        self._history.acknowledge(claim_of(self._name, told, token, request.kind == "cancel"))
+        self._history.acknowledge(claim_of(self._name, body, token, request.kind == "cancel"))
         if submitted:
-            self._targets.add(told["job_id"])
+            self._targets.add(body["job_id"])
 
 
 def claim_of(
     who: str, job: dict[str, Any], token: str | None = None, cancelled: bool = False
 ) -> Claim:
-    """What a job in JSON says that the log can confirm."""
+    """The claim in the JSON of a job."""
     place = job["job_id"], job["position"], job["version"]
     return Claim(who, *place, job["status"], job["attempt"], token, cancelled)
 
 
 class Source:
-    """One reader's connections, each resumed where the last one was cut off."""
+    """The connections of one reader; each resumes after the last message."""
 
     def __init__(self, gate: Gate, session: aiohttp.ClientSession, history: History) -> None:
         self._gate = gate
@@ -151,7 +151,7 @@ class Source:
         self._lost: str | None = None
 
     async def messages(self, name: str, path: str) -> AsyncIterator[Message]:
-        """Every message of the stream at *path*; ends when the server says it is over."""
+        """Every message of the stream at *path*, until the service ends it."""
         last_id = ""
         while True:
             url = await self._gate.address(self._lost)
@@ -174,12 +174,12 @@ class Source:
                                 return
             except CUT_OFF:
                 pass
-            self._lost = url  # also after a clean end without a word: it was told to come back
+            self._lost = url  # also when a shutdown closes the stream cleanly
             last_id = parser.last_id
 
 
-async def read_facts(source: Source, stream: Stream, path: str, history: History) -> None:
-    """Follow *path* to its end, if it has one."""
+async def read_events(source: Source, stream: Stream, path: str, history: History) -> None:
+    """Follow *path* to its end, if the stream has one."""
     async for message in source.messages(stream.name, path):
         if message.event == "event":
             stream.receive(int(message.id), message.data)
@@ -195,7 +195,7 @@ async def read_jobs(
     choose: Callable[[], Awaitable[list[str]]],
     stopping: asyncio.Event,
 ) -> None:
-    """Watch some jobs from their beginnings to their ends, then some others."""
+    """Follow a few jobs from their first to their last events, then other jobs."""
     for number in count(1):
         ids = await choose()
         if stopping.is_set():
@@ -203,11 +203,11 @@ async def read_jobs(
         stream = history.stream(f"{name}, stream {number}", ids=ids)
         one = f"/v1/jobs/{ids[0]}/events"
         path = one if len(ids) == 1 else f"/v1/events?id={','.join(ids)}"
-        await read_facts(source, stream, path, history)
+        await read_events(source, stream, path, history)
 
 
 async def read_snapshots(source: Source, name: str, history: History) -> None:
-    """Follow the newest states of all jobs."""
+    """Follow the snapshots of all jobs."""
     async for message in source.messages(name, "/v1/jobs"):
         if message.event == "job":
             history.snapshot(claim_of(name, orjson.loads(message.data)))

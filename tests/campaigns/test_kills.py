@@ -1,7 +1,6 @@
-"""What was acknowledged survives SIGKILL (P2, P7, P8, P11), and whatever does not is noticed."""
+"""What was acknowledged survives SIGKILL, and the campaign notices what does not."""
 
 import asyncio
-import hashlib
 import os
 from collections.abc import Callable
 from pathlib import Path
@@ -9,13 +8,11 @@ from typing import Any
 
 import pytest
 
-from eventjobs.domain.codec import encode
 from eventjobs.domain.events import (
     ArtifactStored,
     AttemptFailed,
     AttemptStarted,
     CancelRequested,
-    Event,
     JobCancelled,
     JobCompleted,
     JobRetried,
@@ -28,11 +25,12 @@ from eventjobs.domain.spec import JobSpec
 from eventjobs.errors import Conflict
 from eventjobs.log.sqlite import SQLiteLog
 from eventjobs.projections.store import Store
-from eventjobs.tools.soak.crash_checker import COMMITMENT, Checker, Row
-from eventjobs.tools.soak.crash_history import Claim, Due, History, Stream
-from eventjobs.tools.soak.crash_server import Life
-from eventjobs.tools.soak.kills import Campaign, Plan, campaign
-from tests.conftest import TOLD
+from eventjobs.tools.soak.kills.campaign import Campaign, Plan, campaign
+from eventjobs.tools.soak.kills.checker import Checker, Row
+from eventjobs.tools.soak.kills.history import Claim, Due, History, Stream
+from eventjobs.tools.soak.kills.server import Life
+from tests.conftest import CAMPAIGN_RESULT
+from tests.support.log_rows import Entry, rows_of
 
 KILLS = 200
 
@@ -42,7 +40,7 @@ def test_two_hundred_kills_under_load_break_no_promise(
     tmp_path: Path, record_property: Callable[[str, object], None]
 ) -> None:
     outcome = asyncio.run(campaign(tmp_path / "data", Plan(KILLS, seed=1)))
-    record_property(TOLD, str(outcome))
+    record_property(CAMPAIGN_RESULT, str(outcome))
     assert not outcome.faults
     assert outcome.kills == KILLS
     assert outcome.checker.recovered, "no request was cut off between its commit and its answer"
@@ -52,7 +50,7 @@ def test_two_hundred_kills_under_load_break_no_promise(
 
 
 class LosesItsTail(Campaign):
-    """As a disk does that forgets what it was told to keep."""
+    """After a kill the end of the WAL is missing, as on a disk that ignores fsync."""
 
     async def _kill(self, life: Life) -> None:
         await super()._kill(life)
@@ -62,14 +60,14 @@ class LosesItsTail(Campaign):
 
 
 def test_a_log_that_loses_its_tail_at_a_crash_is_noticed(tmp_path: Path) -> None:
-    """By who was told of what is gone, or by a reader who had been further: whoever is first."""
+    """A client that has a response notices it, or a reader that has read further."""
     outcome = asyncio.run(LosesItsTail(tmp_path / "data", Plan(20, seed=2)).run())
     noticed = "is lost", "was sent reset"
     assert any(word in each for each in outcome.faults for word in noticed), outcome.faults
 
 
 def test_a_service_that_forgets_idempotency_keys_is_noticed(tmp_path: Path) -> None:
-    plan = Plan(20, seed=3, app="eventjobs.tools.soak.crash_sabotage:FORGETS_KEYS")
+    plan = Plan(20, seed=3, app="eventjobs.tools.soak.kills.sabotage:FORGETS_KEYS")
     outcome = asyncio.run(campaign(tmp_path / "data", plan))
     assert any("happened before" in each for each in outcome.faults), outcome.faults
 
@@ -79,18 +77,16 @@ def test_a_service_that_forgets_idempotency_keys_is_noticed(tmp_path: Path) -> N
 A = "00000000-0000-4000-8000-00000000000a"
 B = "00000000-0000-4000-8000-00000000000b"
 
-Told = tuple[str, str, Event]
 
-
-def submitted(token: str) -> JobSubmitted:
+def submission(token: str) -> JobSubmitted:
     return JobSubmitted(JobSpec("noop", {"token": token}, max_attempts=3))
 
 
 #: Two jobs: one is done, the other is cancelled, retried, and fails in its second attempt.
-TRUE: list[Told] = [
-    (A, "http", submitted("job 1")),
+TRUE: list[Entry] = [
+    (A, "http", submission("job 1")),
     (A, "w1", AttemptStarted(1, "w1")),
-    (B, "http", submitted("job 2")),
+    (B, "http", submission("job 2")),
     (B, "w1", AttemptStarted(1, "w1")),
     (A, "w1", ProgressReported(1, 1, 2)),
     (B, "http", CancelRequested("cancel 1")),
@@ -103,22 +99,8 @@ TRUE: list[Told] = [
 ]
 
 
-def rows_of(told: list[Told]) -> list[Row]:
-    """*told* as a log stores it."""
-    versions: dict[str, int] = {}
-    rows = []
-    for position, (job_id, actor, event) in enumerate(told, start=1):
-        versions[job_id] = versions.get(job_id, 0) + 1
-        type, facts, body = encode(event)
-        salt = position.to_bytes(16)
-        commitment = hashlib.sha256(COMMITMENT + salt + body).digest()
-        place = position, job_id, versions[job_id], type, 1_000_000 * position, actor
-        rows.append(Row(*place, facts, body, salt, commitment))
-    return rows
-
-
 def lines_of(rows: list[Row]) -> list[tuple[int, str]]:
-    """What a reader of everything is given."""
+    """The lines that a reader of all events receives."""
     recorded = [
         Recorded(*row[:3], row.at_us, row.actor, LogWritten(1, ""), row.type, row.facts, row.body)
         for row in rows
@@ -127,7 +109,7 @@ def lines_of(rows: list[Row]) -> list[tuple[int, str]]:
 
 
 class World:
-    """A history that is true, until a test changes it."""
+    """A history without a fault, until a test changes it."""
 
     def __init__(self) -> None:
         self.rows = rows_of(TRUE)
@@ -145,8 +127,8 @@ class World:
         ):
             self.history.acknowledge(claim)
 
-    def tell(self, told: list[Told]) -> None:
-        self.rows = rows_of(told)
+    def store(self, entries: list[Entry]) -> None:
+        self.rows = rows_of(entries)
 
     def faults(self) -> list[str]:
         for stream in (self.all, self.one):
@@ -166,57 +148,57 @@ def test_a_true_history_is_no_reason_to_complain() -> None:
 WATCHED, WATCHED_BEFORE = Claim("watcher", A, 5, 3), Claim("watcher", A, 2, 2)
 
 
-def replaced(world: World, position: int, **changes: Any) -> None:
+def replace(world: World, position: int, **changes: Any) -> None:
     world.rows[position - 1] = world.rows[position - 1]._replace(**changes)
 
 
 TAMPERED: dict[str, tuple[Callable[[World], object], str]] = {
     "an acknowledged event is missing at the end": (
-        lambda world: world.tell(TRUE[:8]),
+        lambda world: world.store(TRUE[:8]),
         "job {B} at position 9, which is lost",
     ),
     "an acknowledged submission became another one": (
-        lambda world: world.tell([(A, "http", submitted("job 2")), *TRUE[1:]]),
+        lambda world: world.store([(A, "http", submission("job 2")), *TRUE[1:]]),
         "'job 1' is lost, though it was acknowledged",
     ),
     "a position is missing": (lambda world: world.rows.pop(4), "position 5 is missing"),
-    "a version is missing": (lambda world: replaced(world, 5, version=4), "version 3 is missing"),
-    "a body was changed": (lambda world: replaced(world, 7, body=b'{"result":1}'), "committed to"),
+    "a version is missing": (lambda world: replace(world, 5, version=4), "version 3 is missing"),
+    "a body was changed": (lambda world: replace(world, 7, body=b'{"result":1}'), "committed to"),
     "an event happened that nobody attempted": (
         lambda world: world.history.attempted.discard("retry 1"),
-        "nobody attempted 'retry 1'",
+        "no client sent 'retry 1'",
     ),
     "one submission became two jobs": (
-        lambda world: world.tell([*TRUE[:2], (B, "http", submitted("job 1")), *TRUE[3:]]),
+        lambda world: world.store([*TRUE[:2], (B, "http", submission("job 1")), *TRUE[3:]]),
         "'job 1' happened before, to job {A}",
     ),
     "a job ended twice": (
-        lambda world: world.tell([*TRUE, (A, "w1", JobCompleted(1, "done"))]),
+        lambda world: world.store([*TRUE, (A, "w1", JobCompleted(1, "done"))]),
         "its job is completed in attempt 1",
     ),
     "a job ended by an attempt that was not its last": (
-        lambda world: world.tell([*TRUE[:10], (B, "w2", JobCompleted(1))]),
+        lambda world: world.store([*TRUE[:10], (B, "w2", JobCompleted(1))]),
         "its job is running in attempt 2",
     ),
     "an attempt ended by another worker": (
-        lambda world: world.tell([*TRUE[:10], (B, "w3", JobCompleted(2))]),
+        lambda world: world.store([*TRUE[:10], (B, "w3", JobCompleted(2))]),
         "w2 holds the attempt",
     ),
     "an attempt began while another one ran": (
-        lambda world: world.tell([*TRUE[:10], (B, "w3", AttemptStarted(3, "w3"))]),
+        lambda world: world.store([*TRUE[:10], (B, "w3", AttemptStarted(3, "w3"))]),
         "its job is running, not queued",
     ),
     "an attempt was left out": (
-        lambda world: world.tell([*TRUE[:9], (B, "w2", AttemptStarted(3, "w2"))]),
+        lambda world: world.store([*TRUE[:9], (B, "w2", AttemptStarted(3, "w2"))]),
         "it follows attempt 1",
     ),
     "an event came before its job": (
-        lambda world: world.tell([(B, "w1", AttemptStarted(1, "w1"))]),
+        lambda world: world.store([(B, "w1", AttemptStarted(1, "w1"))]),
         "its job was never submitted",
     ),
     "a cancel was acknowledged, and never happened": (
-        lambda world: world.tell([*TRUE[:5], (B, "w1", ProgressReported(1)), *TRUE[6:]]),
-        "nothing had asked it to stop",
+        lambda world: world.store([*TRUE[:5], (B, "w1", ProgressReported(1)), *TRUE[6:]]),
+        "no cancel was requested",
     ),
     "a client was told a status that never was": (
         lambda world: world.history.acknowledge(Claim("client", A, 7, 4, "failed")),
@@ -228,23 +210,23 @@ TAMPERED: dict[str, tuple[Callable[[World], object], str]] = {
     ),
     "a reader missed an event": (
         lambda world: world.lines.pop(3),
-        "reader was given position 5 instead of 4",
+        "reader received position 5 instead of 4",
     ),
     "a reader was given an event again": (
         lambda world: world.lines.insert(4, world.lines[3]),
-        "reader was given position 4 again",
+        "reader received position 4 again",
     ),
     "a reader was given events out of order": (
         lambda world: world.lines.insert(3, world.lines.pop(4)),
-        "reader was given position 5 instead of 4",
+        "reader received position 5 instead of 4",
     ),
     "a reader was given another event": (
         lambda world: world.lines.__setitem__(6, (7, world.lines[6][1].replace("done", "gone"))),
-        "given another event at position 7",
+        "received another event at position 7",
     ),
     "a reader was given an event that is not there": (
-        lambda world: world.tell(TRUE[:10]),
-        "reader was given position 11, which is not there",
+        lambda world: world.store(TRUE[:10]),
+        "reader received position 11, which does not exist",
     ),
     "a stream ended before its job": (
         lambda world: world.lines.pop(6),
@@ -270,7 +252,7 @@ def test_the_checker_notices_that_the_log_became_another_one() -> None:
     checker = Checker({"job 1"})
     checker.check("log", rows_of(TRUE[:1]), Due([], set(), []))
     checker.check("other", [], Due([], set(), []))
-    assert checker.faults == ["the log log became another one, other"]
+    assert checker.faults == ["the log log was replaced by another one, other"]
 
 
 def test_the_checker_counts_what_was_done_without_an_answer() -> None:
@@ -288,21 +270,21 @@ def test_what_is_left_over_when_all_should_be_done_is_noticed(tmp_path: Path) ->
         f"job {A} is still running in attempt 1",
         f"job {B} is still running in attempt 1",
         f"the last snapshot of job {B} was 1, not 2",
-        "reader was never given position 1",
-        f"artifact {'ab' * 32} is not there as it was stored",
+        "reader never received position 1",
+        f"artifact {'ab' * 32} is missing or changed",
     ]
 
 
-# --- what the campaign found
+# --- faults that the campaign has found
 
 
 async def test_who_was_late_is_told_when_the_winner_can_be_read(tmp_path: Path) -> None:
-    """A cancel was answered 503 conflict: told too early, it read the job as it had been before
-    the event that won, and was late again, ten times.
+    """A cancel was answered 503 conflict: its conflict came before the winning event could be
+    read, so it was late again, ten times.
     """
     log = await SQLiteLog.open(tmp_path / "log.db")
     try:
-        await log.append(A, 0, submitted("job 1"), actor="http")
+        await log.append(A, 0, submission("job 1"), actor="http")
         won = asyncio.create_task(log.append(A, 1, AttemptStarted(1, "w1"), actor="w1"))
         late = asyncio.create_task(log.append(A, 1, JobCancelled(), actor="http"))
         with pytest.raises(Conflict):
@@ -318,9 +300,9 @@ async def test_run_times_are_learned_in_the_order_of_the_log(tmp_path: Path) -> 
     order in which the batch first met the jobs, and batches are cut anywhere.
     """
     first, second = (job.replace("0", "1", 1) for job in (A, B))
-    told: list[Told] = [
-        (first, "http", submitted("job 1")),
-        (second, "http", submitted("job 2")),
+    entries: list[Entry] = [
+        (first, "http", submission("job 1")),
+        (second, "http", submission("job 2")),
         (first, "w1", AttemptStarted(1, "w1")),
         (second, "w1", AttemptStarted(1, "w1")),
         (second, "w1", JobCompleted(1)),
@@ -328,7 +310,7 @@ async def test_run_times_are_learned_in_the_order_of_the_log(tmp_path: Path) -> 
     ]
     log = [
         Recorded(*row[:3], row.at_us, row.actor, event, row.type, row.facts, row.body)
-        for row, (_, _, event) in zip(rows_of(told), told, strict=True)
+        for row, (_, _, event) in zip(rows_of(entries), entries, strict=True)
     ]
     learned = []
     for size in (1, len(log)):

@@ -1,8 +1,8 @@
-"""Judges from the log, and from what was done to the workers, whether leases kept their promises.
+"""Compares the log with the fates of the workers: did leases keep their promises?
 
-On top of what every log is held to: each job was completed once, by the attempt that held it; a
-dead or silent worker's job was taken from it in time, a live one's never; and what came too late
-is on record. Times are those of the events.
+Besides the rules of every log: each job was completed once, by the attempt that held it; a dead or
+silent worker lost its job in time, a live one never; and late reports are recorded. Times are those
+of the events.
 """
 
 from collections import Counter
@@ -18,25 +18,25 @@ from eventjobs.domain.events import (
 )
 from eventjobs.domain.recorded import Recorded
 
-from .crash_checker import Checker
-from .lease_history import NEVER_US, Fate, Fates
+from ..kills.checker import Checker
+from .fates import NEVER_US, Fate, Fates
 
-#: A lost attempt is ended within its lease and this (P9).
+#: An attempt ends at most this long after its lease.
 NOTICE_US = 1_000_000
-#: A worker that goes on has told by then what it has to tell, or heard that it is too late.
+#: A continued worker has sent its report, or knows that it lost the attempt, after this time.
 SETTLED_US = 5_000_000
-#: Between a claim and its answer.
+#: Between a claim and its response.
 ANSWER_US = 1_000_000
 
 
 class Attempt(NamedTuple):
-    """One attempt, as far as the log has told."""
+    """One attempt, as far as the log was read."""
 
     job_id: str
     number: int
     worker: str
     started_us: int
-    heard_us: int
+    reported_us: int
     end: str | None = None
     ended_us: int = NEVER_US
 
@@ -45,7 +45,7 @@ class Attempt(NamedTuple):
 
 
 class LeaseChecker(Checker):
-    """Give it the whole log, then ask it to *judge*."""
+    """Reads the whole log; *judge* then adds the faults about leases."""
 
     def __init__(self, attempted: set[str]) -> None:
         super().__init__(attempted)
@@ -68,8 +68,8 @@ class LeaseChecker(Checker):
         event, job_id, at_us = recorded.event, recorded.job_id, recorded.at_us
         number = getattr(event, "attempt", None)
         if isinstance(event, AttemptStarted):
-            made = Attempt(job_id, event.attempt, event.worker, at_us, at_us)
-            self._attempts[job_id, event.attempt] = made
+            started = Attempt(job_id, event.attempt, event.worker, at_us, at_us)
+            self._attempts[job_id, event.attempt] = started
             return
         attempt = None if number is None else self._attempts.get((job_id, number))
         if attempt is None:
@@ -80,23 +80,23 @@ class LeaseChecker(Checker):
                     self.fault(f"{where}: {attempt} was not late, and {recorded.actor} was refused")
                 self._late.add((job_id, attempt.number, recorded.actor))
             case JobCompleted():
-                self._over(attempt, "completed", at_us)
+                self._end_attempt(attempt, "completed", at_us)
                 self._ends[job_id] += 1
             case AttemptFailed(code=code):
-                self._over(attempt, "lost" if code == "worker_lost" else code, at_us)
+                self._end_attempt(attempt, "lost" if code == "worker_lost" else code, at_us)
             case AttemptReleased() | JobCancelled():
-                self._over(attempt, "given back", at_us)
+                self._end_attempt(attempt, "given back", at_us)
             case _:
-                self._attempts[job_id, attempt.number] = attempt._replace(heard_us=at_us)
+                self._attempts[job_id, attempt.number] = attempt._replace(reported_us=at_us)
 
-    def _over(self, attempt: Attempt, how: str, at_us: int) -> None:
+    def _end_attempt(self, attempt: Attempt, how: str, at_us: int) -> None:
         ended = attempt._replace(end=how, ended_us=at_us)
         self._attempts[attempt.job_id, attempt.number] = ended
 
-    # --- what it all comes to
+    # --- judgement
 
     def judge(self, submitted: set[str], fates: Fates) -> None:
-        """Every job of *submitted* was to be completed, in spite of the *fates*."""
+        """Every job of *submitted* must be completed, in spite of the *fates*."""
         for job_id in sorted(submitted):
             if self._ends[job_id] != 1:
                 self.fault(f"job {job_id} was completed {self._ends[job_id]} times")
@@ -111,16 +111,16 @@ class LeaseChecker(Checker):
 
     def _judge_lost(self, attempt: Attempt, fate: Fate, fates: Fates) -> None:
         lost_us, lease_us = attempt.ended_us, fates.lease_us
-        # The last one that began before the loss, and reached into the time of the lease.
-        silent_us, heard_again_us = max(
+        # The last silence that began before the loss.
+        silent_us, back_us = max(
             (each for each in fate.silences() if each[0] <= lost_us),
             default=(0, 0),
         )
         ready_us = fates.last_ready_us(lost_us)
-        was_silent = heard_again_us > lost_us - lease_us
-        # After a restart everybody has one full period again, and the dead have it, too.
-        heard_us = max(attempt.heard_us, ready_us, silent_us if was_silent else 0)
-        waited_us = lost_us - heard_us - lease_us
+        was_silent = back_us > lost_us - lease_us
+        # A restart renews every lease, also those of dead workers.
+        renewed_us = max(attempt.reported_us, ready_us, silent_us if was_silent else 0)
+        waited_us = lost_us - renewed_us - lease_us
         self.slowest_us = max(self.slowest_us, waited_us)
         if waited_us > NOTICE_US:
             over = f"{waited_us / 1e6:.2f} s after its lease"
@@ -129,14 +129,14 @@ class LeaseChecker(Checker):
         if not was_silent and not unanswered:
             self.fault(f"{attempt} was taken from it, though it lived")
         evidence = (attempt.job_id, attempt.number, attempt.worker) in self._late
-        # One that told nothing may not even know of it: it may have withdrawn an unanswered claim.
-        knew = attempt.heard_us > attempt.started_us
-        if knew and _had_a_say(fate, attempt) and not evidence:
-            self.fault(f"{attempt} was late, and nothing says so")
+        # A worker that reported nothing may have withdrawn the claim, for want of a response.
+        knew = attempt.reported_us > attempt.started_us
+        if knew and _reported_late(fate, attempt) and not evidence:
+            self.fault(f"{attempt} was late, and no LateReportRefused was recorded")
 
 
-def _had_a_say(fate: Fate, attempt: Attempt) -> bool:
-    """Whether its worker was paused when it was lost, and lived on for long enough to tell."""
+def _reported_late(fate: Fate, attempt: Attempt) -> bool:
+    """Whether its worker was paused at the loss, and lived on for long enough to report."""
     return any(
         from_us <= attempt.ended_us <= to_us and fate.ended_us > to_us + SETTLED_US
         for from_us, to_us in fate.pauses

@@ -1,11 +1,11 @@
-"""Servers without the wait: imports everything once, then forks `eventjobs serve` on demand.
+"""Starts `eventjobs serve` fast: imports everything once, then forks on demand.
 
-    python -m eventjobs.tools.soak.crash_nursery ARGUMENT ...
+    python -m eventjobs.tools.soak.kills.nursery ARGUMENT ...
 
-Each line on stdin starts one with the given arguments, which is exactly the command but for the
-start of the interpreter. It must be dead before the next line. On stdout, besides what the server
-prints: `born PID`, then `left COMMAND` for each process that it left behind, and `dead EXITCODE`.
-When stdin ends, the server is killed.
+Each byte on stdin forks a service with the arguments. It is the command, without the start of the
+interpreter. It must be dead before the next byte. Its stdout is this one's; besides, `born PID` is
+printed at the start, and at the end `left COMMAND` for each process that it left behind, and
+`dead EXITCODE`. When stdin ends, the service is killed.
 """
 
 import ctypes
@@ -22,61 +22,61 @@ from eventjobs import cli, settings
 from eventjobs.cli import service_process as serving
 from eventjobs.observability import logging as logs
 
-from . import crash_handlers
+from . import handlers
 
 with suppress(ImportError):
     import_module("uvloop")
 
-#: What the command imports only when it is run.
-WARM = (logs, serving, settings, crash_handlers)
+#: Modules that the command imports late.
+WARM = (logs, serving, settings, handlers)
 PR_SET_CHILD_SUBREAPER = 36
 
 
 def main(arguments: list[str]) -> None:
     gc.collect()
-    gc.freeze()  # else each child's first collection copies every page
-    # What a server leaves behind becomes a child of this process.
+    gc.freeze()  # else the first collection in each child copies every page
+    # Processes that a service leaves behind become children of this process.
     ctypes.CDLL(None).prctl(PR_SET_CHILD_SUBREAPER, 1)
     while os.read(0, 1):
         pid = os.fork()
         if pid == 0:
             sys.argv = ["eventjobs", "serve", *arguments]
             cli.main()  # exits
-        tell(f"born {pid}")
+        print_line(f"born {pid}")
         process = os.pidfd_open(pid)
         watched = select.poll()
         watched.register(process, select.POLLIN)
         watched.register(0, select.POLLHUP)
         watched.poll()
         os.close(process)
-        status = ended(pid)
+        status = reap(pid)
         for command in left_behind():
-            tell(f"left {command}")
-        tell(f"dead {os.waitstatus_to_exitcode(status)}")
+            print_line(f"left {command}")
+        print_line(f"dead {os.waitstatus_to_exitcode(status)}")
 
 
-def ended(pid: int) -> int:
-    """The status with which it died; it is killed unless it is dead already."""
-    done, status = os.waitpid(pid, os.WNOHANG)
-    if done == 0:
+def reap(pid: int) -> int:
+    """The wait status of *pid*, which is killed unless it is dead already."""
+    dead, status = os.waitpid(pid, os.WNOHANG)
+    if dead == 0:
         os.kill(pid, signal.SIGKILL)
         _, status = os.waitpid(pid, 0)
     return status
 
 
 def left_behind() -> list[str]:
-    """The commands of the processes that outlived the server; they are killed."""
-    found = []
+    """The commands of the processes that outlived the service; they are killed."""
+    commands = []
     for child in map(int, Path("/proc/thread-self/children").read_text().split()):
         if os.waitpid(child, os.WNOHANG) == (0, 0):
             command = Path(f"/proc/{child}/cmdline").read_bytes().replace(b"\0", b" ")
-            found.append(repr(command[:200])[2:-1])
+            commands.append(repr(command[:200])[2:-1])
             os.kill(child, signal.SIGKILL)
             os.waitpid(child, 0)
-    return found
+    return commands
 
 
-def tell(line: str) -> None:
+def print_line(line: str) -> None:
     os.write(1, f"{line}\n".encode())
 
 

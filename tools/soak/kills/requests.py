@@ -1,4 +1,4 @@
-"""What submitters send: made from a seed, so that the same campaign asks for the same things."""
+"""The requests of submitters, drawn from a seed."""
 
 import asyncio
 import random
@@ -9,11 +9,11 @@ from uuid import UUID
 
 import orjson
 
-from .crash_history import History
+from .history import History
 
 JSON = "application/json"
 NDJSON = "application/x-ndjson"
-#: Type and its share; the rest of a payload is drawn by *payload*.
+#: Types of jobs, with their shares.
 TYPES = {
     "noop": 50,
     "progress": 20,
@@ -23,7 +23,7 @@ TYPES = {
     "thread": 6,
     "artifact": 3,
 }
-#: What a submitter does, and how often.
+#: Kinds of requests, with their shares.
 KINDS = {
     "put": 30,
     "key": 18,
@@ -38,23 +38,23 @@ KINDS = {
 
 @dataclass
 class Request:
-    """One thing to ask for; the answers it may have are judged by *kind*."""
+    """One HTTP request; *kind* decides which responses are right."""
 
     kind: str
     method: str
     path: str
     body: bytes = b""
     headers: dict[str, str] = field(default_factory=lambda: {"Content-Type": JSON})
-    #: a token for each job, or for the intervention, that this would bring about
+    #: a token for each job, or for the cancel or retry
     tokens: list[str] = field(default_factory=list)
-    #: of the job that the answer has to be about, where that is known before
+    #: of the job that the response must be about, if it is decided before
     job_id: str | None = None
-    #: repeating it has no further effect, so a client whose connection broke may
-    harmless: bool = True
+    #: repeating it has no further effect
+    idempotent: bool = True
 
 
 class Targets:
-    """The newest jobs that the service acknowledged: there is something to be done with them."""
+    """The newest jobs that the service acknowledged: targets of cancels, retries and reads."""
 
     def __init__(self) -> None:
         self._newest: deque[str] = deque(maxlen=60)
@@ -68,14 +68,14 @@ class Targets:
         return drawn.choice(self._newest) if self._newest else None
 
     async def some(self, drawn: random.Random) -> list[str]:
-        """One to three of them, once there are any."""
+        """One to three of them; waits for the first."""
         await self._some.wait()
         newest = list(dict.fromkeys(self._newest))
         return drawn.sample(newest, min(drawn.choice([1, 1, 3]), len(newest)))
 
 
 class Requests:
-    """An endless supply of requests for one submitter."""
+    """An endless sequence of requests for one submitter."""
 
     def __init__(
         self,
@@ -91,20 +91,20 @@ class Requests:
         self._targets = targets
         self._types = types or TYPES
         self._count = 0
-        #: submissions that were acknowledged, to be sent again
-        self._done: deque[Request] = deque(maxlen=20)
+        #: submissions that were acknowledged, to be repeated
+        self._acknowledged: deque[Request] = deque(maxlen=20)
 
-    def done(self, request: Request) -> None:
+    def acknowledge(self, request: Request) -> None:
         if request.kind in ("put", "key") and len(request.tokens) == 1:
-            self._done.append(request)
+            self._acknowledged.append(request)
 
     def next(self) -> Request:
         kind = self._choose(KINDS)
         target = self._targets.draw(self._drawn)
         if kind == "batch":
             return self._batch()
-        if kind == "again" and self._done:
-            return self._drawn.choice(self._done)
+        if kind == "again" and self._acknowledged:
+            return self._drawn.choice(self._acknowledged)
         if kind == "get" and target is not None:
             return Request("get", "GET", f"/v1/jobs/{target}", headers={}, job_id=target)
         if kind in ("cancel", "retry") and target is not None:
@@ -112,7 +112,7 @@ class Requests:
         return self._submission(kind if kind in ("put", "key") else "post")
 
     def gives_up(self) -> bool:
-        """Whether a client whose request was cut off leaves it at that: some do."""
+        """Whether a client does not repeat a request without a response: some do not."""
         return self._drawn.random() < 0.15
 
     def _submission(self, kind: str) -> Request:
@@ -125,7 +125,7 @@ class Requests:
         elif kind == "key":
             request.headers["Idempotency-Key"] = f'"{self._new("key")}"'
         else:
-            request.harmless = False
+            request.idempotent = False
         return request
 
     def _batch(self) -> Request:
@@ -142,8 +142,8 @@ class Requests:
         token = self._history.attempt(self._new(kind))
         body = orjson.dumps({"reason": token})
         request = Request(kind, "POST", f"/v1/jobs/{job_id}/{kind}", body, tokens=[token])
-        # Cancelling what was cancelled changes nothing, but it may have been retried in between.
-        request.job_id, request.harmless = job_id, False
+        # A second cancel is no repetition when the job was retried in between.
+        request.job_id, request.idempotent = job_id, False
         return request
 
     def _spec(self) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""What the events of a job must add up to, kept without asking the job: the model's conscience."""
+"""The rules for the events of a job, checked without the code that folds them."""
 
 from typing import NamedTuple
 
@@ -17,7 +17,7 @@ from eventjobs.domain.job import Job
 
 
 class Violation(Exception):
-    """Something happened that must not."""
+    """A rule was broken."""
 
     def __init__(self, what: str, why: str) -> None:
         super().__init__(why)
@@ -25,24 +25,24 @@ class Violation(Exception):
 
 
 class Life(NamedTuple):
-    """What has happened to one job so far, as far as the rules ask."""
+    """The past of one job, as far as the rules need it."""
 
     #: number of the last claim
     claimed: int
     #: the attempt that holds the job, if one does
     holds: int | None
-    #: claims that count, since it was submitted or retried
+    #: attempts that count, since it was submitted or retried
     tries: int
-    #: how the present run of the job ended: it may not do so twice
+    #: how the job ended since it was submitted or retried
     ended: str | None
 
 
 NEW = Life(0, None, 0, None)
 
 
-def judged(life: Life, event: Event, what: str, job: Job) -> Life:
-    """*life* after *event*, by which the job became *job*. Raises Violation."""
-    after = _lived(life, event, what)
+def judge(life: Life, event: Event, what: str, job: Job) -> Life:
+    """*life* after *event*, which changed the job to *job*. Raises Violation."""
+    after = _life_after(life, event, what)
     if after.tries > job.spec.max_attempts:
         raise Violation(what, f"claim {after.claimed} is one too many")
     if (after.ended is not None) != job.finished:
@@ -54,7 +54,7 @@ def judged(life: Life, event: Event, what: str, job: Job) -> Life:
     return after
 
 
-def _lived(life: Life, event: Event, what: str) -> Life:
+def _life_after(life: Life, event: Event, what: str) -> Life:
     match event:
         case AttemptStarted(attempt=attempt):
             if life.holds is not None:

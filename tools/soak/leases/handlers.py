@@ -1,4 +1,4 @@
-"""What workers elsewhere do in the campaign against leases: naps, on the loop and in threads."""
+"""The handlers of the remote workers: naps, on the loop and in threads."""
 
 import asyncio
 import time
@@ -7,7 +7,7 @@ from typing import Any
 from eventjobs import Context, ThreadContext, handler
 from eventjobs.handlers.declare import remote
 
-#: More than any job can lose.
+#: More than any job loses.
 ATTEMPTS = 50
 
 
@@ -27,5 +27,5 @@ def doze(context: ThreadContext, payload: Any) -> Any:
 
 
 HANDLERS = [nap, doze]
-#: The same for the service, which has no code for them.
-OUTSIDE = [remote(each.type, max_attempts=ATTEMPTS) for each in HANDLERS]
+#: The same types for the service, without code.
+REMOTE = [remote(each.type, max_attempts=ATTEMPTS) for each in HANDLERS]

@@ -1,4 +1,4 @@
-"""Whatever happens to workers, each job ends once, by the attempt that held it (P8, P9)."""
+"""Each job ends once, by the attempt that held it, though workers are killed and paused."""
 
 import asyncio
 from collections.abc import Callable
@@ -18,13 +18,13 @@ from eventjobs.domain.events import (
     ProgressReported,
 )
 from eventjobs.domain.spec import JobSpec
-from eventjobs.tools.soak.crash_checker import Row
-from eventjobs.tools.soak.crash_history import Due
-from eventjobs.tools.soak.lease_checker import LeaseChecker
-from eventjobs.tools.soak.lease_history import NEVER_US, Fate, Fates
-from eventjobs.tools.soak.workers import Plan, campaign
-from tests.campaigns.test_crash import rows_of
-from tests.conftest import TOLD
+from eventjobs.tools.soak.kills.checker import Row
+from eventjobs.tools.soak.kills.history import Due
+from eventjobs.tools.soak.leases.campaign import Plan, campaign
+from eventjobs.tools.soak.leases.checker import LeaseChecker
+from eventjobs.tools.soak.leases.fates import NEVER_US, Fate, Fates
+from tests.conftest import CAMPAIGN_RESULT
+from tests.support.log_rows import rows_of
 
 JOBS = 2_000
 LOST_MIN, LATE_MIN = 20, 10
@@ -35,7 +35,7 @@ def test_two_thousand_jobs_survive_kills_and_pauses_of_workers_and_kills_of_the_
     tmp_path: Path, record_property: Callable[[str, object], None]
 ) -> None:
     outcome = asyncio.run(campaign(tmp_path / "data", Plan(JOBS, seed=1)))
-    record_property(TOLD, str(outcome))
+    record_property(CAMPAIGN_RESULT, str(outcome))
     assert not outcome.faults
     assert outcome.kills, "no worker was killed"
     assert outcome.pauses, "no worker was paused"
@@ -50,10 +50,10 @@ A = "00000000-0000-4000-8000-00000000000a"
 B = "00000000-0000-4000-8000-00000000000b"
 LEASE_S = 2.0
 
-Told = tuple[float, str, str, Event]
+Entry = tuple[float, str, str, Event]
 
 
-def submitted(token: str) -> JobSubmitted:
+def submission(token: str) -> JobSubmitted:
     return JobSubmitted(JobSpec("nap", {"token": token}, max_attempts=9))
 
 
@@ -65,9 +65,9 @@ class World:
     """A worker is killed with one job in its hands, another one is paused with the other."""
 
     def __init__(self) -> None:
-        self.told: list[Told] = [
-            (1.0, A, "http", submitted("job A")),
-            (1.0, B, "http", submitted("job B")),
+        self.entries: list[Entry] = [
+            (1.0, A, "http", submission("job A")),
+            (1.0, B, "http", submission("job B")),
             (2.0, A, "w1", AttemptStarted(1, "w1", LEASE_S)),
             (2.0, B, "w2", AttemptStarted(1, "w2", LEASE_S)),
             (2.5, A, "w1", ProgressReported(1, 1, 2)),
@@ -92,39 +92,39 @@ class World:
         )
         self.submitted = {A, B}
 
-    # What follows changes what is true.
+    # Changes to the history.
 
     def at(self, number: int, seconds: float) -> Self:
-        self.told[number] = (seconds, *self.told[number][1:])
+        self.entries[number] = (seconds, *self.entries[number][1:])
         return self
 
     def event(self, number: int, event: Event, actor: str | None = None) -> Self:
-        at_s, job_id, before, _ = self.told[number]
-        self.told[number] = at_s, job_id, actor or before, event
+        at_s, job_id, before, _ = self.entries[number]
+        self.entries[number] = at_s, job_id, actor or before, event
         return self
 
     def also(self, at_s: float, job_id: str, actor: str, event: Event) -> Self:
-        self.told.append((at_s, job_id, actor, event))
+        self.entries.append((at_s, job_id, actor, event))
         return self
 
     def without(self, number: int) -> Self:
-        del self.told[number]
+        del self.entries[number]
         return self
 
-    def restarted(self, died_s: float, ready_s: float) -> Self:
+    def restart(self, died_s: float, ready_s: float) -> Self:
         self.fates.lives = [(us(0.5), us(died_s)), (us(ready_s), NEVER_US)]
         return self
 
-    def fated(self, worker: str, fate: Fate) -> Self:
+    def fate(self, worker: str, fate: Fate) -> Self:
         self.fates.workers[worker] = fate
         return self
 
     def faults(self) -> list[str]:
-        self.told.sort(key=lambda each: each[0])
+        self.entries.sort(key=lambda each: each[0])
         rows: list[Row] = [
             row._replace(at_us=us(at_s))
             for row, (at_s, *_) in zip(
-                rows_of([each[1:] for each in self.told]), self.told, strict=True
+                rows_of([each[1:] for each in self.entries]), self.entries, strict=True
             )
         ]
         checker = LeaseChecker({"job A", "job B"})
@@ -175,7 +175,7 @@ TAMPERED: dict[str, tuple[Callable[[World], Any], str]] = {
         f"attempt 1 of job {B}, by w2 was ended 1.30 s after its lease",
     ),
     "a dead worker's job waited longer than a restart explains": (
-        lambda world: world.restarted(2.6, 3.2).at(5, 6.4).at(7, 6.5).at(9, 6.6),
+        lambda world: world.restart(2.6, 3.2).at(5, 6.4).at(7, 6.5).at(9, 6.6),
         "was ended 1.20 s after its lease",
     ),
     "a live worker was robbed": (
@@ -188,12 +188,12 @@ TAMPERED: dict[str, tuple[Callable[[World], Any], str]] = {
         f"attempt 2 of job {A}, by w3 was taken from it, though it lived",
     ),
     "a worker was robbed before its pause": (
-        lambda world: world.fated("w2", Fate([(us(5.95), us(7.0))])),
+        lambda world: world.fate("w2", Fate([(us(5.95), us(7.0))])),
         f"attempt 1 of job {B}, by w2 was taken from it, though it lived",
     ),
     "a late report left no evidence": (
         lambda world: world.without(10),
-        f"attempt 1 of job {B}, by w2 was late, and nothing says so",
+        f"attempt 1 of job {B}, by w2 was late, and no LateReportRefused was recorded",
     ),
     "somebody else left the evidence": (
         lambda world: world.event(10, LateReportRefused(1, "complete"), "w1"),
@@ -224,13 +224,13 @@ def test_the_judge_notices_that(tampered: str) -> None:
 
 
 EXCUSED: dict[str, Callable[[World], World]] = {
-    "after a restart a dead worker has one full period again": lambda world: world.restarted(
+    "after a restart a dead worker has one full period again": lambda world: world.restart(
         2.6, 3.2
     ).at(5, 5.95),
     "a claim whose answer a crash cut off is lost, though its worker lives": lambda world: (
-        world.restarted(2.6, 3.2).fated("w1", Fate())
+        world.restart(2.6, 3.2).fate("w1", Fate())
     ),
-    "who was killed again had no time to be late": lambda world: world.without(10).fated(
+    "who was killed again had no time to be late": lambda world: world.without(10).fate(
         "w2", Fate([(us(3.0), us(7.0))], us(7.05))
     ),
     "who told nothing may not know of the claim": lambda world: world.without(12).without(10),

@@ -1,4 +1,4 @@
-"""What may happen to a job in which state, written down a second time to judge what did."""
+"""Which event may follow in which state of a job, written independently of the decisions."""
 
 from typing import assert_never
 
@@ -28,7 +28,7 @@ from eventjobs.domain.events import (
 from eventjobs.domain.job import FINISHED, Job, Status
 from eventjobs.domain.recorded import Recorded
 
-#: What only the worker that started an attempt can say.
+#: Events that only the worker of an attempt reports.
 Own = (
     ProgressReported
     | LogWritten
@@ -41,8 +41,8 @@ Own = (
 )
 
 
-def illegal(job: Job | None, recorded: Recorded) -> str | None:
-    """Why *recorded* cannot follow on *job*, or None."""
+def violation(job: Job | None, recorded: Recorded) -> str | None:
+    """Why *recorded* must not follow in the state *job*, or None."""
     event = recorded.event
     if job is None:
         return None if isinstance(event, JobSubmitted) else "its job was never submitted"
@@ -65,16 +65,16 @@ def illegal(job: Job | None, recorded: Recorded) -> str | None:
             | AttemptHandedOver()
             | AttemptFailed()
         ):
-            return _told_by_its_attempt(job, recorded, event)
+            return _of_its_attempt(job, recorded, event)
         case JobCancelled(attempt=None):
             return None if job.status == Status.QUEUED else f"its job is {job.status}, not queued"
         case JobCancelled(attempt=attempt):
             if job.cancel_requested_us is None:
-                return "nobody asked for it"
+                return "no cancel was requested"
             return None if running and attempt == job.attempt else _not_held(job)
         case CancelRequested():
             if job.cancel_requested_us is not None:
-                return "it was asked for before"
+                return "it was requested before"
             return None if running else f"its job is {job.status}, not running"
         case JobRetried():
             return None if job.status in FINISHED - {Status.COMPLETED} else f"it is {job.status}"
@@ -91,20 +91,20 @@ def illegal(job: Job | None, recorded: Recorded) -> str | None:
             assert_never(never)
 
 
-def _told_by_its_attempt(job: Job, recorded: Recorded, event: Own | AttemptFailed) -> str | None:
+def _of_its_attempt(job: Job, recorded: Recorded, event: Own | AttemptFailed) -> str | None:
     if job.status != Status.RUNNING or event.attempt != job.attempt:
         return _not_held(job)
     if isinstance(event, AttemptFailed) and event.code == "worker_lost":
-        # Only somebody else can find a worker dead.
+        # A worker cannot report its own loss.
         return f"{job.worker} lost itself" if recorded.actor == job.worker else None
     if isinstance(event, ArtifactStored) and event.name == "error.json":
-        return None  # by whoever ends the attempt
-    elsewhere = job.lease_s is not None or job.silence_s is not None
-    if elsewhere and isinstance(event, AttemptReleased | AttemptFailed):
-        # The service ends what is elsewhere when its worker does not: gone, or a limit is over.
+        return None  # recorded with the end of the attempt
+    remote = job.lease_s is not None or job.silence_s is not None
+    if remote and isinstance(event, AttemptReleased | AttemptFailed):
+        # The service ends a remote attempt at its limits, and when its worker is lost.
         return None if recorded.actor in (job.worker, "service") else f"{job.worker} holds it"
     if recorded.actor.startswith("service "):
-        return None  # an external service shows the token of its attempt, maybe before it took it
+        return None  # an external service has the token of its attempt, perhaps before the 202
     return None if recorded.actor == job.worker else f"{job.worker} holds the attempt"
 
 

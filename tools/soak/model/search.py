@@ -4,25 +4,25 @@ from array import array
 from itertools import count
 from typing import Any, NamedTuple
 
-from .job_model import BY_PEOPLE, Bounds, Decisions, Model, World, _in_order
-from .job_rules import Violation
+from .model import BY_PEOPLE, Bounds, Decisions, Model, World, canonical
+from .rules import Violation
 
 
-class Found(NamedTuple):
-    """What a search came to."""
+class SearchResult(NamedTuple):
+    """The size of a search, and the first violation."""
 
     states: int
     steps: int
     violation: str | None
-    #: the steps from the beginning to the violation
+    #: the steps from the first state to the violation
     trace: list[str]
     complete: bool = True
 
 
 def search(
     bounds: Bounds, decisions: Decisions | None = None, states_max: int | None = None
-) -> Found:
-    """Look at every state that can be reached, or at the first *states_max* of them."""
+) -> SearchResult:
+    """Search every state that can be reached, or the first *states_max* of them."""
     model = Model(bounds, decisions)
     worlds = [model.first()]
     numbers = {worlds[0]: 0}
@@ -33,27 +33,27 @@ def search(
             break
         try:
             for label, after in model.steps(worlds[number]):
-                world = _in_order(after)
-                known = numbers.setdefault(world, len(worlds))
-                if known == len(worlds):
+                world = canonical(after)
+                target = numbers.setdefault(world, len(worlds))
+                if target == len(worlds):
                     worlds.append(world)
                     came_from.append((number, label))
                 if label not in BY_PEOPLE:
-                    leads_to.append(known)
+                    leads_to.append(target)
         except Violation as error:
             trace = [*_trace(came_from, number), f"then {error.what}"]
-            return Found(len(worlds), len(leads_to), str(error), trace)
+            return SearchResult(len(worlds), len(leads_to), str(error), trace)
         begins.append(len(leads_to))
     complete = len(begins) > len(worlds)
     stuck = _stuck(model, worlds, leads_to, begins) if complete else None
     trace = [] if stuck is None else _trace(came_from, stuck)
-    violation = None if stuck is None else "it never comes to an end without people"
-    return Found(len(worlds), len(leads_to), violation, trace, complete)
+    violation = None if stuck is None else "it never ends without a person's step"
+    return SearchResult(len(worlds), len(leads_to), violation, trace, complete)
 
 
 def _stuck(model: Model, worlds: list[World], leads_to: Any, begins: Any) -> int | None:
-    """The first state from which no path that needs no people leads to all jobs' end."""
-    ends = bytearray(map(model.finished, worlds))
+    """The first state from which no path without steps of people leads to the end of all jobs."""
+    ends = bytearray(map(model.is_finished, worlds))
     changed = True
     while changed:
         changed = False

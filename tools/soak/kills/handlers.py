@@ -1,4 +1,4 @@
-"""What the jobs of the crash campaign do: nothing, much, slowly, in threads, and wrong."""
+"""The handlers of the campaign: quick, slow, in threads and processes, and failing."""
 
 import asyncio
 import time
@@ -23,7 +23,7 @@ async def progress(context: Context, payload: Any) -> Any:
 
 @handler("flaky", retry_delay_s=0.02, max_attempts=3)
 async def flaky(context: Context, payload: Any) -> Any:
-    """Fails at first, and for some jobs always."""
+    """Fails the first attempts, of some jobs all."""
     if context.attempt <= payload["fails"]:
         context.progress(context.attempt, 4)
         raise JobError("flaky", f"attempt {context.attempt} of {payload['fails']} that fail")
@@ -37,7 +37,7 @@ async def broken(context: Context, payload: Any) -> Any:
 
 @handler("slow", retry_delay_s=0.02, max_attempts=5)
 async def slow(context: Context, payload: Any) -> Any:
-    """Long enough to be cancelled, or cut off by a crash."""
+    """Takes long enough to be cancelled, or interrupted by a kill."""
     for number in range(5):
         context.progress(number, 5)
         await asyncio.sleep(payload["s"] / 5)
@@ -56,7 +56,7 @@ def thread(context: ThreadContext, payload: Any) -> Any:
 
 @handler("deaf")
 def deaf(context: ThreadContext, payload: Any) -> Any:
-    """Does not care whether anybody wants it to stop."""
+    """Ignores that it is to stop."""
     time.sleep(10 * payload["s"])
     return "heard nothing"
 

@@ -1,8 +1,7 @@
-"""Tell the service to stop, again and again under load, and check that nothing pays for it.
+"""Stops the service by SIGTERM under load, again and again.
 
-No attempt that a shutdown cuts off counts, no job is lost, what is in the log was answered, the
-exit code is 0, and no process is left behind. Everything else that the kills are checked for, too:
-see kills.py.
+An attempt that a shutdown interrupts does not count, no job is lost, every recorded request was
+answered, the exit code is 0, and no process is left behind. The checks of campaign.py hold, too.
 """
 
 import signal
@@ -11,11 +10,11 @@ from pathlib import Path
 from eventjobs.domain.events import AttemptFailed, AttemptReleased
 from eventjobs.domain.recorded import Recorded
 
-from .crash_checker import Checker
-from .crash_server import Life
-from .kills import Campaign, Plan
+from .campaign import Campaign, Plan
+from .checker import Checker
+from .server import Life
 
-#: Handlers that ignore being stopped, and handlers in processes, too.
+#: Types of jobs, with their shares; with handlers that ignore a stop, and handlers in processes.
 TYPES = {
     "noop": 46,
     "progress": 18,
@@ -32,19 +31,19 @@ SETTINGS = {
     "EVENTJOBS_GRACE_S": "0.1",
     "EVENTJOBS_PROCESSES": "2",
 }
-#: How the handlers fail by themselves: nothing else may end an attempt as failed.
+#: Error codes of the handlers; an attempt must not fail with another one.
 THEIR_OWN = {"flaky", "broken"}
-#: From the signal to the end, on a machine that is busy.
+#: From the signal to the exit, on a busy machine.
 STOP_S = 10.0
 
 
 class StopsChecker(Checker):
-    """Knows that nobody was killed, so that no attempt may end as if."""
+    """Without kills every request is answered, and no attempt fails by itself."""
 
     released = 0
 
-    def _unanswered(self, token: str) -> None:
-        super()._unanswered(token)
+    def _count_unanswered(self, token: str) -> None:
+        super()._count_unanswered(token)
         self.fault(f"{token!r} is in the log, and was never answered")
 
     def _find(self, recorded: Recorded, where: str) -> None:
@@ -53,11 +52,11 @@ class StopsChecker(Checker):
         if isinstance(event, AttemptReleased):
             self.released += 1
         if isinstance(event, AttemptFailed) and event.code not in THEIR_OWN:
-            self.fault(f"{where}: {event.code} counts, and only a shutdown can be why")
+            self.fault(f"{where}: {event.code} counts, though only a shutdown can be its cause")
 
 
 class Stops(Campaign):
-    """SIGTERM where the campaign has SIGKILL; *kills* are the stops."""
+    """The campaign with SIGTERM in place of SIGKILL; *kills* counts the stops."""
 
     _checker: StopsChecker
 
@@ -67,7 +66,7 @@ class Stops(Campaign):
 
     @property
     def released(self) -> int:
-        """Attempts that were given back unfinished."""
+        """The number of attempts that were released by a shutdown."""
         return self._checker.released
 
     async def _kill(self, life: Life) -> None:
@@ -75,10 +74,10 @@ class Stops(Campaign):
         try:
             code = await life.end(signal.SIGTERM, STOP_S)
         except TimeoutError:
-            self._history.fault(f"told to stop, the server still ran after {STOP_S} s")
+            self._history.fault(f"the server still ran {STOP_S} s after SIGTERM")
             code = await life.end(signal.SIGKILL)
-        # Who has not begun to listen for signals yet is simply ended by them.
+        # Before the service handles signals, SIGTERM ends it with the default action.
         if code != 0 and not (starting and code == -signal.SIGTERM):
-            self._history.fault(f"told to stop, the server ended with {code}")
+            self._history.fault(f"after SIGTERM the server ended with {code}")
         for command in life.left:
-            self._history.fault(f"told to stop, the server left a process behind: {command}")
+            self._history.fault(f"after SIGTERM the server left a process behind: {command}")

@@ -1,0 +1,1 @@
+"""The service is killed, or stopped, under load; see the package above."""

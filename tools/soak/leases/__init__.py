@@ -1,0 +1,1 @@
+"""Remote workers are killed and paused; see the package above."""

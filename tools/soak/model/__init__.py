@@ -1,0 +1,1 @@
+"""A model check of the decisions about jobs; see the package above."""
