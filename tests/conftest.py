@@ -1,4 +1,4 @@
-"""Fixtures, and what holds in every test."""
+"""Fixtures, and checks of every test."""
 
 import ipaddress
 import logging
@@ -24,7 +24,7 @@ from eventjobs.handlers.registry import Handler
 from eventjobs.handlers.schedule import CronSchedule
 from eventjobs.service import Service
 from eventjobs.settings import Settings
-from tests.support import threads as threads_at_work
+from tests.support import threads
 from tests.support.clock import FakeClock
 from tests.support.http_client import Client, connected
 from tests.support.waiting import time_passing
@@ -33,26 +33,26 @@ CI = os.environ.get("CI") == "true"
 ROOT = Path(__file__).parent.parent
 OURS = (f"{ROOT}/eventjobs/", f"{ROOT}/projections/")
 
-#: Where the event loop may be held up, by file and function; each with its reason.
+#: Functions that may block the event loop, by file; each with its reason.
 MAY_BLOCK = [
-    # Once, when a data directory is opened, before there is anybody to keep waiting.
+    # Once, when a data directory is opened, before the service does anything else.
     ("eventjobs/storage/sqlite.py", "lock_directory"),
-    # A line of the log, as every handler of logging writes it.
+    # A line of the log, as every handler of the logging module writes it.
     ("logging/__init__.py", "emit"),
-    # It asks for a name that the kernel has in memory.
+    # getcwd() reads a name from the kernel's memory.
     ("eventjobs/settings.py", "working_directory"),
 ]
 
-# Everybody's gate draws the examples that CI draws; `make soak` draws others.
+# Every gate draws the same examples; `make soak` draws others.
 hypothesis.settings.load_profile("ci")
 hypothesis.settings.register_profile("soak", derandomize=False)
 
-#: What a test records as this property is printed at the end, whichever process it ran in.
-CAMPAIGN_RESULT = "told"
+#: The name of a property that is printed at the end, also from another process.
+CAMPAIGN_RESULT = "campaign result"
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
-    told = [
+    results = [
         value
         for reports in terminalreporter.stats.values()
         for report in reports
@@ -60,9 +60,9 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
         for name, value in report.user_properties
         if name == CAMPAIGN_RESULT
     ]
-    if told:
-        terminalreporter.section("what campaigns came to")
-        for each in told:
+    if results:
+        terminalreporter.section("results of campaigns")
+        for each in results:
             terminalreporter.write_line(str(each))
 
 
@@ -80,7 +80,7 @@ def detector() -> BlockBuster:
 def nothing_blocks_the_loop(
     request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
 ) -> Iterator[None]:
-    """An async test fails when our code blocks its loop, even where the error is caught."""
+    """An async test fails when eventjobs blocks its loop, even where the error is caught."""
     if request.node.get_closest_marker("asyncio") is None:
         yield
         return
@@ -100,30 +100,30 @@ def nothing_blocks_the_loop(
 
 
 def _ours() -> str:
-    """The innermost line of ours that is being run."""
+    """The innermost frame of eventjobs, as FILE:LINE."""
     frame = sys._getframe(1)
     while frame.f_back and not frame.f_code.co_filename.startswith(OURS):
         frame = frame.f_back
     return f"{frame.f_code.co_filename}:{frame.f_lineno}"
 
 
-#: What tests of this process tried to send to other machines.
-_sent_elsewhere: list[str] = []
+#: Attempts of tests in this process to reach other machines.
+_refused: list[str] = []
 
 
 def _refuse_other_machines(event: str, arguments: tuple[Any, ...]) -> None:
-    """An audit hook: no name is looked up and no socket connected but for loopback."""
+    """An audit hook: names and addresses other than loopback are refused."""
     if event == "socket.getaddrinfo":
-        elsewhere = not _is_loopback(arguments[0], numeric_is_fine=True)
+        foreign = not _is_loopback(arguments[0], numeric_is_fine=True)
     elif event in ("socket.connect", "socket.sendto", "socket.sendmsg"):
         sock, address = arguments[0], arguments[1]
         inet = sock.family in (socket.AF_INET, socket.AF_INET6) and address is not None
-        elsewhere = inet and not _is_loopback(address[0])
+        foreign = inet and not _is_loopback(address[0])
     else:
         return
-    if elsewhere:
-        _sent_elsewhere.append(f"{event} {arguments}")
-        raise PermissionError(f"a test may send to loopback alone: {_sent_elsewhere[-1]}")
+    if foreign:
+        _refused.append(f"{event} {arguments}")
+        raise PermissionError(f"a test may send to loopback alone: {_refused[-1]}")
 
 
 def _is_loopback(host: str | bytes | None, *, numeric_is_fine: bool = False) -> bool:
@@ -131,7 +131,7 @@ def _is_loopback(host: str | bytes | None, *, numeric_is_fine: bool = False) -> 
     if name in (None, "", "localhost"):
         return True
     try:
-        # As the C library reads addresses: 0x7f.1 is 127.0.0.1.
+        # inet_aton, as the C library does: 0x7f.1 is 127.0.0.1.
         address = ipaddress.ip_address(
             str(name).partition("%")[0] if ":" in str(name) else socket.inet_aton(str(name))
         )
@@ -145,21 +145,21 @@ sys.addaudithook(_refuse_other_machines)
 
 @pytest.fixture(autouse=True)
 def nothing_is_sent_to_other_machines() -> Iterator[None]:
-    """Also where the product would allow it, and where an error is caught."""
+    """The test fails even where the error is caught."""
     yield
-    sent, _sent_elsewhere[:] = _sent_elsewhere[:], []
-    assert not sent, "let the test's resolver answer loopback"
+    refused, _refused[:] = _refused[:], []
+    assert not refused, "let the test's resolver answer loopback"
 
 
 @pytest.fixture(autouse=True)
 def threads_are_watched(monkeypatch: pytest.MonkeyPatch) -> None:
-    """So that no time passes on a fake clock while one of them is busy."""
-    threads_at_work.watch(monkeypatch)
+    """No time passes on a fake clock while a thread is busy."""
+    threads.watch(monkeypatch)
 
 
 @pytest.fixture(autouse=True)
 def logging_stays_as_it_was() -> Iterator[None]:
-    """Whatever a test makes of it in this process, which it shares with others."""
+    """A test's changes to logging are undone."""
     root, before = logging.getLogger(), structlog.get_config()
     handlers, level = set(root.handlers), root.level
     ours, our_level = logging.getLogger("eventjobs"), logging.getLogger("eventjobs").level
@@ -173,7 +173,7 @@ def logging_stays_as_it_was() -> Iterator[None]:
 
 @pytest.fixture(scope="session", autouse=True)
 def no_thread_is_left() -> Iterator[None]:
-    """A thread that is no daemon keeps the interpreter from exiting."""
+    """A thread that is not a daemon would keep the interpreter from exiting."""
     before = set(threading.enumerate())
     yield
     left = [each for each in threading.enumerate() if not each.daemon and each not in before]
@@ -194,19 +194,19 @@ def chromium() -> str:
 @pytest.fixture(scope="session")
 def strace() -> str:
     """The path of strace. Without it a test is skipped, but fails in CI."""
-    if found := shutil.which("strace"):
-        return found
+    if path := shutil.which("strace"):
+        return path
     if CI:
         pytest.fail("strace is missing; apt-get install strace")
     pytest.skip("strace is missing; apt-get install strace")
 
 
-#: What a service is made of.
+#: A part of a service.
 Part = Handler | CronSchedule
 
 
 class Serve(Protocol):
-    """Opens a service on tests' own data directory, with these handlers and settings."""
+    """Opens a service on the test's data directory, with these handlers and settings."""
 
     async def __call__(
         self, *parts: Part, clock: Clock | None = None, **settings: Any
@@ -215,12 +215,12 @@ class Serve(Protocol):
 
 @pytest.fixture
 async def serve(tmp_path: Path) -> AsyncIterator[Serve]:
-    """Services that are closed at the end, if the test has not done so."""
+    """Opens services that are closed at the end of the test."""
     services: list[Service] = []
 
     async def serve(*parts: Part, clock: Clock | None = None, **settings: Any) -> Service:
-        made = Settings(**{"data": tmp_path / "data", **settings})
-        service = Service(handlers=parts, settings=made, clock=clock)
+        merged = Settings(**{"data": tmp_path / "data", **settings})
+        service = Service(handlers=parts, settings=merged, clock=clock)
         await service.start()
         services.append(service)
         return service
@@ -253,7 +253,7 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
 
 
 class Connect(Protocol):
-    """Opens a service like Serve, and a client that talks to it over real HTTP."""
+    """Opens a service like Serve, and a client of it over real HTTP."""
 
     async def __call__(
         self, *parts: Part, clock: Clock | None = None, **settings: Any

@@ -233,4 +233,4 @@ async def test_a_start_on_a_full_disk_serves_reads_and_recovers_later(
     new = await api.submit("echo", "after")
     assert (await api.service.wait(new["job_id"])).result == 5
     readiness = (await api.get("/readyz")).json
-    assert (readiness["writable"], readiness["recovered"]) == (True, True)
+    assert readiness.items() >= {"writable": True, "recovered": True}.items()
