@@ -18,8 +18,8 @@ from eventjobs.domain.events import (
 )
 from eventjobs.domain.job import Job, Status
 from eventjobs.errors import StaleAttempt, WrongState
-from eventjobs.tools.soak.model.model import Bounds, Decisions
-from eventjobs.tools.soak.model.search import search
+from eventjobs.tools.soak.model_check.search import search
+from eventjobs.tools.soak.model_check.transitions import Bounds, Decisions
 from tests.conftest import CAMPAIGN_RESULT
 
 #: One of the workers runs in the service. `make soak` searches larger models.

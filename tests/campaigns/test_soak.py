@@ -6,7 +6,7 @@ import pytest
 
 from eventjobs.tools.soak import __main__ as soak
 from eventjobs.tools.soak.__main__ import Report, main
-from eventjobs.tools.soak.model.model import Bounds
+from eventjobs.tools.soak.model_check.transitions import Bounds
 
 
 def test_a_campaign_is_told_of_in_a_line(

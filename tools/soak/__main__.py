@@ -23,8 +23,8 @@ from typing import NamedTuple
 from .kills import campaign as kills
 from .kills.stops import Stops
 from .leases import campaign as leases
-from .model.model import Bounds
-from .model.search import search
+from .model_check.search import search
+from .model_check.transitions import Bounds
 from .power import campaign as power
 
 ROOT = Path(__file__).resolve().parents[2]

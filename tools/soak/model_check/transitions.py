@@ -2,7 +2,7 @@
 
 Each step is decided by eventjobs.domain.decisions and folded by evolve, as in the service. Modelled
 is only what surrounds the decisions: workers that hold an attempt number and may use it at any
-later time, leases, a service that is restarted, and people. model.search goes through all states.
+later time, leases, a service that is restarted, and people. search.py goes through all states.
 """
 
 from collections.abc import Callable, Iterator

@@ -4,8 +4,8 @@ from array import array
 from itertools import count
 from typing import Any, NamedTuple
 
-from .model import BY_PEOPLE, Bounds, Decisions, Model, World, canonical
 from .rules import Violation
+from .transitions import BY_PEOPLE, Bounds, Decisions, Model, World, canonical
 
 
 class SearchResult(NamedTuple):
