@@ -6,8 +6,8 @@
   `kills` and rules about leases judge the log.
 - `power`: trace the system calls of one run of the service, build the disks that a power cut at any
   moment may leave, and start the service on each.
-- `model_check`: search every order of claims, reports, lost leases, restarts and requests for a few jobs,
-  decided by eventjobs.domain.decisions.
+- `model_check`: search every order of claims, reports, lost leases, restarts and requests for a few
+  jobs, decided by eventjobs.domain.decisions.
 
 A campaign is drawn from a seed, so it can be repeated. Each has sabotages: services with a fault,
 which tests/campaigns expect it to find.
