@@ -1,7 +1,7 @@
 """eventjobs: an event-sourced job service on asyncio.
 
-The names of floors 0 and 1 are here at once; what handler authors and embedding scripts need is
-imported when first asked for, because `projections` interleaves with the floors between.
+Errors, JobSpec and Recorded are imported with the package. The other names are imported at their
+first use: `import eventjobs` in a handler's process stays fast, and no import cycle arises.
 """
 
 import warnings
@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from eventjobs.domain.recorded import Recorded
 from eventjobs.domain.spec import JobSpec
 from eventjobs.errors import EventjobsError, JobError
+from eventjobs.version import __version__
 
 if TYPE_CHECKING:
     from eventjobs.handlers.breaker_state import BreakerOpen
@@ -22,7 +23,6 @@ if TYPE_CHECKING:
     from eventjobs.service import Service
     from eventjobs.settings import Settings
 
-__version__ = "0.1.0"
 __all__ = [
     "BreakerOpen",
     "Context",
@@ -34,6 +34,7 @@ __all__ = [
     "Service",
     "Settings",
     "ThreadContext",
+    "__version__",
     "external",
     "handler",
     "remote",
@@ -54,7 +55,7 @@ _LATER = {
 }
 
 
-#: Old names, which work for one more release.
+#: Old names, with a DeprecationWarning, for one more release.
 _RENAMED = {"Handlers": "HandlerRegistry", "outside": "remote"}
 
 

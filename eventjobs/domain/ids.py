@@ -1,4 +1,28 @@
-"""The ids of jobs: drawn, given, and derived. Identity is the idempotency."""
+"""The ids of jobs and of everything else that has a stream in the log. Each is a UUID.
+
+An id makes a command safe to repeat: the same specification under the same id is submitted once. So
+the id of everything that must happen once is computed from what it is about, and no table of keys
+is needed.
+
+| id | computed from | function |
+|---|---|---|
+| of a new job or webhook | the time and random bits (UUIDv7) | new_id |
+| chosen by a client | its own UUID, not of the reserved form | parse_chosen_id |
+| from an Idempotency-Key | the key (UUIDv5) | id_of_key |
+| of a schedule's job | the schedule and the time | firing_id |
+| of a child job | the parent and the name that its handler gives it | child_id |
+| of a webhook delivery | the webhook and the event's position | delivery_id |
+| of the pauses of a type, queue or schedule | its kind and name | switch_id |
+
+The last four are *reserved*: UUIDv8 (RFC 9562, 5.8) that begin with TAG and hold a SHA-256 of what
+they are computed from. A client cannot submit a job under a reserved id, so it cannot prevent a
+firing or a delivery by taking its id first. The message of a delivery is not a stream: its id,
+message_id, is for the receiver.
+
+Earlier versions computed these ids as UUIDv5, and clients could choose them. The `legacy_`
+functions compute them for logs that such a version began (EventLog.reserved_after): a child, a
+delivery or a pause of that time is found under its old id and not made again.
+"""
 
 import os
 from hashlib import sha256
@@ -8,73 +32,19 @@ from uuid import UUID, uuid5
 from eventjobs.domain.validation import uuid_text
 from eventjobs.errors import InvalidInput, ReservedId
 
-TAG = "65766a62"  # "evjb"
-
-_FIRINGS = UUID("197ed900-755e-440b-99ed-6e67f79b0984")
-_SWITCHES = UUID("0b9d4f1e-52c7-5e0a-8c7d-7f9a3f2f6f31")
-
-
-def is_reserved(job_id: str) -> bool:
-    """Whether only the service gives this id."""
-    return job_id.startswith(TAG) and job_id[14:15] == "8"
-
-
-def delivery_id(webhook_id: str, position: int, again: int = 0) -> str:
-    """The job that delivers an event to a webhook; *again* counts repetitions by hand."""
-    return _derive("delivery", webhook_id, str(position), str(again))
-
-
-def firing_id(schedule: str, at: str, again: int = 0) -> str:
-    """The job of a schedule at one of its times, an RFC 3339 text; *again* counts how often the
-    time came before, on a clock that was set back.
-    """
-    return _derive("firing", schedule, at, *([str(again)] if again else []))
-
-
-def child_id(parent: str, name: str) -> str:
-    """The child of a job that its handler knows by this name."""
-    return _derive("child", parent, name)
-
-
-def switch_id(kind: str, name: str) -> str:
-    """The stream of the pauses of a type, a queue or a schedule."""
-    return _derive("switch", kind, name)
-
-
-def legacy_delivery_id(webhook_id: str, position: int, again: int = 0) -> str:
-    return str(uuid5(UUID(webhook_id), f"{position}/{again}" if again else str(position)))
-
-
-def legacy_firing_id(schedule: str, at: str) -> str:
-    return str(uuid5(_FIRINGS, f"{schedule}\0{at}"))
-
-
-def legacy_child_id(parent: str, name: str) -> str:
-    return str(uuid5(UUID(parent), name))
-
-
-def legacy_switch_id(kind: str, name: str) -> str:
-    return str(uuid5(_SWITCHES, f"{kind}\0{name}"))
-
-
-def _derive(*parts: str) -> str:
-    # Each part with its length: no two lists of parts are the same text.
-    text = "".join(f"{len(part)}:{part}" for part in parts)
-    digits = sha256(text.encode("utf-8", "surrogatepass")).hexdigest()
-    variant = "89ab"[int(digits[7], 16) & 3]
-    return f"{TAG}-{digits[:4]}-8{digits[4:7]}-{variant}{digits[8:11]}-{digits[11:23]}"
+# --- ids of clients
 
 
 def new_id(now_us: int) -> str:
-    """A UUIDv7 (RFC 9562, 5.7): time first, so that new jobs sit together in every index."""
+    """A UUIDv7 (RFC 9562, 5.7). It begins with the time, so new ids are adjacent in every index."""
     milliseconds, micros = divmod(now_us, 1000)
-    # The microseconds go into rand_a (6.2, method 3), the rest is random.
+    # The microseconds are rand_a (6.2, method 3); the rest is random.
     number = milliseconds << 80 | 7 << 76 | (micros << 2) << 64 | 2 << 62 | _random_bits()
     digits = f"{number:032x}"
     return f"{digits[:8]}-{digits[8:12]}-{digits[12:16]}-{digits[16:20]}-{digits[20:]}"
 
 
-#: Drawn ahead: asking the kernel lets go of the interpreter, and getting it back takes longer.
+#: Read ahead: os.urandom releases the GIL, and taking it again costs more than the random bytes.
 _RANDOM: list[int] = []
 
 
@@ -86,7 +56,7 @@ def _random_bits() -> int:
 
 
 def parse_id(text: str) -> str:
-    """A job id in its one written form. Raises InvalidInput for what is not a UUID."""
+    """*text* as a UUID in lower case with hyphens. Raises InvalidInput."""
     try:
         return uuid_text(text)
     except ValueError as error:
@@ -94,17 +64,86 @@ def parse_id(text: str) -> str:
 
 
 def parse_chosen_id(text: str) -> str:
-    """The id that somebody chose for a job of theirs. Raises InvalidInput, ReservedId."""
+    """The id that a client chose for its job. Raises InvalidInput, ReservedId."""
     job_id = parse_id(text)
     if is_reserved(job_id):
         raise ReservedId
     return job_id
 
 
-#: Where the ids made from idempotency keys live.
+#: The namespace of ids that are computed from idempotency keys.
 KEYS = UUID("5d0f6f6c-6a3f-5a55-9d5b-3c1c0f1f7a10")
 
 
 def id_of_key(key: str, owner: str = "") -> str:
-    """The job id that an idempotency key stands for: no table of keys is needed."""
+    """The job id of an idempotency key of *owner*."""
     return str(uuid5(KEYS, f"{owner}\0{key}"))
+
+
+# --- ids that only the service makes
+
+TAG = "65766a62"  # "evjb"
+
+
+def is_reserved(job_id: str) -> bool:
+    """Whether *job_id* has the form of ids that only the service makes."""
+    return job_id.startswith(TAG) and job_id[14:15] == "8"
+
+
+def firing_id(schedule: str, at: str, again: int = 0) -> str:
+    """The job of *schedule* for the time *at*, an RFC 3339 text. *again* is the number of earlier
+    jobs for that time, which comes more than once when the clock is set back.
+    """
+    return _derive("firing", schedule, at, *([str(again)] if again else []))
+
+
+def child_id(parent: str, name: str) -> str:
+    """The child job that the handler of *parent* calls *name*."""
+    return _derive("child", parent, name)
+
+
+def delivery_id(webhook_id: str, position: int, again: int = 0) -> str:
+    """The job that delivers the event at *position* to a webhook. *again* counts redeliveries."""
+    return _derive("delivery", webhook_id, str(position), str(again))
+
+
+def message_id(webhook_id: str, position: int) -> str:
+    """The id of a webhook's message about the event at *position*, the same in each delivery.
+    Receivers recognize repeated messages by it.
+    """
+    return f"msg_{webhook_id}_{position}"
+
+
+def switch_id(kind: str, name: str) -> str:
+    """The stream of the pauses of a type, a queue or a schedule."""
+    return _derive("switch", kind, name)
+
+
+def _derive(*parts: str) -> str:
+    # Each part has its length in front, so different parts never make the same text.
+    text = "".join(f"{len(part)}:{part}" for part in parts)
+    digits = sha256(text.encode("utf-8", "surrogatepass")).hexdigest()
+    variant = "89ab"[int(digits[7], 16) & 3]
+    return f"{TAG}-{digits[:4]}-8{digits[4:7]}-{variant}{digits[8:11]}-{digits[11:23]}"
+
+
+# --- ids of earlier versions
+
+_FIRINGS = UUID("197ed900-755e-440b-99ed-6e67f79b0984")
+_SWITCHES = UUID("0b9d4f1e-52c7-5e0a-8c7d-7f9a3f2f6f31")
+
+
+def legacy_firing_id(schedule: str, at: str) -> str:
+    return str(uuid5(_FIRINGS, f"{schedule}\0{at}"))
+
+
+def legacy_child_id(parent: str, name: str) -> str:
+    return str(uuid5(UUID(parent), name))
+
+
+def legacy_delivery_id(webhook_id: str, position: int, again: int = 0) -> str:
+    return str(uuid5(UUID(webhook_id), f"{position}/{again}" if again else str(position)))
+
+
+def legacy_switch_id(kind: str, name: str) -> str:
+    return str(uuid5(_SWITCHES, f"{kind}\0{name}"))

@@ -11,7 +11,6 @@ import orjson
 from pydantic import BaseModel
 from pydantic.json_schema import models_json_schema
 
-from eventjobs import __version__
 from eventjobs.errors import (
     DiskFull,
     EventjobsError,
@@ -38,6 +37,7 @@ from eventjobs.http.routing import ResponseSpec, Route
 from eventjobs.http.schemas.events import Event
 from eventjobs.http.schemas.problem import Problem
 from eventjobs.http.schemas.submission import BatchLine, Submission
+from eventjobs.version import __version__
 
 SCHEMAS = "#/components/schemas/"
 

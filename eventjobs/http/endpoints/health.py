@@ -4,12 +4,12 @@ from typing import Any
 
 from aiohttp import web
 
-from eventjobs import __version__
 from eventjobs.http.app_context import AppContext
 from eventjobs.http.request_errors import NotReady
 from eventjobs.http.requests import views_caught_up
 from eventjobs.http.responses import reply
 from eventjobs.projections import Views
+from eventjobs.version import __version__
 
 #: Parked events that readyz lists; it counts all of them.
 PARKED_MAX = 10

@@ -16,7 +16,7 @@ from eventjobs.auth.master_key import MasterKey
 from eventjobs.clock import sleep
 from eventjobs.commands.jobs import Jobs
 from eventjobs.domain.events import DELIVERY, WebhookAdded, WebhookRemoved
-from eventjobs.domain.ids import delivery_id, legacy_delivery_id, new_id, parse_id
+from eventjobs.domain.ids import delivery_id, legacy_delivery_id, message_id, new_id, parse_id
 from eventjobs.domain.job import Job
 from eventjobs.domain.limits import RECEIVER
 from eventjobs.domain.recorded import Recorded
@@ -49,7 +49,7 @@ from eventjobs.handlers.registry import HandlerRegistry
 from eventjobs.observability.logging import get_logger
 from eventjobs.outbound.client import OutboundClient
 from eventjobs.outbound.signing import signature
-from eventjobs.outbound.webhooks.message import message_body, message_id
+from eventjobs.outbound.webhooks.message import message_body
 from eventjobs.projections import Views
 from eventjobs.projections.webhooks import SELECT_WEBHOOKS
 

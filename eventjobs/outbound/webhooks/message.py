@@ -1,4 +1,4 @@
-"""The message of a webhook delivery, and its ids."""
+"""The message of a webhook delivery."""
 
 import orjson
 
@@ -8,11 +8,6 @@ from eventjobs.domain.timestamps import rfc3339
 
 #: Of a message. Above it the event's own data is left out, and the address to read it from is in.
 MESSAGE_BYTES_MAX = 20_000
-
-
-def message_id(webhook_id: str, position: int) -> str:
-    """The same however often it is sent: receivers tell repetitions by it."""
-    return f"msg_{webhook_id}_{position}"
 
 
 def message_body(recorded: Recorded, job: Job) -> bytes:
