@@ -5,6 +5,7 @@ from typing import Any
 import orjson
 
 from eventjobs.domain.events import (
+    ENDS_ATTEMPT,
     ArtifactStored,
     AttemptFailed,
     AttemptHandedOver,
@@ -79,19 +80,11 @@ def _begun(event: AttemptStarted, recorded: Recorded) -> dict[str, Any]:
     }
 
 
-_OUTCOMES = {
-    JobCompleted: "completed",
-    AttemptFailed: "failed",
-    AttemptReleased: "released",
-    JobCancelled: "cancelled",
-}
-
-
 def _continue(attempt: dict[str, Any], recorded: Recorded) -> None:
     if isinstance(recorded.event, AttemptHandedOver):
         attempt["worker"] = recorded.event.worker
         return
-    outcome = _OUTCOMES.get(type(recorded.event))
+    outcome = ENDS_ATTEMPT.get(type(recorded.event))
     if outcome is None:
         attempt["reports"] += 1
         return

@@ -4,23 +4,14 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from eventjobs.domain.events import (
+    ENDS_ATTEMPT,
     AttemptFailed,
     AttemptHandedOver,
-    AttemptReleased,
     AttemptStarted,
-    JobCancelled,
-    JobCompleted,
     LateReportRefused,
 )
 from eventjobs.domain.recorded import Recorded
 from eventjobs.domain.timestamps import rfc3339
-
-_ENDS = {
-    JobCompleted: "completed",
-    AttemptFailed: "failed",
-    AttemptReleased: "released",
-    JobCancelled: "cancelled",
-}
 
 
 @dataclass
@@ -77,7 +68,7 @@ def _runs(events: list[Recorded]) -> list[_Run]:
             runs[number].late.append(recorded)
         elif isinstance(event, AttemptHandedOver):
             runs[number].service = event.worker
-        elif (outcome := _ENDS.get(type(event))) is not None:
+        elif (outcome := ENDS_ATTEMPT.get(type(event))) is not None:
             runs[number].outcome = outcome
             runs[number].ended_us = recorded.at_us
             if isinstance(event, AttemptFailed):

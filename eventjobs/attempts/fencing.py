@@ -15,6 +15,7 @@ from eventjobs.attempts.recorder import OutcomeRecorder
 from eventjobs.commands.jobs import Jobs
 from eventjobs.domain.decisions import Report
 from eventjobs.domain.events import (
+    AttemptEnd,
     AttemptFailed,
     AttemptReleased,
     AttemptStarted,
@@ -188,7 +189,7 @@ class AttemptReports:
             match event:
                 case AttemptStarted(attempt=holder.attempt, worker=worker):
                     held = holder.worker in (None, worker)
-                case JobCompleted() | AttemptFailed() | AttemptReleased() | JobCancelled():
+                case _ if isinstance(event, AttemptEnd):
                     if event.attempt == holder.attempt and holder.worker in (None, recorded.actor):
                         return held, recorded
         return held, None

@@ -10,7 +10,7 @@ from eventjobs.backoff import Backoff
 from eventjobs.cache import LRUCache
 from eventjobs.commands.jobs import Jobs
 from eventjobs.domain import decisions
-from eventjobs.domain.events import ArtifactStored, AttemptFailed, AttemptHandedOver
+from eventjobs.domain.events import ArtifactStored, AttemptFailed, AttemptHandedOver, ends_job
 from eventjobs.domain.job import Job, Status
 from eventjobs.domain.outcomes import (
     RESULT,
@@ -102,7 +102,7 @@ class OutcomeRecorder:
         self, job_id: str, failed: AttemptFailed, actor: str, trace: str | None = None
     ) -> Job:
         decided = decisions.fail(await self._jobs.load_newest(job_id), failed)
-        if isinstance(decided, AttemptFailed) and decided.retry_at_us is None:
+        if isinstance(decided, AttemptFailed) and ends_job(decided):
             await self._store_error_report(job_id, decided, actor)
         job = await self._jobs.fail(job_id, failed, actor=actor)
         if job.status != Status.CANCELLED:

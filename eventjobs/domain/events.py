@@ -238,6 +238,16 @@ class Unreadable:
     why: str
 
 
+#: Events that end an attempt.
+AttemptEnd = JobCompleted | AttemptFailed | AttemptReleased | JobCancelled
+#: The outcome of an attempt, by the event that ends it.
+ENDS_ATTEMPT: dict[type[Any], str] = {
+    JobCompleted: "completed",
+    AttemptFailed: "failed",
+    AttemptReleased: "released",
+    JobCancelled: "cancelled",
+}
+
 JobEvent = (
     JobSubmitted
     | AttemptStarted
@@ -260,3 +270,10 @@ ServiceEvent = Paused | Resumed | WebhookAdded | WebhookRemoved
 Stored = JobEvent | ServiceEvent
 Event = Stored | Unreadable
 SERVICE_EVENTS: frozenset[type[Any]] = frozenset(ServiceEvent.__args__)
+
+
+def ends_job(event: Event) -> bool:
+    """Whether *event* ends its job. A later JobRetried may queue the job again."""
+    if isinstance(event, AttemptFailed):
+        return event.retry_at_us is None
+    return isinstance(event, JobCompleted | JobCancelled)

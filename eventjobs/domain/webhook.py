@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from eventjobs.domain.events import AttemptFailed, Event, JobCancelled, JobCompleted, JobEvent
+from eventjobs.domain.events import JobEvent, ends_job
 from eventjobs.domain.job import Job
 from eventjobs.domain.recorded import Recorded
 
@@ -27,17 +27,10 @@ class Webhook(NamedTuple):
     owner: str | None
 
     def wants(self, recorded: Recorded, job: Job) -> bool:
-        kind = type(recorded.event)
-        if self.events:
-            fits = kind.__name__ in self.events
-        else:
-            fits = kind in (JobCompleted, JobCancelled) or _is_final(recorded.event)
+        """Whether the webhook subscribed to this event of *job*."""
+        event = recorded.event
         return (
-            fits
+            (type(event).__name__ in self.events if self.events else ends_job(event))
             and (not self.types or job.spec.type in self.types)
             and (self.owner is None or job.spec.owner == self.owner)
         )
-
-
-def _is_final(event: Event) -> bool:
-    return isinstance(event, AttemptFailed) and event.retry_at_us is None

@@ -5,7 +5,7 @@ from typing import TypeVar
 
 import orjson
 
-from eventjobs.domain.events import AttemptFailed, JobCancelled, JobCompleted, JobExpired
+from eventjobs.domain.events import JobExpired, ends_job
 from eventjobs.domain.recorded import Recorded
 from eventjobs.domain.timestamps import rfc3339
 from eventjobs.http.streams.snapshots import Snapshot
@@ -68,7 +68,4 @@ def prefix_that_fits(items: list[T], size: Callable[[T], int]) -> list[T]:
 
 def is_end(recorded: Recorded) -> bool:
     """Whether the event ends its job, unless a later event reopens it."""
-    event = recorded.event
-    return isinstance(event, JobCompleted | JobCancelled | JobExpired) or (
-        isinstance(event, AttemptFailed) and event.retry_at_us is None
-    )
+    return ends_job(recorded.event) or isinstance(recorded.event, JobExpired)
