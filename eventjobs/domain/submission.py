@@ -9,10 +9,9 @@ import orjson
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
 from eventjobs.domain.spec import Artifact, JobSpec
+from eventjobs.domain.timestamps import microseconds
 from eventjobs.domain.validation import (
-    EPOCH,
     LAST,
-    MICROSECOND,
     STRICT,
     ArtifactName,
     Attempts,
@@ -123,7 +122,7 @@ class SpecFields(SubmissionOptions):
 
     owner: Name | None = None
     run_at: AwareTime | None = None
-    run_at_us: int | None = Field(None, ge=0, le=(LAST - EPOCH) // MICROSECOND)
+    run_at_us: int | None = Field(None, ge=0, le=microseconds(LAST))
     artifacts: Annotated[
         tuple[_ArtifactFields, ...],
         Field(max_length=32),
@@ -139,7 +138,7 @@ class SpecFields(SubmissionOptions):
 
     @property
     def start_us(self) -> int | None:
-        return self.run_at_us if self.run_at is None else (self.run_at - EPOCH) // MICROSECOND
+        return self.run_at_us if self.run_at is None else microseconds(self.run_at)
 
 
 _DEFAULTS = {each.name: each.default for each in fields(JobSpec)}

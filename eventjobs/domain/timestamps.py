@@ -1,10 +1,15 @@
-"""Times: microseconds since 1970, written as RFC 3339 text."""
+"""Times: microseconds since 1970, and their RFC 3339 text."""
 
-from datetime import UTC, datetime
+import re
+from datetime import UTC, datetime, timedelta
 from functools import lru_cache
 
 #: The last time that RFC 3339 can write, in the year 9999.
 MAX_US = 253_402_300_799_999_999
+EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+
+_RFC3339 = re.compile(r"\d{4}-\d\d-\d\d[Tt]\d\d:\d\d:\d\d(?:\.\d+)?(?:[Zz]|[+-]\d\d:\d\d)")
+_MICROSECOND = timedelta(microseconds=1)
 
 
 def rfc3339(at_us: int) -> str:
@@ -13,6 +18,18 @@ def rfc3339(at_us: int) -> str:
     """
     seconds, micros = divmod(at_us, 1_000_000)
     return f"{_second(seconds)}.{micros:06d}Z"
+
+
+def parse_rfc3339(text: str) -> datetime:
+    """The time in *text*, which has an offset. Raises ValueError."""
+    if not _RFC3339.fullmatch(text):
+        raise ValueError("a time in RFC 3339 with its offset, like 2025-01-31T12:00:00Z")
+    return datetime.fromisoformat(text.upper())
+
+
+def microseconds(at: datetime) -> int:
+    """*at*, which has a time zone, in whole microseconds since 1970."""
+    return (at - EPOCH) // _MICROSECOND
 
 
 @lru_cache(maxsize=4096)

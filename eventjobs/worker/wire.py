@@ -2,7 +2,6 @@
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, fields
-from datetime import datetime
 from typing import Any, assert_never
 from urllib.parse import parse_qsl, urlencode
 
@@ -26,7 +25,7 @@ from eventjobs.domain.outcomes import (
     Succeeded,
 )
 from eventjobs.domain.spec import Artifact, JobSpec
-from eventjobs.domain.timestamps import rfc3339
+from eventjobs.domain.timestamps import microseconds, parse_rfc3339, rfc3339
 from eventjobs.errors import InvalidInput, ReservedId
 from eventjobs.execution.source import Capacity
 
@@ -121,7 +120,7 @@ def _parse_job(body: dict[str, Any]) -> Job:
 
 
 def _parse_us(time: str | None) -> int | None:
-    return None if time is None else round(datetime.fromisoformat(time).timestamp() * 1e6)
+    return None if time is None else microseconds(parse_rfc3339(time))
 
 
 def report_body(report: Report) -> tuple[str, dict[str, Any]]:

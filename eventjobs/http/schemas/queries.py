@@ -7,7 +7,8 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
 from eventjobs.domain.ids import parse_id
 from eventjobs.domain.job import Status
-from eventjobs.domain.validation import EPOCH, MICROSECOND, Moment
+from eventjobs.domain.timestamps import microseconds
+from eventjobs.domain.validation import Moment
 from eventjobs.errors import InvalidInput
 from eventjobs.http.cursors import POSITION_MAX
 from eventjobs.http.request_errors import query_error
@@ -58,8 +59,8 @@ class JobsQuery(Query):
             "owner": self.owner,
             "queue": self.queue,
             "parent": self.parent and parse_id_of("parent", self.parent),
-            "since_us": self.since and (self.since - EPOCH) // MICROSECOND,
-            "until_us": self.until and (self.until - EPOCH) // MICROSECOND,
+            "since_us": self.since and microseconds(self.since),
+            "until_us": self.until and microseconds(self.until),
         }
 
     def selection(self, ids_max: int) -> JobFilter:

@@ -6,9 +6,8 @@ from pydantic import Field, model_validator
 
 from eventjobs.domain.spec import JobSpec
 from eventjobs.domain.submission import SubmissionOptions, mark_checked
+from eventjobs.domain.timestamps import microseconds
 from eventjobs.domain.validation import (
-    EPOCH,
-    MICROSECOND,
     ArtifactName,
     Delay,
     JobId,
@@ -60,7 +59,7 @@ class Submission(SubmissionOptions):
         """
         run_at_us = None
         if self.run_at is not None:
-            run_at_us = (self.run_at - EPOCH) // MICROSECOND
+            run_at_us = microseconds(self.run_at)
         elif self.delay_s is not None:
             if named:
                 raise RequestError(

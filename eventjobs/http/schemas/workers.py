@@ -7,7 +7,8 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from eventjobs.domain.events import ProgressReported
 from eventjobs.domain.job import Status
-from eventjobs.domain.validation import EPOCH, ArtifactName, Delay, MediaType, Moment, Name, Sha256
+from eventjobs.domain.timestamps import microseconds
+from eventjobs.domain.validation import ArtifactName, Delay, MediaType, Moment, Name, Sha256
 from eventjobs.http.schemas.jobs import Job, JobStep
 from eventjobs.http.schemas.problem import Problem
 from eventjobs.http.schemas.response_model import ResponseModel
@@ -132,7 +133,7 @@ class BreakerReport(WorkerReport):
 
     @property
     def until_us(self) -> int | None:
-        return None if self.until is None else int((self.until - EPOCH).total_seconds() * 1e6)
+        return None if self.until is None else microseconds(self.until)
 
 
 class Success(BaseModel):
