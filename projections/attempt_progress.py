@@ -1,4 +1,4 @@
-"""How far one attempt has come: a fold over its progress reports."""
+"""The progress of one attempt: a fold over its progress reports."""
 
 from dataclasses import dataclass
 from typing import Any, NamedTuple
@@ -24,7 +24,7 @@ class Stage(NamedTuple):
 @json_fields("data")
 @dataclass(frozen=True)
 class Progress:
-    """The newest attempt's progress. *fraction* (0 to 1) never goes back within an attempt."""
+    """The newest attempt's progress. *fraction* (0 to 1) never decreases within an attempt."""
 
     fraction: float = 0.0
     stage: str | None = None
@@ -40,37 +40,37 @@ class Progress:
             "message": self.message,
             "data": fragment_of(self, "data"),
             "reported_us": self.reported_us,
-            "stages": [tuple(each) for each in self.stages],
+            "stages": [tuple(stage) for stage in self.stages],
         }
 
     @classmethod
     def load(cls, state: dict[str, Any]) -> "Progress":
-        stages = tuple(Stage(*each) for each in state["stages"])
+        stages = tuple(Stage(*fields) for fields in state["stages"])
         return cls(**{**as_fragments(cls, state), "stages": stages})
 
 
 def advance(progress: Progress | None, recorded: Recorded) -> Progress | None:
-    """The progress after one more event; None while there is nothing to tell."""
+    """The progress after one more event; None until the first progress report."""
     match recorded.event:
         case ProgressReported() as event:
-            return _reported(progress or Progress(), event, recorded.at_us)
+            return _with_report(progress or Progress(), event, recorded.at_us)
         case AttemptStarted():
             return Progress(reported_us=recorded.at_us) if progress is not None else None
         case JobCompleted() if progress is not None:
-            return _ended(progress, recorded.at_us, 1.0)
+            return _with_end(progress, recorded.at_us, 1.0)
         case AttemptFailed() | AttemptReleased() | JobCancelled() if progress is not None:
-            return _ended(progress, recorded.at_us, progress.fraction)
+            return _with_end(progress, recorded.at_us, progress.fraction)
         case _:
             return progress
 
 
-def _reported(progress: Progress, event: ProgressReported, at_us: int) -> Progress:
+def _with_report(progress: Progress, event: ProgressReported, at_us: int) -> Progress:
     stages = progress.stages
     if event.stage is not None and event.stage != progress.stage:
-        stages = (*_closed(stages, at_us), Stage(event.stage, at_us))
-    told = event.done / event.total if event.done is not None and event.total else 0.0
+        stages = (*_close_last(stages, at_us), Stage(event.stage, at_us))
+    fraction = event.done / event.total if event.done is not None and event.total else 0.0
     return Progress(
-        fraction=max(progress.fraction, min(told, 1.0)),
+        fraction=max(progress.fraction, min(fraction, 1.0)),
         stage=event.stage or progress.stage,
         message=progress.message if event.message is None else event.message,
         data=fragment_of(event, "data") or fragment_of(progress, "data"),
@@ -79,18 +79,18 @@ def _reported(progress: Progress, event: ProgressReported, at_us: int) -> Progre
     )
 
 
-def _ended(progress: Progress, at_us: int, fraction: float) -> Progress:
+def _with_end(progress: Progress, at_us: int, fraction: float) -> Progress:
     return Progress(
         fraction,
         progress.stage,
         progress.message,
         fragment_of(progress, "data"),
         progress.reported_us,
-        _closed(progress.stages, at_us),
+        _close_last(progress.stages, at_us),
     )
 
 
-def _closed(stages: tuple[Stage, ...], at_us: int) -> tuple[Stage, ...]:
+def _close_last(stages: tuple[Stage, ...], at_us: int) -> tuple[Stage, ...]:
     if not stages or stages[-1].ended_us is not None:
         return stages
     return (*stages[:-1], stages[-1]._replace(ended_us=at_us))

@@ -1,4 +1,4 @@
-"""Circuit breakers as the log has them: what each came to last, and by which job."""
+"""The newest state of each circuit breaker, and the job whose call changed it."""
 
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
@@ -33,7 +33,7 @@ FROM (SELECT * FROM breakers ORDER BY name)
 
 
 class LastBreakerChange(NamedTuple):
-    """The newest change of one breaker; None where there was none yet."""
+    """The newest change of one breaker. *changed_us* and *job_id* are None before the first."""
 
     name: str
     state: str
@@ -51,4 +51,4 @@ def apply(batch: Sequence[Recorded]) -> Iterator[Statement]:
                 event.name, event.state, event.until_us, event.failures, each.at_us, each.job_id
             )
     if newest:
-        yield PUT_BREAKERS, rows([tuple(each) for each in newest.values()])
+        yield PUT_BREAKERS, rows([tuple(change) for change in newest.values()])

@@ -1,4 +1,4 @@
-"""What a batch of events did to one job: all that a projection is given."""
+"""The change of one job by a batch of events: the input of a projection."""
 
 from dataclasses import dataclass, field
 from typing import Any
@@ -10,12 +10,14 @@ from eventjobs.domain.job import Job
 from eventjobs.domain.recorded import Recorded
 from eventjobs.projections.attempt_progress import Progress
 
-#: SQL, and its parameters: always one JSON array of rows, so that a batch is one statement.
+#: SQL and its parameters. They are one JSON array of rows, so that a batch is one statement.
 Statement = tuple[str, tuple[Any, ...]]
 
 
 @dataclass(slots=True)
 class JobChange:
+    """A job before and after a batch of events; *before* is None for a new job."""
+
     before: Job | None
     after: Job
     progress_before: Progress | None
@@ -24,11 +26,12 @@ class JobChange:
 
     @property
     def submission(self) -> orjson.Fragment:
-        """The specification as it was recorded, for a job that is new in this batch."""
+        """The specification as it was recorded. For a job that is new in this batch."""
         first = self.events[0]
         assert isinstance(first.event, JobSubmitted)
         return orjson.Fragment(first.data)
 
 
 def rows(values: list[Any]) -> tuple[str]:
+    """*values*, the rows of a Statement, as its parameters."""
     return (orjson.dumps(values).decode(),)

@@ -8,7 +8,8 @@ from typing import Protocol
 
 from eventjobs.domain.recorded import Recorded
 from eventjobs.observability.logging import get_logger
-from eventjobs.projections.store import StaleViews, Store
+from eventjobs.projections.store import Store
+from eventjobs.projections.store_errors import StaleViews
 
 
 class Log(Protocol):

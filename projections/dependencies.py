@@ -1,7 +1,7 @@
-"""What unfinished jobs have to do with others: those they wait for, and those they are a part of.
+"""Dependencies (`after`) and parents of unfinished jobs.
 
-Which jobs wait, and which of them wait in vain, follows from the present state of both ends
-alone, so it does not matter into which batches the log was cut.
+Which jobs wait, and which must be cancelled, follows from the current states of both jobs alone.
+So it does not depend on how the log is cut into batches.
 """
 
 from collections.abc import Iterable, Iterator
@@ -14,7 +14,7 @@ from eventjobs.projections.status import outcome
 NAME = "ties"
 VERSION = 1
 
-#: It waits for the other to be completed; or to have ended, however; or is the other's child.
+#: The job waits until the other is completed; until it has ended; or is the other's child.
 AFTER, AFTER_ANY, CHILD = "after", "after any", "child"
 
 SCHEMA = """
@@ -63,7 +63,6 @@ SELECT value FROM json_each(?1)
 UNION ALL
 SELECT born FROM ties WHERE other IN (SELECT value FROM json_each(?2))
 """
-#: A job that is hidden has no status of its own column any more; its state still tells.
 UPDATE_WAITS = """
 UPDATE queue SET waits = EXISTS (SELECT 1 FROM unmet WHERE unmet.born = queue.born)
 WHERE born IN (SELECT born FROM moved)
@@ -79,7 +78,7 @@ SELECT_UNMET = """
 SELECT json_group_array(json_array(other, unmet.status))
 FROM jobs JOIN unmet USING (born) WHERE job_id = ?1
 """
-#: As Dooms; one for each tie, so a job may be in it twice.
+#: Rows of CancelCause, one for each dependency: a job may be in it twice.
 SELECT_TO_CANCEL = """
 SELECT json_group_array(json_array(job_id, kind, other, outcome)) FROM (
   SELECT jobs.job_id, kind, other, dooming.outcome
@@ -89,7 +88,7 @@ SELECT json_group_array(json_array(job_id, kind, other, outcome)) FROM (
 
 
 class CancelCause(NamedTuple):
-    """That *job_id* is to be cancelled, because of what became of an *other* one."""
+    """*job_id* must be cancelled, because of the *outcome* of the *other* job."""
 
     job_id: str
     kind: str
@@ -97,38 +96,38 @@ class CancelCause(NamedTuple):
     outcome: str
 
 
-def apply(touched: Iterable[JobChange]) -> Iterator[Statement]:
-    put: list[tuple[str, int, str]] = []
-    tied: list[int] = []
-    turned: list[str] = []
-    for each in touched:
-        job, before = each.after, each.before
-        has = _ties(job)
-        if has or (before is not None and _ties(before)):
-            put += has
-            tied.append(job.born)
+def apply(changes: Iterable[JobChange]) -> Iterator[Statement]:
+    dependencies: list[tuple[str, int, str]] = []
+    dependents: list[int] = []
+    new_outcomes: list[str] = []
+    for change in changes:
+        job, before = change.after, change.before
+        current = _dependencies_of(job)
+        if current or (before is not None and _dependencies_of(before)):
+            dependencies += current
+            dependents.append(job.born)
         if outcome(job) != (None if before is None else outcome(before)):
-            turned.append(job.job_id)
-    if tied:
-        yield DELETE_DEPENDENCIES, rows(tied)
-        yield ADD_DEPENDENCIES, rows(put)
-    if tied or turned:
-        yield MARK_CHANGED, (*rows(tied), *rows(turned))
+            new_outcomes.append(job.job_id)
+    if dependents:
+        yield DELETE_DEPENDENCIES, rows(dependents)
+        yield ADD_DEPENDENCIES, rows(dependencies)
+    if dependents or new_outcomes:
+        yield MARK_CHANGED, (*rows(dependents), *rows(new_outcomes))
         yield UPDATE_WAITS, ()
         yield CLEAR_CANCEL_MARKS, ()
         yield MARK_TO_CANCEL, ()
         yield CLEAR_CHANGED, ()
 
 
-def _ties(job: Job) -> list[tuple[str, int, str]]:
-    """Those that matter to *job* as it is now."""
+def _dependencies_of(job: Job) -> list[tuple[str, int, str]]:
+    """Rows of the table, as the current state of *job* has them."""
     spec = job.spec
     if (not spec.after and spec.parent is None) or job.finished:
         return []
-    ties = []
+    dependencies = []
     if job.status == Status.QUEUED:
         kind = AFTER if spec.after_failure is None else AFTER_ANY
-        ties = [(other, job.born, kind) for other in spec.after]
+        dependencies = [(other, job.born, kind) for other in spec.after]
     if spec.parent is not None and job.cancel_requested_us is None:
-        ties.append((spec.parent, job.born, CHILD))
-    return ties
+        dependencies.append((spec.parent, job.born, CHILD))
+    return dependencies

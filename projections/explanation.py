@@ -1,6 +1,6 @@
-"""Why a job is where it is: what it waits for, who runs it, or what ended it. Stores nothing.
+"""Explains the state of a job: what it waits for, who runs it, or what ended it. Stores nothing.
 
-A reason is a dict with a stable `code`, a `text` for people, and what else there is to know.
+A reason is a dict with a stable `code`, a `text` for people, and fields that depend on the code.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -22,35 +22,35 @@ from eventjobs.projections.pauses import Pause
 
 Reason = dict[str, Any]
 
-#: The code of an attempt whose worker was not heard from, and what is said of that.
+#: The error code of an attempt whose lease expired, and its text.
 WORKER_LOST = "worker_lost"
 WORKER_GONE_TEXT = "its worker has gone"
-#: Of jobs that are named one by one.
+#: How many jobs a reason lists.
 NAMED_MAX = 10
 
 
 class LimitReached(NamedTuple):
-    """A limit that is reached: how many, and (job id, since when it runs) of those who hold it."""
+    """A full concurrency limit, and (job id, started_us) of the jobs that hold it."""
 
     limit: int
     holders: Sequence[tuple[str, int | None]]
-    #: those of them that the job is a part of
+    #: the holders that are ancestors of the explained job
     ancestors: Sequence[str] = ()
 
 
 class RateReached(NamedTuple):
     rate: str
-    opens_us: int | None  # None: starts of before are still being counted
+    opens_us: int | None  # None: earlier starts are still being counted
 
 
 @dataclass(frozen=True)
 class QueueSituation:
-    """What is so around a job that is queued. None and () are in nobody's way."""
+    """What may keep a queued job from starting. None and () are no obstacle."""
 
     now_us: int
-    #: by name, until when
+    #: until when (us), by name
     open_breakers: Mapping[str, int] = field(default_factory=dict)
-    #: (id, status) of jobs that have to end first; None for one that is not there
+    #: (id, status) of jobs that have to end first; the status of a missing one is None
     unmet: Sequence[tuple[str, str | None]] = ()
     type_pause: Pause | None = None
     queue_pause: Pause | None = None
@@ -58,17 +58,17 @@ class QueueSituation:
     type_full: LimitReached | None = None
     queue_full: LimitReached | None = None
     rate: RateReached | None = None
-    #: when somebody last asked for jobs of the type, since *started_us*; None: never
+    #: the last claim for jobs of the type, since the service started at *started_us*
     last_claim_us: int | None = None
     started_us: int = 0
-    #: whether somebody waits for one right now
+    #: whether a claim for the type waits now
     claim_waits: bool = False
 
 
 def explain_queued(
     job: Job, around: QueueSituation, events: Sequence[Recorded] = ()
 ) -> list[Reason]:
-    """All that keeps a queued *job* from starting; *events* are its own."""
+    """Everything that keeps a queued *job* from starting; *events* are its own."""
     reasons = [
         *_not_yet(job, around.now_us, events),
         *_open_breakers(events, around.open_breakers),
@@ -78,21 +78,21 @@ def explain_queued(
     ]
     if around.last_claim_us is None:
         since = rfc3339(around.started_us)
-        text = f"nobody has asked for jobs of type {job.spec.type} since the service started"
+        text = f"no worker has asked for jobs of type {job.spec.type} since the service started"
         reasons.append({"code": "no_worker", "text": text, "type": job.spec.type, "since": since})
     elif not reasons and not around.claim_waits:
-        asked = rfc3339(around.last_claim_us)
-        text = f"everybody who runs jobs of type {job.spec.type} is busy; last asked at {asked}"
-        reasons.append({"code": "busy", "text": text, "type": job.spec.type, "since": asked})
+        last = rfc3339(around.last_claim_us)
+        text = f"all workers for jobs of type {job.spec.type} are busy; the last request: {last}"
+        reasons.append({"code": "busy", "text": text, "type": job.spec.type, "since": last})
     reasons = reasons or [{"code": "ready", "text": "nothing: it is about to start"}]
     if job.error is not None and job.error["code"] == WORKER_LOST:
-        said = f"{WORKER_GONE_TEXT}: attempt {job.attempt} was lost, {job.error['message']}"
-        reasons.append({"code": "worker_gone", "text": said, "since": rfc3339(job.updated_us)})
+        text = f"{WORKER_GONE_TEXT}: attempt {job.attempt} was lost, {job.error['message']}"
+        reasons.append({"code": "worker_gone", "text": text, "since": rfc3339(job.updated_us)})
     return reasons
 
 
 def _not_yet(job: Job, now_us: int, events: Sequence[Recorded]) -> Iterator[Reason]:
-    # What was due at once when it was recorded is due, also on a clock that was set back.
+    # A job that was due when it was recorded is due, also after the clock was set back.
     if job.due_us <= max(now_us, job.updated_us):
         return
     until = rfc3339(job.due_us)
@@ -109,24 +109,24 @@ def _not_yet(job: Job, now_us: int, events: Sequence[Recorded]) -> Iterator[Reas
 
 
 def _attempt(job: Job, events: Sequence[Recorded]) -> Reason:
-    told = {"attempt": job.attempt, "max_attempts": job.spec.max_attempts, "error": job.error}
+    reason = {"attempt": job.attempt, "max_attempts": job.spec.max_attempts, "error": job.error}
     failed = [each.event for each in events if isinstance(each.event, AttemptFailed)]
     trace = history.trace_of(failed[-1]) if failed else None
-    return told if trace is None else {**told, "trace": trace}
+    return reason if trace is None else {**reason, "trace": trace}
 
 
 def _open_breakers(events: Sequence[Recorded], until_us: Mapping[str, int]) -> Iterator[Reason]:
-    """Of those that are open, the ones that the newest attempt changed, or failed at."""
-    met = set()
+    """The open breakers that the newest attempt changed, or failed at."""
+    names = set()
     for each in _of_last_attempt(events):
         match each.event:
             case BreakerChanged(name=name):
-                met.add(name)
+                names.add(name)
             case AttemptFailed(code="breaker_open", details={"breaker": name}):
-                met.add(name)
+                names.add(name)
             case _:
                 pass
-    for name in sorted(met & until_us.keys()):
+    for name in sorted(names & until_us.keys()):
         until = rfc3339(until_us[name])
         text = f"the circuit breaker of {name} is open until {until}"
         yield {"code": "breaker_open", "text": text, "breaker": name, "until": until}
@@ -157,7 +157,7 @@ def _pauses(around: QueueSituation) -> Iterator[Reason]:
 
 
 def _limits(job: Job, around: QueueSituation) -> Iterator[Reason]:
-    key = (job.spec.concurrency_key or "").removeprefix("\x1f")  # with which a receiver's begins
+    key = (job.spec.concurrency_key or "").removeprefix("\x1f")  # of a key of a receiver
     if around.key_full is not None:
         yield _full("concurrency_key", f"key {key}", around.key_full) | {"key": key}
     if around.type_full is not None:
@@ -174,7 +174,7 @@ def _limits(job: Job, around: QueueSituation) -> Iterator[Reason]:
 
 
 def _full(code: str, what: str, full: LimitReached) -> Reason:
-    limit, holders, above = full
+    limit, holders, ancestors = full
     jobs = [
         {"job_id": job_id, "since": None if since_us is None else rfc3339(since_us)}
         for job_id, since_us in holders[:NAMED_MAX]
@@ -184,8 +184,10 @@ def _full(code: str, what: str, full: LimitReached) -> Reason:
         text = f"{what} is held by job {jobs[0]['job_id']}{since}"
     else:
         text = f"{what} has {len(holders)} jobs running, of {limit}"
-    if above:
-        text += f"; it is a part of job {above[0]}: should that wait for it, neither goes on"
+    if ancestors:
+        text += (
+            f"; the job is a descendant of {ancestors[0]}: if that waits for it, neither continues"
+        )
     return {"code": code, "text": text, "limit": limit, "running": len(holders), "jobs": jobs}
 
 
@@ -195,34 +197,39 @@ def _full(code: str, what: str, full: LimitReached) -> Reason:
 def explain_running(
     job: Job, events: Sequence[Recorded], heard_us: int | None = None, silent_s: float | None = None
 ) -> list[Reason]:
-    """Who runs *job*; *heard_us* is when a worker elsewhere, or a service, was last heard from,
-    *silent_s* ago.
+    """Who runs *job*.
+
+    *heard_us* is the time of the last heartbeat or report of a remote worker or an external
+    service, *silent_s* ago.
     """
     since = rfc3339(job.started_us or job.updated_us)
     text = f"attempt {job.attempt} runs on {job.worker} since {since}"
-    told: Reason = {"code": "running", "since": since, "worker": job.worker}
-    told |= {"attempt": job.attempt, "max_attempts": job.spec.max_attempts}
+    running: Reason = {"code": "running", "since": since, "worker": job.worker}
+    running |= {"attempt": job.attempt, "max_attempts": job.spec.max_attempts}
     period_s = job.silence_s if job.silence_s is not None else job.lease_s
     if period_s is not None:
         heard = None if heard_us is None else rfc3339(heard_us)
-        text += f"; to be heard from every {period_s:g} s" + (f", last at {heard}" if heard else "")
-        told |= {"lease_s": period_s, "heard_at": heard}
-    reasons: list[Reason] = [told | {"text": text}]
+        text += f"; it has to report every {period_s:g} s" + (f", last at {heard}" if heard else "")
+        running |= {"lease_s": period_s, "heard_at": heard}
+    reasons: list[Reason] = [running | {"text": text}]
     if silent_s is not None and _is_gone(job, silent_s):
-        text = f"{WORKER_GONE_TEXT}: {job.worker} was not heard from for {silent_s:.0f} s"
+        text = f"{WORKER_GONE_TEXT}: {job.worker} has not reported for {silent_s:.0f} s"
         gone = {"code": "worker_gone", "worker": job.worker, "since": rfc3339(heard_us or 0)}
         reasons.append(gone | {"text": text})
     if job.cancel_requested_us is not None:
         by, reason = _cancelled_by(events)
         since = rfc3339(job.cancel_requested_us)
         text = f"it was asked to stop by {by} at {since}{_because(reason)}"
-        stop = {"code": "stopping", "text": text, "since": since, "by": by, "reason": reason}
-        reasons.append(stop)
+        stopping = {"code": "stopping", "text": text, "since": since, "by": by, "reason": reason}
+        reasons.append(stopping)
     return reasons
 
 
 def _is_gone(job: Job, silent_s: float) -> bool:
-    """A worker sends a heartbeat in each third of its lease. A service has none to send."""
+    """Whether two heartbeats of a worker are missing, or the time of an external service is over.
+
+    A worker sends a heartbeat in each third of its lease.
+    """
     if job.silence_s is not None:
         return silent_s >= job.silence_s
     return job.lease_s is not None and silent_s >= job.lease_s * 2 / 3
@@ -231,43 +238,45 @@ def _is_gone(job: Job, silent_s: float) -> bool:
 def explain_ended(job: Job, events: Sequence[Recorded]) -> list[Reason]:
     """What ended *job*."""
     at = rfc3339(job.finished_us or job.updated_us)
-    told = {"since": at, "attempt": job.attempt or None}
+    common = {"since": at, "attempt": job.attempt or None}
     if job.status == Status.COMPLETED:
-        return [told | {"code": "completed", "text": f"attempt {job.attempt} completed it at {at}"}]
+        return [
+            common | {"code": "completed", "text": f"attempt {job.attempt} completed it at {at}"}
+        ]
     if job.status == Status.FAILED:
-        return [told | _failed(job, events)]
+        return [common | _failure_reason(job, events)]
     by, reason = _cancelled_by(events)
-    told |= {"by": by, "reason": reason}
+    common |= {"by": by, "reason": reason}
     text = f"it was cancelled by {by} at {at}{_because(reason)}"
     others = [other for other in job.spec.after if other in (reason or "")]
     if by == "service" and others:
         jobs = [{"job_id": other} for other in others]
-        return [told | {"code": "dependency_failed", "text": text, "jobs": jobs}]
+        return [common | {"code": "dependency_failed", "text": text, "jobs": jobs}]
     if by == "service" and job.spec.parent is not None and job.spec.parent in (reason or ""):
         jobs = [{"job_id": job.spec.parent}]
-        return [told | {"code": "parent_cancelled", "text": text, "jobs": jobs}]
-    return [told | {"code": "cancelled", "text": text}]
+        return [common | {"code": "parent_cancelled", "text": text, "jobs": jobs}]
+    return [common | {"code": "cancelled", "text": text}]
 
 
-def _failed(job: Job, events: Sequence[Recorded]) -> Reason:
+def _failure_reason(job: Job, events: Sequence[Recorded]) -> Reason:
     error = job.error or {"code": "unknown", "message": None, "retryable": False}
-    said = f": {error['message']}" if error["message"] else ""
-    why = "no attempt is left" if error["retryable"] else "trying again would be of no use"
-    text = f"attempt {job.attempt} failed with {error['code']}{said}; {why}"
+    message = f": {error['message']}" if error["message"] else ""
+    cause = "no attempt is left" if error["retryable"] else "the error is not retryable"
+    text = f"attempt {job.attempt} failed with {error['code']}{message}; {cause}"
     if error["code"] == WORKER_LOST:
         text = f"{WORKER_GONE_TEXT}: {text}"
     return {"code": "failed", "text": text} | _attempt(job, events)
 
 
 def _cancelled_by(events: Sequence[Recorded]) -> tuple[str | None, str | None]:
-    """Who wanted it, and why: not the worker that did as it was told."""
+    """(actor, reason) of the request to cancel, not of the worker that reported its end."""
     by, reason = None, None
     for each in _of_last_attempt(events):
         match each.event:
-            case CancelRequested(reason=said):
-                by, reason = each.actor, said
-            case JobCancelled(reason=said) if by is None:
-                by, reason = each.actor, said
+            case CancelRequested(reason=requested):
+                by, reason = each.actor, requested
+            case JobCancelled(reason=recorded) if by is None:
+                by, reason = each.actor, recorded
             case _:
                 pass
     return by, reason

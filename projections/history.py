@@ -1,4 +1,4 @@
-"""One job's events told for a person: who, what, when, why, and how long. Stores nothing."""
+"""The history of a job for a person: who, what, when, why, and how long. Stores nothing."""
 
 from typing import Any
 
@@ -24,21 +24,21 @@ from eventjobs.domain.events import (
 from eventjobs.domain.recorded import Recorded
 from eventjobs.domain.timestamps import rfc3339
 
-#: Of a traceback, or of other details of a failure.
+#: Longest part of a traceback, or of other details of a failure, that is shown.
 TRACE_CHARS_MAX = 4_000
 
 
 def describe_history(events: list[Recorded]) -> dict[str, Any]:
-    """*events* are all of one job's, oldest first.
+    """The history as JSON. *events* are all of one job's, oldest first.
 
-    `entries` has a line for each event but progress and logs, which are counted in their attempt.
-    `attempts` has one entry a run, with its `outcome` and `duration_s`.
+    `entries` has a line for each event except progress and logs, which are counted in their
+    attempt. `attempts` has one entry for each attempt, with its `outcome` and `duration_s`.
     """
     entries: list[dict[str, Any]] = []
     attempts: list[dict[str, Any]] = []
     for recorded in events:
         event = recorded.event
-        if (told := _sentence(event)) is not None:
+        if (sentence := _sentence(event)) is not None:
             entries.append(
                 {
                     "position": recorded.position,
@@ -46,17 +46,17 @@ def describe_history(events: list[Recorded]) -> dict[str, Any]:
                     "at": rfc3339(recorded.at_us),
                     "actor": recorded.actor,
                     "type": recorded.type,
-                    "text": told,
+                    "text": sentence,
                 }
             )
         if isinstance(event, AttemptStarted):
-            attempts.append(_begun(event, recorded))
+            attempts.append(_new_entry(event, recorded))
         elif attempts and _is_of(event, attempts[-1]["attempt"]):
             _continue(attempts[-1], recorded)
     waited_from = events[0].at_us if events else None
     return {
         "entries": entries,
-        "attempts": [{k: v for k, v in each.items() if k != "_us"} for each in attempts],
+        "attempts": [{k: v for k, v in attempt.items() if k != "_us"} for attempt in attempts],
         "waited_s": (attempts[0]["_us"] - waited_from) / 1e6 if attempts and waited_from else None,
     }
 
@@ -66,7 +66,7 @@ def _is_of(event: Any, attempt: int) -> bool:
     return not late and getattr(event, "attempt", None) == attempt
 
 
-def _begun(event: AttemptStarted, recorded: Recorded) -> dict[str, Any]:
+def _new_entry(event: AttemptStarted, recorded: Recorded) -> dict[str, Any]:
     return {
         "_us": recorded.at_us,
         "attempt": event.attempt,
@@ -98,12 +98,12 @@ def _continue(attempt: dict[str, Any], recorded: Recorded) -> None:
 
 
 def trace_of(failed: AttemptFailed) -> str | None:
-    """The end of its traceback; of details that have none, the end of their JSON."""
+    """The end of the traceback in the details of a failure; without one, of their JSON."""
     details = failed.details
     if details is None:
         return None
-    found = details.get("traceback") if isinstance(details, dict) else None
-    text = found if isinstance(found, str) else orjson.dumps(details).decode()
+    traceback = details.get("traceback") if isinstance(details, dict) else None
+    text = traceback if isinstance(traceback, str) else orjson.dumps(details).decode()
     return text[-TRACE_CHARS_MAX:]
 
 

@@ -1,4 +1,4 @@
-"""Events that could not be applied, and so are left out of all other views."""
+"""Parked events: those that could not be applied and are left out of all other views."""
 
 from collections.abc import Iterable, Iterator
 from typing import NamedTuple
@@ -21,7 +21,7 @@ ADD_PARKED = """
 INSERT INTO parked
 SELECT value ->> 0, value ->> 1, value ->> 2, value ->> 3 FROM json_each(?1)
 """
-#: How many there are, and the first of them.
+#: The number of parked events, and the first of them.
 SELECT_PARKED = """
 SELECT json_array((SELECT count(*) FROM parked), json_group_array(
   json_array(position, job_id, type, why)))
@@ -30,7 +30,7 @@ FROM (SELECT * FROM parked ORDER BY position LIMIT ?1)
 
 
 class ParkedEvent(NamedTuple):
-    """An event that was left out: that of a job stops the job there."""
+    """An event that was left out, and why. A job stays as it was before its parked event."""
 
     position: int
     job_id: str
@@ -39,5 +39,5 @@ class ParkedEvent(NamedTuple):
 
 
 def apply(parked: Iterable[ParkedEvent]) -> Iterator[Statement]:
-    if found := [tuple(each) for each in parked]:
-        yield ADD_PARKED, rows(found)
+    if values := [tuple(event) for event in parked]:
+        yield ADD_PARKED, rows(values)

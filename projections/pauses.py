@@ -1,4 +1,4 @@
-"""What is paused: since when, by whom, and why."""
+"""The job types, queues and schedules that are paused: since when, by whom, and why."""
 
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple

@@ -1,7 +1,6 @@
-"""How far each job is, and how long its kind of job usually takes.
+"""The progress of each job, and an estimate of its remaining time.
 
-Remaining time is a range learned from earlier jobs of the same type and stage; where there is
-nothing to learn from, it is nothing.
+The estimate is a range learned from completed jobs of the same type and stage.
 """
 
 from collections.abc import Iterable, Iterator
@@ -16,11 +15,12 @@ from eventjobs.projections.change import JobChange, Statement, rows
 NAME = "progress"
 VERSION = 1
 
-#: Completed runs remembered for each type and stage, the newest ones.
+#: Durations stored for each type and stage: the newest ones.
 SAMPLES_MAX = 32
-#: Fewer than this say nothing.
+#: With fewer durations there is no estimate.
 SAMPLES_MIN = 3
-#: Silence longer than this many times the stage's usual length, and this long, is a stall.
+#: A job stalls when it has not reported for this many usual durations of its stage, and at least
+#: for this long.
 STALLED_FACTOR = 3
 STALLED_MIN_US = 10_000_000
 
@@ -44,8 +44,8 @@ CREATE TABLE stage_times (
 """
 
 PUT_PROGRESS = "INSERT OR REPLACE INTO progress SELECT value ->> 0, value -> 1 FROM json_each(?1)"
-# The numbers are worked out before the first row is written: SQLite materialises a SELECT that
-# reads the table it is inserted into.
+# SQLite materialises a SELECT that reads the table it inserts into. So the numbers are computed
+# before the first row is written.
 ADD_DURATIONS = """
 INSERT OR REPLACE INTO stage_times
 SELECT type, stage, number % 32, number, place, duration_us FROM (
@@ -67,29 +67,30 @@ SELECT json_group_array(json_array(type, stage, place, duration_us)) FROM (
 """
 
 
-def apply(touched: Iterable[JobChange]) -> Iterator[Statement]:
+def apply(changes: Iterable[JobChange]) -> Iterator[Statement]:
     changed = []
     completed: list[tuple[int, JobChange]] = []
-    for each in touched:
-        if each.progress is not None and each.progress is not each.progress_before:
-            changed.append((each.after.born, each.progress.dump()))
-        if each.after.status == Status.COMPLETED:  # and stays so: all others need no look
+    for change in changes:
+        if change.progress is not None and change.progress is not change.progress_before:
+            changed.append((change.after.born, change.progress.dump()))
+        if change.after.status == Status.COMPLETED:  # a completed job stays completed
             completed += [
-                (recorded.position, each)
-                for recorded in each.events
+                (recorded.position, change)
+                for recorded in change.events
                 if isinstance(recorded.event, JobCompleted)
             ]
-    learned: dict[tuple[str, str], list[tuple[int, int]]] = {}
-    # In the order of the log: that of *touched* depends on where the batch was cut.
-    for _, each in sorted(completed, key=itemgetter(0)):
-        for stage, place, duration_us in _durations(each.after, each.progress):
-            learned.setdefault((each.after.spec.type, stage), []).append((place, duration_us))
+    durations: dict[tuple[str, str], list[tuple[int, int]]] = {}
+    # In the order of the log: that of *changes* depends on where the batch was cut.
+    for _, change in sorted(completed, key=itemgetter(0)):
+        for stage, place, duration_us in _durations(change.after, change.progress):
+            key = change.after.spec.type, stage
+            durations.setdefault(key, []).append((place, duration_us))
     if changed:
         yield PUT_PROGRESS, rows(changed)
     samples = [
         (*key, number, *sample)
-        for key, found in learned.items()
-        for number, sample in list(enumerate(found, 1))[-SAMPLES_MAX:]
+        for key, of_stage in durations.items()
+        for number, sample in list(enumerate(of_stage, 1))[-SAMPLES_MAX:]
     ]
     if samples:
         yield ADD_DURATIONS, rows(samples)
@@ -104,7 +105,10 @@ def _durations(job: Job, progress: Progress | None) -> Iterator[tuple[str, int, 
 
 
 class UsualDuration(NamedTuple):
-    """How long a stage of completed jobs took: nine in ten lie between *low_us* and *high_us*."""
+    """The usual duration of a stage: nine in ten lie between *low_us* and *high_us*.
+
+    *place* is the number of the stage in its job, from 0.
+    """
 
     place: int
     low_us: int
@@ -112,9 +116,9 @@ class UsualDuration(NamedTuple):
 
 
 class Estimate(NamedTuple):
-    """What is left, as a range, and the *pace*: "usual", "slower" (than nine in ten) or "stalled".
+    """The remaining time as a range, and the *pace*: "usual", "slower" or "stalled".
 
-    A job that has outlasted what it could be compared with has a pace, and no range.
+    "slower" is slower than nine jobs in ten. A pace other than "usual" has no range.
     """
 
     low_s: float | None
@@ -122,10 +126,13 @@ class Estimate(NamedTuple):
     pace: str
 
 
-def usual_durations(found: list[list[Any]]) -> dict[str, dict[str, UsualDuration]]:
-    """By type and stage, from the rows of TIMES; too few samples are left out."""
+def usual_durations(rows: list[list[Any]]) -> dict[str, dict[str, UsualDuration]]:
+    """Usual durations by type and stage, from the rows of SELECT_DURATIONS.
+
+    Stages with fewer than SAMPLES_MIN are left out.
+    """
     grouped: dict[str, dict[str, list[tuple[int, int]]]] = {}
-    for type, stage, place, duration_us in found:
+    for type, stage, place, duration_us in rows:
         grouped.setdefault(type, {}).setdefault(stage, []).append((place, duration_us))
     return {
         type: {
@@ -148,23 +155,23 @@ def _usual(samples: list[tuple[int, int]]) -> UsualDuration:
 def estimate(
     job: Job, progress: Progress | None, usual: dict[str, UsualDuration], now_us: int
 ) -> Estimate | None:
-    """What is left of a running job, or None when there is nothing to learn from."""
+    """The remaining time of a running job; None without enough completed jobs of its type."""
     whole = usual.get("")
     if job.status != Status.RUNNING or job.started_us is None or whole is None:
         return None
-    heard_us = max(job.started_us, progress.reported_us if progress else 0)
+    last_report_us = max(job.started_us, progress.reported_us if progress else 0)
     stage = progress.stages[-1] if progress and progress.stages else None
-    here = usual.get(stage.name) if stage else None
-    if stage is None or here is None:
-        here, began_us, rest = whole, job.started_us, []
+    current = usual.get(stage.name) if stage else None
+    if stage is None or current is None:
+        current, began_us, rest = whole, job.started_us, []
     else:
         began_us = stage.started_us
-        rest = [each for name, each in usual.items() if name and each.place > here.place]
+        rest = [each for name, each in usual.items() if name and each.place > current.place]
     spent_us = max(0, now_us - began_us)
-    low_us = max(0, here.low_us - spent_us) + sum(each.low_us for each in rest)
-    high_us = max(0, here.high_us - spent_us) + sum(each.high_us for each in rest)
-    pace = "slower" if spent_us > here.high_us else "usual"
-    if now_us - heard_us > max(STALLED_MIN_US, STALLED_FACTOR * here.high_us):
+    low_us = max(0, current.low_us - spent_us) + sum(each.low_us for each in rest)
+    high_us = max(0, current.high_us - spent_us) + sum(each.high_us for each in rest)
+    pace = "slower" if spent_us > current.high_us else "usual"
+    if now_us - last_report_us > max(STALLED_MIN_US, STALLED_FACTOR * current.high_us):
         pace = "stalled"
     if pace != "usual":
         return Estimate(None, None, pace)

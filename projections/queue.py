@@ -1,11 +1,14 @@
-"""Which jobs are due, by priority and age. This is the queue: claiming is an append."""
+"""The queue: which jobs are due, by priority and age.
+
+docs/internals/due-query.md explains the lanes, the triggers and the query.
+"""
 
 from collections.abc import Collection, Iterable, Iterator
 from typing import Any, NamedTuple
 
 import orjson
 
-from eventjobs.domain.job import Job, Status
+from eventjobs.domain.job import Status
 from eventjobs.projections.change import JobChange, Statement, rows
 
 NAME = "queue"
@@ -13,7 +16,7 @@ VERSION = 5
 
 PRIORITY_MAX = 1000
 #: One step of priority is worth this much waiting, so that nothing starves: a job of priority 0
-#: that has waited ten minutes goes before one of priority 9 that has just come.
+#: that has waited for ten minutes starts before a new one of priority 9.
 AGEING_US = 60_000_000
 
 SCHEMA = """
@@ -99,9 +102,9 @@ ON CONFLICT DO UPDATE SET jobs = jobs + excluded.jobs
 DELETE_ZERO_COUNTS = "DELETE FROM queue_counts WHERE jobs = 0"
 SELECT_QUEUE_COUNTS = "SELECT json_group_array(json_array(queue, status, jobs)) FROM queue_counts"
 
-#: Begins with the best lane of each type, and goes on from a lane to the next one of its type and
-#: from a job to the next one of its lane, always from the best that there is: so it looks at no
-#: more jobs than it finds, and at no more lanes than are better than those.
+#: Begins with the best lane of each type. From the best row so far it continues with the next lane
+#: of the type and the next job of the lane. So it visits no more jobs than it returns, and no more
+#: lanes than are better than those.
 SELECT_DUE = """
 WITH RECURSIVE
 types AS (
@@ -120,7 +123,7 @@ open AS NOT MATERIALIZED (
 best (rank, born, type, queue, key, nth) AS (
   SELECT rank, born, type, queue, key, 1 FROM types CROSS JOIN queue USING (type)
   WHERE born = (SELECT born FROM open WHERE type = types.type ORDER BY rank, born LIMIT 1)
-  UNION ALL  -- what became due since the newest event: in no lane yet, each is by itself
+  UNION ALL  -- jobs that became due since the newest event are in no lane yet
   SELECT rank, born, type, queue, key, NULL FROM queue
   WHERE later AND due_us <= :now_us AND NOT waits AND type IN types AND queue NOT IN shut
     AND key NOT IN (SELECT value FROM json_each(:keys))
@@ -140,7 +143,7 @@ best (rank, born, type, queue, key, nth) AS (
     ORDER BY rank, born LIMIT 1)
   WHERE nth < CASE best.key WHEN '' THEN 9e18 ELSE :key_max END
   ORDER BY 1, 2
-  LIMIT -1  -- without it SQLite takes the order to be of no use
+  LIMIT -1  -- without a limit SQLite drops the order
 )
 SELECT json_group_array(json_array(job_id, type, queue, key)) FROM (
   SELECT job_id, best.type, best.queue, nullif(best.key, '') AS key
@@ -148,8 +151,8 @@ SELECT json_group_array(json_array(job_id, type, queue, key)) FROM (
   WHERE due_us <= :now_us AND job_id NOT IN (SELECT value FROM json_each(:taken))
   LIMIT :limit)
 """
-#: Of jobs that have a parent, those first whose parent is the newest: a tree is gone through to the
-#: bottom before it gets broader, so that few of its jobs wait for others at once.
+#: Jobs with a parent, the one with the newest parent first: a tree of jobs is run to the bottom
+#: before it gets broader, so that few of its jobs wait for others at once.
 SELECT_DUE_CHILDREN = """
 SELECT json_group_array(json_array(job_id, type, queue, key)) FROM (
   SELECT job_id, type, queue, nullif(key, '') AS key FROM queue
@@ -167,7 +170,7 @@ SELECT_NEXT_DUE_TIME = "SELECT min(due_us) FROM queue WHERE later AND due_us > ?
 
 
 class DueJob(NamedTuple):
-    """A job that may start."""
+    """A due job, and what its limits apply to."""
 
     job_id: str
     type: str
@@ -176,7 +179,7 @@ class DueJob(NamedTuple):
 
 
 class FullLimits(NamedTuple):
-    """Queues and concurrency keys of which no more may start now; and some (type, key)."""
+    """Queues, concurrency keys and (type, key) pairs whose limit is full."""
 
     queues: Collection[str] = ()
     keys: Collection[str] = ()
@@ -207,42 +210,38 @@ def due_parameters(
     }
 
 
-def apply(touched: Iterable[JobChange]) -> Iterator[Statement]:
-    put = []
-    gone = []
+def apply(changes: Iterable[JobChange]) -> Iterator[Statement]:
+    queued = []
+    removed = []
     newest_us = 0
     counts: dict[tuple[str, str], int] = {}
-    for each in touched:
-        job = each.after
-        for recorded in each.events:
+    for change in changes:
+        job = change.after
+        for recorded in change.events:
             newest_us = max(newest_us, recorded.at_us)
-        if each.before is not None and _waits(each.before):
-            gone.append(job.born)
-        if _waits(job):
+        if change.before is not None and change.before.status == Status.QUEUED:
+            removed.append(job.born)
+        if job.status == Status.QUEUED:
             rank = job.due_us - job.spec.priority * AGEING_US
             later = int(job.due_us > job.updated_us)
             spec = job.spec
-            named = (job.born, job.job_id, spec.type, job.queue, spec.concurrency_key or "")
-            put.append((*named, job.due_us, rank, later, spec.parent))
-        was = each.before and each.before.status
-        if was != job.status:
-            for status, change in ((was, -1), (job.status, +1)):
+            columns = (job.born, job.job_id, spec.type, job.queue, spec.concurrency_key or "")
+            queued.append((*columns, job.due_us, rank, later, spec.parent))
+        status_before = change.before and change.before.status
+        if status_before != job.status:
+            for status, difference in ((status_before, -1), (job.status, +1)):
                 if status in _COUNTED:
                     key = job.queue, status
-                    counts[key] = counts.get(key, 0) + change
-    if gone:
-        yield DELETE_FROM_QUEUE, rows(gone)
-    if put:
-        yield ADD_TO_QUEUE, rows(put)
+                    counts[key] = counts.get(key, 0) + difference
+    if removed:
+        yield DELETE_FROM_QUEUE, rows(removed)
+    if queued:
+        yield ADD_TO_QUEUE, rows(queued)
     yield ADVANCE_NEWEST_TIME, (newest_us,)
     yield MARK_DUE, ()
     if counts:
-        yield ADD_COUNTS, rows([(*key, change) for key, change in counts.items()])
+        yield ADD_COUNTS, rows([(*key, difference) for key, difference in counts.items()])
         yield DELETE_ZERO_COUNTS, ()
 
 
 _COUNTED = (Status.QUEUED, Status.RUNNING)
-
-
-def _waits(job: Job) -> bool:
-    return job.status == Status.QUEUED

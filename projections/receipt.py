@@ -1,4 +1,4 @@
-"""One job's attempts, a line each: who held it and when, what overlaps, and what came too late."""
+"""The receipt of a job: who ran each attempt and when, overlaps, and late reports."""
 
 from dataclasses import dataclass, field
 from typing import Any
@@ -16,7 +16,7 @@ from eventjobs.domain.timestamps import rfc3339
 
 @dataclass
 class _Run:
-    """One attempt. It is known to have been at work from *started_us* to *known_us*."""
+    """One attempt. Its worker is known to have run from *started_us* to *active_until_us*."""
 
     attempt: int
     worker: str
@@ -29,8 +29,8 @@ class _Run:
     late: list[Recorded] = field(default_factory=list)
 
     @property
-    def known_us(self) -> float:
-        """A report that came too late proves that its worker was still at work."""
+    def active_until_us(self) -> float:
+        """The end of the attempt, or its last late report: its worker still ran then."""
         if self.ended_us is None:
             return float("inf")
         return max([self.ended_us, *(each.at_us for each in self.late)])
@@ -38,20 +38,21 @@ class _Run:
     def overlaps(self, other: "_Run") -> bool:
         return (
             other is not self
-            and self.started_us < other.known_us
-            and other.started_us < self.known_us
+            and self.started_us < other.active_until_us
+            and other.started_us < self.active_until_us
         )
 
 
 def describe_receipt(events: list[Recorded]) -> dict[str, Any]:
-    """*events* are all of one job's, oldest first.
+    """The receipt as JSON. *events* are all of one job's, oldest first.
 
-    `attempts` has an entry for each run, `text` a line for each and one for each late report.
+    `attempts` has an entry for each attempt, `text` a line for each attempt and late report.
     """
     runs = _runs(events)
-    told = [_told(run, runs) for run in runs]
-    text = [line for each in told for line in _text(each)]
-    return {"attempts": told, "overlaps": any(each["overlaps"] for each in told), "text": text}
+    attempts = [_attempt_entry(run, runs) for run in runs]
+    text = [line for attempt in attempts for line in _text(attempt)]
+    overlaps = any(attempt["overlaps"] for attempt in attempts)
+    return {"attempts": attempts, "overlaps": overlaps, "text": text}
 
 
 def _runs(events: list[Recorded]) -> list[_Run]:
@@ -76,7 +77,7 @@ def _runs(events: list[Recorded]) -> list[_Run]:
     return list(runs.values())
 
 
-def _told(run: _Run, runs: list[_Run]) -> dict[str, Any]:
+def _attempt_entry(run: _Run, runs: list[_Run]) -> dict[str, Any]:
     ended_us = run.ended_us
     return {
         "attempt": run.attempt,
@@ -102,21 +103,21 @@ def _told(run: _Run, runs: list[_Run]) -> dict[str, Any]:
     }
 
 
-def _text(told: dict[str, Any]) -> list[str]:
-    until = told["ended_at"] or "now"
-    took = "" if told["duration_s"] is None else f" ({told['duration_s']:.3f} s)"
+def _text(attempt: dict[str, Any]) -> list[str]:
+    until = attempt["ended_at"] or "now"
+    took = "" if attempt["duration_s"] is None else f" ({attempt['duration_s']:.3f} s)"
     parts = [
-        f"attempt {told['attempt']}",
-        told["worker"] + (f", then {told['service']}" if told["service"] else ""),
-        "no lease" if told["lease_s"] is None else f"lease {told['lease_s']:g} s",
-        f"{told['started_at']} to {until}{took}",
-        f"{told['outcome']}: {told['code']}" if told["code"] else told["outcome"],
+        f"attempt {attempt['attempt']}",
+        attempt["worker"] + (f", then {attempt['service']}" if attempt["service"] else ""),
+        "no lease" if attempt["lease_s"] is None else f"lease {attempt['lease_s']:g} s",
+        f"{attempt['started_at']} to {until}{took}",
+        f"{attempt['outcome']}: {attempt['code']}" if attempt["code"] else attempt["outcome"],
     ]
-    if told["overlaps"]:
-        parts.append(f"OVERLAPS attempt {', '.join(map(str, told['overlaps']))}")
+    if attempt["overlaps"]:
+        parts.append(f"OVERLAPS attempt {', '.join(map(str, attempt['overlaps']))}")
     refused = [
-        f"  REFUSED {each['report']} of attempt {told['attempt']} by {each['actor']}"
+        f"  REFUSED {each['report']} of attempt {attempt['attempt']} by {each['actor']}"
         f" at {each['at']}, {each['after_s']:.3f} s after its end"
-        for each in told["late"]
+        for each in attempt["late"]
     ]
     return ["  ".join(parts), *refused]

@@ -1,4 +1,4 @@
-"""The present state of every job, with what listing, filtering and counting need."""
+"""The current state of every job, with columns and indexes to list, filter and count jobs."""
 
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
@@ -67,7 +67,7 @@ SELECT value ->> 0, value ->> 6, value ->> 7, value ->> 8, value ->> 9, value ->
 FROM json_each(?1)
 """
 HIDE_JOBS = "UPDATE jobs SET listed = 0 WHERE born IN (SELECT value FROM json_each(?1))"
-#: Apart from ADD_JOBS, since taking a value out of a row costs more than putting it into a table.
+#: Apart from ADD_JOBS: to extract a value from JSON costs more than to store it.
 CHANGE_JOBS = """
 UPDATE jobs SET status = new.status, state = new.state, outcome = new.outcome,
   ended_us = new.ended_us, expires_us = new.expires_us
@@ -83,8 +83,7 @@ ADD_COUNTS = """
 INSERT INTO counts SELECT value ->> 0, value ->> 1, value ->> 2 FROM json_each(?1) WHERE true
 ON CONFLICT DO UPDATE SET jobs = jobs + excluded.jobs
 """
-# A count that came back to nothing leaves no row: however the log was cut into batches, the rows
-# are the same.
+# A count of zero leaves no row, so the rows do not depend on how the log is cut into batches.
 DELETE_ZERO_COUNTS = "DELETE FROM counts WHERE jobs = 0"
 
 SELECT_JOBS = """
@@ -97,12 +96,12 @@ SELECT json_group_array(json_array(job_id, type))
 FROM jobs WHERE job_id IN (SELECT value FROM json_each(?1))
 """
 SELECT_RUNNING = "SELECT json_group_array(job_id) FROM jobs WHERE status = 'running'"
-#: Hidden ones, too.
+#: Including hidden jobs.
 SELECT_NEWEST_TAGGED = """
 SELECT json_quote((
   SELECT job_id FROM tags JOIN jobs USING (born) WHERE tag = ?1 ORDER BY born DESC LIMIT 1))
 """
-#: Each half has an index of its own.
+#: Each half uses its own index.
 SELECT_EXPIRING = """
 SELECT json_group_array(job_id) FROM (
   SELECT job_id FROM (
@@ -115,40 +114,40 @@ SELECT json_group_array(job_id) FROM (
 """
 SELECT_COUNTS = "SELECT json_group_array(json_array(type, status, jobs)) FROM counts"
 
-#: Fields of a Job that have columns of their own, or are in its spec.
-_APART = ("job_id", "spec", "born", "created_us")
+#: Fields of a Job that are not in the column `state`.
+_NOT_IN_STATE = ("job_id", "spec", "born", "created_us")
 
 
-def apply(touched: Iterable[JobChange]) -> Iterator[Statement]:
+def apply(changes: Iterable[JobChange]) -> Iterator[Statement]:
     added = []
     changed = []
     hidden = []
     specs = []
     tags = []
     counts: dict[tuple[str, str], int] = {}
-    for each in touched:
-        job, before = each.after, each.before
+    for change in changes:
+        job, before = change.after, change.before
         state = job.__dict__.copy()
-        for name in _APART:
+        for name in _NOT_IN_STATE:
             del state[name]
-        listed, was = _listed(job), None
+        listed, listed_before = _listed_status(job), None
         row = (job.born, listed, state, outcome(job), *_end(job))
         if before is None:
             spec = job.spec
-            named = (job.job_id, spec.type, spec.owner, _queue(spec.queue), job.created_us)
-            added.append((*row, *named, spec.parent))
-            specs.append((job.born, each.submission))
+            columns = (job.job_id, spec.type, spec.owner, _queue(spec.queue), job.created_us)
+            added.append((*row, *columns, spec.parent))
+            specs.append((job.born, change.submission))
             tags += [(tag, job.born) for tag in spec.tags]
         else:
             changed.append(row)
-            was = _listed(before)
-            if listed is None and was is not None:
+            listed_before = _listed_status(before)
+            if listed is None and listed_before is not None:
                 hidden.append(job.born)
-        if was != listed:
-            for status, change in ((was, -1), (listed, +1)):
+        if listed_before != listed:
+            for status, difference in ((listed_before, -1), (listed, +1)):
                 if status is not None:
                     key = job.spec.type, status
-                    counts[key] = counts.get(key, 0) + change
+                    counts[key] = counts.get(key, 0) + difference
     if added:
         yield ADD_JOBS, rows(added)
     if changed:
@@ -160,23 +159,27 @@ def apply(touched: Iterable[JobChange]) -> Iterator[Statement]:
     if tags:
         yield ADD_TAGS, rows(tags)
     if counts:
-        yield ADD_COUNTS, rows([(*key, change) for key, change in counts.items()])
+        yield ADD_COUNTS, rows([(*key, difference) for key, difference in counts.items()])
         yield DELETE_ZERO_COUNTS, ()
 
 
-def _listed(job: Job) -> str | None:
+def _listed_status(job: Job) -> str | None:
+    """The status that lists show; None for a hidden job."""
     return None if job.expired_us is not None else job.status
 
 
 def outcome(job: Job) -> str | None:
-    """What other jobs may depend on."""
+    """The outcome that dependents wait for; "stopping" while a cancelled job still runs."""
     if job.finished_us is not None:
         return job.status
     return None if job.cancel_requested_us is None else "stopping"
 
 
 def _end(job: Job) -> tuple[int | None, int | None]:
-    """When it ended, or when it expires if it says so; neither, if nothing is to be hidden."""
+    """(ended_us, None), or (None, expires_us) with a time to live of its own.
+
+    (None, None) when the job is not to be hidden.
+    """
     if job.finished_us is None or job.expired_us is not None:
         return None, None
     if job.spec.ttl_s is None:
@@ -189,7 +192,7 @@ def _queue(name: str | None) -> str | None:
 
 
 def job_from_row(row: list[Any]) -> Job:
-    """The inverse of what *apply* stored."""
+    """The job of a row of SELECT_JOBS."""
     job_id, born, created_us, state, spec = row
     if "artifacts" in state:
         state["artifacts"] = tuple(Artifact(**each) for each in state["artifacts"])
@@ -223,10 +226,10 @@ _FILTERS = {
     "job_id": "AND job_id IN (SELECT value FROM json_each(:job_id))",
 }
 _DEFAULT_QUEUE = "AND queue IS NULL"
-#: Jobs of the service's own, such as deliveries of webhooks, are listed when they are asked for.
-_EVERYBODYS = "AND type NOT GLOB 'eventjobs.*'"
-# An index has the jobs of one status in order; those of two would have to be sorted.
-_ONE = {
+#: The service's own jobs, such as deliveries of webhooks, are listed only by type or id.
+_WITHOUT_OWN_JOBS = "AND type NOT GLOB 'eventjobs.*'"
+# An index has the jobs of one status in order; those of two have to be sorted.
+_SINGLE_VALUE = {
     "status": "AND status = :status",
     "type": "AND type = :type",
 }
@@ -239,13 +242,13 @@ _ORDERS = {
 def list_statement(
     filters: dict[str, Any], order: str, counts: Iterable[Sequence[Any]] = ()
 ) -> tuple[str, dict[str, Any]]:
-    """The statement that lists by these filters, and what is bound to it; None filters nothing.
+    """The statement that lists jobs by *filters*, and its parameters. A None filters nothing.
 
-    With *counts*, as COUNTS gives them, it goes over no more jobs than it has to.
+    With *counts*, the rows of SELECT_COUNTS, it uses the index of the more selective filter.
     """
     clauses = []
-    bound: dict[str, Any] = {}
-    wider = _wider(filters, counts)
+    parameters: dict[str, Any] = {}
+    less_selective = _less_selective(filters, counts)
     for name, value in sorted(filters.items()):
         if value is None:
             continue
@@ -253,18 +256,18 @@ def list_statement(
             clauses.append(_DEFAULT_QUEUE)
             continue
         clause = _FILTERS[name]
-        bound[name] = orjson.dumps(value).decode() if isinstance(value, list) else value
-        if name in _ONE and len(value) == 1:
-            clause, [bound[name]] = _ONE[name], value
-        # With + an index is not used: SQLite does not know of which there are fewer.
-        clauses.append(clause.replace("AND ", "AND +", 1) if name == wider else clause)
+        parameters[name] = orjson.dumps(value).decode() if isinstance(value, list) else value
+        if name in _SINGLE_VALUE and len(value) == 1:
+            clause, [parameters[name]] = _SINGLE_VALUE[name], value
+        # A + keeps SQLite from using the index: it does not know which filter is more selective.
+        clauses.append(clause.replace("AND ", "AND +", 1) if name == less_selective else clause)
     if filters.get("type") is None and filters.get("job_id") is None:
-        clauses.append(_EVERYBODYS)
-    return " ".join([_LIST, *clauses, _ORDERS[order]]), bound
+        clauses.append(_WITHOUT_OWN_JOBS)
+    return " ".join([_LIST, *clauses, _ORDERS[order]]), parameters
 
 
-def _wider(filters: dict[str, Any], counts: Iterable[Sequence[Any]]) -> str | None:
-    """Of type and status the filter that leaves more jobs, if there are both."""
+def _less_selective(filters: dict[str, Any], counts: Iterable[Sequence[Any]]) -> str | None:
+    """The filter that leaves more jobs, "type" or "status"; None unless there are both."""
     types, statuses = filters.get("type"), filters.get("status")
     if types is None or statuses is None:
         return None

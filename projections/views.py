@@ -1,7 +1,7 @@
 """*Views* follows a log and keeps every projection in one file, `views.db`.
 
 The file can be deleted at any time: it is rebuilt from the log. A new projection is a module with
-NAME, VERSION, SCHEMA and a pure *apply*, and one more entry in store.PROJECTIONS.
+NAME, VERSION, SCHEMA and a pure *apply*, and one more entry in registry.PROJECTIONS.
 """
 
 import asyncio
@@ -22,7 +22,8 @@ from eventjobs.projections.change import JobChange
 from eventjobs.projections.current_store import CurrentStore, Log
 from eventjobs.projections.queries import JobView, ViewQueries
 from eventjobs.projections.read_ahead import ReadAhead
-from eventjobs.projections.store import StaleViews, Store, is_transient
+from eventjobs.projections.store import Store
+from eventjobs.projections.store_errors import StaleViews, is_transient
 
 #: The pause before another attempt after a failure.
 RETRY_S = 0.5

@@ -1,4 +1,4 @@
-"""Who is to be told of what: every webhook there is, and how far it was told."""
+"""Webhook subscriptions, and the newest event for which each has a delivery."""
 
 from collections.abc import Iterator, Sequence
 
@@ -9,7 +9,6 @@ from eventjobs.projections.change import Statement, rows
 
 NAME = "webhooks"
 VERSION = 1
-
 
 SCHEMA = """
 CREATE TABLE webhooks (
@@ -47,13 +46,13 @@ FROM (SELECT * FROM webhooks ORDER BY position)
 
 def apply(batch: Sequence[Recorded]) -> Iterator[Statement]:
     added = []
-    told = []
+    delivered = []
     removed = []
     for each in batch:
         match each.event:
             case WebhookAdded() as event:
-                named = (each.job_id, each.position, each.at_us, each.actor)
-                added.append((*named, event.url, event.events, event.types, event.owner))
+                columns = (each.job_id, each.position, each.at_us, each.actor)
+                added.append((*columns, event.url, event.events, event.types, event.owner))
             case WebhookRemoved():
                 removed.append(each.job_id)
             case JobSubmitted(
@@ -62,12 +61,12 @@ def apply(batch: Sequence[Recorded]) -> Iterator[Statement]:
                     payload={"webhook": str(webhook_id), "position": int(position)},
                 )
             ):
-                told.append((webhook_id, position))
+                delivered.append((webhook_id, position))
             case _:
                 pass
     if added:
         yield ADD_WEBHOOKS, rows(added)
-    if told:
-        yield ADVANCE_DELIVERED, rows(told)
+    if delivered:
+        yield ADVANCE_DELIVERED, rows(delivered)
     if removed:
         yield DELETE_WEBHOOKS, rows(removed)

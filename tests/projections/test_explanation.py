@@ -132,7 +132,7 @@ async def test_a_job_kept_out_by_the_one_it_is_a_part_of_says_so(
     assert reason["code"] == {"key": "concurrency_key", "type": "type_limit"}[limit]
     assert first in [each["job_id"] for each in reason["jobs"]]
     assert reason["text"].endswith(
-        f"it is a part of job {first}: should that wait for it, neither goes on"
+        f"the job is a descendant of {first}: if that waits for it, neither continues"
     )
     await api("POST", f"/v1/jobs/{top['job_id']}/cancel", {})
     await api.service.wait(low["job_id"])
@@ -320,7 +320,7 @@ async def test_a_worker_that_is_not_heard_from_has_gone(client: Connect, clock: 
         await clock.advance(0.25)
     _, gone = await why(api, job)
     assert (gone["code"], gone["worker"]) == ("worker_gone", "w-1")
-    assert gone["text"] == "its worker has gone: w-1 was not heard from for 45 s"
+    assert gone["text"] == "its worker has gone: w-1 has not reported for 45 s"
     await time_passing(clock, job_when(api.service, job["job_id"], lambda job: bool(job.error)))
     *_, lost = await why(api, job)
     assert lost["code"] == "worker_gone"
@@ -346,7 +346,7 @@ async def test_what_ended_a_job_is_told(client: Connect) -> None:
     [reason] = await why(api, done)
     assert (reason["code"], reason["attempt"]) == ("completed", 1)
 
-    for retryable, attempt, last in ((True, 2, "no attempt is left"), (False, 1, "of no use")):
+    for retryable, attempt, last in ((True, 2, "no attempt is left"), (False, 1, "not retryable")):
         failed = await api.submit("fails", retryable)
         await api.service.wait(failed["job_id"])
         [reason] = await why(api, failed)

@@ -18,7 +18,8 @@ from eventjobs.domain.spec import JobSpec
 from eventjobs.log.memory import MemoryLog
 from eventjobs.projections import Views, progress, status
 from eventjobs.projections.attempt_progress import Progress, advance
-from eventjobs.projections.store import StaleViews, Store
+from eventjobs.projections.store import Store
+from eventjobs.projections.store_errors import StaleViews
 from tests.support.clock import FakeClock
 from tests.support.histories import COMMANDS, histories, job_id, log_of, play
 from tests.support.views import quick_folder, running, viewed
