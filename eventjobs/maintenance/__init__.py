@@ -1,1 +1,1 @@
-"""What the service does by itself: cascading cancels, expiry, schedules."""
+"""Background work of the service: cascading cancels, expiry, schedules."""

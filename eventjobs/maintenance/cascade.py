@@ -1,7 +1,7 @@
-"""Cancelling what another job takes along: dependents of a failed one, children of a cancelled one.
+"""Cascading cancels: of dependents of a failed or cancelled job, and children of a cancelled one.
 
-Which jobs those are, the views know at any time. So nothing is forgotten when the service stops
-between one job's end and its dependents', and what this does may be done twice.
+The views show at any time which jobs these are. So none is forgotten when the service stops between
+the end of a job and that of its dependents, and cancelling twice does no harm.
 """
 
 import asyncio
@@ -14,14 +14,14 @@ from eventjobs.projections import JobChange, Views
 from eventjobs.projections.dependencies import CancelCause
 from eventjobs.supervision import AGAIN_S, Isolation
 
-#: Who is told to have done it.
+#: The actor of the cancels in the log.
 ACTOR = "service"
-#: Jobs cancelled at one time.
+#: Jobs cancelled at a time.
 PAGE = 200
 
 
 class CascadeCanceller:
-    """Made before anything runs; *run* goes on until it is cancelled."""
+    """Cancels the jobs that the views name. To be created before any job runs."""
 
     def __init__(self, jobs: Jobs, views: Views) -> None:
         self._jobs = jobs
@@ -31,44 +31,46 @@ class CascadeCanceller:
         views.listen(self._on_changes)
 
     async def run(self) -> None:
+        """Cancel jobs until cancelled."""
         while True:
             self._wake.clear()
-            # Those that cannot be cancelled now must not hide the ones behind them.
-            doomed = await self._views.jobs_to_cancel(PAGE + len(self._isolation))
-            # A job may be doomed by several others; the first is reason enough.
-            reasons = {each.job_id: each for each in reversed(doomed)}
-            tried = [each for each in reasons.values() if self._isolation.may_run(each.job_id)]
-            if not tried:
+            # Jobs that cannot be cancelled now must not take the places of those behind them.
+            causes = await self._views.jobs_to_cancel(PAGE + len(self._isolation))
+            # A job may have several causes. The first one becomes its reason.
+            first = {cause.job_id: cause for cause in reversed(causes)}
+            ready = [cause for cause in first.values() if self._isolation.may_run(cause.job_id)]
+            if not ready:
                 with suppress(TimeoutError):
-                    async with timeout(self._jobs.clock, AGAIN_S if doomed else None):
+                    async with timeout(self._jobs.clock, AGAIN_S if causes else None):
                         await self._wake.wait()
                 continue
-            await asyncio.gather(*map(self._cancel, tried))
+            await asyncio.gather(*map(self._cancel, ready))
             await self._views.reached(self._jobs.log.head)
 
-    async def _cancel(self, doom: CancelCause) -> None:
+    async def _cancel(self, cause: CancelCause) -> None:
         async def cancel() -> None:
             try:
-                await self._jobs.cancel(doom.job_id, reason(doom), actor=ACTOR)
+                await self._jobs.cancel(cause.job_id, reason(cause), actor=ACTOR)
             except JobUnreadable:
-                raise  # the views do not know, and would name it again at once
+                raise  # the views would name it again at once
             except Rejected:
-                pass  # it ended meanwhile, as the views are about to show
+                pass  # it has ended, as the views are about to show
 
-        await self._isolation.attempt(doom.job_id, cancel(), job_id=doom.job_id)
+        await self._isolation.attempt(cause.job_id, cancel(), job_id=cause.job_id)
 
-    def _on_changes(self, touched: list[JobChange]) -> None:
-        # Few jobs have to do with others, and asking costs little: no need to know exactly.
-        for each in touched:
-            job, spec = each.after, each.after.spec
+    def _on_changes(self, changes: list[JobChange]) -> None:
+        # A query too many costs little: few jobs have dependencies or a parent.
+        for change in changes:
+            job, spec = change.after, change.after.spec
             ends_badly = job.cancel_requested_us is not None or job.error is not None
             if ends_badly or spec.after or spec.parent is not None:
                 self._wake.set()
                 return
 
 
-def reason(doom: CancelCause) -> str:
-    if doom.kind == "child":
-        return f"its parent {doom.other} was cancelled"
-    how = "failed" if doom.outcome == "failed" else "was cancelled"
-    return f"it waited for {doom.other}, which {how}"
+def reason(cause: CancelCause) -> str:
+    """The reason in the history of the cancelled job."""
+    if cause.kind == "child":
+        return f"its parent {cause.other} was cancelled"
+    how = "failed" if cause.outcome == "failed" else "was cancelled"
+    return f"it waited for {cause.other}, which {how}"

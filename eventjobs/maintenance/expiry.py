@@ -1,4 +1,4 @@
-"""Hiding jobs that ended long enough ago: lists forget them, reads answer that they are gone."""
+"""Expiry: hides jobs some time after their end. Lists leave them out, and reads answer 410 Gone."""
 
 import asyncio
 
@@ -10,18 +10,18 @@ from eventjobs.projections import Views
 from eventjobs.supervision import Isolation
 
 ACTOR = "service"
-#: Between two looks, when there was nothing to hide; so late may a job be hidden.
+#: Seconds between two searches while no job expires. A job is hidden that much late.
 INTERVAL_S = 5.0
-#: Jobs hidden at one time: few, so that nobody waits long for the log because of them.
+#: Jobs hidden at a time. Few, because other writers wait for the log behind them.
 PAGE = 25
 
 
 class JobExpirer:
-    """Jobs that do not say so themselves expire *ttl_s* after their end; infinite is never."""
+    """Hides each job *ttl_s* after its end, unless it has a ttl of its own. Infinite is never."""
 
     def __init__(self, jobs: Jobs, views: Views, ttl_s: float, timeline: Timeline) -> None:
         self._timeline = timeline
-        #: The step of the clock that jobs wait for, once that was logged.
+        #: The step of the wall clock that is logged already.
         self._logged: Step | None = None
         self._jobs = jobs
         self._views = views
@@ -30,43 +30,46 @@ class JobExpirer:
         self._isolation = Isolation(jobs.clock, "eventjobs.expiry", "hiding")
 
     async def run(self) -> None:
+        """Hide jobs until cancelled."""
         while True:
-            began_s = self._jobs.clock.monotonic_s()
-            expiring = await self._jobs_to_hide()
+            started_s = self._jobs.clock.monotonic_s()
+            job_ids = await self._jobs_to_hide()
             hidden = await asyncio.gather(
-                *map(self._hide, filter(self._isolation.may_run, expiring))
+                *map(self._hide, filter(self._isolation.may_run, job_ids))
             )
             if any(hidden):
                 await self._views.reached(self._jobs.log.head)
-                # As long again: after a time away very many are due, and none of them is urgent.
-                await sleep(self._jobs.clock, self._jobs.clock.monotonic_s() - began_s)
+                # Work half of the time: after a long downtime very many jobs expire.
+                await sleep(self._jobs.clock, self._jobs.clock.monotonic_s() - started_s)
             else:
                 await sleep(self._jobs.clock, INTERVAL_S)
 
     async def _jobs_to_hide(self) -> list[str]:
-        # Those that cannot be hidden now must not keep the ones behind them from it.
+        # Jobs that cannot be hidden now must not take the places of those behind them.
         limit = PAGE + len(self._isolation)
         now_us = self._timeline.now_us()
         if (step := self._recent_clock_step()) is None:
-            return await self._views.expiring(now_us, self._ended_before_us(now_us), limit)
-        from_us = min(step.from_us, now_us)  # it may have been set back since
-        before = await self._views.expiring(from_us, self._ended_before_us(from_us), limit)
+            return await self._views.expiring(now_us, self._ended_until_us(now_us), limit)
+        from_us = min(step.from_us, now_us)  # the clock may have been set back since
+        before = await self._views.expiring(from_us, self._ended_until_us(from_us), limit)
         after = await self._views.expiring(
             now_us,
-            self._ended_before_us(now_us),
+            self._ended_until_us(now_us),
             limit,
             after_us=step.to_us,
-            ended_after_us=self._ended_before_us(step.to_us),
+            ended_after_us=self._ended_until_us(step.to_us),
         )
         return [*before, *after]
 
-    def _ended_before_us(self, now_us: int) -> int:
-        """Who ended by then, and says nothing, expires at *now_us*."""
+    def _ended_until_us(self, now_us: int) -> int:
+        """The latest end of a job without a ttl of its own that expires *now_us*."""
         return int(max(0.0, now_us - self._ttl_s * 1e6))
 
     def _recent_clock_step(self) -> Step | None:
-        """A jump of the wall clock that has not lasted. The jobs that expired in it are many, and
-        are hidden for good: they wait until the clock has shown that it is right.
+        """A recent jump forward of the wall clock, None without one.
+
+        It may be wrong, and would hide many jobs for good. The jobs that expire by the jump wait
+        until the clock has been steady for STEADY_S.
         """
         step = self._timeline.forward
         if step is None or self._jobs.clock.monotonic_s() - step.at_s >= STEADY_S:
@@ -85,8 +88,8 @@ class JobExpirer:
             try:
                 await self._jobs.expire(job_id, "ttl", actor=ACTOR)
             except JobUnreadable:
-                raise  # the views do not know, and would name it again at once
+                raise  # the views would name it again at once
             except Rejected:
-                pass  # queued again meanwhile
+                pass  # it has been queued again
 
         return await self._isolation.attempt(job_id, hide(), job_id=job_id)
