@@ -1,1 +1,1 @@
-"""Requests to addresses that users gave: their policy, external services, webhooks."""
+"""Requests to addresses that users gave: address policy, external services, webhooks."""

@@ -4,12 +4,12 @@ import asyncio
 
 from eventjobs.clock import Clock, timeout
 
-#: How long the first jobs of a start wait for the service to listen somewhere.
+#: Seconds that the first jobs after a start wait for the service to listen.
 LISTEN_WAIT_S = 5.0
 
 
 class CallbackAddress:
-    """Where this service can be called back: as it was set, or where it listens."""
+    """The URL of this service for external services: the set one, or the one it listens at."""
 
     def __init__(self, clock: Clock, url: str | None) -> None:
         self._clock = clock
@@ -24,10 +24,10 @@ class CallbackAddress:
             self._decided.set()
 
     async def get(self) -> str | None:
-        """None when it does not listen, and was not about to."""
+        """The URL. None when the service does not listen within LISTEN_WAIT_S."""
         try:
             async with timeout(self._clock, LISTEN_WAIT_S):
                 await self._decided.wait()
         except TimeoutError:
-            self._decided.set()  # nobody else needs to wait
+            self._decided.set()  # later jobs do not wait
         return self._url

@@ -1,7 +1,7 @@
-"""Giving a job to an external service: one signed POST an attempt, and what its answer means.
+"""Dispatch of jobs to external services: one signed POST for each attempt.
 
-There are no retries in here. A request that nobody answered may have arrived, so a second one has
-to be another attempt, with a token of its own: counted, delayed and told like every other.
+Nothing here is retried. A request without a response may have arrived, so a second one has to be
+another attempt, with a callback token of its own, and counted and delayed like any other.
 """
 
 from collections.abc import Mapping
@@ -12,6 +12,7 @@ import orjson
 from yarl import URL
 
 from eventjobs.auth.master_key import MasterKey
+from eventjobs.backoff import Backoff
 from eventjobs.clock import sleep
 from eventjobs.commands.jobs import Jobs
 from eventjobs.domain.events import AttemptHandedOver
@@ -33,14 +34,16 @@ from eventjobs.outbound.client import OutboundClient, OutboundResponse
 from eventjobs.outbound.dispatch_response import RESPONSE_BYTES_MAX, AcceptedResponse, result_of
 from eventjobs.outbound.signing import signature
 
-#: A service is told so often, at most, that nobody waits for it any longer.
+#: Requests, at most, that tell a service to stop an attempt.
 WITHDRAWALS_MAX = 3
+WITHDRAWAL_TIMEOUT_S = 10.0
+WITHDRAWAL_BACKOFF = Backoff(1.0)
 
 
 def dispatch_urls(
     handlers: HandlerRegistry, outbound: OutboundClient, base_url: str | None
 ) -> dict[str, str]:
-    """Where each external type is sent. Raises InvalidInput for what cannot be sent there."""
+    """By external type: the URL that its jobs are sent to. Raises InvalidInput for a bad one."""
     return {
         each.type: _dispatch_url(each.type, each.external.dispatch_url, outbound, base_url)
         for each in handlers
@@ -54,19 +57,19 @@ def _dispatch_url(type: str, url: str, outbound: OutboundClient, base_url: str |
             raise InvalidInput(f"{type} is sent to {url}: set EVENTJOBS_PYTHON_SERVICE_URL")
         url = base_url.rstrip("/") + url
     try:
-        outbound.check(url)
+        outbound.policy.check(url)
     except OutboundRefused as error:
         raise InvalidInput(f"{type} is sent to {url}: {error.message}") from error
     return url
 
 
 def service_name(url: str) -> str:
-    """What the service at *url* is called in the log."""
+    """The actor in the log of the service at *url*."""
     return f"service {URL(url).host}"
 
 
 class ExternalDispatcher:
-    """Performs external handlers, and tells their services when nobody waits any longer."""
+    """Sends attempts of external types to their services, and stop requests when they must end."""
 
     def __init__(
         self,
@@ -87,17 +90,16 @@ class ExternalDispatcher:
         self._log = get_logger("eventjobs.dispatch")
 
     def local_handlers(self, handlers: HandlerRegistry) -> list[HandlerRegistry]:
-        """The external ones of *handlers* as functions that a runner can run, by service: for one
-        that does not answer, no job of another one waits.
+        """The external ones of *handlers* as functions for local runners, grouped by service: a
+        service that does not respond must not delay the jobs of another one.
         """
         by_service: dict[tuple[str | None, int | None], list[Handler]] = {}
-        for each in handlers:
-            if each.external is not None:
-                at = URL(self._urls[each.type])
-                by_service.setdefault((at.host, at.port), []).append(
-                    self._local_handler(each, each.external)
-                )
-        return [HandlerRegistry(each) for each in by_service.values()]
+        for handler in handlers:
+            if handler.external is not None:
+                url = URL(self._urls[handler.type])
+                local = self._local_handler(handler, handler.external)
+                by_service.setdefault((url.host, url.port), []).append(local)
+        return [HandlerRegistry(group) for group in by_service.values()]
 
     def _local_handler(self, handler: Handler, service: ExternalService) -> Handler:
         async def perform(context: Context, payload: Any) -> Any:
@@ -105,20 +107,20 @@ class ExternalDispatcher:
 
         return replace(handler, function=perform, mode="loop")
 
-    async def _dispatch(self, context: Context, answer_timeout_s: float) -> Any:
-        """The result, or HandedOver. Raises JobError."""
+    async def _dispatch(self, context: Context, timeout_s: float) -> Any:
+        """The result of the job, or HandedOver. Raises JobError."""
         url = self._urls[context.spec.type]
         address = await self.address.get()
         body = orjson.dumps(self._request_body(context, address))
         name = f"{context.job_id}:{context.attempt}"
         headers = {**self._headers(context.spec.type, name, body), "Idempotency-Key": name}
         try:
-            answer = await self._outbound.post(
+            response = await self._outbound.post(
                 url,
                 body,
                 headers,
-                timeout_s=answer_timeout_s,
-                answer_bytes_max=RESPONSE_BYTES_MAX,
+                timeout_s=timeout_s,
+                response_bytes_max=RESPONSE_BYTES_MAX,
             )
         except OutboundRefused as error:
             raise JobError(error.code, error.message, retryable=False) from error
@@ -126,13 +128,13 @@ class ExternalDispatcher:
             raise JobError("service_timeout", f"the service gave {error.message}") from error
         except OutboundFailed as error:
             raise JobError("service_unreachable", f"the service gave {error.message}") from error
-        if answer.status == 202:
-            return self._handed_over(url, context, answer, address)
-        return result_of(answer)
+        if response.status == 202:
+            return self._handed_over(url, context, response, address)
+        return result_of(response)
 
     def _request_body(self, context: Context, address: str | None) -> dict[str, Any]:
         spec = context.spec
-        jobs_url = None if address is None else f"{address.rstrip('/')}/v1/jobs/{context.job_id}"
+        job_url = None if address is None else f"{address.rstrip('/')}/v1/jobs/{context.job_id}"
         token = self._keys.callback_token(context.job_id, context.attempt)
         artifacts = [
             {
@@ -140,7 +142,7 @@ class ExternalDispatcher:
                 "sha256": each.sha256,
                 "size": each.size,
                 "media_type": each.media_type,
-                "url": jobs_url and f"{jobs_url}/artifacts/{URL.build(path=each.name)}",
+                "url": job_url and f"{job_url}/artifacts/{URL.build(path=each.name)}",
             }
             for each in spec.artifacts
         ]
@@ -150,16 +152,16 @@ class ExternalDispatcher:
             "attempt": context.attempt,
             "payload": spec.payload,
             "artifacts": artifacts,
-            "callback": jobs_url and {"url": f"{jobs_url}/callback", "token": token},
+            "callback": job_url and {"url": f"{job_url}/callback", "token": token},
         }
 
-    def _headers(self, type: str, name: str, body: bytes) -> dict[str, str]:
+    def _headers(self, type: str, message_id: str, body: bytes) -> dict[str, str]:
         secret = self._keys.signing_secret("dispatch", type)
-        made = signature(secret, name, body, self._jobs.clock.now_us())
-        return {"Content-Type": "application/json", **made}
+        signed = signature(secret, message_id, body, self._jobs.clock.now_us())
+        return {"Content-Type": "application/json", **signed}
 
     def _handed_over(
-        self, url: str, context: Context, answer: OutboundResponse, address: str | None
+        self, url: str, context: Context, response: OutboundResponse, address: str | None
     ) -> HandedOver:
         if address is None:
             raise JobError(
@@ -169,41 +171,48 @@ class ExternalDispatcher:
             )
         spec = context.spec
         silence_s = spec.stall_timeout_s or spec.timeout_s or self._silence_s
-        return HandedOver(service_name(url), silence_s, self._cancel_url(url, context, answer))
+        return HandedOver(service_name(url), silence_s, self._cancel_url(url, context, response))
 
-    def _cancel_url(self, url: str, context: Context, answer: OutboundResponse) -> str | None:
+    def _cancel_url(self, url: str, context: Context, response: OutboundResponse) -> str | None:
+        """The `cancel_url` of the response. None, and a log line, for one that cannot be used: the
+        service has the job all the same.
+        """
         try:
-            given = AcceptedResponse.model_validate_json(answer.body or b"{}").cancel_url
-            if given is None:
+            relative = AcceptedResponse.model_validate_json(response.body or b"{}").cancel_url
+            if relative is None:
                 return None
-            cancel_url = str(URL(url).join(URL(given)))
-            self._outbound.check(cancel_url)
+            cancel_url = str(URL(url).join(URL(relative)))
+            self._outbound.policy.check(cancel_url)
         except (ValueError, OutboundRefused) as error:  # a ValidationError is a ValueError
-            # The service has the job: that it cannot be told to stop is no reason to lose it.
             self._log.warning("no cancel_url", job_id=context.job_id, error=type(error).__name__)
             return None
         return cancel_url
 
-    async def withdraw(self, job: Job, why: str) -> None:
-        """Tell the service of *job*'s attempt that nobody waits for it any longer, if it can be."""
-        name = f"{job.job_id}:{job.attempt}"
+    async def withdraw(self, job: Job, reason: str) -> None:
+        """Send a stop request to the service of *job*'s attempt, if there is a `cancel_url`.
+
+        A failure is logged.
+        """
         url = await self._recorded_cancel_url(job)
         if url is None:
             return
-        told = {"job_id": job.job_id, "type": job.spec.type, "attempt": job.attempt, "reason": why}
-        body = orjson.dumps(told)
-        problem = ""
-        for number in range(WITHDRAWALS_MAX):
+        message = {"job_id": job.job_id, "type": job.spec.type, "attempt": job.attempt}
+        body = orjson.dumps({**message, "reason": reason})
+        error_text = ""
+        for number in range(1, WITHDRAWALS_MAX + 1):
             try:
-                headers = self._headers(job.spec.type, f"{name}:cancel", body)
-                answer = await self._outbound.post(url, body, headers, timeout_s=10.0)
-                if answer.status < 500:
+                message_id = f"{job.job_id}:{job.attempt}:cancel"
+                headers = self._headers(job.spec.type, message_id, body)
+                response = await self._outbound.post(
+                    url, body, headers, timeout_s=WITHDRAWAL_TIMEOUT_S
+                )
+                if response.status < 500:
                     return
-                problem = str(answer.status)
+                error_text = str(response.status)
             except OutboundError as error:
-                problem = error.message
-            await sleep(self._jobs.clock, 2.0**number)
-        self._log.warning("service not told to stop", job_id=job.job_id, error=problem)
+                error_text = error.message
+            await sleep(self._jobs.clock, WITHDRAWAL_BACKOFF.delay_s(number))
+        self._log.warning("service not told to stop", job_id=job.job_id, error=error_text)
 
     async def _recorded_cancel_url(self, job: Job) -> str | None:
         for recorded in await self._jobs.log.read_job(job.job_id):

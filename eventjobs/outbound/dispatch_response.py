@@ -1,4 +1,4 @@
-"""What an external service answers to a dispatched job."""
+"""The response of an external service to a dispatched job."""
 
 from typing import Annotated, Any
 
@@ -9,12 +9,12 @@ from eventjobs.errors import JobError
 from eventjobs.outbound.client import OutboundResponse
 from eventjobs.storable import storable_text
 
-#: Of an answer; a service with more to tell stores it somewhere and tells where.
+#: Of a response body. A larger result belongs into an artifact.
 RESPONSE_BYTES_MAX = 8 * 2**20
 
 
 class AcceptedResponse(BaseModel):
-    """What matters of the body of a 202."""
+    """The body of a 202: the service has accepted the job and calls back."""
 
     cancel_url: str | None = None
 
@@ -23,7 +23,7 @@ ErrorCode = Annotated[str, Field(min_length=1, max_length=100, pattern=r"^[A-Za-
 
 
 class ServiceError(BaseModel):
-    """What is wrong, in a service's own words; *retryable* as its status says, if it does not."""
+    """The body of an error. Without *retryable* the status decides."""
 
     code: ErrorCode
     message: str = Field("", max_length=4000)
@@ -31,36 +31,37 @@ class ServiceError(BaseModel):
     details: Any = None
 
 
-def result_of(answer: OutboundResponse) -> Any:
-    """The body, when all is well. Raises JobError when it is not."""
-    status = answer.status
+def result_of(response: OutboundResponse) -> Any:
+    """The result in a response with a 2xx status. Raises JobError for any other response."""
+    status = response.status
     if 200 <= status < 300:
-        if not answer.whole:
-            problem = f"the service answered with more than {RESPONSE_BYTES_MAX} bytes"
-            raise JobError("service_error", problem, retryable=False)
+        if not response.whole:
+            message = f"the service answered with more than {RESPONSE_BYTES_MAX} bytes"
+            raise JobError("service_error", message, retryable=False)
         try:
-            return orjson.loads(answer.body) if answer.body.strip() else None
+            return orjson.loads(response.body) if response.body.strip() else None
         except orjson.JSONDecodeError as error:
-            problem = "the service answered with something that is not JSON"
+            message = "the service answered with something that is not JSON"
             raise JobError(
-                "service_error", problem, retryable=False, details=_text(answer)
+                "service_error", message, retryable=False, details=_text(response)
             ) from error
     retryable = status >= 500 or status in (408, 429)
     try:
-        said = ServiceError.model_validate_json(answer.body)
+        service_error = ServiceError.model_validate_json(response.body)
     except ValidationError:
         code = "service_error" if retryable or status < 400 else "service_refused"
-        said = ServiceError(
-            code=code, message=f"the service answered with status {status}", details=_text(answer)
-        )
+        message = f"the service answered with status {status}"
+        service_error = ServiceError(code=code, message=message, details=_text(response))
+    if service_error.retryable is not None:
+        retryable = service_error.retryable
     raise JobError(
-        said.code,
-        said.message,
-        retryable=retryable if said.retryable is None else said.retryable,
-        details=said.details,
-        retry_after_s=answer.retry_after_s,
+        service_error.code,
+        service_error.message,
+        retryable=retryable,
+        details=service_error.details,
+        retry_after_s=response.retry_after_s,
     )
 
 
-def _text(answer: OutboundResponse) -> str:
-    return storable_text(answer.body[:1000].decode(errors="replace"))
+def _text(response: OutboundResponse) -> str:
+    return storable_text(response.body[:1000].decode(errors="replace"))

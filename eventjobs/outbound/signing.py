@@ -1,4 +1,4 @@
-"""Signatures of outgoing requests, as Standard Webhooks define them."""
+"""Signatures of outgoing requests (Standard Webhooks)."""
 
 from datetime import UTC, datetime
 
@@ -6,9 +6,9 @@ from standardwebhooks.webhooks import Webhook
 
 
 def signature(secret: str, message_id: str, body: bytes, at_us: int) -> dict[str, str]:
-    """The headers of a message signed with a `whsec_` *secret* (Standard Webhooks).
+    """The headers of a message, signed with a `whsec_` *secret*.
 
-    *message_id* is the same for every delivery of one message, and has no dot in it. *body* is
+    *message_id* is the same for every delivery of one message, and contains no dot. *body* is
     UTF-8.
     """
     at = datetime.fromtimestamp(at_us // 1_000_000, UTC)

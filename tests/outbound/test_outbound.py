@@ -16,6 +16,7 @@ from standardwebhooks.webhooks import Webhook, WebhookVerificationError
 from eventjobs.auth.master_key import MasterKey
 from eventjobs.clock import SystemClock
 from eventjobs.errors import InvalidInput, OutboundFailed, OutboundRefused, OutboundTimeout
+from eventjobs.outbound.address_policy import AddressPolicy
 from eventjobs.outbound.client import OutboundClient, OutboundResponse
 from eventjobs.outbound.signing import signature
 from tests.support.clock import FakeClock
@@ -80,8 +81,8 @@ def test_an_address_that_is_not_public_is_refused(address: str) -> None:
     """Judged only: nothing is sent to such an address, also when the judgement should be wrong."""
     outbound = OutboundClient(SystemClock())
     with pytest.raises(OutboundRefused):
-        outbound.check(f"http://[{address}]/" if ":" in address else f"http://{address}/")
-    assert not outbound.allows("name.example", address, 80)
+        outbound.policy.check(f"http://[{address}]/" if ":" in address else f"http://{address}/")
+    assert not outbound.policy.allows("name.example", address, 80)
 
 
 @pytest.mark.parametrize("block", BLOCKS)
@@ -89,7 +90,7 @@ def test_no_address_of_a_special_purpose_block_is_public(block: str) -> None:
     network = ipaddress.ip_network(block)
     outbound = OutboundClient(SystemClock())
     for address in (network[0], network[-1]):
-        assert not outbound.allows("name.example", str(address), 443)
+        assert not outbound.policy.allows("name.example", str(address), 443)
 
 
 def test_the_special_purpose_blocks_are_those_of_both_registries() -> None:
@@ -103,10 +104,10 @@ def test_the_special_purpose_blocks_are_those_of_both_registries() -> None:
 @pytest.mark.parametrize("address", ["8.8.8.8", "2606:4700::1", "::ffff:8.8.8.8", "192.88.98.1"])
 def test_a_public_address_is_talked_to_on_the_ports_of_the_web_alone(address: str) -> None:
     outbound = OutboundClient(SystemClock())
-    assert outbound.allows("name.example", address, 443)
-    assert outbound.allows("name.example", address, 80)
-    assert not outbound.allows("name.example", address, 22)
-    assert not outbound.allows("name.example", address, 8080)
+    assert outbound.policy.allows("name.example", address, 443)
+    assert outbound.policy.allows("name.example", address, 80)
+    assert not outbound.policy.allows("name.example", address, 22)
+    assert not outbound.policy.allows("name.example", address, 8080)
 
 
 @pytest.mark.parametrize(
@@ -138,7 +139,7 @@ async def test_a_name_that_is_allowed_and_then_not_is_refused_when_it_is_connect
         names = Names("127.0.0.2", "127.0.0.1")
         async with OutboundClient(SystemClock(), f"127.0.0.2:{port}", resolver=names) as outbound:
             url = f"http://rebinding.example:{port}/"
-            outbound.check(url)
+            outbound.policy.check(url)
             with pytest.raises(OutboundFailed):
                 await post(outbound, url)
             with pytest.raises(OutboundRefused):
@@ -229,8 +230,8 @@ async def test_a_proxy_in_the_environment_is_not_used(monkeypatch: pytest.Monkey
     ],
 )
 def test_private_addresses_can_be_allowed(allow: str, host: str, address: str, port: int) -> None:
-    assert OutboundClient(SystemClock(), allow).allows(host, address, port)
-    assert not OutboundClient(SystemClock()).allows(host, address, port)
+    assert AddressPolicy(allow).allows(host, address, port)
+    assert not AddressPolicy().allows(host, address, port)
 
 
 @pytest.mark.parametrize(
@@ -246,7 +247,7 @@ def test_private_addresses_can_be_allowed(allow: str, host: str, address: str, p
     ],
 )
 def test_and_nothing_else_is_allowed_by_it(allow: str, host: str, address: str, port: int) -> None:
-    assert not OutboundClient(SystemClock(), allow).allows(host, address, port)
+    assert not AddressPolicy(allow).allows(host, address, port)
 
 
 @pytest.mark.parametrize(
@@ -296,7 +297,7 @@ async def test_an_answer_is_read_so_far_and_no_further() -> None:
 
     async with somebody(handle) as port, OutboundClient(SystemClock(), "127.0.0.1") as outbound:
         url = f"http://127.0.0.1:{port}/"
-        answer = await outbound.post(url, b"", {}, timeout_s=10.0, answer_bytes_max=1000)
+        answer = await outbound.post(url, b"", {}, timeout_s=10.0, response_bytes_max=1000)
     assert answer == OutboundResponse(200, b"x" * 1000, whole=False)
 
 
@@ -381,7 +382,7 @@ async def test_nobody_there_is_a_failure() -> None:
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))  # and not listening
         async with OutboundClient(SystemClock(), "127.0.0.1") as outbound:
-            with pytest.raises(OutboundFailed, match="nobody took the connection"):
+            with pytest.raises(OutboundFailed, match="no connection could be made"):
                 await post(outbound, f"http://127.0.0.1:{taken.getsockname()[1]}/")
 
 

@@ -108,7 +108,7 @@ async def test_a_name_that_is_never_resolved_holds_up_itself_alone(
     async def never(*given: Any, **more: Any) -> Any:
         await asyncio.Event().wait()
 
-    monkeypatch.setattr("eventjobs.outbound.client._SystemResolver.resolve", never)
+    monkeypatch.setattr("eventjobs.outbound.resolver.SystemResolver.resolve", never)
     api = await client(work, outbound_allow=f"{LOOPBACK}, lost.test")
     for _ in range(20):
         await subscribe(api, Receiver(url="http://lost.test/"))

@@ -106,7 +106,7 @@ class Webhooks:
             "webhook",
         )
         wanted = WebhookAdded(given.events, given.types, given.owner, given.url)
-        self._outbound.check(given.url)
+        self._outbound.policy.check(given.url)
         unknown = [each for each in wanted.events if each not in EVENT_TYPES]
         if unknown:
             message = (
