@@ -19,7 +19,7 @@ from eventjobs.clock import Clock, SystemClock, Timeline, sleep
 from eventjobs.commands.jobs import Jobs
 from eventjobs.commands.pauses import Pauses
 from eventjobs.commands.submissions import SpecDefaults, Submissions
-from eventjobs.data_directory import lock, open_files
+from eventjobs.data_files import open_files
 from eventjobs.domain.ids import parse_chosen_id, parse_id
 from eventjobs.domain.job import Job
 from eventjobs.domain.submission import build_spec
@@ -42,6 +42,7 @@ from eventjobs.outbound.webhooks.deliveries import Webhooks
 from eventjobs.projections import Views
 from eventjobs.settings import Settings, working_directory
 from eventjobs.storage.artifacts import Artifacts
+from eventjobs.storage.data_directory import SCRATCH, lock
 from eventjobs.supervision import Supervisor
 
 
@@ -243,7 +244,7 @@ class Service:
         )
         self.leases.on_external_stop(self.dispatcher.withdraw)
         self.runner = build_runner(
-            settings, self.job_source, self.handlers, settings.data / "scratch"
+            settings, self.job_source, self.handlers, settings.data / SCRATCH
         )
         self.runners = [self.runner] + [
             build_dispatch_runner(settings, self._job_source(worker), each)

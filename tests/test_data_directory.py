@@ -16,7 +16,6 @@ from typer.testing import CliRunner
 
 from eventjobs.attempts.claims import ClaimQueue
 from eventjobs.cli import app
-from eventjobs.data_directory import explain_errors
 from eventjobs.domain.events import Unreadable
 from eventjobs.errors import (
     DataDirectoryError,
@@ -30,6 +29,7 @@ from eventjobs.errors import (
 from eventjobs.handlers.context import Context
 from eventjobs.handlers.declare import handler
 from eventjobs.service import Service
+from eventjobs.storage.data_directory import explain_errors
 from tests.conftest import Serve
 
 

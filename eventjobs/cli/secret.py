@@ -18,9 +18,10 @@ def secret(
     It follows from the key in the data directory, which is made when the service first starts.
     """
     from eventjobs.auth.master_key import MasterKey
+    from eventjobs.storage.data_directory import KEY
 
     with exit_on_error():
-        key = _directory(data) / "secret.key"
+        key = _directory(data) / KEY
         if not key.is_file():
             fail("no_key", f"{key} is not there; the service makes it when it starts", EXIT_REFUSED)
         print(MasterKey.open(key).signing_secret("dispatch", type))
@@ -32,7 +33,7 @@ def new_key(data: Data = None) -> None:
     Tokens of running attempts at external services, and the secrets of services and webhooks, are
     others from then on: hand them out again.
     """
-    from eventjobs.data_directory import renew_key
+    from eventjobs.data_files import renew_key
 
     with exit_on_error():
         directory = _directory(data)

@@ -1,4 +1,4 @@
-"""Every command on a job, each a short method: load, decide, append, and again on Conflict."""
+"""The commands on jobs. Each loads a job, decides, appends one event, and repeats on Conflict."""
 
 from collections.abc import Callable
 from functools import partial
@@ -29,12 +29,12 @@ from eventjobs.errors import (
 from eventjobs.log import EventLog
 from eventjobs.storable import fragment_of
 
-#: Lost races in a row before the caller is told of the conflict.
+#: Conflicts of one command before it raises Conflict.
 CONFLICTS_MAX = 10
 
 
 class CommandReason(BaseModel):
-    """Why somebody intervenes; told in the job's history."""
+    """The reason for a command, which the job's history shows."""
 
     model_config = ConfigDict(extra="forbid", strict=True)
 
@@ -42,7 +42,7 @@ class CommandReason(BaseModel):
 
 
 class RetryOptions(CommandReason):
-    """How a job is to run again. Without more, its completed steps are not repeated."""
+    """How a job runs again. By default its completed steps are not repeated."""
 
     from_step: str | None = Field(
         None, max_length=300, description="repeat this completed step, and those after it"
@@ -57,14 +57,17 @@ class RetryOptions(CommandReason):
 
 
 class CommandResult(NamedTuple):
-    """The job after a command, and whether the command changed anything."""
+    """The job after a command, and whether the command changed it."""
 
     job: Job
     changed: bool
 
 
 class Jobs:
-    """The write side. Answers tell the position to read from; the views follow by themselves."""
+    """The write side of jobs. Each command returns the job as it is after the command.
+
+    The views follow the log by themselves: wait for `job.position` before reading them.
+    """
 
     def __init__(
         self,
@@ -78,20 +81,21 @@ class Jobs:
         self.clock = clock or SystemClock()
         self._step_bytes_max = step_bytes_max
         self._log_lines_max = log_lines_max
-        # Staleness costs a Conflict and a read, never a wrong decision.
+        # A stale job costs a Conflict and a read, never a wrong decision.
         self._cache: LRUCache[Job] = LRUCache(entries_max=20_000, bytes_max=64 * 2**20)
         self._locks = KeyedLock()
-        #: Jobs being read, each with the newest of its readers; an append takes it away.
+        #: The newest reader of each job that is being read. An append removes it, so that a read
+        #: from before the append is not cached.
         self._readers: dict[str, object] = {}
 
     async def submit(
         self, spec: JobSpec, *, actor: str, job_id: str | None = None, key: bool = False
     ) -> CommandResult:
-        """Submit *spec* as *job_id* (or under a new id). The same again changes nothing.
+        """Submit *spec* as *job_id*, or under a new id. The same submission again changes nothing.
 
-        Raises JobExists, or KeyReused when the id was made from an idempotency *key*.
+        Raises JobExists, JobGone, or IdempotencyKeyReused when *job_id* is that of a *key*.
         """
-        # A new id cannot be taken, and a given one hardly ever is: decide first, ask the log after.
+        # Ids are hardly ever taken, so this appends without reading, and reads after a Conflict.
         try:
             return await self._append(
                 None, job_id or new_id(self.clock.now_us()), decisions.submit(None, spec), actor
@@ -99,7 +103,7 @@ class Jobs:
         except Conflict:
             assert job_id is not None, "two new ids were equal"
         if await self.load(job_id) is None:
-            raise JobExists("this is the id of something that is no job")
+            raise JobExists("this id belongs to a webhook or a pause")
         try:
             return await self._execute(job_id, partial(decisions.submit, spec=spec), actor)
         except JobExists as error:
@@ -110,8 +114,8 @@ class Jobs:
     async def start(
         self, job_id: str, *, worker: str, lease_s: float | None = None, now_us: int | None = None
     ) -> Job:
-        """Claim a job that is due at *now_us*, or by the wall clock. Raises WrongState when it is
-        not (any longer) to be had.
+        """Claim a job that is due at *now_us*, by default now. Raises WrongState when it is not due
+        or not queued.
         """
         now_us = self.clock.now_us() if now_us is None else now_us
         decide = partial(decisions.start, now_us=now_us, worker=worker, lease_s=lease_s)
@@ -121,7 +125,7 @@ class Jobs:
         return (await self._execute(job_id, partial(decisions.hand_over, handed=handed), actor)).job
 
     async def report(self, job_id: str, event: Report, *, actor: str) -> Job:
-        """Put on record what a running attempt tells. Raises StaleAttempt, StepTooLarge."""
+        """Record a report of a running attempt. Raises StaleAttempt, StepTooLarge, TooManySteps."""
         if isinstance(event, StepCompleted):
             self._check_step_size(event)
         decide = partial(decisions.report, event=event, lines_max=self._log_lines_max)
@@ -153,7 +157,7 @@ class Jobs:
     async def cancel(
         self, job_id: str, reason: str | None = None, *, actor: str, guard: "Guard | None" = None
     ) -> CommandResult:
-        """Raises WrongState, and what *guard* raises for the job that is to be cancelled."""
+        """Cancel a job; a running one is asked to stop. Raises WrongState, and as *guard* does."""
         job_id, reason = parse_id(job_id), read_reason(reason, "reason")
         decide = partial(decisions.cancel, reason=reason)
         return await self._execute(job_id, _with_guard(decide, guard), actor)
@@ -170,15 +174,14 @@ class Jobs:
     ) -> CommandResult:
         """Queue it again. Raises WrongState, UnknownStep, and what *guard* raises."""
         job_id = parse_id(job_id)
-        given = {"reason": reason, "from_step": from_step, "restart": restart}
-        how = validate(
-            RetryOptions, {name: each for name, each in given.items() if each is not None}, "retry"
-        )
-        decide = partial(decisions.retry, **vars(how))
+        fields = {"reason": reason, "from_step": from_step, "restart": restart}
+        present = {name: each for name, each in fields.items() if each is not None}
+        options = validate(RetryOptions, present, "retry")
+        decide = partial(decisions.retry, **vars(options))
         return await self._execute(job_id, _with_guard(decide, guard), actor)
 
     async def refuse(self, job_id: str, attempt: int, report: str, *, actor: str) -> CommandResult:
-        """Put on record that *attempt* came too late with *report*: once, and never in the way."""
+        """Record, once, that a *report* of *attempt* came too late."""
         return await self._execute(
             job_id, partial(decisions.refuse, attempt=attempt, report=report), actor
         )
@@ -191,24 +194,24 @@ class Jobs:
         return await self._execute(job_id, _with_guard(decide, guard), actor)
 
     async def child_id(self, parent: Job, name: str) -> str:
-        """The id of the child *name*, also of one that was submitted before ids were reserved."""
+        """The id of the child *name*: its legacy id if an earlier version submitted the child."""
         reserved_after = self.log.reserved_after
         if parent.born <= reserved_after:
             legacy_id = legacy_child_id(parent.job_id, name)
             child = await self.load(legacy_id)
-            known = child is not None and child.spec.parent == parent.job_id
-            if child is not None and known and child.born <= reserved_after:
+            is_child = child is not None and child.spec.parent == parent.job_id
+            if child is not None and is_child and child.born <= reserved_after:
                 return legacy_id
         return child_id(parent.job_id, name)
 
     async def load(self, job_id: str) -> Job | None:
-        """The job as the log has it, or as it was a moment ago. Raises JobUnreadable."""
+        """The job, possibly a cached one that lags behind the log. Raises JobUnreadable."""
         job = await self._load(job_id)
         return None if job is None else require_readable(job)
 
     async def load_even_parked(self, job_id: str) -> Job | None:
-        """The same for readers of many jobs: a parked one as it is, and None for one of which not
-        even the beginning can be read.
+        """As *load*, but a parked job is returned. None also for a job whose first event is
+        unreadable.
         """
         try:
             return await self._load(job_id)
@@ -220,7 +223,7 @@ class Jobs:
             self._readers[job_id] = mine = object()
             events = await self.log.read_job(job_id)
             job = fold(events)
-            # Else something was appended meanwhile: what was read before it must not be kept.
+            # False after an append, or for a newer reader: the events may be stale.
             if self._readers.get(job_id) is mine:
                 del self._readers[job_id]
                 if job is not None:
@@ -229,10 +232,7 @@ class Jobs:
         return job
 
     async def load_newest(self, job_id: str) -> Job | None:
-        """The job as the log has it now. Raises JobUnreadable.
-
-        What *load* keeps may lag behind an event that readers of the log have been woken for.
-        """
+        """The job with all events that are in the log now. Raises JobUnreadable."""
         return await self._catch_up(job_id, await self.load(job_id))
 
     async def wait_until_finished(self, job_id: str) -> Job:
@@ -256,8 +256,8 @@ class Jobs:
     async def _execute(
         self, job_id: str, decide: Callable[[Job | None], Event | None], actor: str
     ) -> CommandResult:
-        # In turn: a handler that reports on and on would otherwise win every race for its job,
-        # and whoever wants to cancel it would lose them all.
+        # One command at a time for each job, in order: without the lock a handler that reports
+        # constantly would win every conflict, and a cancel would never succeed.
         if not self._locks.try_acquire(job_id):
             await self._locks.acquire(job_id)
         try:
@@ -273,10 +273,10 @@ class Jobs:
             try:
                 event = decide(job)
             except Rejected:
-                known, job = job, await self._catch_up(job_id, job)
-                if job is known:
+                decided_on, job = job, await self._catch_up(job_id, job)
+                if job is decided_on:
                     raise
-                continue  # what was kept had been overtaken
+                continue  # the cached job was stale
             if event is None:
                 if job is None:
                     raise JobNotFound
@@ -285,7 +285,7 @@ class Jobs:
                 return await self._append(job, job_id, event, actor)
             except Conflict:
                 job = await self._catch_up(job_id, job)
-        raise Conflict(f"job {job_id} changed {CONFLICTS_MAX} times while this was being decided")
+        raise Conflict(f"job {job_id} changed {CONFLICTS_MAX} times during this command")
 
     async def _append(
         self, job: Job | None, job_id: str, event: Event | None, actor: str
@@ -294,32 +294,33 @@ class Jobs:
         try:
             recorded = await self.log.append(job_id, job.version if job else 0, event, actor=actor)
         except BaseException:
-            # Somebody was faster, or it cannot be told whether we were: ask the log next time.
+            # The cached job is stale, or the outcome of the append is unknown: read it next time.
             self._cache.drop(job_id)
             raise
         finally:
             self._readers.pop(job_id, None)
         job = evolve(job, recorded)
         if job.finished:
-            self._cache.drop(job_id)  # hardly anything comes after its end
+            self._cache.drop(job_id)  # hardly any command follows the end of a job
         else:
             self._cache.grow(job_id, job, len(recorded.facts) + len(recorded.body or b""))
         return CommandResult(job, True)
 
 
-#: Raises a Rejected for a job that a command is not to be done on. A stale one is read again.
+#: Raises a Rejected when a command must not be done on the job. If the job was stale, it is read
+#: again and checked again.
 Guard = Callable[[Job], None]
 Decide = Callable[[Job | None], Event | None]
 
 
 def _with_guard(decide: Decide, guard: Guard | None) -> Decide:
-    """*decide*, of jobs that are there and pass *guard*."""
+    """*decide* after *guard*, which is called for visible jobs only."""
     if guard is None:
         return decide
 
-    def decided(job: Job | None) -> Event | None:
+    def check_and_decide(job: Job | None) -> Event | None:
         if job is not None and job.expired_us is None:
             guard(job)
         return decide(job)
 
-    return decided
+    return check_and_decide

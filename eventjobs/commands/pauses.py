@@ -1,4 +1,4 @@
-"""Pausing and resuming types, queues and schedules. Each has a stream of its own in the log."""
+"""Pausing and resuming types, queues and schedules. Each has its own stream in the log."""
 
 import asyncio
 from collections.abc import Callable
@@ -20,29 +20,29 @@ read_kind = make_reader(Kind)
 
 
 class PauseState(NamedTuple):
-    """What the events of one stream add up to."""
+    """The state of a type, queue or schedule after the events of its stream."""
 
     version: int = 0
     paused: bool = False
-    #: Since when it is as it is; 0 when nobody has touched it.
+    #: The time of the newest event; 0 without events.
     since_us: int = 0
 
 
-def evolve(switch: PauseState, recorded: Recorded) -> PauseState:
+def evolve(state: PauseState, recorded: Recorded) -> PauseState:
     return PauseState(recorded.version, isinstance(recorded.event, Paused), recorded.at_us)
 
 
-def pause(switch: PauseState, kind: Kind, name: str, reason: str | None) -> Paused | None:
-    """Paused already, it stays as it is: since when, by whom, and why."""
-    return None if switch.paused else Paused(kind, name, reason)
+def pause(state: PauseState, kind: Kind, name: str, reason: str | None) -> Paused | None:
+    """The event of a pause; None when it is paused, which keeps the earlier time and reason."""
+    return None if state.paused else Paused(kind, name, reason)
 
 
-def resume(switch: PauseState, kind: Kind, name: str) -> Resumed | None:
-    return Resumed(kind, name) if switch.paused else None
+def resume(state: PauseState, kind: Kind, name: str) -> Resumed | None:
+    return Resumed(kind, name) if state.paused else None
 
 
 class Pauses:
-    """The write side: load, decide, append. What is paused is answered by the views."""
+    """The write side of pauses. The view `pauses` lists what is paused."""
 
     def __init__(self, log: EventLog, views: Views, pauses_max: int) -> None:
         self._log = log
@@ -52,10 +52,10 @@ class Pauses:
         self._locks = KeyedLock()
 
     async def pause(self, kind: Kind, name: str, reason: str | None = None, *, actor: str) -> int:
-        """Start no more of these; what runs goes on. The position from which that is so.
+        """Start no more jobs of this type, queue or schedule. Returns the position of the event.
 
-        What is being claimed at this very moment may still start. Raises InvalidInput, LogError,
-        and LimitReached when as many are paused as may be.
+        Running jobs go on, and a job that is just being claimed may still start. Raises
+        InvalidInput, LogError, and LimitReached when the largest number is paused.
         """
         reason = read_reason(reason, "reason")
         (read_queue_name if read_kind(kind, "kind") == "queue" else read_name)(name, "name")
@@ -65,27 +65,28 @@ class Pauses:
             return await self._append(kind, name, lambda now: pause(now, kind, name, reason), actor)
 
     async def _check_count(self) -> None:
-        """By the views as they are: a pause must not wait for views that are late."""
+        """Raises LimitReached. Views that lag are read as they are: a pause must not wait."""
         if len(await self._views.query(SELECT_PAUSES)) >= self._pauses_max:
-            raise LimitReached(f"{self._pauses_max} are paused, and no more may be; resume some")
+            raise LimitReached(f"{self._pauses_max} are paused, the largest number; resume some")
 
     async def resume(self, kind: Kind, name: str, *, actor: str) -> int:
-        """Start them again. The position from which that is so. Raises LogError."""
+        """Start such jobs again. Returns the position of the event. Raises LogError."""
         return await self._append(kind, name, lambda now: resume(now, kind, name), actor)
 
     async def state(self, kind: Kind, name: str) -> PauseState:
-        """How it is, by the log."""
+        """The state of a type, queue or schedule, from the log."""
         return reduce(evolve, (await self._read_stream(kind, name))[1], PauseState())
 
     async def _read_stream(self, kind: Kind, name: str) -> tuple[str, list[Recorded]]:
-        """The id of its stream, and what is in it. One that was begun under its legacy id stays."""
+        """The id of its stream and the stream's events. An existing stream keeps its legacy id."""
         stream = switch_id(kind, name)
         events = await self._log.read_job(stream)
         if not events and self._log.reserved_after:
             legacy = legacy_switch_id(kind, name)
-            earlier = await self._log.read_job(legacy)
-            if earlier and isinstance(earlier[0].event, Paused):  # and no job of a client
-                return legacy, earlier
+            legacy_events = await self._log.read_job(legacy)
+            # A client's job can have this id.
+            if legacy_events and isinstance(legacy_events[0].event, Paused):
+                return legacy, legacy_events
         return stream, events
 
     async def _append(
@@ -95,14 +96,14 @@ class Pauses:
         decide: Callable[[PauseState], Paused | Resumed | None],
         actor: str,
     ) -> int:
-        turn = switch_id(read_kind(kind, "kind"), read_name(name, "name"))
-        await self._locks.acquire(turn)  # nobody else writes its stream, so there is no Conflict
+        key = switch_id(read_kind(kind, "kind"), read_name(name, "name"))
+        await self._locks.acquire(key)  # only this method appends to the stream: no Conflict
         try:
             stream, events = await self._read_stream(kind, name)
-            switch = reduce(evolve, events, PauseState())
-            event = decide(switch)
+            state = reduce(evolve, events, PauseState())
+            event = decide(state)
             if event is None:
                 return events[-1].position if events else self._log.head
-            return (await self._log.append(stream, switch.version, event, actor=actor)).position
+            return (await self._log.append(stream, state.version, event, actor=actor)).position
         finally:
-            self._locks.release(turn)
+            self._locks.release(key)

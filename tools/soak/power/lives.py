@@ -26,11 +26,11 @@ import aiosqlite
 import eventjobs.log.sqlite
 import eventjobs.projections.store
 from eventjobs import Service
-from eventjobs import data_directory as directory
 from eventjobs.client import Client
 from eventjobs.errors import UnknownArtifact
 from eventjobs.projections import status
 from eventjobs.settings import Settings
+from eventjobs.storage import data_directory as directory
 from eventjobs.storage.artifacts import Artifacts
 
 from ... import replay
