@@ -10,7 +10,15 @@ from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
 #: Folders whose words and names are checked; the others are still to be cleaned.
-CLEAN = ["eventjobs/http", "tests/architecture"]
+CLEAN = [
+    "eventjobs/cli",
+    "eventjobs/client",
+    "eventjobs/http",
+    "tests/architecture",
+    "tests/browser",
+    "tests/cli",
+    "tests/client",
+]
 FILES = {
     path: path.read_text() for folder in CLEAN for path in sorted((ROOT / folder).rglob("*.py"))
 }

@@ -1,4 +1,4 @@
-"""In a real browser: the page lives on the same streams as everybody else."""
+"""The dashboard in a real browser."""
 
 import signal
 from collections.abc import AsyncIterator

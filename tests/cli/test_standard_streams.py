@@ -1,4 +1,4 @@
-"""Standard output: any text in any encoding, a reader that leaves, and none at all."""
+"""Standard output: any text in any encoding, a reader that leaves, and a closed stream."""
 
 import io
 import json
@@ -9,25 +9,25 @@ from pathlib import Path
 
 import pytest
 
-from eventjobs.cli import standard_streams as output
+from eventjobs.cli import standard_streams
 from tests.support.cli import Tool
 
 TEXT = "ünï \U0001f600 … \udce9 \\"
 
 
 @pytest.fixture
-def kept(monkeypatch: pytest.MonkeyPatch) -> None:
-    """What is prepared here is that of the test alone."""
+def own_streams(monkeypatch: pytest.MonkeyPatch) -> None:
+    """sys.stdout and sys.stderr of the test alone."""
     for name in ("stdout", "stderr"):
         monkeypatch.setattr(sys, name, getattr(sys, name))
 
 
 @pytest.mark.parametrize("encoding", ["ascii", "latin-1", "cp1252", "iso-8859-15", "utf-8"])
-@pytest.mark.usefixtures("kept")
+@pytest.mark.usefixtures("own_streams")
 def test_what_the_encoding_cannot_show_is_escaped_as_in_json(encoding: str) -> None:
     sys.stdout = io.TextIOWrapper(written := io.BytesIO(), encoding=encoding)
     sys.stderr = io.TextIOWrapper(io.BytesIO(), encoding=encoding)
-    output.prepare()
+    standard_streams.prepare()
     print(json.dumps({"text": TEXT}, ensure_ascii=False), flush=True)
     print(TEXT, file=sys.stderr, flush=True)
     assert json.loads(written.getvalue().decode(encoding)) == {"text": TEXT}
@@ -60,7 +60,7 @@ def test_an_output_that_cannot_be_written_is_no_traceback(
 
 
 def test_a_file_never_gets_the_number_of_an_output_that_was_closed(tmp_path: Path) -> None:
-    """Else what a library writes to stderr lands in it."""
+    """Otherwise the file would contain what a library writes to stderr."""
     script = (
         "import os; from eventjobs.cli import standard_streams; standard_streams.prepare();"
         " file = os.open('log.db', os.O_CREAT | os.O_RDWR); print('said');"
@@ -70,3 +70,13 @@ def test_a_file_never_gets_the_number_of_an_output_that_was_closed(tmp_path: Pat
     environment = os.environ | Tool("", tmp_path).environment
     subprocess.run(["bash", "-c", command], cwd=tmp_path, env=environment, check=True)
     assert (tmp_path / "log.db").read_bytes() == b"1"
+
+
+def test_a_reader_that_has_had_enough_ends_the_command(tool: Tool) -> None:
+    tool.ok("submit", "echo", "1", "--wait")
+    for command in ("list", "list --json", "watch --type echo"):
+        line = f"{' '.join(tool.command())} {command} | true; exit ${{PIPESTATUS[0]}}"
+        environment = os.environ | tool.environment
+        bash = ["timeout", "30", "bash", "-c", line]
+        ran = subprocess.run(bash, env=environment, capture_output=True, text=True, check=False)
+        assert (ran.returncode, ran.stderr) == (141, "")

@@ -1,68 +1,17 @@
-"""What the client asks a real service, and what comes of it."""
+"""The client's commands and queries, with a real service."""
 
 import asyncio
-from collections.abc import AsyncIterator
 from pathlib import Path
-from typing import Any
 
 import aiohttp
-import orjson
 import pytest
 
-from eventjobs import Context, JobError, Service, Settings, handler
-from eventjobs.client import ApiError, Client, LogChanged, Unreachable
+from eventjobs.client import ApiError, Client, Unreachable
 from eventjobs.errors import InvalidInput
-from eventjobs.http import serve
-
-
-@handler("echo")
-async def echo(context: Context, payload: Any) -> Any:
-    context.progress(1, 2, stage="echoing")
-    return payload
-
-
-@handler("sizes")
-async def sizes(context: Context, payload: Any) -> Any:
-    for each in context.spec.artifacts:
-        content = await asyncio.to_thread(context.input(each.name).read_bytes)
-        await context.artifact(f"copy of {each.name}", content)
-    return {each.name: each.size for each in context.spec.artifacts}
-
-
-@handler("fail", max_attempts=1)
-async def fail(context: Context, payload: Any) -> None:
-    raise JobError("broken", "it does not work")
-
-
-@handler("for ever")
-async def for_ever(context: Context, payload: Any) -> None:
-    context.progress(stage="waiting")
-    await asyncio.Event().wait()
-
-
-@pytest.fixture
-async def service(tmp_path: Path) -> AsyncIterator[Service]:
-    settings = Settings(progress_interval_s=0.0, drain_s=0.0, page_max=5)
-    handlers = [echo, sizes, fail, for_ever]
-    async with Service(tmp_path / "data", handlers, settings=settings) as service:
-        yield service
-
-
-@pytest.fixture
-async def client(service: Service) -> AsyncIterator[Client]:
-    listening = await serve(service, "127.0.0.1", 0)
-    try:
-        async with Client(f"http://127.0.0.1:{listening.port}/") as client:
-            yield client
-    finally:
-        await listening.close()
 
 
 def names(folder: Path) -> list[str]:
     return [path.name for path in folder.iterdir()]
-
-
-# --- commands and questions
 
 
 async def test_a_job_that_was_submitted_is_waited_for(client: Client) -> None:
@@ -81,14 +30,14 @@ async def test_files_are_uploaded_with_a_submission_and_results_downloaded(
     big = tmp_path / "big.bin"
     big.write_bytes(bytes(range(256)) * 4096)
     sha256 = await client.upload(b"known")
-    given: dict[str, Path | bytes | str] = {"big.bin": big, "small": b"xyz", "known": sha256}
-    job = await client.submit("sizes", artifacts=given)
+    artifacts: dict[str, Path | bytes | str] = {"big.bin": big, "small": b"xyz", "known": sha256}
+    job = await client.submit("sizes", artifacts=artifacts)
     job = await client.wait(job["job_id"])
     assert job["result"] == {"big.bin": 2**20, "small": 3, "known": 5}
-    for name, there in (("copy of big.bin", big.read_bytes()), ("copy of small", b"xyz")):
+    for name, content in (("copy of big.bin", big.read_bytes()), ("copy of small", b"xyz")):
         size = await client.download(job["job_id"], name, tmp_path / "fetched")
-        assert (tmp_path / "fetched").read_bytes() == there
-        assert size == len(there)
+        assert (tmp_path / "fetched").read_bytes() == content
+        assert size == len(content)
 
 
 async def test_what_is_missing_is_not_downloaded_over_what_is_there(
@@ -158,8 +107,8 @@ async def test_a_job_is_cancelled_retried_and_deleted(client: Client) -> None:
     assert (await client.retry(job_id))["status"] in ("queued", "running")
     await client.cancel(job_id)
     await client.wait(job_id)
-    told = await client.history(job_id)
-    assert "asked to stop: enough" in [each["text"] for each in told["entries"]]
+    history = await client.history(job_id)
+    assert "asked to stop: enough" in [each["text"] for each in history["entries"]]
     assert await client.delete(job_id) is None
     with pytest.raises(ApiError) as refused:
         await client.wait(job_id)
@@ -185,58 +134,3 @@ async def test_a_session_that_was_given_is_left_open() -> None:
         async with Client(session=session):
             pass
         assert not session.closed
-
-
-# --- streams
-
-
-async def test_facts_come_once_in_order_and_end_with_the_job(
-    client: Client, service: Service
-) -> None:
-    job_id = (await client.submit("echo", 1))["job_id"]
-    events = [event async for event in client.events(job_id)]
-    recorded = [orjson.loads(each.json()) for each in await service.log.read_job(job_id)]
-    assert events == recorded
-    last = events[-1]["position"]
-    assert [e async for e in client.events(job_id, after=events[1]["position"])] == recorded[2:]
-    assert [e async for e in client.events(job_id, after=last)] == []
-    assert [e async for e in client.events([], after=last)] == []
-
-
-async def test_all_facts_up_to_now_are_read_in_pages(client: Client, service: Service) -> None:
-    jobs = [await client.submit("echo", number) for number in range(6)]
-    await asyncio.gather(*(client.wait(job["job_id"]) for job in jobs))
-    positions = [event["position"] async for event in client.events(follow=False)]
-    assert positions == list(range(1, service.log.head + 1))
-    ids = [job["job_id"] for job in jobs[:2]]
-    told = [event["job_id"] async for event in client.events(ids, follow=False)]
-    assert set(told) == set(ids)
-    one = [event["version"] async for event in client.events(ids[0], follow=False)]
-    assert one == list(range(1, len(one) + 1))
-
-
-async def test_a_position_that_the_log_has_not_reached_is_refused(client: Client) -> None:
-    job_id = (await client.submit("echo"))["job_id"]
-    await client.wait(job_id)
-    with pytest.raises(LogChanged):
-        await anext(client.events(after=1_000_000))
-
-
-async def test_watching_several_jobs_ends_when_all_have_ended(client: Client) -> None:
-    ids = [(await client.submit(type))["job_id"] for type in ("echo", "fail", "echo")]
-    ended = {job["job_id"]: job["status"] async for job in client.watch(ids)}
-    assert list(map(ended.get, ids)) == ["completed", "failed", "completed"]
-    assert [job async for job in client.watch([])] == []
-
-
-async def test_who_watches_a_list_can_learn_which_jobs_have_gone(client: Client) -> None:
-    job = await client.submit("echo", tags=["t"])
-    watched = client.watch(tag="t", gone=True)
-    async for each in watched:
-        if each["status"] == "completed":
-            await client.delete(job["job_id"])
-        if each["status"] == "gone":
-            break
-    await watched.aclose()
-    assert each["job_id"] == job["job_id"]
-    assert each["position"] > job["position"]

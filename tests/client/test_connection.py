@@ -1,4 +1,4 @@
-"""Connections that break, services that are busy: nothing is lost, and nothing is done twice."""
+"""Connections that break and services that are busy: nothing is lost, nothing is done twice."""
 
 import asyncio
 from collections.abc import AsyncIterator, Callable
@@ -28,11 +28,11 @@ def names(folder: Path) -> list[str]:
 
 @asynccontextmanager
 async def cutting(port: int, after_bytes: int) -> AsyncIterator[int]:
-    """A way to *port* on which every connection breaks after so many bytes of answer."""
+    """The port of a proxy to *port* that breaks each connection after so many bytes of response."""
 
     tasks = []
 
-    async def connected(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    async def relay(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         there, here = await asyncio.open_connection("127.0.0.1", port)
         try:
             here.write(await reader.readuntil(b"\r\n\r\n"))
@@ -47,7 +47,7 @@ async def cutting(port: int, after_bytes: int) -> AsyncIterator[int]:
                 await each.wait_closed()
 
     def connect(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        tasks.append(asyncio.create_task(connected(reader, writer)))
+        tasks.append(asyncio.create_task(relay(reader, writer)))
 
     server = await asyncio.start_server(connect, "127.0.0.1", 0)
     async with server:
@@ -78,7 +78,7 @@ async def test_facts_are_complete_however_often_the_connection_breaks(
 
 
 class Hasty(SystemClock):
-    """Notes what is waited for, and does not wait."""
+    """A clock that records every delay, and does not wait."""
 
     def __init__(self) -> None:
         self.delays: list[float] = []
@@ -88,22 +88,25 @@ class Hasty(SystemClock):
         return asyncio.get_running_loop().call_soon(callback)
 
 
-BROKEN = b"..."  # and then the connection breaks
-QUIET = b": and then nothing\n"
+#: At the end of an answer: the connection breaks, or stays open without a byte.
+BROKEN = b"..."
+QUIET = b": quiet\n"
 
 
 class Scripted:
-    """Answers each request with the next of *answers*: a stream's bytes, a response, or None,
-    which breaks the connection. Keeps what was asked."""
+    """Answers each request with the next of *answers*, and records the requests.
+
+    An answer is a stream's bytes, a response, or None, which breaks the connection.
+    """
 
     def __init__(self, *answers: bytes | web.Response | None) -> None:
         self.answers = list(answers)
-        self.asked: list[tuple[str, str, str | None, bytes]] = []
+        self.requests: list[tuple[str, str, str | None, bytes]] = []
         self.over = asyncio.Event()
 
     async def answer(self, request: web.Request) -> web.StreamResponse:
         cursor = request.headers.get("Last-Event-ID")
-        self.asked.append((request.method, request.path, cursor, await request.read()))
+        self.requests.append((request.method, request.path, cursor, await request.read()))
         answer = self.answers.pop(0)
         if isinstance(answer, web.Response):
             return answer
@@ -123,11 +126,11 @@ class Scripted:
 
     @property
     def cursors(self) -> list[str | None]:
-        return [cursor for _, _, cursor, _ in self.asked]
+        return [cursor for _, _, cursor, _ in self.requests]
 
 
 @asynccontextmanager
-async def scripted(
+async def script_server(
     *answers: bytes | web.Response | None, **options: Any
 ) -> AsyncIterator[tuple[Scripted, Client, Hasty]]:
     script, clock = Scripted(*answers), Hasty()
@@ -163,14 +166,14 @@ async def test_a_stream_goes_on_after_its_last_whole_event() -> None:
         fact(9),
         web.Response(status=204),
     )
-    async with scripted(*script) as (server, client, _):
-        told = [event["position"] async for event in client.events("x")]
-    assert told == [1, 2, 9]
+    async with script_server(*script) as (server, client, _):
+        read = [event["position"] async for event in client.events("x")]
+    assert read == [1, 2, 9]
     assert server.cursors == [None, "2", "7", "9"]
 
 
 async def test_a_fact_that_comes_again_is_told_once() -> None:
-    async with scripted(fact(1) + fact(2), fact(2) + fact(3), web.Response(status=204)) as (
+    async with script_server(fact(1) + fact(2), fact(2) + fact(3), web.Response(status=204)) as (
         _,
         client,
         _,
@@ -180,7 +183,7 @@ async def test_a_fact_that_comes_again_is_told_once() -> None:
 
 async def test_a_stream_that_says_it_has_ended_is_not_asked_again() -> None:
     end = b'event: end\ndata: {"reason":"finished"}\n\n'
-    async with scripted(fact(1) + end + fact(2)) as (_, client, _):
+    async with script_server(fact(1) + end + fact(2)) as (_, client, _):
         assert [event["position"] async for event in client.events()] == [1]
 
 
@@ -189,7 +192,7 @@ async def test_reconnecting_waits_as_told_and_longer_each_time() -> None:
     busy = [problem(503, "overloaded") for _ in range(6)]
     facts = (fact(1), fact(2), web.Response(status=204))
     script: tuple[bytes | web.Response, ...] = (b"retry: 4000\n\n", *busy, *facts)
-    async with scripted(*script, on_connection_lost=lost.append) as (_, client, clock):
+    async with script_server(*script, on_connection_lost=lost.append) as (_, client, clock):
         assert [event["position"] async for event in client.events()] == [1, 2]
     assert clock.delays == lost
     expected = [4, 8, 16, 30, 30, 30, 30, 4, 4]
@@ -199,14 +202,14 @@ async def test_reconnecting_waits_as_told_and_longer_each_time() -> None:
 
 async def test_a_stream_that_falls_silent_counts_as_broken() -> None:
     script = (fact(1) + QUIET, fact(2) + QUIET, web.Response(status=204))
-    async with scripted(*script, silence_s=0.05) as (server, client, _):
+    async with script_server(*script, silence_s=0.05) as (server, client, _):
         assert [event["position"] async for event in client.events()] == [1, 2]
     assert server.cursors == [None, "1", "2"]
 
 
 @pytest.mark.parametrize("status", [400, 401, 403, 404, 410, 422])
 async def test_a_refusal_ends_a_stream(status: int) -> None:
-    async with scripted(fact(1), problem(status, "because")) as (_, client, _):
+    async with script_server(fact(1), problem(status, "because")) as (_, client, _):
         events = client.events()
         assert (await anext(events))["position"] == 1
         with pytest.raises(ApiError) as refused:
@@ -216,7 +219,7 @@ async def test_a_refusal_ends_a_stream(status: int) -> None:
 
 async def test_what_is_no_stream_is_refused() -> None:
     page = web.Response(text="<html>", content_type="text/html")
-    async with scripted(page) as (_, client, _):
+    async with script_server(page) as (_, client, _):
         with pytest.raises(ApiError) as refused:
             await anext(client.events())
     assert refused.value.code == "not_a_stream"
@@ -224,11 +227,11 @@ async def test_what_is_no_stream_is_refused() -> None:
 
 async def test_a_log_that_changed_ends_facts_but_not_snapshots() -> None:
     reset = b'event: reset\ndata: {"head":1}\n\n'
-    async with scripted(reset + fact(1)) as (_, client, _):
+    async with script_server(reset + fact(1)) as (_, client, _):
         with pytest.raises(LogChanged):
             await anext(client.events(after=9))
     job = b'id: 1\nevent: job\ndata: {"status":"completed"}\n\n'
-    async with scripted(reset + job) as (_, client, _):
+    async with script_server(reset + job) as (_, client, _):
         assert await anext(client.watch("x", after=9)) == {"status": "completed"}
 
 
@@ -237,16 +240,16 @@ async def test_a_log_that_changed_ends_facts_but_not_snapshots() -> None:
 
 async def test_a_submission_whose_answer_was_lost_is_sent_again_as_the_same_job() -> None:
     accepted = web.json_response({"job_id": "x"}, status=200)
-    async with scripted(None, None, accepted) as (server, client, _):
+    async with script_server(None, None, accepted) as (server, client, _):
         assert await client.submit("echo", {"a": 1}) == {"job_id": "x"}
-    assert len(set(server.asked)) == 1
-    method, path, _, body = server.asked[0]
+    assert len(set(server.requests)) == 1
+    method, path, _, body = server.requests[0]
     assert (method, path[:9]) == ("PUT", "/v1/jobs/")
     assert orjson.loads(body) == {"type": "echo", "payload": {"a": 1}}
 
 
 async def test_what_repeating_would_change_is_not_sent_again() -> None:
-    async with scripted(None, None) as (_, client, _):
+    async with script_server(None, None) as (_, client, _):
         with pytest.raises(ConnectionLost):
             await client.retry("x")
         with pytest.raises(ConnectionLost):
@@ -256,13 +259,13 @@ async def test_what_repeating_would_change_is_not_sent_again() -> None:
 async def test_an_overloaded_service_is_asked_again_when_it_says() -> None:
     busy = problem(503, "overloaded", **{"Retry-After": "7"})
     done = web.json_response({"job_id": "x"})
-    async with scripted(busy, done) as (_, client, clock):
+    async with script_server(busy, done) as (_, client, clock):
         assert await client.retry("x") == {"job_id": "x"}
     assert clock.delays == [7.0]
 
 
 async def test_asking_again_has_an_end() -> None:
-    async with scripted(*(problem(503, "disk_full") for _ in range(5))) as (_, client, _):
+    async with script_server(*(problem(503, "disk_full") for _ in range(5))) as (_, client, _):
         with pytest.raises(ApiError) as refused:
             await client.get("x")
     assert refused.value.code == "disk_full"
@@ -272,14 +275,14 @@ async def test_an_upload_that_broke_is_sent_again_from_its_beginning(tmp_path: P
     file = tmp_path / "file"
     file.write_bytes(b"x" * 600_000)
     stored = web.json_response({"sha256": "s", "size": 600_000}, status=201)
-    async with scripted(None, stored) as (server, client, _):
+    async with script_server(None, stored) as (server, client, _):
         assert await client.upload(file) == "s"
-    assert [len(body) for _, _, _, body in server.asked] == [600_000, 600_000]
+    assert [len(body) for _, _, _, body in server.requests] == [600_000, 600_000]
 
 
 async def test_a_download_that_breaks_leaves_what_was_there(tmp_path: Path) -> None:
     (tmp_path / "file").write_bytes(b"old")
-    async with scripted(b"half of it" + BROKEN) as (_, client, _):
+    async with script_server(b"half of it" + BROKEN) as (_, client, _):
         with pytest.raises(ConnectionLost):
             await client.download("x", "file", tmp_path / "file")
     assert names(tmp_path) == ["file"]
@@ -287,6 +290,6 @@ async def test_a_download_that_breaks_leaves_what_was_there(tmp_path: Path) -> N
 
 
 async def test_names_are_told_as_they_are(tmp_path: Path) -> None:
-    async with scripted(b"it") as (server, client, _):
+    async with script_server(b"it") as (server, client, _):
         await client.download("x", "a b+(1)/../%2e.txt", tmp_path / "file")
-    assert server.asked[0][1] == "/v1/jobs/x/artifacts/a b+(1)/../%2e.txt"
+    assert server.requests[0][1] == "/v1/jobs/x/artifacts/a b+(1)/../%2e.txt"

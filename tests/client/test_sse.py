@@ -124,14 +124,14 @@ def test_it_does_not_matter_how_the_stream_is_cut(draw: st.DataObject, lines: li
     edges = [0, *sorted(cuts), len(stream)]
     whole, cut = Parser(), Parser()
     expected = list(whole.feed(stream))
-    told = [each for start, end in pairwise(edges) for each in cut.feed(stream[start:end])]
-    assert told == expected
+    messages = [each for start, end in pairwise(edges) for each in cut.feed(stream[start:end])]
+    assert messages == expected
     assert (cut.last_id, cut.retry_ms) == (whole.last_id, whole.retry_ms)
 
 
 @given(st.text(), st.text().filter(lambda text: not set(text) & set("\0\r\n")))
 def test_what_was_framed_is_what_is_read(text: str, id: str) -> None:
-    """Each line of the data is a field of its own; which line end it had is lost."""
+    """Each line of the data is a field of its own. The kind of its line end is lost."""
     lines = text.replace("\r\n", "\n").replace("\r", "\n").split("\n")
     frame = f"id: {id}\n" + "".join(f"data: {line}\n" for line in lines) + "\n"
     assert read(frame) == [Message("message", "\n".join(lines), id)]

@@ -1,4 +1,4 @@
-"""`eventjobs` as somebody uses it, and a module of handlers for it to serve."""
+"""The command line `eventjobs`, and a module of handlers to serve."""
 
 import os
 import subprocess
@@ -18,7 +18,7 @@ APP = '''
 import asyncio
 import logging
 from pathlib import Path
-from eventjobs import JobError, handler
+from eventjobs import JobError, handler, schedule
 
 @handler("stepwise", max_attempts=1)
 async def stepwise(context, payload):
@@ -51,12 +51,19 @@ async def until(context, payload):
         await asyncio.sleep(0.01)
     return "it came"
 
+@handler("call", queue="out", concurrency=2, rate="10/m", max_attempts=1)
+async def call(context, payload):
+    async with context.breaker("relay", threshold=1):
+        raise JobError("no_answer", "it does not answer")
+
+nightly = schedule("nightly", "0 3 * * *", "echo", 1, timezone="Europe/Oslo")
+
 HANDLERS = [echo, fail, copy, until]
 '''
 
 
 class Tool:
-    """`eventjobs` in *folder*, asking the service at *url*; here, or in a process of its own."""
+    """`eventjobs` in *folder*, with the service at *url*; in this process, or in another."""
 
     def __init__(self, url: str, folder: Path) -> None:
         self.folder = folder

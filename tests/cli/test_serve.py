@@ -1,38 +1,18 @@
-"""The service as a process: real signals, real crashes, and one line for what goes wrong."""
+"""`eventjobs serve` as a process: real signals, real crashes, and one line for each error."""
 
 import re
 import signal
 import socket
 import sqlite3
 import subprocess
-from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
 
 import orjson
 import pytest
 
-from tests.support.cli import APP, Tool
+from tests.support.cli import Tool
 from tests.support.servers import Server, serving, start
-
-
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """With a module of handlers in it."""
-    folder = tmp_path_factory.mktemp("cli")
-    (folder / "shop.py").write_text(APP)
-    return folder
-
-
-@pytest.fixture(scope="module")
-def server(folder: Path) -> Iterator[Server]:
-    with serving(folder, "--app", "shop", PYTHONPATH=str(folder)) as server:
-        yield server
-
-
-@pytest.fixture
-def tool(server: Server, tmp_path: Path) -> Tool:
-    return Tool(server.url, tmp_path)
 
 
 def test_the_address_is_the_only_line_on_stdout(folder: Path, tmp_path: Path) -> None:
@@ -60,7 +40,7 @@ def test_handlers_are_found_in_the_folder_one_is_in(folder: Path, tmp_path: Path
 
 
 @pytest.mark.parametrize(
-    ("arguments", "told"),
+    ("arguments", "beginning"),
     [
         (["--host", "0.0.0.0"], "error: invalid_input: "),
         (["--port", "99999"], "error: settings: port: "),
@@ -71,11 +51,11 @@ def test_handlers_are_found_in_the_folder_one_is_in(folder: Path, tmp_path: Path
     ],
 )
 def test_a_service_that_cannot_start_says_why_in_a_line(
-    folder: Path, arguments: list[str], told: str
+    folder: Path, arguments: list[str], beginning: str
 ) -> None:
     run = Tool("", folder).spawn("serve", *arguments)
     assert (run.returncode, run.stdout) == (2, "")
-    assert run.stderr.startswith(told)
+    assert run.stderr.startswith(beginning)
     assert run.stderr.count("\n") == 1
     assert not (folder / "eventjobs-data").exists()
 
@@ -151,10 +131,10 @@ def test_a_second_signal_gives_running_jobs_back_at_once(folder: Path, tmp_path:
 
 
 def test_what_is_asked_before_a_shutdown_is_answered_by_it(folder: Path, tmp_path: Path) -> None:
-    """The heads were read before the signal, the bodies come after it: none is cut off, and what
-    is in the log is what was answered 202.
+    """The heads are read before the signal, and the bodies come after it. No response is cut off,
+    and the log has exactly the jobs that were answered with 202.
     """
-    head = (
+    request = (
         b"POST /v1/jobs HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
         b"Content-Length: %d\r\nExpect: 100-continue\r\n\r\n"
     )
@@ -163,7 +143,7 @@ def test_what_is_asked_before_a_shutdown_is_answered_by_it(folder: Path, tmp_pat
         address = "127.0.0.1", int(server.url.rpartition(":")[2])
         connections = [socket.create_connection(address) for _ in bodies]
         for connection, body in zip(connections, bodies, strict=True):
-            connection.sendall(head % len(body))
+            connection.sendall(request % len(body))
             assert connection.recv(100).startswith(b"HTTP/1.1 100 ")
         server.process.send_signal(signal.SIGTERM)
         wait_for_line(tmp_path / "data.log", "stopping")
@@ -171,11 +151,11 @@ def test_what_is_asked_before_a_shutdown_is_answered_by_it(folder: Path, tmp_pat
         for connection, body in zip(connections, bodies, strict=True):
             with connection, connection.makefile("rb") as answer:
                 connection.sendall(body)
-                told, _, rest = answer.read().partition(b"\r\n\r\n")
-            assert b"\r\nConnection: close\r\n" in told
-            if told.startswith(b"HTTP/1.1 202 "):
+                head, _, rest = answer.read().partition(b"\r\n\r\n")
+            assert b"\r\nConnection: close\r\n" in head
+            if head.startswith(b"HTTP/1.1 202 "):
                 answered.append(orjson.loads(rest)["job_id"])
-            else:  # this machine was too slow
+            else:  # the service stopped before it read the body
                 assert orjson.loads(rest)["code"] == "not_ready"
         assert server.process.wait(20) == 0
     submitted = [job_id for type, job_id in facts(server) if type == "JobSubmitted"]
@@ -183,7 +163,7 @@ def test_what_is_asked_before_a_shutdown_is_answered_by_it(folder: Path, tmp_pat
 
 
 def test_watching_goes_on_through_a_crash_of_the_service(folder: Path, tmp_path: Path) -> None:
-    """Killed, and started again on the same port: the watcher has only been waiting."""
+    """The service is killed, and started again on the same port."""
     server = start(tmp_path / "data", "--app", "shop", PYTHONPATH=str(folder))
     job_id, flag = running(server, tmp_path)
     with Tool(server.url, tmp_path).start("watch", job_id, "--json") as watching:
@@ -204,7 +184,7 @@ def test_watching_goes_on_through_a_crash_of_the_service(folder: Path, tmp_path:
 
 
 def running(server: Server, folder: Path) -> tuple[str, Path]:
-    """A job that runs until there is a file, and that file."""
+    """The id of a job that runs until a file exists, and the path of the file."""
     tool, flag = Tool(server.url, folder), folder / "flag"
     job_id = tool.ok("submit", "until", f'"{flag}"').strip()
     with tool.start("watch", job_id, "--json") as watching:

@@ -1,0 +1,70 @@
+"""Settings: which variable is in effect, and what a time limit does."""
+
+import asyncio
+from typing import Any
+
+import pytest
+
+from eventjobs.handlers.context import Context
+from eventjobs.handlers.declare import handler
+from eventjobs.settings import Settings, variable_in_effect
+from tests.conftest import Connect, Serve
+from tests.support.clock import SECOND, FakeClock
+from tests.support.waiting import job_when
+
+
+@handler("forever")
+async def forever(ctx: Context, payload: Any) -> None:
+    await asyncio.Event().wait()
+
+
+@handler("own-limit", timeout_s=7)
+async def own_limit(ctx: Context, payload: Any) -> None:
+    pass
+
+
+def test_a_setting_has_the_name_it_has_elsewhere_and_ours_wins(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    assert Settings().timeout_s is None
+    monkeypatch.setenv("JOB_TIMEOUT_SECONDS", "600")
+    assert Settings().timeout_s == 600
+    assert variable_in_effect(Settings, "timeout_s") == "JOB_TIMEOUT_SECONDS"
+    monkeypatch.setenv("EVENTJOBS_TIMEOUT_S", "30")
+    assert Settings().timeout_s == 30
+    assert variable_in_effect(Settings, "timeout_s") == "EVENTJOBS_TIMEOUT_S"
+    assert Settings(timeout_s=1).timeout_s == 1
+
+
+def test_a_variable_that_is_set_to_nothing_is_not_set(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("JOB_TIMEOUT_SECONDS", "")
+    monkeypatch.setenv("EVENTJOBS_PORT", "")
+    assert (Settings().timeout_s, Settings().port) == (None, 8080)
+    assert variable_in_effect(Settings, "port") is None
+
+
+async def test_the_limit_of_jobs_that_have_none_of_their_own(serve: Serve) -> None:
+    service = await serve(forever, own_limit, concurrency=0, timeout_s=600)
+    jobs = [
+        await service.submit("forever"),
+        await service.submit("own-limit"),
+        await service.submit("forever", timeout_s=3.0),
+    ]
+    assert [job.spec.timeout_s for job in jobs] == [600, 7, 3]
+
+
+async def test_what_is_not_set_does_not_limit(serve: Serve) -> None:
+    service = await serve(forever, concurrency=0)
+    assert (await service.submit("forever")).spec.timeout_s is None
+
+
+async def test_a_job_ends_at_the_limit_of_the_settings(client: Connect, clock: FakeClock) -> None:
+    asked = await client(forever, clock=clock, timeout_s=10)
+    job_id = (await asked.submit("forever", max_attempts=1))["job_id"]
+    await job_when(asked.service, job_id, lambda job: job.status == "running")
+    await clock.advance(10)
+    job = await asked.service.wait(job_id)
+    assert job.finished_us is not None
+    assert job.started_us is not None
+    assert job.finished_us - job.started_us == 10 * SECOND
+    assert (job.status, job.error and job.error["code"]) == ("failed", "timeout")
