@@ -1,1 +1,1 @@
-"""Scripts that stand on the log and the projections alone."""
+"""Commands beside the service: eventjobs-replay and eventjobs-audit, and tools of a checkout."""

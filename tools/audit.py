@@ -1,12 +1,11 @@
-"""Export a log as JSON lines for an auditor, checking every commitment on the way.
+"""Exports a log as JSON lines for an auditor, and checks every commitment.
 
     eventjobs-audit DATA [--job ID] [--after N] [--until N] [-o FILE]
 
-A line is an event as everyone reads it, with what proves it: `facts` and `body` as the exact text
-that is stored, `salt` and `commitment` in hex; `body` and `salt` are null once erased. The last
-line, on stderr, has the number of events and the SHA-256 of the whole output. Exits with 1 when
-something does not hold, naming the first bad position, and with 2 when it cannot read the log.
-It may run beside the service.
+A line is an event as clients read it, with its proof: `facts` and `body` are the stored text,
+`salt` and `commitment` are hex; `body` and `salt` are null once erased. The last line on stderr has
+the number of events and the SHA-256 of the output. The exit code is 1 when a check fails, and the
+first bad position is printed; 2 when the log cannot be read. The service may run at the same time.
 """
 
 import argparse
@@ -30,7 +29,7 @@ from eventjobs.errors import EventjobsError, ForeignDatabase
 from eventjobs.log.commitment import COMMITMENT
 from eventjobs.log.rows import recorded_from_bytes
 
-from .replay import Log
+from .read_log import PAGE, LogFile, require_log
 
 READ = """
 SELECT position, CAST(job_id AS BLOB), version, CAST(type AS BLOB), at_us, CAST(actor AS BLOB),
@@ -48,7 +47,6 @@ WHERE job_id = ?4 AND position > ?1 AND position <= ?2
 ORDER BY position
 LIMIT ?3
 """
-PAGE = 2000
 
 
 class Stored(NamedTuple):
@@ -63,7 +61,7 @@ class Stored(NamedTuple):
         return self.recorded.position
 
     def fault(self) -> str | None:
-        """Why this row cannot be what was recorded; None when it can."""
+        """The reason why this row cannot have been recorded so; None without one."""
         body = self.recorded.body
         if body is not None and self.salt is not None:
             if hashlib.sha256(COMMITMENT + self.salt + body).digest() != self.commitment:
@@ -74,6 +72,7 @@ class Stored(NamedTuple):
         return event.why if isinstance(event, Unreadable) else None
 
     def line(self) -> bytes:
+        """The JSON line of the export."""
         facts, body = self.recorded.facts, self.recorded.body
         proof = {
             "facts": facts.decode("utf-8", "replace"),
@@ -81,14 +80,14 @@ class Stored(NamedTuple):
             "salt": None if self.salt is None else self.salt.hex(),
             "commitment": self.commitment.hex(),
         }
-        told = self.recorded.json()
-        if isinstance(self.recorded.event, Unreadable):  # what is stored is in the proof
-            told = orjson.dumps(orjson.loads(told) | {"data": None})
-        return told[:-1] + b"," + orjson.dumps(proof)[1:] + b"\n"
+        line = self.recorded.json()
+        if isinstance(self.recorded.event, Unreadable):  # the proof has the stored text
+            line = orjson.dumps(orjson.loads(line) | {"data": None})
+        return line[:-1] + b"," + orjson.dumps(proof)[1:] + b"\n"
 
 
 class Export:
-    """Events written to *file*, and what did not hold."""
+    """Writes events to *file*; *first_bad* is the first fault."""
 
     def __init__(self, file: BinaryIO) -> None:
         self.events = 0
@@ -102,8 +101,8 @@ class Export:
     async def run(
         self, data: Path, job_id: str | None = None, after: int = 0, until: int | None = None
     ) -> None:
-        """Raises NotOurs, TooNew."""
-        log = await Log.open(data)
+        """Export the events of all jobs, or of one. Raises ForeignDatabase, DatabaseTooNew."""
+        log = await LogFile.open(data)
         try:
             until = log.head if until is None else min(until, log.head)
             before: Stored | None = None
@@ -149,7 +148,7 @@ class Export:
         return f"{self.events} events, {where}, {held}, sha256 {self._hash.hexdigest()}"
 
 
-async def _rows(log: Log, job_id: str | None, after: int, until: int) -> AsyncIterator[Stored]:
+async def _rows(log: LogFile, job_id: str | None, after: int, until: int) -> AsyncIterator[Stored]:
     sql, *more = (READ,) if job_id is None else (READ_JOB, job_id)
     while page := await log.connection.execute_fetchall(sql, (after, until, PAGE, *more)):
         for row in page:
@@ -167,14 +166,13 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--after", type=int, default=0, metavar="N", help="only later positions")
     parser.add_argument("--until", type=int, metavar="N", help="only positions up to N")
     parser.add_argument("-o", "--output", type=Path, metavar="FILE", help="instead of stdout")
-    given = parser.parse_args(arguments)
+    options = parser.parse_args(arguments)
     try:
-        if not (given.data / "log.db").is_file():
-            raise ForeignDatabase(f"there is no log in {given.data}")
-        with _opened(given.output) as file:
-            told = Export(file)
-            job_id = given.job and str(given.job)
-            asyncio.run(told.run(given.data, job_id, given.after, given.until))
+        require_log(options.data)
+        with _open_output(options.output) as file:
+            export = Export(file)
+            job_id = options.job and str(options.job)
+            asyncio.run(export.run(options.data, job_id, options.after, options.until))
             file.flush()
     except EventjobsError as error:
         print(f"error: {error.code}: {error.message}", file=sys.stderr)
@@ -184,14 +182,14 @@ def main(arguments: list[str] | None = None) -> int:
         return 2
     except KeyboardInterrupt:
         return 130
-    if told.first_bad is not None:
-        print(f"error: {told.first_bad}", file=sys.stderr)
-    print(told.summary(), file=sys.stderr)
-    return 0 if told.first_bad is None else 1
+    if export.first_bad is not None:
+        print(f"error: {export.first_bad}", file=sys.stderr)
+    print(export.summary(), file=sys.stderr)
+    return 0 if export.first_bad is None else 1
 
 
-def _opened(path: Path | None) -> AbstractContextManager[BinaryIO]:
-    """For the owner alone: it holds what people put in. *path* appears once it is whole."""
+def _open_output(path: Path | None) -> AbstractContextManager[BinaryIO]:
+    """A file for the owner alone, for payloads are in it; *path* appears once it is complete."""
     if path is None:
         return os.fdopen(os.dup(sys.stdout.fileno()), "wb")
     if path.exists() and not path.is_file():  # a pipe, or a terminal

@@ -3,8 +3,8 @@
     python -m eventjobs.tools.check            all of them
     python -m eventjobs.tools.check lint types
 
-Every step runs, whichever failed before. The tests come last, so that what pytest says last is
-what is read last; only a failure adds a line below it.
+Every step runs, also after one that failed. The tests come last, so that the summary of pytest ends
+the output; only a failure adds a line.
 """
 
 import subprocess
@@ -22,9 +22,9 @@ STEPS = {
     "lint": [f"{SCRIPTS}/ruff", "check", "."],
     "types": [f"{SCRIPTS}/mypy"],
     "imports": [f"{SCRIPTS}/lint-imports", "--no-logo"],
-    # In more processes than cores, because much of a test is waiting: for a disk, a start, a
-    # timeout. Whole modules, because what their fixtures start is shared and slow; in their own
-    # order, because the longest are the few tests of tests/campaigns, which would come last.
+    # More processes than cores, because tests wait: for a disk, a start, a timeout. Whole modules,
+    # because servers of their fixtures are shared. In the order of files, because the tests of
+    # tests/campaigns are long and few: in xdist's order they would come last.
     "tests": [*PYTEST, "-n", "4", "--dist", "loadfile", "--no-loadscope-reorder"],
 }
 
@@ -45,7 +45,7 @@ def run(name: str) -> bool:
     print(f"\n=== {name}", flush=True)
     began = time.monotonic()
     passed = subprocess.run(STEPS[name], cwd=ROOT, check=False).returncode == 0
-    if name != "tests":  # pytest tells its own outcome and time
+    if name != "tests":  # pytest prints its own outcome and time
         print(f"{'ok' if passed else 'FAILED'} in {time.monotonic() - began:.1f} s", flush=True)
     return passed
 

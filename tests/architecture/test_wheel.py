@@ -23,6 +23,8 @@ PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 NO_BYTECODE = "PYTHONDONTWRITEBYTECODE"
 SOURCES = ["pyproject.toml", "README.md", "LICENSE", "eventjobs", "projections", "tools"]
 
+#: The commands of tools/, and their modules.
+TOOLS = ["__init__", "audit", "compare_views", "read_log", "replay"]
 #: A user's modules, with the names of folders of this repository.
 MODULES = {
     "projections.py": "FLAT = 1",
@@ -128,7 +130,7 @@ def test_the_wheel_has_every_file_of_the_package(wheel: Path) -> None:
         for path in folder.rglob("*")
         if path.is_file() and "__pycache__" not in path.parts
     }
-    tools = {f"eventjobs/tools/{name}.py" for name in ("__init__", "audit", "replay")}
+    tools = {f"eventjobs/tools/{name}.py" for name in TOOLS}
     shipped = {name for name in contents(wheel) if ".dist-info/" not in name}
     assert shipped == sources | tools
 

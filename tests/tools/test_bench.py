@@ -40,8 +40,8 @@ TINY = Size(
 @pytest.fixture(scope="module")
 def tiny() -> Iterator[Bench]:
     """What can be measured in this process is, and servers are shared: processes start slowly."""
-    with Bench(TINY, bench.CHILDREN, alone=False) as made:
-        yield made
+    with Bench(TINY, bench.CHILDREN, alone=False) as bench_run:
+        yield bench_run
 
 
 @pytest.fixture
@@ -97,9 +97,9 @@ def test_the_command_prints_every_figure(
 ) -> None:
     monkeypatch.setattr(bench, "QUICK", TINY)
     assert bench.main(["latency", "--quick", "--json", "--runs", "1"]) == 0
-    told = orjson.loads(capfd.readouterr().out)
-    assert set(told["machine"]) >= {"cpu", "fsync", "python loop", "others took"}
-    assert [len(row["eventjobs"]) for row in told["rows"]] == [1, 1]
+    figures = orjson.loads(capfd.readouterr().out)
+    assert set(figures["machine"]) >= {"cpu", "fsync", "python loop", "others took"}
+    assert [len(row["eventjobs"]) for row in figures["rows"]] == [1, 1]
 
 
 def test_a_process_that_ends_is_told_of() -> None:
@@ -108,7 +108,7 @@ def test_a_process_that_ends_is_told_of() -> None:
         Child("readers", nobody, "eventjobs.tools.bench.sse_readers") as child,
         pytest.raises(Died, match="readers"),
     ):
-        child.hear()
+        child.answer()
 
 
 def test_a_floor_is_met_by_the_median_and_the_paired_share() -> None:

@@ -1,4 +1,4 @@
-"""The tools tell the truth about a data directory, beside the service and without it."""
+"""The commands eventjobs-replay and eventjobs-audit, beside the service and without it."""
 
 import asyncio
 import hashlib
@@ -58,7 +58,7 @@ async def service(tmp_path: Path) -> AsyncIterator[Service]:
 
 @pytest.fixture
 async def data(tmp_path: Path) -> Path:
-    """A directory whose service was closed."""
+    """The directory of a closed service."""
     async with Service(tmp_path / "data", [steps, fail], settings=settings()) as service:
         await run_jobs(service)
         await service.views.reached(service.log.head)
@@ -79,13 +79,13 @@ async def run(tool: str, *arguments: object) -> tuple[int, str, str]:
 
 
 def change(path: Path, *statements: str) -> None:
-    """As somebody with the file in their hands would, past every trigger."""
+    """Change a database in spite of its triggers."""
     with closing(sqlite3.connect(path)) as connection, connection:
         triggers = connection.execute("SELECT name, sql FROM sqlite_schema WHERE type = 'trigger'")
         dropped = triggers.fetchall()
         for name, _ in dropped:
             connection.execute(f"DROP TRIGGER {name}")
-        for sql in (*statements, *(made for _, made in dropped)):
+        for sql in (*statements, *(trigger for _, trigger in dropped)):
             connection.execute(sql)
 
 
@@ -104,7 +104,7 @@ async def test_checking_beside_the_service_finds_views_as_the_log_says(service: 
 
 
 async def test_checking_compares_at_the_position_that_the_views_have_reached(data: Path) -> None:
-    """The log may be ahead: that makes the views late, not wrong."""
+    """A log that is ahead makes the views late, not wrong."""
     change(
         data / "log.db",
         """INSERT INTO events
@@ -127,9 +127,9 @@ async def test_checking_names_the_column_that_differs(data: Path) -> None:
     change(data / "views.db", "UPDATE jobs SET status = 'running' WHERE born = 1")
     code, out, _ = await run("replay", data, "--check")
     assert code == 1
-    told = out.splitlines()
-    assert "not as the log says" in told[0]
-    assert told[1:] == [
+    lines = out.splitlines()
+    assert "not as the log says" in lines[0]
+    assert lines[1:] == [
         "  table jobs, born 1",
         "  status",
         '    live:    "running"',

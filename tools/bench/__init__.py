@@ -1,1 +1,1 @@
-"""Measures this machine against the floors: `python -m eventjobs.tools.bench`."""
+"""Measures eventjobs against floors and raw limits: `python -m eventjobs.tools.bench`."""

@@ -1,12 +1,12 @@
-"""How fast eventjobs is here, each figure beside what the libraries allow in the same run.
+"""Measures the speed of eventjobs, each figure beside a raw limit of the libraries.
 
     python -m eventjobs.tools.bench [SECTION ...] [--runs N] [--quick] [--json | --markdown]
 
-A machine that others use too can be half as fast a minute later. So our figure and its raw limit
-are measured in turns, each in a process of its own; what is printed is the median of the runs
-with the least and the most, and the share that is kept of the limit, pair by pair.
+A shared machine may be half as fast a minute later. So a figure and its raw limit are measured in
+turns, each in a process of its own. Printed are the median of the runs with the least and the most,
+and the median share of the limit, pair by pair.
 
-This module alone stands on the service; what measures stands beside it in bench_*.py.
+Only this module imports the service; the other measurements stand beside it.
 """
 
 import argparse
@@ -24,7 +24,7 @@ from typing import Any
 
 import orjson
 
-from eventjobs import gc_tuning as garbage
+from eventjobs import gc_tuning
 from eventjobs.domain.events import JobCompleted
 from eventjobs.domain.ids import new_id
 from eventjobs.domain.spec import JobSpec
@@ -36,12 +36,7 @@ from eventjobs.observability.logging import configure
 from eventjobs.service import Service
 from eventjobs.settings import Settings
 
-from . import baseline_http as bench_bare
-from . import baseline_pool as bench_pool
-from . import http as bench_http
-from . import log as bench_log
-from . import sse as bench_sse
-from . import workers as bench_work
+from . import baseline_http, baseline_pool, http, log, sse, workers
 from .processes import (
     ROOT,
     Answer,
@@ -65,8 +60,8 @@ from .report import (
     Floor,
     Row,
     machine,
+    machine_lines,
     percentile,
-    printed_machine,
     table,
 )
 
@@ -106,20 +101,20 @@ def noop_in_a_process(context: ThreadContext, payload: Any) -> None:
 
 @asynccontextmanager
 async def service(data: str, **settings: Any) -> AsyncIterator[Service]:
-    """The service as `eventjobs serve` sets it up, with jobs that do nothing."""
+    """The service as `eventjobs serve` sets it up, with handlers that do nothing."""
     configure("WARNING")
-    made = Settings(data=Path(data), **settings)
-    async with Service(handlers=[noop, noop_in_a_process], settings=made) as started:
-        garbage.freeze_startup_objects()
+    merged = Settings(data=Path(data), **settings)
+    async with Service(handlers=[noop, noop_in_a_process], settings=merged) as started:
+        gc_tuning.freeze_startup_objects()
         yield started
         gc.unfreeze()
 
 
 def jobs(directory: str, seconds: float, in_flight: int, type: str = "noop") -> Answer:
-    """Jobs a second from submission to the end, while so many are on their way."""
+    """Jobs a second from submission to the end, always *in_flight* concurrently."""
 
     async def work() -> Answer:
-        with TemporaryDirectory(dir=directory) as data, bench_log.seen_commits() as seen:
+        with TemporaryDirectory(dir=directory) as data, log.seen_commits() as seen:
             async with service(data, concurrency=in_flight) as started:
                 await through(started, seconds / 4, in_flight, type)
                 seen.clear()
@@ -132,7 +127,7 @@ def jobs(directory: str, seconds: float, in_flight: int, type: str = "noop") -> 
 
 
 async def through(started: Service, seconds: float, in_flight: int, type: str) -> int:
-    """Submit for so long, always so many at once; how many have ended once all have."""
+    """Submit for *seconds*, always *in_flight* concurrently; the number of ended jobs."""
     loop = asyncio.get_running_loop()
     until_s = now_s() + seconds
     after = started.log.head
@@ -160,7 +155,7 @@ async def through(started: Service, seconds: float, in_flight: int, type: str) -
 
 
 def latency(directory: str, seconds: float) -> Answer:
-    """How long one job takes while there is no other."""
+    """Milliseconds of one job on an idle service."""
 
     async def work() -> Answer:
         spent = []
@@ -178,39 +173,39 @@ def latency(directory: str, seconds: float) -> Answer:
     return run(work())
 
 
-def served(directory: str, concurrency: int) -> None:
-    """The service over HTTP, until the parent is gone."""
+def serve_http(directory: str, concurrency: int) -> None:
+    """The service over HTTP, until stdin ends."""
     from eventjobs.http import serve
 
     async def work() -> None:
         raise_descriptor_limit()
-        with TemporaryDirectory(dir=directory) as data, bench_log.seen_commits() as seen:
-            # Heartbeats would be deliveries that nobody counts.
+        with TemporaryDirectory(dir=directory) as data, log.seen_commits() as seen:
+            # Heartbeats would be uncounted deliveries.
             async with service(data, concurrency=concurrency, heartbeat_s=3600) as started:
                 listening = await serve(started, HOST, 0)
 
                 async def send(number: int, job: str) -> float:
                     seen.clear()
-                    await started.jobs.report(job, bench_sse.marked(number), actor="bench")
+                    await started.jobs.report(job, sse.event(number), actor="bench")
                     return seen[-1][0]
 
                 async def job() -> Answer:
-                    made = await started.jobs.submit(JobSpec("watched"), actor="bench")
-                    await started.jobs.start(made.job.job_id, worker="bench")
-                    return {"job": made.job.job_id, "head": started.log.head}
+                    outcome = await started.jobs.submit(JobSpec("watched"), actor="bench")
+                    await started.jobs.start(outcome.job.job_id, worker="bench")
+                    return {"job": outcome.job.job_id, "head": started.log.head}
 
-                async def ended(count: int) -> Answer:
+                async def rate(count: int) -> Answer:
                     return {"rate": await ending_rate(started, count)}
 
-                publisher = bench_sse.Publisher(send)
+                publisher = sse.Publisher(send)
                 ready = {"port": listening.port, "acks": await publisher.listen(HOST)}
-                await obey(ready, publisher.commands | {"job": job, "ended": ended})
+                await obey(ready, publisher.commands | {"job": job, "ending_rate": rate})
 
     run(work())
 
 
 async def ending_rate(started: Service, count: int) -> float:
-    """Jobs a second that end from now on, from the first to the last of so many."""
+    """Ends of jobs a second, from the first to the last of the next *count*."""
     times_us = list[int]()
     async for batch in follow(started.log, started.log.head):
         times_us += [each.at_us for each in batch if isinstance(each.event, JobCompleted)]
@@ -222,15 +217,15 @@ async def ending_rate(started: Service, count: int) -> float:
 CHILDREN: Children = {
     "jobs": jobs,
     "latency": latency,
-    "served": served,
-    **bench_bare.CHILDREN,
-    **bench_pool.CHILDREN,
-    **bench_log.CHILDREN,
-    **bench_work.CHILDREN,
+    "serve_http": serve_http,
+    **baseline_http.CHILDREN,
+    **baseline_pool.CHILDREN,
+    **log.CHILDREN,
+    **workers.CHILDREN,
 }
 
 
-# --- the sections that need the service itself
+# --- the sections that need the service
 
 
 def no_ops(bench: Bench) -> list[Row]:
@@ -277,12 +272,12 @@ def latencies(bench: Bench) -> list[Row]:
 def starts(bench: Bench) -> list[Row]:
     say("start: making a log")
     data = bench.data()
-    made = bench.once("make", data=data, events=bench.size.started)
+    events = bench.once("make", data=data, events=bench.size.started)["events"]
     limit = "the same libraries, both databases opened, nothing else"
-    what = f"start of `eventjobs serve` with {made['events']:,} events, until it serves"
+    what = f"start of `eventjobs serve` with {events:,} events, until it serves"
     row = Row(what, SECONDS, limit, Floor(1))
     ours = [sys.executable, "-m", "eventjobs", "serve", "--data", data, "--port", "0"]
-    raw = [sys.executable, "-m", "eventjobs.tools.bench", "--child", "opened"]
+    raw = [sys.executable, "-m", "eventjobs.tools.bench", "--child", "bare_with_databases"]
     raw.append(orjson.dumps({"data": data}).decode())
     for number in range(bench.size.runs):
         say(f"start, run {number + 1}")
@@ -291,7 +286,7 @@ def starts(bench: Bench) -> list[Row]:
 
 
 def first_line(command: list[str], log: Path) -> float:
-    """Seconds from when a process is begun until it prints that it is ready."""
+    """Seconds from the start of a process to its first line."""
     began_s = now_s()
     with log.open("ab") as stderr:
         process = subprocess.Popen(
@@ -315,15 +310,15 @@ def first_line(command: list[str], log: Path) -> float:
 SECTIONS: dict[str, Callable[[Bench], list[Row]]] = {
     "jobs": no_ops,
     "processes": in_processes,
-    "workers": bench_work.workers,
-    "claim": bench_work.claims,
-    "append": bench_log.appends,
-    "rebuild": bench_log.rebuilds,
-    "post": bench_http.posts,
-    "get": bench_http.gets,
-    "batch": bench_http.batches,
-    "watched": bench_sse.watched,
-    "idle": bench_sse.idle,
+    "workers": workers.workers,
+    "claim": workers.claims,
+    "append": log.appends,
+    "rebuild": log.rebuilds,
+    "post": http.posts,
+    "get": http.gets,
+    "batch": http.batches,
+    "watched": sse.watch,
+    "idle": sse.idle,
     "latency": latencies,
     "start": starts,
 }
@@ -336,35 +331,39 @@ def main(arguments: list[str]) -> int:
     if arguments[:1] == ["--child"]:
         act(CHILDREN, arguments)
         return 0
-    options = parsed(arguments)
+    options = parse(arguments)
     size = QUICK if options.quick else Size()
     if options.runs:
         size = replace(size, runs=options.runs)
     with Bench(size, CHILDREN) as bench:
-        told = machine(bench.directory)
+        properties = machine(bench.directory)
         conditions = Conditions()
         rows = []
         for name in options.sections or SECTIONS:
-            conditions.look()
+            conditions.measure()
             rows += SECTIONS[name](bench)
-        conditions.look()
-    told |= conditions.told()
+        conditions.measure()
+    properties |= conditions.summary()
     say("\n")
     if options.json:
-        print(orjson.dumps({"machine": told, "rows": [row.as_json() for row in rows]}).decode())
+        print(
+            orjson.dumps({"machine": properties, "rows": [row.as_json() for row in rows]}).decode()
+        )
     else:
-        print(printed_machine(told, markdown=options.markdown), end="\n\n")
+        print(machine_lines(properties, markdown=options.markdown), end="\n\n")
         print(table(rows, markdown=options.markdown))
     return 0
 
 
-def parsed(arguments: list[str]) -> argparse.Namespace:
+def parse(arguments: list[str]) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         prog="python -m eventjobs.tools.bench", description=(__doc__ or "").partition("\n")[0]
     )
     parser.add_argument("sections", nargs="*", metavar="SECTION", help=", ".join(SECTIONS))
-    parser.add_argument("--runs", type=int, help="how often everything is measured; 5")
-    parser.add_argument("--quick", action="store_true", help="in about a minute, less exactly")
+    parser.add_argument("--runs", type=int, help="of each measurement; 5")
+    parser.add_argument(
+        "--quick", action="store_true", help="take about a minute, and measure less exactly"
+    )
     parser.add_argument("--json", action="store_true", help="print every figure, as JSON")
     parser.add_argument("--markdown", action="store_true", help="print a table in Markdown")
     options = parser.parse_args(arguments)

@@ -1,4 +1,4 @@
-"""Bare aiohttp, set up as the service is: the limit that the service over HTTP is compared with."""
+"""Bare aiohttp, configured as in the service: the raw limit of the service over HTTP."""
 
 import asyncio
 from pathlib import Path
@@ -11,7 +11,7 @@ from eventjobs.domain.recorded import Recorded
 
 from .log import ACTOR, START_US, new_id
 from .processes import Children, now_s, obey, raise_descriptor_limit, run
-from .sse import Publisher, marked
+from .sse import Publisher, event
 from .sse_readers import PREFACE
 
 HOST = "127.0.0.1"
@@ -27,20 +27,20 @@ async def empty_get(request: web.Request) -> web.Response:
 
 
 async def batch(request: web.Request) -> web.Response:
-    """Reads every line, and has an answer for each."""
+    """Parses every line, and answers each."""
     lines = [orjson.loads(line) for line in (await request.read()).splitlines()]
     answers = [b'{"line":%d,"status":202}\n' % number for number, _ in enumerate(lines, 1)]
     return web.Response(body=b"".join(answers))
 
 
 class Hub:
-    """Writes the same bytes to everybody, and does nothing else."""
+    """Writes the same bytes to every client."""
 
     def __init__(self) -> None:
         self._transports: set[asyncio.WriteTransport] = set()
-        event = marked(1)
-        told = Recorded(1, new_id(1), 1, START_US, ACTOR, event, *encode(event))
-        frame = b"id: 1\nevent: event\ndata: %s\n\n" % told.json()
+        progress = event(1)
+        recorded = Recorded(1, new_id(1), 1, START_US, ACTOR, progress, *encode(progress))
+        frame = b"id: 1\nevent: event\ndata: %s\n\n" % recorded.json()
         self._chunk = b"%x\r\n%s\r\n" % (len(frame), frame)
 
     async def stream(self, request: web.Request) -> web.StreamResponse:
@@ -83,7 +83,7 @@ def bare() -> None:
     run(work())
 
 
-def opened(data: str) -> None:
+def bare_with_databases(data: str) -> None:
     """A process with the libraries of the service, an empty server and both databases open."""
     import sqlite3
 
@@ -100,4 +100,4 @@ def opened(data: str) -> None:
     bare()
 
 
-CHILDREN: Children = {"bare": bare, "opened": opened}
+CHILDREN: Children = {"bare": bare, "bare_with_databases": bare_with_databases}

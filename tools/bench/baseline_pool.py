@@ -1,4 +1,4 @@
-"""The standard library's pool of processes: the limit for jobs that run in processes."""
+"""The process pool of the standard library: the raw limit of jobs in processes."""
 
 import asyncio
 import multiprocessing
@@ -10,13 +10,13 @@ from .processes import Answer, Children, Stopwatch, now_s, run
 
 
 def nothing(message: bytes) -> bytes:
-    """Takes and gives JSON, as a job does."""
+    """Parses and returns JSON, as a job does."""
     orjson.loads(message)
     return b"null"
 
 
 def pool(directory: str, seconds: float, in_flight: int) -> Answer:
-    """Calls a second, while so many are on their way."""
+    """Calls a second, always *in_flight* concurrently."""
 
     async def work() -> Answer:
         loop = asyncio.get_running_loop()

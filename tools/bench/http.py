@@ -1,4 +1,4 @@
-"""Requests over HTTP: how much of bare aiohttp is kept."""
+"""Requests over HTTP, beside bare aiohttp."""
 
 import re
 import shutil
@@ -31,13 +31,13 @@ def has_wrk() -> bool:
 def wrk(
     bench: Bench, server: tuple[Child, Answer], path: str, script: Path | None = None
 ) -> Sample:
-    """Requests a second, all of them answered well."""
+    """Requests a second, all with a 2xx response."""
     child, at = server
     size = bench.size
     scripted = [] if script is None else ["-s", str(script)]
     command = ["wrk", "-t1", f"-c{size.connections}", f"-d{size.wrk_s}s", *scripted]
     cpu_s = child.cpu_s()
-    told = subprocess.run(
+    output = subprocess.run(
         [*command, f"http://{HOST}:{at['port']}{path}"],
         capture_output=True,
         text=True,
@@ -45,12 +45,12 @@ def wrk(
         timeout=TIMEOUT_S,
     ).stdout
     cpu_s = child.cpu_s() - cpu_s
-    rate = re.search(r"Requests/sec:\s*([\d.]+)", told)
-    count = re.search(r"(\d+) requests in", told)
-    assert rate is not None, told
-    assert count is not None, told
-    assert "Non-2xx" not in told, told
-    assert "Socket errors" not in told, told
+    rate = re.search(r"Requests/sec:\s*([\d.]+)", output)
+    count = re.search(r"(\d+) requests in", output)
+    assert rate is not None, output
+    assert count is not None, output
+    assert "Non-2xx" not in output, output
+    assert "Socket errors" not in output, output
     return Sample(float(rate[1]), cpu_s / max(1, int(count[1])) * 1e6)
 
 
@@ -98,21 +98,21 @@ def batches(bench: Bench) -> list[Row]:
 
 
 def batch(server: tuple[Child, Answer], path: str, body: bytes, lines: int) -> Sample:
-    """Lines a second that are answered with 202."""
+    """Lines a second, all answered with 202."""
     child, at = server
     cpu_s = child.cpu_s()
     began_s = now_s()
-    told = request(at, path, body, BATCH_HEADERS)
+    response = request(at, path, body, BATCH_HEADERS)
     seconds = now_s() - began_s
     cpu_s = child.cpu_s() - cpu_s
-    accepted = told.count(b'"status":202')
+    accepted = response.count(b'"status":202')
     assert accepted == lines, f"{accepted} of {lines} lines were accepted"
     return Sample(lines / seconds, cpu_s / lines * 1e6)
 
 
 def submit(at: Answer) -> str:
-    told = request(at, "/v1/jobs", orjson.dumps(JOB), {"Content-Type": "application/json"})
-    job_id: str = orjson.loads(told)["job_id"]
+    response = request(at, "/v1/jobs", orjson.dumps(JOB), {"Content-Type": "application/json"})
+    job_id: str = orjson.loads(response)["job_id"]
     return job_id
 
 

@@ -1,4 +1,4 @@
-"""The log and the views measured by themselves, and plain sqlite3 on the same rows."""
+"""The log and the views by themselves, and plain sqlite3 on the same rows."""
 
 import asyncio
 import hashlib
@@ -49,7 +49,7 @@ SELECT position, job_id, version, at_us, actor, type, facts, body
 FROM events
 ORDER BY position
 """
-#: The first events once more, of other jobs: much faster than making them.
+#: Copies the first events for other jobs, which is much faster than making new ones.
 AGAIN = """
 INSERT INTO events
 SELECT position + ?1 * ?2, printf('%08x', ?1) || substr(job_id, 9), version, type,
@@ -59,7 +59,7 @@ WHERE position <= ?2
 ORDER BY position
 """
 MADE = 20_000
-#: Each is dropped for the figure without.
+#: Drops the triggers, for the figure without them.
 DROPS = (
     "DROP TRIGGER events_insert",
     "DROP TRIGGER events_delete",
@@ -67,24 +67,24 @@ DROPS = (
 )
 ACTOR = "bench"
 START_US = 1_735_689_600_000_000
-#: Jobs that are open at one time in a log that is made up.
+#: Jobs that are unfinished at one time in a generated log.
 OPEN = 100
 
-Told = tuple[str, int, Event]  # of which job, as which version
+Entry = tuple[str, int, Event]  # job id, version, event
 
 
-# --- what is recorded
+# --- events
 
 
-def noop(job_id: str) -> Iterator[Told]:
-    """What a job without work leaves in the log."""
+def noop(job_id: str) -> Iterator[Entry]:
+    """The events of a job without work."""
     yield job_id, 1, JobSubmitted(JobSpec("noop", {"n": 1}, max_attempts=3))
     yield job_id, 2, AttemptStarted(1, "worker-01234567")
     yield job_id, 3, JobCompleted(1)
 
 
-def story(number: int, job_id: str) -> Iterator[Told]:
-    """What real jobs leave: mostly three events; one in ten reports, one in twenty is retried."""
+def story(number: int, job_id: str) -> Iterator[Entry]:
+    """The events of a usual job: mostly three; one in ten has reports, one in twenty a retry."""
     payload = {"file": f"upload-{number}.csv", "columns": ["a", "b"], "rows": number}
     spec = JobSpec(f"type-{number % 4}", payload, tags=(f"tag-{number % 7}",), max_attempts=3)
     events: list[Event] = [JobSubmitted(spec), AttemptStarted(1, "worker-01234567")]
@@ -102,8 +102,8 @@ def story(number: int, job_id: str) -> Iterator[Told]:
     return ((job_id, version, event) for version, event in enumerate(events, 1))
 
 
-def reports(writers: int) -> Iterator[Told]:
-    """What *writers* jobs report at the same time, for ever."""
+def reports(writers: int) -> Iterator[Entry]:
+    """Endless reports of *writers* concurrent jobs."""
     jobs = [str(uuid4()) for _ in range(writers)]
     version = 0
     while True:
@@ -116,20 +116,20 @@ def report(number: int) -> Event:
     return ProgressReported(1, number, 1000, "reading", f"line {number} of 1000")
 
 
-def together(stories: Iterator[Iterator[Told]]) -> Iterator[Told]:
-    """Some stories told at the same time, as a busy log has them."""
-    now = deque(islice(stories, OPEN))
-    while now:
-        one = now.popleft()
-        if (told := next(one, None)) is not None:
-            yield told
-            now.append(one)
+def interleave(stories: Iterator[Iterator[Entry]]) -> Iterator[Entry]:
+    """The events of OPEN jobs at a time in turn, as in a busy log."""
+    unfinished = deque(islice(stories, OPEN))
+    while unfinished:
+        job = unfinished.popleft()
+        if (entry := next(job, None)) is not None:
+            yield entry
+            unfinished.append(job)
         elif (following := next(stories, None)) is not None:
-            now.append(following)
+            unfinished.append(following)
 
 
 def new_id(number: int) -> str:
-    """A UUID that begins with its time, as the service's own do."""
+    """A UUID that begins with a time, as those of the service."""
     drawn = os.urandom(10).hex()
     time = f"{START_US // 1000 + number:012x}"
     return f"{time[:8]}-{time[8:]}-7{drawn[:3]}-8{drawn[3:6]}-{drawn[6:18]}"
@@ -137,12 +137,12 @@ def new_id(number: int) -> str:
 
 # --- plain sqlite3
 
-Stored = tuple[Any, ...]
+LogRow = tuple[Any, ...]
 
 
-def stored(told: Iterator[Told]) -> Iterator[Stored]:
-    """The rows of *told*, as the service would store them."""
-    for position, (job_id, version, event) in enumerate(told, 1):
+def rows_of(entries: Iterator[Entry]) -> Iterator[LogRow]:
+    """The rows of *entries*, as the service stores them."""
+    for position, (job_id, version, event) in enumerate(entries, 1):
         type, facts, body = encode(event)
         salt = os.urandom(16)
         commitment = hashlib.sha256(COMMITMENT + salt + body).digest()
@@ -152,7 +152,7 @@ def stored(told: Iterator[Told]) -> Iterator[Stored]:
 
 @contextmanager
 def plain_log(path: Path, *, triggers: bool = True) -> Iterator[sqlite3.Connection]:
-    """The log's own table in a new file, written without the service."""
+    """The table of the log in a new file, written without the service."""
     with closing(sqlite3.connect(path, isolation_level=None)) as connection:
         connection.executescript(SCHEMA)
         for statement in (*PRAGMAS, *(() if triggers else DROPS)):
@@ -160,19 +160,19 @@ def plain_log(path: Path, *, triggers: bool = True) -> Iterator[sqlite3.Connecti
         yield connection
 
 
-def commit(connection: sqlite3.Connection, rows: Sequence[Stored]) -> None:
+def commit(connection: sqlite3.Connection, rows: Sequence[LogRow]) -> None:
     connection.execute("BEGIN IMMEDIATE")
     connection.executemany(INSERT, rows)
     connection.execute("COMMIT")
 
 
 def plain(directory: str, events: int, batch: int, writers: int, triggers: bool = True) -> Answer:
-    """Events a second when rows that are already made are committed *batch* at a time.
+    """Events a second when prepared rows are committed *batch* at a time.
 
-    Without *writers* they are those of jobs without work.
+    The rows are reports of *writers* jobs, or, with 0 writers, jobs without work.
     """
-    told = reports(writers) if writers else together(map(noop, map(new_id, range(events))))
-    rows = list(stored(islice(told, events)))
+    entries = reports(writers) if writers else interleave(map(noop, map(new_id, range(events))))
+    rows = list(rows_of(islice(entries, events)))
     with (
         TemporaryDirectory(dir=directory) as data,
         plain_log(Path(data) / "log.db", triggers=triggers) as connection,
@@ -184,8 +184,8 @@ def plain(directory: str, events: int, batch: int, writers: int, triggers: bool 
 
 
 def commits(directory: str, seconds: float) -> Answer:
-    """How long three commits take, one after the other: what one job needs at least."""
-    rows = stored(together(map(noop, map(new_id, count()))))
+    """Milliseconds of three commits one after another, the least that one job needs."""
+    rows = rows_of(interleave(map(noop, map(new_id, count()))))
     spent = []
     with (
         TemporaryDirectory(dir=directory) as data,
@@ -206,15 +206,15 @@ def commits(directory: str, seconds: float) -> Answer:
 
 @contextmanager
 def seen_commits() -> Iterator[list[tuple[float, int]]]:
-    """When the logs of this process have published what they committed, and how many events."""
+    """The times and sizes of commits, as the logs of this process publish them."""
     seen: list[tuple[float, int]] = []
     publish = Tail.publish
 
-    def told(tail: Tail, batch: Sequence[Recorded]) -> None:
+    def note_and_publish(tail: Tail, batch: Sequence[Recorded]) -> None:
         seen.append((now_s(), len(batch)))
         publish(tail, batch)
 
-    Tail.publish = told  # type: ignore[method-assign, assignment]
+    Tail.publish = note_and_publish  # type: ignore[method-assign, assignment]
     try:
         yield seen
     finally:
@@ -222,7 +222,7 @@ def seen_commits() -> Iterator[list[tuple[float, int]]]:
 
 
 def append(directory: str, seconds: float, writers: int) -> Answer:
-    """Events a second that so many writers get acknowledged, each waiting for its own."""
+    """Acknowledged events a second of *writers* concurrent writers, each waiting for its own."""
 
     async def work() -> Answer:
         with TemporaryDirectory(dir=directory) as data, seen_commits() as seen:
@@ -247,23 +247,23 @@ def append(directory: str, seconds: float, writers: int) -> Answer:
 
 
 def make(directory: str, data: str, events: int) -> Answer:
-    """A log of about so many events of whole jobs, its key and its views, without the service."""
+    """Make a data directory with about *events* events of whole jobs, without the service."""
     MasterKey.open(Path(data) / "secret.key")
     stories = (story(number, new_id(number)) for number in range(min(events, MADE) * 10 // 38))
-    rows = stored(together(stories))
+    rows = rows_of(interleave(stories))
     with plain_log(Path(data) / "log.db") as connection:
         connection.execute("PRAGMA synchronous = OFF")
-        made = 0
+        count = 0
         while batch := list(islice(rows, 10_000)):
             commit(connection, batch)
-            made += len(batch)
-        for number in range(1, round(events / made)):
-            connection.execute(AGAIN, (number, made))
+            count += len(batch)
+        for number in range(1, round(events / count)):
+            connection.execute(AGAIN, (number, count))
     return rebuild(directory, data)
 
 
 def rebuild(directory: str, data: str) -> Answer:
-    """Events a second while all views are made from the log."""
+    """Events a second of a rebuild of all views."""
     path = Path(data) / "views.db"
 
     async def work() -> Answer:
@@ -282,7 +282,7 @@ def rebuild(directory: str, data: str) -> Answer:
 
 
 def read(directory: str, data: str) -> Answer:
-    """Events a second that are read by plain sqlite3 and decoded, and nothing more."""
+    """Events a second that plain sqlite3 reads and the codec decodes."""
     with closing(sqlite3.connect(Path(data) / "log.db")) as connection, Stopwatch() as watch:
         position = 0
         for position, job_id, version, at_us, actor, type, facts, body in connection.execute(
@@ -330,8 +330,8 @@ def appends(bench: Bench) -> list[Row]:
 def rebuilds(bench: Bench) -> list[Row]:
     say("rebuild: making a log")
     data = bench.data()
-    made = bench.once("make", data=data, events=bench.size.rebuilt)
-    what = f"rebuild of all views from {made['events']:,} events"
+    events = bench.once("make", data=data, events=bench.size.rebuilt)["events"]
+    what = f"rebuild of all views from {events:,} events"
     row = Row(what, EVENTS, "read by plain sqlite3 and decoded", Floor(100_000))
     for number in range(bench.size.runs):
         say(f"rebuild, run {number + 1}")
@@ -340,5 +340,5 @@ def rebuilds(bench: Bench) -> list[Row]:
     return [row]
 
 
-def sample(told: Answer) -> Sample:
-    return Sample(told["rate"], told["cpu_us"])
+def sample(result: Answer) -> Sample:
+    return Sample(result["rate"], result["cpu_us"])

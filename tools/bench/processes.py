@@ -1,4 +1,4 @@
-"""The processes of the benchmark: each one measures alone, answers in JSON lines, and is reaped."""
+"""The processes of the benchmark: each measures alone and prints its results as JSON lines."""
 
 import asyncio
 import gc
@@ -17,7 +17,7 @@ from typing import Any, NamedTuple, Self, TypeVar
 
 import orjson
 
-from eventjobs import gc_tuning as garbage
+from eventjobs import gc_tuning
 from eventjobs.clock import SystemClock
 
 BENCH = "eventjobs.tools.bench"
@@ -25,17 +25,17 @@ ROOT = Path(__file__).resolve().parents[2]
 ANSWER_S = 120.0
 
 Answer = dict[str, Any]
-#: What a child process can do, by name. It answers once, or by itself as often as it is asked.
+#: Functions of child processes by name. One that returns None answers commands by itself.
 Children = Mapping[str, Callable[..., Answer | None]]
 Result = TypeVar("Result")
 
-#: On Linux the same clock in every process.
+#: The monotonic clock, which is the same in every process on Linux.
 now_s = SystemClock().monotonic_s
 
 
 @dataclass(frozen=True)
 class Size:
-    """How much of everything is measured; by time where that can be, for slow minutes' sake."""
+    """How much is measured; by time where possible, because a machine may be slow for minutes."""
 
     runs: int = 5
     seconds: float = 1.0
@@ -59,14 +59,14 @@ class Size:
 
 
 class Sample(NamedTuple):
-    """How many a second, and what each cost its process, all threads together."""
+    """A rate a second, and the CPU time of each in its process, over all threads."""
 
     rate: float
     cpu_us: float
 
 
 class Stopwatch:
-    """What passes inside `with`: time, and what this process takes of the processors."""
+    """Measures the time and the CPU time of this process inside `with`."""
 
     def __enter__(self) -> Self:
         self._began_s, self._cpu_s = now_s(), time.process_time()
@@ -81,11 +81,11 @@ class Stopwatch:
 
 
 class Died(Exception):
-    """A process of the benchmark ended, or did not answer in time; its stderr says why."""
+    """A process of the benchmark ended, or did not answer in time; the cause is on its stderr."""
 
 
 class Child:
-    """`python -m MODULE --child NAME`: told in JSON lines what to do, until it is closed."""
+    """`python -m MODULE --child NAME`: takes commands as JSON lines until it is closed."""
 
     def __init__(
         self, name: str, parameters: Answer, module: str = "eventjobs.tools.bench"
@@ -103,33 +103,35 @@ class Child:
         self._stdin = self._process.stdin
         self._stdout = self._process.stdout
 
-    def hear(self, timeout_s: float = ANSWER_S) -> Answer:
+    def answer(self, timeout_s: float = ANSWER_S) -> Answer:
         """Its next answer. Raises Died."""
-        too_late = Timer(timeout_s, self._process.kill)
-        too_late.daemon = True
-        too_late.start()
+        watchdog = Timer(timeout_s, self._process.kill)
+        watchdog.daemon = True
+        watchdog.start()
         try:
             line = self._stdout.readline()
         finally:
-            too_late.cancel()
+            watchdog.cancel()
         if not line:
             raise Died(f"{self._name} ended with {self._process.wait()}")
         answer: Answer = orjson.loads(line)
         return answer
 
-    def tell(self, do: str, **more: Any) -> None:
-        self._stdin.write(orjson.dumps({"do": do, **more}) + b"\n")
+    def send(self, command: str, **parameters: Any) -> None:
+        self._stdin.write(orjson.dumps({"command": command, **parameters}) + b"\n")
         self._stdin.flush()
 
-    def ask(self, do: str, **more: Any) -> Answer:
-        self.tell(do, **more)
-        return self.hear()
+    def call(self, command: str, **parameters: Any) -> Answer:
+        """Send a command; its answer. Raises Died."""
+        self.send(command, **parameters)
+        return self.answer()
 
     def cpu_s(self) -> float:
-        return float(self.ask("cpu")["seconds"])
+        """The CPU seconds it has used."""
+        return float(self.call("cpu")["seconds"])
 
     def close(self) -> None:
-        """End it at once: nothing that it holds is kept."""
+        """Kill it: its data is temporary."""
         self._process.kill()
         self._process.wait()
         self._stdin.close()
@@ -148,7 +150,7 @@ class Child:
 
 
 class Bench:
-    """One run of the benchmark: its size, its directory, and the servers that are up."""
+    """One run of the benchmark: its size, its directory, and its servers."""
 
     def __init__(self, size: Size, children: Children, *, alone: bool = True) -> None:
         self.size = size
@@ -170,38 +172,38 @@ class Bench:
         self._open.close()
 
     def once(self, name: str, **parameters: Any) -> Answer:
-        """What one measurement in a process of its own answers."""
+        """The result of one measurement in a process of its own."""
         parameters = {"directory": str(self.directory), **parameters}
         if not self._alone:
             answer = self._children[name](**parameters)
             assert answer is not None
             return answer
         with Child(name, parameters) as child:
-            return child.hear()
+            return child.answer()
 
     def server(self, name: str, **parameters: Any) -> tuple[Child, Answer]:
-        """A process that stays until the end, shared by who wants the same; and how to reach it."""
+        """A server that runs until the end, shared by equal parameters; and its address."""
         key = orjson.dumps([name, parameters]).decode()
         if key not in self._servers:
             child = self._open.enter_context(Child(name, parameters))
-            self._servers[key] = child, child.hear()
+            self._servers[key] = child, child.answer()
         return self._servers[key]
 
     def service(self, concurrency: int) -> tuple[Child, Answer]:
         """The service over HTTP, shared."""
-        return self.server("served", **self.parameters(concurrency))
+        return self.server("serve_http", **self.parameters(concurrency))
 
     def parameters(self, concurrency: int) -> Answer:
         return {"directory": str(self.directory), "concurrency": concurrency}
 
     @contextmanager
     def fresh(self, name: str, **parameters: Any) -> Iterator[tuple[Child, Answer]]:
-        """A server that nobody has used yet; and how to reach it."""
+        """A new server, and its address."""
         if not self._alone:
             yield self.server(name, **parameters)
             return
         with Child(name, parameters) as child:
-            yield child, child.hear()
+            yield child, child.answer()
 
     def data(self) -> str:
         """A new empty directory."""
@@ -209,7 +211,7 @@ class Bench:
 
 
 def say(text: str) -> None:
-    """Tell somebody who waits how it is going."""
+    """Print progress to stderr, on a terminal in one line."""
     print(f"\r\x1b[K{text}" if sys.stderr.isatty() else text, end="", file=sys.stderr, flush=True)
     if not sys.stderr.isatty():
         print(file=sys.stderr)
@@ -219,19 +221,19 @@ def say(text: str) -> None:
 
 
 def act(children: Children, arguments: list[str]) -> None:
-    """What `--child` begins: do what it names, and say what that answers, if it does."""
+    """The main function of a child: call the function it names, and print the result."""
     _, name, parameters = arguments
-    told = children[name](**orjson.loads(parameters))
-    if told is not None:
-        answer(told)
+    result = children[name](**orjson.loads(parameters))
+    if result is not None:
+        print_answer(result)
 
 
 def run(work: Coroutine[Any, Any, Result]) -> Result:
-    """*work* on the loop that the service uses, and with as little looking for garbage."""
+    """Run *work* on the event loop and with the garbage collector settings of the service."""
     import uvloop
 
     before = gc.get_threshold()
-    garbage.raise_gc_thresholds()
+    gc_tuning.raise_gc_thresholds()
     try:
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
             return runner.run(work)
@@ -239,36 +241,36 @@ def run(work: Coroutine[Any, Any, Result]) -> Result:
         gc.set_threshold(*before)
 
 
-def answer(told: Answer) -> None:
-    sys.stdout.buffer.write(orjson.dumps(told) + b"\n")
+def print_answer(answer: Answer) -> None:
+    sys.stdout.buffer.write(orjson.dumps(answer) + b"\n")
     sys.stdout.buffer.flush()
 
 
 async def obey(ready: Answer, commands: Mapping[str, Callable[..., Awaitable[Answer]]]) -> None:
-    """Say *ready*, then do what is told, until the parent is gone."""
+    """Print *ready*, then run commands from stdin until it ends."""
     lines = asyncio.StreamReader()
     protocol = asyncio.StreamReaderProtocol(lines)
     await asyncio.get_running_loop().connect_read_pipe(lambda: protocol, sys.stdin)
-    answer(ready)
+    print_answer(ready)
     while line := await lines.readline():
-        told = orjson.loads(line)
-        answer(await commands[told.pop("do")](**told))
+        parameters = orjson.loads(line)
+        print_answer(await commands[parameters.pop("command")](**parameters))
 
 
 def raise_descriptor_limit() -> int:
-    """As many open files as this process may have; how many."""
+    """Raise the limit of open files to the most that is allowed, and return it."""
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
     return hard
 
 
 async def cpu() -> Answer:
-    """For Child.cpu_s: what this process has taken so far."""
+    """The CPU seconds of this process, for Child.cpu_s."""
     return {"seconds": time.process_time()}
 
 
 async def rss() -> Answer:
-    """What this process holds in memory."""
+    """The resident memory of this process."""
     gc.collect()
     return {"bytes": _resident_bytes()}
 

@@ -1,4 +1,4 @@
-"""What the benchmark prints: the machine, and each figure beside its limit and its floor."""
+"""The output of the benchmark: the machine, and each figure beside its limit and its floor."""
 
 import os
 import platform
@@ -25,7 +25,7 @@ HEADINGS = (
 
 @dataclass(frozen=True)
 class Unit:
-    """*less* is better, or more is."""
+    """A unit of a figure; with *less*, smaller figures are better."""
 
     name: str
     digits: int = 0
@@ -43,7 +43,7 @@ SECONDS = Unit("s", 2, less=True)
 
 @dataclass(frozen=True)
 class Floor:
-    """What has to be reached: a figure, a share of the raw limit, or both."""
+    """The least that must be reached: a figure, a share of the raw limit, or both."""
 
     figure: float | None = None
     share: float | None = None
@@ -51,7 +51,7 @@ class Floor:
 
 @dataclass
 class Row:
-    """Measured in turns: the n-th figures of both belong together."""
+    """One line of the table; the n-th figures of *ours* and *raw* were measured in turn."""
 
     what: str
     unit: Unit
@@ -59,24 +59,24 @@ class Row:
     floor: Floor | None = None
     ours: list[float] = field(default_factory=list)
     raw: list[float] = field(default_factory=list)
-    #: microseconds of processor time for each; hardly changed by neighbours
+    #: microseconds of CPU time for each; hardly changed by other load on the machine
     ours_cpu: list[float] = field(default_factory=list)
     raw_cpu: list[float] = field(default_factory=list)
 
     def add(self, ours: float | Sample, raw: float | Sample) -> None:
-        for given, figures, cpu in (
+        for sample, figures, cpu in (
             (ours, self.ours, self.ours_cpu),
             (raw, self.raw, self.raw_cpu),
         ):
-            if isinstance(given, Sample):
-                figures.append(given.rate)
-                cpu.append(given.cpu_us)
+            if isinstance(sample, Sample):
+                figures.append(sample.rate)
+                cpu.append(sample.cpu_us)
             else:
-                figures.append(given)
+                figures.append(sample)
 
     @property
     def share(self) -> float | None:
-        """How much of what is possible is kept; the median of the pairs."""
+        """The share of the raw limit that is reached; the median of the pairs."""
         pairs = [(o, r) for o, r in zip(self.ours, self.raw, strict=False) if o and r]
         if not pairs:
             return None
@@ -167,7 +167,7 @@ def percentile(values: Sequence[float], share: float) -> float:
 
 
 def machine(directory: Path) -> dict[str, str]:
-    """What the figures depend on; *directory* is where the databases are put."""
+    """The properties of this machine; *directory* is where the databases are."""
     return {
         "cpu": f"{_cpu()}, {_cores()} cores",
         "kernel": f"{platform.system()} {platform.release()} {platform.machine()}",
@@ -179,17 +179,17 @@ def machine(directory: Path) -> dict[str, str]:
 
 
 class Conditions:
-    """How fast the machine itself was while it was measured, and what others took of it."""
+    """The speed of the machine during the benchmark, and the load of other processes."""
 
     def __init__(self) -> None:
         self._began_s = now_s()
         self._all_s, self._own_s = _busy_s(), _own_s()
         self._speeds: list[float] = []
 
-    def look(self) -> None:
+    def measure(self) -> None:
         self._speeds.append(_loop_speed())
 
-    def told(self) -> dict[str, str]:
+    def summary(self) -> dict[str, str]:
         spent_s = now_s() - self._began_s
         others_s = (_busy_s() - self._all_s) - (_own_s() - self._own_s)
         low, high = min(self._speeds), max(self._speeds)
@@ -201,7 +201,7 @@ class Conditions:
 
 
 def _busy_s() -> float:
-    """Seconds that all processors together have worked since the machine was started."""
+    """CPU seconds of the whole machine since its start."""
     user, nice, system, _, _, irq, softirq, steal, *_ = (
         Path("/proc/stat").read_text().split("\n", 1)[0].split()[1:]
     )
@@ -210,7 +210,7 @@ def _busy_s() -> float:
 
 
 def _own_s() -> float:
-    """Of them, what this process and those it has reaped took."""
+    """CPU seconds of this process and its reaped children."""
     times = os.times()
     return times.user + times.system + times.children_user + times.children_system
 
@@ -228,16 +228,16 @@ def _cpu() -> str:
 
 def _filesystem(directory: Path) -> str:
     """The type of the mount that *directory* is on."""
-    best, found = -1, "unknown"
+    best, filesystem = -1, "unknown"
     for line in Path("/proc/mounts").read_text().splitlines():
         _, mounted, kind, *_ = line.split()
         if directory.is_relative_to(mounted) and len(mounted) > best:
-            best, found = len(mounted), kind
-    return found
+            best, filesystem = len(mounted), kind
+    return filesystem
 
 
 def _fsync_ms(directory: Path, kib: int, times: int = 50) -> float:
-    """The median time in which an overwrite of so many bytes reaches the disk."""
+    """The median milliseconds of an fdatasync after an overwrite of *kib* KiB."""
     path = directory / "fsync"
     block = os.urandom(kib * 1024)
     spent = []
@@ -253,13 +253,13 @@ def _fsync_ms(directory: Path, kib: int, times: int = 50) -> float:
 
 
 def _loop_speed(turns: int = 1_000_000) -> float:
-    """Millions of turns a second of an empty loop: compare machines by it, and minutes."""
+    """Millions of turns a second of an empty loop, to compare machines and moments."""
     began_s = now_s()
     for _ in range(turns):
         pass
     return turns / (now_s() - began_s) / 1e6
 
 
-def printed_machine(told: dict[str, str], *, markdown: bool) -> str:
+def machine_lines(properties: dict[str, str], *, markdown: bool) -> str:
     mark = "- " if markdown else ""
-    return "\n".join(f"{mark}{name}: {value}" for name, value in told.items())
+    return "\n".join(f"{mark}{name}: {value}" for name, value in properties.items())

@@ -1,4 +1,4 @@
-"""One event for many clients over HTTP: how late the last one gets it, and what each one costs."""
+"""One event for many SSE clients: the latency of the last one, and the cost of each."""
 
 import asyncio
 from collections.abc import Awaitable, Callable
@@ -11,26 +11,26 @@ from .processes import Answer, Bench, Child, Sample, Size, cpu, now_s, rss, say
 from .report import DELIVERIES, KIBIBYTES, MILLISECONDS, Floor, Row, percentile
 from .sse_readers import MARK
 
-#: Events a second of a job that is watched while it works.
+#: Events a second of the watched job.
 RATE = 50
 BARE = "bare aiohttp, the same bytes to the same clients"
-#: A quiet time before anything is timed.
+#: A pause before each measurement.
 SETTLE_S = 0.2
 
 
-def marked(number: int) -> ProgressReported:
-    """An event that readers count."""
+def event(number: int) -> ProgressReported:
+    """A progress event with the MARK that readers count."""
     return ProgressReported(1, number, 1_000_000, "reading", f"line {number} {MARK.decode()}")
 
 
 class Publisher:
-    """Inside a server: publishes events at a set rate, or each once the last has arrived."""
+    """Inside a server: publishes events at a fixed rate, or each after the last has arrived."""
 
     def __init__(self, send: Callable[..., Awaitable[float]]) -> None:
-        self._send = send  # returns when the event was there to be sent
+        self._send = send  # returns the time at which the event could be sent
         self._number = 0
         self._arrived: asyncio.Queue[int] = asyncio.Queue()
-        #: what a server does that has one
+        #: for processes.obey
         self.commands: dict[str, Callable[..., Awaitable[Answer]]] = {
             "publish": self.publish,
             "cpu": cpu,
@@ -38,18 +38,18 @@ class Publisher:
         }
 
     async def listen(self, host: str) -> int:
-        """Where the readers tell what has reached all of them; the port."""
-        self._server = await asyncio.start_server(self._hear, host, 0)
+        """Listen for acknowledgements of readers; the port."""
+        self._server = await asyncio.start_server(self._read_acks, host, 0)
         port: int = self._server.sockets[0].getsockname()[1]
         return port
 
-    async def _hear(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        while told := await reader.read(4096):
-            for _ in told:
+    async def _read_acks(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        while acks := await reader.read(4096):
+            for _ in acks:
                 self._arrived.put_nowait(1)
 
     async def publish(self, events: int, every_s: float = 0.0, **to: str) -> Answer:
-        """When each event was there, and how long all took; without a rate each waits."""
+        """The time of each event, and the seconds of all; without *every_s* each waits."""
         while not self._arrived.empty():
             self._arrived.get_nowait()
         await asyncio.sleep(SETTLE_S)
@@ -68,19 +68,19 @@ class Publisher:
 # --- the sections
 
 
-def watched(bench: Bench) -> list[Row]:
-    """One job with many watchers: at the rate of a busy job, then as fast as it goes."""
+def watch(bench: Bench) -> list[Row]:
+    """One job with many clients: at the rate of a busy job, then as fast as possible."""
     size = bench.size
     clients = f"{size.watchers:,} SSE clients of one job"
-    late = f"{clients}, {RATE} events/s, commit to the last client"
-    half = Row(f"{late}, p50", MILLISECONDS, BARE)
-    most = Row(f"{late}, p99", MILLISECONDS, BARE, Floor(30))
+    what = f"{clients}, {RATE} events/s, commit to the last client"
+    half = Row(f"{what}, p50", MILLISECONDS, BARE)
+    most = Row(f"{what}, p99", MILLISECONDS, BARE, Floor(30))
     fast = Row(f"{clients}, each event waits for the last", DELIVERIES, BARE, Floor(100_000))
     states = Row("the same, snapshots instead of facts", DELIVERIES, BARE)
     with ExitStack() as stack:
-        ours, at = stack.enter_context(bench.fresh("served", **bench.parameters(0)))
+        ours, at = stack.enter_context(bench.fresh("serve_http", **bench.parameters(0)))
         bare, bare_at = stack.enter_context(bench.fresh("bare"))
-        state, fact = ours.ask("job"), ours.ask("job")
+        state, fact = ours.call("job"), ours.call("job")
         facts_path = f"/v1/jobs/{fact['job']}/events?after={fact['head']}"
         say(f"watched: connecting 3 times {size.watchers} clients")
         facts = stack.enter_context(readers(at, facts_path, size.watchers))
@@ -88,10 +88,10 @@ def watched(bench: Bench) -> list[Row]:
         others = stack.enter_context(readers(bare_at, "/events", size.watchers))
         for number in range(size.runs):
             say(f"watched, run {number + 1}")
-            told = lateness(facts, ours, size.paced, every_s=1 / RATE, job=fact["job"])
+            late = lateness(facts, ours, size.paced, every_s=1 / RATE, job=fact["job"])
             raw = lateness(others, bare, size.paced, every_s=1 / RATE)
             for row, share in ((half, 0.5), (most, 0.99)):
-                row.add(percentile(told, share) * 1000, percentile(raw, share) * 1000)
+                row.add(percentile(late, share) * 1000, percentile(raw, share) * 1000)
             limit = deliveries(others, bare, size)
             fast.add(deliveries(facts, ours, size, job=fact["job"]), limit)
             states.add(deliveries(snapshots, ours, size, job=state["job"]), limit)
@@ -99,14 +99,14 @@ def watched(bench: Bench) -> list[Row]:
 
 
 def idle(bench: Bench) -> list[Row]:
-    """Very many clients for whom nearly nothing happens."""
+    """Very many clients that receive almost nothing."""
     clients = f"{bench.size.idle:,} idle SSE clients"
     cost = Row(f"{clients}, memory for each", KIBIBYTES, BARE, Floor(16))
     late = Row(f"{clients}, one broadcast to the last", MILLISECONDS, BARE, Floor(200))
     for number in range(min(bench.size.idle_runs, bench.size.runs)):
         say(f"idle, run {number + 1}")
-        with bench.fresh("served", **bench.parameters(0)) as (server, at):
-            job = server.ask("job")
+        with bench.fresh("serve_http", **bench.parameters(0)) as (server, at):
+            job = server.call("job")
             path = f"/v1/events?after={job['head']}"
             ours = quiet(bench.size, server, at, path, job=job["job"])
         with bench.fresh("bare") as (server, at):
@@ -120,23 +120,23 @@ def idle(bench: Bench) -> list[Row]:
 def quiet(
     size: Size, server: Child, at: Answer, path: str, **to: Any
 ) -> tuple[list[float], list[float]]:
-    """KiB for each client, and the milliseconds that broadcasts took."""
-    before = server.ask("rss")["bytes"]
+    """KiB of each client, and the milliseconds of each broadcast."""
+    before = server.call("rss")["bytes"]
     with readers(at, path, size.idle) as reader:
-        after = server.ask("rss")["bytes"]
+        after = server.call("rss")["bytes"]
         spent = lateness(reader, server, size.broadcasts, **to)
     return [(after - before) / size.idle / 1024], [each * 1000 for each in spent]
 
 
-# --- what they share
+# --- readers
 
 
 def readers(at: Answer, path: str, clients: int) -> Child:
-    """A process of so many connected clients."""
+    """A process with *clients* connected clients."""
     parameters = {"port": at["port"], "path": path, "clients": clients, "acks": at["acks"]}
     child = Child("readers", parameters, "eventjobs.tools.bench.sse_readers")
     try:
-        child.hear()
+        child.answer()
     except BaseException:
         child.close()
         raise
@@ -144,18 +144,18 @@ def readers(at: Answer, path: str, clients: int) -> Child:
 
 
 def lateness(reader: Child, server: Child, events: int, **to: Any) -> list[float]:
-    """Seconds from when each event was there until the last client had it."""
-    reader.ask("count", events=events)
-    published = server.ask("publish", events=events, **to)["at"]
-    return [last - first for first, last in zip(published, reader.hear()["at"], strict=True)]
+    """Seconds from each event to its arrival at the last client."""
+    reader.call("count", events=events)
+    published = server.call("publish", events=events, **to)["at"]
+    return [last - first for first, last in zip(published, reader.answer()["at"], strict=True)]
 
 
 def deliveries(reader: Child, server: Child, size: Size, **to: Any) -> Sample:
-    """A second, when no event is published before the one before has reached everybody."""
-    reader.ask("count", events=size.bursts)
+    """Deliveries a second when each event waits until the previous one has reached all clients."""
+    reader.call("count", events=size.bursts)
     cpu_s = server.cpu_s()
-    seconds = server.ask("publish", events=size.bursts, **to)["seconds"]
+    seconds = server.call("publish", events=size.bursts, **to)["seconds"]
     cpu_s = server.cpu_s() - cpu_s
-    reader.hear()
+    reader.answer()
     delivered = size.bursts * size.watchers
     return Sample(delivered / seconds, cpu_s / delivered * 1e6)

@@ -1,4 +1,4 @@
-"""Many readers of server-sent events in one process, each as light as can be."""
+"""Many readers of server-sent events in one process, each as cheap as possible."""
 
 import gc
 import os
@@ -9,21 +9,21 @@ from itertools import islice
 
 import orjson
 
-from .processes import Answer, act, answer, now_s, raise_descriptor_limit
+from .processes import Answer, act, now_s, print_answer, raise_descriptor_limit
 
-#: Once in every event that is counted, and nowhere else: one byte cannot arrive in two pieces.
+#: Stands once in every counted event: one byte cannot arrive in two pieces.
 MARK = b"~"
-#: What the service says first, so that a reader knows it is being served.
+#: The first bytes of a stream of the service.
 PREFACE = b"retry: 2000\n:\n\n"
 CONNECTING = 100
 ANSWER_S = 30
 
 
 def readers(port: int, path: str, clients: int, acks: int) -> None:
-    """Connect *clients*, then count for each what is expected, until the parent is gone."""
+    """Connect *clients* readers, then count events on command until stdin ends."""
     raise_descriptor_limit()
     host = "127.0.0.1"
-    asked = (
+    request = (
         f"GET {path} HTTP/1.1\r\nHost: {host}:{port}\r\nAccept: text/event-stream\r\n\r\n"
     ).encode()
     connections: list[socket.socket] = []
@@ -31,7 +31,7 @@ def readers(port: int, path: str, clients: int, acks: int) -> None:
     while wave := len(list(islice(waiting, CONNECTING))):
         begun = [socket.create_connection((host, port), ANSWER_S) for _ in range(wave)]
         for each in begun:
-            each.sendall(asked)
+            each.sendall(request)
         for each in begun:
             greet(each)
         connections += begun
@@ -40,11 +40,11 @@ def readers(port: int, path: str, clients: int, acks: int) -> None:
     counter = Counter(connections)
     gc.collect()
     gc.disable()
-    answer({"clients": clients})
+    print_answer({"clients": clients})
     while line := sys.stdin.buffer.readline():
-        told = orjson.loads(line)
-        answer({})
-        answer(counter.count(told["events"], acknowledge))
+        command = orjson.loads(line)
+        print_answer({})
+        print_answer(counter.count(command["events"], acknowledge))
 
 
 def greet(connection: socket.socket) -> None:
@@ -58,21 +58,23 @@ def greet(connection: socket.socket) -> None:
 
 
 class Counter:
-    """Reads one client after the other, blocking: all have to get everything anyway.
+    """Reads one client after another with blocking reads: every client gets every event anyway.
 
-    Without epoll a client costs one system call an event, and what a server sends wakes nobody
-    who has something to read already.
+    Without epoll a client costs one system call an event.
     """
 
     def __init__(self, connections: list[socket.socket]) -> None:
-        self._connections = connections  # a socket that nobody holds is closed
+        self._connections = connections  # a socket without a reference is closed
         for each in connections:
             each.setblocking(True)
-            # Python's own timeout would be another system call for each read.
+            # A timeout of Python would cost another system call for each read.
             each.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, struct.pack("ll", ANSWER_S, 0))
 
     def count(self, events: int, acknowledge: socket.socket) -> Answer:
-        """When each of the next *events* had reached the last client; tells it one byte each."""
+        """The times at which each of the next *events* reached the last client.
+
+        Sends one byte for each to *acknowledge*.
+        """
         clients = [each.fileno() for each in self._connections]
         had = [0] * len(clients)
         at_s = []

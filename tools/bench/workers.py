@@ -1,4 +1,4 @@
-"""Workers elsewhere: how many jobs a second come through them, and how long a claim takes."""
+"""Remote workers: jobs a second through them, and the time of a claim."""
 
 import asyncio
 import subprocess
@@ -13,7 +13,7 @@ from .http import BATCH_HEADERS, HOST, JOB, TIMEOUT_S, request
 from .processes import ROOT, Answer, Bench, Child, Children, Sample, now_s, run, say
 from .report import JOBS, MILLISECONDS, Row, percentile
 
-#: What a worker runs at once, unless it is told otherwise.
+#: Concurrent jobs of a worker with its default settings.
 AT_ONCE = 256
 JSON_HEADERS = {"Content-Type": "application/json"}
 
@@ -27,26 +27,26 @@ def workers(bench: Bench) -> list[Row]:
     for number in range(bench.size.runs):
         for count, row in rows.items():
             say(f"workers, run {number + 1}")
-            row.add(worked(bench, count), posted(bench, count))
+            row.add(jobs_rate(bench, count), post_rate(bench, count))
     return list(rows.values())
 
 
-def worked(bench: Bench, count: int) -> Sample:
-    """From the first job that ends to the last one, while *count* workers are at it."""
-    with bench.fresh("served", **bench.parameters(0)) as (child, at), ExitStack() as stack:
+def jobs_rate(bench: Bench, count: int) -> Sample:
+    """Jobs a second through *count* workers, from the first end to the last."""
+    with bench.fresh("serve_http", **bench.parameters(0)) as (child, at), ExitStack() as stack:
         for _ in range(count):
             stack.enter_context(worker(at["port"]))
         cpu_s = child.cpu_s()
-        child.tell("ended", count=bench.size.worked)
+        child.send("ending_rate", count=bench.size.worked)
         queue(at, bench.size.worked)
-        rate: float = child.hear()["rate"]
+        rate: float = child.answer()["rate"]
         cpu_s = child.cpu_s() - cpu_s
     return Sample(rate, cpu_s / bench.size.worked * 1e6)
 
 
 @contextmanager
 def worker(port: int) -> Iterator[None]:
-    """One that is at work."""
+    """A running worker."""
     url = f"http://{HOST}:{port}"
     options = ["--url", url, "--app", "eventjobs.tools.bench.__main__:noop", "--log-level", "error"]
     with subprocess.Popen(
@@ -60,21 +60,21 @@ def worker(port: int) -> Iterator[None]:
             process.kill()
 
 
-def posted(bench: Bench, count: int) -> Sample:
-    """The same with nothing to do: so many processes post as fast as they are answered."""
+def post_rate(bench: Bench, count: int) -> Sample:
+    """POSTs a second of *count* processes to bare aiohttp."""
     child, at = bench.server("bare")
-    told = {"port": at["port"], "seconds": bench.size.seconds, "in_flight": AT_ONCE}
+    load = {"port": at["port"], "seconds": bench.size.seconds, "in_flight": AT_ONCE}
     cpu_s = child.cpu_s()
     with ExitStack() as stack:
-        clients = [stack.enter_context(Child("poster", told)) for _ in range(count)]
-        answers = [each.hear() for each in clients]
+        clients = [stack.enter_context(Child("poster", load)) for _ in range(count)]
+        answers = [each.answer() for each in clients]
     cpu_s = child.cpu_s() - cpu_s
     rate = sum(each["rate"] for each in answers)
     return Sample(rate, cpu_s / sum(each["count"] for each in answers) * 1e6)
 
 
 def poster(port: int, seconds: float, in_flight: int) -> Answer:
-    """Requests a second, always so many at once."""
+    """Requests a second, always *in_flight* concurrently."""
     import aiohttp
 
     async def work() -> Answer:
@@ -103,37 +103,37 @@ def claims(bench: Bench) -> list[Row]:
     what = "POST /v1/work/claim with work waiting, one at a time"
     half = Row(f"{what}, p50", MILLISECONDS, limit)
     most = Row(f"{what}, p99", MILLISECONDS, limit)
-    asked = orjson.dumps({"worker": "bench", "types": [JOB["type"]]})
+    body = orjson.dumps({"worker": "bench", "types": [JOB["type"]]})
     bare = bench.server("bare")[1]
     for number in range(bench.size.runs):
         say(f"claims, run {number + 1}")
-        with bench.fresh("served", **bench.parameters(0)) as (_, at):
+        with bench.fresh("serve_http", **bench.parameters(0)) as (_, at):
             queue(at, bench.size.claims)
-            ours = one_by_one(at, "/v1/work/claim", asked, bench.size.claims, b'"attempt":1')
-        raw = one_by_one(bare, "/post", asked, bench.size.claims, b"")
+            ours = one_by_one(at, "/v1/work/claim", body, bench.size.claims, b'"attempt":1')
+        raw = one_by_one(bare, "/post", body, bench.size.claims, b"")
         half.add(percentile(ours, 0.5), percentile(raw, 0.5))
         most.add(percentile(ours, 0.99), percentile(raw, 0.99))
     return [half, most]
 
 
-def one_by_one(at: Answer, path: str, body: bytes, times: int, told: bytes) -> list[float]:
-    """How many milliseconds each answer took; every one has *told* in it."""
+def one_by_one(at: Answer, path: str, body: bytes, times: int, expected: bytes) -> list[float]:
+    """The milliseconds of each request; every response must contain *expected*."""
     connection = HTTPConnection(HOST, at["port"], timeout=TIMEOUT_S)
     spent = []
     try:
         for _ in range(times):
             began_s = now_s()
             connection.request("POST", path, body, JSON_HEADERS)
-            answer = connection.getresponse().read()
+            response = connection.getresponse().read()
             spent.append((now_s() - began_s) * 1000)
-            assert told in answer, answer
+            assert expected in response, response
     finally:
         connection.close()
     return spent
 
 
 def queue(at: Answer, count: int) -> None:
-    """Submit so many jobs."""
+    """Submit *count* jobs."""
     body = (orjson.dumps(JOB) + b"\n") * count
     accepted = request(at, "/v1/jobs/batch", body, BATCH_HEADERS).count(b'"status":202')
     assert accepted == count, f"{accepted} of {count} jobs were accepted"

@@ -23,7 +23,7 @@ from eventjobs.projections import Views
 from eventjobs.projections.store import Store
 from eventjobs.settings import Settings
 
-from ... import audit, replay
+from ... import audit, compare_views, replay
 from .disk import Image
 from .handlers import HANDLERS
 from .scenarios import write
@@ -282,5 +282,5 @@ def _difference(views: Path, rebuilt: Path) -> str | None:
         [[sound]] = live.execute("PRAGMA integrity_check").fetchall()[:1]
         if sound != "ok":
             return " ".join(str(sound).split())
-        difference = next(replay.differences(live, other), None)
+        difference = next(compare_views.differences(live, other), None)
         return None if difference is None else str(difference)
