@@ -1,4 +1,4 @@
-"""A cache that forgets what was used least recently, bounded by number and by bytes."""
+"""A cache that drops the least recently used entries, bounded by number and by bytes."""
 
 from collections import OrderedDict
 from typing import Generic, TypeVar
@@ -7,42 +7,44 @@ Value = TypeVar("Value")
 
 
 class LRUCache(Generic[Value]):
+    """At most *entries_max* entries and *bytes_max* bytes, by the sizes that callers state."""
+
     def __init__(self, entries_max: int, bytes_max: int) -> None:
         self._entries_max = entries_max
         self._bytes_max = bytes_max
         self._bytes = 0
-        self._kept: OrderedDict[str, tuple[Value, int]] = OrderedDict()
+        self._entries: OrderedDict[str, tuple[Value, int]] = OrderedDict()
 
     def __len__(self) -> int:
-        return len(self._kept)
+        return len(self._entries)
 
     def get(self, key: str) -> Value | None:
-        found = self._kept.get(key)
-        if found is None:
+        entry = self._entries.get(key)
+        if entry is None:
             return None
-        self._kept.move_to_end(key)
-        return found[0]
+        self._entries.move_to_end(key)
+        return entry[0]
 
     def size(self, key: str) -> int:
-        """The bytes *key* is kept with; 0 when it is not kept."""
-        found = self._kept.get(key)
-        return 0 if found is None else found[1]
+        """The size of the entry in bytes; 0 without one."""
+        entry = self._entries.get(key)
+        return 0 if entry is None else entry[1]
 
     def put(self, key: str, value: Value, size: int) -> None:
-        """Keep *value*, counted as *size* bytes, as the most recently used."""
+        """Store *value*, of *size* bytes, as the most recently used entry."""
         self.drop(key)
         self.grow(key, value, size)
 
     def grow(self, key: str, value: Value, more: int) -> None:
-        """The same, with *more* bytes than what is kept as *key* until now, if anything."""
-        found = self._kept.pop(key, None)
-        self._kept[key] = value, more if found is None else found[1] + more
+        """Replace the entry by *value*, which has *more* bytes than it; without one as *put*."""
+        entry = self._entries.pop(key, None)
+        self._entries[key] = value, more if entry is None else entry[1] + more
         self._bytes += more
-        while len(self._kept) > self._entries_max or self._bytes > self._bytes_max:
-            _, (_, gone) = self._kept.popitem(last=False)
-            self._bytes -= gone
+        while len(self._entries) > self._entries_max or self._bytes > self._bytes_max:
+            _, (_, dropped) = self._entries.popitem(last=False)
+            self._bytes -= dropped
 
     def drop(self, key: str) -> None:
-        found = self._kept.pop(key, None)
-        if found is not None:
-            self._bytes -= found[1]
+        entry = self._entries.pop(key, None)
+        if entry is not None:
+            self._bytes -= entry[1]

@@ -1,4 +1,4 @@
-"""The only reader of time, and the steps of the wall clock against the monotonic one."""
+"""The only module that reads the time; corrects for steps of the wall clock."""
 
 import asyncio
 import time
@@ -13,7 +13,7 @@ class Timer(Protocol):
 
 
 class Clock(Protocol):
-    """Wall time for what is recorded, monotonic time for what is waited for."""
+    """Wall time for recorded times, monotonic time for delays."""
 
     def now_us(self) -> int:
         """Microseconds since 1970, UTC. May jump."""
@@ -25,7 +25,7 @@ class Clock(Protocol):
 
 
 class SystemClock:
-    """The machine's own clocks."""
+    """The clocks of this machine."""
 
     def now_us(self) -> int:
         return time.time_ns() // 1000
@@ -51,7 +51,7 @@ async def sleep(clock: Clock, delay_s: float) -> None:
 async def timeout(clock: Clock, delay_s: float | None) -> AsyncIterator[asyncio.Timeout]:
     """Raise TimeoutError when the block takes longer than *delay_s*; None is no limit.
 
-    What it gives can end the block before that.
+    The block gets the deadline, which *expire_now* can end earlier.
     """
     async with asyncio.timeout(None) as deadline:
         timer = None
@@ -65,24 +65,24 @@ async def timeout(clock: Clock, delay_s: float | None) -> AsyncIterator[asyncio.
 
 
 def expire_now(deadline: asyncio.Timeout) -> None:
-    """Time is up for the block that *deadline* is of. Harmless to repeat while it lasts."""
+    """Raise TimeoutError in the block of *deadline* now. Harmless to repeat."""
     if not deadline.expired():
         deadline.reschedule(asyncio.get_running_loop().time())
 
 
-#: A wall clock that moves against the monotonic one by less, between two looks, is being slewed.
+#: A smaller change of the wall clock against the monotonic one between two reads is slewing.
 STEP_US = 250_000
-#: What expires by a smaller step of the wall clock is no more than what expires in a while anyway.
+#: A smaller step forward of the wall clock is not recorded: what it makes expire would expire soon.
 JUMP_S = 600.0
-#: A clock that was set forward by so much is believed when it was not again for so long.
+#: A step forward is trusted when no other one follows for so long.
 STEADY_S = 600.0
-#: Of a clock that is set again and again, so many steps are remembered.
+#: Steps of the wall clock that are remembered.
 STEPS_MAX = 100
 
 
 @dataclass(slots=True)
-class _Stretch:
-    """A time in which the wall clock was not set."""
+class _Period:
+    """A period in which the wall clock was not set."""
 
     #: the log's head, and the monotonic time, when it began
     head: int
@@ -93,7 +93,7 @@ class _Stretch:
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """The wall clock was set, from one time to another; seen at the monotonic *at_s*."""
+    """The wall clock was set from one time to another, seen at the monotonic time *at_s*."""
 
     from_us: int
     to_us: int
@@ -101,7 +101,11 @@ class Step:
 
 
 class Timeline:
-    """Made at the start of a service. *head* gives the log's; *newest_us* is its newest time."""
+    """Relates recorded times to the monotonic clock, across steps of the wall clock.
+
+    Created at the start of a service. *head* returns the head of the log, *newest_us* is its newest
+    time.
+    """
 
     def __init__(self, clock: Clock, head: Callable[[], int], newest_us: int = 0) -> None:
         self._clock = clock
@@ -109,23 +113,23 @@ class Timeline:
         self._began_us = self._monotonic_us()
         self._began_at = head()
         wall_us = clock.now_us()
-        self._stretches = [_Stretch(self._began_at, self._began_us, wall_us - self._began_us)]
-        #: The highest wall time there has been, less the monotonic time: it never goes back.
+        self._periods = [_Period(self._began_at, self._began_us, wall_us - self._began_us)]
+        #: The highest wall time so far, less the monotonic time: it never goes back.
         self._highest_us = max(wall_us, newest_us) - self._began_us
-        #: The newest time that the clock was set forward by JUMP_S or more.
+        #: The newest step forward by JUMP_S or more.
         self.forward: Step | None = None
 
     def now_us(self) -> int:
         """The wall clock."""
         wall_us, monotonic_us = self._clock.now_us(), self._monotonic_us()
-        now = self._stretches[-1]
+        now = self._periods[-1]
         offset_us = wall_us - monotonic_us
         moved_us = offset_us - now.offset_us
         if abs(moved_us) < STEP_US:
             now.offset_us = offset_us
         else:
-            self._stretches.append(_Stretch(self._head(), monotonic_us, offset_us))
-            del self._stretches[1:-STEPS_MAX]
+            self._periods.append(_Period(self._head(), monotonic_us, offset_us))
+            del self._periods[1:-STEPS_MAX]
             if moved_us >= JUMP_S * 1e6:
                 self.forward = self._merge_with_last(
                     Step(wall_us - moved_us, wall_us, monotonic_us / 1e6)
@@ -134,7 +138,7 @@ class Timeline:
         return wall_us
 
     def _merge_with_last(self, step: Step) -> Step:
-        """With the step before, as long as that is in doubt."""
+        """*step* and the last one as one step, unless the last one is trusted by now."""
         last = self.forward
         if last is None or step.at_s - last.at_s >= STEADY_S:
             return step
@@ -143,33 +147,33 @@ class Timeline:
     @property
     def is_straight(self) -> bool:
         """Whether recorded times can be compared with the wall clock as they are."""
-        return len(self._stretches) == 1 and self._highest_us <= self._stretches[0].offset_us
+        return len(self._periods) == 1 and self._highest_us <= self._periods[0].offset_us
 
     def horizon_us(self) -> int:
-        """No delay that is over, and nothing that happened, was recorded with a later time."""
+        """A time that no past event, and no due time in the past, is later than."""
         return max(self.now_us(), self._highest_us + self._monotonic_us())
 
     def left_s(self, at_us: int, position: int, due_us: int) -> float:
-        """Of a delay that began with the event at *position*, recorded *at_us*: what is left."""
+        """The rest of a delay until *due_us* that began with the event at *position*, *at_us*."""
         if position <= self._began_at:
-            # It began before this process. How long ago, only the wall clock could say: it is
-            # believed where that makes the wait no longer than the delay itself.
-            start_us = self._began_us + self._stretches[0].offset_us
+            # It began before this process started. Only the wall clock shows how long ago. The wait
+            # is never longer than the delay itself.
+            start_us = self._began_us + self._periods[0].offset_us
             whole_us = min(max(due_us - start_us, 0), due_us - at_us)
             return (self._began_us + whole_us - self._monotonic_us()) / 1e6
         passed_us = self._monotonic_us() - self._happened_us(at_us, position)
         return (due_us - at_us - passed_us) / 1e6
 
     def _happened_us(self, at_us: int, position: int) -> int:
-        """When that was on the monotonic clock: in the stretch in which it could have been."""
+        """The monotonic time of an event, from the period in which it can have been recorded."""
         now_us = self._monotonic_us()
         best = None
-        ends = [each.began_us for each in self._stretches[1:]] + [now_us]
-        for each, end_us in zip(self._stretches, ends, strict=True):
+        ends = [each.began_us for each in self._periods[1:]] + [now_us]
+        for each, end_us in zip(self._periods, ends, strict=True):
             when_us = at_us - each.offset_us
-            outside_us = max(each.began_us - when_us, when_us - end_us, 0)
-            # A time that was twice on the wall: the position says which of them it was.
-            rank = (outside_us, each.head >= position, -each.head)
+            distance_us = max(each.began_us - when_us, when_us - end_us, 0)
+            # A wall time may have occurred twice: the position decides between them.
+            rank = (distance_us, each.head >= position, -each.head)
             if best is None or rank < best[0]:
                 best = rank, min(max(when_us, each.began_us), end_us)
         assert best is not None

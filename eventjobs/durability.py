@@ -1,7 +1,7 @@
-"""What a power cut may not take: files, folders and their names are synced before they count.
+"""Syncs files and folders, so that they survive a power cut.
 
-A name that can be seen is not yet on the disk: a process that was killed may have made it and not
-synced it. So what is found is synced too, and not only what is made.
+A visible name may not be on the disk: a killed process may have created it and not synced it. So
+existing files and folders are synced, too, and not only new ones.
 """
 
 import errno
@@ -13,9 +13,9 @@ from typing import BinaryIO
 
 
 def sync(path: Path) -> None:
-    """Put the content of a file, or the names in a folder, on the disk. Raises OSError.
+    """Sync the content of a file, or the names in a folder. Raises OSError.
 
-    Where the file system cannot sync folders, it keeps names by itself or not at all.
+    The error of a file system that cannot sync folders is ignored.
     """
     descriptor = os.open(path, os.O_RDONLY)
     try:
@@ -28,16 +28,16 @@ def sync(path: Path) -> None:
 
 
 def make_directory(path: Path, mode: int = 0o700) -> None:
-    """Make *path* and its parents; the names of all of them are on the disk. Raises OSError.
+    """Create *path* and its parents, durably. Raises OSError.
 
-    A name is synced before anything is made below it, so of what is found only the last can be
-    missing on the disk.
+    A name is synced before anything is created below it. So of existing folders only the last name
+    can be missing on the disk.
     """
     path = path.resolve()
     if not path.is_dir():
         make_directory(path.parent, 0o777)
         path.mkdir(mode, exist_ok=True)
-    with suppress(PermissionError):  # a folder that may not be listed was there before
+    with suppress(PermissionError):  # a folder that may not be listed is not a new one
         sync(path.parent)
 
 
@@ -53,9 +53,9 @@ def replace(new: Path, path: Path) -> None:
 
 @contextmanager
 def replacement(path: Path) -> Iterator[BinaryIO]:
-    """A file to be written, for its owner alone; it becomes *path* once it is whole.
+    """A new file, readable by its owner alone, that replaces *path* at the end of the block.
 
-    After an exception *path* is as it was. Raises OSError.
+    After an exception *path* is unchanged. Raises OSError.
     """
     new = path.with_name(f"{path.name}.new")
     new.unlink(missing_ok=True)  # left by a process that was killed

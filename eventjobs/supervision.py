@@ -1,7 +1,6 @@
-"""Background work that outlives its faults: one item at a time, and one loop at a time.
+"""Background loops that survive failures of items and of themselves.
 
-A loop that handles many items contains the failure of each (`Isolation`). A failure outside of the
-items restarts that loop alone (`Supervisor`).
+`Isolation` contains the failure of one item of a loop. `Supervisor` restarts a loop that failed.
 """
 
 import asyncio
@@ -16,29 +15,29 @@ from eventjobs.observability.tracebacks import describe
 
 #: Seconds before the second try, doubled for each later one up to the longest.
 AGAIN_S, AGAIN_MAX_S = 1.0, 60.0
-#: The longest while it is the log or the disk that fails: that passes for all items at once.
+#: The longest wait after a failure of the log or the disk, which ends for all items at once.
 DISK_RETRY_MAX_S = 5.0
-#: A restarted loop that has run for so long counts as mended.
+#: A restarted loop that has run for so long counts as recovered.
 RECOVERED_S = 30.0
-#: Failing items whose waits are remembered; of more, the oldest are tried at once.
+#: Failing items whose waits are remembered. Older ones are attempted at once.
 ITEMS_MAX = 10_000
 
 
 class Isolation:
-    """Handles the items of one loop. An item that fails is logged and waits by itself.
+    """Handles the items of one loop. A failing item is logged and waits; the others go on.
 
-    Trouble of the log or the disk is a WARNING, any other failure an ERROR with its traceback.
+    A failure of the log or the disk is a WARNING, any other one an ERROR with its traceback.
     """
 
     def __init__(self, clock: Clock, logger: str, what: str) -> None:
         self._clock = clock
         self._log = get_logger(logger)
         self._what = what
-        #: By item: when it is tried again, and the wait after the next failure.
+        #: By item: when it may be attempted again, and the wait after its next failure.
         self._waits: LRUCache[tuple[float, float]] = LRUCache(ITEMS_MAX, ITEMS_MAX)
 
     def __len__(self) -> int:
-        """How many items failed at their last try."""
+        """How many items failed at their last attempt."""
         return len(self._waits)
 
     def may_run(self, item: str) -> bool:
@@ -59,14 +58,14 @@ class Isolation:
         return True
 
     def record_failure(self, item: str, error: BaseException, **about: Any) -> None:
-        """Log *error*, and let *item* wait."""
-        if passes := isinstance(error, LogError | OSError):
+        """Log *error*, and make *item* wait."""
+        if is_transient := isinstance(error, LogError | OSError):
             self._log.warning(f"{self._what} waits", **about, error=describe(error))
         else:
             self._log.error(f"{self._what} failed", **about, exc_info=error)
         _, wait_s = self._waits.get(item) or (0.0, AGAIN_S)
         again_s = self._clock.monotonic_s() + wait_s
-        longest_s = DISK_RETRY_MAX_S if passes else AGAIN_MAX_S
+        longest_s = DISK_RETRY_MAX_S if is_transient else AGAIN_MAX_S
         self._waits.put(item, (again_s, min(wait_s * 2, longest_s)), 1)
 
 
@@ -75,21 +74,21 @@ class Supervisor:
 
     def __init__(self, clock: Clock) -> None:
         self._clock = clock
-        #: What is wrong with each loop that failed and has not run for MENDED_S since.
+        #: The error of each loop that failed and has not run for RECOVERED_S since.
         self.failing: dict[str, str] = {}
         self._log = get_logger("eventjobs")
 
     async def keep_running(self, name: str, loop: Callable[[], Awaitable[None]]) -> None:
-        """Run *loop* until it returns, which says that its work is done, or this is cancelled."""
+        """Run *loop* until it returns, or this is cancelled. Restart it after a failure."""
         wait_s = AGAIN_S
         while True:
             began_s = self._clock.monotonic_s()
-            mended = self._clock.call_later(RECOVERED_S, lambda: self.failing.pop(name, None))
+            recovered = self._clock.call_later(RECOVERED_S, lambda: self.failing.pop(name, None))
             try:
                 await loop()
                 self.failing.pop(name, None)
                 return
-            except LogError as error:  # the log's trouble is its own to report
+            except LogError as error:  # the log reports its own failures
                 self._log.warning("background work waits", part=name, error=error.code)
             except BaseException as error:
                 if is_cancellation(error):
@@ -97,7 +96,7 @@ class Supervisor:
                 self.failing[name] = describe(error)
                 self._log.critical("stopped working", part=name, exc_info=error)
             finally:
-                mended.cancel()
+                recovered.cancel()
             if self._clock.monotonic_s() - began_s >= RECOVERED_S:
                 wait_s = AGAIN_S
             await sleep(self._clock, wait_s)
@@ -105,8 +104,9 @@ class Supervisor:
 
 
 def is_cancellation(error: BaseException) -> bool:
-    """Whether *error* ends the current task from outside. What the code of a user raises does not,
-    be it SystemExit or a CancelledError of its own.
+    """Whether *error* cancels the current task from outside.
+
+    A SystemExit or CancelledError that the code of a user raises does not.
     """
     if isinstance(error, asyncio.CancelledError):
         task = asyncio.current_task()

@@ -1,7 +1,7 @@
-"""One random key in the data directory; every other secret is derived from it, and stored nowhere.
+"""One random key in the data directory. All other secrets are derived from it and not stored.
 
-What is derived is the same after a restart, so a token that was handed out stays good, and no
-secret is ever in the log, in a view or in a backup of either.
+Derived secrets are the same after a restart, so tokens stay valid. No secret is in the log, in a
+view or in a backup of either.
 """
 
 import base64
@@ -18,17 +18,17 @@ KEY_BYTES = 32
 
 
 class MasterKey:
-    """Secrets by their purpose. Whoever has the master key can make all of them."""
+    """Derives secrets by their purpose. The master key gives access to all of them."""
 
     def __init__(self, master: bytes) -> None:
         self._master = master
 
     @classmethod
     def open(cls, path: Path) -> "MasterKey":
-        """From the file at *path*, made with a new key when there is none. Blocks.
+        """Read the key from *path*; create the file with a new key if there is none. Blocks.
 
-        Raises SecretKeyUnusable for a file that holds something else, OSError. To be called by the
-        one process that holds the data directory.
+        Only the process that holds the data directory may call this. Raises SecretKeyUnusable for
+        a file that is no key, OSError.
         """
         try:
             master = path.read_bytes()
@@ -36,7 +36,7 @@ class MasterKey:
             master = os.urandom(KEY_BYTES)
             with replacement(path) as file:
                 file.write(master)
-        else:  # a key that is lost takes every token with it, and who made it may have been killed
+        else:  # the process that created it may have been killed before it was synced
             sync(path)
             sync(path.parent)
         if len(master) != KEY_BYTES:
@@ -47,29 +47,29 @@ class MasterKey:
         return cls(master)
 
     def derive(self, purpose: str, *parts: str | int) -> bytes:
-        """32 bytes that nobody can guess: others for each purpose, and for each of its parts."""
-        pieces = [each.encode() for each in (purpose, *map(str, parts))]
-        # With their lengths, so that ("ab", "c") is never ("a", "bc").
-        told = b"".join(len(each).to_bytes(8) + each for each in pieces)
-        return hmac.digest(self._master, told, hashlib.sha256)
+        """32 secret bytes, different for each purpose and for its parts."""
+        pieces = [piece.encode() for piece in (purpose, *map(str, parts))]
+        # With their lengths, so that ("ab", "c") differs from ("a", "bc").
+        message = b"".join(len(piece).to_bytes(8) + piece for piece in pieces)
+        return hmac.digest(self._master, message, hashlib.sha256)
 
     @property
     def fingerprint(self) -> str:
-        """Tells this key from others, and nothing about it."""
+        """Identifies this key without revealing it."""
         return self.derive("mark").hex()[:32]
 
     def callback_token(self, job_id: str, attempt: int) -> str:
-        """Lets its holder report on this attempt of this job, and do nothing else."""
+        """A token that permits reports on this attempt of this job, and nothing else."""
         return f"ej_cb_{attempt}_{self.derive('callback', job_id, attempt).hex()}"
 
     def attempt_of(self, token: str, job_id: str) -> int | None:
-        """The attempt of this job that *token* is good for; None when it was made up."""
-        found = re.fullmatch(r"ej_cb_([1-9]\d{0,8})_[0-9a-f]{64}", token, re.ASCII)
-        if found is None:
+        """The attempt of this job that *token* is valid for; None if it is not genuine."""
+        match = re.fullmatch(r"ej_cb_([1-9]\d{0,8})_[0-9a-f]{64}", token, re.ASCII)
+        if match is None:
             return None
-        attempt = int(found[1])
+        attempt = int(match[1])
         return attempt if hmac.compare_digest(token, self.callback_token(job_id, attempt)) else None
 
     def signing_secret(self, purpose: str, *parts: str | int) -> str:
-        """A secret as Standard Webhooks writes it, to be given to whoever checks signatures."""
+        """A secret in the form of Standard Webhooks, for the receiver that checks signatures."""
         return f"whsec_{base64.b64encode(self.derive(purpose, *parts)).decode()}"

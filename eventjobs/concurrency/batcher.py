@@ -1,4 +1,4 @@
-"""What many say at the same time goes as one request; each of them gets an answer of its own."""
+"""Batches concurrent calls into one request and returns each caller its own result."""
 
 import asyncio
 from collections import deque
@@ -6,51 +6,51 @@ from collections.abc import Awaitable, Callable, Sequence
 from contextvars import Context
 from typing import Generic, TypeVar
 
-Said = TypeVar("Said")
-Answer = TypeVar("Answer")
+Item = TypeVar("Item")
+Result = TypeVar("Result")
 
-Send = Callable[[Sequence[Said]], Awaitable[Sequence[Answer | BaseException]]]
+Send = Callable[[Sequence[Item]], Awaitable[Sequence[Result | BaseException]]]
 
 
-class Batcher(Generic[Said, Answer]):
-    """*send* is given up to *at_once* of what was said; it returns as many answers, in order.
+class Batcher(Generic[Item, Result]):
+    """*send* gets up to *batch_max* items; it returns a result or an exception for each, in order.
 
-    One request is under way at a time. What is said meanwhile goes with the next: alone while
-    there is little to say, and many together when that makes a difference.
+    There is one request at a time. Items submitted during a request go with the next one: batches
+    are small under light load and large under heavy load.
     """
 
-    def __init__(self, send: Send[Said, Answer], at_once: int) -> None:
+    def __init__(self, send: Send[Item, Result], batch_max: int) -> None:
         self._send = send
-        self._at_once = at_once
-        self._waiting: deque[tuple[Said, asyncio.Future[Answer]]] = deque()
+        self._batch_max = batch_max
+        self._waiting: deque[tuple[Item, asyncio.Future[Result]]] = deque()
         self._sender: asyncio.Task[None] | None = None
 
-    async def submit(self, said: Said) -> Answer:
-        """What was answered. Raises what *send* raises, or returns in place of this answer."""
-        answer: asyncio.Future[Answer] = asyncio.get_running_loop().create_future()
-        self._waiting.append((said, answer))
+    async def submit(self, item: Item) -> Result:
+        """The result of *item*. Raises the exception that *send* raises, or returns for it."""
+        result: asyncio.Future[Result] = asyncio.get_running_loop().create_future()
+        self._waiting.append((item, result))
         if self._sender is None or self._sender.done():
-            # It begins after this turn of the loop: what others say in it is there by then.
-            # In an empty context: it sends for others than the one that is the first to say it.
-            self._sender = asyncio.create_task(self._send_all(), name="together", context=Context())
-        return await answer
+            # The task begins after this iteration of the loop, with all items submitted in it. Its
+            # context is empty, since it also sends items of other callers.
+            self._sender = asyncio.create_task(self._send_all(), name="batcher", context=Context())
+        return await result
 
     async def _send_all(self) -> None:
         while self._waiting:
-            count = min(len(self._waiting), self._at_once)
+            count = min(len(self._waiting), self._batch_max)
             batch = [self._waiting.popleft() for _ in range(count)]
             try:
-                told = await self._send([said for said, _ in batch])
+                outcomes = await self._send([item for item, _ in batch])
             except asyncio.CancelledError:
-                for _, answer in (*batch, *self._waiting):
-                    answer.cancel()
+                for _, result in (*batch, *self._waiting):
+                    result.cancel()
                 raise
-            except Exception as error:  # noqa: BLE001  whoever waits for it knows what it means
-                told = [error] * count
-            for (_, answer), each in zip(batch, told, strict=True):
-                if answer.done():
-                    continue  # nobody waits for it any longer
-                if isinstance(each, BaseException):
-                    answer.set_exception(each)
+            except Exception as error:  # noqa: BLE001  raised in the callers
+                outcomes = [error] * count
+            for (_, result), outcome in zip(batch, outcomes, strict=True):
+                if result.done():
+                    continue  # its caller was cancelled
+                if isinstance(outcome, BaseException):
+                    result.set_exception(outcome)
                 else:
-                    answer.set_result(each)
+                    result.set_result(outcome)

@@ -1,4 +1,4 @@
-"""What a process forked from this one lets go of: its descriptors, its signals, its event loop."""
+"""Detaches forked children from their parent: descriptors, signal handlers, event loop."""
 
 import asyncio
 import os
@@ -8,19 +8,16 @@ import sys
 import threading
 import traceback
 from types import TracebackType
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-if TYPE_CHECKING:
-    pass
-
-#: Descriptors that belong to this process alone, each with what it was open on when it was noted:
-#: its number may be another file's by the time of a fork.
+#: Descriptors that belong to this process alone, each with the identity of its file: the number may
+#: belong to another file when a fork happens.
 _PRIVATE: dict[int, tuple[int, int]] = {}
 _FAILED = 1
 
 
 class _Fork(threading.local):
-    """The fork that a thread is just making."""
+    """The fork that a thread is making now."""
 
     blocked: set[int] | None = None
     loop: asyncio.AbstractEventLoop | None = None
@@ -41,18 +38,18 @@ def close_in_children(descriptor: int) -> None:
 def create_private_socket(address: tuple[Any, ...]) -> socket.socket:
     """A socket as aiohttp's connectors make it, closed in forked children."""
     family, type, protocol, _, _ = address
-    made = socket.socket(family, type, protocol)
-    close_in_children(made.fileno())
-    return made
+    result = socket.socket(family, type, protocol)
+    close_in_children(result.fileno())
+    return result
 
 
 def is_forking() -> bool:
-    """Whether this thread is making a fork: what a signal handler raises then is lost."""
+    """Whether this thread is making a fork. An exception of a signal handler is lost then."""
     return _fork.blocked is not None
 
 
 class OwnProcess:
-    """The process in which this object was made; a forked child has left it."""
+    """The process in which this object was created."""
 
     def __init__(self) -> None:
         self._pid = os.getpid()
@@ -131,28 +128,28 @@ def _after_in_child() -> None:
 
 
 def _close_private() -> bool:
-    """Whether there were any."""
-    ours = [each for each, was in _PRIVATE.items() if _is_still(each, was)]
+    """Close the private descriptors. Whether there were any."""
+    descriptors = [number for number, file in _PRIVATE.items() if _is_open_on(number, file)]
     _PRIVATE.clear()
-    if not ours:
+    if not descriptors:
         return False
-    # Each number stays taken: objects of the parent will close it, and must not hit a new file.
+    # Each number stays in use: objects of the parent will close it, and must not close a new file.
     nothing = os.open(os.devnull, os.O_RDWR)
-    for each in ours:
-        os.dup2(nothing, each, inheritable=False)
+    for descriptor in descriptors:
+        os.dup2(nothing, descriptor, inheritable=False)
     os.close(nothing)
     return True
 
 
 def _reset_signals() -> None:
-    # Python's own handler writes every signal to this descriptor, which the parent reads.
+    # Python writes every signal to this descriptor, which the parent reads.
     signal.set_wakeup_fd(-1)
-    for each in signal.valid_signals():
-        handler = signal.getsignal(each)
-        # SIGINT as well: a KeyboardInterrupt that is raised during the fork would be lost. And
-        # libuv has its handler for SIGCHLD behind Python's back.
-        if callable(handler) or (each == signal.SIGCHLD and handler == signal.SIG_DFL):
-            signal.signal(each, signal.SIG_DFL)
+    for number in signal.valid_signals():
+        handler = signal.getsignal(number)
+        # Also for SIGINT: a KeyboardInterrupt that is raised during the fork would be lost. Python
+        # does not know the handler of libuv for SIGCHLD.
+        if callable(handler) or (number == signal.SIGCHLD and handler == signal.SIG_DFL):
+            signal.signal(number, signal.SIG_DFL)
 
 
 def _identity(descriptor: int) -> tuple[int, int]:
@@ -160,9 +157,9 @@ def _identity(descriptor: int) -> tuple[int, int]:
     return status.st_dev, status.st_ino
 
 
-def _is_still(descriptor: int, was: tuple[int, int]) -> bool:
+def _is_open_on(descriptor: int, file: tuple[int, int]) -> bool:
     try:
-        return _identity(descriptor) == was
+        return _identity(descriptor) == file
     except OSError:
         return False
 

@@ -1,4 +1,4 @@
-"""One at a time for each key, in the order they came."""
+"""A lock for each key, granted in the order of the requests."""
 
 import asyncio
 from collections import deque
@@ -6,37 +6,37 @@ from collections import deque
 
 class KeyedLock:
     def __init__(self) -> None:
-        #: Keys that are taken, and who waits for each: for most, nobody ever does.
-        self._taken: dict[str, deque[asyncio.Future[None]] | None] = {}
+        #: The waiters of each held key; None, as for most keys, without any.
+        self._waiters: dict[str, deque[asyncio.Future[None]] | None] = {}
 
     def try_acquire(self, key: str) -> bool:
-        """Whether it is the caller's turn at once: what *enter* does, without a coroutine."""
-        if key in self._taken:
+        """Acquire a free lock, and whether it was free. Needs no coroutine."""
+        if key in self._waiters:
             return False
-        self._taken[key] = None
+        self._waiters[key] = None
         return True
 
     async def acquire(self, key: str) -> None:
-        """Return when it is the caller's turn; *leave* has to follow."""
+        """Return once the caller holds the lock; *release* must follow."""
         if self.try_acquire(key):
             return
-        waiting = self._taken[key]
+        waiting = self._waiters[key]
         if waiting is None:
-            waiting = self._taken[key] = deque()
-        turn = asyncio.get_running_loop().create_future()
-        waiting.append(turn)
+            waiting = self._waiters[key] = deque()
+        future = asyncio.get_running_loop().create_future()
+        waiting.append(future)
         try:
-            await turn
+            await future
         except asyncio.CancelledError:
-            if turn.done() and not turn.cancelled():
-                self.release(key)  # it was given just now: pass it on
+            if future.done() and not future.cancelled():
+                self.release(key)  # granted while we were cancelled: pass it on
             raise
 
     def release(self, key: str) -> None:
-        waiting = self._taken[key]
+        waiting = self._waiters[key]
         while waiting:
-            turn = waiting.popleft()
-            if not turn.done():
-                turn.set_result(None)
+            future = waiting.popleft()
+            if not future.done():
+                future.set_result(None)
                 return
-        del self._taken[key]
+        del self._waiters[key]

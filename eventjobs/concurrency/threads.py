@@ -1,4 +1,4 @@
-"""A function in a thread of its own: one that never ends holds up nobody, and no exit."""
+"""Runs a function in a new thread, which delays no other work and no exit if it never ends."""
 
 import asyncio
 import threading
@@ -7,18 +7,19 @@ from contextlib import suppress
 from contextvars import copy_context
 from typing import Any, TypeVar
 
-Answer = TypeVar("Answer")
+Result = TypeVar("Result")
 
 
-async def run_in_new_thread(function: Callable[[], Answer], name: str) -> Answer:
-    """What *function* returns, or raises, whatever that is. Cancelled, it leaves it to itself.
+async def run_in_new_thread(function: Callable[[], Result], name: str) -> Result:
+    """The result of *function*, run in a daemon thread with the caller's context.
 
-    The thread has the context of whoever calls.
+    Raises what *function* raises, including BaseException. When this is cancelled, the thread
+    continues and its result is dropped.
     """
     loop = asyncio.get_running_loop()
     done: asyncio.Future[tuple[Any, BaseException | None]] = loop.create_future()
 
-    def answer(value: Any, error: BaseException | None) -> None:
+    def set_result(value: Any, error: BaseException | None) -> None:
         if not done.done():
             done.set_result((value, error))
 
@@ -26,17 +27,17 @@ async def run_in_new_thread(function: Callable[[], Answer], name: str) -> Answer
         value, raised = None, None
         try:
             value = function()
-        except BaseException as error:  # noqa: BLE001 -- it goes to whoever waits
+        except BaseException as error:  # noqa: BLE001 -- raised in the caller
             raised = error
-        with suppress(RuntimeError):  # the loop has ended, and nobody waits
-            loop.call_soon_threadsafe(answer, value, raised)
+        with suppress(RuntimeError):  # the loop has ended
+            loop.call_soon_threadsafe(set_result, value, raised)
 
     context = copy_context()
     threading.Thread(target=lambda: context.run(work), name=name, daemon=True).start()
-    # Raised here, and not by the future: that refuses StopIteration, and GeneratorExit out of a
-    # future would close this coroutine instead of ending its job.
+    # Raised here and not by the future: a future refuses StopIteration, and a GeneratorExit from it
+    # would close this coroutine.
     value, raised = await done
     if raised is not None:
         raise raised
-    made: Answer = value
-    return made
+    result: Result = value
+    return result

@@ -1,4 +1,4 @@
-"""What a handler logs, with logging or structlog, as lines of its job's own log."""
+"""Captures what a handler logs, with logging or structlog, as lines of its job's log."""
 
 import logging
 import sys
@@ -13,19 +13,19 @@ from eventjobs.observability.redaction import redact, redact_text
 from eventjobs.observability.tracebacks import trace
 from eventjobs.storable import check_size, readable_json, storable_text
 
-#: Where a line goes: its level, its message, and what is told with it. From any thread.
+#: Writes a line: its level, its message and its fields. Called from any thread.
 WriteLine = Callable[[str, str, dict[str, Any]], object]
 
-#: What every record has; the rest is what was given as `extra`.
-_STANDARD = {*vars(logging.makeLogRecord({})), "message", "asctime", "taskName"}
+#: Attributes of every record; all others come from `extra`.
+_STANDARD_FIELDS = {*vars(logging.makeLogRecord({})), "message", "asctime", "taskName"}
 _NUMBERS = {"exception": logging.ERROR, "warn": logging.WARNING, "msg": logging.INFO}
 
 
 class LogCapture:
-    """Of what is logged at *level* or above; of nothing when that is "off".
+    """Captures lines at *level* or above; none when it is "off".
 
     A line belongs to the job in whose context it is logged: that of the handler, and of the tasks
-    and threads it starts with it. What eventjobs itself logs belongs to none.
+    and threads that it starts with it. Lines of eventjobs itself belong to no job.
     """
 
     def __init__(self, level: str) -> None:
@@ -33,7 +33,7 @@ class LogCapture:
         self._hooked = False
 
     def start(self) -> None:
-        """Listen, however logging and structlog are configured, before or after."""
+        """Begin to capture. The configuration of logging and structlog does not matter."""
         if self._number and not self._hooked:
             self._hooked = True
             _HOOKS.add()
@@ -44,12 +44,12 @@ class LogCapture:
             _HOOKS.remove()
 
     def attach(self, write: WriteLine) -> AbstractContextManager[object]:
-        """What is logged in this context goes to *write* as well, until this is left."""
+        """A context manager: lines logged in this context also go to *write*."""
         return _Sink(write, self._number) if self._number else nullcontext()
 
 
 def allow_level(level: str) -> None:
-    """Let records of *level* and above come to the root logger, unless a logger says otherwise."""
+    """Lower the level of the root logger to *level*. Loggers with levels of their own keep them."""
     if level != "off":
         root = logging.getLogger()
         root.setLevel(min(root.level, logging.getLevelNamesMapping()[level.upper()]))
@@ -57,7 +57,7 @@ def allow_level(level: str) -> None:
 
 @contextmanager
 def capture_paused() -> Iterator[None]:
-    """What is logged in here is told to no job."""
+    """Lines logged in this context are not captured."""
     token = _SINK.set(None)
     try:
         yield
@@ -66,13 +66,13 @@ def capture_paused() -> Iterator[None]:
 
 
 class _Sink:
-    """Where the lines of one attempt go."""
+    """Writes the lines of one attempt."""
 
     def __init__(self, write: WriteLine, number: int) -> None:
         self._write = write
         self._number = number
         self._open = True
-        self._home = OwnProcess()
+        self._process = OwnProcess()
         self._token: Token[_Sink | None] | None = None
 
     def __enter__(self) -> Self:
@@ -80,31 +80,31 @@ class _Sink:
         return self
 
     def __exit__(self, *error: object) -> None:
-        self._open = False  # a task that was left behind has no job any more
+        self._open = False  # a task that outlives the attempt belongs to no job
         assert self._token is not None
         _SINK.reset(self._token)
 
     def take(self, number: int, message: str, fields: Mapping[str, Any]) -> BaseException | None:
-        """Write a line; why some of its *fields* are only roughly what was given, if they are."""
-        if not self._open or number < self._number or self._home.is_forked_child:
+        """Write a line. Returns the error because of which *fields* are approximate, if any."""
+        if not self._open or number < self._number or self._process.is_forked_child:
             return None
-        trouble = None
-        # What a __repr__ logs, say, must not come here again.
+        failure = None
+        # A __repr__ may log: that line must not recurse.
         with capture_paused():
             try:
                 check_size(fields)
-                told = redact(fields)
+                stored = redact(fields)
             except BaseException as error:  # noqa: BLE001 -- a line is not worth the handler
-                trouble, told = error, redact(readable_json(fields))
-            told = {name: each for name, each in told.items() if each is not None}
-            self._write(_level(number), redact_text(message), told)
-        return trouble
+                failure, stored = error, redact(readable_json(fields))
+            stored = {name: value for name, value in stored.items() if value is not None}
+            self._write(_level(number), redact_text(message), stored)
+        return failure
 
 
 _SINK: ContextVar[_Sink | None] = ContextVar("eventjobs_capture", default=None)
 
 
-#: Reports what went wrong with a record, as logging does.
+#: Reports a failure with a record in the way of logging.
 _REPORTER = logging.Handler()
 
 
@@ -112,42 +112,42 @@ def _from_logging(logger: logging.Logger, record: logging.LogRecord) -> None:
     sink = _SINK.get()
     if sink is None or _is_ours(record.name):
         return
-    fields = {name: each for name, each in vars(record).items() if name not in _STANDARD}
+    fields = {name: value for name, value in vars(record).items() if name not in _STANDARD_FIELDS}
     message = storable_text(record.msg)
-    if isinstance(record.msg, dict):  # structlog's, on its way through logging
-        fields = {name: each for name, each in record.msg.items() if name != "event"}
+    if isinstance(record.msg, dict):  # structlog's, passed through logging
+        fields = {name: value for name, value in record.msg.items() if name != "event"}
         message = storable_text(record.msg.get("event"))
     elif record.args:
         with suppress(Exception):  # arguments that do not fit are reported by its handlers
             message = record.getMessage()
     fields["exception"] = _trace(record.exc_info)
-    if trouble := sink.take(record.levelno, message, {"logger": record.name, **fields}):
+    if failure := sink.take(record.levelno, message, {"logger": record.name, **fields}):
         try:
-            raise trouble
-        except BaseException:  # noqa: BLE001 -- which is where it is read
+            raise failure
+        except BaseException:  # noqa: BLE001 -- handleError reads the current exception
             _REPORTER.handleError(record)
 
 
-def _from_structlog(bound: Any, method: str, event: Any, told: Any) -> None:
+def _from_structlog(bound: Any, method: str, event: Any, values: Any) -> None:
     sink, logger = _SINK.get(), bound._logger
-    # What structlog hands on to logging comes as a record.
+    # A line that structlog passes to logging is captured as a record.
     if sink is None or isinstance(logger, logging.Logger):
         return
     name = getattr(logger, "name", None)
     if isinstance(name, str) and _is_ours(name):
         return
-    around = sys.modules["structlog"].contextvars.get_contextvars()
-    fields = {**around, **bound._context, **told, "logger": name}
+    context_values = sys.modules["structlog"].contextvars.get_contextvars()
+    fields = {**context_values, **bound._context, **values, "logger": name}
     fields["exception"] = _trace(fields.pop("exc_info", None))
     number = _NUMBERS.get(method) or logging.getLevelNamesMapping().get(method.upper(), 0)
     sink.take(number, "" if event is None else storable_text(event), fields)
 
 
 class _Hooks:
-    """On the way of every line, for as long as anybody listens.
+    """Hooks into logging and structlog, installed while a LogCapture is started.
 
-    A handler on the root logger, or a processor, would be a part of what the program has
-    configured: logging.basicConfig() does nothing once there is a handler.
+    A handler on the root logger, or a processor, would change the program's configuration:
+    logging.basicConfig() does nothing once there is a handler.
     """
 
     def __init__(self) -> None:
@@ -158,10 +158,10 @@ class _Hooks:
         self._users += 1
         if self._users > 1:
             return
-        self._undo.append(_before(logging.Logger, "callHandlers", _from_logging))
+        self._undo.append(_call_before(logging.Logger, "callHandlers", _from_logging))
         if "structlog" in sys.modules:
             base = sys.modules["structlog"].BoundLoggerBase
-            self._undo.append(_before(base, "_process_event", _from_structlog))
+            self._undo.append(_call_before(base, "_process_event", _from_structlog))
 
     def remove(self) -> None:
         self._users -= 1
@@ -169,19 +169,19 @@ class _Hooks:
             self._undo.pop()()
 
 
-def _before(owner: type, name: str, seen: Callable[..., None]) -> Callable[[], None]:
-    """Call *seen* before each call of a method; what undoes that."""
+def _call_before(owner: type, name: str, hook: Callable[..., None]) -> Callable[[], None]:
+    """Call *hook* before each call of a method. Returns a function that removes the hook."""
     original = getattr(owner, name)
 
     @wraps(original)
     def method(self: Any, *args: Any, **kwargs: Any) -> Any:
         if _SINK.get() is not None:
             with suppress(BaseException):  # a line is not worth the handler
-                seen(self, *args, **kwargs)
+                hook(self, *args, **kwargs)
         return original(self, *args, **kwargs)
 
     def undo() -> None:
-        if getattr(owner, name) is method:  # else it was wrapped once more by another library
+        if getattr(owner, name) is method:  # not if another library has wrapped it since
             setattr(owner, name, original)
 
     setattr(owner, name, method)
@@ -202,12 +202,12 @@ def _level(number: int) -> str:
     return "debug"
 
 
-def _trace(told: Any) -> str | None:
-    """The end of a traceback, which is where it says what went wrong."""
-    if isinstance(told, BaseException):
-        error: BaseException | None = told
-    elif isinstance(told, tuple):
-        error = told[1]
+def _trace(exc_info: Any) -> str | None:
+    """The end of the traceback of *exc_info*, in any form that logging and structlog accept."""
+    if isinstance(exc_info, BaseException):
+        error: BaseException | None = exc_info
+    elif isinstance(exc_info, tuple):
+        error = exc_info[1]
     else:
-        error = sys.exc_info()[1] if told else None
+        error = sys.exc_info()[1] if exc_info else None
     return None if error is None else trace(error)

@@ -1,7 +1,7 @@
 """The service's own log: standard logging whose lines have fields, under the name eventjobs.
 
-A program that embeds a service configures it as it does all its logging. `configure` is for our
-own commands: lines for people in a terminal, JSON elsewhere, and secrets in neither.
+A program that embeds a service configures it like all its logging. `configure` is for the commands
+of eventjobs: readable lines in a terminal, JSON otherwise, and secrets in neither.
 """
 
 import logging
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from structlog.typing import EventDict, Processor, WrappedLogger
 
 OURS = "eventjobs"
-#: What logging itself takes; all else is a field.
+#: Arguments of logging; all others are fields.
 _STANDARD = frozenset({"exc_info", "stack_info", "stacklevel", "extra"})
 
 
@@ -29,7 +29,7 @@ class Log(logging.LoggerAdapter[logging.Logger]):
     """A logger whose lines have fields: `log.warning("outcome waits", job_id=…)`.
 
     A record has them as `event` and `fields`, and in its message, all without secrets. The field
-    `exception` is a traceback. What a handler or a filter of logging raises is no trouble.
+    `exception` is a traceback. An exception of a handler or filter of logging is suppressed.
     """
 
     def __init__(self, name: str) -> None:
@@ -43,9 +43,9 @@ class Log(logging.LoggerAdapter[logging.Logger]):
     def process(
         self, msg: Any, kwargs: MutableMapping[str, Any]
     ) -> tuple[Any, MutableMapping[str, Any]]:
-        given = {name: value for name, value in kwargs.items() if name not in _STANDARD}
+        arguments = {name: value for name, value in kwargs.items() if name not in _STANDARD}
         event = redact_text(str(msg))
-        fields = redact(readable_json(given))
+        fields = redact(readable_json(arguments))
         standard = {name: value for name, value in kwargs.items() if name in _STANDARD}
         return _text(event, fields), {**standard, "extra": {"event": event, "fields": fields}}
 
@@ -57,7 +57,7 @@ def get_logger(name: str) -> Log:
 def _text(event: str, fields: Mapping[str, Any]) -> str:
     words = [event, *(f"{name}={_word(value)}" for name, value in fields.items())]
     if isinstance(trace := fields.get("exception"), str):
-        words = [event, *(each for each in words[1:] if not each.startswith("exception="))]
+        words = [event, *(word for word in words[1:] if not word.startswith("exception="))]
         return " ".join(words) + "\n" + trace.rstrip()
     return " ".join(words)
 
@@ -69,7 +69,7 @@ def _word(value: Any) -> str:
 
 
 def configure(level: str = "INFO", stream: TextIO | None = None) -> None:
-    """Send everything that is logged, by logging or structlog, to *stream*, or to stderr."""
+    """Send all lines, of logging and structlog, from *level* to *stream*, or to stderr."""
     import structlog
 
     stream = stream or sys.stderr
@@ -95,7 +95,7 @@ def configure(level: str = "INFO", stream: TextIO | None = None) -> None:
 
 
 class _Lines:
-    """Where lines are written. A stderr that is gone must not take the service with it."""
+    """Writes lines. A closed stderr must not stop the service."""
 
     def __init__(self, stream: TextIO, name: str = OURS) -> None:
         self.name = name
@@ -112,7 +112,7 @@ class _Lines:
 
 
 class _Forward(logging.Handler):
-    """Records as lines of structlog: our own with their fields, those of libraries from *least*."""
+    """Passes records to structlog: all of eventjobs, and those of libraries from *least*."""
 
     def __init__(self, least: int) -> None:
         super().__init__()
@@ -121,7 +121,7 @@ class _Forward(logging.Handler):
     def emit(self, record: logging.LogRecord) -> None:
         try:
             self._forward(record)
-        except Exception:  # noqa: BLE001 -- arguments that do not fit, say
+        except Exception:  # noqa: BLE001 -- arguments may not fit the format
             self.handleError(record)
 
     def _forward(self, record: logging.LogRecord) -> None:
@@ -133,12 +133,12 @@ class _Forward(logging.Handler):
                 return
             event, fields = record.getMessage(), {}
         log = structlog.get_logger(record.name).bind(**fields)
-        with capture_paused():  # as a record it was in the job's log already
+        with capture_paused():  # the record was captured already
             log.log(record.levelno, event, exc_info=record.exc_info)
 
 
 def hide_secrets(logger: "WrappedLogger", method: str, event: "EventDict") -> "EventDict":
-    """The last processor: what comes after it only renders."""
+    """The last processor before the renderer: removes secrets."""
     return redact(event)
 
 

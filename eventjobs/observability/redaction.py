@@ -1,24 +1,24 @@
-"""Secrets in what is logged: told by what they are called, or by what they look like."""
+"""Removes secrets from log lines, recognized by their key or by their form."""
 
 import re
 from collections.abc import Iterable, Mapping
 from typing import Any
 
 REDACTED = "[hidden]"
-#: What keys are called whose values nobody should read.
+#: Keys whose values are secret.
 SECRET_KEY = re.compile(
     r"(?i)token|secret|passw(or)?d|passphrase|authorization|credential|cookie|(api|private)[_-]?key"
 )
-#: What such values look like, wherever they turn up.
+#: The form of secret values, in any text.
 SECRET_VALUE = re.compile(r"(?i)\b(?:ej_\w+|whsec_[\w+/=-]+|bearer\s+[\w.~+/=-]+)")
 
 
-def redact(told: Mapping[Any, Any]) -> dict[str, Any]:
-    """*told* without secrets; what JSON does not hold as it is becomes its repr."""
-    # A dict of a class of its own may have any methods.
-    items: Iterable[tuple[Any, Any]] = told.items()
-    if isinstance(told, dict):
-        items = dict.items(told)
+def redact(fields: Mapping[Any, Any]) -> dict[str, Any]:
+    """*fields* without secrets. A value that is not JSON becomes its repr."""
+    # A subclass of dict may have any methods.
+    items: Iterable[tuple[Any, Any]] = fields.items()
+    if isinstance(fields, dict):
+        items = dict.items(fields)
     return {redact_text(str(key)): _redact_value(str(key), value) for key, value in items}
 
 
@@ -35,5 +35,5 @@ def _redact_value(key: str, value: Any) -> Any:
         return redact(value)
     for kind in (list, tuple, set, frozenset):
         if issubclass(type(value), kind):
-            return [_redact_value("", each) for each in kind.__iter__(value)]
+            return [_redact_value("", item) for item in kind.__iter__(value)]
     return redact_text(value if isinstance(value, str) else repr(value))

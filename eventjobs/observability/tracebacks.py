@@ -1,4 +1,4 @@
-"""Exceptions as text. Nothing here raises, whatever the class of an exception does."""
+"""Exceptions as text. No function here raises, even if the class of an exception misbehaves."""
 
 import traceback
 from collections import deque
@@ -11,21 +11,21 @@ from typing import Any
 from eventjobs.errors import JobError
 from eventjobs.storable import TEXT_CHARS_MAX, class_name, storable_text
 
-#: Of one traceback: the innermost frames, exceptions that led to one another, members of a group.
+#: Bounds of one traceback: innermost frames, chained exceptions, members of a group.
 FRAMES_MAX = 20
 CHAIN_MAX = 5
 GROUP_MAX = 3
 GROUP_DEPTH_MAX = 3
 NOTES_MAX = 5
 
-_OURS = Path(__file__).parents[1]
-_DEMO = _OURS / "demo"
+_EVENTJOBS = Path(__file__).parents[1]
+_DEMO = _EVENTJOBS / "demo"
 _CAUSE = "\nThe above exception was the direct cause of the following exception:\n\n"
 _CONTEXT = "\nDuring handling of the above exception, another exception occurred:\n\n"
 
 
 def summary(error: BaseException) -> str:
-    """The class and the message; of a group also those of its first member."""
+    """The class and the message of *error*; of a group also those of its first member."""
     line = _line(error)
     for _ in range(GROUP_DEPTH_MAX):
         if not (members := _members(error)):
@@ -43,7 +43,7 @@ def describe(error: BaseException) -> str:
 
 
 def trace(error: BaseException) -> str:
-    """The traceback without the frames of eventjobs itself. Of a long one, the end."""
+    """The traceback without the frames of eventjobs itself; the end of a long one."""
     try:
         text = _trace(error, 0)
     except BaseException:  # noqa: BLE001 -- the loader of a module may do anything
@@ -67,21 +67,21 @@ def _line(error: BaseException) -> str:
 def _trace(error: BaseException, depth: int) -> str:
     """From the oldest cause to *error* itself, as Python prints it."""
     sections: list[str] = []
-    for each, link in _chain(error):
-        lines = [*_frames(each), f"{_line(each)}\n"]
-        notes = attribute(each, "__notes__", None)
+    for chained, link in _chain(error):
+        lines = [*_frames(chained), f"{_line(chained)}\n"]
+        notes = attribute(chained, "__notes__", None)
         if type(notes) is list:
             lines += [f"{storable_text(note)}\n" for note in notes[:NOTES_MAX]]
         if depth < GROUP_DEPTH_MAX:
-            for member in _members(each)[:GROUP_MAX]:
-                told = _trace(member, depth + 1)
-                lines += ["  +---\n", *(f"  | {line}\n" for line in told.splitlines())]
+            for member in _members(chained)[:GROUP_MAX]:
+                text = _trace(member, depth + 1)
+                lines += ["  +---\n", *(f"  | {line}\n" for line in text.splitlines())]
         sections.append("".join(lines) + link)
     return "".join(reversed(sections))
 
 
 def _chain(error: BaseException | None) -> Iterator[tuple[BaseException, str]]:
-    """*error* and what led to it, each with how it led to the one before."""
+    """*error* and its causes, each with the text that links it to the one before."""
     link = ""
     seen = set[int]()
     while error is not None and id(error) not in seen and len(seen) < CHAIN_MAX:
@@ -93,26 +93,26 @@ def _chain(error: BaseException | None) -> Iterator[tuple[BaseException, str]]:
 
 
 def _frames(error: BaseException) -> list[str]:
-    found = list(_own(error)) or list(_all(error))
-    if not found:
+    frames = list(_frames_of_user(error)) or list(_all_frames(error))
+    if not frames:
         return []
-    kept = deque(found, maxlen=FRAMES_MAX)
+    innermost = deque(frames, maxlen=FRAMES_MAX)
     return [
         "Traceback (most recent call last):\n",
-        *traceback.StackSummary.extract(iter(kept)).format(),
+        *traceback.StackSummary.extract(iter(innermost)).format(),
     ]
 
 
-def _own(error: BaseException) -> Iterator[tuple[FrameType, int]]:
-    """The frames of the handler and of what it has called."""
-    for frame, line in _all(error):
+def _frames_of_user(error: BaseException) -> Iterator[tuple[FrameType, int]]:
+    """The frames of the handler and of the functions it called."""
+    for frame, line in _all_frames(error):
         file = Path(frame.f_code.co_filename)
-        ours = file.is_relative_to(_OURS) and not file.is_relative_to(_DEMO)
-        if not ours and "tenacity" not in file.parts:
+        internal = file.is_relative_to(_EVENTJOBS) and not file.is_relative_to(_DEMO)
+        if not internal and "tenacity" not in file.parts:
             yield frame, line
 
 
-def _all(error: BaseException) -> Iterator[tuple[FrameType, int]]:
+def _all_frames(error: BaseException) -> Iterator[tuple[FrameType, int]]:
     return islice(traceback.walk_tb(_slot(error, "__traceback__")), 10_000)
 
 
@@ -124,5 +124,5 @@ def _members(error: BaseException) -> tuple[BaseException, ...]:
 
 
 def _slot(error: BaseException, name: str) -> Any:
-    """What Python itself keeps with *error*; a class may have a property of the same name."""
+    """An attribute of BaseException, even if the class of *error* has a property of its name."""
     return vars(BaseException)[name].__get__(error)

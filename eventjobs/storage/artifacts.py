@@ -1,7 +1,7 @@
-"""Files kept by their content: uploads, what handlers make, results too large for an event.
+"""Content-addressed files: uploads, files of handlers, results too large for an event.
 
-A file's only name here is its SHA-256, so nothing a client says ever becomes a path. What is read
-is checked against it.
+A file is stored under its SHA-256, so no text of a client becomes a path. Reads are checked
+against it.
 """
 
 import asyncio
@@ -24,33 +24,35 @@ from eventjobs.observability.logging import get_logger
 
 _BLOCK_BYTES = 2**20
 _READ_BYTES = 2**18
-#: Of files that need not be read again to be known as whole.
-_KNOWN_MAX = 100_000
+#: Files whose check is remembered.
+_VERIFIED_MAX = 100_000
 
 
 class Artifacts:
-    """A directory of immutable files. Storing the same content twice keeps it once."""
+    """A directory of immutable files. The same content is stored once."""
 
     def __init__(self, directory: Path, bytes_max: int) -> None:
         self._directory = directory
         self._bytes_max = bytes_max
-        self._known: LRUCache[tuple[_Identity, bool]] = LRUCache(_KNOWN_MAX, _KNOWN_MAX)
-        self._knowing = threading.Lock()
+        self._verified_files: LRUCache[tuple[_Identity, bool]] = LRUCache(
+            _VERIFIED_MAX, _VERIFIED_MAX
+        )
+        self._verified_lock = threading.Lock()
 
     def prepare(self) -> None:
-        """Make the directory, and clear what an interrupted upload left. Blocks."""
+        """Create the directory, and remove interrupted uploads. Blocks."""
         incoming = self._directory / "incoming"
         shutil.rmtree(incoming, ignore_errors=True)
         make_directory(self._directory)
-        with suppress(DiskFull), _full_disk():  # then the first upload makes it
+        with suppress(DiskFull), _full_disk():  # the first upload creates it then
             incoming.mkdir(mode=0o700)
 
     def path(self, sha256: str) -> Path:
-        """Where the content is, if it is here."""
+        """The path of the content, whether it exists or not."""
         return self._directory / sha256[:2] / sha256
 
     async def size(self, sha256: str) -> int | None:
-        """Its bytes, once the file is whole and durable; None when it is not here, or damaged."""
+        """The size in bytes, once the file is whole and durable; None if missing or damaged."""
         if not re.fullmatch(r"[0-9a-f]{64}", sha256):
             return None
         return await asyncio.to_thread(self._size, sha256)
@@ -58,12 +60,12 @@ class Artifacts:
     def _size(self, sha256: str) -> int | None:
         try:
             with self.path(sha256).open("rb") as file:
-                found = os.fstat(file.fileno())
-                if not self._is_whole(sha256, found):
-                    for _ in self._verified(file, sha256, found.st_size, 0, 0):
+                stat = os.fstat(file.fileno())
+                if not self._is_whole(sha256, stat):
+                    for _ in self._verified_blocks(file, sha256, stat.st_size, 0, 0):
                         pass
-                    self._make_durable(file, sha256, found)
-                return found.st_size
+                    self._make_durable(file, sha256, stat)
+                return stat.st_size
         except (FileNotFoundError, ArtifactDamaged):
             return None
 
@@ -72,18 +74,18 @@ class Artifacts:
     ) -> Generator[bytes]:
         """The content from *begin* to *end*, in blocks, some of them empty. Blocks.
 
-        The last one comes when the whole file was found to be what was stored. A part of a file
-        that was whole before, and was not written to since, is read by itself; one that was
-        damaged is checked before its first block.
+        The last block is yielded after the whole file was checked. A part of a file that was
+        checked before, and not written to since, is read alone. A file that was damaged before is
+        checked before its first block.
 
         Raises ArtifactDamaged, FileNotFoundError.
         """
         end = size if end is None else end
         with self.path(sha256).open("rb") as file:
-            found = os.fstat(file.fileno())
-            whole = self._is_whole(sha256, found)
+            stat = os.fstat(file.fileno())
+            whole = self._is_whole(sha256, stat)
             if whole is False:
-                for _ in self._verified(file, sha256, size, 0, 0):
+                for _ in self._verified_blocks(file, sha256, size, 0, 0):
                     yield b""
                 file.seek(0)
             if whole and (begin, end) != (0, size):
@@ -92,23 +94,23 @@ class Artifacts:
                     begin += len(block)
                     yield block
                 return
-            yield from self._verified(file, sha256, size, begin, end)
+            yield from self._verified_blocks(file, sha256, size, begin, end)
             if not whole:
-                with suppress(OSError):  # what was read is right all the same
-                    self._make_durable(file, sha256, found)
+                with suppress(OSError):  # the content is right all the same
+                    self._make_durable(file, sha256, stat)
 
-    def _make_durable(self, file: BinaryIO, sha256: str, found: os.stat_result) -> None:
-        """From now on the file, which was *found* whole, is known to be on the disk, too.
+    def _make_durable(self, file: BinaryIO, sha256: str, stat: os.stat_result) -> None:
+        """Sync a whole file and its name, and remember that. Raises OSError.
 
-        Raises OSError. It can be seen as soon as it is renamed: before its name is on the disk, or
-        while it never will be, where a process was killed in between.
+        A file is visible once it is renamed. A process that was killed after that has not synced
+        its name.
         """
         os.fsync(file.fileno())
         self._sync_names(self.path(sha256))
-        self._know(sha256, found, whole=True)
+        self._remember(sha256, stat, whole=True)
 
     def checked_path(self, sha256: str, size: int) -> Path:
-        """Where the content is, read to its end once. Raises ArtifactDamaged. Blocks."""
+        """The path of the content, after all of it was checked. Raises ArtifactDamaged. Blocks."""
         try:
             for _ in self.read_blocks(sha256, size):
                 pass
@@ -116,53 +118,54 @@ class Artifacts:
             raise ArtifactDamaged("the file is no longer kept") from error
         return self.path(sha256)
 
-    def _verified(
+    def _verified_blocks(
         self, file: BinaryIO, sha256: str, size: int, begin: int, end: int
     ) -> Generator[bytes]:
-        """As *blocks*, of the open *file*."""
-        read = hashlib.sha256()
-        at = 0
-        held = b""
+        """As *read_blocks*, of the open *file*."""
+        digest = hashlib.sha256()
+        position = 0
+        pending = b""  # the last part, yielded after the check
         try:
-            while at <= size and (block := file.read(_READ_BYTES)):
-                read.update(block)
-                part = block[max(begin - at, 0) : max(end - at, 0)]
-                at += len(block)
-                yield held if part else b""
-                held = part or held
+            while position <= size and (block := file.read(_READ_BYTES)):
+                digest.update(block)
+                part = block[max(begin - position, 0) : max(end - position, 0)]
+                position += len(block)
+                yield pending if part else b""
+                pending = part or pending
         except OSError as error:
-            raise self._damaged(sha256, str(error)) from error
-        if at != size or read.hexdigest() != sha256:
-            self._know(sha256, os.fstat(file.fileno()), whole=False)
-            found = "others" if at == size else f"{at} or more" if at > size else str(at)
-            raise self._damaged(sha256, f"of {size} bytes there are {found}")
-        yield held
+            raise self._damage_error(sha256, str(error)) from error
+        if position != size or digest.hexdigest() != sha256:
+            self._remember(sha256, os.fstat(file.fileno()), whole=False)
+            actual = "others" if position == size else str(position)
+            if position > size:
+                actual = f"{position} or more"
+            raise self._damage_error(sha256, f"of {size} bytes there are {actual}")
+        yield pending
 
-    def _damaged(self, sha256: str, why: str) -> ArtifactDamaged:
-
+    def _damage_error(self, sha256: str, why: str) -> ArtifactDamaged:
         log = get_logger("eventjobs.artifacts")
         log.error("artifact damaged", path=str(self.path(sha256)), error=why)
         return ArtifactDamaged()
 
-    def _is_whole(self, sha256: str, found: os.stat_result) -> bool | None:
-        """What is known of this very file, if it was not written to since."""
-        with self._knowing:
-            identity, whole = self._known.get(sha256) or (None, None)
-        return whole if identity == _Identity.of(found) else None
+    def _is_whole(self, sha256: str, stat: os.stat_result) -> bool | None:
+        """The result of the last check; None without one since the file was last written to."""
+        with self._verified_lock:
+            identity, whole = self._verified_files.get(sha256) or (None, None)
+        return whole if identity == _Identity.of(stat) else None
 
-    def _know(self, sha256: str, found: os.stat_result, *, whole: bool) -> None:
-        """It is what it should be, and on the disk; or it is damaged."""
-        with self._knowing:
-            self._known.put(sha256, (_Identity.of(found), whole), 1)
+    def _remember(self, sha256: str, stat: os.stat_result, *, whole: bool) -> None:
+        """Remember that the file is whole and durable, or that it is damaged."""
+        with self._verified_lock:
+            self._verified_files.put(sha256, (_Identity.of(stat), whole), 1)
 
     def _sync_names(self, path: Path) -> None:
         for folder in (path.parent, self._directory):
             sync(folder)
 
     async def receive(self, chunks: AsyncIterable[bytes]) -> tuple[str, int]:
-        """Store a stream; (sha256, bytes) once it is durable.
+        """Store a stream; returns (sha256, bytes) once it is durable.
 
-        Raises TooLarge, DiskFull. What came before an error or a cancellation is removed.
+        Raises TooLarge, DiskFull. An error or a cancellation leaves nothing behind.
         """
         incoming = _Incoming(self._directory / "incoming", self._bytes_max)
         try:
@@ -173,12 +176,12 @@ class Artifacts:
                     await asyncio.to_thread(incoming.write, bytes(block))
                     block.clear()
             await asyncio.to_thread(incoming.write, bytes(block))
-            return await asyncio.to_thread(self._keep, incoming)
+            return await asyncio.to_thread(self._finish, incoming)
         finally:
             await asyncio.shield(asyncio.to_thread(incoming.discard))
 
     def store(self, content: bytes | Path) -> tuple[str, int]:
-        """The same for what is here already. Blocks."""
+        """Store bytes or a copy of a file, as *receive* does. Blocks."""
         incoming = _Incoming(self._directory / "incoming", self._bytes_max)
         try:
             if isinstance(content, Path):
@@ -187,24 +190,24 @@ class Artifacts:
                         incoming.write(block)
             else:
                 incoming.write(content)
-            return self._keep(incoming)
+            return self._finish(incoming)
         finally:
             incoming.discard()
 
-    def _keep(self, incoming: "_Incoming") -> tuple[str, int]:
+    def _finish(self, incoming: "_Incoming") -> tuple[str, int]:
         sha256 = incoming.sha256
         path = self.path(sha256)
         with incoming.whole() as file, _full_disk():
             path.parent.mkdir(mode=0o700, exist_ok=True)
             incoming.path.replace(path)
             self._sync_names(path)
-            found = os.fstat(file.fileno())
-        self._know(sha256, found, whole=True)
-        return sha256, found.st_size
+            stat = os.fstat(file.fileno())
+        self._remember(sha256, stat, whole=True)
+        return sha256, stat.st_size
 
 
 class _Identity(NamedTuple):
-    """Changes whenever another file takes the name, or somebody writes to this one."""
+    """Changes when another file takes the name, or the file is written to."""
 
     inode: int
     bytes: int
@@ -212,12 +215,12 @@ class _Identity(NamedTuple):
     changed_ns: int
 
     @classmethod
-    def of(cls, found: os.stat_result) -> "_Identity":
-        return cls(found.st_ino, found.st_size, found.st_mtime_ns, found.st_ctime_ns)
+    def of(cls, stat: os.stat_result) -> "_Identity":
+        return cls(stat.st_ino, stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns)
 
 
 class _Incoming:
-    """A file that is being written: invisible until it is whole and on disk."""
+    """A file that is being written. It gets its name once it is whole and durable."""
 
     def __init__(self, directory: Path, bytes_max: int) -> None:
         self.path = directory / uuid4().hex
@@ -225,7 +228,7 @@ class _Incoming:
         self._hash = hashlib.sha256()
         self._size = 0
         self._file: BinaryIO | None = None
-        # The thread of a cancelled upload goes on: discarding waits for it, and ends it.
+        # The thread of a cancelled upload continues: *discard* waits for it, and ends it.
         self._lock = threading.Lock()
         self._discarded = False
 
@@ -235,7 +238,7 @@ class _Incoming:
             raise TooLarge(f"an artifact has at most {self._bytes_max} bytes")
         self._hash.update(block)
         with self._lock, _full_disk():
-            self._opened().write(block)
+            self._open_file().write(block)
 
     @property
     def sha256(self) -> str:
@@ -243,9 +246,9 @@ class _Incoming:
 
     @contextmanager
     def whole(self) -> Iterator[BinaryIO]:
-        """The file, all of it on the disk, while it may be given its name."""
+        """The synced file. It may be renamed inside the block."""
         with self._lock:
-            file = self._opened()
+            file = self._open_file()
             with _full_disk():
                 file.flush()
                 os.fsync(file.fileno())
@@ -255,11 +258,11 @@ class _Incoming:
         with self._lock:
             self._discarded = True
             if self._file is not None:
-                with suppress(OSError):  # a full disk, met again by what was not flushed
+                with suppress(OSError):  # a full disk: closing flushes once more
                     self._file.close()
                 self.path.unlink(missing_ok=True)
 
-    def _opened(self) -> BinaryIO:
+    def _open_file(self) -> BinaryIO:
         if self._discarded:
             raise asyncio.CancelledError
         if self._file is None:

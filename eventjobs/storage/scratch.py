@@ -1,4 +1,4 @@
-"""A directory for the files of a process, which the next one clears when this one was killed."""
+"""Directories for the temporary files of a worker; a later one removes those of killed workers."""
 
 import fcntl
 import os
@@ -19,8 +19,8 @@ def scratch(name: str) -> Iterator[Path]:
     try:
         parent.mkdir(mode=0o700, exist_ok=True)
         if parent.is_symlink() or parent.stat().st_uid != os.getuid():
-            raise DataDirectoryError(f"{parent} belongs to somebody else; set another TMPDIR")
-        descriptor = _enter(parent, parent / name)
+            raise DataDirectoryError(f"{parent} belongs to another user; set another TMPDIR")
+        descriptor = _claim_directory(parent, parent / name)
     except OSError as error:
         raise DataDirectoryError(f"{parent} cannot be used: {error}") from error
     try:
@@ -30,17 +30,18 @@ def scratch(name: str) -> Iterator[Path]:
         os.close(descriptor)
 
 
-def _enter(parent: Path, mine: Path) -> int:
-    """Clear what dead processes left, and lock a directory of our own."""
+def _claim_directory(parent: Path, own: Path) -> int:
+    """Remove the directories of dead processes, and create and lock *own*."""
     gate = os.open(parent, os.O_RDONLY)
     try:
-        # One at a time: else one could take another's directory, not locked yet, for a dead one's.
+        # Serialize start-up: a directory that another worker has made but not locked yet would look
+        # abandoned.
         fcntl.flock(gate, fcntl.LOCK_EX)
-        for each in filter(Path.is_dir, parent.iterdir()):
+        for directory in filter(Path.is_dir, parent.iterdir()):
             with suppress(DirectoryLocked):
-                descriptor = lock_directory(each)
-                shutil.rmtree(each, ignore_errors=True)
+                descriptor = lock_directory(directory)
+                shutil.rmtree(directory, ignore_errors=True)
                 os.close(descriptor)
-        return lock_directory(mine)
+        return lock_directory(own)
     finally:
         os.close(gate)

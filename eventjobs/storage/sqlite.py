@@ -1,4 +1,4 @@
-"""Opening SQLite files the one way this project does: ours, private, one writer."""
+"""Opens SQLite files: marked as those of eventjobs, private, with one writer."""
 
 import asyncio
 import fcntl
@@ -15,12 +15,12 @@ from eventjobs.concurrency import forks
 from eventjobs.durability import sync
 from eventjobs.errors import DatabaseTooNew, DirectoryLocked, ForeignDatabase
 
-#: "ejob": says in the file's header that it is ours.
+#: "ejob": marks the file as one of eventjobs.
 APPLICATION_ID = 0x656A6F62
 
-#: For the only connection there is: the index of its -wal is in memory, and needs no file.
+#: For an only connection: the index of its -wal is in memory, not in a file.
 EXCLUSIVE = ("PRAGMA locking_mode = EXCLUSIVE",)
-#: With less than this, next to nothing can be written.
+#: A disk with less free space counts as full.
 FREE_BYTES_MIN = 131_072
 
 _COMMON = (
@@ -33,19 +33,19 @@ _COMMON = (
 async def connect(path: Path, *pragmas: str, read_only: bool = False) -> aiosqlite.Connection:
     """A connection with its own thread, in autocommit mode: each statement is a transaction.
 
-    A read-only one never checkpoints: with one connection that both commits and checkpoints,
-    the WAL-reset bug of SQLite up to 3.51.2 has no second party.
+    A read-only one never checkpoints. The WAL-reset bug of SQLite up to 3.51.2 needs a checkpoint
+    by a connection other than the one that commits.
     """
     mode = "?mode=ro" if read_only else "?mode=rw"
     connection = aiosqlite.connect(
         _uri(path) + mode, uri=True, isolation_level=None, cached_statements=64
     )
-    # A connection somebody forgot must not keep the interpreter from exiting.
+    # A connection that was not closed must not keep the interpreter from exiting.
     connection._thread.daemon = True
     try:
         await connection
     except BaseException:
-        # Its thread answers the loop once more: a loop that ends now would make it raise.
+        # The thread calls into the loop once more, and would raise if the loop had ended.
         await asyncio.to_thread(connection._thread.join)
         raise
     try:
@@ -63,23 +63,25 @@ def _uri(path: Path) -> str:
 
 
 async def initialize(connection: aiosqlite.Connection, schema: str, version: int) -> bool:
-    """Make an empty database ours; True when it was empty. Refuses one that is not.
+    """Create the tables of an empty database. Whether it was empty.
 
-    *schema* sets application_id and user_version itself, so that they come with the tables.
-    Raises NotOurs, TooNew, sqlite3.Error; nothing is written to a file that is refused.
+    *schema* sets application_id and user_version, in the transaction that creates the tables.
+    Raises ForeignDatabase, DatabaseTooNew, sqlite3.Error. A refused file is not written to.
     """
     try:
-        ours = await fetch_value(connection, "PRAGMA application_id")
-        found = await fetch_value(connection, "PRAGMA user_version")
+        application_id = await fetch_value(connection, "PRAGMA application_id")
+        schema_version = await fetch_value(connection, "PRAGMA user_version")
         tables = await fetch_value(connection, "SELECT count(*) FROM sqlite_schema")
     except sqlite3.DatabaseError as error:
         if error.sqlite_errorcode == sqlite3.SQLITE_NOTADB:
             raise ForeignDatabase(f"this is not a database: {error}") from error
-        raise  # a disk that fails, and a page that is spoilt, say nothing about whose it is
-    if ours != APPLICATION_ID and (tables or ours):
+        raise  # a failing disk or a damaged page does not show whose file it is
+    if application_id != APPLICATION_ID and (tables or application_id):
         raise ForeignDatabase
-    if found > version:
-        raise DatabaseTooNew(f"the database has schema {found}; this eventjobs knows {version}")
+    if schema_version > version:
+        raise DatabaseTooNew(
+            f"the database has schema {schema_version}; this eventjobs knows {version}"
+        )
     if tables:
         return False
     await connection.executescript("BEGIN IMMEDIATE;" + schema + "COMMIT;")
@@ -95,10 +97,9 @@ async def fetch_value(connection: aiosqlite.Connection, sql: str, *parameters: A
 async def transaction(
     connection: aiosqlite.Connection, statements: Sequence[tuple[str, tuple[Any, ...]]]
 ) -> None:
-    """Run *statements* as one transaction, all or nothing.
+    """Run *statements* as one transaction, in one call of the connection's thread.
 
-    One trip to the connection's thread: a task cancelled between two of them could otherwise
-    leave a transaction open, and every trip costs some 70 µs.
+    With a call for each, a cancelled task could leave the transaction open. A call costs 70 µs.
     """
 
     def run() -> None:
@@ -116,7 +117,7 @@ async def transaction(
 
 
 def may_be_disk_full(error: sqlite3.Error) -> bool:
-    """Whether *error* may be because the disk is full: SQLite has several for it."""
+    """Whether a full disk may be the cause of *error*: SQLite has several codes for that."""
     return getattr(error, "sqlite_errorcode", 0) & 0xFF in (
         sqlite3.SQLITE_FULL,
         sqlite3.SQLITE_IOERR,
@@ -125,16 +126,16 @@ def may_be_disk_full(error: sqlite3.Error) -> bool:
 
 
 def is_full(directory: Path) -> bool:
-    """Whether its disk has hardly any room. Blocks."""
-    found = os.statvfs(directory)
-    return found.f_bavail * found.f_frsize < FREE_BYTES_MIN
+    """Whether the disk of *directory* has less than FREE_BYTES_MIN. Blocks."""
+    stat = os.statvfs(directory)
+    return stat.f_bavail * stat.f_frsize < FREE_BYTES_MIN
 
 
 def create_private_file(path: Path) -> None:
     """Create *path* readable by its owner alone; SQLite gives -wal and -shm the same mode.
 
-    Raises NotOurs for somebody else's database. SQLite is not asked, because closing it would
-    checkpoint it. Nothing of this process may have *path* open: closing a file drops its locks.
+    Raises ForeignDatabase for a database of another program. It is not opened by SQLite, which
+    would checkpoint it. This process must not have *path* open: closing a file drops its locks.
     """
     descriptor = os.open(path, os.O_CREAT | os.O_RDWR, 0o600)
     header = os.pread(descriptor, 72, 0)
@@ -146,22 +147,22 @@ def create_private_file(path: Path) -> None:
 
 
 def sync_database(path: Path) -> None:
-    """Put on the disk what the database *path* holds, before anything is read from it. Blocks.
+    """Sync the database *path*, before anything is read from it. Blocks. Raises OSError.
 
     A process that was killed between the write and the sync of a commit has left it in the page
-    cache: SQLite reads it back, and syncs it with the next commit only. This needs no room on the
-    disk. Nothing of this process may have *path* open. Raises OSError.
+    cache. SQLite reads it back, and syncs it only with the next commit. A sync needs no free space
+    on the disk. This process must not have *path* open.
     """
-    for each in (path, path.with_name(f"{path.name}-wal")):
+    for file in (path, path.with_name(f"{path.name}-wal")):
         with suppress(FileNotFoundError):
-            sync(each)
+            sync(file)
     sync(path.parent)
 
 
 def lock_directory(directory: Path) -> int:
-    """Hold *directory* for this process until the descriptor is closed. Raises DirectoryLocked.
+    """Lock *directory* for this process. Closing the returned descriptor unlocks it.
 
-    A process that is forked from this one does not hold it.
+    A forked child does not hold the lock. Raises DirectoryLocked.
     """
     directory.mkdir(mode=0o700, parents=True, exist_ok=True)
     descriptor = os.open(directory / "lock", os.O_CREAT | os.O_RDWR, 0o600)
@@ -174,9 +175,9 @@ def lock_directory(directory: Path) -> int:
             f"process {holder or 'unknown'} is writing to {directory}; "
             "stop it, or use another data directory"
         ) from error
-    # The lock belongs to the open file, which a forked child would share.
+    # A forked child shares the open file, and with it the lock.
     forks.close_in_children(descriptor)
-    with suppress(OSError):  # a full disk: who holds it is of use to people only
+    with suppress(OSError):  # on a full disk: only the error message above needs the number
         os.truncate(descriptor, 0)
         os.write(descriptor, str(os.getpid()).encode())
     return descriptor
