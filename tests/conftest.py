@@ -26,7 +26,7 @@ from eventjobs.service import Service
 from eventjobs.settings import Settings
 from tests.support import threads
 from tests.support.clock import FakeClock
-from tests.support.http_client import Client, connected
+from tests.support.http_client import Client, connect_client
 from tests.support.waiting import time_passing
 
 CI = os.environ.get("CI") == "true"
@@ -266,6 +266,6 @@ async def client(serve: Serve) -> AsyncIterator[Connect]:
 
         async def client(*parts: Part, clock: Clock | None = None, **settings: Any) -> Client:
             service = await serve(*parts, clock=clock, **settings)
-            return await stack.enter_async_context(connected(service))
+            return await stack.enter_async_context(connect_client(service))
 
         yield client

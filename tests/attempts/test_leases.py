@@ -11,7 +11,7 @@ from eventjobs.handlers.declare import handler, remote
 from eventjobs.service import Service
 from tests.conftest import Connect, Serve
 from tests.support.clock import FakeClock
-from tests.support.remote_worker import WORKER, claim, claimed, somebody_waits, tell
+from tests.support.remote_worker import WORKER, claim, report, submit_and_claim, wait_for_claims
 from tests.support.waiting import job_when, kinds, recorded_of, time_passing, turns
 
 DAYS_S = 86_400.0
@@ -36,7 +36,7 @@ async def test_a_silent_worker_is_lost_within_its_lease_and_a_second(
     client: Connect, clock: FakeClock
 ) -> None:
     api = await client(FAR, clock=clock, lease_s=30)
-    job_id = await claimed(api)
+    job_id = await submit_and_claim(api)
     await clock.advance(29.5)
     assert await status(api.service, job_id) == "running"
     await clock.advance(1.5)
@@ -53,11 +53,11 @@ async def test_every_sign_of_life_renews_the_lease(
     client: Connect, clock: FakeClock, sign: str
 ) -> None:
     api = await client(FAR, clock=clock, lease_s=30)
-    job_id = await claimed(api)
+    job_id = await submit_and_claim(api)
     body: dict[str, Any] = {"lines": [{"message": "here"}]} if sign == "log" else {}
     for _ in range(5):
         await clock.advance(29)
-        reply = await tell(api, job_id, sign, **body)
+        reply = await report(api, job_id, sign, **body)
         assert reply.json == {"cancel": False, "reason": None, "lease_s": 30.0}
     assert await status(api.service, job_id) == "running"
 
@@ -76,11 +76,11 @@ async def test_a_clock_that_jumps_robs_nobody_and_saves_nobody(
     client: Connect, clock: FakeClock, days: int
 ) -> None:
     api = await client(FAR, clock=clock, lease_s=30)
-    job_id = await claimed(api)
+    job_id = await submit_and_claim(api)
     clock.jump_wall(days * DAYS_S)
     await clock.advance(29)
     assert await status(api.service, job_id) == "running"
-    assert (await tell(api, job_id, "heartbeat")).status == 200
+    assert (await report(api, job_id, "heartbeat")).status == 200
     clock.jump_wall(-days * DAYS_S)
     await clock.advance(29)
     assert await status(api.service, job_id) == "running"
@@ -93,7 +93,7 @@ async def test_a_service_that_was_stopped_for_a_while_blames_nobody(
 ) -> None:
     """As with SIGSTOP, or a laptop that was closed: nobody could be heard meanwhile."""
     api = await client(FAR, clock=clock, lease_s=30)
-    job_id = await claimed(api)
+    job_id = await submit_and_claim(api)
     await clock.advance(10)
     clock.freeze(3_600)
     await clock.advance(15)
@@ -106,7 +106,7 @@ async def test_after_a_restart_every_lease_has_one_full_period(
     serve: Serve, client: Connect, clock: FakeClock
 ) -> None:
     api = await client(FAR, clock=clock, lease_s=30)
-    job_id = await claimed(api)
+    job_id = await submit_and_claim(api)
     await clock.advance(20)
     await time_passing(clock, api.service.close())
     await clock.advance(3_600)
@@ -135,7 +135,7 @@ async def test_a_log_that_takes_nothing_loses_the_attempt_later(
     client: Connect, clock: FakeClock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     api = await client(FAR, clock=clock, lease_s=30)
-    job_id = await claimed(api)
+    job_id = await submit_and_claim(api)
     append = api.service.log.append
     refused = asyncio.Event()
 
@@ -155,9 +155,9 @@ async def test_what_a_deaf_worker_loses_does_not_go_to_its_own_open_claim(
 ) -> None:
     """As of a worker that is stopped: its connections stay, and nobody reads what comes."""
     api = await client(FAR, clock=clock, lease_s=10)
-    job_id = await claimed(api)
+    job_id = await submit_and_claim(api)
     open_claim = asyncio.create_task(claim(api, wait_s=20))
-    await somebody_waits(api, WORKER)
+    await wait_for_claims(api, WORKER)
     await clock.advance(11)
     await again(api.service, job_id)
     assert await open_claim == []
@@ -171,19 +171,19 @@ async def test_a_late_report_is_refused_and_on_record_once(
     client: Connect, clock: FakeClock
 ) -> None:
     api = await client(FAR, clock=clock, lease_s=30)
-    job_id = await claimed(api)
+    job_id = await submit_and_claim(api)
     await clock.advance(31)
     await again(api.service, job_id)
     for _ in range(3):
-        reply = await tell(api, job_id, "complete", result="late")
+        reply = await report(api, job_id, "complete", result="late")
         assert (reply.status, reply.code) == (409, "stale_attempt")
     [late] = await recorded_of(api.service, job_id, LateReportRefused)
     assert late.event == LateReportRefused(1, "complete")
     assert late.actor == WORKER
     # The job is done by the next attempt, and that is still the end of it.
     [job] = await claim(api, "worker-2")
-    assert (await tell(api, job_id, "complete", 2, "worker-2", result="good")).status == 200
-    assert (await tell(api, job_id, "complete", result="late")).code == "stale_attempt"
+    assert (await report(api, job_id, "complete", 2, "worker-2", result="good")).status == 200
+    assert (await report(api, job_id, "complete", result="late")).code == "stale_attempt"
     assert (await api.get(f"/v1/jobs/{job_id}")).json["result"] == "good"
     assert len(await recorded_of(api.service, job_id, LateReportRefused)) == 1
     assert job["attempt"] == 2
@@ -206,10 +206,10 @@ async def test_whatever_comes_late_is_refused(
     client: Connect, clock: FakeClock, name: str, body: dict[str, Any]
 ) -> None:
     api = await client(FAR, clock=clock, lease_s=30)
-    job_id = await claimed(api)
+    job_id = await submit_and_claim(api)
     await clock.advance(31)
     await again(api.service, job_id)
-    reply = await tell(api, job_id, name, **body)
+    reply = await report(api, job_id, name, **body)
     assert (reply.status, reply.code) == (409, "stale_attempt")
     [late] = await recorded_of(api.service, job_id, LateReportRefused)
     assert late.event == LateReportRefused(1, name)
@@ -217,31 +217,31 @@ async def test_whatever_comes_late_is_refused(
 
 async def test_only_the_worker_that_claimed_may_report(client: Connect) -> None:
     api = await client(FAR)
-    job_id = await claimed(api)
+    job_id = await submit_and_claim(api)
     for name in ("heartbeat", "progress", "complete"):
-        reply = await tell(api, job_id, name, worker="worker-2")
+        reply = await report(api, job_id, name, worker="worker-2")
         assert (reply.status, reply.code) == (409, "stale_attempt")
     assert await kinds(api.service, job_id) == "JobSubmitted AttemptStarted"
 
 
 async def test_a_final_report_may_be_repeated(client: Connect) -> None:
     api = await client(FAR)
-    job_id = await claimed(api)
+    job_id = await submit_and_claim(api)
     for _ in range(2):
-        reply = await tell(api, job_id, "complete", result=1)
+        reply = await report(api, job_id, "complete", result=1)
         assert (reply.status, reply.json) == (200, {})
-    reply = await tell(api, job_id, "fail", code="x", message="x")
+    reply = await report(api, job_id, "fail", code="x", message="x")
     assert (reply.status, reply.code) == (409, "stale_attempt")
-    reply = await tell(api, job_id, "complete", worker="worker-2", result=1)
+    reply = await report(api, job_id, "complete", worker="worker-2", result=1)
     assert (reply.status, reply.code) == (409, "stale_attempt")
     assert len(await recorded_of(api.service, job_id, JobCompleted)) == 1
 
 
 async def test_a_heartbeat_that_crosses_the_end_is_no_late_report(client: Connect) -> None:
     api = await client(FAR)
-    job_id = await claimed(api)
-    await tell(api, job_id, "complete", result=1)
-    assert (await tell(api, job_id, "heartbeat")).code == "stale_attempt"
+    job_id = await submit_and_claim(api)
+    await report(api, job_id, "complete", result=1)
+    assert (await report(api, job_id, "heartbeat")).code == "stale_attempt"
     assert await recorded_of(api.service, job_id, LateReportRefused) == []
 
 
@@ -256,7 +256,7 @@ async def test_nobody_elsewhere_speaks_for_an_attempt_of_this_service(client: Co
     job = await api.submit("near")
     running = await job_when(api.service, job["job_id"], lambda job: job.status == "running")
     for name in ("heartbeat", "progress", "complete"):
-        reply = await tell(api, job["job_id"], name, worker=str(running.worker))
+        reply = await report(api, job["job_id"], name, worker=str(running.worker))
         assert (reply.status, reply.code) == (409, "stale_attempt")
     assert await kinds(api.service, job["job_id"]) == "JobSubmitted AttemptStarted"
 
@@ -268,12 +268,12 @@ async def test_a_cancel_reaches_the_worker_in_the_answer_to_its_heartbeat(
     client: Connect, clock: FakeClock
 ) -> None:
     api = await client(FAR, clock=clock)
-    job_id = await claimed(api)
+    job_id = await submit_and_claim(api)
     assert (await api("POST", f"/v1/jobs/{job_id}/cancel")).status == 200
-    reply = await tell(api, job_id, "heartbeat")
+    reply = await report(api, job_id, "heartbeat")
     assert reply.json == {"cancel": True, "reason": "cancelled", "lease_s": 30.0}
-    assert (await tell(api, job_id, "cancelled")).status == 200
-    assert (await tell(api, job_id, "cancelled")).status == 200
+    assert (await report(api, job_id, "cancelled")).status == 200
+    assert (await report(api, job_id, "cancelled")).status == 200
     assert await status(api.service, job_id) == "cancelled"
 
 
@@ -281,22 +281,22 @@ async def test_a_worker_that_goes_on_after_a_cancel_is_cut_off_after_the_grace_t
     client: Connect, clock: FakeClock
 ) -> None:
     api = await client(FAR, clock=clock, grace_s=5, lease_s=30)
-    job_id = await claimed(api)
+    job_id = await submit_and_claim(api)
     await api("POST", f"/v1/jobs/{job_id}/cancel")
     await clock.advance(20)  # it does not know yet
     assert await status(api.service, job_id) == "running"
     for _ in range(6):
-        await tell(api, job_id, "progress", done=1)
+        await report(api, job_id, "progress", done=1)
         await clock.advance(1)
     await job_when(api.service, job_id, lambda job: job.status == "cancelled")
-    assert (await tell(api, job_id, "progress", done=1)).code == "stale_attempt"
+    assert (await report(api, job_id, "progress", done=1)).code == "stale_attempt"
 
 
 async def test_a_worker_that_is_gone_cannot_hold_up_a_cancel(
     client: Connect, clock: FakeClock
 ) -> None:
     api = await client(FAR, clock=clock, lease_s=30)
-    job_id = await claimed(api)
+    job_id = await submit_and_claim(api)
     await api("POST", f"/v1/jobs/{job_id}/cancel")
     await clock.advance(31)
     await job_when(api.service, job_id, lambda job: job.status == "cancelled")
@@ -304,8 +304,8 @@ async def test_a_worker_that_is_gone_cannot_hold_up_a_cancel(
 
 async def test_nobody_is_cancelled_who_was_not_asked_to_stop(client: Connect) -> None:
     api = await client(FAR)
-    job_id = await claimed(api)
-    reply = await tell(api, job_id, "cancelled")
+    job_id = await submit_and_claim(api)
+    reply = await report(api, job_id, "cancelled")
     assert (reply.status, reply.code) == (409, "wrong_state")
     assert await status(api.service, job_id) == "running"
 
@@ -317,12 +317,12 @@ async def test_a_limit_holds_for_a_worker_that_does_not_keep_it(
     client: Connect, clock: FakeClock, limit: dict[str, Any], code: str
 ) -> None:
     api = await client(FAR, clock=clock, grace_s=5, lease_s=30, max_attempts=1)
-    job_id = await claimed(api, **limit)
+    job_id = await submit_and_claim(api, **limit)
     for _ in range(3):
         await clock.advance(20)
-        assert (await tell(api, job_id, "heartbeat")).status == 200
+        assert (await report(api, job_id, "heartbeat")).status == 200
     await clock.advance(1)
-    assert (await tell(api, job_id, "heartbeat")).json["reason"] == code
+    assert (await report(api, job_id, "heartbeat")).json["reason"] == code
     await clock.advance(5)
     job = await job_when(api.service, job_id, lambda job: job.status == "failed")
     assert job.error is not None
@@ -333,9 +333,9 @@ async def test_who_stops_because_time_is_up_has_failed_and_was_not_cancelled(
     client: Connect, clock: FakeClock
 ) -> None:
     api = await client(FAR, clock=clock, lease_s=30, max_attempts=1)
-    job_id = await claimed(api, timeout_s=10)
+    job_id = await submit_and_claim(api, timeout_s=10)
     await clock.advance(11)
-    assert (await tell(api, job_id, "cancelled")).status == 200
+    assert (await report(api, job_id, "cancelled")).status == 200
     job = await job_when(api.service, job_id, lambda job: job.status == "failed")
     assert job.error is not None
     assert job.error["code"] == "timeout"
@@ -343,10 +343,10 @@ async def test_who_stops_because_time_is_up_has_failed_and_was_not_cancelled(
 
 async def test_progress_puts_off_a_stall(client: Connect, clock: FakeClock) -> None:
     api = await client(FAR, clock=clock, lease_s=30)
-    job_id = await claimed(api, stall_timeout_s=25)
+    job_id = await submit_and_claim(api, stall_timeout_s=25)
     for done in range(5):
         await clock.advance(20)
-        reply = await tell(api, job_id, "progress", done=done, total=5, stage="far away")
+        reply = await report(api, job_id, "progress", done=done, total=5, stage="far away")
         assert reply.json["cancel"] is False
     assert len(await recorded_of(api.service, job_id, ProgressReported)) == 5
     await turns()

@@ -51,7 +51,7 @@ async def test_a_job_appears_moves_and_ends_without_a_reload(page: Page, tmp_pat
         await expect(row).to_have_attribute("data-status", "completed")
         await expect(row.locator("progress")).to_have_js_property("value", 100)
         await row.click()
-        await expect(page.locator("#story li").last).to_contain_text("completed by attempt 1")
+        await expect(page.locator("#history li").last).to_contain_text("completed by attempt 1")
 
 
 async def test_where_a_handler_failed_is_shown(page: Page, tmp_path: Path) -> None:
@@ -63,7 +63,7 @@ async def test_where_a_handler_failed_is_shown(page: Page, tmp_path: Path) -> No
         row = page.locator("#jobs tr")
         await expect(row).to_have_attribute("data-status", "failed")
         await row.click()
-        await expect(page.locator("#story pre")).to_contain_text("LookupError: <b>no such thing")
+        await expect(page.locator("#history pre")).to_contain_text("LookupError: <b>no such thing")
 
 
 async def test_a_job_is_cancelled_from_the_page(page: Page, tmp_path: Path) -> None:

@@ -112,7 +112,7 @@ async def put_child(api: Client, job_id: str, spec: Any, **named: Any) -> Any:
 
 async def test_a_worker_submits_children_of_what_it_holds_alone(client: Connect) -> None:
     api = await client(ok, worker_types="far")
-    held = await elsewhere.claimed(api)
+    held = await elsewhere.submit_and_claim(api)
     spec = {"type": "ok", "parent": held}
     job_id = identity.child_id(held, "a")
     for wrong in (
@@ -132,7 +132,7 @@ async def test_a_worker_submits_children_of_what_it_holds_alone(client: Connect)
     for status in (202, 200):
         reply = await put_child(api, job_id, spec, parent=held)
         assert (reply.status, reply.json["job_id"]) == (status, job_id)
-    assert (await elsewhere.tell(api, held, "complete")).status == 200
+    assert (await elsewhere.report(api, held, "complete")).status == 200
     reply = await put_child(api, identity.child_id(held, "b"), spec, parent=held, name="b")
     assert reply.code == "stale_attempt"
 

@@ -20,7 +20,7 @@ from tests.conftest import Connect, Serve
 from tests.support.clock import FakeClock
 from tests.support.hostile import Reads, raises_in_a_process
 from tests.support.log_lines import capture_logs
-from tests.support.remote_worker import claimed, tell
+from tests.support.remote_worker import report, submit_and_claim
 from tests.support.waiting import job_when, time_passing, turns
 
 
@@ -106,9 +106,9 @@ async def test_a_worker_elsewhere_that_fails_or_is_lost_is_told(
 ) -> None:
     api = await client(remote("far"), clock=clock, lease_s=30.0)
     with capture_logs() as lines:
-        job_id = await claimed(api, max_attempts=2)
-        await tell(api, job_id, "fail", code="no_tea", message="none")
-        again = await claimed(api, max_attempts=1)
+        job_id = await submit_and_claim(api, max_attempts=2)
+        await report(api, job_id, "fail", code="no_tea", message="none")
+        again = await submit_and_claim(api, max_attempts=1)
         await time_passing(clock, api.service.wait(again))
     started, failed = of_attempts(lines, job_id)
     assert (started["event"], failed["event"]) == ("attempt started", "attempt failed")

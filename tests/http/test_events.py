@@ -65,7 +65,7 @@ async def test_facts_can_be_waited_for(client: Connect, which: str) -> None:
     job = await api.submit("fail")
     address = which.replace("{self}", job["links"]["self"])
     poll = asyncio.create_task(api.get(f"{address}after=1&wait=20"))
-    await api.somebody_waits()
+    await api.wait_for_long_poll()
     await api.submit("echo") if "type" in which else None
     await api("POST", f"{job['links']['self']}/cancel")
     page = (await poll).json

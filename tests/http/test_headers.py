@@ -77,7 +77,7 @@ async def test_a_wait_is_waited_for_however_it_is_written(
     api = await client(echo, concurrency=0)
     address = (await api.submit("echo"))["links"]["self"]
     poll = asyncio.create_task(api.get(address, If_None_Match='"1"', Prefer=given))
-    await api.somebody_waits()
+    await api.wait_for_long_poll()
     await api("POST", f"{address}/cancel")
     reply = await poll
     assert (reply.status, reply.headers["Preference-Applied"]) == (200, "wait=1")

@@ -67,7 +67,7 @@ async def test_a_long_poll_returns_when_the_job_changes(client: Connect) -> None
     api = await client(*HANDLERS, concurrency=0)
     address = (await api.submit("echo"))["links"]["self"]
     poll = asyncio.create_task(api.get(address, If_None_Match='"1"', Prefer="wait=20"))
-    await api.somebody_waits()
+    await api.wait_for_long_poll()
     await api.submit("echo")
     await turns()
     assert not poll.done()
@@ -100,7 +100,7 @@ async def test_closing_ends_long_polls(client: Connect) -> None:
     api = await client(*HANDLERS, concurrency=0)
     address = (await api.submit("echo"))["links"]["self"]
     poll = asyncio.create_task(api.get(address, If_None_Match='"1"', Prefer="wait=20"))
-    await api.somebody_waits()
+    await api.wait_for_long_poll()
     await api.listening.close()
     assert (await poll).status == 304
 

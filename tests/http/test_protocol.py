@@ -20,7 +20,7 @@ from eventjobs.service import Service
 from eventjobs.settings import Settings
 from tests.conftest import Connect
 from tests.support.clock import FakeClock
-from tests.support.http_client import Client, connected
+from tests.support.http_client import Client, connect_client
 
 HOST = b"Host: 127.0.0.1\r\n"
 CLOSE = HOST + b"Connection: close\r\n\r\n"
@@ -285,7 +285,7 @@ async def test_a_long_poll_is_answered_to_a_client_that_ended_its_side(client: C
     here = job["links"]["self"]
     waits = f'GET {here} HTTP/1.1\r\nPrefer: wait=20\r\nIf-None-Match: "1"\r\n'.encode()
     polling = asyncio.create_task(half_closed(api, waits + HOST + b"\r\n"))
-    await api.somebody_waits()
+    await api.wait_for_long_poll()
     await api("POST", f"{here}/cancel")
     assert (await polling).startswith(b"HTTP/1.1 200 ")
 
@@ -497,7 +497,10 @@ def test_all_of_it_holds_on_the_loop_that_the_server_has(
 
     async def main() -> None:
         settings = Settings(data=tmp_path / "data", concurrency=0)
-        async with Service(None, [echo], settings=settings) as service, connected(service) as api:
+        async with (
+            Service(None, [echo], settings=settings) as service,
+            connect_client(service) as api,
+        ):
             for name, (sent, status, code) in REQUESTS.items():
                 assert (name, *read(await half_closed(api, sent))) == (name, status, code)
             sent = POST + LENGTH + HOST + b"\r\n" + ECHO

@@ -20,7 +20,7 @@ from eventjobs.handlers.context import Context
 from eventjobs.handlers.declare import handler, remote
 from tests.conftest import Connect
 from tests.support.clock import FakeClock
-from tests.support.remote_worker import WORKER, claim, claimed, somebody_waits, tell
+from tests.support.remote_worker import WORKER, claim, report, submit_and_claim, wait_for_claims
 from tests.support.waiting import job_when, kinds, recorded_of, told
 
 
@@ -97,7 +97,7 @@ async def test_a_claim_can_be_of_children_only_for_some_of_its_types(client: Con
 async def test_a_long_poll_is_answered_when_a_job_comes(client: Connect, clock: FakeClock) -> None:
     api = await client(FAR, clock=clock)
     waiting = asyncio.create_task(claim(api, wait_s=20))
-    await somebody_waits(api, WORKER)
+    await wait_for_claims(api, WORKER)
     job = await api.submit("far")
     assert [each["job_id"] for each in await waiting] == [job["job_id"]]
 
@@ -106,7 +106,7 @@ async def test_a_long_poll_is_answered_when_a_job_is_due(client: Connect, clock:
     api = await client(FAR, clock=clock)
     job = await api.submit("far", delay_s=5)
     waiting = asyncio.create_task(claim(api, wait_s=20))
-    await somebody_waits(api, WORKER)
+    await wait_for_claims(api, WORKER)
     await clock.advance(6)
     assert [each["job_id"] for each in await waiting] == [job["job_id"]]
 
@@ -117,7 +117,7 @@ async def test_a_long_poll_in_vain_ends_in_time(
 ) -> None:
     api = await client(FAR, clock=clock, wait_max_s=20)
     waiting = asyncio.create_task(claim(api, wait_s=asked_s))
-    await somebody_waits(api, WORKER)
+    await wait_for_claims(api, WORKER)
     await clock.advance(min(asked_s, 20) + 1)
     assert await waiting == []
 
@@ -126,7 +126,7 @@ async def test_one_job_goes_to_one_of_those_who_wait(client: Connect, clock: Fak
     api = await client(FAR, clock=clock)
     waiting = [asyncio.create_task(claim(api, f"w{n}", wait_s=20)) for n in range(5)]
     for n in range(5):
-        await somebody_waits(api, f"w{n}")
+        await wait_for_claims(api, f"w{n}")
     job = await api.submit("far")
     await job_when(api.service, job["job_id"], lambda job: job.status == "running")
     await clock.advance(21)
@@ -140,8 +140,8 @@ async def test_a_claim_that_does_not_wait_ends_the_wait_of_an_earlier_one(
     api = await client(FAR, clock=clock)
     waiting = asyncio.create_task(claim(api, wait_s=20))
     other = asyncio.create_task(claim(api, "worker-2", wait_s=20))
-    await somebody_waits(api, WORKER)
-    await somebody_waits(api, "worker-2")
+    await wait_for_claims(api, WORKER)
+    await wait_for_claims(api, "worker-2")
     assert await claim(api, types=()) == []
     assert await waiting == []
     job = await api.submit("far")
@@ -172,7 +172,7 @@ async def test_a_claim_whose_wait_is_ended_while_it_looks_for_jobs_does_not_begi
 async def test_a_shutdown_ends_every_wait(client: Connect, clock: FakeClock) -> None:
     api = await client(FAR, clock=clock)
     waiting = asyncio.create_task(claim(api, wait_s=20))
-    await somebody_waits(api, WORKER)
+    await wait_for_claims(api, WORKER)
     await api.listening.close()
     assert await waiting == []
 
@@ -185,11 +185,11 @@ async def test_nothing_is_claimed_for_a_worker_that_has_hung_up(
     head = "POST /v1/work/claim HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
     _, writer = await asyncio.open_connection(api.listening.host, api.listening.port)
     writer.write(f"{head}Content-Length: {len(body)}\r\n\r\n".encode() + body)
-    await somebody_waits(api, WORKER)
+    await wait_for_claims(api, WORKER)
     writer.close()
     await writer.wait_closed()
     job = await api.submit("far")
-    await somebody_waits(api, WORKER, 0)  # the claim has found that the connection is closed
+    await wait_for_claims(api, WORKER, 0)  # the claim has found that the connection is closed
     assert "AttemptFailed" not in await kinds(api.service, job["job_id"])
     [given] = await claim(api, "worker-2")
     assert given["job_id"] == job["job_id"]
@@ -199,12 +199,12 @@ async def test_nothing_is_claimed_for_a_worker_that_has_hung_up(
 
 async def test_a_claim_whose_answer_was_lost_is_answered_again(client: Connect) -> None:
     api = await client(FAR)
-    held, lost, done = [await claimed(api) for _ in range(3)]
-    await claimed(api, "worker-2")
-    await tell(api, done, "complete")
+    held, lost, done = [await submit_and_claim(api) for _ in range(3)]
+    await submit_and_claim(api, "worker-2")
+    await report(api, done, "complete")
     assert [each["job_id"] for each in await claim(api, holds=[held])] == [lost]
     assert await claim(api, holds=[held, lost]) == []
-    assert (await tell(api, lost, "complete")).status == 200
+    assert (await report(api, lost, "complete")).status == 200
 
 
 async def test_a_type_that_nobody_knows_cannot_be_claimed(client: Connect) -> None:
@@ -264,7 +264,7 @@ async def test_workers_elsewhere_may_do_what_this_service_does_not(client: Conne
 
 async def test_what_is_reported_is_what_happened(client: Connect) -> None:
     api = await client(FAR)
-    job_id = await claimed(api)
+    job_id = await submit_and_claim(api)
     sha256 = (await api("POST", "/v1/artifacts", data=b"hello")).json["sha256"]
     reports: list[tuple[str, dict[str, Any]]] = [
         ("progress", {"done": 1, "total": 4, "stage": "a", "message": "b", "data": [1]}),
@@ -273,10 +273,10 @@ async def test_what_is_reported_is_what_happened(client: Connect) -> None:
         ("artifact", {"name": "x.txt", "sha256": sha256, "media_type": "text/plain"}),
     ]
     for name, body in reports:
-        reply = await tell(api, job_id, name, **body)
+        reply = await report(api, job_id, name, **body)
         assert (reply.status, reply.json["cancel"]) == (200, False), reply.body
     issues = [{"code": "slow", "message": "it was slow"}]
-    assert (await tell(api, job_id, "complete", result=[1], issues=issues)).json == {}
+    assert (await report(api, job_id, "complete", result=[1], issues=issues)).json == {}
     assert (await told(api.service, job_id))[2:-1] == [
         ProgressReported(1, 1.0, 4.0, "a", "b", [1]),
         LogWritten(1, "info", "x"),
@@ -291,10 +291,10 @@ async def test_what_is_reported_is_what_happened(client: Connect) -> None:
 
 async def test_the_next_attempt_gets_the_steps_that_are_done(client: Connect) -> None:
     api = await client(FAR)
-    job_id = await claimed(api)
+    job_id = await submit_and_claim(api)
     for number, name in enumerate(("b", "a")):
-        await tell(api, job_id, "step", name=name, number=number, result=number)
-    await tell(api, job_id, "release", reason="enough for today")
+        await report(api, job_id, "step", name=name, number=number, result=number)
+    await report(api, job_id, "release", reason="enough for today")
     [given] = await claim(api)
     assert given["attempt"] == 2
     assert [(each["name"], each["result"]) for each in given["steps"]] == [("b", 0), ("a", 1)]
@@ -302,11 +302,11 @@ async def test_the_next_attempt_gets_the_steps_that_are_done(client: Connect) ->
 
 async def test_a_failure_is_tried_again_as_often_as_it_may(client: Connect) -> None:
     api = await client(FAR, retry_delay_s=0)
-    job_id = await claimed(api, max_attempts=2)
+    job_id = await submit_and_claim(api, max_attempts=2)
     body: dict[str, Any] = {"code": "no_luck", "message": "It did not work.", "details": {"x": 1}}
-    assert (await tell(api, job_id, "fail", **body)).status == 200
+    assert (await report(api, job_id, "fail", **body)).status == 200
     assert [each["attempt"] for each in await claim(api)] == [2]
-    assert (await tell(api, job_id, "fail", 2, **body)).status == 200
+    assert (await report(api, job_id, "fail", 2, **body)).status == 200
     job = (await api.get(f"/v1/jobs/{job_id}")).json
     assert job["status"] == "failed"
     assert (job["error"]["code"], job["error"]["message"]) == ("no_luck", "It did not work.")
@@ -319,26 +319,26 @@ async def test_a_failure_is_tried_again_as_often_as_it_may(client: Connect) -> N
 
 async def test_a_failure_that_may_not_be_retried_is_the_end(client: Connect) -> None:
     api = await client(FAR)
-    job_id = await claimed(api)
-    await tell(api, job_id, "fail", code="x", message="x", retryable=False)
+    job_id = await submit_and_claim(api)
+    await report(api, job_id, "fail", code="x", message="x", retryable=False)
     assert (await api.get(f"/v1/jobs/{job_id}")).json["status"] == "failed"
 
 
 async def test_what_is_given_back_does_not_count(client: Connect) -> None:
     api = await client(FAR)
-    job_id = await claimed(api, max_attempts=1)
+    job_id = await submit_and_claim(api, max_attempts=1)
     for attempt in (1, 2, 3):
-        assert (await tell(api, job_id, "release", attempt, reason="shutdown")).status == 200
-        assert (await tell(api, job_id, "release", attempt, reason="shutdown")).status == 200
+        assert (await report(api, job_id, "release", attempt, reason="shutdown")).status == 200
+        assert (await report(api, job_id, "release", attempt, reason="shutdown")).status == 200
         assert [each["attempt"] for each in await claim(api)] == [attempt + 1]
     assert len(await recorded_of(api.service, job_id, AttemptReleased)) == 3
 
 
 async def test_a_large_result_becomes_an_artifact_and_may_be_repeated(client: Connect) -> None:
     api = await client(FAR, result_bytes_max=1024)
-    job_id = await claimed(api)
+    job_id = await submit_and_claim(api)
     for _ in range(2):
-        assert (await tell(api, job_id, "complete", result="x" * 5000)).status == 200
+        assert (await report(api, job_id, "complete", result="x" * 5000)).status == 200
     job = (await api.get(f"/v1/jobs/{job_id}")).json
     assert job["result"]["artifact"] == "result.json"
     assert (await api.get(job["artifacts"][0]["url"])).json == "x" * 5000
@@ -360,25 +360,25 @@ async def test_a_report_that_makes_no_sense_says_why_and_changes_nothing(
     client: Connect, name: str, body: dict[str, Any], field: str
 ) -> None:
     api = await client(FAR)
-    job_id = await claimed(api)
-    reply = await tell(api, job_id, name, **body)
+    job_id = await submit_and_claim(api)
+    reply = await report(api, job_id, name, **body)
     assert (reply.status, reply.fields) == (422, [field])
     assert await kinds(api.service, job_id) == "JobSubmitted AttemptStarted"
 
 
 async def test_an_artifact_is_uploaded_before_it_is_named(client: Connect) -> None:
     api = await client(FAR)
-    job_id = await claimed(api)
-    reply = await tell(api, job_id, "artifact", name="x", sha256="0" * 64)
+    job_id = await submit_and_claim(api)
+    reply = await report(api, job_id, "artifact", name="x", sha256="0" * 64)
     assert (reply.status, reply.code) == (422, "unknown_artifact")
 
 
 async def test_reports_on_what_never_was(client: Connect) -> None:
     api = await client(FAR)
-    job_id = await claimed(api)
+    job_id = await submit_and_claim(api)
     nobody = "00000000-0000-4000-8000-000000000000"
-    assert (await tell(api, nobody, "heartbeat")).code == "job_not_found"
-    assert (await tell(api, job_id, "complete", 7)).code == "stale_attempt"
+    assert (await report(api, nobody, "heartbeat")).code == "job_not_found"
+    assert (await report(api, job_id, "complete", 7)).code == "stale_attempt"
     reply = await api("POST", f"/v1/work/{job_id}/x/complete", {"worker": WORKER})
     assert (reply.status, reply.code) == (404, "not_found")
     assert await kinds(api.service, job_id) == "JobSubmitted AttemptStarted"
@@ -388,8 +388,8 @@ async def test_several_completions_in_one_request_have_each_its_own_outcome(
     client: Connect,
 ) -> None:
     api = await client(FAR)
-    first, second = await claimed(api), await claimed(api)
-    other = await claimed(api, "worker-2")
+    first, second = await submit_and_claim(api), await submit_and_claim(api)
+    other = await submit_and_claim(api, "worker-2")
     nobody = "00000000-0000-4000-8000-000000000000"
     done = [
         {"job_id": first, "attempt": 1, "result": {"x": 1}},

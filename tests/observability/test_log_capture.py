@@ -76,7 +76,7 @@ async def test_a_poll_waits_for_a_line_and_for_nothing_else(client: Connect) -> 
     job_id = (await asked.submit("waits"))["job_id"]
     await job_when(asked.service, job_id, lambda job: job.status == "running")
     poll = asyncio.create_task(asked.get(f"/v1/jobs/{job_id}/logs?wait=20"))
-    await asked.somebody_waits()
+    await asked.wait_for_long_poll()
     go.set()
     page = (await poll).json
     assert [each["data"]["message"] for each in page["events"]] == ["a line"]
@@ -101,7 +101,7 @@ async def test_a_stream_has_the_lines_alone_live_and_afterwards(client: Connect)
         return whatwg(reply.body)
 
     reading = asyncio.create_task(read())
-    await asked.somebody_waits()
+    await asked.wait_for_long_poll()
     await job_when(asked.service, job_id, lambda job: job.lines == 1)
     go.set()
     live = await reading

@@ -20,7 +20,7 @@ from eventjobs.handlers.declare import handler, remote
 from eventjobs.outbound.webhooks.deliveries import SCHEDULE_S
 from tests.conftest import Connect, Serve
 from tests.support.clock import SECOND, FakeClock
-from tests.support.http_client import Client, connected
+from tests.support.http_client import Client, connect_client
 from tests.support.waiting import job_when, recorded_of, time_passing
 
 LOCAL = "127.0.0.0/8"
@@ -147,7 +147,7 @@ async def test_deliveries_go_on_where_they_were_after_a_restart(
 ) -> None:
     """Jobs that ended while nobody could be told are told of; those told of are not told again."""
     service = await serve(work, outbound_allow=LOCAL)
-    async with connected(service) as api:
+    async with connect_client(service) as api:
         webhook = await subscribe(api, receiver)
         await api.submit("work", 1)
         await receiver.has(1)
@@ -172,7 +172,7 @@ async def test_a_receiver_that_fails_is_tried_on_the_standard_schedule(
 ) -> None:
     receiver.answers = [500, 302, 429]
     service = await serve(work, clock=clock, outbound_allow=LOCAL)
-    async with connected(service) as api:
+    async with connect_client(service) as api:
         webhook = await subscribe(api, receiver)
         job = await api.submit("work")
         ended = await service.wait(job["job_id"])

@@ -16,8 +16,7 @@ from tests.attempts.test_leases import FAR, again
 from tests.conftest import Connect
 from tests.support.clock import FakeClock
 from tests.support.decisions import recorded
-from tests.support.remote_worker import WORKER, claim, claimed
-from tests.support.remote_worker import tell as report
+from tests.support.remote_worker import WORKER, claim, report, submit_and_claim
 
 submitted = JobSubmitted(JobSpec("far", max_attempts=3))
 first, second = AttemptStarted(1, "worker-1", 30.0), AttemptStarted(2, "worker-2", 30.0)
@@ -53,7 +52,7 @@ async def test_a_worker_that_comes_back_too_late_is_on_the_receipt(
     client: Connect, clock: FakeClock
 ) -> None:
     api = await client(FAR, clock=clock, lease_s=30)
-    job_id = await claimed(api)
+    job_id = await submit_and_claim(api)
     await clock.advance(31)
     await again(api.service, job_id)
     assert len(await claim(api, "worker-2")) == 1

@@ -1,4 +1,4 @@
-"""A service over real HTTP, and how tests talk to it."""
+"""A service over real HTTP, and a client for tests."""
 
 import asyncio
 from collections.abc import AsyncIterator, Mapping
@@ -26,7 +26,7 @@ class Reply:
 
     @property
     def code(self) -> str:
-        """Of a problem, which this has to be."""
+        """The code of the problem that this answer has to be."""
         assert self.headers["Content-Type"] == "application/problem+json"
         assert self.json["status"] == self.status
         assert self.json["request_id"] == self.headers["X-Request-ID"]
@@ -35,7 +35,7 @@ class Reply:
 
     @property
     def fields(self) -> list[str]:
-        """What a problem says is wrong."""
+        """The fields that the problem names."""
         return [each["field"] for each in self.json["errors"]]
 
 
@@ -46,7 +46,7 @@ class Client:
     session: ClientSession
 
     async def __call__(self, method: str, path: str, json: Any = None, **more: Any) -> Reply:
-        """Send *json*, or what aiohttp's `data` and `headers` say."""
+        """The answer to a request with *json*, or with aiohttp's `data` and `headers`."""
         if json is not None:
             more["data"] = json if isinstance(json, bytes) else orjson.dumps(json)
             more["headers"] = {"Content-Type": "application/json", **more.get("headers", {})}
@@ -54,24 +54,24 @@ class Client:
             return Reply(response.status, response.headers, await response.read())
 
     async def get(self, path: str, **headers: str) -> Reply:
-        """*headers* with _ for -."""
+        """The answer to a GET; the names of *headers* have _ for -."""
         named = {name.replace("_", "-"): value for name, value in headers.items()}
         return await self("GET", path, headers=named)
 
     async def submit(self, type: str, payload: Any = None, **spec: Any) -> Any:
-        """The new job, as it was answered."""
+        """The JSON of a new job."""
         reply = await self("POST", "/v1/jobs", {"type": type, "payload": payload, **spec})
         assert reply.status == 202, reply.body
         return reply.json
 
-    async def somebody_waits(self) -> None:
-        """Return when a long poll has come to waiting; the views alone always do."""
+    async def wait_for_long_poll(self) -> None:
+        """Return when a long poll waits for events. The views always wait."""
         tail = self.service.log._tail
-        while not tail._waiting_by_job and len(tail._waiting) < 2:  # noqa: ASYNC110  nobody is told
+        while not tail._waiting_by_job and len(tail._waiting) < 2:  # noqa: ASYNC110  a wait has no event
             await asyncio.sleep(0)
 
     async def raw(self, data: bytes) -> bytes:
-        """Everything that comes back until the server closes."""
+        """All bytes of the server until it closes the connection."""
         address = self.listening.host, self.listening.port
         reader, writer = await asyncio.open_connection(*address)
         writer.write(data)
@@ -82,7 +82,8 @@ class Client:
 
 
 @asynccontextmanager
-async def connected(service: Service) -> AsyncIterator[Client]:
+async def connect_client(service: Service) -> AsyncIterator[Client]:
+    """A client of *service*, which is served on a port of its own."""
     listening = await serve(service, "127.0.0.1", 0)
     try:
         address = f"http://127.0.0.1:{listening.port}"

@@ -1,4 +1,4 @@
-"""What a worker elsewhere says, as one request each."""
+"""The requests of a remote worker."""
 
 import asyncio
 from typing import Any
@@ -10,31 +10,32 @@ WORKER = "worker-1"
 
 
 async def claim(
-    api: Client, worker: str = WORKER, types: tuple[str, ...] = ("far",), **asked: Any
+    api: Client, worker: str = WORKER, types: tuple[str, ...] = ("far",), **body: Any
 ) -> list[Any]:
-    """Jobs that are *worker*'s now."""
-    reply = await api("POST", "/v1/work/claim", {"worker": worker, "types": types, **asked})
+    """The jobs that *worker* gets for one claim."""
+    reply = await api("POST", "/v1/work/claim", {"worker": worker, "types": types, **body})
     assert reply.status == 200, reply.body
     jobs: list[Any] = reply.json["jobs"]
     return jobs
 
 
-async def claimed(api: Client, worker: str = WORKER, **spec: Any) -> str:
+async def submit_and_claim(api: Client, worker: str = WORKER, **spec: Any) -> str:
     """The id of a new job, which *worker* has claimed."""
     job = await api.submit("far", **spec)
     assert [each["job_id"] for each in await claim(api, worker)] == [job["job_id"]]
     return str(job["job_id"])
 
 
-async def tell(
-    api: Client, job_id: str, report: str, /, attempt: int = 1, worker: str = WORKER, **body: Any
+async def report(
+    api: Client, job_id: str, name: str, /, attempt: int = 1, worker: str = WORKER, **body: Any
 ) -> Reply:
-    path = f"/v1/work/{job_id}/{attempt}/{report}"
+    """The answer to the report *name* of an attempt by *worker*."""
+    path = f"/v1/work/{job_id}/{attempt}/{name}"
     return await api("POST", path, {"worker": worker, **body})
 
 
-async def somebody_waits(api: Client, worker: str, count: int = 1) -> None:
-    """Return once *worker* waits for a job, with so many claims."""
-    takers = api.listening._runner.app[APP_CONTEXT].remote_claims
-    while len(takers._waiting.get(worker, ())) != count:  # noqa: ASYNC110  nobody is told
+async def wait_for_claims(api: Client, worker: str, count: int = 1) -> None:
+    """Return when so many claims of *worker* wait for a job."""
+    claims = api.listening._runner.app[APP_CONTEXT].remote_claims
+    while len(claims._waiting.get(worker, ())) != count:  # noqa: ASYNC110  a claim has no event
         await asyncio.sleep(0)

@@ -1,4 +1,4 @@
-// The newest jobs, live. Uses the public API alone; everything people wrote is set as text.
+// The newest jobs, live, from the public API. Text of users is only set as text content.
 "use strict";
 
 const ROWS_MAX = 100;
@@ -11,7 +11,7 @@ function connect() {
   const source = new EventSource("/v1/jobs");
   source.onopen = () => {
     backoff = 1000;
-    say("live");
+    showState("live");
   };
   source.addEventListener("job", (event) => show(JSON.parse(event.data)));
   source.addEventListener("gone", (event) => remove(JSON.parse(event.data).job_id));
@@ -20,8 +20,8 @@ function connect() {
     body.replaceChildren();
   });
   source.onerror = () => {
-    say("reconnecting");
-    // A browser gives up for good after any answer but 200: then it is ours to begin again.
+    showState("reconnecting");
+    // An EventSource closes after any response but 200; then it has to be opened again.
     if (source.readyState === EventSource.CLOSED) {
       setTimeout(connect, backoff * (0.5 + Math.random()));
       backoff = Math.min(backoff * 2, 30000);
@@ -29,21 +29,21 @@ function connect() {
   };
 }
 
-function say(state) {
+function showState(state) {
   connection.textContent = state;
   connection.dataset.state = state;
 }
 
 function show(job) {
-  let known = jobs.get(job.job_id);
-  if (known && known.job.version > job.version) return;
-  if (!known) {
-    known = { row: newRow(job) };
-    jobs.set(job.job_id, known);
-    place(known.row, job);
+  let entry = jobs.get(job.job_id);
+  if (entry && entry.job.version > job.version) return;
+  if (!entry) {
+    entry = { row: newRow(job) };
+    jobs.set(job.job_id, entry);
+    place(entry.row, job);
   }
-  known.job = job;
-  fill(known.row, job);
+  entry.job = job;
+  fill(entry.row, job);
   trim();
   document.getElementById("empty").hidden = jobs.size > 0;
   count();
@@ -64,7 +64,7 @@ function newRow(job) {
   const bar = document.createElement("progress");
   bar.max = 100;
   row.cells[2].append(bar, document.createElement("span"));
-  row.addEventListener("click", () => tell(job.job_id));
+  row.addEventListener("click", () => showHistory(job.job_id));
   return row;
 }
 
@@ -101,20 +101,20 @@ function remaining(job) {
 }
 
 function button(job, command) {
-  const made = document.createElement("button");
-  made.type = "button";
-  made.textContent = command;
-  made.addEventListener("click", async (event) => {
+  const element = document.createElement("button");
+  element.type = "button";
+  element.textContent = command;
+  element.addEventListener("click", async (event) => {
     event.stopPropagation();
-    made.disabled = true;
-    const answer = await ask(`/v1/jobs/${job.job_id}/${command}`, { method: "POST" });
-    if (answer && !answer.ok) say((await answer.json()).detail);
+    element.disabled = true;
+    const response = await request(`/v1/jobs/${job.job_id}/${command}`, { method: "POST" });
+    if (response && !response.ok) showState((await response.json()).detail);
   });
-  return made;
+  return element;
 }
 
-// The answer, or null while the service cannot be reached: the stream tells that already.
-async function ask(url, options) {
+// The response, or null while the service cannot be reached, which the stream shows already.
+async function request(url, options) {
   try {
     return await fetch(url, options);
   } catch {
@@ -122,24 +122,24 @@ async function ask(url, options) {
   }
 }
 
-async function tell(jobId) {
-  const answer = await ask(`/v1/jobs/${jobId}/history`);
-  if (!answer?.ok) return;
-  const story = await answer.json();
-  const section = document.getElementById("story");
+async function showHistory(jobId) {
+  const response = await request(`/v1/jobs/${jobId}/history`);
+  if (!response?.ok) return;
+  const history = await response.json();
+  const section = document.getElementById("history");
   section.hidden = false;
   section.querySelector("h2").textContent = jobId;
   section.querySelector("ol").replaceChildren(
-    ...story.entries.map((entry) => {
+    ...history.entries.map((entry) => {
       const line = document.createElement("li");
       line.textContent = `${clock(entry.at)}  ${entry.text} (${entry.actor})`;
       return line;
     }),
   );
-  const trace = story.attempts.map((attempt) => attempt.error?.trace).findLast(Boolean);
-  const shown = section.querySelector("pre");
-  shown.hidden = !trace;
-  shown.textContent = trace ?? "";
+  const trace = history.attempts.map((attempt) => attempt.error?.trace).findLast(Boolean);
+  const pre = section.querySelector("pre");
+  pre.hidden = !trace;
+  pre.textContent = trace ?? "";
 }
 
 function trim() {
@@ -155,10 +155,10 @@ async function count() {
   counting = true;
   await new Promise((resume) => setTimeout(resume, 500));
   counting = false;
-  const answer = await ask("/v1/counts");
-  if (!answer?.ok) return;
+  const response = await request("/v1/counts");
+  if (!response?.ok) return;
   const totals = {};
-  for (const statuses of Object.values((await answer.json()).counts)) {
+  for (const statuses of Object.values((await response.json()).counts)) {
     for (const [status, n] of Object.entries(statuses)) totals[status] = (totals[status] ?? 0) + n;
   }
   document.getElementById("counts").textContent = Object.entries(totals)
