@@ -117,7 +117,7 @@ MADE: dict[str, Callable[[], Any]] = {
     "odd text": lambda: hostile.OddText("a"),
     "odd dict": lambda: hostile.Dict(a=1),
     "odd list": lambda: hostile.List([1]),
-    "wide": lambda: hostile.doubled(9),
+    "wide": lambda: hostile.double(9),
     "cycle": hostile.cycle,
     "generator": lambda: iter("ab"),
 }

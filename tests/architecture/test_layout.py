@@ -40,7 +40,6 @@ MODULES_AT_TOP_MAX = 14
 #: Files of tests that are still too long.
 STILL_LONG = {
     "tests/campaigns/test_stream_simulation.py",
-    "tests/execution/test_processes.py",
     "tests/http/test_jobs.py",
     "tests/outbound/test_dispatch.py",
 }

@@ -34,7 +34,7 @@ from eventjobs.service import Service
 from eventjobs.settings import Settings
 from eventjobs.storage.sqlite import lock_directory
 from tests.conftest import Connect, Serve
-from tests.execution.test_processes import ROOT
+from tests.support.cli import ROOT
 from tests.support.waiting import told, turns
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*multi-threaded.*:DeprecationWarning")
@@ -189,7 +189,7 @@ WAITS_FOR_ALL = """
 import asyncio, os, signal, sys, uvloop
 from eventjobs import Service, handler
 from tests.support.process_handlers import loop
-from tests.execution.test_processes import begun
+from tests.support.processes import first_report
 
 @handler("waits for all")
 async def waits_for_all(ctx, pid):
@@ -199,7 +199,7 @@ async def waits_for_all(ctx, pid):
 async def main():
     async with Service(sys.argv[1], [loop, waits_for_all]) as service:
         victim = (await service.submit("loop", max_attempts=1)).job_id
-        await service.submit("waits for all", (await begun(service, victim))["pid"])
+        await service.submit("waits for all", (await first_report(service, victim))["pid"])
         print((await service.wait(victim)).error["code"])
 
 if __name__ == "__main__":

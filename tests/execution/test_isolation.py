@@ -20,7 +20,7 @@ from eventjobs.handlers.thread_context import ThreadContext
 from eventjobs.service import Service
 from eventjobs.settings import Settings
 from tests.conftest import Connect, Serve
-from tests.support.process_handlers import leaves, pid, sees
+from tests.support.process_handlers import pid
 from tests.support.waiting import told
 
 tenant = contextvars.ContextVar[str | None]("tenant", default=None)
@@ -59,12 +59,12 @@ def bind_in_a_process(ctx: ThreadContext, name: str | None) -> list[Any]:
     return bind(name)
 
 
-@pytest.mark.parametrize("made", [bind_on_the_loop, bind_in_a_thread, bind_in_a_process])
-async def test_what_a_job_binds_is_not_there_for_the_next(serve: Serve, made: Handler) -> None:
-    tenant.set("of whatever starts the service")
-    structlog.contextvars.bind_contextvars(customer="of whatever starts the service")
+@pytest.mark.parametrize("binds", [bind_on_the_loop, bind_in_a_thread, bind_in_a_process])
+async def test_what_a_job_binds_is_not_there_for_the_next(serve: Serve, binds: Handler) -> None:
+    tenant.set("of the caller that starts the service")
+    structlog.contextvars.bind_contextvars(customer="of the caller that starts the service")
     try:
-        service = await serve(made, processes=1)
+        service = await serve(binds, processes=1)
         await result_of(service, "bind", "acme")
         job = await service.submit("bind")
         assert (await service.wait(job.job_id)).result == [None, {}]
@@ -73,27 +73,6 @@ async def test_what_a_job_binds_is_not_there_for_the_next(serve: Serve, made: Ha
     lines = [each for each in await told(service, job.job_id) if isinstance(each, LogWritten)]
     assert [each.message for each in lines] == ["at it"]
     assert "customer" not in (lines[0].fields or {})
-
-
-LEFT = (
-    *("directory", "removed directory", "variable", "no variables", "umask", "alarm", "locale"),
-    *("timeout", "recursion", "silence", "temporary", "stdout"),
-)
-
-
-async def test_the_next_job_of_a_process_finds_it_as_it_was(serve: Serve) -> None:
-    """An alarm, say, that a job has set killed the next one."""
-    service = await serve(leaves, sees, processes=1)
-    first = await result_of(service, "sees")
-    for each in LEFT:
-        await result_of(service, "leaves", each)
-        assert await result_of(service, "sees") == first, each
-
-
-async def test_what_a_module_sets_when_it_is_imported_stays(serve: Serve) -> None:
-    service = await serve(sees, processes=1)
-    assert (await result_of(service, "sees"))["imported"] == "yes"
-    assert (await result_of(service, "sees"))["imported"] == "yes"
 
 
 # --- the service
@@ -189,25 +168,16 @@ async def test_a_service_starts_in_a_directory_that_was_removed(tmp_path: Path) 
         assert isinstance(await result_of(service, "pid"), int)
 
 
-async def test_a_process_works_where_the_service_was_started(
-    serve: Serve, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.chdir(tmp_path)
-    service = await serve(sees)
-    os.chdir("/")
-    assert (await result_of(service, "sees"))["directory"] == str(tmp_path)
-
-
 async def test_a_batch_of_reports_is_sent_in_nobodys_context() -> None:
     from eventjobs.concurrency.batcher import Batcher
 
     seen = []
 
-    async def send(said: Any) -> list[Any]:
+    async def send(items: Any) -> list[Any]:
         seen.append(tenant.get())
-        return list(said)
+        return list(items)
 
     tenant.set("acme")
-    together = Batcher[int, int](send, 10)
-    assert list(await asyncio.gather(together.submit(1), together.submit(2))) == [1, 2]
+    batcher = Batcher[int, int](send, 10)
+    assert list(await asyncio.gather(batcher.submit(1), batcher.submit(2))) == [1, 2]
     assert seen == [None]

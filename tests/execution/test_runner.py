@@ -1,4 +1,4 @@
-"""Jobs run, fail, stop and end once, whatever their handlers do."""
+"""Jobs run, fail, stop and end once, even if their handlers misbehave."""
 
 import asyncio
 import shutil
@@ -100,24 +100,24 @@ MISDEEDS: dict[str, Callable[[], object]] = {
 
 
 @pytest.mark.parametrize("threaded", [False, True])
-@pytest.mark.parametrize("told", MISDEEDS)
+@pytest.mark.parametrize("misdeed", MISDEEDS)
 async def test_whatever_a_handler_raises_ends_its_job_and_no_other(
-    serve: Serve, told: str, threaded: bool
+    serve: Serve, misdeed: str, threaded: bool
 ) -> None:
     @handler("bad")
     async def on_the_loop(context: Context, payload: Any) -> None:
-        MISDEEDS[told]()
+        MISDEEDS[misdeed]()
 
     @handler("bad")
     def in_a_thread(context: ThreadContext, payload: Any) -> None:
-        MISDEEDS[told]()
+        MISDEEDS[misdeed]()
 
     service = await serve(in_a_thread if threaded else on_the_loop, quick, concurrency=1)
     job = await service.submit("bad", max_attempts=1)
     job = await service.wait(job.job_id)
     assert job.error is not None
     assert job.error["code"] == "handler_error"
-    assert told in job.error["message"]
+    assert misdeed in job.error["message"]
     assert await kinds(service, job.job_id) == ONCE
     await still_serves(service)
 
@@ -148,8 +148,8 @@ async def test_a_job_error_tells_its_own_code_and_details(serve: Serve) -> None:
     service = await serve(bad)
     job = await service.submit("bad", max_attempts=5)
     await service.wait(job.job_id)
-    [told] = await recorded_of(service, job.job_id, AttemptFailed)
-    assert told.event == AttemptFailed(1, "no_?", False, None, "not now", "{'x': {1, 2}}")
+    [failed] = await recorded_of(service, job.job_id, AttemptFailed)
+    assert failed.event == AttemptFailed(1, "no_?", False, None, "not now", "{'x': {1, 2}}")
 
 
 @pytest.mark.parametrize("threaded", [False, True])
@@ -193,27 +193,27 @@ async def test_a_handler_that_ignores_being_stopped_is_left_behind(
     await asyncio.to_thread(ended.wait)
     await still_serves(service)
     await turns()
-    told = "JobSubmitted AttemptStarted CancelRequested JobCancelled"
-    assert await kinds(service, job.job_id) == told, "what it tells afterwards is refused"
+    expected = "JobSubmitted AttemptStarted CancelRequested JobCancelled"
+    assert await kinds(service, job.job_id) == expected, "what it tells afterwards is refused"
 
 
 async def test_reports_of_a_handler_that_is_stopped_are_not_lost(
     serve: Serve, clock: FakeClock
 ) -> None:
     """Cancelled while it waited for its reports, a handler used to take the sender with it."""
-    told = asyncio.Event()
+    reported = asyncio.Event()
 
     @handler("chatty")
     async def chatty(context: Context, payload: Any) -> None:
         for number in range(300):
             context.log(f"line {number}")
-        told.set()
+        reported.set()
         await context.artifact("a", b"1")
         await asyncio.Event().wait()
 
     service = await serve(chatty, clock=clock)
     job = await service.submit("chatty", timeout_s=5, max_attempts=1)
-    await told.wait()
+    await reported.wait()
     await job_when(service, job.job_id, lambda job: job.version > 10)
     await clock.advance(5)
     job = await service.wait(job.job_id)
@@ -358,8 +358,8 @@ async def test_a_queued_job_is_cancelled_at_once(serve: Serve) -> None:
     service = await serve(quick, concurrency=0)
     job = await service.submit("quick")
     await service.jobs.cancel(job.job_id, "no need", actor="test")
-    [told] = await recorded_of(service, job.job_id, JobCancelled)
-    assert told.event == JobCancelled(None, "no need")
+    [cancelled] = await recorded_of(service, job.job_id, JobCancelled)
+    assert cancelled.event == JobCancelled(None, "no need")
 
 
 @BOTH_ENDLESS
@@ -369,8 +369,8 @@ async def test_a_running_job_is_told_and_then_cancelled(serve: Serve, forever: H
     await running(service, job.job_id)
     await service.jobs.cancel(job.job_id, actor="test")
     job = await service.wait(job.job_id)
-    told = "JobSubmitted AttemptStarted CancelRequested JobCancelled"
-    assert await kinds(service, job.job_id) == told
+    expected = "JobSubmitted AttemptStarted CancelRequested JobCancelled"
+    assert await kinds(service, job.job_id) == expected
     await still_serves(service)
 
 
@@ -469,7 +469,7 @@ async def test_no_concurrency_runs_nothing(serve: Serve) -> None:
 # --- after a crash
 
 
-async def crashed(service: Service, tmp_path: Path) -> Path:
+async def crash(service: Service, tmp_path: Path) -> Path:
     """The data directory as a crash in this moment would leave it."""
     copy = tmp_path / "copy"
     await asyncio.to_thread(shutil.copytree, service.settings.data, copy)
@@ -487,14 +487,14 @@ async def test_an_attempt_lost_in_a_crash_counts_and_is_run_again(
     service = await serve(endless, drain_s=0)
     job = await service.submit("endless", max_attempts=max_attempts)
     await running(service, job.job_id)
-    again = await serve(ends, data=await crashed(service, tmp_path))
+    again = await serve(ends, data=await crash(service, tmp_path))
     job = await again.wait(job.job_id)
     retried = max_attempts > 1
     expected = f"{LOST} AttemptStarted JobCompleted" if retried else ONCE
     assert await kinds(again, job.job_id) == expected
-    [told] = await recorded_of(again, job.job_id, AttemptFailed)
-    assert isinstance(told.event, AttemptFailed)
-    assert told.event.code == "worker_lost"
+    [failed] = await recorded_of(again, job.job_id, AttemptFailed)
+    assert isinstance(failed.event, AttemptFailed)
+    assert failed.event.code == "worker_lost"
     assert job.result == (2 if retried else None)
 
 
@@ -515,11 +515,11 @@ async def test_a_job_asked_to_stop_before_a_crash_is_cancelled(
     job = await service.submit("deaf")
     await running(service, job.job_id)
     await service.jobs.cancel(job.job_id, actor="test")
-    again = await serve(deaf, data=await crashed(service, tmp_path))
+    again = await serve(deaf, data=await crash(service, tmp_path))
     over.set()
     job = await again.wait(job.job_id)
-    told = "JobSubmitted AttemptStarted CancelRequested JobCancelled"
-    assert await kinds(again, job.job_id) == told
+    expected = "JobSubmitted AttemptStarted CancelRequested JobCancelled"
+    assert await kinds(again, job.job_id) == expected
 
 
 # --- a log that refuses

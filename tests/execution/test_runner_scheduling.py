@@ -34,7 +34,7 @@ async def test_a_scheduled_job_runs_at_its_time_and_not_before(
 
 
 class TickingClock(FakeClock):
-    """A millisecond passes whenever somebody looks."""
+    """A clock that advances by a millisecond each time it is read."""
 
     def now_us(self) -> int:
         self.jump_wall(0.001)
@@ -56,12 +56,12 @@ async def test_a_job_that_becomes_due_while_the_runner_looks_is_not_overlooked(
     for each in jobs:
         began_s = clock.monotonic_s()
         job = each.job
-        # However long its threads really take: what is overlooked is looked for after 30 seconds.
+        # Less than the 30 seconds after which the runner searches again without a signal.
         while not job.finished and clock.monotonic_s() - began_s < 10:
             await clock.advance(0.001)
-            found = await service.jobs.load_newest(job.job_id)
-            assert found is not None
-            job = found
+            newest = await service.jobs.load_newest(job.job_id)
+            assert newest is not None
+            job = newest
         assert job.finished
 
 

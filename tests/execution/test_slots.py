@@ -1,4 +1,4 @@
-"""A job that waits for another makes room for its children, and for nobody else."""
+"""A job that waits for another lends its slot to children only."""
 
 import asyncio
 import os
@@ -21,7 +21,7 @@ from eventjobs.handlers.declare import handler
 from eventjobs.handlers.registry import Handler
 from eventjobs.handlers.thread_context import ThreadContext
 from tests.conftest import Connect, Serve
-from tests.handlers.test_children import child_of, children, hold, running, square, sum_of
+from tests.support.child_jobs import child_of, children, hold, running, square, sum_of
 from tests.support.clock import FakeClock
 from tests.support.process_handlers import dig_in_a_process, holds_in_a_process
 from tests.support.waiting import kinds, recorded_of, time_passing, turns
@@ -31,8 +31,8 @@ ONE: dict[str, Any] = {"concurrency": 1, "threads": 1, "processes": 1}
 DEPTH = 20
 
 
-class AtWork:
-    """How many are at work at once, by what they say themselves; waiting is no work."""
+class RunningCount:
+    """Counts the jobs that run at once; a waiting job does not run."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
@@ -62,26 +62,26 @@ def dig_in_a_thread(context: ThreadContext, depth: int) -> int:
 
 
 # Less deep in processes, each of which takes a while to start.
-PLACES = [(dig, DEPTH), (dig_in_a_thread, DEPTH), (dig_in_a_process, 6)]
+DIGGERS = [(dig, DEPTH), (dig_in_a_thread, DEPTH), (dig_in_a_process, 6)]
 
 
-@pytest.mark.parametrize(("made", "depth"), PLACES)
+@pytest.mark.parametrize(("digger", "depth"), DIGGERS)
 async def test_a_job_that_waits_for_one_of_its_own_kind_ends_though_one_at_once_may_run(
-    serve: Serve, made: Handler, depth: int
+    serve: Serve, digger: Handler, depth: int
 ) -> None:
-    service = await serve(made, **ONE)
-    job = await service.submit(made.type, depth)
+    service = await serve(digger, **ONE)
+    job = await service.submit(digger.type, depth)
     job = await service.wait(job.job_id)
     assert (job.status, job.result, job.attempt) == ("completed", depth, 1), job.error
 
 
-@pytest.mark.parametrize(("made", "depth"), PLACES)
+@pytest.mark.parametrize(("digger", "depth"), DIGGERS)
 async def test_so_it_does_in_a_worker_elsewhere(
-    client: Connect, tmp_path: Path, made: Handler, depth: int
+    client: Connect, tmp_path: Path, digger: Handler, depth: int
 ) -> None:
-    api = await client(*types(made))
-    async with elsewhere(api, tmp_path / "worker", made, concurrency=1, threads=1, processes=1):
-        job = await api.service.submit(made.type, depth)
+    api = await client(*types(digger))
+    async with elsewhere(api, tmp_path / "worker", digger, concurrency=1, threads=1, processes=1):
+        job = await api.service.submit(digger.type, depth)
         job = await api.service.wait(job.job_id)
     assert (job.status, job.result, job.attempt) == ("completed", depth, 1), job.error
 
@@ -90,40 +90,40 @@ async def test_so_it_does_in_a_worker_elsewhere(
 async def test_many_parents_do_not_keep_their_children_out(
     client: Connect, tmp_path: Path, place: str
 ) -> None:
-    """All are there before the first child, and older; and no more of them begin than may."""
-    begun, at_work = AtWork(), AtWork()
+    """All parents are older than the first child; no more of them start than there are slots."""
+    branches, running_count = RunningCount(), RunningCount()
 
     @handler("leaf")
     def leaf(context: ThreadContext, payload: int) -> int:
-        with at_work.one():
+        with running_count.one():
             return payload
 
     @handler("branch")
     def branch(context: ThreadContext, payload: int) -> int:
-        with begun.one():
+        with branches.one():
             ids = [context.submit("leaf", payload) for _ in range(3)]
             return sum(context.result(each) for each in ids)
 
-    made = (branch, leaf)
+    handlers = (branch, leaf)
     two: dict[str, Any] = {"concurrency": 2, "threads": 2}
-    api = await client(*(made if place == "here" else types(*made)), **two)
+    api = await client(*(handlers if place == "here" else types(*handlers)), **two)
     for type in ("branch", "leaf"):
         await api("POST", f"/v1/types/{type}/pause", {})
     jobs = [await api.service.submit("branch", number) for number in range(12)]
     async with AsyncExitStack() as stack:
         if place == "elsewhere":
-            await stack.enter_async_context(elsewhere(api, tmp_path / "worker", *made, **two))
+            await stack.enter_async_context(elsewhere(api, tmp_path / "worker", *handlers, **two))
         for type in ("branch", "leaf"):
             await api("POST", f"/v1/types/{type}/resume", {})
         for number, job in enumerate(jobs):
             assert (await api.service.wait(job.job_id)).result == 3 * number
-    assert begun.most <= 2
-    assert at_work.most <= 2
+    assert branches.most <= 2
+    assert running_count.most <= 2
 
 
 async def test_a_tree_is_gone_through_to_the_bottom_before_it_gets_broader(serve: Serve) -> None:
-    """Else all of its branches would be begun, a thread or a process each, before one ends."""
-    begun = AtWork()
+    """Else all branches would start, each with a thread or a process, before one ends."""
+    branches = RunningCount()
 
     @handler("twig")
     def twig(context: ThreadContext, payload: Any) -> int:
@@ -131,7 +131,7 @@ async def test_a_tree_is_gone_through_to_the_bottom_before_it_gets_broader(serve
 
     @handler("branch")
     def branch(context: ThreadContext, payload: Any) -> Any:
-        with begun.one():
+        with branches.one():
             return context.result(context.submit("twig"))
 
     @handler("tree")
@@ -142,7 +142,7 @@ async def test_a_tree_is_gone_through_to_the_bottom_before_it_gets_broader(serve
     service = await serve(tree, branch, twig, concurrency=2, threads=2)
     job = await service.submit("tree", 40)
     assert (await service.wait(job.job_id)).result == 40
-    assert begun.most < 20
+    assert branches.most < 20
 
 
 async def test_several_are_waited_for_at_once(serve: Serve) -> None:
@@ -189,32 +189,32 @@ async def test_a_job_without_a_parent_waits_for_a_slot_that_is_free(
 # --- the slots themselves
 
 
-async def waits(slot: Slot, for_what: asyncio.Event, at_work: AtWork) -> None:
+async def waits(slot: Slot, for_what: asyncio.Event, running_count: RunningCount) -> None:
     async with slot.released_while_waiting():
         await for_what.wait()
-    with at_work.one():
+    with running_count.one():
         await turns(3)
     slot.release()
 
 
 async def test_when_a_thousand_may_go_on_at_once_so_many_do_as_there_are_slots() -> None:
-    made, ended, at_work = Slots(5, {"thread": 2}), asyncio.Event(), AtWork()
+    pool, ended, running_count = Slots(5, {"thread": 2}), asyncio.Event(), RunningCount()
     modes = ["thread" if number % 3 else "loop" for number in range(1_000)]
-    tasks = [asyncio.create_task(waits(made.take(mode), ended, at_work)) for mode in modes]
+    tasks = [asyncio.create_task(waits(pool.take(mode), ended, running_count)) for mode in modes]
     await turns()
-    [room], limit = made.capacities({"thread": ["t"]}, {})
-    assert (room.free, room.children_only, limit) == (2, ["t"], 5)
+    [capacity], limit = pool.capacities({"thread": ["t"]}, {})
+    assert (capacity.free, capacity.children_only, limit) == (2, ["t"], 5)
     ended.set()
     await asyncio.gather(*tasks)
-    assert at_work.most == 5
-    [room], limit = made.capacities({"thread": ["t"]}, {})
-    assert (room.free, room.children_only, limit) == (2, (), 5)
+    assert running_count.most == 5
+    [capacity], limit = pool.capacities({"thread": ["t"]}, {})
+    assert (capacity.free, capacity.children_only, limit) == (2, (), 5)
 
 
 async def test_who_is_told_to_stop_while_it_waits_for_its_turn_goes_at_once() -> None:
-    made, ended, at_work = Slots(1, {}), asyncio.Event(), AtWork()
-    first, second = made.take("loop"), made.take("loop")
-    waiting = asyncio.create_task(waits(first, ended, at_work))
+    pool, ended, running_count = Slots(1, {}), asyncio.Event(), RunningCount()
+    first, second = pool.take("loop"), pool.take("loop")
+    waiting = asyncio.create_task(waits(first, ended, running_count))
     await turns()
     ended.set()
     await turns()
@@ -223,19 +223,19 @@ async def test_who_is_told_to_stop_while_it_waits_for_its_turn_goes_at_once() ->
     with pytest.raises(asyncio.CancelledError):
         await waiting
     first.release()
-    assert made.capacities({"loop": ["x"]}, {})[1] == 0
+    assert pool.capacities({"loop": ["x"]}, {})[1] == 0
     second.release()
-    assert made.capacities({"loop": ["x"]}, {})[1] == 1
+    assert pool.capacities({"loop": ["x"]}, {})[1] == 1
 
 
 # --- how a parent that waits may end
 
 
 async def nothing_is_amiss(service: Any) -> None:
-    """There is one slot again, and no more."""
+    """There is exactly one free slot."""
     job = await service.submit("sum", [1, 2, 3])
     assert (await service.wait(job.job_id)).result == 14
-    while service.runner.running:  # noqa: ASYNC110  nobody is told
+    while service.runner.running:  # noqa: ASYNC110  no event is set
         await asyncio.sleep(0)
     assert service.runner._slots.capacities({"loop": ["x"]}, {})[1] == 1
 
@@ -333,10 +333,10 @@ async def test_more_than_may_wait_is_an_error_and_not_a_standstill(
 
 
 async def deepest(service: Any, job_id: str) -> str:
-    """Why the first failed of a line of children."""
-    found: list[str] = []
+    """The error of the first failure in a chain of children."""
+    errors: list[str] = []
     while below := await children(service, job_id):
         [job_id] = below
         if (error := (await service.jobs.load(job_id)).error) is not None:
-            found.append(f"{error['code']}: {error['message']}")
-    return found[-1]
+            errors.append(f"{error['code']}: {error['message']}")
+    return errors[-1]

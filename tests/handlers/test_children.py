@@ -1,6 +1,5 @@
 """Handlers that submit jobs: each once, cancelled with their parent, and waited for."""
 
-import asyncio
 from typing import Any
 
 import pytest
@@ -17,32 +16,18 @@ from eventjobs.handlers.context import Context
 from eventjobs.handlers.declare import handler
 from eventjobs.handlers.registry import Handler
 from eventjobs.handlers.thread_context import ThreadContext
-from eventjobs.service import Service
 from tests.conftest import Connect, Serve
+from tests.support.child_jobs import (
+    child_of,
+    children,
+    hold,
+    running,
+    square,
+    sum_in_a_thread,
+    sum_of,
+)
 from tests.support.process_handlers import sum_of_squares
-from tests.support.waiting import job_when, kinds, recorded_of
-
-
-@handler("square")
-async def square(context: Context, payload: int) -> int:
-    return payload**2
-
-
-@handler("sum")
-async def sum_of(context: Context, payload: list[int]) -> Any:
-    ids = [await context.submit("square", each, tags=["part"]) for each in payload]
-    return sum([await context.result(each) for each in ids])
-
-
-@handler("sum in a thread")
-def sum_in_a_thread(context: ThreadContext, payload: list[int]) -> Any:
-    ids = [context.submit("square", each, name=f"square of {each}") for each in payload]
-    return sum(context.result(each) for each in ids)
-
-
-@handler("hold")
-async def hold(context: Context, payload: Any) -> None:
-    await asyncio.Event().wait()
+from tests.support.waiting import kinds, recorded_of
 
 
 @handler("holds child")
@@ -55,12 +40,6 @@ def holds_child_in_a_thread(context: ThreadContext, payload: Any) -> Any:
     return context.result(context.submit("hold", name="child"))
 
 
-async def children(service: Service, parent: str) -> list[str]:
-    await service.views.reached(service.log.head)
-    found = await service.views.jobs({"parent": parent}, order="oldest", cursor=None, limit=99)
-    return [each.job.job_id for each in found]
-
-
 @pytest.mark.parametrize("parent", [sum_of, sum_in_a_thread, sum_of_squares])
 async def test_a_handler_submits_jobs_and_waits_for_what_they_come_to(
     client: Connect, parent: Handler
@@ -69,8 +48,8 @@ async def test_a_handler_submits_jobs_and_waits_for_what_they_come_to(
     job = await api.service.submit(parent.type, [1, 2, 3])
     job = await api.service.wait(job.job_id)
     assert (job.status, job.result) == ("completed", 14), job.error
-    told = (await api.get(f"/v1/jobs/{job.job_id}")).json
-    listed = (await api.get(told["links"]["children"])).json["jobs"]
+    body = (await api.get(f"/v1/jobs/{job.job_id}")).json
+    listed = (await api.get(body["links"]["children"])).json["jobs"]
     assert sorted(each["payload"] for each in listed) == [1, 2, 3]
     assert {each["parent"] for each in listed} == {job.job_id}
     assert len(await children(api.service, job.job_id)) == 3
@@ -138,22 +117,6 @@ async def test_a_child_that_fails_for_good_fails_its_parent_with_a_reason(serve:
     assert job.error is not None
     assert job.error["code"] == "child_failed"
     assert job.error["message"].endswith("failed: broken: it does not work")
-
-
-# --- cancelling
-
-
-async def running(service: Service, job_id: str) -> None:
-    await job_when(service, job_id, lambda job: job.status == "running")
-
-
-async def child_of(service: Service, parent: str) -> str:
-    """Once it is there."""
-    while True:
-        head = service.log.head  # before it looks: what comes while it does is not overlooked
-        if found := await children(service, parent):
-            return found[0]
-        await service.log.wait(head)
 
 
 @pytest.mark.parametrize("parent", [holds_child, holds_child_in_a_thread])

@@ -83,15 +83,15 @@ def handlers(upstream: Upstream) -> list[Any]:
     return [shout, shout_in_thread, no_fallback, no_fallback_in_thread]
 
 
-async def done(asked: Client, type: str = "shout", payload: Any = "hey", **given: Any) -> Any:
-    """A job of this type, as it ended."""
-    job_id = (await asked.submit(type, payload=payload, **given))["job_id"]
-    await asked.service.wait(job_id)
-    return (await asked.get(f"/v1/jobs/{job_id}")).json
+async def end_of_job(api: Client, type: str = "shout", payload: Any = "hey", **fields: Any) -> Any:
+    """Submit a job and wait; the body of its resource."""
+    job_id = (await api.submit(type, payload=payload, **fields))["job_id"]
+    await api.service.wait(job_id)
+    return (await api.get(f"/v1/jobs/{job_id}")).json
 
 
-async def state(asked: Client) -> Any:
-    [breaker] = (await asked.get("/v1/breakers")).json["breakers"]
+async def state(api: Client) -> Any:
+    [breaker] = (await api.get("/v1/breakers")).json["breakers"]
     return breaker
 
 
@@ -99,10 +99,10 @@ async def texts(service: Service, job_id: str) -> list[str | None]:
     return [each.message for each in await told(service, job_id) if isinstance(each, LogWritten)]
 
 
-async def opened(asked: Client, upstream: Upstream) -> Any:
-    """The job whose failed call has opened the breaker."""
+async def open_breaker(api: Client, upstream: Upstream) -> Any:
+    """Fail as often as the threshold; the job whose call has opened the breaker."""
     assert upstream.state == "down"
-    return [await done(asked) for _ in range(LIMITS["threshold"])][-1]
+    return [await end_of_job(api) for _ in range(LIMITS["threshold"])][-1]
 
 
 # --- opening and closing
@@ -112,21 +112,21 @@ async def opened(asked: Client, upstream: Upstream) -> Any:
 async def test_failures_open_it_and_a_fallback_stands_in(
     client: Connect, clock: FakeClock, upstream: Upstream, type: str
 ) -> None:
-    asked = await client(*handlers(upstream), clock=clock)
-    job = [await done(asked, type) for _ in range(3)][-1]
+    api = await client(*handlers(upstream), clock=clock)
+    job = [await end_of_job(api, type) for _ in range(3)][-1]
     assert (job["status"], job["result"]) == ("completed", "hey!")
     [issue] = job["issues"]
     assert issue["code"] == "llm_failure_fallback"
     assert "ConnectionError: it is down" in issue["message"]
-    assert await texts(asked.service, job["job_id"]) == [
+    assert await texts(api.service, job["job_id"]) == [
         "Circuit breaker OPENING: 3 failures within 300s window (threshold: 3)",
         "llm_failure_fallback: a fallback was used: ConnectionError: it is down",
     ]
-    spared = await done(asked, type)
+    spared = await end_of_job(api, type)
     assert upstream.calls == 3
     assert (spared["status"], spared["result"]) == ("completed", "hey!")
     assert spared["issues"][0]["code"] == "llm_failure_fallback"
-    assert (await texts(asked.service, spared["job_id"]))[0] == (
+    assert (await texts(api.service, spared["job_id"]))[0] == (
         "Circuit breaker is OPEN. Using fallback."
     )
 
@@ -134,10 +134,10 @@ async def test_failures_open_it_and_a_fallback_stands_in(
 async def test_it_can_be_seen_with_the_job_that_opened_it(
     client: Connect, clock: FakeClock, upstream: Upstream
 ) -> None:
-    asked = await client(*handlers(upstream), clock=clock)
-    assert (await asked.get("/v1/breakers")).json["breakers"] == []
-    await done(asked)
-    assert await state(asked) == {
+    api = await client(*handlers(upstream), clock=clock)
+    assert (await api.get("/v1/breakers")).json["breakers"] == []
+    await end_of_job(api)
+    assert await state(api) == {
         "name": "llm",
         "state": "closed",
         "failures": 1,
@@ -149,69 +149,69 @@ async def test_it_can_be_seen_with_the_job_that_opened_it(
         "changed_at": None,
         "job_id": None,
     }
-    await done(asked)
-    job = await done(asked)
-    seen = await state(asked)
+    await end_of_job(api)
+    job = await end_of_job(api)
+    seen = await state(api)
     assert (seen["state"], seen["job_id"]) == ("open", job["job_id"])
     assert seen["opened_at"] == seen["changed_at"] == "2025-01-01T00:00:00.000000Z"
     assert seen["open_until"] == "2025-01-01T00:10:00.000000Z"
-    [changed] = await recorded_of(asked.service, job["job_id"], BreakerChanged)
+    [changed] = await recorded_of(api.service, job["job_id"], BreakerChanged)
     assert isinstance(changed.event, BreakerChanged)
     assert (changed.event.state, changed.event.failures) == ("open", 3)
-    history = (await asked.get(f"/v1/jobs/{job['job_id']}/history")).json
+    history = (await api.get(f"/v1/jobs/{job['job_id']}/history")).json
     assert "the circuit breaker of llm is open" in [each["text"] for each in history["entries"]]
 
 
 async def test_after_the_cooldown_one_call_is_let_through_and_closes_it(
     client: Connect, clock: FakeClock, upstream: Upstream
 ) -> None:
-    asked = await client(*handlers(upstream), clock=clock)
-    await opened(asked, upstream)
+    api = await client(*handlers(upstream), clock=clock)
+    await open_breaker(api, upstream)
     upstream.state = "up"
     await clock.advance(599)
-    assert (await done(asked))["result"] == "hey!"
+    assert (await end_of_job(api))["result"] == "hey!"
     await clock.advance(1)
-    assert (await state(asked))["state"] == "half_open"
-    job = await done(asked)
+    assert (await state(api))["state"] == "half_open"
+    job = await end_of_job(api)
     assert (job["result"], job["issues"]) == ("HEY", [])
-    assert await texts(asked.service, job["job_id"]) == [
+    assert await texts(api.service, job["job_id"]) == [
         "Circuit breaker cooldown complete. Closing circuit."
     ]
-    seen = await state(asked)
+    seen = await state(api)
     assert (seen["state"], seen["job_id"]) == ("closed", job["job_id"])
     assert (seen["opened_at"], seen["open_until"], seen["failures"]) == (None, None, 0)
     upstream.state = "down"
-    await done(asked)
-    assert (await state(asked))["state"] == "closed"  # it counts from nothing again
+    await end_of_job(api)
+    assert (await state(api))["state"] == "closed"  # it counts from nothing again
 
 
 async def test_a_trial_that_fails_opens_it_once_more(
     client: Connect, clock: FakeClock, upstream: Upstream
 ) -> None:
-    asked = await client(*handlers(upstream), clock=clock)
-    await opened(asked, upstream)
+    api = await client(*handlers(upstream), clock=clock)
+    await open_breaker(api, upstream)
     await clock.advance(600)
-    job = await done(asked)
+    job = await end_of_job(api)
     assert upstream.calls == 4
-    assert (await texts(asked.service, job["job_id"]))[0] == (
+    assert (await texts(api.service, job["job_id"]))[0] == (
         "Circuit breaker OPENING: the trial after the cooldown failed"
     )
     await clock.advance(599)
-    await done(asked)
+    await end_of_job(api)
     assert upstream.calls == 4
-    assert (await state(asked))["open_until"] == "2025-01-01T00:20:00.000000Z"
+    assert (await state(api))["open_until"] == "2025-01-01T00:20:00.000000Z"
 
 
 async def test_others_do_not_join_the_trial(
     client: Connect, clock: FakeClock, upstream: Upstream
 ) -> None:
-    asked = await client(*handlers(upstream), clock=clock)
-    await opened(asked, upstream)
+    api = await client(*handlers(upstream), clock=clock)
+    await open_breaker(api, upstream)
     await clock.advance(600)
     upstream.state = "hangs"
-    trial = asyncio.create_task(done(asked))
+    trial = asyncio.create_task(end_of_job(api))
     await upstream.called.wait()
-    assert (await done(asked))["result"] == "hey!"
+    assert (await end_of_job(api))["result"] == "hey!"
     assert upstream.calls == 3  # the trial waits for its answer
     upstream.state = "up"
     upstream.goes_on.set()
@@ -221,41 +221,41 @@ async def test_others_do_not_join_the_trial(
 async def test_a_trial_that_was_cut_short_leaves_it_to_the_next(
     client: Connect, clock: FakeClock, upstream: Upstream
 ) -> None:
-    asked = await client(*handlers(upstream), clock=clock)
-    await opened(asked, upstream)
+    api = await client(*handlers(upstream), clock=clock)
+    await open_breaker(api, upstream)
     await clock.advance(600)
     upstream.state = "hangs"
-    trial = await asked.submit("shout", payload="hey")
+    trial = await api.submit("shout", payload="hey")
     await upstream.called.wait()
-    await asked("POST", f"/v1/jobs/{trial['job_id']}/cancel")
-    assert (await asked.service.wait(trial["job_id"])).status == "cancelled"
+    await api("POST", f"/v1/jobs/{trial['job_id']}/cancel")
+    assert (await api.service.wait(trial["job_id"])).status == "cancelled"
     upstream.state = "up"
-    assert (await done(asked))["result"] == "HEY"
+    assert (await end_of_job(api))["result"] == "HEY"
 
 
 async def test_failures_that_lie_further_apart_than_the_window_do_not_open_it(
     client: Connect, clock: FakeClock, upstream: Upstream
 ) -> None:
-    asked = await client(*handlers(upstream), clock=clock)
+    api = await client(*handlers(upstream), clock=clock)
     for _ in range(6):
-        await done(asked)
+        await end_of_job(api)
         await clock.advance(150)
     assert upstream.calls == 6
-    assert (await state(asked))["failures"] == 1
-    await done(asked)
-    await done(asked)
-    assert (await state(asked))["state"] == "open"
+    assert (await state(api))["failures"] == 1
+    await end_of_job(api)
+    await end_of_job(api)
+    assert (await state(api))["state"] == "open"
 
 
 async def test_what_is_wrong_with_the_job_says_nothing_about_what_was_called(
     client: Connect, clock: FakeClock, upstream: Upstream
 ) -> None:
-    asked = await client(*handlers(upstream), clock=clock)
+    api = await client(*handlers(upstream), clock=clock)
     upstream.state = "refuses"
     for _ in range(4):
-        job = await done(asked)
+        job = await end_of_job(api)
         assert (job["status"], job["error"]["code"]) == ("failed", "bad_request")
-    assert (await state(asked))["failures"] == 0
+    assert (await state(api))["failures"] == 0
 
 
 # --- without a fallback
@@ -264,25 +264,25 @@ async def test_what_is_wrong_with_the_job_says_nothing_about_what_was_called(
 async def test_a_job_without_a_fallback_is_tried_again_when_the_breaker_may_close(
     client: Connect, clock: FakeClock, upstream: Upstream
 ) -> None:
-    asked = await client(*handlers(upstream), clock=clock)
-    await opened(asked, upstream)
+    api = await client(*handlers(upstream), clock=clock)
+    await open_breaker(api, upstream)
     await clock.advance(200)
     upstream.state = "up"
-    job_id = (await asked.submit("no-fallback", payload="hey"))["job_id"]
-    waits = await job_when(asked.service, job_id, lambda job: job.error is not None)
+    job_id = (await api.submit("no-fallback", payload="hey"))["job_id"]
+    waits = await job_when(api.service, job_id, lambda job: job.error is not None)
     assert waits.error is not None
     assert (waits.status, waits.error["code"]) == ("queued", "breaker_open")
     assert waits.due_us == clock.now_us() + 400_000_000
-    ended = await time_passing(clock, asked.service.wait(job_id), step_s=10)
+    ended = await time_passing(clock, api.service.wait(job_id), step_s=10)
     assert (ended.status, ended.result, ended.attempt) == ("completed", "HEY", 2)
 
 
 async def test_a_thread_without_a_fallback_fails_with_a_code(
     client: Connect, clock: FakeClock, upstream: Upstream
 ) -> None:
-    asked = await client(*handlers(upstream), clock=clock)
-    await opened(asked, upstream)
-    job = await done(asked, "no-fallback-in-thread")
+    api = await client(*handlers(upstream), clock=clock)
+    await open_breaker(api, upstream)
+    job = await end_of_job(api, "no-fallback-in-thread")
     assert (job["status"], job["error"]["code"]) == ("failed", "breaker_open")
     assert "llm is open until 2025-01-01T00:10:00" in job["error"]["message"]
 
@@ -292,32 +292,32 @@ async def test_retries_stop_when_the_breaker_opens(
 ) -> None:
     @handler("patient", max_attempts=1)
     async def patient(ctx: Context, payload: Any) -> Any:
-        async def guarded() -> str:
+        async def ask_through_breaker() -> str:
             async with ctx.breaker("llm", **LIMITS):
                 return await upstream.ask("hey")
 
-        return await ctx.retrying("llm", attempts=9)(guarded)
+        return await ctx.retrying("llm", attempts=9)(ask_through_breaker)
 
-    asked = await client(patient, clock=clock)
-    job_id = (await asked.submit("patient"))["job_id"]
-    ended = await time_passing(clock, asked.service.wait(job_id))
+    api = await client(patient, clock=clock)
+    job_id = (await api.submit("patient"))["job_id"]
+    ended = await time_passing(clock, api.service.wait(job_id))
     assert upstream.calls == 3
     assert ended.error is not None
     assert ended.error["code"] == "breaker_open"
 
 
-# --- held off
+# --- rejected calls
 
 
 def holding(ask: Any, **limits: Any) -> Any:
     limits = {"threshold": 3, "window_s": 60, "cooldown_s": 10, **limits}
 
     @handler("held", max_attempts=3, retry_delay_s=1)
-    async def held(ctx: Context, payload: Any) -> Any:
+    async def call(ctx: Context, payload: Any) -> Any:
         async with ctx.breaker("llm", **limits):
             return await ask()
 
-    return held
+    return call
 
 
 async def test_jobs_that_are_held_off_survive_however_long_it_is_open(
@@ -371,11 +371,11 @@ async def test_an_attempt_that_has_called_in_vain_counts(
 ) -> None:
     @handler("tries", max_attempts=2)
     async def tries(ctx: Context, payload: Any) -> Any:
-        async def guarded() -> str:
+        async def ask_through_breaker() -> str:
             async with ctx.breaker("llm", **LIMITS):
                 return await upstream.ask("hey")
 
-        return await ctx.retrying("llm", attempts=9)(guarded)
+        return await ctx.retrying("llm", attempts=9)(ask_through_breaker)
 
     service = await serve(tries, clock=clock)
     job_id = (await service.submit("tries")).job_id
@@ -431,11 +431,11 @@ async def test_a_trial_in_a_thread_that_is_not_over_with_its_attempt_is_left_to_
 async def test_why_tells_of_a_job_that_is_held_off_without_end(
     client: Connect, clock: FakeClock, upstream: Upstream
 ) -> None:
-    asked = await client(*handlers(upstream), clock=clock)
-    await opened(asked, upstream)
-    job_id = (await asked.submit("no-fallback", payload="hey"))["job_id"]
-    await job_when(asked.service, job_id, lambda job: job.error is not None)
-    reasons = (await asked.get(f"/v1/jobs/{job_id}/why")).json["reasons"]
+    api = await client(*handlers(upstream), clock=clock)
+    await open_breaker(api, upstream)
+    job_id = (await api.submit("no-fallback", payload="hey"))["job_id"]
+    await job_when(api.service, job_id, lambda job: job.error is not None)
+    reasons = (await api.get(f"/v1/jobs/{job_id}/why")).json["reasons"]
     assert [each["code"] for each in reasons] == ["retry_delay", "breaker_open"]
     assert "0 of 2 attempts are used" in reasons[0]["text"]
 
@@ -444,36 +444,36 @@ async def test_why_tells_of_a_job_that_is_held_off_without_end(
 
 
 async def test_a_trial_whose_process_is_killed_is_left_to_the_next(client: Connect) -> None:
-    asked = await client(careful, call_delay_s=0)
-    asked.service.breakers.restore([("remote", 0, 1)])  # its cooldown is over
-    job = await done(asked, "careful", {"failures": -1}, max_attempts=1)
+    api = await client(careful, call_delay_s=0)
+    api.service.breakers.restore([("remote", 0, 1)])  # its cooldown is over
+    job = await end_of_job(api, "careful", {"failures": -1}, max_attempts=1)
     assert job["error"]["code"] == "worker_crashed"
-    assert asked.service.breakers.enter("remote", BreakerConfig(1, 60, 60)) is True
+    assert api.service.breakers.enter("remote", BreakerConfig(1, 60, 60)) is True
 
 
 async def test_a_handler_in_a_process_shares_the_breakers_of_the_service(client: Connect) -> None:
-    asked = await client(careful, call_delay_s=0)
+    api = await client(careful, call_delay_s=0)
 
     async def run(failures: int) -> Any:
-        return await done(asked, "careful", {"failures": failures})
+        return await end_of_job(api, "careful", {"failures": failures})
 
     mended = await run(1)
     assert (mended["result"], mended["issues"]) == ("answer", [])
-    assert await texts(asked.service, mended["job_id"]) == [
+    assert await texts(api.service, mended["job_id"]) == [
         "remote: Attempt 1/2",
         "remote: Attempt 2/2",
     ]
     broken = await run(2)
     assert broken["result"] == "fallback"
     assert broken["issues"][0]["code"] == "remote_failure_fallback"
-    assert (await texts(asked.service, broken["job_id"]))[2] == (
+    assert (await texts(api.service, broken["job_id"]))[2] == (
         "Circuit breaker OPENING: 1 failures within 60s window (threshold: 1)"
     )
-    seen = await state(asked)
+    seen = await state(api)
     assert (seen["name"], seen["state"], seen["job_id"]) == ("remote", "open", broken["job_id"])
     spared = await run(0)
     assert spared["result"] == "fallback"
-    assert (await texts(asked.service, spared["job_id"]))[0] == (
+    assert (await texts(api.service, spared["job_id"]))[0] == (
         "Circuit breaker is OPEN. Using fallback."
     )
 
@@ -516,12 +516,12 @@ async def test_a_handler_can_note_an_issue_of_its_own(client: Connect) -> None:
             raise JobError("again", "once more")
         return "done"
 
-    asked = await client(careless)
-    job = await done(asked, "careless", retry_delay_s=0)
+    api = await client(careless)
+    job = await end_of_job(api, "careless", retry_delay_s=0)
     assert job["issues"] == [
         {"code": "rows_skipped", "message": "Two rows were not readable.", "rows": [3, 9]}
     ]
-    assert (await texts(asked.service, job["job_id"])) == [
+    assert (await texts(api.service, job["job_id"])) == [
         "rows_skipped: Two rows were not readable."
     ] * 2
 
@@ -532,8 +532,8 @@ async def test_issues_without_end_are_cut(client: Connect) -> None:
         for number in range(150):
             ctx.issue("odd", f"line {number}")
 
-    asked = await client(careless)
-    job = await done(asked, "careless")
+    api = await client(careless)
+    job = await end_of_job(api, "careless")
     assert [each["message"] for each in job["issues"]] == [f"line {n}" for n in range(100)]
 
 

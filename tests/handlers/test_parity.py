@@ -32,25 +32,25 @@ UNFIT = ("too deep", "not a number", "not JSON")
 SOME = ["unicode", "20,000 items", "199 levels", "too deep", "700,000 characters"]
 FEW = {"issues": ["15,000 keys"], "lines": ["700,000 characters"]}
 
-#: What the loop comes to, by kind; all else is compared with that.
+#: The records of a handler on the loop, by kind. All others are compared with them.
 _EXPECTED: dict[str, dict[str, Any]] = {}
 
 
-async def come_to(service: Service, kind: str) -> dict[str, Any]:
-    """What is on record of a job of *kind* with each value."""
+async def records_of(service: Service, kind: str) -> dict[str, Any]:
+    """By value, the record of a job of *kind*."""
     jobs = {
         value: await service.submit("parity", {"kind": kind, "value": value}, max_attempts=1)
         for value in values_of(kind)
     }
-    return {value: await on_record(service, job.job_id) for value, job in jobs.items()}
+    return {value: await record_of(service, job.job_id) for value, job in jobs.items()}
 
 
 def values_of(kind: str) -> list[str]:
-    """All of them as a result; for the rest those that have come out differently."""
-    return list(VALUES) if kind == "returned" else FEW.get(kind, SOME)
+    """All values as a result; for other kinds, those that once gave different records."""
+    return list(VALUES) if kind == "result" else FEW.get(kind, SOME)
 
 
-async def on_record(service: Service, job_id: str) -> Any:
+async def record_of(service: Service, job_id: str) -> Any:
     job = await service.wait(job_id)
     events = await told(service, job_id)
     error = dict(job.error or {})
@@ -88,16 +88,16 @@ async def on_record(service: Service, job_id: str) -> Any:
     }
 
 
-async def expected(serve: Serve, kind: str, folder: Path) -> dict[str, Any]:
+async def record_on_the_loop(serve: Serve, kind: str, folder: Path) -> dict[str, Any]:
     if kind not in _EXPECTED:
         service = await serve(ON_THE_LOOP, child, data=folder / "expected")
-        _EXPECTED[kind] = await come_to(service, kind)
+        _EXPECTED[kind] = await records_of(service, kind)
     return _EXPECTED[kind]
 
 
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize(
-    ("where", "made"),
+    ("where", "parity"),
     [
         ("here", IN_A_THREAD),
         ("here", IN_A_PROCESS),
@@ -107,24 +107,26 @@ async def expected(serve: Serve, kind: str, folder: Path) -> dict[str, Any]:
     ids=["thread", "process", "worker", "process of a worker"],
 )
 async def test_a_job_is_the_same_wherever_it_runs(
-    client: Connect, serve: Serve, tmp_path: Path, where: str, made: Handler, kind: str
+    client: Connect, serve: Serve, tmp_path: Path, where: str, parity: Handler, kind: str
 ) -> None:
-    wanted = await expected(serve, kind, tmp_path)
+    expected = await record_on_the_loop(serve, kind, tmp_path)
     async with AsyncExitStack() as stack:
         if where == "here":
-            service = await serve(made, child, processes=1)
+            service = await serve(parity, child, processes=1)
         else:
             api = await client(remote("parity"), child)
             service = api.service
-            await stack.enter_async_context(elsewhere(api, tmp_path / "worker", made, processes=1))
-        found = await come_to(service, kind)
+            await stack.enter_async_context(
+                elsewhere(api, tmp_path / "worker", parity, processes=1)
+            )
+        records = await records_of(service, kind)
     for value in values_of(kind):
-        assert found[value] == wanted[value], value
+        assert records[value] == expected[value], value
 
 
 async def test_what_the_others_are_compared_with_is_right(serve: Serve, tmp_path: Path) -> None:
     """Else all modes might fail alike."""
-    jobs = {kind: await expected(serve, kind, tmp_path / kind) for kind in KINDS}
+    jobs = {kind: await record_on_the_loop(serve, kind, tmp_path / kind) for kind in KINDS}
     failed = {
         (kind, value): each["error"][0]
         for kind, values in jobs.items()
@@ -132,15 +134,15 @@ async def test_what_the_others_are_compared_with_is_right(serve: Serve, tmp_path
         if each["status"] != "completed"
     }
     assert failed == {
-        **{("returned", value): "result_not_json" for value in UNFIT},
+        **{("result", value): "result_not_json" for value in UNFIT},
         ("step", "too deep"): "step_not_json",
         ("step", "700,000 characters"): "step_too_large",
         ("child_payload", "too deep"): "invalid_input",
         ("child_result", "too deep"): "child_failed",
-        **{("raised", value): "c" * 200 for value in SOME},
+        **{("error", value): "c" * 200 for value in SOME},
         ("artifact", "too deep"): "result_not_json",
     }
-    returned = jobs["returned"]
+    returned = jobs["result"]
     assert returned["109 kB"]["result"] == "x" * 109_000
     assert returned["300 kB"]["result"] == {"artifact": RESULT, "size": 300_002}
     assert [each[:2] for each in returned["5 MB"]["artifacts"]] == [(RESULT, 5_118_891)]

@@ -44,19 +44,19 @@ def caller(call: Any, attempts: int, on: Any = Exception, *, threaded: bool = Fa
     """A handler that makes this call, in each of the ways there are."""
 
     @handler("call", max_attempts=1)
-    async def looped(ctx: Context, payload: Any) -> Any:
-        async def awaited() -> Any:
+    async def on_the_loop(ctx: Context, payload: Any) -> Any:
+        async def call_later() -> Any:
             return call()
 
         if payload == "call":
-            return await ctx.retrying("llm", attempts=attempts, on=on)(awaited)
+            return await ctx.retrying("llm", attempts=attempts, on=on)(call_later)
         async for attempt in ctx.retrying("llm", attempts=attempts, on=on):
             with attempt:
-                return await awaited()
+                return await call_later()
         return None
 
     @handler("call", max_attempts=1)
-    def in_thread(ctx: ThreadContext, payload: Any) -> Any:
+    def in_a_thread(ctx: ThreadContext, payload: Any) -> Any:
         if payload == "call":
             return ctx.retrying("llm", attempts=attempts, on=on)(call)
         for attempt in ctx.retrying("llm", attempts=attempts, on=on):
@@ -64,7 +64,7 @@ def caller(call: Any, attempts: int, on: Any = Exception, *, threaded: bool = Fa
                 return call()
         return None
 
-    return in_thread if threaded else looped
+    return in_a_thread if threaded else on_the_loop
 
 
 async def lines(service: Service, job_id: str) -> list[LogWritten]:
@@ -76,7 +76,7 @@ async def texts(service: Service, job_id: str) -> list[str | None]:
     return [each.message for each in await lines(service, job_id)]
 
 
-async def ended(service: Service, clock: FakeClock, payload: Any = None) -> Job:
+async def end_of_job(service: Service, clock: FakeClock, payload: Any = None) -> Job:
     job = await service.submit("call", payload)
     return await time_passing(clock, service.wait(job.job_id))
 
@@ -91,15 +91,15 @@ async def test_a_call_is_tried_again_after_growing_delays(
     serve: Serve, clock: FakeClock, form: str, threaded: bool
 ) -> None:
     service = await serve(caller(flaky(2), 3, threaded=threaded), clock=clock)
-    job = await ended(service, clock, form)
+    job = await end_of_job(service, clock, form)
     assert (job.status, job.result, job.attempt) == ("completed", 3, 1)
-    told = await lines(service, job.job_id)
-    assert [(each.level, each.message) for each in told] == [
+    log_lines = await lines(service, job.job_id)
+    assert [(each.level, each.message) for each in log_lines] == [
         ("info", "llm: Attempt 1/3"),
         ("warning", "llm: Attempt 2/3"),
         ("warning", "llm: Attempt 3/3"),
     ]
-    assert told[1].fields == {"error": "ConnectionError: refused 1"}
+    assert log_lines[1].fields == {"error": "ConnectionError: refuse 1"}
 
 
 @pytest.mark.parametrize(
@@ -115,11 +115,11 @@ async def test_the_delays_grow_up_to_a_limit_with_a_quarter_of_jitter(
 ) -> None:
     called_s: list[float] = []
 
-    def refused() -> None:
+    def refuse() -> None:
         called_s.append(clock.monotonic_s())
         raise ConnectionError
 
-    service = await serve(caller(refused, 4), clock=clock, **settings)
+    service = await serve(caller(refuse, 4), clock=clock, **settings)
     job = await service.submit("call")
     await job_when(service, job.job_id, lambda job: job.version >= 3)  # its first line is there
     await clock.advance(2 * sum(delays_s))
@@ -137,10 +137,10 @@ async def test_what_never_succeeds_raises_what_the_last_try_raised(
     serve: Serve, clock: FakeClock, form: str, threaded: bool
 ) -> None:
     service = await serve(caller(flaky(9), 2, threaded=threaded), clock=clock)
-    job = await ended(service, clock, form)
+    job = await end_of_job(service, clock, form)
     assert job.error is not None
     assert job.error["code"] == "handler_error"
-    assert job.error["message"] == "ConnectionError: refused 2"
+    assert job.error["message"] == "ConnectionError: refuse 2"
     assert await texts(service, job.job_id) == ["llm: Attempt 1/2", "llm: Attempt 2/2"]
 
 
@@ -157,7 +157,7 @@ async def test_what_no_retry_would_mend_is_not_tried_again(
     serve: Serve, clock: FakeClock, error: Exception, on: Any, threaded: bool
 ) -> None:
     service = await serve(caller(flaky(9, error), 5, on, threaded=threaded), clock=clock)
-    job = await ended(service, clock)
+    job = await end_of_job(service, clock)
     assert job.status == "failed"
     assert await texts(service, job.job_id) == ["llm: Attempt 1/5"]
 
@@ -166,7 +166,7 @@ async def test_an_error_without_words_is_retried_like_any_other(
     serve: Serve, clock: FakeClock
 ) -> None:
     service = await serve(caller(flaky(1, Unspeakable()), 2), clock=clock)
-    job = await ended(service, clock)
+    job = await end_of_job(service, clock)
     assert job.status == "completed"
     assert "Unspeakable" in (await lines(service, job.job_id))[1].fields["error"]
 
@@ -263,7 +263,7 @@ async def test_a_file_that_could_not_be_written_is_written_again(
 ) -> None:
     service = await serve(saver, clock=clock)
     disk.errors = [errno.EIO, errno.EMFILE]
-    job = await ended(service, clock)
+    job = await end_of_job(service, clock)
     assert (job.status, [each.name for each in job.artifacts]) == ("completed", ["test.csv"])
     assert await texts(service, job.job_id) == [
         f"Save file test.csv for job {job.job_id}: Attempt 1/3",
@@ -283,7 +283,7 @@ async def test_a_file_that_cannot_be_written_fails_the_attempt(
 ) -> None:
     service = await serve(saver, clock=clock)
     disk.errors = [number] * 9
-    job = await ended(service, clock)
+    job = await end_of_job(service, clock)
     assert job.error is not None
     assert (job.error["code"], job.error["retryable"]) == (code, True)
     assert os.strerror(number) in job.error["message"]
@@ -296,7 +296,7 @@ async def test_a_full_disk_is_not_tried_again_at_once(
 ) -> None:
     service = await serve(saver, clock=clock)
     disk.errors = [errno.ENOSPC] * 9
-    job = await ended(service, clock)
+    job = await end_of_job(service, clock)
     assert job.error is not None
     assert "The disk is full" in job.error["message"]
     assert len(disk.errors) == 9 - 1 - ERROR_JSON
@@ -307,5 +307,5 @@ async def test_a_file_is_tried_as_often_as_the_settings_say(
 ) -> None:
     service = await serve(saves, clock=clock, store_attempts=1)
     disk.errors = [errno.EIO] * 9
-    assert (await ended(service, clock)).status == "failed"
+    assert (await end_of_job(service, clock)).status == "failed"
     assert len(disk.errors) == 9 - 1 - ERROR_JSON

@@ -1,4 +1,4 @@
-"""What a step has come to is kept, whatever happens to its attempt, and is not done again."""
+"""A step's result is stored however its attempt ends, and the step is not repeated."""
 
 import asyncio
 import shutil
@@ -52,7 +52,7 @@ def warnings(lines: list[Recorded]) -> list[str]:
     ]
 
 
-async def ended(service: Service, job_id: str) -> Job:
+async def end_of_job(service: Service, job_id: str) -> Job:
     return await job_when(service, job_id, lambda job: job.finished)
 
 
@@ -78,24 +78,22 @@ async def test_a_retry_goes_on_after_the_steps_that_are_completed(
     def in_a_thread(context: ThreadContext, payload: Any) -> list[str]:
         return [context.step(name, work, name) for name in ("a", "b", "c")]
 
-    asked = await client(in_a_thread if threaded else three(work))
+    api = await client(in_a_thread if threaded else three(work))
     work.broken.add("c")
-    job_id = (await asked.submit("three"))["job_id"]
-    await ended(asked.service, job_id)
-    failed = (await asked.get(f"/v1/jobs/{job_id}")).json
+    job_id = (await api.submit("three"))["job_id"]
+    await end_of_job(api.service, job_id)
+    failed = (await api.get(f"/v1/jobs/{job_id}")).json
     assert (failed["status"], failed["error"]["code"]) == ("failed", "broken")
-    events = await recorded_of(asked.service, job_id, StepCompleted)
+    events = await recorded_of(api.service, job_id, StepCompleted)
     assert [each["name"] for each in failed["steps"]] == ["a", "b"]
     assert (
         failed["steps"][1]["at"]
-        == (await asked.get(f"/v1/jobs/{job_id}/events")).json["events"][events[1].version - 1][
-            "at"
-        ]
+        == (await api.get(f"/v1/jobs/{job_id}/events")).json["events"][events[1].version - 1]["at"]
     )
     work.broken.clear()
-    retried = await asked("POST", f"/v1/jobs/{job_id}/retry")
+    retried = await api("POST", f"/v1/jobs/{job_id}/retry")
     assert retried.status == 200
-    job = await ended(asked.service, job_id)
+    job = await end_of_job(api.service, job_id)
     assert (job.status, job.result) == ("completed", ["a", "b", "c"])
     assert work.done == ["a", "b", "c"]
 
@@ -114,30 +112,30 @@ async def test_a_retry_goes_on_after_the_steps_that_are_completed(
 async def test_a_retry_repeats_what_it_is_told_to(
     client: Connect, work: Work, how: dict[str, Any], repeated: list[str]
 ) -> None:
-    asked = await client(three(work))
+    api = await client(three(work))
     work.broken.add("c")
-    job_id = (await asked.submit("three"))["job_id"]
-    await ended(asked.service, job_id)
+    job_id = (await api.submit("three"))["job_id"]
+    await end_of_job(api.service, job_id)
     work.broken.clear()
     work.done.clear()
-    assert (await asked("POST", f"/v1/jobs/{job_id}/retry", how)).status == 200
-    assert (await ended(asked.service, job_id)).status == "completed"
+    assert (await api("POST", f"/v1/jobs/{job_id}/retry", how)).status == 200
+    assert (await end_of_job(api.service, job_id)).status == "completed"
     assert work.done == repeated
 
 
 async def test_a_retry_from_a_step_that_there_is_not_names_those_there_are(
     client: Connect, work: Work
 ) -> None:
-    asked = await client(three(work))
+    api = await client(three(work))
     work.broken.add("c")
-    job_id = (await asked.submit("three"))["job_id"]
-    await ended(asked.service, job_id)
-    refused = await asked("POST", f"/v1/jobs/{job_id}/retry", {"from_step": "z"})
+    job_id = (await api.submit("three"))["job_id"]
+    await end_of_job(api.service, job_id)
+    refused = await api("POST", f"/v1/jobs/{job_id}/retry", {"from_step": "z"})
     assert (refused.status, refused.code) == (409, "unknown_step")
     assert "'a', 'b'" in refused.json["detail"]
-    both = await asked("POST", f"/v1/jobs/{job_id}/retry", {"from_step": "a", "restart": True})
+    both = await api("POST", f"/v1/jobs/{job_id}/retry", {"from_step": "a", "restart": True})
     assert (both.status, both.code) == (422, "invalid_input")
-    assert (await asked.get(f"/v1/jobs/{job_id}")).json["status"] == "failed"
+    assert (await api.get(f"/v1/jobs/{job_id}")).json["status"] == "failed"
 
 
 async def test_a_crash_in_the_middle_repeats_no_completed_step(
@@ -229,10 +227,10 @@ async def test_steps_side_by_side_have_their_names_and_order_by_their_beginning(
     assert (ended.result, steps_of(ended)) == (["first", "second"], ["it", "it#2"])
 
 
-# --- the code has changed
+# --- the code has retried_with_other_code
 
 
-async def changed(
+async def retried_with_other_code(
     serve: Serve, work: Work, tmp_path: Path, after: Any, *before: str
 ) -> tuple[Service, str]:
     """A job that failed after these steps, retried by a service with another handler."""
@@ -245,7 +243,7 @@ async def changed(
     work.done.clear()
     again = await serve(after)
     await again.jobs.retry(job.job_id, actor="test")
-    assert (await ended(again, job.job_id)).status == "completed"
+    assert (await end_of_job(again, job.job_id)).status == "completed"
     return again, job.job_id
 
 
@@ -253,17 +251,17 @@ async def test_steps_in_another_order_use_what_is_stored_and_it_is_told(
     serve: Serve, work: Work, tmp_path: Path
 ) -> None:
     after = three(work, "a", "c", "b")
-    service, job_id = await changed(serve, work, tmp_path, after, "a", "b", "c")
+    service, job_id = await retried_with_other_code(serve, work, tmp_path, after, "a", "b", "c")
     assert work.done == []
-    [told] = warnings(await recorded_of(service, job_id, LogWritten))
-    assert told == "step b was number 2 and is now number 3: its stored result is used"
+    [warning] = warnings(await recorded_of(service, job_id, LogWritten))
+    assert warning == "step b was number 2 and is now number 3: its stored result is used"
 
 
 async def test_a_new_step_between_others_is_nothing_to_tell(
     serve: Serve, work: Work, tmp_path: Path
 ) -> None:
     after = three(work, "a", "new", "b")
-    service, job_id = await changed(serve, work, tmp_path, after, "a", "b")
+    service, job_id = await retried_with_other_code(serve, work, tmp_path, after, "a", "b")
     assert work.done == ["new"]
     assert not warnings(await recorded_of(service, job_id, LogWritten))
     job = await service.jobs.load(job_id)
@@ -280,25 +278,25 @@ async def test_a_step_nobody_asks_for_any_longer_is_told_with_the_cure(
         pass
 
     after = without if none_left else three(work, "a", "renamed")
-    service, job_id = await changed(serve, work, tmp_path, after, "a", "b")
+    service, job_id = await retried_with_other_code(serve, work, tmp_path, after, "a", "b")
     assert work.done == ([] if none_left else ["renamed"])
-    [told] = warnings(await recorded_of(service, job_id, LogWritten))
+    [warning] = warnings(await recorded_of(service, job_id, LogWritten))
     left = "a, b" if none_left else "b"
-    assert f"not called by this one: {left}." in told
-    assert f'was="{left[0]}"' in told
+    assert f"not called by this one: {left}." in warning
+    assert f'was="{left[0]}"' in warning
 
 
 async def test_a_renamed_step_takes_over_the_result(
     serve: Serve, work: Work, tmp_path: Path
 ) -> None:
     @handler("three")
-    async def renamed(context: Context, payload: Any) -> Any:
-        found = [await context.step("A", work, "A", was="a"), await context.step("b", work, "b")]
+    async def with_new_name(context: Context, payload: Any) -> Any:
+        results = [await context.step("A", work, "A", was="a"), await context.step("b", work, "b")]
         if context.attempt == 2:
             raise JobError("again", "once more", retry_after_s=0)
-        return found
+        return results
 
-    service, job_id = await changed(serve, work, tmp_path, renamed, "a", "b")
+    service, job_id = await retried_with_other_code(serve, work, tmp_path, with_new_name, "a", "b")
     job = await service.wait(job_id)
     assert (job.result, job.attempt, work.done) == (["a", "b"], 3, [])
     assert steps_of(job) == ["A", "b"]
@@ -399,22 +397,22 @@ async def test_the_command_line_and_the_client_retry_from_a_step(
 ) -> None:
     from eventjobs.client import Client
 
-    asked = await client(three(work))
+    api = await client(three(work))
     work.broken.add("c")
-    job_id = (await asked.submit("three"))["job_id"]
-    await ended(asked.service, job_id)
+    job_id = (await api.submit("three"))["job_id"]
+    await end_of_job(api.service, job_id)
     work.broken.clear()
     work.done.clear()
-    async with Client(f"http://127.0.0.1:{asked.listening.port}") as ours:
+    async with Client(f"http://127.0.0.1:{api.listening.port}") as ours:
         await ours.retry(job_id, "because", from_step="b")
-    assert (await ended(asked.service, job_id)).status == "completed"
+    assert (await end_of_job(api.service, job_id)).status == "completed"
     assert work.done == ["b", "c"]
-    told = (await asked.get(f"/v1/jobs/{job_id}/history")).json["entries"]
-    assert "queued again by hand from the step b: because" in [each["text"] for each in told]
-    assert "StepCompleted" in await kinds(asked.service, job_id)
+    entries = (await api.get(f"/v1/jobs/{job_id}/history")).json["entries"]
+    assert "queued again by hand from the step b: because" in [each["text"] for each in entries]
+    assert "StepCompleted" in await kinds(api.service, job_id)
 
 
-# --- elsewhere
+# --- in a remote worker
 
 
 @pytest.mark.parametrize("threaded", [False, True], ids=["loop", "thread"])
@@ -424,29 +422,29 @@ async def test_steps_of_a_worker_elsewhere_are_kept_and_taken_over(
     @handler("far")
     async def on_the_loop(context: Context, payload: Any) -> Any:
         read = "read" if context.attempt == 2 else "fetch"
-        found = await context.step(read, work, "fetch", {"n": (1, 2)}, was="fetch")
+        result = await context.step(read, work, "fetch", {"n": (1, 2)}, was="fetch")
         if context.attempt == 1:
             raise JobError("again", "once more", retry_after_s=0)
         await context.step("big", work, "big", BIG)
-        return found
+        return result
 
     @handler("far")
     def in_a_thread(context: ThreadContext, payload: Any) -> Any:
         read = "read" if context.attempt == 2 else "fetch"
-        found = context.step(read, work, "fetch", {"n": (1, 2)}, was="fetch")
+        result = context.step(read, work, "fetch", {"n": (1, 2)}, was="fetch")
         if context.attempt == 1:
             raise JobError("again", "once more", retry_after_s=0)
         context.step("big", work, "big", BIG)
-        return found
+        return result
 
-    made = in_a_thread if threaded else on_the_loop
-    asked = await client(*types(made), result_bytes_max=1024)
-    async with elsewhere(asked, tmp_path / "worker", made):
-        job = await asked.service.wait((await asked.submit("far"))["job_id"])
+    far = in_a_thread if threaded else on_the_loop
+    api = await client(*types(far), result_bytes_max=1024)
+    async with elsewhere(api, tmp_path / "worker", far):
+        job = await api.service.wait((await api.submit("far"))["job_id"])
     assert job.error is not None
     assert (job.error["code"], job.attempt) == ("step_too_large", 2)
     assert work.done == ["fetch", "big"]
     assert steps_of(job) == ["read"]
-    [first, renamed] = await recorded_of(asked.service, job.job_id, StepCompleted)
+    [first, renamed] = await recorded_of(api.service, job.job_id, StepCompleted)
     assert (first.actor, renamed.actor) == ("afar", "afar")
     assert renamed.event == StepCompleted(2, "read", 0, {"n": [1, 2]}, "fetch")

@@ -10,7 +10,7 @@ from eventjobs.errors import JobError
 from eventjobs.handlers.context import Context
 from eventjobs.handlers.declare import handler, remote
 from tests.conftest import Connect
-from tests.handlers.test_children import child_of
+from tests.support.child_jobs import child_of
 from tests.support.clock import FakeClock
 from tests.support.http_client import Client
 from tests.support.waiting import job_when, time_passing

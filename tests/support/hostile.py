@@ -79,21 +79,21 @@ class OddNumber:
     __float__ = __index__ = __int__ = __bool__ = refuse
 
 
-def caused() -> BaseException:
+def with_cause() -> BaseException:
     """Errors that are each other's cause."""
     first, second = ValueError("first"), ValueError("second")
     first.__cause__, second.__cause__ = second, first
     return first
 
 
-def nested(depth: int) -> BaseException:
+def nest_groups(depth: int) -> BaseException:
     error: Exception = ValueError("innermost")
     for _ in range(depth):
         error = ExceptionGroup("nested", [error])
     return error
 
 
-def chained(count: int) -> BaseException:
+def chain(count: int) -> BaseException:
     error: BaseException = ValueError(0)
     for number in range(count):
         following = ValueError(number)
@@ -102,7 +102,7 @@ def chained(count: int) -> BaseException:
     return error
 
 
-def noted() -> BaseException:
+def with_notes() -> BaseException:
     error = ValueError("with notes")
     notes: list[Any] = [Reads(), "\ud800"]
     error.__notes__ = notes
@@ -149,7 +149,7 @@ class List(list[Any]):
             yield 1
 
 
-def doubled(depth: int) -> Any:
+def double(depth: int) -> Any:
     """2 ** depth lists that take hardly any memory."""
     value: Any = 1
     for _ in range(depth):
@@ -178,14 +178,14 @@ ERRORS: dict[str, Callable[[], BaseException]] = {
     "odd class": lambda: OddClass("x"),
     "syntax": lambda: SyntaxError("x", NO_PLACE),
     "unicode": lambda: UnicodeDecodeError("utf-8", b"\xff", 0, 1, "\ud800\0"),
-    "causes of each other": caused,
-    "nested group": lambda: nested(900),
+    "causes of each other": with_cause,
+    "nested group": lambda: nest_groups(900),
     "wide group": lambda: ExceptionGroup("wide", [ValueError(n) for n in range(20_000)]),
     "group of odd ones": lambda: BaseExceptionGroup("odd", [Unreadable("x"), SystemExit(1)]),
-    "long chain": lambda: chained(20_000),
-    "args without end": lambda: ValueError(doubled(60)),
-    "message without end": job_error(code=doubled(60), message=[doubled(60)]),
-    "notes": noted,
+    "long chain": lambda: chain(20_000),
+    "args without end": lambda: ValueError(double(60)),
+    "message without end": job_error(code=double(60), message=[double(60)]),
+    "notes": with_notes,
     "recursion": deep,
     "memory": MemoryError,
     "exit": lambda: SystemExit(Reads()),
@@ -215,7 +215,7 @@ ERRORS: dict[str, Callable[[], BaseException]] = {
     "details": job_error(details=Reads()),
     "details in details": job_error(details={"a": [Reads(), {1, 2}], Reads: 1}),
     "details cycle": job_error(details=cycle()),
-    "details doubled": job_error(details=doubled(60)),
+    "details doubled": job_error(details=double(60)),
     "details large": job_error(details={"text": "x" * 30_000_000}),
 }
 
@@ -225,7 +225,7 @@ RESULTS: dict[str, Callable[[], Any]] = {
     "dict": lambda: Dict(a=1),
     "list": lambda: List([1]),
     "cycle": cycle,
-    "doubled": lambda: doubled(60),
+    "doubled": lambda: double(60),
     "deep": lambda: deep_list(100_000),
     "nan": lambda: [math.nan],
     "huge int": lambda: 2**70,

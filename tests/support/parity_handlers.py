@@ -1,4 +1,4 @@
-"""What handlers may do, once for all modes: each case yields the calls whose values it needs."""
+"""What handlers may do, once for all modes: a case yields each call and gets its value."""
 
 import inspect
 from collections.abc import Callable, Generator
@@ -36,7 +36,7 @@ VALUES: dict[str, Callable[[], Any]] = {
 }
 
 
-def returned(ctx: Any, value: Any) -> Case:
+def result(ctx: Any, value: Any) -> Case:
     yield lambda: ctx.progress(1, 2)
     return value
 
@@ -51,10 +51,10 @@ def child_payload(ctx: Any, value: Any) -> Case:
 
 
 def child_result(ctx: Any, value: Any) -> Case:
-    name = next(each for each, made in VALUES.items() if repr(made()) == repr(value))
+    name = next(each for each, make in VALUES.items() if repr(make()) == repr(value))
     child = yield lambda: ctx.submit("child", {"value": name}, max_attempts=1)
-    found = yield lambda: ctx.result(child)
-    return [found == value, type(found).__name__]
+    received = yield lambda: ctx.result(child)
+    return [received == value, type(received).__name__]
 
 
 def data(ctx: Any, value: Any) -> Case:
@@ -73,7 +73,7 @@ def issues(ctx: Any, value: Any) -> Case:
     return value
 
 
-def raised(ctx: Any, value: Any) -> Case:
+def error(ctx: Any, value: Any) -> Case:
     yield lambda: None
     raise JobError("c" * 300, "m€" * 5_000, retryable=False, details=value)
 
@@ -87,36 +87,35 @@ def artifact(ctx: Any, value: Any) -> Case:
 KINDS = {
     each.__name__: each
     for each in (
-        *(returned, step, child_payload, child_result),
-        *(data, lines, issues, raised, artifact),
+        *(result, step, child_payload, child_result),
+        *(data, lines, issues, error, artifact),
     )
 }
 
 
-def begun(ctx: Any, payload: dict[str, str]) -> Case:
-    return KINDS[payload["kind"]](ctx, VALUES[payload["value"]]())
+async def drive(ctx: Any, payload: dict[str, str]) -> Any:
+    """Make the calls of a case, and await the awaitable ones of a handler on the loop."""
+    case, value = KINDS[payload["kind"]](ctx, VALUES[payload["value"]]()), None
+    while True:
+        try:
+            call = case.send(value)
+        except StopIteration as end:
+            return end.value
+        value = call()
+        if inspect.isawaitable(value):
+            value = await value
 
 
 def behave(ctx: ThreadContext, payload: dict[str, str]) -> Any:
-    case, answer = begun(ctx, payload), None
-    while True:
-        try:
-            call = case.send(answer)
-        except StopIteration as end:
-            return end.value
-        answer = call()
+    try:
+        drive(ctx, payload).send(None)
+    except StopIteration as end:
+        return end.value
+    raise AssertionError("a call of a plain handler was awaitable")
 
 
 async def behave_on_the_loop(ctx: Context, payload: dict[str, str]) -> Any:
-    case, answer = begun(ctx, payload), None
-    while True:
-        try:
-            call = case.send(answer)
-        except StopIteration as end:
-            return end.value
-        answer = call()
-        if inspect.isawaitable(answer):
-            answer = await answer
+    return await drive(ctx, payload)
 
 
 @handler("child")

@@ -55,7 +55,7 @@ def pid(context: ThreadContext, payload: Any) -> int:
 
 @handler("end", process=True)
 def end(context: ThreadContext, payload: str) -> Any:
-    """Comes to all kinds of ends."""
+    """Ends in all kinds of ways."""
     match payload:
         case "killed":
             os.kill(os.getpid(), signal.SIGKILL)
@@ -105,7 +105,7 @@ def waits(context: ThreadContext, payload: str) -> str:
 
 @handler("tidy", process=True)
 def tidy(context: ThreadContext, payload: Any) -> str | None:
-    """Ends by itself when it is told to, with a result, or an error of its own."""
+    """Ends by itself when it is stopped, with a result or an error of its own."""
     try:
         context.log("begun", pid=os.getpid())
         threading.Event().wait()
@@ -121,7 +121,7 @@ def tidy(context: ThreadContext, payload: Any) -> str | None:
 
 @handler("deaf", process=True)
 def deaf(context: ThreadContext, payload: Any) -> None:
-    """Ignores that it is told to stop, and has started another program."""
+    """Ignores being stopped, and has started another program."""
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
     other = subprocess.Popen([sys.executable, "-c", "import signal; signal.pause()"])
     with tempfile.NamedTemporaryFile() as file:
@@ -169,7 +169,7 @@ def flood(context: ThreadContext, payload: int) -> None:
 
 @handler("careful", process=True, max_attempts=1)
 def careful(ctx: ThreadContext, payload: dict[str, Any]) -> Any:
-    """Calls something that fails as many times as it is told, with a breaker around retries."""
+    """Calls what fails `failures` times, with a breaker around retries."""
     failures = iter([True] * payload["failures"] + [False] * 9)
 
     def call() -> str:
@@ -192,13 +192,13 @@ def sum_of_squares(ctx: ThreadContext, payload: list[int]) -> Any:
 @handler("logs_a_step", process=True)
 def logs_a_step(context: ThreadContext, payload: Any) -> list[Any]:
     logging.getLogger("shop").info("from the %s", "process")
-    found = [
+    results = [
         context.step("count", lambda: context.attempt),
         context.step("pair", lambda: {"pair": (1, 2)}),
     ]
     if context.attempt == 1:
         raise JobError("again", "once more")
-    return found
+    return results
 
 
 @handler("dig in a process", process=True)

@@ -32,7 +32,7 @@ from eventjobs.handlers.thread_context import ThreadContext
 from eventjobs.storage.artifacts import Artifacts
 from eventjobs.worker.source import RemoteJobSource
 from tests.conftest import Connect
-from tests.handlers.test_children import square, sum_in_a_thread, sum_of
+from tests.support.child_jobs import square, sum_in_a_thread, sum_of
 from tests.support.clock import FakeClock
 from tests.support.hostile import ERRORS, RESULTS, SLOW
 from tests.support.http_client import Client

@@ -38,7 +38,7 @@ async def usage() -> None:
     raise Usage("no such option: SystemExit")
 
 
-async def grouped() -> None:
+async def exit_in_a_group() -> None:
     async with asyncio.TaskGroup() as group:
         group.create_task(part())
         group.create_task(asyncio.Event().wait())
@@ -92,7 +92,7 @@ WAYS: dict[str, Callable[[], Awaitable[object]]] = {
     "wait_for": lambda: asyncio.wait_for(part(), 60),
     "shield": lambda: asyncio.shield(part()),
     "subclass": lambda: asyncio.gather(usage()),
-    "group": grouped,
+    "group": exit_in_a_group,
     "within": within,
     "left behind": left_behind,
     "callback": read_in_a_callback,
@@ -153,12 +153,12 @@ async def test_what_ends_a_program_ends_the_job_of_the_task_it_is_raised_in(
 async def test_the_loop_has_its_own_task_factory_again_after_the_last_service(
     tmp_path: Path,
 ) -> None:
-    loop, made = asyncio.get_running_loop(), []
+    loop, coroutines = asyncio.get_running_loop(), []
 
     def of_the_program(
         loop: asyncio.AbstractEventLoop, coroutine: Any, **options: Any
     ) -> asyncio.Future[Any]:
-        made.append(coroutine)
+        coroutines.append(coroutine)
         return asyncio.Task(coroutine, loop=loop, **options)
 
     before = loop.get_task_factory()
@@ -167,11 +167,11 @@ async def test_the_loop_has_its_own_task_factory_again_after_the_last_service(
         async with Service(tmp_path / "a", [ends]) as service:
             async with Service(tmp_path / "b", [good]):
                 await asyncio.sleep(0)
-            made.clear()
+            coroutines.clear()
             job = await service.submit("ends", "group")
             await service.wait(job.job_id)
             assert isinstance(loop.get_task_factory(), TaskFactory)
-            assert "part" in {each.__name__ for each in made}, "it makes the tasks as before"
+            assert "part" in {each.__name__ for each in coroutines}, "it makes the tasks as before"
         assert loop.get_task_factory() is of_the_program
     finally:
         loop.set_task_factory(before)

@@ -1,4 +1,4 @@
-"""The service's own log says of each attempt how it started and why it failed."""
+"""The service's own log has a line for each attempt that starts or fails."""
 
 import asyncio
 import logging
@@ -24,8 +24,8 @@ from tests.support.remote_worker import report, submit_and_claim
 from tests.support.waiting import job_when, time_passing, turns
 
 
-async def ended(service: Service, type: str, payload: Any = None, **spec: Any) -> str:
-    """The id of a job that has ended, and of which everything is said."""
+async def id_of_ended_job(service: Service, type: str, payload: Any = None, **spec: Any) -> str:
+    """Run a job until its slot is free and its log lines are written; its id."""
     job = await service.submit(type, payload, **spec)
     await service.wait(job.job_id)
     while service.runner.running:
@@ -57,7 +57,7 @@ def plain(context: ThreadContext, payload: str) -> None:
 async def test_each_attempt_is_a_line_and_each_failure_says_why(serve: Serve) -> None:
     service = await serve(bad)
     with capture_logs() as lines:
-        job_id = await ended(service, "bad", "x")
+        job_id = await id_of_ended_job(service, "bad", "x")
     first, failed, second, last = of_attempts(lines, job_id)
     about = {"job_id": job_id, "type": "bad"}
     assert first == {"event": "attempt started", "log_level": "debug", **about, "attempt": 1}
@@ -68,8 +68,13 @@ async def test_each_attempt_is_a_line_and_each_failure_says_why(serve: Serve) ->
     assert "eventjobs/execution/attempt.py" not in trace
     assert trace.endswith("LookupError: x\n")
     assert 0 <= failed.pop("duration_s") < 60
-    told = {"event": "attempt failed", "code": "handler_error", "error": "LookupError: x", **about}
-    assert failed == {**told, "log_level": "warning", "attempt": 1}
+    fields = {
+        "event": "attempt failed",
+        "code": "handler_error",
+        "error": "LookupError: x",
+        **about,
+    }
+    assert failed == {**fields, "log_level": "warning", "attempt": 1}
     assert (last["log_level"], last["attempt"]) == ("error", 2)
 
 
@@ -77,7 +82,7 @@ async def test_a_code_of_its_own_and_its_place_are_told(serve: Serve) -> None:
     service = await serve(bad, plain)
     with capture_logs() as lines:
         for type, payload in (("bad", "code"), ("plain", "y")):
-            _, failed = of_attempts(lines, await ended(service, type, payload))
+            _, failed = of_attempts(lines, await id_of_ended_job(service, type, payload))
             assert failed["log_level"] == "error"
             assert failed["code"] == ("no_tea" if type == "bad" else "handler_error")
             assert f"in {type}\n" in failed["exception"]
@@ -86,7 +91,7 @@ async def test_a_code_of_its_own_and_its_place_are_told(serve: Serve) -> None:
 async def test_a_process_tells_its_traceback_too(serve: Serve) -> None:
     service = await serve(raises_in_a_process, processes=1)
     with capture_logs() as lines:
-        job_id = await ended(service, "raises", "code")
+        job_id = await id_of_ended_job(service, "raises", "code")
     _, failed = of_attempts(lines, job_id)
     assert "in raises_in_a_process\n" in failed["exception"]
 
@@ -94,7 +99,7 @@ async def test_a_process_tells_its_traceback_too(serve: Serve) -> None:
 async def test_timeouts_and_what_a_restart_cut_off_are_told(serve: Serve, clock: FakeClock) -> None:
     service = await serve(bad, clock=clock)
     with capture_logs() as lines:
-        waiting = ended(service, "bad", "wait", timeout_s=5, max_attempts=1)
+        waiting = id_of_ended_job(service, "bad", "wait", timeout_s=5, max_attempts=1)
         job_id = await time_passing(clock, waiting)
     _, failed = of_attempts(lines, job_id)
     assert (failed["code"], failed["log_level"]) == ("timeout", "error")
@@ -165,13 +170,13 @@ asyncio.run(main())
 """
 
 
-def embedded(folder: Path, *options: str) -> subprocess.CompletedProcess[str]:
+def run_program(folder: Path, *options: str) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-c", EMBEDDED, str(folder), *options]
     return subprocess.run(command, capture_output=True, text=True, check=True)
 
 
 def test_a_program_that_embeds_a_service_hears_of_failures_without_set_up(tmp_path: Path) -> None:
-    run = embedded(tmp_path / "data")
+    run = run_program(tmp_path / "data")
     assert run.stdout == ""
     own, failed, *trace = run.stderr.splitlines()
     assert own == "of mine"
@@ -181,7 +186,7 @@ def test_a_program_that_embeds_a_service_hears_of_failures_without_set_up(tmp_pa
 
 
 def test_a_program_that_embeds_a_service_configures_logging_when_it_likes(tmp_path: Path) -> None:
-    run = embedded(tmp_path / "data", "--configure")
+    run = run_program(tmp_path / "data", "--configure")
     assert "DEBUG eventjobs.runner attempt started job_id=" in run.stderr
     assert "ERROR eventjobs.settlement attempt failed job_id=" in run.stderr
     assert run.stderr.count("WARNING mine of mine") == 1

@@ -33,7 +33,7 @@ async def with_breaker(context: Context) -> Any:
     return await context.breaker("far").call(answer)
 
 
-async def retried(context: Context) -> Any:
+async def with_retries(context: Context) -> Any:
     tries = []
 
     async def second() -> str:
@@ -57,7 +57,7 @@ AWAITED: dict[str, tuple[Callable[[Context], Awaitable[Any]], Any]] = {
     "artifact": (lambda context: context.artifact("a.txt", b"1"), None),
     "sleep": (lambda context: context.sleep(SHORT_S), None),
     "breaker": (with_breaker, "answered"),
-    "retrying": (retried, "answered"),
+    "retrying": (with_retries, "answered"),
     "child": (with_a_child, 42),
 }
 
@@ -145,20 +145,20 @@ async def test_the_context_of_a_plain_handler_does_not_block_the_loop(serve: Ser
 
 @pytest.mark.parametrize("threaded", [False, True], ids=["loop", "thread"])
 async def test_what_is_said_is_cut_at_its_limit(serve: Serve, threaded: bool) -> None:
-    def say(context: Context | ThreadContext) -> None:
+    def report(context: Context | ThreadContext) -> None:
         context.progress(1, stage="s" * 9_000, message="m" * 9_000, data=["d" * 9_000_000])
         context.log("l" * 9_000_000, name="\udcff.txt", lines=["f"] * 1_000_000)
 
     @handler("says", max_attempts=1)
     async def on_the_loop(context: Context, payload: Any) -> None:
-        say(context)
+        report(context)
 
     @handler("says", max_attempts=1)
     def in_a_thread(context: ThreadContext, payload: Any) -> None:
-        say(context)
+        report(context)
 
     service = await serve(in_a_thread if threaded else on_the_loop)
-    job = await said(service)
+    job = await completed_job(service)
     [progress] = await recorded_of(service, job.job_id, ProgressReported)
     [line] = await recorded_of(service, job.job_id, LogWritten)
     assert isinstance(progress.event, ProgressReported)
@@ -187,7 +187,7 @@ async def test_what_is_said_may_be_anything(serve: Serve) -> None:
         assert len(job.issues) == 1
 
 
-async def said(service: Service) -> Job:
+async def completed_job(service: Service) -> Job:
     job = await service.submit("says")
     job = await job_when(service, job.job_id, lambda job: job.finished)
     assert job.status == "completed", job.error

@@ -1,0 +1,148 @@
+"""Handlers in processes: their jobs are like those of other handlers."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from eventjobs.domain.events import LogWritten
+from eventjobs.errors import InvalidInput
+from tests.conftest import Connect, Serve
+from tests.support.cli import ROOT
+from tests.support.process_handlers import (
+    flood,
+    forks,
+    large,
+    left,
+    pid,
+    work,
+)
+from tests.support.processes import result_of
+from tests.support.waiting import kinds, recorded_of
+
+# --- what comes back
+
+
+async def test_it_does_all_that_other_handlers_do(
+    client: Connect, capfd: pytest.CaptureFixture[str]
+) -> None:
+    api = await client(work)
+    sha256 = (await api("POST", "/v1/artifacts", data=b"given")).json["sha256"]
+    job_id = (await api.submit("work", {"item": "tea"}, artifacts={"given.txt": sha256}))["job_id"]
+    job = await api.service.wait(job_id)
+    path = f"/v1/jobs/{job_id}"
+    assert job.result == {"item": "tea", "stdin": "", "pid": job.result["pid"]}
+    assert job.result["pid"] != os.getpid()
+
+    seen = (await api.get(path)).json
+    assert (seen["status"], seen["progress"], seen["stage"]) == ("completed", 100, "stage 2")
+    events = (await api.get(f"{path}/events")).json["events"]
+    assert [each["type"] for each in events] == [
+        *["JobSubmitted", "AttemptStarted", "LogWritten"],
+        *["ProgressReported"] * 3,
+        *["LogWritten", "ArtifactStored"] * 2,
+        "JobCompleted",
+    ]
+    assert events[2]["data"]["fields"] == {"pid": job.result["pid"]}
+    assert (await api.get(f"{path}/artifacts/bytes.txt")).body == b"given and more"
+    assert (await api.get(f"{path}/artifacts/file.txt")).body == b"a file"
+    printed = capfd.readouterr()
+    assert "this goes to tea\n" in printed.err
+    assert "this goes to tea" not in printed.out
+
+
+async def test_a_payload_that_does_not_fit_is_refused(serve: Serve) -> None:
+    service = await serve(work)
+    with pytest.raises(InvalidInput):
+        await service.submit("work", {})
+
+
+async def test_a_large_result_comes_whole(serve: Serve) -> None:
+    service = await serve(large)
+    job = await service.wait((await service.submit("large", 9 * 2**20)).job_id)
+    assert job.result == {"artifact": "result.json", "size": 9 * 2**20 + 2}
+
+
+async def test_a_flood_of_reports_is_taken_like_that_of_others(serve: Serve) -> None:
+    service = await serve(flood, progress_interval_s=0)
+    job = await service.wait((await service.submit("flood", 500)).job_id)
+    assert job.status == "completed"
+    assert len(await recorded_of(service, job.job_id, LogWritten)) >= 500
+
+
+async def test_what_a_thread_tells_after_its_job_is_not_the_next_ones(serve: Serve) -> None:
+    service = await serve(left, pid)
+    await result_of(service, "left")
+    for _ in range(20):
+        job = await service.wait((await service.submit("pid")).job_id)
+        assert await kinds(service, job.job_id) == "JobSubmitted AttemptStarted JobCompleted"
+
+
+async def test_a_handler_may_use_processes_of_its_own(serve: Serve) -> None:
+    """Those it forked used to ignore SIGTERM as it does itself: a pool of them never ended."""
+    service = await serve(forks)
+    assert await result_of(service, "forks") == [[1, 2], 7]
+
+
+async def test_a_process_is_the_first_to_be_killed_when_memory_runs_out(serve: Serve) -> None:
+    service = await serve(pid)
+    adjusted = "oom_score_adj"
+    ours = int(Path("/proc/self", adjusted).read_text())
+    theirs = int(Path("/proc", str(await result_of(service, "pid")), adjusted).read_text())
+    assert theirs == min(1000, ours + 200)
+
+
+def test_a_process_imports_no_more_of_eventjobs_than_handlers_do() -> None:
+    """Half of its start would be the log, the views and their libraries."""
+    code = "import eventjobs.execution.processes.child, sys; print(*sys.modules)"
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    imported = set(run.stdout.split())
+    assert "eventjobs.handlers" in imported
+    assert not imported & {
+        "aiohttp",
+        "aiosqlite",
+        "sqlite3",
+        "structlog",
+        "eventjobs.execution.source",
+    }
+
+
+PROGRAM = """
+import asyncio, os, sys
+from eventjobs import Service, handler
+
+@handler("mine", process=True)
+def mine(context, payload):
+    return [__name__, os.getppid(), sys.argv[1:]]
+
+async def main():
+    async with Service("data", [mine]) as service:
+        job = await service.wait((await service.submit("mine")).job_id)
+        assert job.result == ["__mp_main__", os.getpid(), ["an argument"]], job
+
+if __name__ == "__main__":
+    asyncio.run(main())
+"""
+
+
+@pytest.mark.parametrize("how", [["program.py"], ["-m", "program"]])
+def test_handlers_in_the_program_itself(tmp_path: Path, how: list[str]) -> None:
+    (tmp_path / "program.py").write_text(PROGRAM)
+    command = [sys.executable, *how, "an argument"]
+    environment = os.environ | {"PYTHONPATH": str(ROOT)}
+    subprocess.run(command, cwd=tmp_path, env=environment, check=True, timeout=60)
+
+
+def test_a_prompt_has_no_handlers_for_processes(tmp_path: Path) -> None:
+    run = subprocess.run(
+        [sys.executable, "-"],
+        input=PROGRAM,
+        cwd=tmp_path,
+        env=os.environ | {"PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert "TypeError: handler 'mine': __main__.mine cannot be imported" in run.stderr

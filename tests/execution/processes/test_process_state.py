@@ -1,0 +1,39 @@
+"""What a job changes of its process is restored for the next job."""
+
+import os
+from pathlib import Path
+
+import pytest
+
+from tests.conftest import Serve
+from tests.support.process_handlers import leaves, sees
+from tests.support.processes import result_of
+
+LEFT = (
+    *("directory", "removed directory", "variable", "no variables", "umask", "alarm", "locale"),
+    *("timeout", "recursion", "silence", "temporary", "stdout"),
+)
+
+
+async def test_the_next_job_of_a_process_finds_it_as_it_was(serve: Serve) -> None:
+    """An alarm, say, that a job has set killed the next one."""
+    service = await serve(leaves, sees, processes=1)
+    first = await result_of(service, "sees")
+    for each in LEFT:
+        await result_of(service, "leaves", each)
+        assert await result_of(service, "sees") == first, each
+
+
+async def test_what_a_module_sets_when_it_is_imported_stays(serve: Serve) -> None:
+    service = await serve(sees, processes=1)
+    assert (await result_of(service, "sees"))["imported"] == "yes"
+    assert (await result_of(service, "sees"))["imported"] == "yes"
+
+
+async def test_a_process_works_where_the_service_was_started(
+    serve: Serve, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    service = await serve(sees)
+    os.chdir("/")
+    assert (await result_of(service, "sees"))["directory"] == str(tmp_path)

@@ -1,0 +1,128 @@
+"""Reports of an attempt: their rate, their order, their bound."""
+
+from itertools import pairwise
+from typing import Any
+
+import pytest
+
+from eventjobs.clock import sleep
+from eventjobs.domain.events import LogWritten, ProgressReported
+from eventjobs.domain.recorded import Recorded
+from eventjobs.execution import reporter
+from eventjobs.handlers.context import Context
+from eventjobs.handlers.declare import handler
+from eventjobs.handlers.thread_context import ThreadContext
+from tests.conftest import Serve
+from tests.support.clock import FakeClock
+from tests.support.waiting import recorded_of, time_passing
+
+# --- progress
+
+
+def progress_of(recorded: list[Recorded]) -> list[ProgressReported]:
+    return [each.event for each in recorded if isinstance(each.event, ProgressReported)]
+
+
+async def test_progress_faster_than_the_rate_is_the_first_and_the_last(serve: Serve) -> None:
+    @handler("count")
+    async def count(context: Context, payload: Any) -> None:
+        for number in range(1, 1001):
+            context.progress(number, 1000, message=f"row {number}")
+
+    service = await serve(count)
+    job = await service.submit("count")
+    await service.wait(job.job_id)
+    reports = progress_of(await recorded_of(service, job.job_id, ProgressReported))
+    assert [(each.done, each.message) for each in reports] == [(1, "row 1"), (1000, "row 1000")]
+
+
+async def test_progress_is_stored_at_the_set_rate(serve: Serve, clock: FakeClock) -> None:
+    @handler("count")
+    async def count(context: Context, payload: Any) -> None:
+        for number in range(1, 101):
+            context.progress(number, 100)
+            await sleep(clock, 0.1)
+
+    service = await serve(count, clock=clock, progress_interval_s=1.0)
+    job = await service.submit("count")
+    await time_passing(clock, service.wait(job.job_id), 0.05)
+    reports = progress_of(await recorded_of(service, job.job_id, ProgressReported))
+    done = [each.done or 0 for each in reports]
+    assert done[0] == 1
+    assert done[-1] == 100, "the last one does not wait"
+    steps = [b - a for a, b in pairwise(done[:-1])]
+    assert set(steps) <= {9, 10, 11}, "ten reports a second, one of them is stored"
+
+
+@pytest.mark.parametrize("threaded", [False, True])
+async def test_a_new_stage_is_never_lost_nor_the_last_word_of_the_one_before(
+    serve: Serve, threaded: bool
+) -> None:
+    def work(context: Context | ThreadContext) -> None:
+        for stage in ("read", "sort", "read", "write"):
+            for number in range(50):
+                context.progress(number, 49, stage=stage if number == 0 else None)
+
+    @handler("stages")
+    async def on_the_loop(context: Context, payload: Any) -> None:
+        work(context)
+
+    @handler("stages")
+    def in_a_thread(context: ThreadContext, payload: Any) -> None:
+        work(context)
+
+    service = await serve(in_a_thread if threaded else on_the_loop, progress_interval_s=60)
+    job = await service.submit("stages")
+    await service.wait(job.job_id)
+    reports = progress_of(await recorded_of(service, job.job_id, ProgressReported))
+    assert [(each.stage, each.done) for each in reports] == [
+        ("read", 0),
+        (None, 49),
+        ("sort", 0),
+        (None, 49),
+        ("read", 0),
+        (None, 49),
+        ("write", 0),
+        (None, 49),
+    ]
+
+
+async def test_a_flood_of_lines_is_cut_and_says_so(
+    serve: Serve, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(reporter, "WAITING_MAX", 100)
+
+    @handler("flood")
+    async def flood(context: Context, payload: Any) -> None:
+        for number in range(600):
+            context.log(f"line {number}")
+
+    service = await serve(flood)
+    job = await service.submit("flood")
+    await service.wait(job.job_id)
+    lines = [each.event for each in await recorded_of(service, job.job_id, LogWritten)]
+    assert lines[0] == LogWritten(1, "info", "line 0")
+    assert lines[99] == LogWritten(1, "info", "line 99")
+    assert lines[100:] == [
+        LogWritten(1, "warning", "500 earlier reports were dropped: they came too fast")
+    ]
+
+
+async def test_the_newest_stage_is_told_after_a_flood_of_lines(
+    serve: Serve, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It used to be dropped with the lines that did not fit."""
+    monkeypatch.setattr(reporter, "WAITING_MAX", 100)
+
+    @handler("flood")
+    async def flood(context: Context, payload: Any) -> None:
+        for number in range(110):
+            context.log(f"line {number}")
+        context.progress(1, 2, stage="first")
+        context.progress(2, 2, stage="second")
+
+    service = await serve(flood)
+    job = await service.submit("flood")
+    await service.wait(job.job_id)
+    reports = progress_of(await recorded_of(service, job.job_id, ProgressReported))
+    assert [(each.done, each.stage) for each in reports] == [(2, "second")]

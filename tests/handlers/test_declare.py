@@ -1,0 +1,42 @@
+"""The declaration of handlers: what is accepted, refused and derived."""
+
+from typing import Any
+
+import pytest
+
+from eventjobs.handlers.context import Context
+from eventjobs.handlers.declare import handler
+from eventjobs.handlers.thread_context import ThreadContext
+
+# --- where handlers come from
+
+
+def test_what_another_process_cannot_import_is_refused() -> None:
+    register = handler("x", process=True)
+    with pytest.raises(TypeError, match="an async def runs on the loop"):
+
+        @register
+        async def on_the_loop(context: Context, payload: Any) -> None: ...
+
+    with pytest.raises(TypeError, match="define it at the top level of a module"):
+
+        @register
+        def inner(context: ThreadContext, payload: Any) -> None: ...
+
+    with pytest.raises(TypeError, match="define it at the top level of a module"):
+        register(lambda context, payload: None)
+
+
+# --- registering
+
+
+def test_a_handler_takes_a_context_and_a_payload() -> None:
+    with pytest.raises(TypeError, match=r"'one' must take \(context, payload\)"):
+
+        @handler("one")
+        async def one(context: Context) -> None: ...
+
+    with pytest.raises(TypeError, match=r"'named' must take \(context, payload\)"):
+
+        @handler("named")
+        async def by_name(context: Context, *, payload: Any) -> None: ...
