@@ -13,11 +13,15 @@ ROOT = Path(__file__).parents[2]
 CLEAN = [
     "eventjobs/cli",
     "eventjobs/client",
+    "eventjobs/execution",
+    "eventjobs/handlers",
     "eventjobs/http",
     "tests/architecture",
     "tests/browser",
     "tests/cli",
     "tests/client",
+    "tests/execution",
+    "tests/handlers",
 ]
 FILES = {
     path: path.read_text() for folder in CLEAN for path in sorted((ROOT / folder).rglob("*.py"))
