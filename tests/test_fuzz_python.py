@@ -245,7 +245,7 @@ SERVICE: dict[str, st.SearchStrategy[dict[str, Any]]] = {
     ),
     "accept": st.fixed_dictionaries({"spec": spec_fields, "actor": actors, "job_id": ids}),
     "wait": st.fixed_dictionaries({"job_id": ids}),
-    "attached": st.fixed_dictionaries({"given": either({}, {"a": SHA256})}),
+    "attached": st.fixed_dictionaries({"files": either({}, {"a": SHA256})}),
     "checked": st.fixed_dictionaries({"spec": spec_fields}),
     "attempts": st.fixed_dictionaries({"type": types}),
     "cancel": st.fixed_dictionaries({"job_id": ids, "reason": reasons, "actor": actors}),
