@@ -9,7 +9,7 @@ from eventjobs.errors import JobUnreadable
 from eventjobs.http.app_context import AppContext
 from eventjobs.http.request_errors import ViewsBehind
 from eventjobs.http.requests import require_job, views_caught_up
-from eventjobs.http.responses import JSON
+from eventjobs.http.responses import JSON_HEADERS
 from eventjobs.http.streams.snapshots import Snapshot
 from eventjobs.projections import JobView
 from eventjobs.service import Service
@@ -59,5 +59,5 @@ async def require_logged_job(service: Service, job_id: str) -> Job:
 
 def snapshot_response(snapshot: Snapshot, status: int = 200, **headers: str) -> web.Response:
     """The response with *snapshot*, its ETag and *headers*."""
-    headers = JSON | headers | {"ETag": snapshot.etag}
+    headers = JSON_HEADERS | headers | {"ETag": snapshot.etag}
     return web.Response(status=status, body=snapshot.body, headers=headers)

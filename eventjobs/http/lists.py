@@ -11,7 +11,7 @@ from pydantic import Field
 from eventjobs.http.app_context import AppContext
 from eventjobs.http.request_errors import BadCursor
 from eventjobs.http.requests import read_query
-from eventjobs.http.responses import JSON
+from eventjobs.http.responses import JSON_HEADERS
 from eventjobs.http.schemas.queries import Query
 
 Fields = dict[str, Any]
@@ -39,7 +39,7 @@ def page(
     query = read_query(request, ListQuery)
     begin = 0 if query.cursor is None else _after(query.cursor, [each[key] for each in entries])
     end = begin + min(query.limit, context.service.settings.page_max)
-    headers = dict(JSON)
+    headers = dict(JSON_HEADERS)
     following = None
     if end < len(entries):
         following = base64.urlsafe_b64encode(orjson.dumps(entries[end - 1][key])).decode()

@@ -6,9 +6,9 @@ import orjson
 from aiohttp import web
 
 NO_CACHE = {"Cache-Control": "no-cache"}
-JSON = {"Content-Type": "application/json", **NO_CACHE}
+JSON_HEADERS = {"Content-Type": "application/json", **NO_CACHE}
 
 
 def reply(value: Any, status: int = 200) -> web.Response:
     """A response with *value* as JSON."""
-    return web.Response(status=status, body=orjson.dumps(value), headers=JSON)
+    return web.Response(status=status, body=orjson.dumps(value), headers=JSON_HEADERS)

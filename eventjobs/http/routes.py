@@ -44,7 +44,7 @@ from eventjobs.http.request_errors import (
     NotReady,
     RangeNotSatisfiable,
 )
-from eventjobs.http.responses import JSON as JSON_HEADERS
+from eventjobs.http.responses import JSON_HEADERS
 from eventjobs.http.routing import Endpoint, RequestSpec, ResponseSpec, Route
 from eventjobs.http.schemas.artifacts import UploadedFile
 from eventjobs.http.schemas.callbacks import Callback

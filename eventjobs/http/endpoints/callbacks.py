@@ -2,7 +2,6 @@
 
 import re
 
-import orjson
 from aiohttp import web
 
 from eventjobs.attempts.fencing import End
@@ -12,7 +11,7 @@ from eventjobs.http.app_context import AppContext
 from eventjobs.http.json_body import read_json
 from eventjobs.http.request_errors import BadToken
 from eventjobs.http.requests import path_id
-from eventjobs.http.responses import JSON
+from eventjobs.http.responses import reply
 from eventjobs.http.schemas.callbacks import Callback
 
 _BEARER = re.compile(r"(?i:bearer) +(\S+)")
@@ -45,4 +44,4 @@ async def report(context: AppContext, request: web.Request) -> web.StreamRespons
         "repeated": result.is_repeat,
         "cancel_requested": result.job.cancel_requested_us is not None,
     }
-    return web.Response(body=orjson.dumps(body), headers=JSON)
+    return reply(body)

@@ -11,7 +11,7 @@ from eventjobs.http.current_job import require_logged_job
 from eventjobs.http.headers import wants_stream
 from eventjobs.http.request_errors import BadCursor
 from eventjobs.http.requests import path_id, read_query
-from eventjobs.http.responses import JSON
+from eventjobs.http.responses import JSON_HEADERS
 from eventjobs.http.schemas.queries import AllEventsQuery, EventsQuery
 from eventjobs.http.streams.job_filter import JobFilter
 from eventjobs.log import PAGE_MAX, EventLog
@@ -164,4 +164,4 @@ def _reply(page: Page, log: EventLog) -> web.Response:
         log.head,
         b"true" if page.end else b"false",
     )
-    return web.Response(body=body, headers=JSON)
+    return web.Response(body=body, headers=JSON_HEADERS)

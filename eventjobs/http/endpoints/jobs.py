@@ -21,7 +21,7 @@ from eventjobs.http.origin_guard import reject_foreign_origin
 from eventjobs.http.raw_response import can_send_raw, raw_response
 from eventjobs.http.request_errors import query_error
 from eventjobs.http.requests import ACTOR, path_id, read_query, read_reason, views_caught_up
-from eventjobs.http.responses import JSON, NO_CACHE
+from eventjobs.http.responses import JSON_HEADERS, NO_CACHE
 from eventjobs.http.schemas.queries import JobQuery, JobsQuery
 from eventjobs.http.streams.job_filter import JobFilter
 from eventjobs.http.streams.snapshots import Snapshot, etag_of
@@ -97,7 +97,7 @@ async def jobs(context: AppContext, request: web.Request) -> web.StreamResponse:
     position = service.views.position
     views = await service.views.jobs(filters, order=query.order, cursor=born, limit=limit + 1)
     page = [context.snapshots.of(view) for view in views[:limit]]
-    headers = dict(JSON)
+    headers = dict(JSON_HEADERS)
     following = None
     if len(views) > limit:
         following = cursor(page[-1].job.born, filters, query.order)

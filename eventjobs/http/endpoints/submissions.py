@@ -12,7 +12,7 @@ from eventjobs.http.json_body import child_limits, read_json, request_limits
 from eventjobs.http.raw_response import can_send_raw, raw_response
 from eventjobs.http.request_errors import RequestError
 from eventjobs.http.requests import ACTOR
-from eventjobs.http.responses import JSON
+from eventjobs.http.responses import JSON_HEADERS
 from eventjobs.http.schemas.submission import Submission
 from eventjobs.http.streams.snapshots import etag_of
 from eventjobs.projections import JobView
@@ -84,4 +84,4 @@ async def _accept(
         return raw_response(
             request, 202, headers, body, request[REQUEST_ID], service.clock.now_us()
         )
-    return web.Response(status=202, body=body, headers=JSON | headers)
+    return web.Response(status=202, body=body, headers=JSON_HEADERS | headers)

@@ -1,0 +1,59 @@
+"""Deliveries of webhooks are submitted in batches."""
+
+import asyncio
+from typing import Any
+
+import pytest
+
+from eventjobs import Context, handler
+from eventjobs.domain.events import DELIVERY, JobSubmitted, WebhookAdded
+from eventjobs.domain.ids import new_id
+from eventjobs.domain.spec import JobSpec
+from eventjobs.outbound.webhooks.deliveries import BATCH
+from tests.conftest import Serve
+
+URL = "http://127.0.0.1:1/"
+LOCAL = "127.0.0.0/8"
+
+
+@handler("echo")
+async def echo(context: Context, payload: Any) -> Any:
+    return payload
+
+
+async def test_an_event_for_very_many_webhooks_is_made_into_pieces(
+    serve: Serve, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A page of events for a thousand webhooks was a quarter of a million tasks at a time."""
+    service = await serve(echo, outbound_allow=LOCAL, concurrency=0)
+    monkeypatch.setattr(service.webhooks, "_outbound", None)  # nothing is sent
+    at_once = most = 0
+    submit = service.jobs.submit
+
+    async def submit_and_count(*args: Any, **more: Any) -> Any:
+        nonlocal at_once, most
+        at_once += 1
+        most = max(most, at_once)
+        try:
+            return await submit(*args, **more)
+        finally:
+            at_once -= 1
+
+    count = BATCH + 44
+    wanted = WebhookAdded(url=URL, events=("JobCancelled",))
+    added = [service.log.append(new_id(n), 0, wanted, actor="me") for n in range(count)]
+    await asyncio.gather(*added)
+    service.webhooks._added.set()
+    monkeypatch.setattr(service.jobs, "submit", submit_and_count)
+    job = (await submit(JobSpec("echo"), actor="me")).job
+    await service.jobs.cancel(job.job_id, actor="me")
+    deliveries: set[int] = set()
+    position = 0
+    async with asyncio.timeout(60):
+        while len(deliveries) < count:
+            await service.log.wait(position)
+            for each in await service.log.read(position, 1000):
+                position = each.position
+                if isinstance(each.event, JobSubmitted) and each.event.spec.type == DELIVERY:
+                    deliveries.add(each.position)
+    assert most <= BATCH
