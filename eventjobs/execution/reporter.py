@@ -3,8 +3,10 @@
 import asyncio
 from collections import deque
 from contextvars import copy_context
+from itertools import count
 from typing import Any
 
+from eventjobs.backoff import Backoff
 from eventjobs.clock import Timer, sleep
 from eventjobs.domain.decisions import Report
 from eventjobs.domain.events import LogWritten, ProgressReported, StepCompleted
@@ -17,6 +19,7 @@ from eventjobs.observability.logging import get_logger
 from eventjobs.observability.tracebacks import describe
 
 _LOG = get_logger("eventjobs.runner")
+_PAUSE = Backoff(0.1, max_s=5.0)
 
 #: Most reports that wait to be sent. Later ones are dropped, and a log line counts them.
 WAITING_MAX = 1_000
@@ -79,18 +82,17 @@ class AttemptReporter:
         A completed step is retried until the log accepts it: else its work would be repeated.
         """
         await self.flush()
-        delay_s = 0.1
-        while True:
+        for tries in count(1):
             try:
-                return await self._source.report(self._job, report)
+                await self._source.report(self._job, report)
+                return
             except LogError as error:
                 if not isinstance(report, StepCompleted):
                     raise
                 _LOG.warning(
                     "step waits", job_id=self._job.job_id, step=report.name, error=error.code
                 )
-                await sleep(self._source.clock, delay_s)
-                delay_s = min(delay_s * 2, 5.0)
+                await sleep(self.clock, _PAUSE.delay_s(tries))
 
     async def steps(self) -> dict[str, Any]:
         """The stored results of completed steps, by name, in order of completion."""

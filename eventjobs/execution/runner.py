@@ -5,12 +5,12 @@ import contextvars
 from collections.abc import Callable
 from contextlib import suppress
 
-from eventjobs.clock import sleep, timeout
+from eventjobs.clock import timeout
 from eventjobs.domain.job import Job
-from eventjobs.domain.outcomes import Failed, Outcome
-from eventjobs.errors import InvalidInput, LogError, Rejected
+from eventjobs.domain.outcomes import Outcome
 from eventjobs.execution.attempt import RunningAttempt, StopReason
 from eventjobs.execution.attempt_log import log_start
+from eventjobs.execution.outcome_writer import OutcomeWriter
 from eventjobs.execution.processes.pool import ProcessPool
 from eventjobs.execution.reporter import AttemptReporter
 from eventjobs.execution.results import failure
@@ -22,8 +22,6 @@ from eventjobs.handlers.registry import Handler, HandlerRegistry, Mode
 from eventjobs.handlers.thread_context import ThreadContext
 from eventjobs.observability.log_capture import LogCapture
 from eventjobs.observability.logging import get_logger
-from eventjobs.observability.tracebacks import summary
-from eventjobs.storable import storable_text
 
 #: Modes of handlers that do not run here. (A dispatcher's handlers are functions on the loop.)
 REMOTE_MODES: tuple[Mode, ...] = ("external", "remote")
@@ -66,7 +64,7 @@ class Runner:
         self._attempts: dict[str, RunningAttempt] = {}
         self._tasks: set[asyncio.Task[None]] = set()
         self._stopping = False
-        self._cancels_tasks = False
+        self._outcomes = OutcomeWriter(source)
         self._task_factory: TaskFactory | None = None
         self._claim_task: asyncio.Task[None] | None = None
         self._log = get_logger("eventjobs.runner")
@@ -110,7 +108,7 @@ class Runner:
             self._stop_attempt(attempt, "shutdown")
         # A stopped attempt has the grace time, and a second more for its outcome to be recorded.
         await self._wait_for_tasks(self._grace_s + 1.0)
-        self._cancels_tasks = True
+        self._outcomes.close()
         for task in self._tasks:
             task.cancel()  # the log accepts nothing; the next start finds them lost
         if self._processes is not None:
@@ -259,45 +257,6 @@ class Runner:
     # --- record
 
     async def _record(self, attempt: RunningAttempt, outcome: Outcome) -> None:
-        """Record the outcome, however long the log takes to accept it.
-
-        An outcome that cannot be recorded for another reason is replaced by a failure.
-        """
-        job_id, delay_s, replaced = attempt.job.job_id, 0.1, False
-        while True:
-            try:
-                await attempt.reporter.flush()
-                await self._source.record_outcome(attempt.job, outcome)
-                break
-            except Rejected as error:
-                self._log.warning("outcome refused", job_id=job_id, error=error.code)
-                break
-            except asyncio.CancelledError:
-                # The handler may have cancelled its own task.
-                if self._cancels_tasks or (task := asyncio.current_task()) is None:
-                    raise
-                task.uncancel()
-                continue
-            except (LogError, OSError) as error:
-                reason = error.code if isinstance(error, LogError) else str(error)
-                self._log.warning("outcome waits", job_id=job_id, error=reason)
-            except Exception as error:  # noqa: BLE001 -- a bug here must not leave the job running
-                outcome = _unrecordable(error)
-                code, message = outcome.code, outcome.message
-                self._log.error(
-                    "outcome cannot be recorded", job_id=job_id, code=code, error=message
-                )
-                if not replaced:
-                    replaced = True
-                    continue
-            await sleep(self._clock, delay_s)
-            delay_s = min(delay_s * 2, 5.0)
-        if self._attempts.get(job_id) is attempt:
-            del self._attempts[job_id]
-
-
-def _unrecordable(error: Exception) -> Failed:
-    if isinstance(error, InvalidInput):  # a result larger than the largest artifact
-        return Failed(error.code, error.message, False)
-    message = f"the outcome of the attempt cannot be recorded: {summary(error)}"
-    return Failed("outcome_not_recorded", storable_text(message), False)
+        await self._outcomes.record(attempt, outcome)
+        if self._attempts.get(attempt.job.job_id) is attempt:
+            del self._attempts[attempt.job.job_id]
