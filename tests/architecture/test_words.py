@@ -22,6 +22,7 @@ CLEAN = [
     "tests/client",
     "tests/execution",
     "tests/handlers",
+    "tests/http/streams",
 ]
 FILES = {
     path: path.read_text() for folder in CLEAN for path in sorted((ROOT / folder).rglob("*.py"))

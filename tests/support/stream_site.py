@@ -1,4 +1,4 @@
-"""What the stream tests watch: a real service on loopback, and those who change its jobs."""
+"""The service of the stream tests, on loopback; its jobs are changed by the tests alone."""
 
 import asyncio
 import random
@@ -23,15 +23,16 @@ from eventjobs.http.streams.streams import Streams
 from eventjobs.service import Service
 from eventjobs.settings import Settings
 from tests.support.histories import job_id
-from tests.support.stream_reader import Chunks, Head, Stream, request
+from tests.support.stream_reader import Chunks, Head, Message, Stream, request
 
 ME = "tester"
+EVENTS = "/v1/events"
 LINE = LogWritten(1, "info", "x" * 100)
 
 
 @dataclass
 class Site:
-    """Nothing runs here: what happens to jobs, tests do."""
+    """A service without handlers, and the streams that a test has opened."""
 
     service: Service
     streams: Streams
@@ -47,29 +48,34 @@ class Site:
     def head(self) -> int:
         return self.service.log.head
 
-    async def open(self, path: str, last_id: str | int | None = None, **told: Any) -> Stream:
-        """A stream, or what came instead."""
+    async def open(self, path: str, last_id: str | int | None = None, **options: Any) -> Stream:
+        """A stream, or another response."""
         last_id = None if last_id is None else str(last_id)
-        stream = await Stream.open(self.port, path, last_id=last_id, **told)
+        stream = await Stream.open(self.port, path, last_id=last_id, **options)
         self.opened.append(stream)
         return stream
 
-    async def watch(self, path: str, last_id: str | int | None = None, **told: Any) -> Stream:
-        """A stream that has begun."""
-        stream = await self.open(path, last_id, **told)
+    async def watch(self, path: str, last_id: str | int | None = None, **options: Any) -> Stream:
+        """A stream whose status is 200."""
+        stream = await self.open(path, last_id, **options)
         assert stream.status == 200
         return stream
 
-    async def get(self, path: str, **told: Any) -> tuple[Head, bytes]:
-        """A whole answer."""
+    async def get(self, path: str, **options: Any) -> tuple[Head, bytes]:
+        """The head and the body of a response."""
         reader, writer = await asyncio.open_connection("127.0.0.1", self.port)
-        headers = {"Accept": "application/json", "Connection": "close", **told.pop("headers", {})}
-        writer.write(request(path, headers=headers, **told))
+        headers = {
+            "Accept": "application/json",
+            "Connection": "close",
+            **options.pop("headers", {}),
+        }
+        writer.write(request(path, headers=headers, **options))
         head, _, body = (await reader.read()).partition(b"\r\n\r\n")
         writer.close()
         await writer.wait_closed()
-        answer = Head.parse(head + b"\r\n\r\n")
-        return answer, Chunks().feed(body) if "transfer-encoding" in answer.headers else body
+        response = Head.parse(head + b"\r\n\r\n")
+        chunked = "transfer-encoding" in response.headers
+        return response, Chunks().feed(body) if chunked else body
 
     async def json(self, path: str) -> Any:
         head, body = await self.get(path)
@@ -77,7 +83,7 @@ class Site:
         return orjson.loads(body)
 
     async def facts(self, after: int = 0) -> list[Recorded]:
-        """The log."""
+        """All events after that position."""
         facts: list[Recorded] = []
         while page := await self.service.log.read(facts[-1].position if facts else after, 1000):
             facts += page
@@ -86,28 +92,28 @@ class Site:
     # --- what happens to jobs
 
     async def submit(self, type: str = "a", number: int | None = None, **spec: Any) -> str:
-        made = JobSpec(type, max_attempts=3, **spec)
+        job_spec = JobSpec(type, max_attempts=3, **spec)
         id = None if number is None else job_id(number)
-        return (await self.jobs.submit(made, job_id=id, actor=ME)).job.job_id
+        return (await self.jobs.submit(job_spec, job_id=id, actor=ME)).job.job_id
 
     async def start(self, *ids: str) -> None:
         for each in ids:
             await self.jobs.start(each, worker=ME)
 
-    async def say(self, id: str, *texts: str) -> None:
+    async def write_lines(self, id: str, *texts: str) -> None:
         """Write lines to the log of a running job."""
         job = await self.jobs.load(id)
         assert job is not None
         for text in texts:
             await self.jobs.report(id, LogWritten(job.attempt, "info", text), actor=ME)
 
-    async def talk(self, id: str, count: int, event: Event = LINE) -> None:
-        """The same fact of a running job again and again, as fast as it goes."""
+    async def append_many(self, id: str, count: int, event: Event = LINE) -> None:
+        """Record the same event of a running job many times, in one go."""
         job = await self.jobs.load_newest(id)
         assert job is not None
         version = job.version
-        written = [self.service.log.append(id, version + n, event, actor=ME) for n in range(count)]
-        await asyncio.gather(*written)
+        appends = [self.service.log.append(id, version + n, event, actor=ME) for n in range(count)]
+        await asyncio.gather(*appends)
         self.jobs._cache.drop(id)
 
     async def complete(self, id: str, result: Any = None) -> None:
@@ -121,42 +127,51 @@ class Site:
         failed = AttemptFailed(job.attempt, "broken", False, None, "it broke")
         await self.jobs.fail(id, failed, actor=ME)
 
-    async def done(self, type: str = "a", **spec: Any) -> str:
-        """A job with four facts."""
+    async def completed_job(self, type: str = "a", **spec: Any) -> str:
+        """The id of a completed job with four events."""
         id = await self.submit(type, **spec)
         await self.start(id)
-        await self.say(id, "line")
+        await self.write_lines(id, "line")
         await self.complete(id, {"n": 1})
         return id
 
-    async def seen(self) -> None:
-        """The views have it, too."""
+    async def wait_for_views(self) -> None:
+        """Wait until the views are at the head."""
         await self.service.views.reached(self.head)
 
 
+def events_path(job_id: str) -> str:
+    return f"/v1/jobs/{job_id}/events"
+
+
+def as_messages(events: list[Recorded]) -> list[Message]:
+    """The messages that a browser dispatches for *events*."""
+    return [Message("event", each.json().decode(), str(each.position)) for each in events]
+
+
 @asynccontextmanager
-async def site(path: Path, clock: Clock | None = None, **settings: Any) -> AsyncIterator[Site]:
-    made: list[Streams] = []
+async def open_site(path: Path, clock: Clock | None = None, **settings: Any) -> AsyncIterator[Site]:
+    all_streams: list[Streams] = []
 
-    class Kept(Streams):
-        def __init__(self, *given: Any) -> None:
-            super().__init__(*given)
-            made.append(self)
+    class RecordedStreams(Streams):
+        def __init__(self, *arguments: Any) -> None:
+            super().__init__(*arguments)
+            all_streams.append(self)
 
-    told = Settings(**{"concurrency": 0, "heartbeat_s": 60.0, "stall_s": 60.0, **settings})
+    values = Settings(**{"concurrency": 0, "heartbeat_s": 60.0, "stall_s": 60.0, **settings})
     before = asyncio.all_tasks()
-    async with Service(path / "data", settings=told, clock=clock) as service:
+    async with Service(path / "data", settings=values, clock=clock) as service:
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(http, "Streams", Kept)
+            patch.setattr(http, "Streams", RecordedStreams)
             listening = await http.serve(service, "127.0.0.1", 0)
-        made_of_it = Site(service, made[0], listening.port, listening.close)
+        site = Site(service, all_streams[0], listening.port, listening.close)
         try:
-            yield made_of_it
+            yield site
         finally:
-            for each in made_of_it.opened:
+            for each in site.opened:
                 each.drop()
             await listening.close()
-            await asyncio.gather(*(each.closed() for each in made_of_it.opened))
+            await asyncio.gather(*(each.wait_closed() for each in site.opened))
     late: set[Any] = asyncio.all_tasks() - before - {asyncio.current_task()}
     if late:
         _, late = await asyncio.wait(late, timeout=1)
@@ -164,7 +179,7 @@ async def site(path: Path, clock: Clock | None = None, **settings: Any) -> Async
 
 
 async def change(jobs: Jobs, rng: random.Random, number: int, *, hide: bool = True) -> None:
-    """Do to a job what may be done to it: mostly what happens most."""
+    """Submit or change a job in a random way that its state allows."""
     job = await jobs.load(job_id(number))
     with suppress(Rejected):
         await _change(jobs, job, rng, number, hide)
