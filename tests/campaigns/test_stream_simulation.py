@@ -193,6 +193,7 @@ class SimViews:
 
     def __init__(self, log: SlowLog, rng: random.Random) -> None:
         self.position = 0
+        self.failing: str | None = None
         self._events = log
         self._rng = rng
         self._jobs: dict[str, Job] = {}
