@@ -1,4 +1,8 @@
-"""Values as they can be stored: plain text, and what JSON holds."""
+"""Values that can be stored: text without lone surrogates, and JSON.
+
+Values of users are never trusted: a class of their own may override any method, fail in it, or
+never return. So types are tested with type(), and builtin methods are called through the builtin.
+"""
 
 import copyreg
 import math
@@ -22,21 +26,21 @@ FIELDS_BYTES_MAX = 8_192
 PROGRESS_BYTES_MAX = 65_536
 #: Details of one failure, as JSON.
 DETAILS_BYTES_MAX = 65_536
-#: Nesting of what is stored; the engines and what wraps it in an answer need some room above.
+#: Nesting of stored JSON. The limits of SQLite and orjson are higher: a response can wrap it.
 DEPTH_MAX = 200
-#: Of one JSON document: its characters, and *NODE_SIZE* for each value in it. A list that holds
-#: another list twice, and that one the next, has no end that a service lives to see.
+#: Size of one JSON document: its characters, and *NODE_SIZE* for each value. Without this limit a
+#: few nested lists, each of which holds the next one twice, would fill the memory.
 SIZE_MAX = 2**28
 NODE_SIZE = 64
-#: Nesting, and values in all, of what is made readable for a log.
+#: Nesting and number of the values that readable_json returns.
 READABLE_DEPTH_MAX = 20
 READABLE_SIZE_MAX = 20_000
 
 
 def storable_text(value: object, chars_max: int = TEXT_CHARS_MAX) -> str:
-    """*value* as text that can be stored: no lone surrogates, not too long. Never raises."""
+    """str(*value*) without lone surrogates, cut to *chars_max* characters. Never raises."""
     try:
-        # An object's own __str__ may fail, or return a str that has methods of its own.
+        # An object's own __str__ may fail, or return a subclass of str.
         text = str.__getitem__(_text(value), slice(chars_max))
     except BaseException:  # noqa: BLE001 -- also sys.exit() in a __str__
         text = f"<{class_name(type(value))} that has no text>"
@@ -44,7 +48,7 @@ def storable_text(value: object, chars_max: int = TEXT_CHARS_MAX) -> str:
 
 
 def _text(value: Any) -> str:
-    """str(value), unless that has no end: a list may hold another twice, and that one the next."""
+    """str(*value*), or a bounded repr for a container whose text would be too large."""
     kind = type(value)
     if issubclass(kind, BaseException) and kind.__str__ is BaseException.__str__:
         args: tuple[Any, ...] = vars(BaseException)["args"].__get__(value)
@@ -62,7 +66,7 @@ def _text(value: Any) -> str:
 
 
 def class_name(kind: type) -> str:
-    """The full name of a class, as tracebacks have it. Never raises."""
+    """The full name of a class, as in tracebacks. Never raises."""
     try:
         module, name = kind.__module__, type.__getattribute__(kind, "__qualname__")
         full = name if module in ("__main__", "builtins") else f"{module}.{name}"
@@ -72,32 +76,34 @@ def class_name(kind: type) -> str:
 
 
 def storable_number(value: float | None) -> float | None:
-    """Any number, also a library's own or an enormous one, as JSON has it; None for another."""
+    """*value*, a number of any type, as a JSON number. None for a value that is not finite or not a
+    number.
+    """
     if value is None or (type(value) is int and abs(value) < 2**53):
         return value
     try:
         number = float(value)
-    except (OverflowError, TypeError, ValueError):  # an enormous one, or none
+    except (OverflowError, TypeError, ValueError):
         return None
     return number if math.isfinite(number) else None
 
 
 def storable_json(value: Any) -> Any:
-    """A copy of *value* as it will be read back. Raises NotJSON."""
+    """*value* encoded as JSON and decoded again: a copy as readers will get it. Raises NotJSON."""
     return None if value is None else orjson.loads(encode_json(value))
 
 
 def encode_json(value: Any, size_max: int = SIZE_MAX) -> bytes:
-    """*value* as JSON; pydantic models and dataclasses become objects. Raises NotJSON."""
+    """*value* as JSON text. Pydantic models and dataclasses become objects. Raises NotJSON."""
     try:
         check_size(value, size_max)
         text = orjson.dumps(value, default=_dump_model)
-        # Two counts in C spare most values the walk in Python.
+        # These counts run in C. They spare most values the walk in Python.
         if b"null" in text or text.count(b"[") + text.count(b"{") > DEPTH_MAX:
             _refuse_nan(value)
     except NotJSON:
         raise
-    except BaseException as error:  # methods of the value run in here
+    except BaseException as error:  # the value's own methods run in here
         raise NotJSON(f"this cannot be kept as JSON: {storable_text(error)}") from error
     return text
 
@@ -107,12 +113,12 @@ class _TooLarge(NotJSON):
 
 
 def check_size(value: Any, size_max: int = SIZE_MAX) -> None:
-    """Raise NotJSON for what would be larger than that as JSON, and may look small."""
+    """Raises NotJSON when *value* would be larger than *size_max* as JSON."""
     level = [value]
     while level:
         following: list[Any] = []
         for each in level:
-            kind = type(each)  # and not `__class__`, which may be a class's own
+            kind = type(each)  # not `__class__`, which a class can override
             if kind is str:
                 size_max -= len(each)
             elif kind is dict:
@@ -120,7 +126,7 @@ def check_size(value: Any, size_max: int = SIZE_MAX) -> None:
             elif kind is list:
                 following += each
             elif kind is orjson.Fragment:
-                raise NotJSON("text that claims to be JSON is no value")
+                raise NotJSON("an orjson.Fragment is not a value")
             elif kind not in _SCALARS:
                 following += _inside(each, kind)
         size_max -= NODE_SIZE * len(level)
@@ -130,7 +136,7 @@ def check_size(value: Any, size_max: int = SIZE_MAX) -> None:
 
 
 def _inside(value: Any, kind: type) -> Iterable[Any]:
-    """The values in *value*, whatever a class of its own has made of its methods."""
+    """The values in *value*, read by the builtin methods and not by overridden ones."""
     if issubclass(kind, dict):
         return dict.values(value)
     if issubclass(kind, list):
@@ -145,7 +151,7 @@ def _inside(value: Any, kind: type) -> Iterable[Any]:
 
 
 def json_fragment(value: Any) -> orjson.Fragment | None:
-    """*value* as a JSONField keeps it: JSON that orjson writes as it is. Raises NotJSON."""
+    """*value* as JSON in a Fragment, which orjson writes as it is. Raises NotJSON."""
     return None if value is None else orjson.Fragment(encode_json(value))
 
 
@@ -156,9 +162,8 @@ def _dump_model(value: Any) -> Any:
 
 
 class JSONField:
-    """A field of a dataclass that is kept as JSON text, so that each reading gives a new copy.
-
-    What is read may be changed at will: it is nobody else's. Setting it raises NotJSON.
+    """A dataclass field that is stored as JSON text. Each read decodes a new copy, which the reader
+    may change. Setting a value that JSON cannot hold raises NotJSON.
     """
 
     def __init__(self, name: str) -> None:
@@ -171,9 +176,9 @@ class JSONField:
         return None if text is None else orjson.loads(orjson.dumps(text))
 
     def __set__(self, holder: Any, value: Any) -> None:
-        # A Fragment is what this module made; what users give goes through *json_text* first.
-        made = value if type(value) is orjson.Fragment else json_fragment(value)
-        holder.__dict__[self._name] = made
+        # Only this module makes Fragments: check_size refuses those of users.
+        text = value if type(value) is orjson.Fragment else json_fragment(value)
+        holder.__dict__[self._name] = text
 
 
 # Else no dataclass with a JSONField could be pickled, or copied deeply.
@@ -185,42 +190,42 @@ _NAMES: dict[type, tuple[str, ...]] = {}
 
 
 def json_fields(*names: str) -> Callable[[Class], Class]:
-    """Make the fields *names* of a dataclass JSONFields.
+    """A decorator that makes the fields *names* of a dataclass JSONFields.
 
-    It must not have slots: orjson, which writes it as it is, does not hold what a descriptor
-    returns, and the process would crash.
+    The class must not have slots: orjson then reads fields through descriptors without holding a
+    reference to the value, and the process crashes.
     """
 
-    def changed(kind: Class) -> Class:
+    def decorate(kind: Class) -> Class:
         assert "__slots__" not in vars(kind), kind
         for name in names:
             setattr(kind, name, JSONField(name))
         _NAMES[kind] = names
         return kind
 
-    return changed
+    return decorate
 
 
 def fragment_of(holder: Any, name: str) -> orjson.Fragment | None:
-    """The JSON of *holder*'s field *name*, which orjson writes as it is; None for null."""
-    found: orjson.Fragment | None = holder.__dict__.get(name)
-    return found
+    """The JSON text of *holder*'s JSONField *name*, not decoded; None for null."""
+    text: orjson.Fragment | None = holder.__dict__.get(name)
+    return text
 
 
 def as_fragment(value: Any) -> orjson.Fragment | None:
-    """What orjson has read, as a JSONField keeps it; None for null."""
+    """*value*, which orjson has decoded, as JSON text again; None for null."""
     return None if value is None else orjson.Fragment(orjson.dumps(value))
 
 
-def as_fragments(kind: type, given: dict[str, Any]) -> dict[str, Any]:
-    """*given*, which orjson has read, with the JSONFields of *kind* as they are kept."""
+def as_fragments(kind: type, values: dict[str, Any]) -> dict[str, Any]:
+    """*values*, which orjson has decoded, with those of *kind*'s JSONFields as JSON text again."""
     for name in _NAMES.get(kind, ()):
-        if name in given:
-            given[name] = as_fragment(given[name])
-    return given
+        if name in values:
+            values[name] = as_fragment(values[name])
+    return values
 
 
-#: Most of what there is, and nothing that has to be looked into.
+#: The most frequent types. Their values contain no other values.
 _SCALARS = frozenset({str, int, float, bool, type(None)})
 
 
@@ -242,9 +247,9 @@ def _refuse_nan(value: Any, depth: int = 0) -> None:
 
 
 def bounded_json(value: Any, bytes_max: int, *, whole: bool = False) -> Any:
-    """*value* as JSON of some *bytes_max* bytes: what is more is {"cut": its beginning}.
+    """*value* as JSON of about *bytes_max* bytes. Larger JSON becomes {"cut": its beginning}.
 
-    What JSON cannot hold becomes text, or with *whole* all of it does. Never raises.
+    Parts that JSON cannot hold become text; with *whole* the entire value does. Never raises.
     """
     if value is None:
         return None
@@ -260,19 +265,19 @@ def bounded_json(value: Any, bytes_max: int, *, whole: bool = False) -> Any:
 
 
 def _cut(text: bytes, bytes_max: int) -> Any:
-    # A text of JSON grows to twice its size at most as a value of JSON. What is cut on its way
-    # from a worker is not cut again by the service.
+    # JSON text is at most twice as long inside a JSON string. So a value that a remote worker has
+    # cut is within the limit, and the service does not cut it again.
     return {"cut": storable_text(text[: bytes_max // 2 - 16].decode("utf-8", "ignore"))}
 
 
-#: How to read them, whatever a class of their own has made of it.
+#: The builtin iterators, which a subclass cannot override.
 _CONTAINERS: dict[type, Callable[[Any], Iterator[Any]]] = {
     each: each.__iter__ for each in (dict, list, tuple, set, frozenset)
 }
 
 
 def readable_json(value: Any) -> Any:
-    """*value* for people, as what JSON holds: all else becomes text. Bounded. Never raises."""
+    """*value* as JSON for people: other values become text, large ones are cut. Never raises."""
     return _readable_json(value, [READABLE_SIZE_MAX], 0)
 
 
@@ -287,7 +292,7 @@ def _readable_json(value: Any, left: list[int], depth: int) -> Any:
         if not issubclass(kind, container):
             continue
         if depth >= READABLE_DEPTH_MAX or left[0] <= 0:
-            return "…"  # its own repr has no bounds
+            return "…"  # its repr is unbounded
         if container is dict:
             items = islice(dict.items(value), left[0])
             return {
@@ -303,7 +308,7 @@ def _leaf(value: Any, kind: type) -> str:
     if issubclass(kind, bytes | bytearray):
         value = repr(bytes.__getitem__(bytes(value), slice(TEXT_CHARS_MAX)))
     elif not issubclass(kind, str):
-        with suppress(BaseException):  # then its own text has to do
+        with suppress(BaseException):  # falls back to str(value)
             encoded = orjson.loads(orjson.dumps(value))
             value = encoded if isinstance(encoded, str) else value  # dates, and values of enums
     if issubclass(kind, BaseException):
@@ -321,5 +326,5 @@ _REPR.maxstring = _REPR.maxother = _REPR.maxlong = 1_000
 def _bounded_repr(value: Any) -> str:
     try:
         return storable_text(_REPR.repr(value))
-    except BaseException:  # noqa: BLE001 -- of what is in it, some __repr__ may do anything
+    except BaseException:  # noqa: BLE001 -- a __repr__ of an element may raise anything
         return storable_text(readable_json(value))
