@@ -1,4 +1,4 @@
-"""A data directory whose files do not belong together, or cannot be used, is refused in a line."""
+"""A data directory whose files do not belong together, or are unusable, is refused in one line."""
 
 import asyncio
 import errno
@@ -38,8 +38,8 @@ async def echo(context: Context, payload: Any) -> Any:
     return payload
 
 
-async def used(data: Path, jobs: int = 1) -> Path:
-    """*data*, in which a service has run some jobs."""
+async def make_data(data: Path, jobs: int = 1) -> Path:
+    """*data*, after a service has run *jobs* jobs in it."""
     async with Service(data, [echo]) as service:
         for number in range(jobs):
             await service.wait((await service.submit("echo", number)).job_id)
@@ -47,8 +47,8 @@ async def used(data: Path, jobs: int = 1) -> Path:
     return data
 
 
-async def refused(data: Path, kind: type[DataDirectoryError]) -> str:
-    """What is said when a service is started on *data*: in one line, with the file."""
+async def start_refused(data: Path, kind: type[DataDirectoryError]) -> str:
+    """The error message of a service started on *data*: one line with the path."""
     service = Service(data, [echo])
     with pytest.raises(kind) as error:
         await service.start()
@@ -76,29 +76,29 @@ def take_log(data: Path, other: Path) -> None:
 async def test_a_log_that_is_missing_beside_what_belongs_to_it_is_not_made_anew(
     tmp_path: Path, left: str
 ) -> None:
-    data = await used(tmp_path / "data")
+    data = await make_data(tmp_path / "data")
     (data / "artifacts" / "ab").mkdir()
     remove_log(data)
     (data / "log.db-wal").write_bytes(b"what was acknowledged last")
     for name in {"views.db", "secret.key", "artifacts", "log.db-wal"} - {left}:
         path = data / name
         shutil.rmtree(path) if path.is_dir() else path.unlink()
-    there = sorted(each.name for each in data.iterdir())
-    said = await refused(data, LogMissing)
-    assert left in said
-    assert "backup" in said
-    assert sorted(each.name for each in data.iterdir()) == there
+    names = sorted(each.name for each in data.iterdir())
+    message = await start_refused(data, LogMissing)
+    assert left in message
+    assert "backup" in message
+    assert sorted(each.name for each in data.iterdir()) == names
 
 
 async def test_a_log_that_was_emptied_counts_as_missing(tmp_path: Path) -> None:
-    data = await used(tmp_path / "data")
+    data = await make_data(tmp_path / "data")
     remove_log(data)
     (data / "log.db").touch()
-    await refused(data, LogMissing)
+    await start_refused(data, LogMissing)
 
 
 async def test_a_new_log_is_begun_on_purpose_once_the_rest_is_moved_away(tmp_path: Path) -> None:
-    data = await used(tmp_path / "data")
+    data = await make_data(tmp_path / "data")
     remove_log(data)
     for name in ("views.db", "secret.key"):
         (data / name).rename(tmp_path / name)
@@ -108,11 +108,11 @@ async def test_a_new_log_is_begun_on_purpose_once_the_rest_is_moved_away(tmp_pat
 
 async def test_the_log_of_another_directory_is_refused(tmp_path: Path) -> None:
     """Beside the views, and without them beside the key; with a new key it is taken."""
-    data, other = await used(tmp_path / "data"), await used(tmp_path / "other", jobs=2)
+    data, other = await make_data(tmp_path / "data"), await make_data(tmp_path / "other", jobs=2)
     take_log(data, other)
-    assert "views.db" in await refused(data, LogReplaced)
+    assert "views.db" in await start_refused(data, LogReplaced)
     (data / "views.db").unlink()
-    assert "secret.key" in await refused(data, LogReplaced)
+    assert "secret.key" in await start_refused(data, LogReplaced)
     run = await asyncio.to_thread(CliRunner().invoke, app, ["new-key", "--data", str(data)])
     assert (run.exit_code, run.output.strip()) == (0, str(data / "secret.key"))
     async with Service(data, [echo]) as service:
@@ -121,9 +121,9 @@ async def test_the_log_of_another_directory_is_refused(tmp_path: Path) -> None:
 
 async def test_a_log_from_an_older_backup_is_taken(tmp_path: Path, serve: Serve) -> None:
     """The views have seen more than it holds: they are made anew."""
-    data = await used(tmp_path / "data")
+    data = await make_data(tmp_path / "data")
     shutil.copytree(data, tmp_path / "backup")
-    await used(data)
+    await make_data(data)
     take_log(data, tmp_path / "backup")
     service = await serve(echo, data=data)
     await service.wait((await service.submit("echo", 1)).job_id)
@@ -132,10 +132,10 @@ async def test_a_log_from_an_older_backup_is_taken(tmp_path: Path, serve: Serve)
 
 
 async def test_a_key_that_is_gone_is_not_made_anew_beside_events(tmp_path: Path) -> None:
-    data = await used(tmp_path / "data")
+    data = await make_data(tmp_path / "data")
     before = (data / "secret.key").read_bytes()
     (data / "secret.key").unlink()
-    assert "eventjobs new-key" in await refused(data, SecretKeyMissing)
+    assert "eventjobs new-key" in await start_refused(data, SecretKeyMissing)
     assert not (data / "secret.key").exists()
     run = await asyncio.to_thread(CliRunner().invoke, app, ["new-key", "--data", str(data)])
     assert run.exit_code == 0
@@ -146,9 +146,9 @@ async def test_a_key_that_is_gone_is_not_made_anew_beside_events(tmp_path: Path)
 
 
 async def test_the_key_of_another_log_is_refused(tmp_path: Path) -> None:
-    data, other = await used(tmp_path / "data"), await used(tmp_path / "other")
+    data, other = await make_data(tmp_path / "data"), await make_data(tmp_path / "other")
     shutil.copy(other / "secret.key", data)
-    await refused(data, LogReplaced)
+    await start_refused(data, LogReplaced)
 
 
 async def test_a_start_that_was_cut_off_before_the_key_was_made_is_no_loss(tmp_path: Path) -> None:
@@ -169,15 +169,14 @@ def test_no_key_is_made_for_a_log_that_is_not_there(tmp_path: Path) -> None:
 async def test_what_others_can_read_is_warned_of(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    data = await used(tmp_path / "data")
+    data = await make_data(tmp_path / "data")
     assert "open to other users" not in caplog.text
     for path in (data, data / "log.db", data / "secret.key"):
         path.chmod(0o755)
     async with Service(data, [echo]):
         pass
-    told = caplog.text
-    assert told.count("open to other users") == 3
-    assert str(data / "secret.key") in told
+    assert caplog.text.count("open to other users") == 3
+    assert str(data / "secret.key") in caplog.text
 
 
 # --- damage
@@ -209,11 +208,11 @@ def one_page(path: Path) -> None:
 async def test_a_damaged_log_is_told_with_its_path_and_what_to_do(
     tmp_path: Path, damage: Callable[[Path], None], kind: type[DataDirectoryError]
 ) -> None:
-    data = await used(tmp_path / "data")
+    data = await make_data(tmp_path / "data")
     damage(data / "log.db")
     content = (data / "log.db").read_bytes()
-    said = await refused(data, kind)
-    assert str(data / "log.db") in said
+    message = await start_refused(data, kind)
+    assert str(data / "log.db") in message
     assert (data / "log.db").read_bytes() == content
 
 
@@ -221,7 +220,7 @@ async def test_a_damaged_log_is_told_with_its_path_and_what_to_do(
 async def test_damaged_views_are_made_anew(
     tmp_path: Path, serve: Serve, damage: Callable[[Path], None]
 ) -> None:
-    data = await used(tmp_path / "data", jobs=3)
+    data = await make_data(tmp_path / "data", jobs=3)
     damage(data / "views.db")
     service = await serve(echo, data=data)
     await service.views.reached(service.log.head)
@@ -242,8 +241,8 @@ async def test_damaged_views_are_made_anew(
 async def test_views_that_somebody_changed_are_made_anew_once_they_fail(
     tmp_path: Path, serve: Serve, sql: str
 ) -> None:
-    """A mistake with sqlite3 in hand: whatever is raised, the service goes on."""
-    data = await used(tmp_path / "data", jobs=3)
+    """An error with the sqlite3 shell: the service goes on after any of them."""
+    data = await make_data(tmp_path / "data", jobs=3)
     with closing(sqlite3.connect(data / "views.db")) as connection, connection:
         connection.execute(sql)
     service = await serve(echo, data=data)
@@ -258,7 +257,7 @@ async def test_views_that_somebody_changed_are_made_anew_once_they_fail(
 
 async def test_a_file_in_the_place_of_the_directory_is_told(tmp_path: Path) -> None:
     (tmp_path / "data").write_text("mine")
-    assert "move away" in await refused(tmp_path / "data", DataDirectoryError)
+    assert "move away" in await start_refused(tmp_path / "data", DataDirectoryError)
     service = Service(tmp_path / "data" / "below", [echo])
     with pytest.raises(DataDirectoryError, match=f"{tmp_path / 'data'}: .*; move away"):
         await service.start()
@@ -266,7 +265,9 @@ async def test_a_file_in_the_place_of_the_directory_is_told(tmp_path: Path) -> N
 
 async def test_a_directory_in_the_place_of_the_log_is_told(tmp_path: Path) -> None:
     (tmp_path / "data" / "log.db" / "x").mkdir(parents=True)
-    assert str(tmp_path / "data" / "log.db") in await refused(tmp_path / "data", DataDirectoryError)
+    assert str(tmp_path / "data" / "log.db") in await start_refused(
+        tmp_path / "data", DataDirectoryError
+    )
 
 
 @pytest.mark.parametrize("number", ["EACCES", "ENOSPC", "EROFS", "EIO"])
@@ -303,7 +304,7 @@ async def test_a_damaged_page_of_the_log_costs_its_own_jobs_alone(
     tmp_path: Path, serve: Serve, views: str
 ) -> None:
     """They are parked, others run, and the log is read to its end."""
-    data = await used(tmp_path / "data", jobs=20)
+    data = await make_data(tmp_path / "data", jobs=20)
     await asyncio.to_thread(damage_a_page, data / "log.db")
     if views == "no views":
         (data / "views.db").unlink()
@@ -333,15 +334,15 @@ async def test_jobs_that_were_queued_on_a_damaged_page_do_not_keep_the_runner_bu
     await first.views.reached(first.log.head)
     await first.close()
     await asyncio.to_thread(damage_a_page, tmp_path / "data" / "log.db")
-    looks = 0
-    pick = ClaimQueue.select
+    selects = 0
+    select = ClaimQueue.select
 
-    async def counted(claims: ClaimQueue, *arguments: Any) -> Any:
-        nonlocal looks
-        looks += 1
-        return await pick(claims, *arguments)
+    async def count_and_select(claims: ClaimQueue, *arguments: Any) -> Any:
+        nonlocal selects
+        selects += 1
+        return await select(claims, *arguments)
 
-    monkeypatch.setattr(ClaimQueue, "select", counted)
+    monkeypatch.setattr(ClaimQueue, "select", count_and_select)
     service = await serve(echo)
     lost = {e.job_id for e in await service.log.read(0) if isinstance(e.event, Unreadable)}
     assert lost
@@ -349,7 +350,7 @@ async def test_jobs_that_were_queued_on_a_damaged_page_do_not_keep_the_runner_bu
         if each.job_id not in lost:
             assert (await service.wait(each.job_id)).status == "completed"
     await service.views.reached(service.log.head)
-    begun = looks
+    begun = selects
     for _ in range(50):
         await asyncio.to_thread(str)
-    assert looks - begun < 5
+    assert selects - begun < 5

@@ -1,6 +1,6 @@
-"""Anything at all is given to the Python surface, and comes to an error that says so, or to a job.
+"""Arbitrary values are passed to the Python API. Each call ends in a documented error or in a job.
 
-Whatever it was: the service stays ready, every attempt ends, and the data directory opens again.
+After all of them the service is ready, every attempt has ended, and the data directory opens again.
 """
 
 import asyncio
@@ -121,7 +121,7 @@ MADE: dict[str, Callable[[], Any]] = {
     "cycle": hostile.cycle,
     "generator": lambda: iter("ab"),
 }
-MADE_ERRORS = {name: made for name, made in hostile.ERRORS.items() if "interrupt" not in name}
+MADE_ERRORS = {name: each for name, each in hostile.ERRORS.items() if "interrupt" not in name}
 
 
 def make(drawn: Any) -> Any:
@@ -204,11 +204,11 @@ spec_fields = some(
 Call = Callable[..., Awaitable[Any]]
 
 
-# --- what a service can be asked
+# --- the methods of a service
 
 
-def made_spec(said: Any) -> JobSpec:
-    return JobSpec(**{"type": "echo", **said})
+def spec_of(fields: Any) -> JobSpec:
+    return JobSpec(**{"type": "echo", **fields})
 
 
 def surface(service: Service) -> dict[str, Call]:
@@ -217,10 +217,10 @@ def surface(service: Service) -> dict[str, Call]:
 
     return {
         "submit": service.submit,
-        "accept": lambda spec, **named: service.submissions.submit(made_spec(spec), **named),
+        "accept": lambda spec, **named: service.submissions.submit(spec_of(spec), **named),
         "wait": lambda job_id: asyncio.wait_for(service.wait(job_id), 0.01),
         "attached": service.submissions.artifacts_of,
-        "checked": lambda spec: at_once(service.submissions.defaults.complete, made_spec(spec)),
+        "checked": lambda spec: at_once(service.submissions.defaults.complete, spec_of(spec)),
         "attempts": lambda type: at_once(service.submissions.defaults.max_attempts, type),
         "cancel": service.jobs.cancel,
         "retry": service.jobs.retry,
@@ -326,16 +326,16 @@ acts = st.builds(
 ) | st.builds(Act, st.just([]), st.just("raise"), raised)
 
 
-def returned(value: Any) -> Any:
+def identity(value: Any) -> Any:
     return value
 
 
 def handlers(given: list[Act]) -> list[Handler]:
-    """Whose payload says which of *given* they do."""
+    """Handlers that do the act of *given* whose index is their payload."""
 
     def one_of(payload: Any) -> Act:
-        known = type(payload) is int and 0 <= payload < len(given)
-        return given[payload] if known else Act([], "return", None)
+        in_range = type(payload) is int and 0 <= payload < len(given)
+        return given[payload] if in_range else Act([], "return", None)
 
     def end(act: Act) -> Any:
         if act.how == "return":
@@ -351,10 +351,10 @@ def handlers(given: list[Act]) -> list[Handler]:
     @handler("acts", max_attempts=1)
     async def acts(context: Context, payload: Any) -> Any:
         act = one_of(payload)
-        for name, said in act.calls:
-            named: dict[str, Any] = make(said)
+        for name, drawn in act.calls:
+            named: dict[str, Any] = make(drawn)
             if name == "step":
-                function = partial(returned, named.pop("result"))
+                function = partial(identity, named.pop("result"))
                 await context.step(named.pop("name"), function, **named)
                 continue
             answer = getattr(context, name)(**named)
@@ -365,10 +365,10 @@ def handlers(given: list[Act]) -> list[Handler]:
     @handler("in a thread", max_attempts=1)
     def in_a_thread(context: ThreadContext, payload: Any) -> Any:
         act = one_of(payload)
-        for name, said in act.calls:
-            named = make(said)
+        for name, drawn in act.calls:
+            named = make(drawn)
             if name == "step":
-                context.step(named.pop("name"), partial(returned, named.pop("result")), **named)
+                context.step(named.pop("name"), partial(identity, named.pop("result")), **named)
             else:
                 getattr(context, name)(**named)
         return end(act)
@@ -377,12 +377,12 @@ def handlers(given: list[Act]) -> list[Handler]:
 
 
 async def refused_or_done(name: str, call: Callable[[], Awaitable[Any]]) -> None:
-    """Fails for any error but those that the call may raise; the values cannot be printed."""
+    """Fails for an error that the call may not raise. The values cannot be printed."""
     try:
         await call()
     except (EventjobsError, TimeoutError, Sent):
         return
-    except BaseException as error:  # noqa: BLE001 -- which is what is looked for
+    except BaseException as error:  # noqa: BLE001 -- the errors that this test looks for
         trace = traceback.extract_tb(error.__traceback__)
         where = " ".join(f"{Path(each.filename).name}:{each.lineno}" for each in trace[-4:])
         unexpected = f"{name}: {error.__class__.__name__} {storable_text(error)} at {where}"
@@ -402,28 +402,28 @@ async def test_anything_from_python_is_refused_or_becomes_a_job(
 ) -> None:
     with quick_folder() as folder:
         async with Service(handlers=handlers(given), settings=quick(folder)) as service:
-            known = surface(service)
+            methods = surface(service)
             begun = [
                 await service.submit(type, number)
                 for type in ("acts", "in a thread")
                 for number in range(len(given))
             ]
             for name, named in calls:
-                await refused_or_done(name, partial(known[name], **make(named)))
+                await refused_or_done(name, partial(methods[name], **make(named)))
             for job in begun:
                 ended = await asyncio.wait_for(service.wait(job.job_id), 10)
                 assert ended.status in ("completed", "failed")
             assert service.ready
             last = await service.submit("echo", {"still": "here"})
             assert (await service.wait(last.job_id)).result == {"still": "here"}
-        before = await opened(folder, given)
+        before = await reopen(folder, given)
         assert before[last.job_id][0] == "completed"
         assert {job.job_id for job in begun} <= before.keys()
 
 
-async def opened(folder: Path, given: list[Act]) -> Mapping[str, tuple[str, JobSpec]]:
-    """The jobs as a new process finds them, also from the log alone."""
-    found: list[dict[str, tuple[str, JobSpec]]] = []
+async def reopen(folder: Path, given: list[Act]) -> Mapping[str, tuple[str, JobSpec]]:
+    """The jobs of a new service, with and without the earlier views."""
+    jobs_by_views: list[dict[str, tuple[str, JobSpec]]] = []
     for views in (True, False):
         if not views:
             for each in (folder / "data").glob("views.db*"):
@@ -434,9 +434,9 @@ async def opened(folder: Path, given: list[Act]) -> Mapping[str, tuple[str, JobS
             await service.views.reached(service.log.head)
             listed = await service.views.jobs({}, order="newest", cursor=None, limit=1000)
             jobs: list[Job] = [each.job for each in listed]
-            found.append({job.job_id: (job.status, job.spec) for job in jobs})
-    assert found[0] == found[1]
-    return found[0]
+            jobs_by_views.append({job.job_id: (job.status, job.spec) for job in jobs})
+    assert jobs_by_views[0] == jobs_by_views[1]
+    return jobs_by_views[0]
 
 
 # --- declarations
@@ -471,15 +471,15 @@ def test_a_declaration_is_refused_or_holds(type: Any, options: Any, given: Any) 
     common = {name: each for name, each in options.items() if name in OPTIONS}
     for declare in declarations:
         try:
-            made = declare()
-            known = Service(handlers=[made]).handlers
+            declared = declare()
+            registry = Service(handlers=[declared]).handlers
         except EventjobsError:
             continue
         except TypeError:  # an `async def` cannot be a handler in a process
             assert options.get("process") is True
             continue
-        assert made.type == type
-        assert known.get(made.type) is made
+        assert declared.type == type
+        assert registry.get(declared.type) is declared
 
 
 @settings(WIDE, max_examples=200)
@@ -491,18 +491,18 @@ def test_a_declaration_is_refused_or_holds(type: Any, options: Any, given: Any) 
     some(timezone=either("Europe/Berlin"), catch_up_s=either(5), **SUBMISSION),
 )
 def test_a_schedule_is_refused_or_holds(
-    name: Any, cron: Any, type: Any, payload: Any, said: dict[str, Any]
+    name: Any, cron: Any, type: Any, payload: Any, options: dict[str, Any]
 ) -> None:
-    name, cron, type, payload, said = map(make, (name, cron, type, payload, said))
+    name, cron, type, payload, options = map(make, (name, cron, type, payload, options))
     try:
-        made = schedule(name, cron, type, payload, **said)
+        declared = schedule(name, cron, type, payload, **options)
     except EventjobsError:
         return
-    assert made.next_us(0) is not None
-    assert made.job(0).payload == made.job(60_000_000).payload
+    assert declared.next_us(0) is not None
+    assert declared.job(0).payload == declared.job(60_000_000).payload
 
 
-# --- the client: what it refuses is refused before anything is sent
+# --- the client refuses bad values before it sends a request
 
 
 class NoSession:
@@ -522,14 +522,14 @@ class NoSession:
     odd,
 )
 async def test_a_client_sends_or_refuses(
-    type: Any, payload: Any, said: dict[str, Any], tag: Any
+    type: Any, payload: Any, options: dict[str, Any], tag: Any
 ) -> None:
-    type, payload, said = map(make, (type, payload, said))
+    type, payload, options = map(make, (type, payload, options))
     session: Any = NoSession()
     async with Client("http://127.0.0.1:9", session=session) as client:
         for call in (
-            lambda: client.submit(type, payload, **said),
+            lambda: client.submit(type, payload, **options),
             lambda: client.page(since=tag, tag=tag),
-            lambda: client.cancel(said.get("job_id", KNOWN), payload),
+            lambda: client.cancel(options.get("job_id", KNOWN), payload),
         ):
             await refused_or_done("client", call)

@@ -125,8 +125,8 @@ async def test_what_does_not_end_is_given_back_and_does_not_count(serve: Serve) 
     again = await serve(ends)
     job = await again.wait(job.job_id)
     assert (job.result, job.attempt, job.tries) == ("at last", 2, 1)
-    told = "JobSubmitted AttemptStarted AttemptReleased AttemptStarted JobCompleted"
-    assert await kinds(again, job.job_id) == told
+    expected = "JobSubmitted AttemptStarted AttemptReleased AttemptStarted JobCompleted"
+    assert await kinds(again, job.job_id) == expected
 
 
 async def test_closing_does_not_wait_for_a_handler_that_never_stops(serve: Serve) -> None:
@@ -273,9 +273,9 @@ async def test_a_handler_that_blocks_the_loop_is_told_of(
         service = await serve(blocks)
         job = await service.submit("blocks", max_attempts=1)
         assert (await service.wait(job.job_id)).status == "completed"
-    told = [each for each in logs if each["event"] == "event loop blocked"]
-    assert f"job {job.job_id}" in [each["by"] for each in told]
-    assert any("in blocks" in each["stack"] for each in told)
+    lines = [each for each in logs if each["event"] == "event loop blocked"]
+    assert f"job {job.job_id}" in [each["by"] for each in lines]
+    assert any("in blocks" in each["stack"] for each in lines)
 
 
 def test_a_watchdog_ends_with_its_loop() -> None:

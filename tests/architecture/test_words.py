@@ -11,6 +11,10 @@ from pathlib import Path
 ROOT = Path(__file__).parents[2]
 #: Folders whose words and names are checked; the others are still to be cleaned.
 CLEAN = [
+    "eventjobs/domain",
+    "eventjobs/commands",
+    "tests/domain",
+    "tests/commands",
     "eventjobs/cli",
     "eventjobs/client",
     "eventjobs/execution",

@@ -1,4 +1,4 @@
-"""Commands load, decide, append, and do so again when somebody else was faster."""
+"""Commands load, decide and append, and repeat when another command was first."""
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -61,8 +61,8 @@ async def all_of(*commands: Awaitable[object]) -> list[object]:
 
 
 async def test_a_job_gets_an_id_of_its_own_and_keeps_one_it_is_given(jobs: Jobs) -> None:
-    made = [(await jobs.submit(SPEC, actor="ann")).job.job_id for _ in range(3)]
-    assert len(set(made)) == 3
+    ids = [(await jobs.submit(SPEC, actor="ann")).job.job_id for _ in range(3)]
+    assert len(set(ids)) == 3
     assert (await submit(jobs)).job.job_id == A
 
 
@@ -127,13 +127,13 @@ async def test_a_job_ends_once_whoever_ends_it(jobs: Jobs) -> None:
 
 
 async def test_no_command_is_lost_in_a_race(jobs: Jobs) -> None:
-    """Each of them is in the log, or its caller was told that it is not."""
+    """Each report is in the log, or its caller got an error."""
     await run(jobs)
-    told = [LogWritten(1, "info", f"line {n}") for n in range(40)]
-    outcomes = await all_of(*(jobs.report(A, each, actor="w") for each in told))
+    lines = [LogWritten(1, "info", f"line {n}") for n in range(40)]
+    outcomes = await all_of(*(jobs.report(A, each, actor="w") for each in lines))
     recorded = [each.event for each in await jobs.log.read_job(A)][2:]
     assert recorded == [
-        line for line, outcome in zip(told, outcomes, strict=True) if isinstance(outcome, Job)
+        line for line, outcome in zip(lines, outcomes, strict=True) if isinstance(outcome, Job)
     ]
     lost = [each for each in outcomes if not isinstance(each, Job)]
     assert all(isinstance(each, Conflict) for each in lost)
@@ -142,8 +142,8 @@ async def test_no_command_is_lost_in_a_race(jobs: Jobs) -> None:
 
 async def test_as_many_as_may_conflict_all_succeed(jobs: Jobs) -> None:
     await run(jobs)
-    told = [ProgressReported(1, n) for n in range(CONFLICTS_MAX)]
-    outcomes = await all_of(*(jobs.report(A, each, actor="w") for each in told))
+    reports = [ProgressReported(1, n) for n in range(CONFLICTS_MAX)]
+    outcomes = await all_of(*(jobs.report(A, each, actor="w") for each in reports))
     assert all(isinstance(each, Job) for each in outcomes)
 
 
@@ -262,7 +262,7 @@ async def test_the_current_job_is_never_behind_the_log(jobs: Jobs) -> None:
 
 
 class LateLog(MemoryLog):
-    """Its first read answers late, as from a thread that had to wait for its turn."""
+    """A log whose first read returns late, as from a thread that had to wait."""
 
     def __init__(self) -> None:
         super().__init__(FakeClock())
@@ -272,15 +272,15 @@ class LateLog(MemoryLog):
     async def read_job(
         self, job_id: str, after: int = 0, limit: int | None = None
     ) -> list[Recorded]:
-        found = await super().read_job(job_id, after, limit)
+        events = await super().read_job(job_id, after, limit)
         if self.first:
             self.first = False
             await self.answers.wait()
-        return found
+        return events
 
 
 async def test_a_read_that_is_late_does_not_bring_back_what_was(clock: FakeClock) -> None:
-    """It used to be kept: the job was running for ever, for those who asked to retry it."""
+    """A stale read was once cached: the job seemed to run for ever and could not be retried."""
     log = LateLog()
     await run(Jobs(log, clock))
     jobs = Jobs(log, clock)  # with nothing in memory
@@ -297,9 +297,9 @@ async def test_a_read_that_is_late_does_not_bring_back_what_was(clock: FakeClock
 
 
 def test_new_ids_are_uuids_of_version_7_in_the_order_of_time() -> None:
-    made = [new_id(1_735_689_600_000_000 + n) for n in range(2000)]
-    assert made == sorted(made)
-    for each in made[:10]:
+    ids = [new_id(1_735_689_600_000_000 + n) for n in range(2000)]
+    assert ids == sorted(ids)
+    for each in ids[:10]:
         assert UUID(each).version == 7
         assert UUID(each).variant == "specified in RFC 4122"
         assert int(each.replace("-", "")[:12], 16) == 1_735_689_600_000

@@ -1,4 +1,4 @@
-"""What is paused starts nothing, whatever happens, until it is resumed; everybody can see it."""
+"""A paused type or queue starts no job until it is resumed, and lists show that it is paused."""
 
 import asyncio
 from pathlib import Path
@@ -41,8 +41,8 @@ async def test_nothing_is_started_while_it_is_paused_also_after_a_restart(
     api = await client(mail, noop)
     reply = await api("POST", f"{address}/pause", {"reason": "the relay is down"})
     assert reply.status == 200
-    told = reply.json["paused"]
-    assert (told["by"], told["reason"]) == ("http", "the relay is down")
+    pause_shown = reply.json["paused"]
+    assert (pause_shown["by"], pause_shown["reason"]) == ("http", "the relay is down")
     job = await api.submit("mail", 1)
     other = await api.submit("noop", 2)
     await api.service.wait(other["job_id"])
@@ -53,8 +53,8 @@ async def test_nothing_is_started_while_it_is_paused_also_after_a_restart(
     other = await api.submit("noop", 2)
     await api.service.wait(other["job_id"])
     assert await kinds(api.service, job["job_id"]) == "JobSubmitted"
-    [reply] = [each for each in await listed(api, address) if each["paused"]]
-    assert (reply["waiting"], reply["running"], reply["paused"]) == (1, 0, told)
+    [reply] = [each for each in await entries_of(api, address) if each["paused"]]
+    assert (reply["waiting"], reply["running"], reply["paused"]) == (1, 0, pause_shown)
     assert (await api("POST", f"{address}/resume")).json["paused"] is None
     assert (await api.service.wait(job["job_id"])).result == 1
 
@@ -67,10 +67,10 @@ async def test_no_job_can_be_given_the_id_of_a_switch(client: Connect) -> None:
     assert (await api("POST", "/v1/types/mail/pause")).status == 200
 
 
-async def listed(api: Any, address: str) -> list[Any]:
+async def entries_of(api: Any, address: str) -> list[Any]:
     kind = address.split("/")[2]
-    found: list[Any] = (await api.get(f"/v1/{kind}")).json[kind]
-    return found
+    entries: list[Any] = (await api.get(f"/v1/{kind}")).json[kind]
+    return entries
 
 
 async def test_what_runs_is_left_alone(client: Connect) -> None:
@@ -159,7 +159,7 @@ async def test_types_and_queues_are_listed_with_their_limits(client: Connect) ->
     api = await client(call, noop, concurrency=0, queue_limits="out=4,idle=1")
     await api.submit("api")
     await api.submit("api", queue="slow")
-    types = {each.pop("type"): each for each in await listed(api, "/v1/types")}
+    types = {each.pop("type"): each for each in await entries_of(api, "/v1/types")}
     assert types["api"] == {
         "queue": "out",
         "waiting": 2,
@@ -170,7 +170,7 @@ async def test_types_and_queues_are_listed_with_their_limits(client: Connect) ->
         "paused": None,
     }
     assert types["noop"]["concurrency"] is types["noop"]["rate"] is None
-    queues = {each["queue"]: each for each in await listed(api, "/v1/queues")}
+    queues = {each["queue"]: each for each in await entries_of(api, "/v1/queues")}
     assert {name: each["waiting"] for name, each in queues.items()} == {
         "default": 0,
         "idle": 0,
@@ -194,9 +194,9 @@ async def test_a_job_says_its_queue_and_key_and_is_found_by_its_queue(client: Co
     assert (keyed["queue"], keyed["concurrency_key"]) == ("default", "customer 7")
     posted = await api.submit("mail")
     assert (posted["queue"], posted["concurrency_key"]) == ("post", None)
-    told = await api.submit("mail", queue="default")
-    assert told["queue"] == "default"
-    for queue, expected in (("post", [posted]), ("default", [told, keyed]), ("none", [])):
+    moved = await api.submit("mail", queue="default")
+    assert moved["queue"] == "default"
+    for queue, expected in (("post", [posted]), ("default", [moved, keyed]), ("none", [])):
         page = (await api.get(f"/v1/jobs?queue={queue}")).json["jobs"]
         assert [each["job_id"] for each in page] == [each["job_id"] for each in expected]
 
@@ -253,18 +253,18 @@ async def test_a_switch_id_all_facts_has_it_and_a_filtered_one_goes_on(client: C
         await api("POST", "/v1/queues/default/pause")
         await api("POST", "/v1/queues/default/resume")
         await api.submit("noop")
-        told = await until(everything.content, b"JobCompleted")
-        assert told.index(b'"Paused"') < told.index(b'"Resumed"') < told.index(b'"JobSubmitted"')
-        told = await until(filtered.content, b"JobCompleted")
-        assert b"Paused" not in told
-        assert b"Resumed" not in told
+        text = await until(everything.content, b"JobCompleted")
+        assert text.index(b'"Paused"') < text.index(b'"Resumed"') < text.index(b'"JobSubmitted"')
+        text = await until(filtered.content, b"JobCompleted")
+        assert b"Paused" not in text
+        assert b"Resumed" not in text
 
 
 async def until(content: Any, wanted: bytes) -> bytes:
-    told = b""
-    while wanted not in told:
-        told += await content.readline()
-    return told
+    text = b""
+    while wanted not in text:
+        text += await content.readline()
+    return text
 
 
 async def test_replay_and_audit_cope(client: Connect, tmp_path: Path) -> None:
@@ -281,14 +281,14 @@ async def test_replay_and_audit_cope(client: Connect, tmp_path: Path) -> None:
     assert exported.read_text().count('"Paused"') == 2
 
 
-switched: st.SearchStrategy[Event] = st.one_of(
+pause_events: st.SearchStrategy[Event] = st.one_of(
     st.builds(Paused, st.sampled_from(["type", "queue"]), st.sampled_from("ab"), st.just("why")),
     st.builds(Resumed, st.sampled_from(["type", "queue"]), st.sampled_from("ab")),
 )
 
 
 @settings(max_examples=30)
-@given(st.lists(switched, max_size=20), st.lists(st.integers(1, 5), max_size=6))
+@given(st.lists(pause_events, max_size=20), st.lists(st.integers(1, 5), max_size=6))
 async def test_the_view_of_pauses_is_the_same_however_the_log_was_cut(
     events: list[Event], sizes: list[int]
 ) -> None:
@@ -302,15 +302,15 @@ async def test_the_view_of_pauses_is_the_same_however_the_log_was_cut(
             await apply(folder / "cut", cut(history, sizes))
             assert dump(folder / "cut") == dump(folder / "whole")
             store = await Store.open(folder / "whole", LOG_ID, HEAD)
-            found = await store.read(pauses.SELECT_PAUSES)
+            rows = await store.read(pauses.SELECT_PAUSES)
             await store.close()
             newest = {(each.kind, each.name): each for each in events}  # type: ignore[union-attr]
             paused = {key for key, each in newest.items() if isinstance(each, Paused)}
-            assert {(kind, name) for kind, name, *_ in found} == paused
+            assert {(kind, name) for kind, name, *_ in rows} == paused
 
 
 async def test_no_attempt_is_started_between_pause_and_resume(serve: Serve) -> None:
-    """Under load: what is claimed in that very moment may be, and nothing later."""
+    """Under load: jobs being claimed at that moment may start, later ones do not."""
     service = await serve(noop, concurrency=8)
     jobs = [await service.submit("noop") for _ in range(100)]
     position = await service.pauses.pause("type", "noop", actor="ann")

@@ -73,7 +73,7 @@ def test_what_json_cannot_hold_is_a_type_error(value: object) -> None:
         encode(JobSubmitted(JobSpec("csv", value)))
 
 
-# --- golden files: never edited, whatever becomes of the classes
+# --- golden files: never edited, also when the classes change
 
 
 @pytest.mark.parametrize("path", GOLDEN, ids=lambda path: path.stem)
@@ -109,11 +109,11 @@ def test_every_class_has_a_golden_file_of_its_newest_shape() -> None:
     assert older <= {type.replace("/", "-") for type in UPCASTERS}, "add an upcaster"
 
 
-# --- older shapes
+# --- earlier schemas
 
 
-def renamed(facts: dict[str, Any], body: dict[str, Any]) -> tuple[str, Any, Any]:
-    """An upcaster: in the first shape the worker was called node."""
+def rename_node(facts: dict[str, Any], body: dict[str, Any]) -> tuple[str, Any, Any]:
+    """An upcaster: in the first schema the field `worker` was `node`."""
     return "AttemptStarted/2", {**facts, "worker": facts["node"]}, body
 
 
@@ -121,7 +121,7 @@ def without_node(facts: dict[str, Any], body: dict[str, Any]) -> tuple[str, Any,
     return "AttemptStarted", {k: v for k, v in facts.items() if k != "node"}, body
 
 
-CHAIN: dict[str, Upcaster] = {"AttemptBegan": renamed, "AttemptStarted/2": without_node}
+CHAIN: dict[str, Upcaster] = {"AttemptBegan": rename_node, "AttemptStarted/2": without_node}
 
 
 def test_an_older_shape_is_brought_up_to_today_step_by_step() -> None:
@@ -190,14 +190,14 @@ def test_an_erased_event_without_facts_says_so_too() -> None:
     assert json.loads(erased.json())["data"] == {"erased": True}
 
 
-# --- as the outside reads it
+# --- events as JSON
 
 
 @given(events, texts)
 def test_a_recorded_event_in_json_has_every_key(event: Event, actor: str) -> None:
     type, facts, body = encode(event)
-    made = Recorded(7, JOB_ID, 3, 1_735_689_600_000_001, actor, event, type, facts, body)
-    assert orjson.loads(made.json()) == {
+    recorded = Recorded(7, JOB_ID, 3, 1_735_689_600_000_001, actor, event, type, facts, body)
+    assert orjson.loads(recorded.json()) == {
         "position": 7,
         "job_id": JOB_ID,
         "version": 3,
@@ -209,8 +209,8 @@ def test_a_recorded_event_in_json_has_every_key(event: Event, actor: str) -> Non
 
 
 def test_a_recorded_event_is_put_into_json_once() -> None:
-    [made] = recorded(JobExpired("ttl"))
-    assert made.json() is made.json()
+    [event] = recorded(JobExpired("ttl"))
+    assert event.json() is event.json()
 
 
 @given(st.integers(-(10**15), 4 * 10**15))

@@ -36,55 +36,55 @@ from tests.support.waiting import recorded_of
 ID = "8c1d9a52-6a3b-4f0e-9d52-1f7f0c2b7a11"
 
 
-def emptied(value: Any) -> None:
-    """Change a value as deep as it goes."""
+def empty(value: Any) -> None:
+    """Empty *value* and every container in it."""
     for each in list(value.values()) if isinstance(value, dict) else value:
         if isinstance(each, dict | list):
-            emptied(each)
+            empty(each)
     value.clear()
 
 
 @pytest.fixture
-def seen() -> list[Any]:
+def payloads() -> list[Any]:
     return []
 
 
-def on_the_loop(seen: list[Any]) -> Handler:
+def on_the_loop(payloads: list[Any]) -> Handler:
     @handler("work", retry_delay_s=0)
     async def work(context: Context, payload: Any) -> Any:
-        return twice(context, payload, seen)
+        return twice(context, payload, payloads)
 
     return work
 
 
-def in_a_thread(seen: list[Any]) -> Handler:
+def in_a_thread(payloads: list[Any]) -> Handler:
     @handler("work", retry_delay_s=0)
     def work(context: ThreadContext, payload: Any) -> Any:
-        return twice(context, payload, seen)
+        return twice(context, payload, payloads)
 
     return work
 
 
-def twice(context: Context | ThreadContext, payload: Any, seen: list[Any]) -> Any:
-    seen.append(orjson.dumps(payload))
-    emptied(payload)
-    seen.append(orjson.dumps(context.spec.payload))
-    emptied(context.spec.payload)
+def twice(context: Context | ThreadContext, payload: Any, payloads: list[Any]) -> Any:
+    payloads.append(orjson.dumps(payload))
+    empty(payload)
+    payloads.append(orjson.dumps(context.spec.payload))
+    empty(context.spec.payload)
     if context.attempt == 1:
         raise ValueError("again")
     return {"list": [1]}
 
 
-@pytest.mark.parametrize("made", [on_the_loop, in_a_thread])
+@pytest.mark.parametrize("make_handler", [on_the_loop, in_a_thread])
 async def test_a_retry_gets_the_payload_that_was_submitted(
-    serve: Serve, seen: list[Any], made: Callable[[list[Any]], Handler]
+    serve: Serve, payloads: list[Any], make_handler: Callable[[list[Any]], Handler]
 ) -> None:
-    service = await serve(made(seen))
+    service = await serve(make_handler(payloads))
     payload = {"id": 1, "rows": [{"a": [1, 2]}]}
     job = await service.submit("work", payload, job_id=ID)
-    emptied(payload)
+    empty(payload)
     await service.wait(job.job_id)
-    assert seen == [b'{"id":1,"rows":[{"a":[1,2]}]}'] * 4
+    assert payloads == [b'{"id":1,"rows":[{"a":[1,2]}]}'] * 4
     again = await service.submit("work", {"id": 1, "rows": [{"a": [1, 2]}]}, job_id=ID)
     assert again.version > 1, "the same submission is the same job"
 
@@ -97,7 +97,7 @@ async def test_a_retry_in_a_process_gets_it_too(serve: Serve) -> None:
 
 
 async def test_the_first_attempt_sees_what_one_after_a_restart_sees(
-    serve: Serve, seen: list[Any]
+    serve: Serve, payloads: list[Any]
 ) -> None:
     @dataclass
     class Point:
@@ -105,7 +105,7 @@ async def test_the_first_attempt_sees_what_one_after_a_restart_sees(
 
     @handler("work", retry_delay_s=0)
     async def work(context: Context, payload: Any) -> Any:
-        seen.append(payload)
+        payloads.append(payload)
         if context.attempt == 1:
             raise ValueError("again")
 
@@ -113,19 +113,19 @@ async def test_the_first_attempt_sees_what_one_after_a_restart_sees(
     job = await service.submit("work", {"pair": (1, 2), "point": Point(3)})
     assert job.spec.payload == {"pair": [1, 2], "point": {"x": 3}}
     await service.wait(job.job_id)
-    assert seen == [job.spec.payload] * 2
+    assert payloads == [job.spec.payload] * 2
     [recorded] = await service.log.read_job(job.job_id, limit=1)
     assert orjson.loads(recorded.body or b"") == {"payload": job.spec.payload}
 
 
-async def test_every_reader_has_a_job_of_its_own(serve: Serve, seen: list[Any]) -> None:
-    service = await serve(on_the_loop(seen))
+async def test_every_reader_has_a_job_of_its_own(serve: Serve, payloads: list[Any]) -> None:
+    service = await serve(on_the_loop(payloads))
     job = await service.submit("work", {"a": [1]})
     for _ in range(2):
         ended = await service.wait(job.job_id)
         assert (ended.spec.payload, ended.result) == ({"a": [1]}, {"list": [1]})
-        emptied(ended.result)
-        emptied(ended.spec.payload)
+        empty(ended.result)
+        empty(ended.spec.payload)
     now = await service.jobs.load_newest(job.job_id)
     await service.views.reached(service.log.head)
     view = await service.views.job(job.job_id)
@@ -143,26 +143,26 @@ async def test_an_error_and_its_details_are_copies(serve: Serve) -> None:
 
     service = await serve(work)
     job = await service.wait((await service.submit("work")).job_id)
-    emptied(details)
-    emptied(job.error)
+    empty(details)
+    empty(job.error)
     error = (await service.wait(job.job_id)).error
     assert error is not None
     assert error["code"] == "bad"
     [failed] = await recorded_of(service, job.job_id, AttemptFailed)
     assert isinstance(failed.event, AttemptFailed)
-    emptied(failed.event.details)
+    empty(failed.event.details)
     assert failed.event.details == {"rows": [1]}
 
 
 async def test_what_a_handler_tells_is_as_it_was_when_it_was_told(serve: Serve) -> None:
     @handler("work")
     async def work(context: Context, payload: Any) -> Any:
-        told = {"rows": [1]}
-        context.progress(1, 2, data=told)
-        context.log("line", rows=told)
-        context.issue("odd", "it is", rows=told)
-        emptied(told)
-        emptied(context.issues or [])
+        data = {"rows": [1]}
+        context.progress(1, 2, data=data)
+        context.log("line", rows=data)
+        context.issue("odd", "it is", rows=data)
+        empty(data)
+        empty(context.issues or [])
         return context.issues
 
     service = await serve(work)
@@ -176,7 +176,7 @@ async def test_what_a_handler_tells_is_as_it_was_when_it_was_told(serve: Serve) 
     view = await service.views.job(job.job_id)
     assert view is not None
     assert view.progress is not None
-    emptied(view.progress.data)
+    empty(view.progress.data)
     assert view.progress.data == {"rows": [1]}
 
 
@@ -188,7 +188,7 @@ async def test_a_child_has_one_result_for_all_who_ask(serve: Serve) -> None:
     @handler("parent")
     async def parent(context: Context, payload: Any) -> Any:
         child_id = await context.submit("child")
-        emptied(await context.result(child_id))
+        empty(await context.result(child_id))
         return await context.result(child_id)
 
     service = await serve(child, parent)
@@ -201,11 +201,11 @@ async def test_a_stored_result_of_a_step_is_as_the_step_returned_it(serve: Serve
     async def work(context: Context, payload: Any) -> Any:
         one = await context.step("one", lambda: {"rows": (1,)})
         first = orjson.loads(orjson.dumps(one))
-        emptied(one)
+        empty(one)
         if context.attempt == 1:
             raise ValueError("again")
         renamed = await context.step("another", dict, was="one")
-        emptied(renamed)
+        empty(renamed)
         return [first, await context.step("third", dict, was="one")]
 
     service = await serve(work)
@@ -215,19 +215,19 @@ async def test_a_stored_result_of_a_step_is_as_the_step_returned_it(serve: Serve
 
 def test_each_firing_of_a_schedule_has_the_declared_payload() -> None:
     payload = {"rows": [1]}
-    made: CronSchedule = schedule("often", "* * * * *", "work", payload)
-    emptied(payload)
-    emptied(made.job(0).payload)
-    assert made.job(60_000_000).payload == made.spec.payload == {"rows": [1]}
+    often: CronSchedule = schedule("often", "* * * * *", "work", payload)
+    empty(payload)
+    empty(often.job(0).payload)
+    assert often.job(60_000_000).payload == often.spec.payload == {"rows": [1]}
 
 
-async def test_events_that_were_read_cannot_be_changed(serve: Serve, seen: list[Any]) -> None:
-    service = await serve(on_the_loop(seen))
+async def test_events_that_were_read_cannot_be_changed(serve: Serve, payloads: list[Any]) -> None:
+    service = await serve(on_the_loop(payloads))
     job = await service.wait((await service.submit("work", {"a": [1]})).job_id)
     for _ in range(2):
         for each in await service.log.read_job(job.job_id):
             if isinstance(each.event, JobCompleted):
-                emptied(each.event.result)
+                empty(each.event.result)
                 assert each.event.result == {"list": [1]}
 
 
@@ -236,25 +236,25 @@ async def test_events_that_were_read_cannot_be_changed(serve: Serve, seen: list[
 
 @json_fields("data")
 @dataclass(frozen=True)
-class Kept:
+class Document:
     data: Any = None
 
 
 def test_a_json_field_is_a_new_value_at_each_reading() -> None:
     value = {"a": [1]}
-    made = Kept(value)
-    emptied(value)
-    emptied(made.data)
-    assert made.data == {"a": [1]}
-    assert made.data is not made.data
-    assert (made, replace(made, data=2)) == (Kept({"a": [1]}), Kept(2))
-    assert (Kept().data, fragment_of(Kept(), "data")) == (None, None)
-    assert Kept(as_fragment([1])).data == [1]
+    document = Document(value)
+    empty(value)
+    empty(document.data)
+    assert document.data == {"a": [1]}
+    assert document.data is not document.data
+    assert (document, replace(document, data=2)) == (Document({"a": [1]}), Document(2))
+    assert (Document().data, fragment_of(Document(), "data")) == (None, None)
+    assert Document(as_fragment([1])).data == [1]
     with pytest.raises(NotJSON, match="kept as JSON"):
-        Kept({"a": float("nan")})
-    for copied in (pickle.loads(pickle.dumps(made)), deepcopy(made)):
-        assert copied == made
-    assert orjson.dumps(made) == b'{"data":{"a":[1]}}'
+        Document({"a": float("nan")})
+    for copied in (pickle.loads(pickle.dumps(document)), deepcopy(document)):
+        assert copied == document
+    assert orjson.dumps(document) == b'{"data":{"a":[1]}}'
 
 
 @pytest.mark.parametrize("kind", [*Event.__args__, JobSpec, Job, Progress])
@@ -269,12 +269,12 @@ def test_a_job_that_was_read_by_pydantic_is_like_any_other() -> None:
     job = Job(ID, JobSpec("work", {"a": 1}), 1, 1, 1, 1, 1, error=failed)
     read = _JOB.validate_python(orjson.loads(orjson.dumps(job)))
     assert read == job
-    emptied(read.error)
+    empty(read.error)
     assert read.error == failed
 
 
 def test_a_step_cannot_be_changed_by_what_it_returned() -> None:
     result = {"a": 1}
     event = StepCompleted(1, "one", 0, result)
-    emptied(result)
+    empty(result)
     assert event.result == {"a": 1}

@@ -234,8 +234,8 @@ def test_the_result_and_its_issues_are_kept() -> None:
 
 
 def test_a_repeated_report_is_a_new_fact() -> None:
-    told = ProgressReported(1, 1, 2)
-    given(submitted, started, told).when(report, told).then(told)
+    progress = ProgressReported(1, 1, 2)
+    given(submitted, started, progress).when(report, progress).then(progress)
 
 
 # --- failing
@@ -339,8 +339,8 @@ def test_a_job_remembers_what_happened_last() -> None:
 def test_a_job_that_waits_to_be_retried_shows_its_error() -> None:
     job = fold(recorded(submitted, started, AttemptFailed(1, "io", True, LATER_US, "why")))
     assert job is not None
-    told = {"code": "io", "class": "handler", "message": "why", "retryable": True}
-    assert job.error == told
+    error = {"code": "io", "class": "handler", "message": "why", "retryable": True}
+    assert job.error == error
     assert (job.status, job.due_us, job.finished_us) == (Status.QUEUED, LATER_US, None)
 
 
@@ -445,8 +445,8 @@ def test_a_job_has_so_many_steps_and_no_more() -> None:
 def test_the_log_of_a_job_has_so_many_lines_and_one_that_says_so() -> None:
     line = LogWritten(1, "info", "again")
     given(submitted, started, line).when(report, line, lines_max=2).then(line)
-    told = "the log of this job has 2 lines; what comes after them is dropped"
-    last = LogWritten(1, "warning", told)
+    message = "the log of this job has 2 lines; what comes after them is dropped"
+    last = LogWritten(1, "warning", message)
     given(submitted, started, line, line).when(report, line, lines_max=2).then(last)
     given(submitted, started, line, line, last).when(report, line, lines_max=2).then_nothing()
 

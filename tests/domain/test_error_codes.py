@@ -1,4 +1,4 @@
-"""Why jobs fail: codes with classes, what is told to whom, and what a failed job leaves behind."""
+"""Error codes and their classes, what a job's `error` shows, and the artifact error.json."""
 
 import ast
 import asyncio
@@ -17,37 +17,37 @@ from tests.conftest import Connect, Serve
 from tests.support.waiting import job_when, kinds, recorded_of
 
 ROOT = Path(__file__).parents[2]
-#: Raised by handlers of the demo: theirs, not ours.
+#: Its handlers raise codes of their own.
 DEMO = ROOT / "eventjobs" / "demo"
 
 
 def codes_in(path: Path) -> set[str]:
-    """Codes that are written out where an attempt ends."""
-    found = set()
+    """The literal codes of failures in a file."""
+    codes = set()
     for node in ast.walk(ast.parse(path.read_text())):
         if isinstance(node, ast.Call) and isinstance(node.func, ast.Name):
-            place = {"Failed": 0, "JobError": 0, "AttemptFailed": 1}.get(node.func.id)
-            if place is not None and len(node.args) > place:
-                code = node.args[place]
+            index = {"Failed": 0, "JobError": 0, "AttemptFailed": 1}.get(node.func.id)
+            if index is not None and len(node.args) > index:
+                code = node.args[index]
                 if isinstance(code, ast.Constant):
-                    found.add(str(code.value))
-    return found
+                    codes.add(str(code.value))
+    return codes
 
 
 def test_every_code_of_ours_has_a_class() -> None:
     files = [each for each in ROOT.glob("eventjobs/**/*.py") if DEMO not in each.parents]
     used = set().union(*map(codes_in, files))
     assert {"timeout", "worker_lost", "step_not_json"} <= used
-    assert used <= set(ERROR_CODES), "say what it means, in taxonomy.py and docs/errors.md"
+    assert used <= set(ERROR_CODES), "describe it in error_codes.py and docs/errors.md"
     assert error_class("NO_SUCH_CODE") == "handler"
 
 
 def test_the_page_about_errors_has_every_class_and_code() -> None:
     page = (ROOT / "docs" / "errors.md").read_text()
-    for name, says in CLASSES.items():
-        assert f"| `{name}` | {says} |" in page
-    for code, kind in ERROR_CODES.items():
-        assert f"| `{code}` | {kind.error_class} | {kind.description} |" in page
+    for name, description in CLASSES.items():
+        assert f"| `{name}` | {description} |" in page
+    for code, error_code in ERROR_CODES.items():
+        assert f"| `{code}` | {error_code.error_class} | {error_code.description} |" in page
 
 
 @handler("fails")
@@ -56,31 +56,31 @@ async def fails(context: Context, payload: Any) -> None:
 
 
 async def test_a_job_that_fails_for_good_leaves_error_json(client: Connect) -> None:
-    asked = await client(fails)
-    job_id = (await asked.submit("fails", max_attempts=2))["job_id"]
-    await asked.service.wait(job_id)
-    job = (await asked.get(f"/v1/jobs/{job_id}")).json
+    api = await client(fails)
+    job_id = (await api.submit("fails", max_attempts=2))["job_id"]
+    await api.service.wait(job_id)
+    job = (await api.get(f"/v1/jobs/{job_id}")).json
     message = "There is none left."
     public = {"code": "no_stock", "class": "handler", "message": message, "retryable": True}
     assert job["error"] == public
     assert job["links"]["error"] == f"/v1/jobs/{job_id}/artifacts/error.json"
     [artifact] = job["artifacts"]
     assert (artifact["name"], artifact["media_type"]) == ("error.json", "application/json")
-    told = (await asked.get(job["links"]["error"])).json
-    [failed] = (await recorded_of(asked.service, job_id, AttemptFailed))[1:]
-    assert told["jobId"] == job_id
-    assert {name: told[name] for name in ("status", "error", "class", "message")} == {
+    report = (await api.get(job["links"]["error"])).json
+    [failed] = (await recorded_of(api.service, job_id, AttemptFailed))[1:]
+    assert report["jobId"] == job_id
+    assert {name: report[name] for name in ("status", "error", "class", "message")} == {
         "status": "failed",
         "error": "no_stock",
         "class": "handler",
         "message": message,
     }
-    assert (told["details"], told["attempt"], told["retryable"]) == ({"shelf": 7}, 2, True)
-    assert [each["outcome"] for each in told["attempts"]] == ["failed", "failed"]
-    assert told["attempts"][1]["ended_at"] == told["timestamp"]
-    assert told["timestamp"].endswith("Z")
-    assert abs(failed.at_us - asked.service.clock.now_us()) < 60e6
-    assert await kinds(asked.service, job_id) == (
+    assert (report["details"], report["attempt"], report["retryable"]) == ({"shelf": 7}, 2, True)
+    assert [each["outcome"] for each in report["attempts"]] == ["failed", "failed"]
+    assert report["attempts"][1]["ended_at"] == report["timestamp"]
+    assert report["timestamp"].endswith("Z")
+    assert abs(failed.at_us - api.service.clock.now_us()) < 60e6
+    assert await kinds(api.service, job_id) == (
         "JobSubmitted AttemptStarted AttemptFailed AttemptStarted ArtifactStored AttemptFailed"
     )
 
@@ -94,14 +94,14 @@ async def test_only_a_failed_job_links_its_error(client: Connect) -> None:
         if len(tries) == 1:
             raise JobError("no", "no", retryable=False)
 
-    asked = await client(once)
-    submitted = await asked.submit("once")
+    api = await client(once)
+    submitted = await api.submit("once")
     job_id = submitted["job_id"]
     assert submitted["links"]["error"] is None
-    await asked.service.wait(job_id)
-    assert (await asked("POST", f"/v1/jobs/{job_id}/retry")).status == 200
-    await asked.service.wait(job_id)
-    job = (await asked.get(f"/v1/jobs/{job_id}")).json
+    await api.service.wait(job_id)
+    assert (await api("POST", f"/v1/jobs/{job_id}/retry")).status == 200
+    await api.service.wait(job_id)
+    job = (await api.get(f"/v1/jobs/{job_id}")).json
     assert (job["status"], job["error"], job["links"]["error"]) == ("completed", None, None)
     assert [each["name"] for each in job["artifacts"]] == ["error.json"], "it happened all the same"
 
@@ -159,11 +159,11 @@ async def test_a_type_says_what_becomes_of_its_jobs_at_a_shutdown(
     await job_when(service, job.job_id, lambda job: job.status == "running")
     await service.close()
     again = await serve(cut, concurrency=0)
-    found = await again.jobs.load(job.job_id)
-    assert found is not None
-    assert (found.status, found.error and found.error["code"]) == (status, code)
-    assert found.can_retry == (policy == "fail")
-    assert found.tries == (1 if policy == "fail" else 0)
+    loaded = await again.jobs.load(job.job_id)
+    assert loaded is not None
+    assert (loaded.status, loaded.error and loaded.error["code"]) == (status, code)
+    assert loaded.can_retry == (policy == "fail")
+    assert loaded.tries == (1 if policy == "fail" else 0)
 
 
 def test_a_policy_that_there_is_not_is_refused() -> None:

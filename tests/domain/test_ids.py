@@ -1,4 +1,4 @@
-"""Ids that the service derives belong to it: nobody else can take them first."""
+"""Only the service makes reserved ids; a client cannot take one first."""
 
 import asyncio
 import sqlite3
@@ -25,7 +25,7 @@ from eventjobs.handlers.thread_context import ThreadContext
 from eventjobs.service import Service
 from eventjobs.worker.wire import CHILD_HEADER
 from tests.conftest import Connect, Serve
-from tests.support import remote_worker as elsewhere
+from tests.support import remote_worker
 from tests.support.clock import FakeClock
 from tests.support.http_client import Client
 from tests.support.waiting import job_when, time_passing
@@ -62,11 +62,11 @@ minutely = schedule("minutely", "* * * * *", "ok")
 
 @given(st.lists(st.text(), min_size=1, max_size=4), st.lists(st.text(), min_size=1, max_size=4))
 def test_derived_ids_are_uuids_of_their_own_kind_and_differ(one: list[str], two: list[str]) -> None:
-    made = identity._derive(*one)
-    assert parse_id(made) == made == str(uuid.UUID(made))
-    assert (uuid.UUID(made).version, uuid.UUID(made).variant) == (8, uuid.RFC_4122)
-    assert identity.is_reserved(made)
-    assert (made == identity._derive(*two)) == (one == two)
+    derived = identity._derive(*one)
+    assert parse_id(derived) == derived == str(uuid.UUID(derived))
+    assert (uuid.UUID(derived).version, uuid.UUID(derived).variant) == (8, uuid.RFC_4122)
+    assert identity.is_reserved(derived)
+    assert (derived == identity._derive(*two)) == (one == two)
 
 
 @given(st.uuids() | st.integers(0, 2**40).map(lambda us: uuid.UUID(new_id(us))))
@@ -92,27 +92,27 @@ async def test_no_client_gives_such_an_id(client: Connect, job_id: str) -> None:
 # --- children
 
 
-@pytest.mark.parametrize("made", [parent, parent_in_a_thread])
-async def test_a_child_cannot_be_preempted(client: Connect, made: Any) -> None:
-    """Under the id that it had before ids were reserved, either."""
-    api = await client(ok, made)
+@pytest.mark.parametrize("parent_handler", [parent, parent_in_a_thread])
+async def test_a_child_cannot_be_preempted(client: Connect, parent_handler: Any) -> None:
+    """Neither under its id nor under its legacy id."""
+    api = await client(ok, parent_handler)
     job_id = "01900000-0000-7000-8000-000000000002"
     for taken in (identity.legacy_child_id(job_id, "part"), identity.child_id(job_id, "part")):
         await api("PUT", f"/v1/jobs/{taken}", {"type": "ok", "payload": "a stranger's"})
-    await api("PUT", f"/v1/jobs/{job_id}", {"type": made.type})
+    await api("PUT", f"/v1/jobs/{job_id}", {"type": parent_handler.type})
     assert (await api.service.wait(job_id)).result == "the parent's"
 
 
 async def put_child(api: Client, job_id: str, spec: Any, **named: Any) -> Any:
     headers = {
-        CHILD_HEADER: urlencode({"attempt": 1, "worker": elsewhere.WORKER, "name": "a"} | named)
+        CHILD_HEADER: urlencode({"attempt": 1, "worker": remote_worker.WORKER, "name": "a"} | named)
     }
     return await api("PUT", f"/v1/jobs/{job_id}", spec, headers=headers)
 
 
 async def test_a_worker_submits_children_of_what_it_holds_alone(client: Connect) -> None:
     api = await client(ok, worker_types="far")
-    held = await elsewhere.submit_and_claim(api)
+    held = await remote_worker.submit_and_claim(api)
     spec = {"type": "ok", "parent": held}
     job_id = identity.child_id(held, "a")
     for wrong in (
@@ -132,16 +132,16 @@ async def test_a_worker_submits_children_of_what_it_holds_alone(client: Connect)
     for status in (202, 200):
         reply = await put_child(api, job_id, spec, parent=held)
         assert (reply.status, reply.json["job_id"]) == (status, job_id)
-    assert (await elsewhere.report(api, held, "complete")).status == 200
+    assert (await remote_worker.report(api, held, "complete")).status == 200
     reply = await put_child(api, identity.child_id(held, "b"), spec, parent=held, name="b")
     assert reply.code == "stale_attempt"
 
 
-# --- a log of before
+# --- logs of earlier versions
 
 
-async def upgraded(service: Service) -> None:
-    """As a log is whose events until now are from before ids were reserved."""
+async def pretend_upgrade(service: Service) -> None:
+    """Make the log one that an earlier version, without reserved ids, has begun."""
     service.log.reserved_after = service.log.head
 
 
@@ -153,7 +153,7 @@ async def test_a_child_from_before_an_upgrade_is_found_and_later_ones_are_not_pr
     legacy_id = identity.legacy_child_id(job.job_id, "part")
     spec = JobSpec("ok", "from before", parent=job.job_id, max_attempts=3)
     await service.jobs.submit(spec, actor="worker-1", job_id=legacy_id)
-    await upgraded(service)
+    await pretend_upgrade(service)
     late = identity.legacy_child_id(job.job_id, "late")
     await service.jobs.submit(JobSpec("ok", parent=job.job_id), actor="http", job_id=late)
     assert await service.jobs.child_id(job, "part") == legacy_id
@@ -164,7 +164,7 @@ async def test_a_pause_from_before_an_upgrade_holds_and_can_be_ended(client: Con
     api = await client(ok)
     legacy_id = identity.legacy_switch_id("type", "ok")
     await api.service.log.append(legacy_id, 0, Paused("type", "ok", None), actor="http")
-    await upgraded(api.service)
+    await pretend_upgrade(api.service)
     head = api.service.log.head
     await api("POST", "/v1/types/ok/pause")
     assert api.service.log.head == head, "it is paused already"
@@ -188,9 +188,9 @@ async def test_a_firing_from_before_an_upgrade_is_not_repeated(
     clock.jump_wall(30)
     again = await serve(ok, minutely, clock=clock)
     await clock.advance(1)
-    [told] = await again.cron.statuses()
-    assert told.last is not None
-    assert told.last.job_id == legacy_id
+    [status] = await again.cron.statuses()
+    assert status.last is not None
+    assert status.last.job_id == legacy_id
     assert [type(each.event) for each in await again.log.read(0)].count(JobSubmitted) == 1
 
 

@@ -526,6 +526,6 @@ def test_an_event_with_a_value_of_the_wrong_type_is_not_encoded(event: Event) ->
 
 
 def test_a_handler_is_what_was_declared() -> None:
-    made: list[Handler] = [echo, remote("far", max_attempts=2, timeout_s=5)]
-    assert [(each.type, each.mode) for each in made] == [("echo", "loop"), ("far", "remote")]
-    assert (made[1].max_attempts, dict(made[1].defaults)) == (2, {"timeout_s": 5.0})
+    handlers: list[Handler] = [echo, remote("far", max_attempts=2, timeout_s=5)]
+    assert [(each.type, each.mode) for each in handlers] == [("echo", "loop"), ("far", "remote")]
+    assert (handlers[1].max_attempts, dict(handlers[1].defaults)) == (2, {"timeout_s": 5.0})
