@@ -38,7 +38,9 @@ from eventjobs.maintenance.expiry import JobExpirer
 from eventjobs.observability.logging import get_logger
 from eventjobs.outbound.client import OutboundClient
 from eventjobs.outbound.dispatch import ExternalDispatcher, dispatch_urls, service_name
-from eventjobs.outbound.webhooks.deliveries import Webhooks
+from eventjobs.outbound.webhooks.deliveries import WebhookDeliveries
+from eventjobs.outbound.webhooks.sender import WebhookSender
+from eventjobs.outbound.webhooks.subscriptions import WebhookSubscriptions
 from eventjobs.projections import Views
 from eventjobs.settings import Settings, working_directory
 from eventjobs.storage.artifacts import Artifacts
@@ -70,7 +72,9 @@ class Service:
     artifacts: Artifacts
     master_key: MasterKey
     outbound: OutboundClient
-    webhooks: Webhooks
+    webhooks: WebhookSubscriptions
+    deliveries: WebhookDeliveries
+    webhook_sender: WebhookSender
     dispatcher: ExternalDispatcher
 
     def __init__(
@@ -185,8 +189,8 @@ class Service:
             self._run_supervised("rates", self._recall_starts)
         for number, each in enumerate(self.runners):
             self._run_supervised(f"dispatcher {number}" if number else "runner", each.run)
-        self._run_supervised("deliveries", self.webhooks.runner.run)
-        self._run_supervised("webhooks", self.webhooks.follow)
+        self._run_supervised("deliveries", self.webhook_sender.runner.run)
+        self._run_supervised("webhooks", self.deliveries.follow)
         self._run_supervised("cascade", CascadeCanceller(self.jobs, self.views).run)
         timeline = self.claims.due_times.timeline
         self._run_supervised(
@@ -238,7 +242,7 @@ class Service:
             self.jobs,
             self.master_key,
             self.outbound,
-            targets=self._service_urls,
+            urls=self._service_urls,
             public_url=settings.public_url,
             silence_s=settings.service_silence_s,
         )
@@ -250,13 +254,17 @@ class Service:
             build_dispatch_runner(settings, self._job_source(worker), each)
             for each in self.dispatcher.local_handlers(self.handlers)
         ]
-        self.webhooks = Webhooks(
-            self.jobs,
+        self.webhooks = WebhookSubscriptions(
+            self.log,
             self.views,
-            self._job_source(worker),
+            self.clock,
             self.master_key,
-            self.outbound,
+            self.outbound.policy,
             settings.webhooks_max,
+        )
+        self.deliveries = WebhookDeliveries(self.jobs, self.webhooks)
+        self.webhook_sender = WebhookSender(
+            self.jobs, self._job_source(worker), self.outbound, self.webhooks
         )
 
     def _job_source(self, worker: str) -> LocalJobSource:
@@ -297,7 +305,8 @@ class Service:
         self._open = False
         if self._loop_monitor is not None:
             self._loop_monitor.close()
-        await asyncio.gather(self.drain(self.settings.drain_s), self.webhooks.runner.stop(0.0))
+        webhook_runner = self.webhook_sender.runner
+        await asyncio.gather(self.drain(self.settings.drain_s), webhook_runner.stop(0.0))
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)

@@ -230,7 +230,7 @@ def surface(service: Service) -> dict[str, Call]:
         "add": lambda wanted, actor: service.webhooks.add(WebhookAdded(**wanted), actor=actor),
         "get": service.webhooks.get,
         "remove": service.webhooks.remove,
-        "redeliver": service.webhooks.redeliver,
+        "redeliver": service.deliveries.redeliver,
     }
 
 

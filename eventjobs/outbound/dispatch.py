@@ -77,14 +77,14 @@ class ExternalDispatcher:
         keys: MasterKey,
         outbound: OutboundClient,
         *,
-        targets: Mapping[str, str],
+        urls: Mapping[str, str],
         public_url: str | None,
         silence_s: float,
     ) -> None:
         self._jobs = jobs
         self._keys = keys
         self._outbound = outbound
-        self._urls = targets
+        self._urls = urls
         self._silence_s = silence_s
         self.address = CallbackAddress(jobs.clock, public_url)
         self._log = get_logger("eventjobs.dispatch")

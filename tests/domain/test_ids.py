@@ -198,7 +198,7 @@ async def test_a_delivery_from_before_an_upgrade_is_not_made_twice(client: Conne
     api = await client(ok, outbound_allow="127.0.0.0/8")
     added = WebhookAdded(("JobCompleted",), ("ok",), None, "http://127.0.0.1:9/")
     webhook = await api.service.webhooks.add(added, actor="test")
-    api.service.webhooks._added.clear()
+    api.service.webhooks.added.clear()
     next(each for each in api.service._tasks if each.get_name() == "webhooks").cancel()
     ended = await api.service.wait((await api.submit("ok"))["job_id"])
     payload = {"webhook": webhook.webhook_id, "position": ended.position}
@@ -206,9 +206,9 @@ async def test_a_delivery_from_before_an_upgrade_is_not_made_twice(client: Conne
     spec = JobSpec(DELIVERY, payload, tags=(f"webhook:{webhook.webhook_id}",), max_attempts=10)
     await api.service.jobs.submit(spec, actor="webhooks", job_id=legacy_id)
     await job_when(api.service, legacy_id, lambda job: job.attempt == 1)
-    sent = await api.service.webhooks.redeliver(webhook.webhook_id, 0, 10, actor="test")
+    sent = await api.service.deliveries.redeliver(webhook.webhook_id, 0, 10, actor="test")
     assert sent == [legacy_id], "it waits or runs"
-    assert (await api.service.webhooks.listed())[0].delivered_position == ended.position
+    assert (await api.service.webhooks.all())[0].delivered_position == ended.position
 
 
 def make_old(path: Path) -> None:

@@ -492,8 +492,8 @@ async def test_commands_from_python_are_checked(service: Service) -> None:
         lambda: service.webhooks.add(WebhookAdded((), (), 5, url), actor="a"),  # type: ignore[arg-type]
         lambda: service.webhooks.add(WebhookAdded((), (), None, None), actor="a"),
         lambda: service.webhooks.add({"url": url}, actor="a"),  # type: ignore[arg-type]
-        lambda: service.webhooks.redeliver(job_id, -1, 1, actor="a"),
-        lambda: service.webhooks.redeliver(job_id, 0, 1.5, actor="a"),  # type: ignore[arg-type]
+        lambda: service.deliveries.redeliver(job_id, -1, 1, actor="a"),
+        lambda: service.deliveries.redeliver(job_id, 0, 1.5, actor="a"),  # type: ignore[arg-type]
         lambda: service.webhooks.remove(job_id, 5, actor="a"),  # type: ignore[arg-type]
         lambda: service.webhooks.remove(5, None, actor="a"),  # type: ignore[arg-type]
     ]

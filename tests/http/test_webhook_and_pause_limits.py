@@ -38,7 +38,7 @@ async def test_there_are_no_more_webhooks_than_there_may_be(client: Connect) -> 
     assert (reply.status, reply.code) == (409, "limit_reached")
     assert "3 webhooks" in reply.json["detail"]
     assert api.service.log.head == head
-    first = (await webhooks.listed())[0].webhook_id
+    first = (await webhooks.all())[0].webhook_id
     assert (await api("DELETE", f"/v1/webhooks/{first}")).status == 204
     assert (await api("POST", "/v1/webhooks", {"url": URL})).status == 201
 

@@ -26,7 +26,7 @@ async def test_an_event_for_very_many_webhooks_is_made_into_pieces(
 ) -> None:
     """A page of events for a thousand webhooks was a quarter of a million tasks at a time."""
     service = await serve(echo, outbound_allow=LOCAL, concurrency=0)
-    monkeypatch.setattr(service.webhooks, "_outbound", None)  # nothing is sent
+    monkeypatch.setattr(service.outbound, "post", None)  # nothing is sent
     at_once = most = 0
     submit = service.jobs.submit
 
@@ -43,7 +43,7 @@ async def test_an_event_for_very_many_webhooks_is_made_into_pieces(
     wanted = WebhookAdded(url=URL, events=("JobCancelled",))
     added = [service.log.append(new_id(n), 0, wanted, actor="me") for n in range(count)]
     await asyncio.gather(*added)
-    service.webhooks._added.set()
+    service.webhooks.added.set()
     monkeypatch.setattr(service.jobs, "submit", submit_and_count)
     job = (await submit(JobSpec("echo"), actor="me")).job
     await service.jobs.cancel(job.job_id, actor="me")

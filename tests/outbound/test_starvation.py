@@ -13,7 +13,7 @@ from eventjobs.domain.limits import RECEIVER, RECEIVER_CONCURRENCY
 from eventjobs.handlers.context import Context
 from eventjobs.handlers.declare import external, handler
 from eventjobs.log.sqlite import SQLiteLog
-from eventjobs.outbound.webhooks.deliveries import DELIVERIES_MAX, TIMEOUT_S, receiver
+from eventjobs.outbound.webhooks.sender import DELIVERIES_MAX, TIMEOUT_S, receiver_key
 from tests.conftest import Connect, Serve
 from tests.outbound.test_webhooks import Receiver, deliveries, receiving, subscribe
 from tests.support.clock import FakeClock
@@ -56,7 +56,7 @@ async def test_silent_receivers_keep_no_other_from_hearing(
         async with asyncio.timeout(5):
             await api.submit("work")
             await healthy.has(1)
-        assert api.service.webhooks.runner.running < DELIVERIES_MAX
+        assert api.service.webhook_sender.runner.running < DELIVERIES_MAX
         for each in silent:
             running = [job for job in await deliveries(api, each) if job["status"] == "running"]
             assert len(running) <= RECEIVER_CONCURRENCY
@@ -70,7 +70,7 @@ async def test_deliveries_to_a_removed_webhook_end(client: Connect, clock: FakeC
         webhook = await subscribe(api, Receiver(url=hole(stack)))
         for _ in range(10):
             await api.service.wait((await api.submit("work"))["job_id"])
-        await time_passing(clock, api.service.webhooks._jobs.log.wait(40))
+        await time_passing(clock, api.service.log.wait(40))
         await api("DELETE", f"/v1/webhooks/{webhook['webhook_id']}")
         waiting = await deliveries(api, webhook)
         assert len(waiting) == 10
@@ -144,14 +144,14 @@ async def test_a_new_webhook_does_not_wait_for_all_that_an_older_one_did_not_wan
 
 async def test_no_job_of_a_client_takes_a_place_of_a_receiver(client: Connect) -> None:
     api = await client(work)
-    for key in (receiver("http://127.0.0.1:80/"), f"{RECEIVER}x"):
+    for key in (receiver_key("http://127.0.0.1:80/"), f"{RECEIVER}x"):
         reply = await api("POST", "/v1/jobs", {"type": "work", "concurrency_key": key})
         assert (reply.status, reply.code) == (422, "invalid_input")
 
 
 @pytest.mark.parametrize("url", ["", "http://[", "x", None, "http://a" + "b" * 300 + ".test/"])
 def test_whatever_a_url_is_it_has_a_receiver_or_none(url: str | None) -> None:
-    key = receiver(url)
+    key = receiver_key(url)
     assert key is None or key.startswith(RECEIVER)
 
 

@@ -17,7 +17,7 @@ from eventjobs.domain.recorded import Recorded
 from eventjobs.errors import DiskFull, JobError
 from eventjobs.handlers.context import Context
 from eventjobs.handlers.declare import handler, remote
-from eventjobs.outbound.webhooks.deliveries import SCHEDULE_S
+from eventjobs.outbound.webhooks.sender import SCHEDULE_S
 from tests.conftest import Connect, Serve
 from tests.support.clock import SECOND, FakeClock
 from tests.support.http_client import Client, connect_client

@@ -32,7 +32,7 @@ async def add(context: AppContext, request: web.Request) -> web.StreamResponse:
 async def webhooks(context: AppContext, request: web.Request) -> web.StreamResponse:
     """All webhooks, the oldest first."""
     await views_caught_up(context.service)
-    listed = [_render(each) for each in await context.service.webhooks.listed()]
+    listed = [_render(each) for each in await context.service.webhooks.all()]
     return page(context, request, "webhooks", "webhook_id", listed)
 
 
@@ -52,7 +52,7 @@ async def redeliver(context: AppContext, request: web.Request) -> web.StreamResp
     """Send events again, from any position on, also from before the webhook was added."""
     body = await read_json(context.service, request, Redelivery)
     await views_caught_up(context.service)
-    job_ids = await context.service.webhooks.redeliver(
+    job_ids = await context.service.deliveries.redeliver(
         _id(request), body.after, body.limit, actor=ACTOR
     )
     return reply({"deliveries": job_ids}, status=202)

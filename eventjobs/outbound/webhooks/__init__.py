@@ -1,1 +1,1 @@
-"""Webhooks: subscriptions, and one delivery job for each event and subscription."""
+"""Webhooks: subscriptions to events, and their deliveries (Standard Webhooks)."""

@@ -6,13 +6,13 @@ from eventjobs.domain.job import Job
 from eventjobs.domain.recorded import Recorded
 from eventjobs.domain.timestamps import rfc3339
 
-#: Of a message. Above it the event's own data is left out, and the address to read it from is in.
+#: Of a message. A larger one has no `event`: its `url` leads to it.
 MESSAGE_BYTES_MAX = 20_000
 
 
 def message_body(recorded: Recorded, job: Job) -> bytes:
-    """What is sent: the event, and what its job is; the same bytes each time."""
-    about = {
+    """The event and its job as JSON: the same bytes for each delivery."""
+    job_fields = {
         "position": recorded.position,
         "version": recorded.version,
         "job_id": job.job_id,
@@ -22,12 +22,12 @@ def message_body(recorded: Recorded, job: Job) -> bytes:
         "actor": recorded.actor,
         "url": f"/v1/jobs/{job.job_id}",
     }
-    whole = {
+    message = {
         "type": recorded.type,
         "timestamp": rfc3339(recorded.at_us),
-        "data": {**about, "event": orjson.Fragment(recorded.data)},
+        "data": {**job_fields, "event": orjson.Fragment(recorded.data)},
     }
-    body = orjson.dumps(whole)
+    body = orjson.dumps(message)
     if len(body) <= MESSAGE_BYTES_MAX:
         return body
-    return orjson.dumps({**whole, "data": {**about, "event": None}})
+    return orjson.dumps({**message, "data": {**job_fields, "event": None}})
