@@ -3,11 +3,12 @@
 from aiohttp import web
 
 from eventjobs.attempts.remote_claims import RemoteClaims
-from eventjobs.http.app_context import APP_CONTEXT, AppContext, RequestIds
+from eventjobs.http.app_context import APP_CONTEXT, AppContext
 from eventjobs.http.middleware import add_default_headers, wrap_endpoint
 from eventjobs.http.origin_guard import check_loopback
 from eventjobs.http.problem import method_not_allowed
 from eventjobs.http.request_errors import RouteNotFound
+from eventjobs.http.request_ids import RequestIds
 from eventjobs.http.routes import ROUTES
 from eventjobs.http.server import Listening, listen
 from eventjobs.http.streams.snapshots import Snapshots

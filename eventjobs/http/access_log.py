@@ -6,8 +6,8 @@ from typing import Any
 from aiohttp import web
 from aiohttp.abc import AbstractAccessLogger
 
-from eventjobs.http.app_context import REQUEST_ID
 from eventjobs.http.problem import CODE, encodable
+from eventjobs.http.request_ids import REQUEST_ID
 from eventjobs.http.streams.subscriber import SUBSCRIBER
 
 #: Statuses above 500 that are errors of the request: transfer coding, version of HTTP.

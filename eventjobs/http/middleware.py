@@ -9,9 +9,10 @@ from structlog.contextvars import bind_contextvars
 
 from eventjobs.errors import EventjobsError
 from eventjobs.http import problem
-from eventjobs.http.app_context import JOB_ID, REQUEST_ID, AppContext
+from eventjobs.http.app_context import AppContext
 from eventjobs.http.headers import check_command, is_conditional
 from eventjobs.http.origin_guard import reject_foreign_origin
+from eventjobs.http.request_ids import JOB_ID, REQUEST_ID
 from eventjobs.http.routing import Endpoint, FastPath
 from eventjobs.observability.logging import get_logger
 

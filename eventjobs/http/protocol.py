@@ -9,12 +9,12 @@ from aiohttp import web
 
 from eventjobs.concurrency import forks
 from eventjobs.http import problem
-from eventjobs.http.app_context import RequestIds
 from eventjobs.http.descriptors import DescriptorGuard
 from eventjobs.http.middleware import set_default_headers
 from eventjobs.http.refusals import parser_error, refusal_response
 from eventjobs.http.request_body import abandon_body
 from eventjobs.http.request_errors import OutOfDescriptors, RequestError
+from eventjobs.http.request_ids import RequestIds
 from eventjobs.http.streams.subscriber import SUBSCRIBER
 from eventjobs.observability.logging import get_logger
 

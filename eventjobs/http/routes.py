@@ -23,6 +23,7 @@ from eventjobs.http.endpoints import (
     batch,
     breakers,
     callbacks,
+    claims,
     dashboard,
     events,
     explanation,
@@ -30,10 +31,10 @@ from eventjobs.http.endpoints import (
     history,
     jobs,
     queues,
+    reports,
     schedules,
     submissions,
     webhooks,
-    workers,
 )
 from eventjobs.http.lists import ListQuery
 from eventjobs.http.openapi import document
@@ -48,6 +49,7 @@ from eventjobs.http.responses import JSON_HEADERS
 from eventjobs.http.routing import Endpoint, RequestSpec, ResponseSpec, Route
 from eventjobs.http.schemas.artifacts import UploadedFile
 from eventjobs.http.schemas.callbacks import Callback
+from eventjobs.http.schemas.claims import Claim, Claimed
 from eventjobs.http.schemas.events import EventPage
 from eventjobs.http.schemas.explanation import Explanation
 from eventjobs.http.schemas.health import Breakers, Counts, Health, Readiness, RebuildResult
@@ -55,15 +57,10 @@ from eventjobs.http.schemas.history import History, Receipt
 from eventjobs.http.schemas.jobs import Job, JobPage
 from eventjobs.http.schemas.queries import AllEventsQuery, EventsQuery, JobQuery, JobsQuery
 from eventjobs.http.schemas.queues import Queue, QueueList, Type, TypeList
-from eventjobs.http.schemas.schedules import Schedule, Schedules
-from eventjobs.http.schemas.submission import BatchLine, BatchOutcome, Submission
-from eventjobs.http.schemas.webhooks import NewWebhook, Redelivered, Webhook, WebhookList
-from eventjobs.http.schemas.workers import (
+from eventjobs.http.schemas.reports import (
     ArtifactReport,
     BreakerReport,
     CallbackResponse,
-    Claim,
-    Claimed,
     CompletedJobs,
     Completion,
     Completions,
@@ -76,6 +73,9 @@ from eventjobs.http.schemas.workers import (
     StepReport,
     WorkerReport,
 )
+from eventjobs.http.schemas.schedules import Schedule, Schedules
+from eventjobs.http.schemas.submission import BatchLine, BatchOutcome, Submission
+from eventjobs.http.schemas.webhooks import NewWebhook, Redelivered, Webhook, WebhookList
 
 JSON = "application/json"
 BYTES = "application/octet-stream"
@@ -248,18 +248,18 @@ ROUTES = (
         REDELIVERY,
         (REDELIVERED, WebhookNotFound),
     ),
-    Route("POST", "/v1/work/claim", workers.claim, CLAIM, (CLAIMED,)),
-    Route("POST", "/v1/work/complete", workers.complete_several, COMPLETIONS, (COMPLETED,)),
-    _report_route("heartbeat", workers.heartbeat, WorkerReport),
-    _report_route("progress", workers.progress, ProgressByWorker),
-    _report_route("log", workers.log, LogReport),
-    _report_route("step", workers.step, StepReport),
-    _report_route("artifact", workers.artifact, ArtifactReport),
-    _report_route("breaker", workers.breaker, BreakerReport),
-    _report_route("complete", workers.complete, Completion, ENDED),
-    _report_route("fail", workers.fail, Failure, ENDED),
-    _report_route("cancelled", workers.confirm_stop, WorkerReport, ENDED, WrongState),
-    _report_route("release", workers.release, Release, ENDED),
+    Route("POST", "/v1/work/claim", claims.claim, CLAIM, (CLAIMED,)),
+    Route("POST", "/v1/work/complete", reports.complete_several, COMPLETIONS, (COMPLETED,)),
+    _report_route("heartbeat", reports.heartbeat, WorkerReport),
+    _report_route("progress", reports.progress, ProgressByWorker),
+    _report_route("log", reports.log, LogReport),
+    _report_route("step", reports.step, StepReport),
+    _report_route("artifact", reports.artifact, ArtifactReport),
+    _report_route("breaker", reports.breaker, BreakerReport),
+    _report_route("complete", reports.complete, Completion, ENDED),
+    _report_route("fail", reports.fail, Failure, ENDED),
+    _report_route("cancelled", reports.confirm_stop, WorkerReport, ENDED, WrongState),
+    _report_route("release", reports.release, Release, ENDED),
     Route("GET", "/v1/types", queues.types, LIST_PAGE, (TYPES, BadCursor)),
     Route("POST", "/v1/types/{type}/pause", queues.pause_type, REASON, (TYPE, UnknownType)),
     Route("POST", "/v1/types/{type}/resume", queues.resume_type, REASON, (TYPE, UnknownType)),

@@ -9,7 +9,6 @@ from aiohttp import web
 from eventjobs.concurrency import forks
 from eventjobs.errors import EventjobsError
 from eventjobs.http.access_log import AccessLog
-from eventjobs.http.app_context import RequestIds
 from eventjobs.http.origin_guard import check_loopback
 from eventjobs.http.protocol import LINGER_S, Connections, ServerConnection, connection_of
 from eventjobs.http.refusals import (
@@ -20,6 +19,7 @@ from eventjobs.http.refusals import (
     refusal_response,
     with_refusals,
 )
+from eventjobs.http.request_ids import RequestIds
 from eventjobs.observability.logging import get_logger
 
 #: Seconds at a close in which an idle connection may still send a request.

@@ -4,13 +4,14 @@ from aiohttp import web
 
 from eventjobs.domain.ids import child_id, id_of_key, is_reserved, new_id, parse_id
 from eventjobs.errors import PreconditionFailed, ReservedId
-from eventjobs.http.app_context import JOB_ID, REQUEST_ID, AppContext
+from eventjobs.http.app_context import AppContext
 from eventjobs.http.current_job import snapshot_response, snapshot_since
 from eventjobs.http.headers import check_command, is_conditional
 from eventjobs.http.idempotency import idempotency_key
 from eventjobs.http.json_body import child_limits, read_json, request_limits
 from eventjobs.http.raw_response import can_send_raw, raw_response
 from eventjobs.http.request_errors import RequestError
+from eventjobs.http.request_ids import JOB_ID, REQUEST_ID
 from eventjobs.http.requests import ACTOR
 from eventjobs.http.responses import JSON_HEADERS
 from eventjobs.http.schemas.submission import Submission

@@ -5,7 +5,7 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from eventjobs.domain.outcomes import Failed, Succeeded
-from eventjobs.http.schemas.workers import Progress, Text
+from eventjobs.http.schemas.reports import Progress, Text
 from eventjobs.outbound.dispatch_response import ErrorCode
 
 

@@ -1,6 +1,5 @@
-"""Bodies of claims and reports by remote workers."""
+"""Bodies of reports on attempts, by remote workers and external services."""
 
-from collections.abc import Sequence
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
@@ -9,18 +8,16 @@ from eventjobs.domain.events import ProgressReported
 from eventjobs.domain.job import Status
 from eventjobs.domain.timestamps import microseconds
 from eventjobs.domain.validation import ArtifactName, Delay, MediaType, Moment, Name, Sha256
-from eventjobs.http.schemas.jobs import Job, JobStep
 from eventjobs.http.schemas.problem import Problem
 from eventjobs.http.schemas.response_model import ResponseModel
 from eventjobs.storable import PROGRESS_BYTES_MAX, TEXT_CHARS_MAX, bounded_json
 
-WAIT_MAX_S = 3_600
-LEASE_MAX_S = 86_400
 #: Digits of an attempt number.
 DIGITS_MAX = 9
 
 #: A job id that is not checked here: each entry has an outcome of its own.
 UncheckedId = Annotated[str, Field(json_schema_extra={"format": "uuid"})]
+
 Worker = Annotated[
     str,
     Field(
@@ -28,7 +25,9 @@ Worker = Annotated[
         description="drawn at random when the worker starts: names must be unique",
     ),
 ]
+
 Text = Annotated[str, Field(max_length=TEXT_CHARS_MAX)]
+
 Number = Annotated[float, Field(allow_inf_nan=False)]
 
 
@@ -38,45 +37,6 @@ class WorkerReport(BaseModel):
     model_config = ConfigDict(extra="forbid", strict=True)
 
     worker: Worker
-
-
-class Limit(BaseModel):
-    """A limit: at most *max* jobs of these types."""
-
-    model_config = ConfigDict(extra="forbid", strict=True)
-
-    types: list[str] = Field(max_length=1_000)
-    max: int = Field(ge=1, le=1_000)
-
-
-class Claim(WorkerReport):
-    types: list[str] = Field(max_length=1_000, description="the types of jobs that it runs")
-    max: int = Field(1, ge=1, le=1_000, description="the number of jobs that it can run now")
-    limits: list[Limit] = Field(
-        default_factory=list, max_length=100, description="further limits for some of the types"
-    )
-    children_only: list[str] = Field(
-        default_factory=list,
-        max_length=1_000,
-        description="of these types it claims only jobs that have a parent",
-    )
-    wait_s: float = Field(
-        0,
-        ge=0,
-        le=WAIT_MAX_S,
-        description="how long to wait for the first job; the service has a maximum",
-    )
-    lease_s: float | None = Field(
-        None,
-        ge=1,
-        le=LEASE_MAX_S,
-        description="its jobs are lost after so many seconds without a report",
-    )
-    holds: list[UncheckedId] | None = Field(
-        None,
-        max_length=10_000,
-        description="the jobs it runs; other jobs that it has claimed are answered again",
-    )
 
 
 class Progress(BaseModel):
@@ -170,25 +130,6 @@ class Failure(WorkerReport):
 
 class Release(WorkerReport):
     reason: Annotated[str, Field(min_length=1, max_length=1_000)]
-
-
-class StepDone(JobStep):
-    result: Any
-
-
-class ClaimedJob(Job):
-    """A claimed job."""
-
-    lease_s: float = Field(
-        description="seconds without a report or heartbeat after which the attempt is lost"
-    )
-    steps: Sequence[StepDone] = Field(
-        description="completed steps of earlier attempts, which are not repeated"
-    )
-
-
-class Claimed(ResponseModel):
-    jobs: list[ClaimedJob]
 
 
 class HeartbeatResponse(ResponseModel):

@@ -1,4 +1,4 @@
-"""Remote workers: claims of jobs, and reports on their attempts."""
+"""Reports of remote workers on their attempts."""
 
 import asyncio
 from typing import Any
@@ -6,27 +6,20 @@ from typing import Any
 from aiohttp import web
 
 from eventjobs.attempts.fencing import End, ReportResult
-from eventjobs.attempts.local_source import step_results
-from eventjobs.attempts.remote_claims import ClaimRequest
 from eventjobs.domain.decisions import Report
 from eventjobs.domain.events import ArtifactStored, BreakerChanged, LogWritten, StepCompleted
-from eventjobs.domain.job import Job
 from eventjobs.domain.outcomes import AttemptHolder, Cancelled, Failed, Outcome, Released, Succeeded
 from eventjobs.errors import EventjobsError
-from eventjobs.execution.source import Capacity
 from eventjobs.http import problem
 from eventjobs.http.app_context import AppContext
 from eventjobs.http.json_body import read_json, read_report
-from eventjobs.http.protocol import connection_of
-from eventjobs.http.render import render
-from eventjobs.http.request_errors import NotReady, RouteNotFound
-from eventjobs.http.requests import parse_job_id, path_id, views_caught_up
+from eventjobs.http.request_errors import RouteNotFound
+from eventjobs.http.requests import parse_job_id, path_id
 from eventjobs.http.responses import reply
-from eventjobs.http.schemas.workers import (
+from eventjobs.http.schemas.reports import (
     DIGITS_MAX,
     ArtifactReport,
     BreakerReport,
-    Claim,
     CompletedJob,
     Completion,
     Completions,
@@ -37,55 +30,7 @@ from eventjobs.http.schemas.workers import (
     StepReport,
     WorkerReport,
 )
-from eventjobs.projections import JobView
 from eventjobs.storable import FIELDS_BYTES_MAX, bounded_json
-
-
-async def claim(context: AppContext, request: web.Request) -> web.StreamResponse:
-    """Claim up to `max` jobs of these types, waiting up to `wait_s` seconds for the first one.
-
-    A claim that does not wait also ends the wait of an earlier claim by the same worker.
-    """
-    service = context.service
-    claim = await read_json(service, request, Claim)
-    for each in claim.types:
-        service.handlers.get(each)  # raises UnknownType
-
-    if not service.recovered:
-        raise NotReady
-    if claim.wait_s == 0 or service.views.failing is not None:
-        await views_caught_up(service)
-
-    def is_gone() -> bool:
-        transport = request.transport
-        # A worker that has ended its side of the connection may be dead: it gets no job.
-        ended = connection_of(request).input_ended
-        return ended or transport is None or transport.is_closing()
-
-    claim_request = _claim_request(claim, service.settings.lease_s)
-    jobs = await context.remote_claims.claim(claim_request, is_gone)
-    bodies = [_render(job, await step_results(service.jobs, job)) for job in jobs]
-    return reply({"jobs": bodies})
-
-
-def _claim_request(claim: Claim, default_lease_s: float) -> ClaimRequest:
-    types = set(claim.types)
-    capacities = []
-    for limit in claim.limits:
-        limited = types.intersection(limit.types)
-        capacities.append(Capacity(limited, limit.max, children_only=claim.children_only))
-        types.difference_update(limit.types)
-    capacities.append(Capacity(types, claim.max, children_only=claim.children_only))
-    held = None if claim.holds is None else set(claim.holds)
-    lease_s = claim.lease_s or default_lease_s
-    return ClaimRequest(claim.worker, capacities, claim.max, claim.wait_s, lease_s, held)
-
-
-def _render(job: Job, results: dict[str, Any]) -> dict[str, Any]:
-    """A claimed job as JSON, with the *results* of its steps by name."""
-    body = render(JobView(job, None, None))
-    steps = [{**each, "result": results[each["name"]]} for each in body["steps"]]
-    return body | {"lease_s": job.lease_s, "steps": steps}
 
 
 async def heartbeat(context: AppContext, request: web.Request) -> web.StreamResponse:
