@@ -2,7 +2,6 @@
 
 import asyncio
 import os
-import random
 import ssl
 from collections.abc import AsyncGenerator, AsyncIterator, Callable
 from contextlib import aclosing, asynccontextmanager, suppress
@@ -14,14 +13,15 @@ import aiohttp
 import orjson
 from yarl import URL
 
+from eventjobs.backoff import POSITIVE_JITTER, Backoff
 from eventjobs.client.errors import ApiError, ConnectionLost, Unreachable, WrongAddress
 from eventjobs.client.requests import JSONObject, encode_json
 from eventjobs.client.sse import EventSource, Message, StreamBroken
 from eventjobs.clock import Clock, sleep
 
-#: How often a request is repeated that was not served, and seconds before the first time.
+#: How often a request that was not served is repeated, and the delays before.
 RETRIES_MAX = 4
-RETRY_S = 0.25
+REQUEST_BACKOFF = Backoff(0.25, jitter=POSITIVE_JITTER)
 #: Statuses of a request that was not served and may be repeated (RFC 9110, 15.6.4; RFC 6585, 4).
 RETRYABLE_STATUSES = frozenset({429, 503})
 #: Statuses after which a stream that was open before is resumed.
@@ -80,7 +80,7 @@ class Connection:
             data = lambda: body if len(body) < LARGE_BYTES else BytesIO(body)  # noqa: E731
             options["headers"]["Content-Type"] = "application/json"
         for number in range(RETRIES_MAX + 1):
-            delay_s = RETRY_S * 2**number * random.uniform(1, 1.5)  # noqa: S311
+            delay_s = REQUEST_BACKOFF.delay_s(number + 1)
             try:
                 async with self.request(method, path, data=data(), **options) as response:
                     text = await response.read()

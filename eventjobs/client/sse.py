@@ -1,6 +1,5 @@
 """Server-sent events, parsed and resumed as browsers do (WHATWG HTML, 9.2)."""
 
-import random
 import re
 from collections.abc import AsyncGenerator, Callable, Iterator
 from contextlib import AbstractAsyncContextManager, aclosing
@@ -9,6 +8,7 @@ from http import HTTPStatus
 
 import aiohttp
 
+from eventjobs.backoff import POSITIVE_JITTER, Backoff
 from eventjobs.clock import Clock, sleep
 
 #: Seconds before the first reconnect, if the stream has no `retry`; doubled up to the maximum.
@@ -141,8 +141,8 @@ class EventSource:
     async def _pause(self) -> None:
         """Wait at least as long as the server's `retry`, with jitter between clients."""
         longest_s = max(self._reconnect_s, RECONNECT_MAX_S)
-        delay_s = min(self._reconnect_s * 2 ** min(self._failures, 10), longest_s)
-        delay_s *= random.uniform(1, 1.5)  # noqa: S311
+        backoff = Backoff(self._reconnect_s, max_s=longest_s, jitter=POSITIVE_JITTER)
         self._failures += 1
+        delay_s = backoff.delay_s(self._failures)
         self._on_connection_lost(delay_s)
         await sleep(self._clock, delay_s)

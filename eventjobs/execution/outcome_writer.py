@@ -2,18 +2,16 @@
 
 import asyncio
 
-from eventjobs.backoff import Backoff
 from eventjobs.clock import sleep
 from eventjobs.domain.outcomes import Failed, Outcome
 from eventjobs.errors import InvalidInput, LogError, Rejected
 from eventjobs.execution.attempt import RunningAttempt
-from eventjobs.execution.source import JobSource
+from eventjobs.execution.source import RECORD_BACKOFF, JobSource
 from eventjobs.observability.logging import get_logger
 from eventjobs.observability.tracebacks import summary
 from eventjobs.storable import storable_text
 
 _LOG = get_logger("eventjobs.runner")
-_PAUSE = Backoff(0.1, max_s=5.0)
 
 
 class OutcomeWriter:
@@ -55,7 +53,7 @@ class OutcomeWriter:
                     replaced = True
                     continue
             tries += 1
-            await sleep(self._source.clock, _PAUSE.delay_s(tries))
+            await sleep(self._source.clock, RECORD_BACKOFF.delay_s(tries))
 
 
 def _unrecordable(error: Exception) -> Failed:

@@ -6,7 +6,6 @@ from contextvars import copy_context
 from itertools import count
 from typing import Any
 
-from eventjobs.backoff import Backoff
 from eventjobs.clock import Timer, sleep
 from eventjobs.domain.decisions import Report
 from eventjobs.domain.events import LogWritten, ProgressReported, StepCompleted
@@ -14,12 +13,11 @@ from eventjobs.domain.job import Job
 from eventjobs.domain.spec import JobSpec
 from eventjobs.errors import LogError, StaleAttempt
 from eventjobs.execution.slots import Slot
-from eventjobs.execution.source import JobSource
+from eventjobs.execution.source import RECORD_BACKOFF, JobSource
 from eventjobs.observability.logging import get_logger
 from eventjobs.observability.tracebacks import describe
 
 _LOG = get_logger("eventjobs.runner")
-_PAUSE = Backoff(0.1, max_s=5.0)
 
 #: Most reports that wait to be sent. Later ones are dropped, and a log line counts them.
 WAITING_MAX = 1_000
@@ -92,7 +90,7 @@ class AttemptReporter:
                 _LOG.warning(
                     "step waits", job_id=self._job.job_id, step=report.name, error=error.code
                 )
-                await sleep(self.clock, _PAUSE.delay_s(tries))
+                await sleep(self.clock, RECORD_BACKOFF.delay_s(tries))
 
     async def steps(self) -> dict[str, Any]:
         """The stored results of completed steps, by name, in order of completion."""

@@ -3,6 +3,7 @@
 from collections.abc import Awaitable, Callable, Collection, Iterable, Sequence
 from typing import Any, Literal, NamedTuple, Protocol
 
+from eventjobs.backoff import NO_JITTER, Backoff
 from eventjobs.clock import Clock
 from eventjobs.domain.decisions import Report
 from eventjobs.domain.job import Job
@@ -10,6 +11,9 @@ from eventjobs.domain.outcomes import RESULT, Outcome, large_result
 from eventjobs.domain.spec import JobSpec
 from eventjobs.handlers.base_caller import CallPolicy
 from eventjobs.handlers.files import ArtifactFiles
+
+#: The delays between attempts to record what the log has not accepted.
+RECORD_BACKOFF = Backoff(0.1, max_s=5.0, jitter=NO_JITTER)
 
 
 class Capacity(NamedTuple):

@@ -4,14 +4,14 @@ Requests are repeated with growing pauses. A refusal that no repeat can change e
 """
 
 import asyncio
-import random
 
+from eventjobs.backoff import POSITIVE_JITTER, Backoff
 from eventjobs.client.errors import ApiError, Unreachable, WrongAddress
 from eventjobs.clock import Clock, sleep
 from eventjobs.observability.logging import get_logger
 
-#: Seconds between two requests: the first pause, and the longest.
-PAUSE_S, PAUSE_MAX_S = 0.1, 1.0
+#: The pauses between requests.
+BACKOFF = Backoff(0.1, max_s=1.0, jitter=POSITIVE_JITTER)
 #: Seconds between two log lines about one outage.
 LOG_INTERVAL_S = 300.0
 #: Statuses below 500 that a repeat can change (RFC 9110, 15.5; RFC 8470).
@@ -26,7 +26,7 @@ class Outage:
     def __init__(self, clock: Clock) -> None:
         self.code: str | None = None
         self._clock = clock
-        self._pause_s = PAUSE_S
+        self._failures = 0
         self._started_s = self._logged_s = 0.0
         #: Done once the service has refused this worker for good.
         self.refused: asyncio.Future[ApiError | Unreachable] = (
@@ -55,9 +55,8 @@ class Outage:
     async def pause(self, error: Unreachable | ApiError) -> None:
         """Wait before the next request, longer each time until *end*."""
         self.log(error)
-        delay_s = self._pause_s * random.uniform(1, 1.5)  # noqa: S311
-        self._pause_s = min(self._pause_s * 2, PAUSE_MAX_S)
-        await sleep(self._clock, delay_s)
+        self._failures += 1
+        await sleep(self._clock, BACKOFF.delay_s(self._failures))
 
     def log(self, error: Unreachable | ApiError) -> None:
         """Log *error*, unless the same was logged within LOG_INTERVAL_S."""
@@ -76,4 +75,4 @@ class Outage:
         """The service has responded."""
         if self.code is not None:
             self._log.info("service answers again")
-        self.code, self._pause_s = None, PAUSE_S
+        self.code, self._failures = None, 0
