@@ -10,7 +10,7 @@ from typing import Literal, NamedTuple
 
 import orjson
 
-from eventjobs.attempts.leases import LeaseMonitor, RemoteStopReason, outcome_of_stop
+from eventjobs.attempts.leases import LeaseMonitor, RemoteStopReason
 from eventjobs.attempts.recorder import OutcomeRecorder
 from eventjobs.commands.jobs import Jobs
 from eventjobs.domain.decisions import Report
@@ -36,6 +36,7 @@ from eventjobs.domain.outcomes import (
 from eventjobs.domain.recorded import Recorded
 from eventjobs.domain.spec import JSON
 from eventjobs.errors import JobNotFound, LogError, Rejected, StaleAttempt, WrongState
+from eventjobs.execution.results import outcome_of_stop
 
 #: How an attempt can end by a report of its holder.
 End = Literal["complete", "fail", "cancelled", "release"]

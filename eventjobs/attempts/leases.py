@@ -7,14 +7,14 @@ import asyncio
 from collections.abc import Awaitable, Callable, Iterable
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import Literal, assert_never
+from typing import Literal
 
 from eventjobs.attempts.recorder import OutcomeRecorder
 from eventjobs.clock import Clock, timeout
 from eventjobs.commands.jobs import Jobs
 from eventjobs.domain.job import Job
-from eventjobs.domain.outcomes import Cancelled, Outcome, stall_failure, timeout_failure
 from eventjobs.errors import Rejected
+from eventjobs.execution.results import outcome_of_stop, stall_timeout_s
 from eventjobs.observability.logging import get_logger
 from eventjobs.projections import JobChange, Views
 from eventjobs.supervision import Isolation
@@ -163,7 +163,7 @@ class LeaseMonitor:
         """Set the stop reason of an attempt that exceeds a limit of its job."""
         if lease.stop is not None:
             return
-        timeout_s, stall_s = lease.job.spec.timeout_s, _stall_timeout_s(lease.job)
+        timeout_s, stall_s = lease.job.spec.timeout_s, stall_timeout_s(lease.job)
         if timeout_s is not None and now_s - lease.started_s >= timeout_s:
             lease.stop = "timeout"
         elif stall_s is not None and now_s - lease.progress_s >= stall_s:
@@ -229,21 +229,3 @@ class LeaseMonitor:
 def is_remote(job: Job) -> bool:
     """Whether a remote worker or an external service runs the job."""
     return job.lease_s is not None or job.silence_s is not None
-
-
-def outcome_of_stop(job: Job, reason: RemoteStopReason) -> Outcome:
-    """The outcome of an attempt that was stopped, by stop reason."""
-    match reason:
-        case "cancelled":
-            return Cancelled()
-        case "timeout":
-            return timeout_failure(job.spec.timeout_s)
-        case "stalled":
-            return stall_failure(_stall_timeout_s(job))
-        case _ as never:
-            assert_never(never)
-
-
-def _stall_timeout_s(job: Job) -> float | None:
-    """How long the attempt may go without progress. An external service always has a limit."""
-    return job.spec.stall_timeout_s if job.silence_s is None else job.silence_s

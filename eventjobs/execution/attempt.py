@@ -11,18 +11,15 @@ from eventjobs.concurrency.forks import EndsIfForked
 from eventjobs.concurrency.threads import run_in_new_thread
 from eventjobs.domain.job import Job
 from eventjobs.domain.outcomes import (
-    Cancelled,
     Failed,
     Outcome,
     Released,
     Succeeded,
-    stall_failure,
-    timeout_failure,
 )
 from eventjobs.errors import InvalidInput, JobError
 from eventjobs.execution.processes.pool import ProcessPool
 from eventjobs.execution.reporter import AttemptReporter
-from eventjobs.execution.results import failure, json_details, success
+from eventjobs.execution.results import failure, json_details, outcome_of_stop, success
 from eventjobs.execution.slots import Slot
 from eventjobs.execution.task_factory import TaskExit, in_handler
 from eventjobs.handlers.base_context import Stopped
@@ -64,22 +61,16 @@ class RunningAttempt:
     def outcome_of_stop(self) -> Outcome:
         """The outcome of an attempt that was stopped, by stop reason."""
         match self.stop_reason:
-            case "cancelled":
-                return Cancelled()
             case "lost":
                 return Released("it is no longer this worker's")  # the service refuses it
-            case "timeout":
-                return timeout_failure(self.job.spec.timeout_s)
-            case "stalled":
-                return stall_failure(self.job.spec.stall_timeout_s)
             case "shutdown":
                 if self.is_started and self.handler.on_shutdown == "fail":
                     return Failed("worker_shutdown", "the service was stopped while it ran", False)
                 return Released("the service was stopped")
             case None:
                 return Failed("handler_error", "the handler cancelled itself")
-            case _ as never:
-                assert_never(never)
+            case reason:
+                return outcome_of_stop(self.job, reason)
 
     async def run(self) -> Outcome:
         """Run the handler and return its outcome. Raises nothing, not even SystemExit."""

@@ -3,9 +3,18 @@
 import math
 from collections.abc import Coroutine
 from contextlib import suppress
-from typing import Any
+from typing import Any, Literal, assert_never
 
-from eventjobs.domain.outcomes import Failed, HandedOver, Outcome, Succeeded
+from eventjobs.domain.job import Job
+from eventjobs.domain.outcomes import (
+    Cancelled,
+    Failed,
+    HandedOver,
+    Outcome,
+    Succeeded,
+    stall_failure,
+    timeout_failure,
+)
 from eventjobs.errors import ArtifactDamaged, InvalidInput, JobError, NotJSON
 from eventjobs.observability.tracebacks import attribute, summary, trace
 from eventjobs.storable import (
@@ -57,6 +66,24 @@ def failure(error: BaseException) -> Failed:
         _seconds(attribute(error, "retry_after_s", None)),
         text,
     )
+
+
+def outcome_of_stop(job: Job, reason: Literal["cancelled", "timeout", "stalled"]) -> Outcome:
+    """The outcome of *job*'s attempt, which was stopped for *reason*."""
+    match reason:
+        case "cancelled":
+            return Cancelled()
+        case "timeout":
+            return timeout_failure(job.spec.timeout_s)
+        case "stalled":
+            return stall_failure(stall_timeout_s(job))
+        case _ as never:
+            assert_never(never)
+
+
+def stall_timeout_s(job: Job) -> float | None:
+    """Longest time without progress, seconds. An external service always has a limit."""
+    return job.spec.stall_timeout_s if job.silence_s is None else job.silence_s
 
 
 def _code(code: object) -> str:
