@@ -154,7 +154,7 @@ class ViewQueries(ABC):
         ids: list[str] = await self._read_named(status.SELECT_EXPIRING, parameters)
         return ids
 
-    async def parked(self, limit: int) -> tuple[int, list[ParkedEvent]]:
+    async def parked_events(self, limit: int) -> tuple[int, list[ParkedEvent]]:
         """How many events could not be applied, and the first *limit* of them."""
         count, rows = await self.query(parked_events.SELECT_PARKED, limit)
         return count, [ParkedEvent(*row) for row in rows]

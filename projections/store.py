@@ -214,7 +214,7 @@ class Store:
             await self._writer.execute_fetchall("PRAGMA busy_timeout = 5000")
         return bool(row[0] == 0)
 
-    def cached(self, job_id: str) -> FoldedJob | None:
+    def get_cached(self, job_id: str) -> FoldedJob | None:
         """The job as of *position*, if it is in memory."""
         return self._cache.get(job_id)
 

@@ -93,7 +93,7 @@ class Views(ViewQueries):
             self._notify([])
 
     async def _log_parked(self) -> None:
-        count, first = await self.parked(10)
+        count, first = await self.parked_events(10)
         if count:
             positions = [event.position for event in first]
             self._log.error("events are parked", count=count, first=positions)
@@ -189,7 +189,7 @@ class Views(ViewQueries):
         """Call *listener* with the changes of each applied batch; it must not block."""
         self._listeners.append(listener)
 
-    async def reached(self, position: int) -> None:
+    async def wait_for_position(self, position: int) -> None:
         """Return once the views show everything up to *position*.
 
         Raises LogUnavailable when the views are closed before that.
@@ -213,7 +213,7 @@ class Views(ViewQueries):
         seen = 0
         while True:
             head = self._events.head  # a later event ends the wait below
-            await self.reached(head)
+            await self.wait_for_position(head)
             view = await self.job(job_id)
             if view is None and not seen:
                 raise JobNotFound
@@ -302,5 +302,5 @@ class Views(ViewQueries):
 
     def cached_job(self, job_id: str) -> Job | None:
         """The job, if it is in memory; reads no file."""
-        cached = self._current.store.cached(job_id) if self._current.is_opened else None
+        cached = self._current.store.get_cached(job_id) if self._current.is_opened else None
         return cached and cached[0]

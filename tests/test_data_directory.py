@@ -43,7 +43,7 @@ async def make_data(data: Path, jobs: int = 1) -> Path:
     async with Service(data, [echo]) as service:
         for number in range(jobs):
             await service.wait((await service.submit("echo", number)).job_id)
-        await service.views.reached(service.log.head)
+        await service.views.wait_for_position(service.log.head)
     return data
 
 
@@ -127,7 +127,7 @@ async def test_a_log_from_an_older_backup_is_taken(tmp_path: Path, serve: Serve)
     take_log(data, tmp_path / "backup")
     service = await serve(echo, data=data)
     await service.wait((await service.submit("echo", 1)).job_id)
-    await service.views.reached(service.log.head)
+    await service.views.wait_for_position(service.log.head)
     assert await service.views.counts() == {"echo": {"completed": 2}}
 
 
@@ -223,7 +223,7 @@ async def test_damaged_views_are_made_anew(
     data = await make_data(tmp_path / "data", jobs=3)
     damage(data / "views.db")
     service = await serve(echo, data=data)
-    await service.views.reached(service.log.head)
+    await service.views.wait_for_position(service.log.head)
     assert await service.views.counts() == {"echo": {"completed": 3}}
 
 
@@ -248,7 +248,7 @@ async def test_views_that_somebody_changed_are_made_anew_once_they_fail(
     service = await serve(echo, data=data)
     job = await service.submit("echo", 1)
     assert (await service.wait(job.job_id)).status == "completed"
-    await service.views.reached(service.log.head)
+    await service.views.wait_for_position(service.log.head)
     assert len(await service.views.jobs({}, order="newest", cursor=None, limit=9)) == 4
 
 
@@ -317,8 +317,8 @@ async def test_a_damaged_page_of_the_log_costs_its_own_jobs_alone(
     assert lost
     with pytest.raises(JobUnreadable, match="damaged"):
         await service.jobs.load(lost[-1].job_id)
-    await service.views.reached(service.log.head)
-    count, _ = await service.views.parked(9)
+    await service.views.wait_for_position(service.log.head)
+    count, _ = await service.views.parked_events(9)
     assert count == (len(lost) if views == "no views" else 0)
 
 
@@ -331,7 +331,7 @@ async def test_jobs_that_were_queued_on_a_damaged_page_do_not_keep_the_runner_bu
         await first.submit("echo", "x" * number * 20)
     parent = await first.submit("echo", "parent")
     await first.submit("echo", "child", parent=parent.job_id)
-    await first.views.reached(first.log.head)
+    await first.views.wait_for_position(first.log.head)
     await first.close()
     await asyncio.to_thread(damage_a_page, tmp_path / "data" / "log.db")
     selects = 0
@@ -349,7 +349,7 @@ async def test_jobs_that_were_queued_on_a_damaged_page_do_not_keep_the_runner_bu
     for each in await service.log.read(0):
         if each.job_id not in lost:
             assert (await service.wait(each.job_id)).status == "completed"
-    await service.views.reached(service.log.head)
+    await service.views.wait_for_position(service.log.head)
     begun = selects
     for _ in range(50):
         await asyncio.to_thread(str)

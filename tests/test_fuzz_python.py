@@ -431,7 +431,7 @@ async def reopen(folder: Path, given: list[Act]) -> Mapping[str, tuple[str, JobS
         paused = quick(folder, concurrency=0)
         async with Service(handlers=handlers(given), settings=paused) as service:
             assert service.ready
-            await service.views.reached(service.log.head)
+            await service.views.wait_for_position(service.log.head)
             listed = await service.views.jobs({}, order="newest", cursor=None, limit=1000)
             jobs: list[Job] = [each.job for each in listed]
             jobs_by_views.append({job.job_id: (job.status, job.spec) for job in jobs})

@@ -82,7 +82,7 @@ class ClaimQueue:
         try:
             if free_for_children:
                 # A parent is about to wait for its newest child: the views have to show it.
-                await self._views.reached(self._jobs.log.head)
+                await self._views.wait_for_position(self._jobs.log.head)
             await self._select(until_us, free_for_children, limit, selected, children_only=True)
             await self._select(until_us, free, limit, selected)
         except BaseException:

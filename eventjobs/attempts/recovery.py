@@ -29,7 +29,7 @@ async def recover(
     An attempt that ran in this service is recorded as lost. An attempt of a remote worker or an
     external service may go on, and gets a lease. Each running job counts against its limits.
     """
-    await views.reached(jobs.log.head)
+    await views.wait_for_position(jobs.log.head)
     log = get_logger("eventjobs.recovery")
     lost = 0
     for job_id in await views.running():

@@ -60,7 +60,7 @@ async def views_caught_up(service: Service) -> None:
     if views.position < (head := service.log.head):
         try:
             async with timeout(service.clock, VIEWS_S):
-                await views.reached(head)
+                await views.wait_for_position(head)
         except TimeoutError as error:
             raise ViewsBehind from error
 

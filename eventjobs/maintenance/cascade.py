@@ -45,7 +45,7 @@ class CascadeCanceller:
                         await self._wake.wait()
                 continue
             await asyncio.gather(*map(self._cancel, ready))
-            await self._views.reached(self._jobs.log.head)
+            await self._views.wait_for_position(self._jobs.log.head)
 
     async def _cancel(self, cause: CancelCause) -> None:
         async def cancel() -> None:

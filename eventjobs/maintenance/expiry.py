@@ -38,7 +38,7 @@ class JobExpirer:
                 *map(self._hide, filter(self._isolation.may_run, job_ids))
             )
             if any(hidden):
-                await self._views.reached(self._jobs.log.head)
+                await self._views.wait_for_position(self._jobs.log.head)
                 # Work half of the time: after a long downtime very many jobs expire.
                 await sleep(self._jobs.clock, self._jobs.clock.monotonic_s() - started_s)
             else:

@@ -52,7 +52,7 @@ class Gate:
 async def waits(service: Service, job_id: str) -> None:
     """Return when it has failed once and is in the views."""
     await job_when(service, job_id, lambda job: job.error is not None)
-    await service.views.reached(service.log.head)
+    await service.views.wait_for_position(service.log.head)
     await turns()
 
 
@@ -167,7 +167,7 @@ async def test_run_at_follows_the_wall_clock(serve: Serve, clock: FakeClock) -> 
     service = await serve(ok, clock=clock)
     run_at = datetime.fromtimestamp(clock.now_us() / SECOND + 60, UTC)
     job = await service.submit("ok", run_at=run_at)
-    await service.views.reached(service.log.head)
+    await service.views.wait_for_position(service.log.head)
     clock.jump_wall(-HOUR_S)
     for _ in range(10):
         await clock.advance(350)
@@ -218,7 +218,7 @@ async def ended(service: Service, count: int, **spec: Any) -> list[str]:
     ids = [(await service.submit("ok", **spec)).job_id for _ in range(count)]
     for each in ids:
         await service.wait(each)
-    await service.views.reached(service.log.head)
+    await service.views.wait_for_position(service.log.head)
     return ids
 
 

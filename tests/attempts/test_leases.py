@@ -125,7 +125,7 @@ async def test_a_local_attempt_has_no_lease(serve: Serve, clock: FakeClock) -> N
     service = await serve(near, clock=clock, lease_s=30, grace_s=0, drain_s=0)
     job = await service.submit("near")
     await job_when(service, job.job_id, lambda job: job.status == "running")
-    await service.views.reached(service.log.head)
+    await service.views.wait_for_position(service.log.head)
     await clock.advance(100)
     assert await status(service, job.job_id) == "running"
     assert len(service.leases) == 0

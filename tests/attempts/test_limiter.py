@@ -302,12 +302,12 @@ async def test_what_frees_a_key_starts_the_next_at_once(serve: Serve) -> None:
 async def test_a_job_that_is_cancelled_while_it_is_claimed_leaves_its_key(serve: Serve) -> None:
     service = await serve(free, concurrency=0)
     first, second = [await service.submit("free", concurrency_key="k") for _ in range(2)]
-    await service.views.reached(service.log.head)
+    await service.views.wait_for_position(service.log.head)
     claims = service.claims
     [(picked, _)] = await claims.select(service.clock.now_us(), [Capacity(["free"], 9)], 9)
     assert picked == first.job_id
     await service.jobs.cancel(picked, actor="ann")
-    await service.views.reached(service.log.head)
+    await service.views.wait_for_position(service.log.head)
     news = claims.waiters.subscribe()
     assert await claims.claim(picked, worker="w") is None
     assert news.is_set(), "who looked in vain has to look again"
@@ -320,7 +320,7 @@ async def test_a_key_may_hold_more_of_one_type_than_of_another(serve: Serve) -> 
     service = await serve(free, pair, concurrency=0)
     for type in ("free", "pair", "pair", "free"):
         await service.submit(type, concurrency_key="k")
-    await service.views.reached(service.log.head)
+    await service.views.wait_for_position(service.log.head)
     rooms = [Capacity(["free", "pair"], 9)]
     picked = await service.claims.select(service.clock.now_us(), rooms, 9)
     assert [type for _, type in picked] == ["free", "pair"]
@@ -333,14 +333,14 @@ async def test_jobs_of_a_key_that_another_type_holds_hide_nobody(serve: Serve) -
     service = await serve(free, pair, concurrency=0)
     await service.submit("pair", concurrency_key="k")
     rooms = [Capacity(["free", "pair"], 9)]
-    await service.views.reached(service.log.head)
+    await service.views.wait_for_position(service.log.head)
     [(holder, _)] = await service.claims.select(service.clock.now_us(), rooms, 1)
     await service.claims.claim(holder, worker="w")
     await asyncio.gather(
         *(service.submit("free", queue=f"q{n}", concurrency_key="k") for n in range(300))
     )
     last = await service.submit("free")
-    await service.views.reached(service.log.head)
+    await service.views.wait_for_position(service.log.head)
     picked = await service.claims.select(service.clock.now_us(), rooms, 1)
     assert picked == [(last.job_id, "free")]
     await service.claims.claim(last.job_id, worker="w")
@@ -356,7 +356,7 @@ async def test_what_is_taken_ahead_keeps_no_place_from_others(
     service = await serve(free, paced, concurrency=0, queue_limits="narrow=9")
     submitted = [{"type": "free"}, {"type": "free"}, {"type": "free", **bound}, {"type": "free"}]
     ids = [(await service.submit(**each)).job_id for each in submitted]
-    await service.views.reached(service.log.head)
+    await service.views.wait_for_position(service.log.head)
 
     async def taken(room: Capacity) -> list[str]:
         picked = [
@@ -364,7 +364,7 @@ async def test_what_is_taken_ahead_keeps_no_place_from_others(
         ]
         for each in picked:
             await service.claims.claim(each, worker="w")
-        await service.views.reached(service.log.head)
+        await service.views.wait_for_position(service.log.head)
         return picked
 
     types = ["free", "paced"]
@@ -390,7 +390,7 @@ async def test_a_new_job_wakes_those_who_take_its_type(serve: Serve) -> None:
     service = await serve(free, two, concurrency=0)
     waiting, other = await asleep(service, "two", "pair"), await asleep(service, "paced")
     await service.submit("free")
-    await service.views.reached(service.log.head)
+    await service.views.wait_for_position(service.log.head)
     await turns()
     assert not waiting.done()
     await service.submit("two")
@@ -402,7 +402,7 @@ async def test_a_new_job_wakes_those_who_take_its_type(serve: Serve) -> None:
 async def test_whatever_else_happens_wakes_all_also_beside_a_new_job(serve: Serve) -> None:
     service = await serve(free, two, concurrency=0)
     await service.pauses.pause("type", "two", actor="ann")
-    await service.views.reached(service.log.head)
+    await service.views.wait_for_position(service.log.head)
     waiting = await asleep(service, "two")
     resumed = service.pauses.resume("type", "two", actor="ann")
     await asyncio.gather(resumed, service.submit("free"))
@@ -425,7 +425,7 @@ async def test_a_setting_wins_over_the_handler_and_limits_a_queue(serve: Serve) 
     service = await serve(wait, type_limits="wait=3", queue_limits="thin=1")
     jobs = [await service.submit("wait") for _ in range(5)]
     jobs += [await service.submit("wait", queue="thin") for _ in range(2)]
-    await service.views.reached(service.log.head)
+    await service.views.wait_for_position(service.log.head)
     await job_when(service, jobs[2].job_id, lambda job: job.status == "running")
     go.set()
     for job in jobs:

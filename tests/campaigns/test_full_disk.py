@@ -148,7 +148,7 @@ async def test_a_service_on_a_full_disk_answers_and_goes_on_when_there_is_room(
         assert (job.status, job.result) == ("completed", 60_000)
     job = await service.submit("echo", "more")
     await service.wait(job.job_id)
-    await service.views.reached(service.log.head)
+    await service.views.wait_for_position(service.log.head)
     assert await service.views.counts() == {"echo": {"completed": len(accepted) + 1}}
 
 
@@ -206,7 +206,7 @@ async def test_a_start_on_a_full_disk_serves_reads_and_recovers_later(
     await first.start()
     ended = await first.submit("echo", "before")
     await first.wait(ended.job_id)
-    await first.views.reached(first.log.head)
+    await first.views.wait_for_position(first.log.head)
     await first.runner.stop(0.0)
     lost = await first.submit("echo", "lost")
     await first.jobs.start(lost.job_id, worker="a worker that is gone")

@@ -219,7 +219,7 @@ class SimViews:
             for listener in self._listeners:
                 listener(list(touched.values()))
 
-    async def reached(self, position: int) -> None:
+    async def wait_for_position(self, position: int) -> None:
         while self.position < position:
             await self._events.wait(self.position)
             await asyncio.sleep(TURN_S)
@@ -551,7 +551,7 @@ async def everybody(world: World, selections: list[JobFilter], *, snapshots: boo
                 group.create_task(each.run())
             await asyncio.gather(world.write(25), world.write(25))
             await world.submit_all()
-            await world.views.reached(world.log.head)
+            await world.views.wait_for_position(world.log.head)
             world.written = True
     except TimeoutError as error:
         raise AssertionError([(each.selection, each.lacks()) for each in watchers]) from error

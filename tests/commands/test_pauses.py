@@ -314,7 +314,7 @@ async def test_no_attempt_is_started_between_pause_and_resume(serve: Serve) -> N
     service = await serve(noop, concurrency=8)
     jobs = [await service.submit("noop") for _ in range(100)]
     position = await service.pauses.pause("type", "noop", actor="ann")
-    await service.views.reached(position)
+    await service.views.wait_for_position(position)
     before = service.log.head
     for _ in range(5):
         jobs.append(await service.submit("noop"))

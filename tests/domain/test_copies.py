@@ -127,7 +127,7 @@ async def test_every_reader_has_a_job_of_its_own(serve: Serve, payloads: list[An
         empty(ended.result)
         empty(ended.spec.payload)
     now = await service.jobs.load_newest(job.job_id)
-    await service.views.reached(service.log.head)
+    await service.views.wait_for_position(service.log.head)
     view = await service.views.job(job.job_id)
     assert now is not None
     assert view is not None
@@ -172,7 +172,7 @@ async def test_what_a_handler_tells_is_as_it_was_when_it_was_told(serve: Serve) 
     assert [each.data for each in events if isinstance(each, ProgressReported)] == [{"rows": [1]}]
     fields = [each.fields for each in events if isinstance(each, LogWritten)]
     assert fields == [{"rows": {"rows": [1]}}] * 2
-    await service.views.reached(service.log.head)
+    await service.views.wait_for_position(service.log.head)
     view = await service.views.job(job.job_id)
     assert view is not None
     assert view.progress is not None

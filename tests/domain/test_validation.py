@@ -423,7 +423,7 @@ FILES: list[tuple[Any, Any, Any]] = [
 
 
 async def everything(service: Service) -> list[Any]:
-    await service.views.reached(service.log.head)
+    await service.views.wait_for_position(service.log.head)
     return [each.job for each in await service.views.jobs({}, order="newest", cursor=None, limit=9)]
 
 

@@ -162,7 +162,7 @@ async def frees_all(service: Service) -> None:
     """No slot is taken, and none of the limits is in use."""
     job = await service.submit("good", 1)
     assert (await service.wait(job.job_id)).result == 1
-    await service.views.reached(service.log.head)
+    await service.views.wait_for_position(service.log.head)
     while service.runner.running:
         await turns(1)
     assert not service.runner._attempts

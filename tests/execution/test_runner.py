@@ -281,7 +281,7 @@ async def test_a_wall_clock_set_forward_is_noticed(serve: Serve, clock: FakeCloc
     service = await serve(quick, clock=clock)
     run_at = datetime.fromtimestamp(clock.now_us() / SECOND + 3600, UTC)
     job = await service.submit("quick", run_at=run_at)
-    await service.views.reached(service.log.head)
+    await service.views.wait_for_position(service.log.head)
     clock.jump_wall(3600)
     before_s = clock.monotonic_s()
     await time_passing(clock, service.wait(job.job_id))
@@ -424,7 +424,7 @@ async def test_the_more_urgent_goes_first(serve: Serve) -> None:
     first = await service.submit("note", -1)
     await running(service, first.job_id)
     jobs = [await service.submit("note", each, priority=each) for each in (0, 5, 9, 7)]
-    await service.views.reached(service.log.head)
+    await service.views.wait_for_position(service.log.head)
     go.set()
     for job in jobs:
         await service.wait(job.job_id)
@@ -461,7 +461,7 @@ async def test_threads_are_limited_and_do_not_hold_up_the_loop(serve: Serve) -> 
 async def test_no_concurrency_runs_nothing(serve: Serve) -> None:
     service = await serve(quick, concurrency=0)
     job = await service.submit("quick")
-    await service.views.reached(service.log.head)
+    await service.views.wait_for_position(service.log.head)
     await turns()
     assert await kinds(service, job.job_id) == "JobSubmitted"
 

@@ -79,7 +79,7 @@ async def test_no_more_jobs_run_at_once_than_allowed(serve: Serve) -> None:
 
     service = await serve(count, concurrency=3)
     jobs = [await service.submit("count") for _ in range(20)]
-    await service.views.reached(service.log.head)
+    await service.views.wait_for_position(service.log.head)
     for job in jobs[:3]:
         await job_when(service, job.job_id, lambda job: job.status == "running")
     await turns()
@@ -107,7 +107,7 @@ async def test_the_older_of_two_equals_goes_first(serve: Serve) -> None:
         await service.submit("one", number, priority=priority)
         for number, priority in [(1, 0), (2, 5), (3, 0), (4, 9), (5, -1), (6, 5)]
     ]
-    await service.views.reached(service.log.head)
+    await service.views.wait_for_position(service.log.head)
     go.set()
     for job in jobs:
         await service.wait(job.job_id)
@@ -131,7 +131,7 @@ async def test_a_retried_job_waits_its_turn_from_when_it_is_due(serve: Serve) ->
     jobs = [await service.submit("one", 0)]
     await first.wait()
     jobs += [await service.submit("one", number) for number in (1, 2)]
-    await service.views.reached(service.log.head)
+    await service.views.wait_for_position(service.log.head)
     go.set()
     for job in jobs:
         await service.wait(job.job_id)

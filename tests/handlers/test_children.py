@@ -163,7 +163,7 @@ async def test_a_parent_that_fails_leaves_its_children_alone(serve: Serve) -> No
     child = await service.submit("square", 1, parent=top.job_id)
     await service.jobs.start(top.job_id, worker="w")
     await service.jobs.fail(top.job_id, AttemptFailed(1, "x", False), actor="w")
-    await service.views.reached(service.log.head)
+    await service.views.wait_for_position(service.log.head)
     assert await service.views.jobs_to_cancel(9) == []
     assert await kinds(service, child.job_id) == "JobSubmitted"
 

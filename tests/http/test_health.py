@@ -28,7 +28,7 @@ async def test_views_are_rebuilt_on_request(client: Connect) -> None:
 async def test_it_is_ready_until_it_closes_and_alive_all_the_time(client: Connect) -> None:
     api = await client(*HANDLERS, concurrency=0)
     await api.submit("echo")
-    await api.service.views.reached(1)
+    await api.service.views.wait_for_position(1)
     readiness = (await api.get("/readyz")).json
     assert readiness.pop("version")
     assert readiness == {

@@ -153,7 +153,7 @@ async def test_more_than_the_log_can_take_is_told_and_not_kept(client: Connect) 
 async def test_a_log_that_takes_nothing_says_so_and_reads_go_on(client: Connect) -> None:
     api = await client(*HANDLERS, concurrency=0)
     job = await api.submit("echo")
-    await api.service.views.reached(1)
+    await api.service.views.wait_for_position(1)
     with capture_logs():  # the views stop, and say so
         await api.service.log.close()
         reply = await api("POST", "/v1/jobs", {"type": "echo"})

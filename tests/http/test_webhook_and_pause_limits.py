@@ -48,7 +48,7 @@ async def test_no_more_is_paused_than_may_be(client: Connect) -> None:
     switches = api.service.pauses
     pauses = [switches.pause("queue", f"q{number}", actor="me") for number in range(3)]
     assert await count_refusals(list(pauses)) == 0
-    await api.service.views.reached(api.service.log.head)
+    await api.service.views.wait_for_position(api.service.log.head)
     for path in ("/v1/queues/more/pause", "/v1/types/echo/pause"):
         reply = await api("POST", path)
         assert (reply.status, reply.code) == (409, "limit_reached")

@@ -151,7 +151,7 @@ async def test_both_can_be_retried_by_hand_and_then_the_one_waits_again(serve: S
     gate.opened.clear()
     await service.jobs.retry(root.job_id, actor="test")
     await service.jobs.retry(job.job_id, actor="test")
-    await service.views.reached(service.log.head)
+    await service.views.wait_for_position(service.log.head)
     [(waited_for, _)] = await service.views.unmet_dependencies(job.job_id)
     assert waited_for == root.job_id
     gate.opened.set()

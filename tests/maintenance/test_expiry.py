@@ -108,7 +108,7 @@ async def test_a_retry_by_hand_begins_the_time_anew(serve: Serve, clock: FakeClo
     await service.jobs.retry(job.job_id, actor="test")
     await service.jobs.cancel(job.job_id, actor="test")
     clock.jump_wall(95)
-    await time_passing(clock, service.views.reached(service.log.head))
+    await time_passing(clock, service.views.wait_for_position(service.log.head))
     await clock.advance(4)
     assert not await recorded_of(service, job.job_id, JobExpired)
     clock.jump_wall(5)

@@ -49,7 +49,7 @@ async def opened(
 async def ended(api: Client, job_id: str) -> Any:
     """The job as it is answered, once it has ended."""
     job = await api.service.wait(job_id)
-    await api.service.views.reached(job.position)
+    await api.service.views.wait_for_position(job.position)
     return (await api.get(f"/v1/jobs/{job_id}")).json
 
 
@@ -58,7 +58,7 @@ async def handed_over(api: Client, at: ExternalService, **spec: Any) -> Dispatch
     job = await api.submit("analyse", **spec)
     dispatched = await at.next()
     await job_when(api.service, job["job_id"], lambda job: job.silence_s is not None)
-    await api.service.views.reached(api.service.log.head)
+    await api.service.views.wait_for_position(api.service.log.head)
     return dispatched
 
 
@@ -289,7 +289,7 @@ async def test_a_job_that_was_taken_is_reported_on_and_completed(client: Connect
             "repeated": False,
             "cancel_requested": False,
         }
-        await api.service.views.reached(api.service.log.head)
+        await api.service.views.wait_for_position(api.service.log.head)
         job = (await api.get(f"/v1/jobs/{job_id}")).json
         assert (job["progress"], job["stage"], job["message"]) == (25, "reading", "page 1")
         status, told = await sent.report({"status": "completed", "result": {"rows": 3}})
@@ -554,7 +554,7 @@ async def test_progress_keeps_a_job_but_not_beyond_its_timeout(
         for done in range(5):
             await clock.advance(50.0)
             assert (await sent.report({"progress": {"done": done}}))[0] == 200
-            await api.service.views.reached(api.service.log.head)
+            await api.service.views.wait_for_position(api.service.log.head)
         job = await time_passing(clock, api.service.wait(named(sent)), 5.0)
         assert job.error is not None
         assert job.error["code"] == "timeout"

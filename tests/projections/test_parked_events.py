@@ -189,7 +189,7 @@ async def test_others_go_on(client: Connect, serve: Serve, tmp_path: Path, views
     service = api.service
     job = await service.submit("echo", 2)
     assert (await service.wait(job.job_id)).result == 2
-    await service.views.reached(service.log.head)
+    await service.views.wait_for_position(service.log.head)
     told = (await api.get("/readyz")).json
     assert told["ready"] is True
     assert told["lag"] == 0
@@ -234,7 +234,7 @@ async def test_the_tools_read_past_it(serve: Serve, tmp_path: Path) -> None:
     data = tmp_path / "data"
     wrong = await poisoned(data, serve)
     service = await serve(echo, data=data)
-    await service.views.reached(head := service.log.head)
+    await service.views.wait_for_position(head := service.log.head)
     await service.close()
     assert await asyncio.to_thread(replay.check, data, lambda *_: None) == (head, None)
     assert await asyncio.to_thread(replay.replay, data, lambda *_: None) == head

@@ -172,7 +172,7 @@ async def test_views_that_are_deleted_give_the_same_answers(
     found = []
     for _ in range(2):
         async with running(tmp_path / "views.db", log, clock) as views:
-            await views.reached(log.head)
+            await views.wait_for_position(log.head)
             found.append(await answers(views))
         for each in tmp_path.iterdir():
             each.unlink()
@@ -243,21 +243,21 @@ async def test_views_that_do_not_fit_are_made_anew(
     log = await log_of(HISTORY, clock)
     path = tmp_path / "views.db"
     async with running(path, log, clock) as views:
-        await views.reached(log.head)
+        await views.wait_for_position(log.head)
         before = await answers(views)
     spoil(path, monkeypatch)
     with pytest.raises(StaleViews):
         await Store.open(path, log.log_id, log.head)
     async with running(path, log, clock) as views:
         assert views.position == 0
-        await views.reached(log.head)
+        await views.wait_for_position(log.head)
         assert await answers(views) == before
 
 
 async def test_views_go_on_where_they_were(tmp_path: Path, clock: FakeClock) -> None:
     log = await log_of(HISTORY, clock)
     async with running(tmp_path / "views.db", log, clock) as views:
-        await views.reached(log.head)
+        await views.wait_for_position(log.head)
     async with running(tmp_path / "views.db", log, clock) as views:
         assert views.position == log.head
 
@@ -275,7 +275,7 @@ async def test_a_rebuild_of_idle_views_ends(tmp_path: Path, clock: FakeClock) ->
     log = await log_of(HISTORY, clock)
     path = tmp_path / "views.db"
     async with running(path, log, clock) as views:
-        await views.reached(log.head)
+        await views.wait_for_position(log.head)
         before = dump(path), await answers(views)
         steps: list[tuple[int, int]] = []
         position = await time_passing(clock, views.rebuild(lambda *step: steps.append(step)))
@@ -283,7 +283,7 @@ async def test_a_rebuild_of_idle_views_ends(tmp_path: Path, clock: FakeClock) ->
         assert (dump(path), await answers(views)) == before
         assert steps[-1] == (log.head, log.head)
         await add(log, 0)
-        await views.reached(log.head)
+        await views.wait_for_position(log.head)
         assert (await views.job(job_id(1000))) is not None
     assert [each.name for each in tmp_path.iterdir()] == ["views.db"]
 
@@ -304,7 +304,7 @@ async def test_reads_and_writes_go_on_during_a_rebuild(tmp_path: Path, clock: Fa
             reads += 1
 
     async with running(path, log, clock) as views:
-        await views.reached(log.head)
+        await views.wait_for_position(log.head)
         views.listen(lambda touched: heard.extend(each.after.job_id for each in touched))
         readers = [
             lambda: views.jobs({"status": ["queued"]}, order="newest", cursor=None, limit=20),
@@ -321,14 +321,14 @@ async def test_reads_and_writes_go_on_during_a_rebuild(tmp_path: Path, clock: Fa
             await turns(3)
             if number % 60 == 59:
                 await rebuilding
-        await views.reached(log.head)
+        await views.wait_for_position(log.head)
         over.set()
         await asyncio.gather(*reading)
         assert reads > 100
         assert sorted(heard) == sorted(job_id(1000 + number) for number in range(300))
     fresh = tmp_path / "fresh.db"
     async with running(fresh, log, clock) as views:
-        await views.reached(log.head)
+        await views.wait_for_position(log.head)
     assert dump(path) == dump(fresh)
 
 
@@ -336,7 +336,7 @@ async def test_a_rebuild_goes_on_when_its_caller_is_gone(tmp_path: Path, clock: 
     log = await log_of(HISTORY, clock)
     path = tmp_path / "views.db"
     async with running(path, log, clock) as views:
-        await views.reached(log.head)
+        await views.wait_for_position(log.head)
         before = await answers(views)
         for number in range(8):
             rebuilding = asyncio.create_task(views.rebuild())
@@ -347,7 +347,7 @@ async def test_a_rebuild_goes_on_when_its_caller_is_gone(tmp_path: Path, clock: 
             assert await answers(views) == before
         assert await views.rebuild() == log.head
         await add(log, 0)
-        await views.reached(log.head)
+        await views.wait_for_position(log.head)
     assert [each.name for each in tmp_path.iterdir()] == ["views.db"]
 
 
@@ -356,13 +356,13 @@ async def test_views_can_be_closed_during_a_rebuild(tmp_path: Path, clock: FakeC
     path = tmp_path / "views.db"
     for number in range(8):
         async with running(path, log, clock) as views:
-            await views.reached(log.head)
+            await views.wait_for_position(log.head)
             rebuilding = asyncio.create_task(views.rebuild())
             for _ in range(number * 3):
                 await asyncio.to_thread(str)
         await asyncio.wait({rebuilding})
     async with running(path, log, clock) as views:
-        await views.reached(log.head)
+        await views.wait_for_position(log.head)
         assert len(await views.jobs({}, order="newest", cursor=None, limit=99)) == 12
 
 
@@ -373,7 +373,7 @@ async def test_views_that_cannot_write_are_late_and_then_catch_up(
     log = await log_of(HISTORY, clock)
     path = tmp_path / "views.db"
     async with running(path, log, clock) as views:
-        await views.reached(log.head)
+        await views.wait_for_position(log.head)
         await views._current.store._writer.execute_fetchall("PRAGMA busy_timeout = 0")
         before = await answers(views)
         with closing(sqlite3.connect(path, isolation_level=None)) as other:
@@ -384,7 +384,7 @@ async def test_views_that_cannot_write_are_late_and_then_catch_up(
             assert views.position == log.head - 1
             assert await answers(views) == before
             other.execute("ROLLBACK")
-        await time_passing(clock, views.reached(log.head))
+        await time_passing(clock, views.wait_for_position(log.head))
         assert (await views.job(job_id(1000))) is not None
 
 
@@ -401,7 +401,7 @@ async def test_views_that_are_spoilt_while_they_run_are_made_anew(
         await add(log, number)
     path = tmp_path / "views.db"
     async with running(path, log, clock) as views:
-        await views.reached(log.head)
+        await views.wait_for_position(log.head)
         for connection in (views._current.store._writer, views._current.store._reader):
             await connection.execute_fetchall("PRAGMA cache_size = 0")
         await views._current.store._writer.execute_fetchall("PRAGMA wal_checkpoint(TRUNCATE)")
@@ -409,9 +409,9 @@ async def test_views_that_are_spoilt_while_they_run_are_made_anew(
             file.seek(4096)
             file.write(b"rubbish!" * 4096)
         await add(log, 300)
-        await time_passing(clock, views.reached(log.head))
+        await time_passing(clock, views.wait_for_position(log.head))
         assert len(await views.jobs({}, order="newest", cursor=None, limit=999)) == 313
     fresh = tmp_path / "fresh.db"
     async with running(fresh, log, clock) as views:
-        await views.reached(log.head)
+        await views.wait_for_position(log.head)
     assert dump(path) == dump(fresh)

@@ -164,7 +164,7 @@ class Kind:
         """That of the newest job, now."""
         with quick_folder() as folder:
             async with running(folder / "views.db", self.log, self.clock) as views:
-                await views.reached(self.log.head)
+                await views.wait_for_position(self.log.head)
                 found = await views.job(job_id(self.number))
                 [listed] = await views.jobs(
                     {"job_id": [job_id(self.number)]}, order="newest", cursor=None, limit=1

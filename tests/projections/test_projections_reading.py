@@ -133,13 +133,13 @@ async def test_pages_are_stable_while_jobs_arrive(clock: FakeClock) -> None:
         async with running(folder / "views.db", log, clock) as views:
             for number in range(30):
                 await submit(log, number)
-            await views.reached(log.head)
+            await views.wait_for_position(log.head)
             for order in ("newest", "oldest"):
                 there = await page(views, order)
                 seen = await page(views, order, None, 7)
                 while len(seen) < len(there):
                     await submit(log, 100 + log.head)
-                    await views.reached(log.head)
+                    await views.wait_for_position(log.head)
                     seen += await page(views, order, seen[-1].born, 7)
                 assert seen[: len(there)] == there
 
@@ -330,7 +330,7 @@ async def test_the_next_job_to_be_due_is_known(history: list[Recorded]) -> None:
 async def due_of(log: MemoryLog, clock: FakeClock) -> list[str]:
     with quick_folder() as folder:
         async with running(folder / "views.db", log, clock) as views:
-            await views.reached(log.head)
+            await views.wait_for_position(log.head)
             return [each.job_id for each in await views.due(clock.now_us(), ["csv"], [], 99)]
 
 

@@ -59,7 +59,7 @@ async def api(client: Connect, broken: Broken) -> AsyncIterator[Client]:
     api = await client(echo)
     job = await api.service.submit("echo", 1)
     await api.service.wait(job.job_id)
-    await api.service.views.reached(api.service.log.head)
+    await api.service.views.wait_for_position(api.service.log.head)
     broken.fail(sqlite3.SQLITE_FULL)
     yield api
     broken.error = None
@@ -110,7 +110,7 @@ async def test_readyz_tells_why_and_all_is_well_again(api: Client, broken: Broke
     assert told["parked"] is None
     broken.error = None
     assert (await api.service.wait(job["job_id"])).result == 2
-    await api.service.views.reached(api.service.log.head)
+    await api.service.views.wait_for_position(api.service.log.head)
     told = (await api.get("/readyz")).json
     assert (told["views_failing"], told["lag"]) == (None, 0)
     assert len((await api.get("/v1/jobs")).json["jobs"]) == 2
@@ -145,13 +145,13 @@ async def test_a_fold_that_raises_is_no_end(
 
     api = await client(echo)
     await api.service.wait((await api.service.submit("echo", 1)).job_id)
-    await api.service.views.reached(api.service.log.head)
+    await api.service.views.wait_for_position(api.service.log.head)
     monkeypatch.setattr(queue, "apply", strict)
     api.service.views._current.store.is_new = False  # as after a restart
     bad = await api.submit("echo", 13)
     good = await api.submit("echo", 14)
     assert (await api.service.wait(good["job_id"])).result == 14
-    await api.service.views.reached(api.service.log.head)
+    await api.service.views.wait_for_position(api.service.log.head)
     told = (await api.get("/readyz")).json["parked"]
     assert (told["count"], told["first"][0]["job_id"]) == (1, bad["job_id"])
     assert (await api.get(f"/v1/jobs/{bad['job_id']}")).json["status"] == "queued", "by the log"
@@ -163,7 +163,7 @@ async def test_reading_spoilt_views_makes_them_anew(client: Connect) -> None:
     for number in range(50):
         await api.service.wait((await api.service.submit("echo", "x" * number * 50)).job_id)
     views = api.service.views
-    await views.reached(api.service.log.head)
+    await views.wait_for_position(api.service.log.head)
     store = views._current.store
     for connection in (store._writer, store._reader, store._list_reader):
         await connection.execute_fetchall("PRAGMA cache_size = 0")
@@ -207,7 +207,7 @@ async def test_the_wal_of_the_views_does_not_grow_for_ever(
         largest = 0
         for _ in range(80):
             await api.service.submit("echo", "x" * 20_000)
-            await views.reached(api.service.log.head)
+            await views.wait_for_position(api.service.log.head)
             largest = max(largest, await asyncio.to_thread(views._current.store.wal_bytes))
         assert 200_000 < largest < 2_000_000
         assert await views.counts() == {"echo": {"queued": 80}}

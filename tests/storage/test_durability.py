@@ -209,12 +209,12 @@ async def test_views_that_are_not_of_this_log_are_gone_for_good_before_new_ones_
 async def test_who_waits_for_views_that_are_closed_is_told(tmp_path: Path) -> None:
     """A last event of a service that closed was never applied: its watchers waited for ever."""
     async with empty_views(tmp_path) as views:
-        waiting = asyncio.create_task(views.reached(1))
+        waiting = asyncio.create_task(views.wait_for_position(1))
         await turns()
     with pytest.raises(LogUnavailable):
         await waiting
     with pytest.raises(LogUnavailable):
-        await views.reached(1)
+        await views.wait_for_position(1)
 
 
 async def test_what_a_rebuild_that_was_cut_off_has_left_is_removed(tmp_path: Path) -> None:

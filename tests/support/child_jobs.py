@@ -33,7 +33,7 @@ async def hold(context: Context, payload: Any) -> None:
 
 
 async def children(service: Service, parent: str) -> list[str]:
-    await service.views.reached(service.log.head)
+    await service.views.wait_for_position(service.log.head)
     selected = await service.views.jobs({"parent": parent}, order="oldest", cursor=None, limit=99)
     return [each.job.job_id for each in selected]
 

@@ -137,7 +137,7 @@ class Site:
 
     async def wait_for_views(self) -> None:
         """Wait until the views are at the head."""
-        await self.service.views.reached(self.head)
+        await self.service.views.wait_for_position(self.head)
 
 
 def events_path(job_id: str) -> str:

@@ -30,7 +30,7 @@ async def viewed(
     log = await log_of(history, clock)
     with quick_folder() as folder:
         async with running(folder / "views.db", log, clock) as views:
-            await views.reached(log.head)
+            await views.wait_for_position(log.head)
             yield views
 
 

@@ -52,7 +52,7 @@ def settings() -> Settings:
 async def service(tmp_path: Path) -> AsyncIterator[Service]:
     async with Service(tmp_path / "data", [steps, fail], settings=settings()) as service:
         await run_jobs(service)
-        await service.views.reached(service.log.head)
+        await service.views.wait_for_position(service.log.head)
         yield service
 
 
@@ -61,7 +61,7 @@ async def data(tmp_path: Path) -> Path:
     """The directory of a closed service."""
     async with Service(tmp_path / "data", [steps, fail], settings=settings()) as service:
         await run_jobs(service)
-        await service.views.reached(service.log.head)
+        await service.views.wait_for_position(service.log.head)
     return tmp_path / "data"
 
 

@@ -167,7 +167,7 @@ def latency(directory: str, seconds: float) -> Answer:
                     job = await started.submit("noop", {"n": 1})
                     await started.wait(job.job_id)
                     spent.append(now_s() - began_s)
-                    await started.views.reached(started.log.head)
+                    await started.views.wait_for_position(started.log.head)
         return {"p50": percentile(spent, 0.5) * 1000, "p99": percentile(spent, 0.99) * 1000}
 
     return run(work())

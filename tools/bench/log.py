@@ -272,7 +272,7 @@ def rebuild(directory: str, data: str) -> Answer:
         with Stopwatch() as watch:
             views = await Views.open(path, log)
             following = asyncio.create_task(views.run())
-            await views.reached(log.head)
+            await views.wait_for_position(log.head)
         following.cancel()
         await views.close()
         await log.close()

@@ -63,5 +63,5 @@ async def _parked_events(views: Views) -> dict[str, Any] | None:
     """The events that cannot be applied; None while the views are failing."""
     if views.failing is not None:
         return None
-    count, first = await views.parked(PARKED_MAX)
+    count, first = await views.parked_events(PARKED_MAX)
     return {"count": count, "first": [each._asdict() for each in first]}

@@ -78,7 +78,7 @@ class WebhookSubscriptions:
             return  # it is removed already
 
     async def all(self) -> list[Webhook]:
-        await self._views.reached(self._log.head)
+        await self._views.wait_for_position(self._log.head)
         return [Webhook(*row) for row in await self._views.query(SELECT_WEBHOOKS)]
 
     async def get(self, webhook_id: str) -> Webhook:

@@ -126,7 +126,7 @@ async def test_a_job_that_waits_longer_than_expected_is_given_back(
     running, waiting, process = await two(service, pipe, max_attempts=1)
     await clock.advance(pool.WAIT_S)
     await job_when(service, waiting, lambda job: job.status == "queued")
-    await service.views.reached(service.log.head)
+    await service.views.wait_for_position(service.log.head)
     await clock.advance(pool.WAIT_S)
     assert await kinds(service, waiting) == f"{BEGUN} AttemptReleased"
     await asyncio.to_thread(pipe.write_text, "done")

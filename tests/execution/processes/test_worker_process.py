@@ -112,7 +112,7 @@ async def test_what_does_not_stop_is_killed_with_all_it_has_started(
     its = await first_report(service, job_id)
     assert Path(its["file"]).is_relative_to(service.settings.data / "scratch")
     await service.jobs.cancel(job_id, actor="test")
-    await service.views.reached(service.log.head)
+    await service.views.wait_for_position(service.log.head)
     await turns()
     await clock.advance(4.9)
     os.kill(its["pid"], 0)  # it is given its time

@@ -222,7 +222,7 @@ class Checker:
         try:
             views = await Views.open(path, Past(self._reference, position))
             following = asyncio.create_task(views.run())
-            reached = asyncio.create_task(views.reached(position))
+            reached = asyncio.create_task(views.wait_for_position(position))
             await asyncio.wait({following, reached}, timeout=WAIT_S, return_when="FIRST_COMPLETED")
             at = views.position
             for task in (following, reached):
@@ -248,7 +248,7 @@ class Checker:
                 async with Service(self._folder, HANDLERS, settings=settings) as service:
                     job = await service.submit("noop", "after the cut")
                     await service.wait(job.job_id)
-                    await service.views.reached(service.log.head)
+                    await service.views.wait_for_position(service.log.head)
                 export = audit.Export(io.BytesIO())
                 await export.run(self._folder)
                 _, difference = await asyncio.to_thread(replay.check, self._folder, lambda *_: None)
