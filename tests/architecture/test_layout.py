@@ -39,7 +39,6 @@ TEST_LINES_MAX = 600
 MODULES_AT_TOP_MAX = 14
 #: Files of tests that are still too long.
 STILL_LONG = {
-    "tests/campaigns/test_stream_simulation.py",
     "tests/http/test_jobs.py",
     "tests/outbound/test_dispatch.py",
 }
