@@ -2,7 +2,7 @@
 
 import asyncio
 import os
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Iterable
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -98,13 +98,12 @@ class Service:
         self.outbound = OutboundClient(self.clock, self.settings.outbound_allow)
         base_url = self.settings.python_service_url
         self._service_urls = dispatch_urls(self.handlers, self.outbound, base_url)
-        self._supervisor = Supervisor(self.clock)
+        self.supervisor = Supervisor(self.clock)
         self._open = False
         #: Whether the attempts that a crash interrupted are recovered. No job runs before.
         self.recovered = False
         self._recovery_delayed = asyncio.Event()
         self._lock: int | None = None
-        self._tasks: list[asyncio.Task[None]] = []
         self._closing: asyncio.Task[None] | None = None
         self._loop_monitor: LoopMonitor | None = None
 
@@ -139,7 +138,7 @@ class Service:
         except BaseException:
             self._unlock()
             raise
-        self._start_task(self.views.run(), "views")
+        self.supervisor.start("views", self.views.run())
         try:
             self._wire()
             await self._start_recovery()
@@ -153,11 +152,11 @@ class Service:
         """Start to recover, and return when that has ended or waits for space on the disk."""
         delays = (self._recovery_delayed, self.views.failure_event)
         waits = [asyncio.create_task(each.wait()) for each in delays]
-        self._start_task(self._recover_and_run(), "recovery")
-        await asyncio.wait({*waits, *self._tasks}, return_when=asyncio.FIRST_COMPLETED)
+        self.supervisor.start("recovery", self._recover_and_run())
+        await asyncio.wait({*waits, *self.supervisor.tasks}, return_when=asyncio.FIRST_COMPLETED)
         for each in waits:
             each.cancel()
-        for task in self._tasks:
+        for task in self.supervisor.tasks:
             if task.done():
                 await task  # raises its error
 
@@ -176,28 +175,27 @@ class Service:
     @property
     def ready(self) -> bool:
         """Whether the service is started and no part has failed."""
-        return self._open and not self.failing
+        return self._open and not self.failing and not self.supervisor.is_broken
 
     @property
     def failing(self) -> list[str]:
         """The names of the parts that failed and wait for their restart."""
-        return sorted(self._supervisor.failing)
+        return sorted(self.supervisor.failing)
 
     def _start_loops(self) -> None:
-        self._run_supervised("leases", self.leases.run)
+        start = self.supervisor.start_loop
+        start("leases", self.leases.run)
         if self.limiter.limits.rates:
-            self._run_supervised("rates", self._recall_starts)
+            start("rates", self._recall_starts)
         for number, each in enumerate(self.runners):
-            self._run_supervised(f"dispatcher {number}" if number else "runner", each.run)
-        self._run_supervised("deliveries", self.webhook_sender.runner.run)
-        self._run_supervised("webhooks", self.deliveries.follow)
-        self._run_supervised("cascade", CascadeCanceller(self.jobs, self.views).run)
+            start(f"dispatcher {number}" if number else "runner", each.run)
+        start("deliveries", self.webhook_sender.runner.run)
+        start("webhooks", self.deliveries.follow)
+        start("cascade", CascadeCanceller(self.jobs, self.views).run)
         timeline = self.claims.due_times.timeline
-        self._run_supervised(
-            "expiry", JobExpirer(self.jobs, self.views, self.settings.ttl_s, timeline).run
-        )
+        start("expiry", JobExpirer(self.jobs, self.views, self.settings.ttl_s, timeline).run)
         if self.handlers.schedules:
-            self._run_supervised("schedules", self.cron.run)
+            start("schedules", self.cron.run)
 
     def _wire(self) -> None:
         settings = self.settings
@@ -222,13 +220,9 @@ class Service:
             retry_delay_max_s=settings.retry_delay_max_s,
             result_bytes_max=settings.result_bytes_max,
         )
+        schedules, catch_up_s = self.handlers.schedules, settings.catch_up_s
         self.cron = CronScheduler(
-            self.handlers.schedules,
-            self.submissions,
-            self.jobs,
-            self.views,
-            self.pauses,
-            settings.catch_up_s,
+            schedules, self.submissions, self.jobs, self.views, self.pauses, catch_up_s
         )
         self.leases = LeaseMonitor(self.jobs, self.views, self.recorder, grace_s=settings.grace_s)
         names = {type: service_name(url) for type, url in self._service_urls.items()}
@@ -254,13 +248,9 @@ class Service:
             build_dispatch_runner(settings, self._job_source(worker), each)
             for each in self.dispatcher.local_handlers(self.handlers)
         ]
+        policy, count_max = self.outbound.policy, settings.webhooks_max
         self.webhooks = WebhookSubscriptions(
-            self.log,
-            self.views,
-            self.clock,
-            self.master_key,
-            self.outbound.policy,
-            settings.webhooks_max,
+            self.log, self.views, self.clock, self.master_key, policy, count_max
         )
         self.deliveries = WebhookDeliveries(self.jobs, self.webhooks)
         self.webhook_sender = WebhookSender(
@@ -307,9 +297,7 @@ class Service:
             self._loop_monitor.close()
         webhook_runner = self.webhook_sender.runner
         await asyncio.gather(self.drain(self.settings.drain_s), webhook_runner.stop(0.0))
-        for task in self._tasks:
-            task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await self.supervisor.stop()
         await self.outbound.close()
         await self.log.close()
         await self.views.close()
@@ -323,23 +311,6 @@ class Service:
         if self._lock is not None:
             os.close(self._lock)
             self._lock = None
-
-    def _run_supervised(self, name: str, loop: Callable[[], Awaitable[None]]) -> None:
-        """Run *loop* in a task. It is restarted when it fails."""
-        self._start_task(self._supervisor.keep_running(name, loop), name)
-
-    def _start_task(self, work: Any, name: str) -> None:
-        task: asyncio.Task[None] = asyncio.create_task(work, name=name)
-        task.add_done_callback(self._on_task_done)
-        self._tasks.append(task)
-
-    def _on_task_done(self, task: asyncio.Task[None]) -> None:
-        """Log the error of a task that failed, and make the service not ready."""
-        if not task.cancelled() and (error := task.exception()) is not None:
-            self._open = False
-            get_logger("eventjobs").critical(
-                "stopped working", part=task.get_name(), exc_info=error
-            )
 
     # --- for programs that embed the service
 

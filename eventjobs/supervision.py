@@ -4,7 +4,7 @@
 """
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Coroutine
 from typing import Any
 
 from eventjobs.cache import LRUCache
@@ -70,13 +70,37 @@ class Isolation:
 
 
 class Supervisor:
-    """Keeps background loops running. One that fails is logged and restarted, after a wait."""
+    """Runs background tasks. A loop that fails is logged and restarted after a wait."""
 
     def __init__(self, clock: Clock) -> None:
         self._clock = clock
+        self.tasks: list[asyncio.Task[None]] = []
+        #: Whether a task has ended with an error. Loops are restarted and do not count.
+        self.is_broken = False
         #: The error of each loop that failed and has not run for RECOVERED_S since.
         self.failing: dict[str, str] = {}
         self._log = get_logger("eventjobs")
+
+    def start(self, name: str, work: Coroutine[Any, Any, None]) -> None:
+        """Run *work* in a task. An error is logged and ends the task."""
+        task = asyncio.create_task(work, name=name)
+        task.add_done_callback(self._on_done)
+        self.tasks.append(task)
+
+    def start_loop(self, name: str, loop: Callable[[], Awaitable[None]]) -> None:
+        """Run *loop* in a task, and restart it after a failure."""
+        self.start(name, self.keep_running(name, loop))
+
+    async def stop(self) -> None:
+        """Cancel all tasks and wait until they have ended."""
+        for task in self.tasks:
+            task.cancel()
+        await asyncio.gather(*self.tasks, return_exceptions=True)
+
+    def _on_done(self, task: asyncio.Task[None]) -> None:
+        if not task.cancelled() and (error := task.exception()) is not None:
+            self.is_broken = True
+            self._log.critical("stopped working", part=task.get_name(), exc_info=error)
 
     async def keep_running(self, name: str, loop: Callable[[], Awaitable[None]]) -> None:
         """Run *loop* until it returns, or this is cancelled. Restart it after a failure."""

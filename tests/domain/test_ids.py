@@ -199,7 +199,7 @@ async def test_a_delivery_from_before_an_upgrade_is_not_made_twice(client: Conne
     added = WebhookAdded(("JobCompleted",), ("ok",), None, "http://127.0.0.1:9/")
     webhook = await api.service.webhooks.add(added, actor="test")
     api.service.webhooks.added.clear()
-    next(each for each in api.service._tasks if each.get_name() == "webhooks").cancel()
+    next(each for each in api.service.supervisor.tasks if each.get_name() == "webhooks").cancel()
     ended = await api.service.wait((await api.submit("ok"))["job_id"])
     payload = {"webhook": webhook.webhook_id, "position": ended.position}
     legacy_id = identity.legacy_delivery_id(webhook.webhook_id, ended.position)

@@ -152,7 +152,7 @@ async def test_deliveries_go_on_where_they_were_after_a_restart(
         await api.submit("work", 1)
         await receiver.has(1)
         # As a crash would leave it: the job ends, and is not told of.
-        next(each for each in service._tasks if each.get_name() == "webhooks").cancel()
+        next(each for each in service.supervisor.tasks if each.get_name() == "webhooks").cancel()
         job = await api.submit("work", 2)
         await service.wait(job["job_id"])
     await service.close()
