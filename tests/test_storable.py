@@ -1,4 +1,4 @@
-"""What is handed out is a copy: what its receiver does to it changes nothing that others see."""
+"""JSON values of users are stored as text: each reader gets a copy of its own."""
 
 import asyncio
 import pickle
