@@ -18,9 +18,7 @@ def extract(text: str, sentences_max: int) -> str:
     words = [_WORD.findall(each.lower()) for each in sentences]
     often = Counter(word for each in words for word in each)
 
-    def weight(place: int) -> float:
-        # By the mean, or the longest would always win; a lone word says little, however frequent.
-        return sum(often[word] for word in words[place]) / (len(words[place]) + 3)
-
-    best = sorted(range(len(sentences)), key=lambda place: (-weight(place), place))
+    # By the mean, or the longest would always win; a lone word says little, however frequent.
+    weights = [sum(often[word] for word in each) / (len(each) + 3) for each in words]
+    best = sorted(range(len(sentences)), key=lambda place: (-weights[place], place))
     return " ".join(sentences[place] for place in sorted(best[:sentences_max]))

@@ -82,8 +82,7 @@ def _report(ctx: ThreadContext) -> Callable[[str, float, str], None]:
 def analyze_csv(ctx: ThreadContext, payload: CsvRequest) -> dict[str, Any]:
     """Profile an uploaded CSV file: columns, correlations, sentences, and charts as artifacts.
 
-    The result is bounded in size whatever the file. A file that cannot be read fails the job
-    for good, with a code and a message that says what is wrong with it.
+    The result is bounded in size. A file that cannot be read fails the job for good.
     """
     try:  # what the extra brings is imported only once it is needed
         from eventjobs.demo.csv.charts import draw_charts
@@ -97,9 +96,8 @@ def analyze_csv(ctx: ThreadContext, payload: CsvRequest) -> dict[str, Any]:
     ctx.sleep(DemoSettings().simulated_slow_processing_s)
     report = _report(ctx)
     with tempfile.TemporaryDirectory(prefix="eventjobs-csv-") as workspace:
-        source = ctx.input(payload.artifact)
-        separator, encoding = payload.separator or "", payload.encoding or ""
-        file = CsvFile(source, report, separator, encoding, payload.header)
+        known = (payload.separator or "", payload.encoding or "", payload.header)
+        file = CsvFile(ctx.input(payload.artifact), report, *known)
         profile = profile_csv(file, Path(workspace))
     ctx.log("profiled", rows=profile["rows"], notes=profile["notes"])
     report("narrating", 0, "Putting the numbers into words")

@@ -15,10 +15,7 @@ from eventjobs.handlers.context import Context
 from eventjobs.handlers.declare import handler
 
 ANSWER_BYTES_MAX = 1_000_000
-TASK = (
-    "Sum up the text of the user in at most {} sentences, in its language."
-    " Answer with the summary alone."
-)
+TASK = "Sum up the user's text in at most {} sentences, in its language. Answer with those alone."
 
 #: Statuses, besides 500 and above, that the same request may not get a moment later.
 _PASSING = frozenset({408, 409, 425, 429})

@@ -170,7 +170,7 @@ def test_text_that_is_almost_all_numbers_names_the_exceptions(
     result = profile("n\n" + "\n".join(map(str, range(99))) + "\noops\n")
     assert column(result, "n")["exceptions"] == ["oops"]
     assert column(result, "n")["exceptions_count"] == 1
-    assert any("would be numbers, but 1 value is not (“oops”)" in s for s in result["sentences"])
+    assert any("would be numbers, but for 1 values: “oops”." in s for s in result["sentences"])
 
 
 def test_dates_that_could_be_read_both_ways_are_pointed_out(profile: Callable[..., Result]) -> None:

@@ -1,7 +1,4 @@
-"""Draws the charts that say most about a profile, as SVG files that run no scripts.
-
-Text from the data is cleaned of what XML cannot hold. The same data gives the same file.
-"""
+"""Draws charts of a profile as SVG without scripts; the same data gives the same files."""
 
 import re
 import sys
@@ -19,10 +16,10 @@ from eventjobs.demo.csv.profile import Profile, is_identifier, related
 # pygal adds a finder of its plugins, of a kind that Python 3.11 warns of at imports that fail.
 sys.meta_path[:] = [each for each in sys.meta_path if not isinstance(each, pygal.PluginImportFixer)]
 
-BARS_MAX = 15
 LABEL_CHARS_MAX = 40
-_FONT = "system-ui, 'Segoe UI', 'DejaVu Sans', sans-serif"
-_STYLE = Style(background="white", plot_background="white", colors=("#8fb4e3",), font_family=_FONT)
+_STYLE = Style(
+    background="white", plot_background="white", colors=["#8fb4e3"], font_family="sans-serif"
+)
 #: What XML 1.0 cannot hold, and the marks that reverse the direction of text.
 _UNPRINTABLE = re.compile(
     "[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\ud800-\udfff\ufffe\uffff\u202a-\u202e\u2066-\u2069]"
@@ -32,9 +29,9 @@ _UNPRINTABLE = re.compile(
 def draw_charts(profile: Profile) -> Iterator[tuple[str, str, bytes]]:
     """The name of each chart, its title, and the SVG: of the table first, then of its columns."""
     rows = profile["rows"]
-    gaps = [each for each in profile["columns"] if each["missing"] and rows]
-    gaps.sort(key=lambda it: -it["missing"])
-    if shares := [(it["name"], it["missing_share"], percent(it["missing_share"])) for it in gaps]:
+    columns = sorted(profile["columns"], key=lambda it: -it["missing_share"])
+    gaps = [(it["name"], it["missing_share"]) for it in columns if it["missing"] and rows]
+    if shares := [(name, share, percent(share)) for name, share in gaps]:
         title = "Missing values"
         yield "missing", title, _bars(title, f"share of {rows:,} rows without a value", shares)
     pairs = [(f"{it['a']} and {it['b']}", it["r"], f"{it['r']:.2f}") for it in related(profile)]
@@ -66,7 +63,7 @@ def _column(title: str, column: Profile, rows: int) -> bytes | None:
 
 def _bars(title: str, subtitle: str, rows: list[tuple[str, float, str]]) -> bytes:
     """Horizontal bars of labels, values and notes, the first at the top."""
-    shown = [(clip(label, LABEL_CHARS_MAX), n, note) for label, n, note in rows[:BARS_MAX]]
+    shown = [(clip(label, LABEL_CHARS_MAX), n, note) for label, n, note in rows[:15]]
     height = 130 + 30 * len(shown)
     chart = _chart(pygal.HorizontalBar, title, subtitle, height=height, print_values=True)
     chart.x_labels = [label for label, _, _ in reversed(shown)]

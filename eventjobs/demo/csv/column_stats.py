@@ -1,16 +1,11 @@
 """The type and the statistics of one column, all of them exact. columns.sql defines them."""
 
-import math
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 from duckdb import DuckDBPyRelation as Relation
 
-from eventjobs.demo.csv.encoding import clip
-
 MARKERS = ("na", "n/a", "null", "nan", "none", "-")
-SAMPLE_ROWS = 1_000
-VALUE_CHARS_MAX = 60
 
 
 class Candidate(NamedTuple):
@@ -23,22 +18,18 @@ class Candidate(NamedTuple):
     part: str | None
 
 
-EMPTY = Candidate("empty", None, None, "v", None)
-
-
 def describe(
     cells: Relation, candidates: Sequence[Candidate], name: str, rows: int
 ) -> tuple[dict[str, Any], Candidate]:
     """What is known of *cells*, a column v of text, and which of *candidates* reads it.
 
-    Empty cells are missing in any column, MARKERS in every column that is not text. The parts
-    that do not apply to the type are None. Numbers and dates have a `format` if they are not
-    written as usual, and an `other_format` if that one would fit as well, with another meaning.
-    `exceptions` are some of the values that keep a column of text from being one of numbers.
+    Empty cells are missing in any column, MARKERS in every column that is not text. Numbers and
+    dates have a `format` if they are not written as usual, and an `other_format` if that one fits
+    as well, with another meaning. `exceptions` keep a column of text from being one of numbers.
     """
     texts = cells.filter("v IS NOT NULL")
     valued = texts.filter(f"lower(v) NOT IN {MARKERS}")
-    found, other_format = _find_type(valued, candidates) if len(valued) else (EMPTY, None)
+    found, other_format = _find_type(valued, candidates) if len(valued) else (candidates[-1], None)
     values = texts if found.part == "texts" else valued.project(f"{found.sql} AS v")
     [(present, distinct)] = values.aggregate("count(*), count(DISTINCT v)").fetchall()
     column: dict[str, Any] = {
@@ -63,7 +54,7 @@ def describe(
 
 def _find_type(texts: Relation, candidates: Sequence[Candidate]) -> tuple[Candidate, str | None]:
     """The first candidate that fits all of *texts*, and the format of a twin that fits as well."""
-    sample = texts.limit(SAMPLE_ROWS)
+    sample = texts.limit(1_000)
     if _misfits(sample, "has_year(v) OR NULL"):
         candidates = [each for each in candidates if each.part != "dates"]
     counts = ", ".join(["count(*)", *(f"count({each.sql})" for each in candidates)])
@@ -79,24 +70,11 @@ def _misfits(texts: Relation, sql: str) -> int:
 
 
 def _statistics(values: Relation, part: str) -> dict[str, Any]:
-    """What columns.sql tells of *values*: no NaN, no infinity, and no integer beyond 64 bit."""
+    """What columns.sql tells of *values*, with a float for each integer beyond 64 bit."""
     found = values.query("typed", f"FROM {part}_of('typed')")
     assert found is not None
-    [row] = found.fetchall()
-    return {key: _in_json(value) for key, value in zip(found.columns, row, strict=True)}
-
-
-def _in_json(value: Any) -> Any:
-    match value:
-        case float() if not math.isfinite(value):
-            return None
-        case int() if not -(2**63) <= value < 2**63:
-            return float(value)
-        case str():
-            return clip(value, VALUE_CHARS_MAX)
-        case list():
-            return [_in_json(each) for each in value]
-        case {"value": text, "count": count}:
-            return {"value": _in_json(text), "count": count}
-        case _:
-            return value
+    statistics = zip(found.columns, found.fetchall()[0], strict=True)
+    return {
+        key: float(value) if isinstance(value, int) and abs(value) >= 2**63 else value
+        for key, value in statistics
+    }

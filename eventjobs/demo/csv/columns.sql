@@ -1,6 +1,10 @@
 -- How DuckDB reads a column v of text as values of a type (NULL where a text does not fit), and
 -- the statistics of such a column.
 
+SET TimeZone = 'UTC';
+SET autoinstall_known_extensions = false; -- they would come over the network
+SET autoload_known_extensions = false;
+
 CREATE MACRO fits(v, pattern) AS regexp_full_match(v, pattern);
 
 CREATE MACRO as_boolean(v) AS
@@ -47,7 +51,7 @@ CREATE MACRO as_iso_utc(v) AS
     CASE WHEN fits(v, '\d{4}-\d{1,2}-\d{1,2}[ T]\d{1,2}:\d{2}.*')
     THEN try_cast(v AS TIMESTAMPTZ) END;
 
--- From the narrowest type to the widest, which fits every text. A twin is a format that may fit the
+-- From the narrowest type to the widest, which fits every text; and the one of no texts at all. A twin is a format that may fit the
 -- same texts as well, with another meaning; part is the macro below for the statistics.
 CREATE TABLE candidates (type VARCHAR, format VARCHAR, twin VARCHAR, sql VARCHAR, part VARCHAR);
 
@@ -76,7 +80,16 @@ FROM (VALUES
 INSERT INTO candidates VALUES
     ('datetime', 'ISO 8601', NULL, 'as_iso(v)', 'dates'),
     ('datetime', 'ISO 8601, as UTC', NULL, 'as_iso_utc(v)', 'dates'),
-    ('text', NULL, NULL, 'v', 'texts');
+    ('text', NULL, NULL, 'v', 'texts'),
+    ('empty', NULL, NULL, 'v', NULL);
+
+-- A number that JSON can hold, or NULL; and a text on one line, with an ellipsis where it is cut.
+CREATE MACRO in_json(x) AS CASE WHEN isfinite(x) THEN x END;
+
+CREATE MACRO one_line(text) AS trim(regexp_replace(left(text, 400), '\s+', ' ', 'g'));
+
+CREATE MACRO clip(text, most) AS
+    if(length(one_line(text)) <= most, one_line(text), left(one_line(text), most - 1) || '…');
 
 -- The statistics of numbers, of which the infinite ones are only counted. The standard deviation is
 -- that of a sample, quartiles are interpolated, and outliers are more than 1.5 interquartile ranges
@@ -86,9 +99,10 @@ CREATE MACRO numbers_of(cells) AS TABLE (
     finite AS (SELECT v AS exact, v::DOUBLE AS v FROM all_values WHERE isfinite(v::DOUBLE)),
     summary AS (
         SELECT
-            min(exact) AS min, max(exact) AS max, avg(v) AS mean, median(v) AS median,
-            stddev_samp(v) AS std, quantile_cont(v, 0.25) AS q1, quantile_cont(v, 0.75) AS q3,
-            CASE WHEN max(abs(v)) < 1e100 THEN skewness(v) FILTER (abs(v) < 1e100) END AS skewness
+            min(exact) AS min, max(exact) AS max,
+            in_json(avg(v)) AS mean, in_json(median(v)) AS median,
+            in_json(stddev_samp(v)) AS std, quantile_cont(v, 0.25) AS q1, quantile_cont(v, 0.75) AS q3,
+            CASE WHEN max(abs(v)) < 1e100 THEN in_json(skewness(v) FILTER (abs(v) < 1e100)) END AS skewness
         FROM finite
     ),
     reach AS (SELECT *, q3 - q1 AS reach FROM summary),
@@ -161,7 +175,10 @@ CREATE MACRO texts_of(cells) AS TABLE (
     )
     SELECT
         min(length(v)) AS shortest, max(length(v)) AS longest,
-        (SELECT list(counts ORDER BY count DESC, value) FROM counts) AS top
+        (
+            SELECT list({'value': clip(value, 60), 'count': count} ORDER BY count DESC, value)
+            FROM counts
+        ) AS top
     FROM query_table(cells)
 );
 
@@ -183,7 +200,7 @@ CREATE MACRO exceptions_of(cells) AS TABLE (
     )
     SELECT
         (
-            SELECT coalesce(list(v), []) FROM (SELECT v FROM wrong, few WHERE is_few LIMIT 3)
+            SELECT coalesce(list(clip(v, 40)), []) FROM (SELECT v FROM wrong, few WHERE is_few LIMIT 3)
         ) AS exceptions,
         (SELECT count(*) FROM wrong, few WHERE is_few) AS exceptions_count
 );

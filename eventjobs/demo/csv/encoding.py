@@ -7,25 +7,16 @@ from functools import partial
 from pathlib import Path
 
 from charset_normalizer import from_bytes
+from charset_normalizer.utils import identify_sig_or_bom
 
 from eventjobs.errors import JobError
 
 HEAD_BYTES = 64 * 2**10
-CHECK_LINES = 100_000
-SAMPLE_LINES = 500
-SAMPLE_LINE_BYTES = 200
 #: The legacy encodings that are recognized. The first wins where a short text fits several.
 LEGACY = (
     "cp1252", "cp1251", "cp932", "gb18030", "big5", "cp949",
     "cp1250", "cp1253", "cp1254", "cp1255", "cp1256", "koi8_r",
 )  # fmt: skip
-_MARKS = {  # UTF-32 first: its mark begins with that of UTF-16
-    codecs.BOM_UTF32_LE: "utf-32",
-    codecs.BOM_UTF32_BE: "utf-32",
-    codecs.BOM_UTF16_LE: "utf-16",
-    codecs.BOM_UTF16_BE: "utf-16",
-    codecs.BOM_UTF8: "utf-8-sig",
-}
 _OTHER_KINDS = (
     ("csv_binary", rb"PK\x03\x04", "an Excel workbook or another ZIP archive"),
     ("csv_binary", rb"\xd0\xcf\x11\xe0", "an old Excel workbook"),
@@ -42,28 +33,26 @@ class CsvError(JobError):
     """The file cannot be read as CSV, however often."""
 
     def __init__(self, code: str, message: str, *, line: int | None = None) -> None:
-        details = {"line": line} if line else None
-        super().__init__(code, message, retryable=False, details=details)
+        super().__init__(code, message, retryable=False, details=line and {"line": line})
 
 
 def detect_encoding(source: Path, check: Callable[[], None]) -> str:
     """The encoding of *source*: by its byte order mark, as UTF-8, or by its letters.
 
-    *check* is called now and then; it may raise to stop the work. Raises CsvError for an empty
-    file, for other kinds of files and for what is not text.
+    *check* is called now and then, and may raise to stop the work. Raises CsvError for no text.
     """
     with source.open("rb") as file:
         head = file.read(HEAD_BYTES)
     if not head.strip(b"\r\n\t \xef\xbb\xbf\xff\xfe"):
         raise CsvError("csv_empty", "The file has no content: not even a header line.")
-    marked = next((name for mark, name in _MARKS.items() if head.startswith(mark)), None)
-    if marked not in (None, "utf-8-sig"):
-        return marked
-    _refuse_other_kinds(head.removeprefix(codecs.BOM_UTF8))
+    marked, mark = identify_sig_or_bom(head)
+    if marked in ("utf_16", "utf_32"):
+        return marked.replace("_", "-")
+    _refuse_other_kinds(head.removeprefix(mark))
     invalid, valid = _non_ascii_lines(source, check)
     # Other encodings hardly ever look like UTF-8: a few odd bytes do not make it another one.
     if marked or not invalid or valid > len(invalid):
-        return marked or "utf-8"
+        return "utf-8-sig" if marked else "utf-8"
     # Bytes that Windows-1252 does not define would rule it out, however rare they are.
     usual = [line for line in invalid if not re.search(rb"[\x81\x8d\x8f\x90\x9d]", line)]
     sample = b"".join(usual if len(usual) > len(invalid) / 2 else invalid)
@@ -83,13 +72,13 @@ def _non_ascii_lines(source: Path, check: Callable[[], None]) -> tuple[list[byte
     valid = 0
     with source.open("rb") as file:
         for number, line in enumerate(iter(partial(file.readline, HEAD_BYTES), b"")):
-            if number % CHECK_LINES == 0:
+            if number % 100_000 == 0:
                 check()
             try:
                 valid += not line.isascii() and bool(decoder.decode(line))
             except UnicodeDecodeError:
                 decoder.reset()
-                invalid += [line[:SAMPLE_LINE_BYTES]] if len(invalid) < SAMPLE_LINES else []
+                invalid += [line[:200]] if len(invalid) < 500 else []
     return invalid, valid
 
 

@@ -6,29 +6,25 @@ from collections.abc import Iterator
 from eventjobs.demo.csv.encoding import clip
 from eventjobs.demo.csv.profile import Profile, is_identifier, related
 
-STRONG = 0.7
-SKEWED = 2.0
-DOMINANT_SHARE = 0.5
 _KINDS = {"integer": "numbers", "float": "numbers", "datetime": "times", "empty": "no values"}
 
 
 def narrate(profile: Profile) -> Iterator[str]:
     """What the table is, what is missing, what belongs together, and then each column."""
     rows, columns = profile["rows"], profile["columns"]
-    width = _count(profile["column_count"], "column", "columns")
+    width = _count(profile["column_count"], "column")
     if not rows:
         yield f"The file has a header with {width} and no rows."
         return
     kinds = Counter(_KINDS.get(each["type"], f"{each['type']}s") for each in columns)
-    parts = _listed([f"{amount} of {kind}" for kind, amount in kinds.most_common()])
+    parts = ", ".join(f"{amount} of {kind}" for kind, amount in kinds.most_common())
     of = f"; the first {len(columns)} are" if profile["columns_omitted"] else ":"
-    yield f"The table has {_count(rows, 'row', 'rows')} and {width}{of} {parts}."
+    yield f"The table has {_count(rows, 'row')} and {width}{of} {parts}."
     gaps = sorted((each for each in columns if each["missing"]), key=lambda it: -it["missing"])
     worst = [f"{_name(it)} ({percent(it['missing_share'])} of rows)" for it in gaps[:3]]
-    if gaps:
-        others = _count(len(gaps), "column has", "columns have")
-        yield f"{others} missing values, most of all {_listed(worst)}."
-    for each in [each for each in related(profile) if abs(each["r"]) >= STRONG][:2]:
+    if worst:
+        yield f"Values are missing in {_count(len(gaps), 'column')}: {', '.join(worst)}."
+    for each in [each for each in related(profile) if abs(each["r"]) >= 0.7][:2]:
         how = "rise and fall together" if each["r"] > 0 else "move in opposite directions"
         yield f"“{clip(each['a'], 40)}” and “{clip(each['b'], 40)}” {how} (r = {each['r']:.2f})."
     for column in columns:
@@ -45,12 +41,8 @@ def _name(column: Profile) -> str:
     return f"“{clip(column['name'], 40)}”"
 
 
-def _count(amount: int, one: str, many: str) -> str:
-    return f"{amount:,} {one if amount == 1 else many}"
-
-
-def _listed(parts: list[str]) -> str:
-    return " and ".join(filter(None, [", ".join(parts[:-1]), parts[-1]]))
+def _count(amount: int, noun: str) -> str:
+    return f"{amount:,} {noun}{'' if amount == 1 else 's'}"
 
 
 def _column(column: Profile, rows: int) -> Iterator[str]:
@@ -59,7 +51,7 @@ def _column(column: Profile, rows: int) -> Iterator[str]:
         yield f"{name} has a different value in every row."
     if dates:
         yield f"{name} runs from {dates['earliest'][:10]} to {dates['latest'][:10]}."
-    if numbers and abs(numbers["skewness"] or 0) >= SKEWED:
+    if numbers and abs(numbers["skewness"] or 0) >= 2:
         edge = "max" if numbers["skewness"] > 0 else "min"
         yield (
             f"Half of {name} is at or below {numbers['median']:,.6g}; the {edge}imum of "
@@ -68,9 +60,8 @@ def _column(column: Profile, rows: int) -> Iterator[str]:
     if column["texts"] and column["distinct"] > 1:
         top = column["texts"]["top"][0]
         share = top["count"] / (rows - column["missing"])
-        if share >= DOMINANT_SHARE:
+        if share >= 0.5:
             yield f"In {name}, {percent(share)} of the values are “{clip(top['value'], 40)}”."
     if column["exceptions_count"]:
-        wrong = _listed([f"“{each}”" for each in column["exceptions"]])
-        amount = _count(column["exceptions_count"], "value is not", "values are not")
-        yield f"{name} would be numbers, but {amount} ({wrong})."
+        wrong = ", ".join(f"“{each}”" for each in column["exceptions"])
+        yield f"{name} would be numbers, but for {column['exceptions_count']:,} values: {wrong}."

@@ -2,7 +2,7 @@
 
 import re
 from importlib.resources import files
-from itertools import combinations, islice
+from itertools import combinations
 from math import isfinite
 from pathlib import Path
 from typing import Any
@@ -15,7 +15,6 @@ from eventjobs.demo.csv.encoding import CsvError, clip
 from eventjobs.demo.csv.reader import CsvFile
 
 CORRELATED_COLUMNS_MAX = 30
-AMBIGUOUS_NOTES_MAX = 5
 #: DuckDB writes what is above this to scratch files.
 MEMORY_MAX = "1GB"
 
@@ -26,18 +25,11 @@ Profile = dict[str, Any]
 def profile_csv(file: CsvFile, workspace: Path) -> Profile:
     """Profile *file*, with scratch files in *workspace*. Raises CsvError.
 
-    The profile is bounded in size whatever the file. `columns` are the first COLUMNS_MAX, as
-    column_stats.describe returns them; `correlations` are those among the first
-    CORRELATED_COLUMNS_MAX columns of numbers, the strongest first. No number is NaN or infinite.
+    It is bounded in size whatever the file. `columns` are the first COLUMNS_MAX; `correlations`
+    those among the first CORRELATED_COLUMNS_MAX columns of numbers, the strongest first.
     """
-    config: dict[str, Any] = {
-        "memory_limit": MEMORY_MAX,
-        "temp_directory": str(workspace / "scratch"),
-        "autoinstall_known_extensions": False,  # no network
-        "autoload_known_extensions": False,
-    }
+    config: dict[str, Any] = {"memory_limit": MEMORY_MAX, "temp_directory": str(workspace)}
     with duckdb.connect(config=config) as database:
-        database.execute("SET TimeZone = 'UTC'")
         database.execute(files(__package__).joinpath("columns.sql").read_text("utf-8"))
         try:
             names, known = file.load(database, workspace)
@@ -53,7 +45,7 @@ def profile_csv(file: CsvFile, workspace: Path) -> Profile:
     ]
     return {
         **known,
-        "notes": known["notes"] + ambiguous[:AMBIGUOUS_NOTES_MAX],
+        "notes": known["notes"] + ambiguous[:5],
         "columns": columns,
         "columns_omitted": known["column_count"] - len(columns),
         "correlations": correlations,
@@ -77,21 +69,17 @@ def _analyze(
     columns: list[Profile] = []
     numbers: dict[str, str] = {}
     for at, name in enumerate(names):
-        part = f"Column {at + 1} of {len(names)}: {clip(name, 40)}"
-        file.report("analyzing", 0.9 * at / len(names), part)
+        file.report("analyzing", 0.9 * at / len(names), f"Column {at + 1}: {clip(name, 40)}")
         column, read = describe(cells.project(f"c{at} AS v"), candidates, name, file.seen["rows"])
         columns.append(column)
-        if column["numbers"] and column["distinct"] > 1:
+        if column["numbers"] and column["distinct"] > 1 and len(numbers) < CORRELATED_COLUMNS_MAX:
             numbers[name] = re.sub(r"\bv\b", f"c{at}", read.sql)
     file.report("analyzing", 0.9, "Looking for columns that move together")
-    return columns, _correlate(cells, dict(islice(numbers.items(), CORRELATED_COLUMNS_MAX)))
+    return columns, _correlate(cells, numbers)
 
 
 def _correlate(cells: Relation, numbers: dict[str, str]) -> list[Profile]:
-    """Pearson's r of each pair, over the rows in which both columns have a value.
-
-    Pairs with fewer than three such rows, or without variation, have no r.
-    """
+    """Pearson's r of each pair over the rows, three or more, in which both have a value."""
     if len(numbers) < 2:
         return []
     values = [f"({sql})::DOUBLE AS n{at}" for at, sql in enumerate(numbers.values())]

@@ -9,6 +9,7 @@ import csv
 import re
 from collections import Counter
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import partial
 from itertools import chain, count
@@ -21,10 +22,8 @@ from duckdb import DuckDBPyConnection as Database
 from eventjobs.demo.csv.encoding import CsvError, detect_encoding
 
 COLUMNS_MAX = 200
-NAME_CHARS_MAX = 100
 FIELD_CHARS_MAX = 64 * 2**20
 SAMPLE_CHARS = 256 * 2**10
-REPORT_ROWS = 10_000
 #: Text in which a larger share of characters is invalid has another encoding, or is no text.
 REPLACED_SHARE_MAX = 0.1
 #: What may be odd about a file, and how often it was seen.
@@ -77,21 +76,16 @@ class CsvFile:
         if seen["replaced"] > seen["chars"] * REPLACED_SHARE_MAX:
             message = f"This is not text: much of it is not valid {self.encoding}."
             raise CsvError("csv_not_text", message)
-        names = _unique_names(header[:COLUMNS_MAX])
+        names = self._unique_names(header[:COLUMNS_MAX])
         database.read_csv(
             str(workspace / "cells.csv"),
             header=False,
-            sep=",",
-            quotechar='"',
-            escapechar='"',
             lineterminator=duckdb.CSVLineTerminator.LINE_FEED,
             columns={f"c{at}": "VARCHAR" for at in range(len(names))},
             auto_detect=False,
             max_line_size=max(2**21, 4 * seen["longest"] + 3 * len(names)),
         ).create("cells")
         seen["omitted"] = len(header) - len(names)
-        renamed = [_one_line(a) != b for a, b in zip(header, names, strict=False)]
-        seen["renamed"] = sum(renamed[seen["row_names"] :]) if self.has_header else 0
         seen["legacy"] = not is_given and not self.encoding.startswith("utf-8")
         return names, {
             "rows": seen["rows"],
@@ -116,9 +110,18 @@ class CsvFile:
         if len(sample) > SAMPLE_CHARS // 2:
             sample = sample[: sample.rfind("\n") + 1] or sample
         scratch.write_text(sample, encoding="utf-8", errors="replace", newline="")
-        found = _sniffed(database, scratch, separator)
-        if len(found["Columns"]) < 2:  # some rows may have too many fields, or too few
-            found = _sniffed(database, scratch, separator, strict_mode=False, ignore_errors=True)
+        found: dict[str, Any] = {"Delimiter": ",", "Columns": [], "SkipRows": 0, "HasHeader": True}
+        given = {"quote": '"', "max_line_size": 8 * SAMPLE_CHARS}
+        given |= {"delim": separator} if separator else {}
+        for loose in ({}, {"strict_mode": False, "ignore_errors": True}):
+            given |= loose  # some rows may have too many fields, or too few
+            with suppress(duckdb.Error):  # no dialect fits
+                call = f"FROM sniff_csv(?, {', '.join(f'{name} = ?' for name in given)})"
+                rows = database.execute(call, [str(scratch), *given.values()])
+                names = [each[0] for each in rows.description]
+                found = dict(zip(names, rows.fetchall()[0], strict=True))
+            if len(found["Columns"]) > 1:
+                break
         columns = len(found["Columns"])
         self.separator = separator or (found["Delimiter"] if columns > 1 else ",")
         cut = csv.reader(sample.splitlines()[: found["SkipRows"]], delimiter=self.separator)
@@ -152,11 +155,23 @@ class CsvFile:
                 row = [cell.strip() for cell in record[:kept]] + [""] * (kept - len(record))
                 writer.writerow(row)
                 seen["longest"] = max(seen["longest"], sum(map(len, row)))
-                if seen["rows"] % REPORT_ROWS == 0:
+                if seen["rows"] % 10_000 == 0:
                     share = 0.9 * min(1.0, file.buffer.tell() / size)
                     self.report("reading", share, f"Read {seen['rows']:,} rows")
                 seen["rows"] += 1
         return header
+
+    def _unique_names(self, header: list[str]) -> list[str]:
+        names: dict[str, None] = {}
+        for number, cell in enumerate(header, 1):
+            wanted = " ".join(cell.split())[:100]
+            name = wanted or f"column_{number}"
+            others = (f"{name}_{again}" for again in count(2))
+            unique = next(each for each in chain([name], others) if each not in names)
+            names[unique] = None
+            self.seen["renamed"] += self.has_header and unique != wanted
+        self.seen["renamed"] -= self.seen["row_names"]
+        return list(names)
 
     def _records(self, file: TextIO) -> Iterator[list[str]]:
         """The records of the table that are not blank lines. Raises CsvError."""
@@ -166,9 +181,8 @@ class CsvFile:
         try:
             for record in csv.reader(self._lines(file), delimiter=self.separator):
                 if record and record[-1].endswith(_END):
-                    fault = (
-                        "" if record == [_END, _END] else "A quote opened in {} is never closed."
-                    )
+                    is_open = record != [_END, _END]
+                    fault = "A quote opened in {} is never closed." if is_open else ""
                     break
                 if record:
                     yield record
@@ -194,27 +208,3 @@ class CsvFile:
             if seen["lines"] > seen["skipped"]:
                 yield line
         yield f"{_END}{self.separator}{_END}"
-
-
-def _sniffed(database: Database, sample: Path, separator: str, **options: bool) -> dict[str, Any]:
-    given = {"quote": '"', "max_line_size": 8 * SAMPLE_CHARS, **options}
-    given |= {"delim": separator} if separator else {}
-    call = f"FROM sniff_csv(?, {', '.join(f'{name} = ?' for name in given)})"
-    try:
-        found = database.execute(call, [str(sample), *given.values()])
-        return dict(zip([each[0] for each in found.description], found.fetchall()[0], strict=True))
-    except duckdb.Error:  # no dialect fits
-        return {"Delimiter": ",", "Columns": [], "SkipRows": 0, "HasHeader": True}
-
-
-def _one_line(cell: str) -> str:
-    return " ".join(cell.split())[:NAME_CHARS_MAX]
-
-
-def _unique_names(header: list[str]) -> list[str]:
-    names: dict[str, None] = {}
-    for number, cell in enumerate(header, 1):
-        name = _one_line(cell) or f"column_{number}"
-        others = (f"{name}_{again}" for again in count(2))
-        names[next(each for each in chain([name], others) if each not in names)] = None
-    return list(names)

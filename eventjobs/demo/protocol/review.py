@@ -1,8 +1,7 @@
 """A review of the text of a clinical protocol: what a careful editor would ask to change.
 
-It consists of rules on the words, so the same text always gets the same suggestions. Places in
-the text count characters as Python does (code points). No pattern looks at a character more than
-a few times, whatever the text: a run is only entered at its start, and repetitions are bounded.
+Places in the text count characters as Python does (code points). No pattern looks at a character
+more than a few times, whatever the text: a run is entered at its start, repetitions are bounded.
 """
 
 import re
@@ -10,13 +9,12 @@ import tomllib
 from collections import Counter
 from collections.abc import Callable, Iterator
 from importlib.resources import files
-from itertools import chain
+from itertools import count
 from typing import Any, NamedTuple
 
 TRUNCATED_CHARS = 20_000
 SUGGESTIONS_MAX = 200
 EXCERPT_CHARS_MAX = 160
-SENTENCE_WORDS_MAX = 30
 HEADING_CHARS_MAX = 200
 
 _VOCABULARY = tomllib.loads(files(__package__).joinpath("vocabulary.toml").read_text("utf-8"))
@@ -59,8 +57,8 @@ class Finding(NamedTuple):
 def review(text: str, *, truncate: bool, report: Callable[[float, str], None]) -> dict[str, Any]:
     """Measures of *text*, and at most SUGGESTIONS_MAX suggestions in the order of the text.
 
-    With *truncate*, only the first TRUNCATED_CHARS characters count, and the result says so.
-    *report* gets the share done and a message, and may raise to stop the work.
+    With *truncate*, only the first TRUNCATED_CHARS characters count. *report* gets the share done
+    and a message, and may raise to stop the work.
     """
     total = len(text)
     text = text[:TRUNCATED_CHARS] if truncate else text
@@ -69,9 +67,12 @@ def review(text: str, *, truncate: bool, report: Callable[[float, str], None]) -
     report(0.2, "Measuring how hard it is to read")
     measures = _measure(text, sentences)
     report(0.5, "Looking for what could be clearer")
-    rules = (_long(text, sentences), _passive(text), _vague(text), _abbreviations(text))
-    found = sorted(chain.from_iterable(rules))
+    found = sorted([*_wordings(text, sentences), *_abbreviations(text)])
     report(0.9, "Writing suggestions")
+    # Where there are too many, each kind keeps as many as the others.
+    places = {kind: count() for kind in {each.kind for each in found}}
+    ranked = sorted((next(places[each.kind]), each) for each in found)
+    shown = sorted(each for _, each in ranked[:SUGGESTIONS_MAX])
     return {
         **measures,
         "truncated": len(text) < total,
@@ -81,7 +82,7 @@ def review(text: str, *, truncate: bool, report: Callable[[float, str], None]) -
         "suggestions_total": len(found),
         "suggestions": [
             {"id": f"{it.kind}-{number}", "excerpt": _excerpt(text, it), **it._asdict()}
-            for number, it in enumerate(_first_of_each_kind(found), 1)
+            for number, it in enumerate(shown, 1)
         ],
     }
 
@@ -139,23 +140,17 @@ def _measure(text: str, sentences: list[tuple[int, int]]) -> dict[str, Any]:
     }
 
 
-def _long(text: str, sentences: list[tuple[int, int]]) -> Iterator[Finding]:
+def _wordings(text: str, sentences: list[tuple[int, int]]) -> Iterator[Finding]:
     for start, end in sentences:
         words = len(_WORD.findall(text, start, end))
-        if words > SENTENCE_WORDS_MAX:
+        if words > 30:
             advice = f"This sentence has {words} words. Split it, one requirement in each sentence."
             yield Finding(start, end, "long_sentence", advice)
-
-
-def _passive(text: str) -> Iterator[Finding]:
     for match in _PASSIVE.finditer(text):
         if match["participle"].lower() not in _WORDS["adjectives"]:
             phrase = " ".join(match[0].split())
             advice = f"“{phrase}” does not say who does it. Name who is responsible."
             yield Finding(*match.span(), "passive_voice", advice)
-
-
-def _vague(text: str) -> Iterator[Finding]:
     for match in _VAGUE.finditer(text):
         yield Finding(*match.span(), "vague_wording", f"“{match[0]}” {_ADVICE[match[0].lower()]}")
 
@@ -178,16 +173,6 @@ def _in_heading(text: str, at: int) -> bool:
     line = before[2] + text[at : at + HEADING_CHARS_MAX].partition("\n")[0]
     is_whole = bool(before[1]) or at <= HEADING_CHARS_MAX
     return is_whole and line.isupper() and len(_WORD.findall(line)) > 1
-
-
-def _first_of_each_kind(found: list[Finding]) -> list[Finding]:
-    """In the order of the text; where there are too many, each kind keeps as many as others."""
-    kinds: Counter[str] = Counter()
-    ranked = []
-    for each in found:
-        kinds[each.kind] += 1
-        ranked.append((kinds[each.kind], each))
-    return sorted(each for _, each in sorted(ranked)[:SUGGESTIONS_MAX])
 
 
 def _excerpt(text: str, found: Finding) -> str:
