@@ -1,4 +1,4 @@
-"""Each request is a line: what was asked, what came of it, how much and how long."""
+"""Each request has a line in the log: method, path, status, bytes and seconds."""
 
 import io
 from collections.abc import Callable
@@ -21,7 +21,7 @@ async def echo(ctx: Context, payload: Any) -> Any:
 
 
 async def line_of(asking: Callable[[], Any]) -> dict[str, Any]:
-    """The one line that a request leaves."""
+    """The only line of a request."""
     with capture_logs() as lines:
         await asking()
     [line] = [each for each in lines if each["event"].startswith("request")]
@@ -136,7 +136,7 @@ async def test_what_is_cut_off_has_a_line(client: Connect, clock: FakeClock) -> 
 
 
 async def test_served_requests_leave_no_line_unless_asked_for(client: Connect) -> None:
-    """They do not cost what a line costs, and the quick way is quick."""
+    """A successful request writes no line, and uses the fast path."""
     stream = io.StringIO()
     with configured(stream):
         api = await client(echo)

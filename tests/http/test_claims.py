@@ -73,7 +73,7 @@ async def test_a_claim_can_limit_some_of_its_types(client: Connect) -> None:
 
 
 async def test_a_claim_can_be_of_children_only_for_some_of_its_types(client: Connect) -> None:
-    """By a worker whose places are taken by jobs that wait for others."""
+    """By a worker whose slots are held by jobs that wait for child jobs."""
     api = await client(*NEAR_AND_FAR)
     near, far = [await api.submit(each) for each in ("near", "far")]
     child = await api.submit("near", parent=far["job_id"])
@@ -142,7 +142,7 @@ async def test_a_claim_that_does_not_wait_ends_the_wait_of_an_earlier_one(
 async def test_a_claim_whose_wait_is_ended_while_it_looks_for_jobs_does_not_begin_to_wait(
     client: Connect, clock: FakeClock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Else a worker that stops just after it has asked would be kept by its own question."""
+    """Otherwise a worker that stops just after a claim would wait for its own claim."""
     api = await client(FAR, clock=clock)
     pick = api.service.claims.select
     looks, go = asyncio.Event(), asyncio.Event()

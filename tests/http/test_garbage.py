@@ -65,7 +65,7 @@ BROKEN = {
     "a pipeline": (b"GET %(here)s HTTP/1.1\r\n" + HOST + b"\r\n") * 20,
     "half a head": b"GET %(here)s HTTP/1.1\r\nHo",
 }
-#: What is answered, and how often at the same time.
+#: Requests that are answered, and how many are sent at once.
 REFUSED = {
     "no JSON": b"POST /v1/jobs HTTP/1.1\r\nContent-Length: 300000\r\n"
     + JSON

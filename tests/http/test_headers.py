@@ -323,7 +323,7 @@ async def test_a_running_job_has_a_weak_tag_that_if_match_never_has(client: Conn
 
 
 async def test_a_condition_is_held_against_what_the_command_is_decided_on(client: Connect) -> None:
-    """Of many that all know the same version, one is done."""
+    """Of many commands with the same version, one succeeds."""
     api = await client(echo, concurrency=0)
     here = (await api.submit("echo"))["links"]["self"]
     await api("POST", here + "/cancel")

@@ -18,7 +18,7 @@ from tests.support.waiting import kinds, time_passing, turns
 async def test_a_job_that_is_known_is_not_sent_again(client: Connect) -> None:
     api = await client(*HANDLERS, concurrency=0)
     address = (await api.submit("echo"))["links"]["self"]
-    for _ in range(2):  # from the file, then from memory
+    for _ in range(2):  # from the database, then from memory
         reply = await api.get(address)
         assert reply.headers["ETag"] == '"1"'
         for etags in ('"1"', 'W/"1"', '"7", "1"', "*"):

@@ -203,7 +203,7 @@ def test_a_job_has_every_field_of_its_schema_and_no_other() -> None:
 
 
 async def test_schemathesis_finds_no_failure(client: Connect, tmp_path: Path) -> None:
-    """Requests made from the document alone, good and bad: every answer is one it describes."""
+    """Valid and invalid requests, generated from the document: it describes every response."""
     api = await client(echo, write, wait_max_s=0, heartbeat_s=0.05, drain_s=0)
     checks = "not_a_server_error,status_code_conformance,content_type_conformance"
     checks += ",response_schema_conformance,unsupported_method"

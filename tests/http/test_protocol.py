@@ -40,7 +40,7 @@ def get(target: bytes, version: bytes = b"HTTP/1.1", headers: bytes = b"") -> by
     return b"GET %s %s\r\n%s" % (target, version, headers + CLOSE)
 
 
-#: What is sent, the status, and the code of the problem.
+#: A request, its status, and the code of the problem.
 REQUESTS: dict[str, tuple[bytes, int, str | None]] = {
     # absolute-form, RFC 9112, 3.2.2
     "a host that is no name": (get(b"http://xn--/"), 400, "bad_host"),
@@ -83,7 +83,7 @@ REQUESTS: dict[str, tuple[bytes, int, str | None]] = {
     ),
     "no Host": (b"GET /healthz HTTP/1.1\r\n\r\n", 400, "bad_request"),
     "two Hosts": (get(b"/healthz", headers=HOST), 400, "bad_request"),
-    # paths and queries that are no text
+    # paths and queries that are not text
     "a path that is no UTF-8": (get(b"/v1/jobs/%ff%00"), 404, "job_not_found"),
     "a query that is no UTF-8": (get(b"/v1/jobs?tag=%ff%00"), 200, None),
     "a file's name with a null": (get(b"/v1/jobs/%00/artifacts/%00%ff"), 404, "job_not_found"),
@@ -131,7 +131,7 @@ REQUESTS: dict[str, tuple[bytes, int, str | None]] = {
         202,
         None,
     ),
-    # what is too long, RFC 6585, 5 and RFC 9112, 3
+    # too long, RFC 6585, 5 and RFC 9112, 3
     "a long header": (
         get(b"/healthz", headers=b"Cookie: a=" + b"x" * 9000 + b"\r\n"),
         431,
@@ -254,7 +254,7 @@ async def test_random_bytes_are_answered_or_closed(client: Connect) -> None:
 
 
 async def half_closed(api: Client, sent: bytes) -> bytes:
-    """Everything that is answered to a client that ends its side at once."""
+    """All bytes that a client receives that ends its side at once."""
     reader, writer = await asyncio.open_connection(api.listening.host, api.listening.port)
     try:
         writer.write(sent)
@@ -306,7 +306,7 @@ async def test_a_stream_goes_on_for_a_client_that_ended_its_side(client: Connect
 async def test_a_client_that_has_gone_does_not_keep_its_stream(
     client: Connect, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Its end looks like that of one that still reads: only a write that fails tells."""
+    """It looks like a client that still reads: only a failed write shows that it has gone."""
     monkeypatch.setattr(subscriber, "PROBE_S", 0.05)
     api = await client(echo, concurrency=0)
     job = await api.submit("echo")
@@ -314,7 +314,7 @@ async def test_a_client_that_has_gone_does_not_keep_its_stream(
     here = job["links"]["self"]
     writer.write(f"GET {here} HTTP/1.1\r\nAccept: text/event-stream\r\n".encode() + HOST + b"\r\n")
     await reader.readuntil(b"event: job")
-    assert len(api.listening.connections) == 2  # the other one is of *submit*
+    assert len(api.listening.connections) == 2  # the other connection is of *submit*
     writer.close()
     await until(lambda: len(api.listening.connections) == 1)
 
@@ -340,7 +340,7 @@ async def test_nothing_keeps_a_connection_on_which_nothing_was_asked(client: Con
 
 
 async def test_a_worker_that_ended_its_side_gets_no_job(client: Connect) -> None:
-    """It may be dead: the job would wait for its lease to run out."""
+    """It may be dead: the job would wait until its lease expires."""
     api = await client(worker_types="far")
     await api.submit("far")
     asked = b'{"worker":"w","types":["far"],"max":1,"wait_s":0}'
@@ -359,7 +359,7 @@ async def test_a_worker_that_ended_its_side_gets_no_job(client: Connect) -> None
     "broken", [b"zz\r\n", b"1\r\n{XX", b"0\r\nX: " + b"y" * 9000 + b"\r\n\r\n"]
 )
 async def test_a_body_that_breaks_later_is_answered_at_once(client: Connect, broken: bytes) -> None:
-    """aiohttp's parser tells the body nothing: it was waited for until its time was up."""
+    """aiohttp's parser does not end the body: its reader waited until the timeout."""
     api = await client(echo, concurrency=0)
     reader, writer = await asyncio.open_connection(api.listening.host, api.listening.port)
     writer.write(POST + b"Expect: 100-continue\r\n" + CHUNKED + HOST + b"\r\n1\r\n{\r\n")
@@ -384,7 +384,7 @@ async def test_a_body_that_breaks_later_is_answered_at_once(client: Connect, bro
 async def test_a_body_that_comes_too_slowly_is_given_up(
     client: Connect, clock: FakeClock, head: bytes
 ) -> None:
-    """A byte now and then kept each pause short, and the connection for ever."""
+    """A byte now and then kept each pause short, and the connection open for ever."""
     api = await client(echo, clock=clock, concurrency=0, body_timeout_s=30)
     reader, writer = await asyncio.open_connection(api.listening.host, api.listening.port)
     writer.write(head + b"Expect: 100-continue\r\n" + CLOSE)
@@ -403,7 +403,7 @@ async def test_a_body_that_comes_too_slowly_is_given_up(
 
 
 async def test_a_large_body_has_the_time_it_needs(client: Connect, clock: FakeClock) -> None:
-    """A second more for each 64 KiB: a slow line is not a slow client."""
+    """A second more for each 64 KiB: a slow network is not a slow client."""
     api = await client(echo, clock=clock, body_timeout_s=30)
     reader, writer = await asyncio.open_connection(api.listening.host, api.listening.port)
     size = 40 * 131_072

@@ -65,6 +65,6 @@ async def test_a_broken_body_is_a_bad_request(client: Connect) -> None:
     head = b"POST /v1/jobs HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n"
     head += b"Content-Type: application/json\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\n"
     answer = await api.raw(head)
-    assert answer.startswith(b"HTTP/1.0 400 ")  # aiohttp, for what it could not read to its end
+    assert answer.startswith(b"HTTP/1.0 400 ")  # aiohttp's version for an unreadable request
     assert b'"code":"bad_request"' in answer
     assert api.service.log.head == 0

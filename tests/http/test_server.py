@@ -1,4 +1,4 @@
-"""A shutdown seen from the outside: what was asked is answered, and nothing else is done."""
+"""A graceful close: received requests are answered, and no others are carried out."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -74,7 +74,7 @@ def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 async def closing(api: Client) -> asyncio.Task[None]:
-    """The shutdown, once it has begun: no new connection is accepted."""
+    """The task of a close that has begun: no new connection is accepted."""
     task = asyncio.create_task(api.listening.close())
     while True:
         try:
@@ -142,7 +142,7 @@ async def test_a_connection_without_a_request_is_closed(client: Connect) -> None
 
 @pytest.mark.usefixtures("impatient")
 async def test_a_body_that_does_not_come_cannot_hold_a_shutdown(client: Connect) -> None:
-    """It is refused, so that the client knows that nothing was done."""
+    """The refusal shows the client that its request was not carried out."""
     api = await client(echo, concurrency=0)
     async with connection(api) as one:
         one.begin("/v1/jobs", len(BODY))

@@ -154,7 +154,7 @@ async def test_a_log_that_takes_nothing_says_so_and_reads_go_on(client: Connect)
     api = await client(*HANDLERS, concurrency=0)
     job = await api.submit("echo")
     await api.service.views.wait_for_position(1)
-    with capture_logs():  # the views stop, and say so
+    with capture_logs():  # the views stop, with an error in the log
         await api.service.log.close()
         reply = await api("POST", "/v1/jobs", {"type": "echo"})
     assert (reply.status, reply.code) == (503, "log_unavailable")

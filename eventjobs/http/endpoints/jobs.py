@@ -112,7 +112,7 @@ async def jobs(context: AppContext, request: web.Request) -> web.StreamResponse:
 
 
 async def cancel(context: AppContext, request: web.Request) -> web.StreamResponse:
-    """Cancel a queued job at once; request a running one to stop. Harmless to repeat."""
+    """Cancel a queued job at once, or request that a running one stops. Harmless to repeat."""
     options = await read_reason(context.service, request)
     result = await context.service.jobs.cancel(
         path_id(request), options.reason, actor=ACTOR, guard=_guard(request)

@@ -34,7 +34,7 @@ from eventjobs.storable import FIELDS_BYTES_MAX, bounded_json
 
 
 async def heartbeat(context: AppContext, request: web.Request) -> web.StreamResponse:
-    """Renew the lease. The answer has whether to stop, and why."""
+    """Renew the lease. The answer shows whether the attempt has to stop, and the reason."""
     body = await read_report(context.service, request, WorkerReport)
     return _heartbeat_response(
         await context.service.attempt_reports.heartbeat(_holder(request, body))
