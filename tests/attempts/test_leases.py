@@ -5,17 +5,24 @@ from typing import Any
 
 import pytest
 
-from eventjobs.domain.events import AttemptFailed, JobCompleted, LateReportRefused, ProgressReported
+from eventjobs.domain.events import AttemptFailed, ProgressReported
 from eventjobs.errors import DiskFull
-from eventjobs.handlers.declare import handler, remote
+from eventjobs.handlers.declare import handler
 from eventjobs.service import Service
 from tests.conftest import Connect, Serve
 from tests.support.clock import FakeClock
-from tests.support.remote_worker import WORKER, claim, report, submit_and_claim, wait_for_claims
-from tests.support.waiting import job_when, kinds, recorded_of, time_passing, turns
+from tests.support.remote_worker import (
+    FAR,
+    WORKER,
+    claim,
+    report,
+    submit_and_claim,
+    until_lost,
+    wait_for_claims,
+)
+from tests.support.waiting import job_when, recorded_of, time_passing, turns
 
 DAYS_S = 86_400.0
-FAR = remote("far")
 
 
 async def status(service: Service, job_id: str) -> str:
@@ -24,12 +31,7 @@ async def status(service: Service, job_id: str) -> str:
     return job.status
 
 
-async def again(service: Service, job_id: str) -> None:
-    """Return once the job waits again, its attempt lost."""
-    await job_when(service, job_id, lambda job: job.status == "queued" and job.attempt == 1)
-
-
-# --- losing an attempt
+# --- expiry
 
 
 async def test_a_silent_worker_is_lost_within_its_lease_and_a_second(
@@ -40,7 +42,7 @@ async def test_a_silent_worker_is_lost_within_its_lease_and_a_second(
     await clock.advance(29.5)
     assert await status(api.service, job_id) == "running"
     await clock.advance(1.5)
-    await again(api.service, job_id)
+    await until_lost(api.service, job_id)
     [lost] = await recorded_of(api.service, job_id, AttemptFailed)
     assert isinstance(lost.event, AttemptFailed)
     assert (lost.event.code, lost.actor) == ("worker_lost", "service")
@@ -68,7 +70,7 @@ async def test_a_claim_can_ask_for_another_lease(client: Connect, clock: FakeClo
     [given] = await claim(api, lease_s=5)
     assert given["lease_s"] == 5
     await clock.advance(6)
-    await again(api.service, job["job_id"])
+    await until_lost(api.service, job["job_id"])
 
 
 @pytest.mark.parametrize("days", [30, -30])
@@ -85,7 +87,7 @@ async def test_a_clock_that_jumps_robs_nobody_and_saves_nobody(
     await clock.advance(29)
     assert await status(api.service, job_id) == "running"
     await clock.advance(2)
-    await again(api.service, job_id)
+    await until_lost(api.service, job_id)
 
 
 async def test_a_service_that_was_stopped_for_a_while_blames_nobody(
@@ -99,7 +101,7 @@ async def test_a_service_that_was_stopped_for_a_while_blames_nobody(
     await clock.advance(15)
     assert await status(api.service, job_id) == "running"
     await clock.advance(6)
-    await again(api.service, job_id)
+    await until_lost(api.service, job_id)
 
 
 async def test_after_a_restart_every_lease_has_one_full_period(
@@ -114,7 +116,7 @@ async def test_after_a_restart_every_lease_has_one_full_period(
     await clock.advance(29.5)
     assert await status(service, job_id) == "running"
     await clock.advance(1.5)
-    await again(service, job_id)
+    await until_lost(service, job_id)
 
 
 async def test_a_local_attempt_has_no_lease(serve: Serve, clock: FakeClock) -> None:
@@ -147,7 +149,7 @@ async def test_a_log_that_takes_nothing_loses_the_attempt_later(
     await clock.advance(31)
     await refused.wait()
     monkeypatch.setattr(api.service.log, "append", append)
-    await time_passing(clock, again(api.service, job_id))
+    await time_passing(clock, until_lost(api.service, job_id))
 
 
 async def test_what_a_deaf_worker_loses_does_not_go_to_its_own_open_claim(
@@ -159,109 +161,12 @@ async def test_what_a_deaf_worker_loses_does_not_go_to_its_own_open_claim(
     open_claim = asyncio.create_task(claim(api, wait_s=20))
     await wait_for_claims(api, WORKER)
     await clock.advance(11)
-    await again(api.service, job_id)
+    await until_lost(api.service, job_id)
     assert await open_claim == []
     assert [each["job_id"] for each in await claim(api, "worker-2")] == [job_id]
 
 
-# --- what comes too late
-
-
-async def test_a_late_report_is_refused_and_on_record_once(
-    client: Connect, clock: FakeClock
-) -> None:
-    api = await client(FAR, clock=clock, lease_s=30)
-    job_id = await submit_and_claim(api)
-    await clock.advance(31)
-    await again(api.service, job_id)
-    for _ in range(3):
-        reply = await report(api, job_id, "complete", result="late")
-        assert (reply.status, reply.code) == (409, "stale_attempt")
-    [late] = await recorded_of(api.service, job_id, LateReportRefused)
-    assert late.event == LateReportRefused(1, "complete")
-    assert late.actor == WORKER
-    # The job is done by the next attempt, and that is still the end of it.
-    [job] = await claim(api, "worker-2")
-    assert (await report(api, job_id, "complete", 2, "worker-2", result="good")).status == 200
-    assert (await report(api, job_id, "complete", result="late")).code == "stale_attempt"
-    assert (await api.get(f"/v1/jobs/{job_id}")).json["result"] == "good"
-    assert len(await recorded_of(api.service, job_id, LateReportRefused)) == 1
-    assert job["attempt"] == 2
-
-
-@pytest.mark.parametrize(
-    ("name", "body"),
-    [
-        ("heartbeat", {}),
-        ("progress", {"done": 1}),
-        ("log", {"lines": [{"message": "x"}]}),
-        ("step", {"name": "x", "number": 0}),
-        ("fail", {"code": "x", "message": "x"}),
-        ("cancelled", {}),
-        ("release", {"reason": "x"}),
-        ("breaker", {"name": "x", "state": "open", "failures": 5}),
-    ],
-)
-async def test_whatever_comes_late_is_refused(
-    client: Connect, clock: FakeClock, name: str, body: dict[str, Any]
-) -> None:
-    api = await client(FAR, clock=clock, lease_s=30)
-    job_id = await submit_and_claim(api)
-    await clock.advance(31)
-    await again(api.service, job_id)
-    reply = await report(api, job_id, name, **body)
-    assert (reply.status, reply.code) == (409, "stale_attempt")
-    [late] = await recorded_of(api.service, job_id, LateReportRefused)
-    assert late.event == LateReportRefused(1, name)
-
-
-async def test_only_the_worker_that_claimed_may_report(client: Connect) -> None:
-    api = await client(FAR)
-    job_id = await submit_and_claim(api)
-    for name in ("heartbeat", "progress", "complete"):
-        reply = await report(api, job_id, name, worker="worker-2")
-        assert (reply.status, reply.code) == (409, "stale_attempt")
-    assert await kinds(api.service, job_id) == "JobSubmitted AttemptStarted"
-
-
-async def test_a_final_report_may_be_repeated(client: Connect) -> None:
-    api = await client(FAR)
-    job_id = await submit_and_claim(api)
-    for _ in range(2):
-        reply = await report(api, job_id, "complete", result=1)
-        assert (reply.status, reply.json) == (200, {})
-    reply = await report(api, job_id, "fail", code="x", message="x")
-    assert (reply.status, reply.code) == (409, "stale_attempt")
-    reply = await report(api, job_id, "complete", worker="worker-2", result=1)
-    assert (reply.status, reply.code) == (409, "stale_attempt")
-    assert len(await recorded_of(api.service, job_id, JobCompleted)) == 1
-
-
-async def test_a_heartbeat_that_crosses_the_end_is_no_late_report(client: Connect) -> None:
-    api = await client(FAR)
-    job_id = await submit_and_claim(api)
-    await report(api, job_id, "complete", result=1)
-    assert (await report(api, job_id, "heartbeat")).code == "stale_attempt"
-    assert await recorded_of(api.service, job_id, LateReportRefused) == []
-
-
-async def test_nobody_elsewhere_speaks_for_an_attempt_of_this_service(client: Connect) -> None:
-    """Its worker's name is in the events, for everyone to read."""
-
-    @handler("near")
-    async def near(context: Any, payload: Any) -> None:
-        await asyncio.Event().wait()
-
-    api = await client(near, grace_s=0, drain_s=0)
-    job = await api.submit("near")
-    running = await job_when(api.service, job["job_id"], lambda job: job.status == "running")
-    for name in ("heartbeat", "progress", "complete"):
-        reply = await report(api, job["job_id"], name, worker=str(running.worker))
-        assert (reply.status, reply.code) == (409, "stale_attempt")
-    assert await kinds(api.service, job["job_id"]) == "JobSubmitted AttemptStarted"
-
-
-# --- being told to stop
+# --- stops
 
 
 async def test_a_cancel_reaches_the_worker_in_the_answer_to_its_heartbeat(

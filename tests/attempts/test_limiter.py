@@ -1,7 +1,6 @@
 """Limits hold at every moment, for whoever claims, and what may not run hides nobody who may."""
 
 import asyncio
-from collections import Counter
 from contextlib import suppress
 from typing import Any
 
@@ -9,19 +8,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from eventjobs.attempts.rate_window import RateWindow
 from eventjobs.domain.events import (
     AttemptFailed,
-    AttemptReleased,
     AttemptStarted,
-    JobCancelled,
-    JobCompleted,
-    JobSubmitted,
 )
 from eventjobs.domain.job import Job
 from eventjobs.domain.limits import ConcurrencyLimits, Rate
-from eventjobs.domain.recorded import Recorded
-from eventjobs.domain.spec import JobSpec
 from eventjobs.errors import InvalidInput, Rejected
 from eventjobs.execution.source import Capacity
 from eventjobs.handlers.context import Context
@@ -30,72 +22,16 @@ from eventjobs.service import Service
 from eventjobs.settings import Settings
 from tests.conftest import Serve
 from tests.support.clock import SECOND, FakeClock
+from tests.support.limited_jobs import free, most_at_once, most_in_a_minute, paced, pair, two
 from tests.support.views import quick_folder
-from tests.support.waiting import job_when, kinds, recorded_of, time_passing, turns
-
-
-@handler("free")
-async def free(context: Context, payload: Any) -> Any:
-    return payload
-
-
-@handler("two", concurrency=2)
-async def two(context: Context, payload: Any) -> Any:
-    return payload
-
-
-@handler("pair", key_concurrency=2, queue="narrow")
-async def pair(context: Context, payload: Any) -> Any:
-    return payload
-
-
-@handler("paced", rate="3/m")
-async def paced(context: Context, payload: Any) -> Any:
-    return payload
-
+from tests.support.waiting import job_when, kinds, recorded_of, time_passing
 
 ALL = (free, two, pair, paced)
 TYPES = [each.type for each in ALL]
 QUEUES = {"narrow": 3}
-ENDS = (JobCompleted, AttemptFailed, AttemptReleased, JobCancelled)
 
 
-def most_at_once(events: list[Recorded]) -> Counter[tuple[str, str]]:
-    """How many ran at the same time by the log: of each type, in each queue, with each key."""
-    specs: dict[str, JobSpec] = {}
-    running: dict[str, list[tuple[str, str]]] = {}
-    now: Counter[tuple[str, str]] = Counter()
-    most: Counter[tuple[str, str]] = Counter()
-    for each in events:
-        if isinstance(each.event, JobSubmitted):
-            specs[each.job_id] = each.event.spec
-        elif isinstance(each.event, AttemptStarted):
-            spec = specs[each.job_id]
-            places = [("type", spec.type), ("queue", spec.queue or "default")]
-            places += [("key", spec.concurrency_key)] if spec.concurrency_key else []
-            running[each.job_id] = places
-            now.update(places)
-            most |= now
-        elif isinstance(each.event, ENDS):
-            now.subtract(running.pop(each.job_id, []))
-    return most
-
-
-def most_in_a_minute(events: list[Recorded], type: str) -> int:
-    ids = {
-        each.job_id
-        for each in events
-        if isinstance(each.event, JobSubmitted) and each.event.spec.type == type
-    }
-    starts = [
-        each.at_us
-        for each in events
-        if each.job_id in ids and isinstance(each.event, AttemptStarted)
-    ]
-    return max((sum(at <= each < at + 60 * SECOND for each in starts) for at in starts), default=0)
-
-
-# --- whatever happens
+# --- any order of actions
 
 
 class Claimers:
@@ -205,214 +141,7 @@ async def test_there_are_never_more_than_allowed(
     assert most_in_a_minute(events, "paced") <= 3
 
 
-@settings(max_examples=200)
-@given(
-    st.integers(1, 5),
-    st.lists(st.tuples(st.integers(0, 500_000), st.booleans(), st.integers(0, 3)), max_size=60),
-)
-def test_a_window_never_lets_more_start_than_its_rate_says(
-    count: int, steps: list[tuple[int, bool, int]]
-) -> None:
-    window = RateWindow(Rate(count, 1))
-    window.load([])
-    begun: list[int] = []
-    waiting, now_us = 0, 0
-    for passed_us, starts, later in steps:
-        now_us += passed_us
-        at_us = window.opens_us(now_us)
-        if at_us is not None and at_us <= now_us:
-            window.reserve()
-            waiting += 1
-        elif at_us is not None:
-            now_us = at_us
-            assert window.opens_us(now_us) == now_us, "it opens when it says, and not later"
-        while waiting > later:
-            waiting -= 1
-            if starts:
-                window.record_start(now_us)
-                begun.append(now_us)
-            else:
-                window.cancel()
-    for at in begun:
-        assert sum(at <= each < at + 1_000_000 for each in begun) <= count
-
-
-# --- nobody is hidden
-
-
-async def test_a_thousand_jobs_of_a_held_key_hide_nobody(serve: Serve) -> None:
-    go, begun = asyncio.Event(), asyncio.Event()
-
-    @handler("slow")
-    async def slow(context: Context, payload: Any) -> None:
-        begun.set()
-        await go.wait()
-
-    service = await serve(slow, free, concurrency=4)
-    first = await service.submit("slow", concurrency_key="k")
-    await begun.wait()
-    await asyncio.gather(*(service.submit("slow", concurrency_key="k") for _ in range(1000)))
-    other = await service.submit("free", 1)
-    assert (await service.wait(other.job_id)).result == 1
-    assert most_at_once(await service.log.read(0, 2000))["key", "k"] == 1
-    go.set()
-    await service.wait(first.job_id)
-
-
-async def test_a_thousand_jobs_of_keys_that_were_free_a_moment_ago_hide_nobody(
-    serve: Serve,
-) -> None:
-    """All come at once: the first page is of one key, and only one of it fits."""
-    go = asyncio.Event()
-    both = asyncio.Barrier(3)
-
-    @handler("slow")
-    async def slow(context: Context, payload: Any) -> None:
-        await both.wait()
-        await go.wait()
-
-    idle = await serve(slow, free, concurrency=0)
-    await asyncio.gather(*(idle.submit("slow", concurrency_key=f"k{n % 2}") for n in range(1000)))
-    last = await idle.submit("free", 1)
-    await idle.close()
-    service = await serve(slow, free, concurrency=4)
-    assert (await service.wait(last.job_id)).result == 1
-    await both.wait()
-    assert most_at_once(await service.log.read(0, 2000))["type", "slow"] == 2
-    go.set()
-    await service.close()
-
-
-async def test_what_frees_a_key_starts_the_next_at_once(serve: Serve) -> None:
-    order: list[int] = []
-
-    @handler("one by one")
-    async def one(context: Context, payload: int) -> None:
-        order.append(payload)
-        await turns(3)
-
-    service = await serve(one)
-    jobs = [await service.submit("one by one", n, concurrency_key="k") for n in range(30)]
-    for job in jobs:
-        await service.wait(job.job_id)
-    assert order == list(range(30))
-    assert most_at_once(await service.log.read(0, 1000))["key", "k"] == 1
-
-
-async def test_a_job_that_is_cancelled_while_it_is_claimed_leaves_its_key(serve: Serve) -> None:
-    service = await serve(free, concurrency=0)
-    first, second = [await service.submit("free", concurrency_key="k") for _ in range(2)]
-    await service.views.wait_for_position(service.log.head)
-    claims = service.claims
-    [(picked, _)] = await claims.select(service.clock.now_us(), [Capacity(["free"], 9)], 9)
-    assert picked == first.job_id
-    await service.jobs.cancel(picked, actor="ann")
-    await service.views.wait_for_position(service.log.head)
-    news = claims.waiters.subscribe()
-    assert await claims.claim(picked, worker="w") is None
-    assert news.is_set(), "who looked in vain has to look again"
-    picks = await claims.select(service.clock.now_us(), [Capacity(["free"], 9)], 9)
-    assert picks == [(second.job_id, "free")]
-    await claims.claim(second.job_id, worker="w")
-
-
-async def test_a_key_may_hold_more_of_one_type_than_of_another(serve: Serve) -> None:
-    service = await serve(free, pair, concurrency=0)
-    for type in ("free", "pair", "pair", "free"):
-        await service.submit(type, concurrency_key="k")
-    await service.views.wait_for_position(service.log.head)
-    rooms = [Capacity(["free", "pair"], 9)]
-    picked = await service.claims.select(service.clock.now_us(), rooms, 9)
-    assert [type for _, type in picked] == ["free", "pair"]
-    for job_id, _ in picked:
-        await service.claims.claim(job_id, worker="w")
-
-
-async def test_jobs_of_a_key_that_another_type_holds_hide_nobody(serve: Serve) -> None:
-    """In many queues: so many lanes, and none of them may start one."""
-    service = await serve(free, pair, concurrency=0)
-    await service.submit("pair", concurrency_key="k")
-    rooms = [Capacity(["free", "pair"], 9)]
-    await service.views.wait_for_position(service.log.head)
-    [(holder, _)] = await service.claims.select(service.clock.now_us(), rooms, 1)
-    await service.claims.claim(holder, worker="w")
-    await asyncio.gather(
-        *(service.submit("free", queue=f"q{n}", concurrency_key="k") for n in range(300))
-    )
-    last = await service.submit("free")
-    await service.views.wait_for_position(service.log.head)
-    picked = await service.claims.select(service.clock.now_us(), rooms, 1)
-    assert picked == [(last.job_id, "free")]
-    await service.claims.claim(last.job_id, worker="w")
-
-
-@pytest.mark.parametrize(
-    "bound", [{"concurrency_key": "k"}, {"queue": "narrow"}, {"type": "paced"}]
-)
-async def test_what_is_taken_ahead_keeps_no_place_from_others(
-    serve: Serve, bound: dict[str, str]
-) -> None:
-    """Nor does it overtake what needs one."""
-    service = await serve(free, paced, concurrency=0, queue_limits="narrow=9")
-    submitted = [{"type": "free"}, {"type": "free"}, {"type": "free", **bound}, {"type": "free"}]
-    ids = [(await service.submit(**each)).job_id for each in submitted]
-    await service.views.wait_for_position(service.log.head)
-
-    async def taken(room: Capacity) -> list[str]:
-        picked = [
-            each for each, _ in await service.claims.select(service.clock.now_us(), [room], 9)
-        ]
-        for each in picked:
-            await service.claims.claim(each, worker="w")
-        await service.views.wait_for_position(service.log.head)
-        return picked
-
-    types = ["free", "paced"]
-    assert await taken(Capacity(types, 1, prefetch=9)) == ids[:2]
-    assert await taken(Capacity(types, 0, prefetch=9)) == []
-    assert await taken(Capacity(types, 1, prefetch=9)) == ids[2:]
-
-
-# --- who is woken
-
-
-async def asleep(service: Service, *types: str) -> asyncio.Task[None]:
-    """Somebody who waits for jobs of these types, having looked in vain."""
-    claims = service.claims
-    news, now_us = claims.waiters.subscribe(), service.clock.now_us()
-    waiting = asyncio.create_task(claims.wait_for_work(news, now_us, [Capacity(types, 1)]))
-    while not claims.waiters.is_sleeping(news):  # noqa: ASYNC110  no event is set
-        await asyncio.sleep(0)
-    return waiting
-
-
-async def test_a_new_job_wakes_those_who_take_its_type(serve: Serve) -> None:
-    service = await serve(free, two, concurrency=0)
-    waiting, other = await asleep(service, "two", "pair"), await asleep(service, "paced")
-    await service.submit("free")
-    await service.views.wait_for_position(service.log.head)
-    await turns()
-    assert not waiting.done()
-    await service.submit("two")
-    await waiting
-    assert not other.done()
-    other.cancel()
-
-
-async def test_whatever_else_happens_wakes_all_also_beside_a_new_job(serve: Serve) -> None:
-    service = await serve(free, two, concurrency=0)
-    await service.pauses.pause("type", "two", actor="ann")
-    await service.views.wait_for_position(service.log.head)
-    waiting = await asleep(service, "two")
-    resumed = service.pauses.resume("type", "two", actor="ann")
-    await asyncio.gather(resumed, service.submit("free"))
-    await waiting
-    waiting, job = await asleep(service, "two"), await service.submit("free")
-    await asyncio.gather(service.jobs.cancel(job.job_id, actor="ann"), service.submit("free"))
-    await waiting
-
-
-# --- limits from outside
+# --- limits in settings
 
 
 async def test_a_setting_wins_over_the_handler_and_limits_a_queue(serve: Serve) -> None:

@@ -12,11 +12,10 @@ from eventjobs.domain.events import (
 )
 from eventjobs.domain.spec import JobSpec
 from eventjobs.projections.receipt import describe_receipt
-from tests.attempts.test_leases import FAR, again
 from tests.conftest import Connect
 from tests.support.clock import FakeClock
 from tests.support.decisions import recorded
-from tests.support.remote_worker import WORKER, claim, report, submit_and_claim
+from tests.support.remote_worker import FAR, WORKER, claim, report, submit_and_claim, until_lost
 
 submitted = JobSubmitted(JobSpec("far", max_attempts=3))
 first, second = AttemptStarted(1, "worker-1", 30.0), AttemptStarted(2, "worker-2", 30.0)
@@ -54,7 +53,7 @@ async def test_a_worker_that_comes_back_too_late_is_on_the_receipt(
     api = await client(FAR, clock=clock, lease_s=30)
     job_id = await submit_and_claim(api)
     await clock.advance(31)
-    await again(api.service, job_id)
+    await until_lost(api.service, job_id)
     assert len(await claim(api, "worker-2")) == 1
     await clock.advance(5)
     assert (await report(api, job_id, "complete", result=1)).code == "stale_attempt"

@@ -3,10 +3,15 @@
 import asyncio
 from typing import Any
 
+from eventjobs.handlers.declare import remote
 from eventjobs.http.app_context import APP_CONTEXT
+from eventjobs.service import Service
 from tests.support.http_client import Client, Reply
+from tests.support.waiting import job_when
 
 WORKER = "worker-1"
+#: A type that only remote workers run.
+FAR = remote("far")
 
 
 async def claim(
@@ -39,3 +44,8 @@ async def wait_for_claims(api: Client, worker: str, count: int = 1) -> None:
     claims = api.listening._runner.app[APP_CONTEXT].remote_claims
     while len(claims._waiting.get(worker, ())) != count:  # noqa: ASYNC110  a claim has no event
         await asyncio.sleep(0)
+
+
+async def until_lost(service: Service, job_id: str) -> None:
+    """Return once the job is queued again, its first attempt lost."""
+    await job_when(service, job_id, lambda job: job.status == "queued" and job.attempt == 1)
