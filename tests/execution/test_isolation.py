@@ -1,4 +1,4 @@
-"""What a handler changes around itself: not the next job's, and never in the service's way."""
+"""What a handler changes of its process affects neither the next job nor the service."""
 
 import asyncio
 import contextvars

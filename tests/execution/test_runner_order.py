@@ -1,4 +1,4 @@
-"""Which job runs when: at its time, within the bounds, once, and none is overlooked."""
+"""The order of jobs: each runs once, at its time and within the limits."""
 
 import asyncio
 from itertools import pairwise

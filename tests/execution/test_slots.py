@@ -186,7 +186,7 @@ async def test_a_job_without_a_parent_waits_for_a_slot_that_is_free(
     assert (await api.service.wait(stranger.job_id)).result == 9
 
 
-# --- the slots themselves
+# --- Slots alone
 
 
 async def waits(slot: Slot, for_what: asyncio.Event, running_count: RunningCount) -> None:

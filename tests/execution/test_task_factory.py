@@ -1,4 +1,4 @@
-"""What ends a program ends one job, in whichever task of a handler it is raised."""
+"""sys.exit() in any task of a handler ends its job, not the program."""
 
 import asyncio
 import signal

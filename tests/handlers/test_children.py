@@ -1,4 +1,4 @@
-"""Handlers that submit jobs: each once, cancelled with their parent, and waited for."""
+"""Child jobs: each is submitted once, cancelled with its parent, and waited for."""
 
 from typing import Any
 

@@ -1,4 +1,4 @@
-"""Circuit breakers: what fails again and again is not called for a while, as all can see."""
+"""Circuit breakers of handlers: after failures calls are rejected, and the job's log says so."""
 
 import asyncio
 import threading
@@ -10,10 +10,7 @@ from eventjobs.clock import sleep
 from eventjobs.domain.events import BreakerChanged, LogWritten
 from eventjobs.errors import JobError
 from eventjobs.handlers.breaker_state import (
-    TRIAL_RETRY_MAX_S,
     BreakerConfig,
-    BreakerOpen,
-    LocalBreakerRegistry,
 )
 from eventjobs.handlers.context import Context
 from eventjobs.handlers.declare import handler
@@ -347,25 +344,6 @@ async def test_jobs_that_are_held_off_survive_however_long_it_is_open(
     assert max(job.attempt for job in ended) > 3
 
 
-async def test_during_a_trial_others_wait_for_a_while_and_do_not_come_back_at_once(
-    clock: FakeClock,
-) -> None:
-    breakers, limits = LocalBreakerRegistry(clock), BreakerConfig(1, 10, 600)
-    breakers.leave("x", limits, "failed", trial=False)
-    await clock.advance(600)
-    assert breakers.enter("x", limits) is True
-    waits = []
-    for _ in range(20):
-        with pytest.raises(BreakerOpen) as open:
-            breakers.enter("x", limits)
-        waits.append(open.value.left_s)
-    assert TRIAL_RETRY_MAX_S <= min(waits) < max(waits) <= 1.5 * TRIAL_RETRY_MAX_S
-    await clock.advance(590)
-    with pytest.raises(BreakerOpen) as open:
-        breakers.enter("x", limits)
-    assert 10 <= open.value.left_s <= 15
-
-
 async def test_an_attempt_that_has_called_in_vain_counts(
     serve: Serve, clock: FakeClock, upstream: Upstream
 ) -> None:
@@ -535,35 +513,3 @@ async def test_issues_without_end_are_cut(client: Connect) -> None:
     api = await client(careless)
     job = await end_of_job(api, "careless")
     assert [each["message"] for each in job["issues"]] == [f"line {n}" for n in range(100)]
-
-
-# --- what a test of a service would not come upon
-
-
-def test_a_breaker_that_makes_no_sense_is_refused() -> None:
-    for wrong in ({"threshold": 0}, {"window_s": 0}, {"cooldown_s": -1}):
-        with pytest.raises(ValueError, match="a breaker has"):
-            BreakerConfig(**wrong)
-
-
-def test_a_trial_that_never_comes_back_is_given_up(clock: FakeClock) -> None:
-    breakers, limits = LocalBreakerRegistry(clock), BreakerConfig(1, 10, 60)
-    assert breakers.enter("x", limits) is False
-    assert breakers.leave("x", limits, "failed", trial=False) is not None
-    clock._elapsed_us += 60_000_000
-    assert breakers.enter("x", limits) is True
-    with pytest.raises(BreakerOpen):
-        breakers.enter("x", limits)
-    clock._elapsed_us += 60_000_000
-    assert breakers.enter("x", limits) is True
-
-
-def test_names_without_end_do_not_fill_the_memory(clock: FakeClock) -> None:
-    breakers, limits = LocalBreakerRegistry(clock), BreakerConfig(1, 10, 60)
-    breakers.enter("open", limits)
-    breakers.leave("open", limits, "failed", trial=False)
-    for number in range(3000):
-        breakers.enter(f"host {number}", limits)
-    assert len(breakers.failures()) <= 1001
-    with pytest.raises(BreakerOpen):
-        breakers.enter("open", limits)

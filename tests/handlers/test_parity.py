@@ -1,4 +1,4 @@
-"""One behaviour, wherever a handler runs: the same jobs come out in every mode."""
+"""A handler has the same results, reports and errors in every mode, here and in a worker."""
 
 import re
 from contextlib import AsyncExitStack

@@ -1,4 +1,4 @@
-"""Calls that are tried again inside one attempt: how often, when, and what the log tells."""
+"""Retries within one attempt: their number, their delays, their lines in the job's log."""
 
 import asyncio
 import errno

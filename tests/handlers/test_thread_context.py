@@ -1,4 +1,4 @@
-"""A context does what it does, in whichever thread of its handler it is used."""
+"""A context works in every thread of its handler."""
 
 import asyncio
 import logging
