@@ -16,8 +16,6 @@ from tests.conftest import Serve
 from tests.support.clock import FakeClock
 from tests.support.waiting import recorded_of, time_passing
 
-# --- progress
-
 
 def progress_of(recorded: list[Recorded]) -> list[ProgressReported]:
     return [each.event for each in recorded if isinstance(each.event, ProgressReported)]

@@ -120,7 +120,7 @@ async def ends_of(service: Service, type: str, payloads: Iterator[Any]) -> dict[
         return {each: await service.wait(job_id) for each, job_id in ids.items()}
 
 
-# --- what is said of it
+# --- errors
 
 
 @pytest.mark.parametrize(

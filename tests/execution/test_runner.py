@@ -408,7 +408,7 @@ async def test_a_result_that_was_ready_is_kept_though_it_was_cancelled(serve: Se
     assert (await service.wait(job.job_id)).result == "ready"
 
 
-# --- which, and how many
+# --- order and limits
 
 
 async def test_the_more_urgent_goes_first(serve: Serve) -> None:
@@ -522,7 +522,7 @@ async def test_a_job_asked_to_stop_before_a_crash_is_cancelled(
     assert await kinds(again, job.job_id) == expected
 
 
-# --- a log that refuses
+# --- a log that accepts no writes
 
 
 @pytest.mark.parametrize("kind", [AttemptStarted, JobCompleted])

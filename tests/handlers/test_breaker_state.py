@@ -30,9 +30,6 @@ async def test_during_a_trial_others_wait_for_a_while_and_do_not_come_back_at_on
     assert 10 <= open.value.left_s <= 15
 
 
-# --- what a test of a service would not come upon
-
-
 def test_a_breaker_that_makes_no_sense_is_refused() -> None:
     for wrong in ({"threshold": 0}, {"window_s": 0}, {"cooldown_s": -1}):
         with pytest.raises(ValueError, match="a breaker has"):

@@ -8,8 +8,6 @@ from eventjobs.handlers.context import Context
 from eventjobs.handlers.declare import handler
 from eventjobs.handlers.thread_context import ThreadContext
 
-# --- where handlers come from
-
 
 def test_what_another_process_cannot_import_is_refused() -> None:
     register = handler("x", process=True)
@@ -25,9 +23,6 @@ def test_what_another_process_cannot_import_is_refused() -> None:
 
     with pytest.raises(TypeError, match="define it at the top level of a module"):
         register(lambda context, payload: None)
-
-
-# --- registering
 
 
 def test_a_handler_takes_a_context_and_a_payload() -> None:

@@ -66,9 +66,6 @@ def test_an_unknown_type_is_told_with_those_there_are() -> None:
         HandlerRegistry([who, echo]).get("other")
 
 
-# --- payloads and results
-
-
 async def test_a_payload_that_does_not_fit_is_refused_and_its_fields_named(serve: Serve) -> None:
     service = await serve(order)
     with pytest.raises(InvalidInput) as refusal:

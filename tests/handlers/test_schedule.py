@@ -30,9 +30,6 @@ def in_oslo(each: CronSchedule, after_us: int, count: int) -> list[str]:
     ]
 
 
-# --- when
-
-
 def test_an_hour_that_is_left_out_is_made_up_for_when_it_is_over() -> None:
     """On 30 March 2025 in Oslo, 01:59 is followed by 03:00."""
     told = in_oslo(half_past_two, us(2025, 3, 29), 3)

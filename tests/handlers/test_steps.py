@@ -227,7 +227,7 @@ async def test_steps_side_by_side_have_their_names_and_order_by_their_beginning(
     assert (ended.result, steps_of(ended)) == (["first", "second"], ["it", "it#2"])
 
 
-# --- the code has retried_with_other_code
+# --- the code has changed
 
 
 async def retried_with_other_code(
@@ -303,7 +303,7 @@ async def test_a_renamed_step_takes_over_the_result(
     assert not warnings(await recorded_of(service, job_id, LogWritten))
 
 
-# --- what cannot be kept
+# --- results that cannot be stored
 
 
 BIG = "x" * 2_000

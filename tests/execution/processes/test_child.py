@@ -22,8 +22,6 @@ from tests.support.process_handlers import (
 from tests.support.processes import result_of
 from tests.support.waiting import kinds, recorded_of
 
-# --- what comes back
-
 
 async def test_it_does_all_that_other_handlers_do(
     client: Connect, capfd: pytest.CaptureFixture[str]

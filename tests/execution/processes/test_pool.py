@@ -24,8 +24,6 @@ from tests.support.process_handlers import (
 from tests.support.processes import first_report, result_of, until_gone
 from tests.support.waiting import job_when, kinds, turns
 
-# --- the pool
-
 
 async def test_as_many_run_at_once_as_is_set_and_the_loop_is_free(serve: Serve) -> None:
     @handler("quick")
@@ -84,7 +82,7 @@ async def test_a_process_that_dies_at_rest_fails_no_job(serve: Serve) -> None:
     assert await result_of(service, "pid") != first
 
 
-# --- one waits while another runs
+# --- prefetched jobs
 
 
 BEGUN = "JobSubmitted AttemptStarted"

@@ -16,8 +16,6 @@ from tests.support.cli import Tool
 from tests.support.processes import wait_until_gone
 from tests.support.servers import serving, start
 
-# --- the service as a process
-
 APP = """
 import os, re, signal, subprocess, sys
 from pathlib import Path
