@@ -14,9 +14,7 @@ class Tail:
     None, and it reads pages from the database.
     """
 
-    def __init__(
-        self, head: int = 0, events_max: int | None = 2048, bytes_max: int = 64 * 2**20
-    ) -> None:
+    def __init__(self, head: int = 0, events_max: int = 2048, bytes_max: int = 64 * 2**20) -> None:
         self.head = head
         self._events: list[Recorded] = []
         self._bytes = 0
@@ -68,8 +66,6 @@ class Tail:
             _wake(waiting)
 
     def _trim(self) -> None:
-        if self._events_max is None:
-            return
         if len(self._events) > 2 * self._events_max:
             self._drop(len(self._events) - self._events_max)
         if self._bytes > self._bytes_max:

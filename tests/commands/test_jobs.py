@@ -27,10 +27,10 @@ from eventjobs.errors import (
     StaleAttempt,
     WrongState,
 )
-from eventjobs.log.memory import MemoryLog
 from eventjobs.log.sqlite import SQLiteLog
 from tests.support.clock import FakeClock
 from tests.support.histories import job_id
+from tests.support.memory_log import MemoryLog
 
 SPEC = JobSpec("test", {"n": 1}, max_attempts=3)
 OTHER = JobSpec("test", {"n": 2}, max_attempts=3)

@@ -16,12 +16,12 @@ from eventjobs.domain.recorded import Recorded
 from eventjobs.domain.spec import JobSpec
 from eventjobs.errors import Conflict, LogError, LogUnavailable, NotJSON
 from eventjobs.log import EventLog, follow
-from eventjobs.log.memory import MemoryLog
 from eventjobs.log.sqlite import SQLiteLog
 from eventjobs.log.tail import Tail
 from tests.support.clock import FakeClock
 from tests.support.decisions import recorded
 from tests.support.histories import events, job_id, texts
+from tests.support.memory_log import MemoryLog
 from tests.support.views import quick_folder
 
 SUBMITTED = JobSubmitted(JobSpec("test", {"n": 1}))

@@ -22,12 +22,11 @@ from eventjobs.handlers.context import Context
 from eventjobs.handlers.declare import handler
 from eventjobs.log.rows import recorded_from_bytes
 from eventjobs.log.sqlite import SQLiteLog
-from eventjobs.projections import queue
 from eventjobs.projections.store import Store
 from eventjobs.tools import audit, replay
 from tests.conftest import Connect, Serve
 from tests.support.histories import START_US, histories, job_id
-from tests.support.views import quick_folder
+from tests.support.views import quick_folder, refuse_payload_13
 
 LOG_ID = "0" * 32
 JSON_TOO_DEEP = b'{"payload":' + b"[" * 2000 + b"]" * 2000 + b"}"
@@ -348,15 +347,7 @@ async def test_what_a_projection_refuses_is_parked_and_the_others_of_its_batch_a
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A mistake of ours in a projection: as bad as an event of a newer version, and no worse."""
-    apply = queue.apply
-
-    def strict(touched: Any) -> Any:
-        changes = list(touched)
-        if any(each.after.spec.payload == 13 and each.after.parked is None for each in changes):
-            raise RuntimeError("thirteen")
-        return apply(changes)
-
-    monkeypatch.setattr(queue, "apply", strict)
+    refuse_payload_13(monkeypatch)
     log = [
         Recorded(n, job_id(n), 1, START_US, "x", event, *encode(event))
         for n in range(1, 31)

@@ -15,13 +15,13 @@ from eventjobs.domain.events import JobSubmitted
 from eventjobs.domain.job import Job, evolve
 from eventjobs.domain.recorded import Recorded
 from eventjobs.domain.spec import JobSpec
-from eventjobs.log.memory import MemoryLog
 from eventjobs.projections import Views, progress, status
 from eventjobs.projections.attempt_progress import Progress, advance
 from eventjobs.projections.store import Store
 from eventjobs.projections.store_errors import StaleViews
 from tests.support.clock import FakeClock
 from tests.support.histories import COMMANDS, histories, job_id, log_of, play
+from tests.support.memory_log import MemoryLog
 from tests.support.views import quick_folder, running, viewed
 from tests.support.waiting import time_passing, turns
 

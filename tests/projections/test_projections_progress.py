@@ -20,12 +20,12 @@ from eventjobs.domain.events import (
     ProgressReported,
 )
 from eventjobs.domain.spec import JobSpec
-from eventjobs.log.memory import MemoryLog
 from eventjobs.projections.attempt_progress import Progress, Stage, advance
 from eventjobs.projections.progress import SAMPLES_MAX, SAMPLES_MIN, Estimate
 from tests.support.clock import SECOND, FakeClock
 from tests.support.decisions import recorded
 from tests.support.histories import job_id
+from tests.support.memory_log import MemoryLog
 from tests.support.views import quick_folder, running
 
 submitted = JobSubmitted(JobSpec("csv", max_attempts=3))

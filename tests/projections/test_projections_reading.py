@@ -18,13 +18,13 @@ from eventjobs.domain.events import JobSubmitted, Paused
 from eventjobs.domain.job import Job, Status, evolve
 from eventjobs.domain.recorded import Recorded
 from eventjobs.domain.spec import JobSpec
-from eventjobs.log.memory import MemoryLog
 from eventjobs.projections import Views, queue, status
 from eventjobs.projections import dependencies as ties
 from eventjobs.projections.queue import FullLimits
 from eventjobs.projections.store import Store
 from tests.support.clock import SECOND, FakeClock
 from tests.support.histories import START_US, histories, job_id, play, record
+from tests.support.memory_log import MemoryLog
 from tests.support.views import quick_folder, running, viewed
 
 MINUTE = 60

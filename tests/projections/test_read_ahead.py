@@ -4,8 +4,8 @@ import asyncio
 
 from eventjobs.domain.events import JobSubmitted
 from eventjobs.domain.spec import JobSpec
-from eventjobs.log.memory import MemoryLog
 from eventjobs.projections.read_ahead import PAGE, ReadAhead
+from tests.support.memory_log import MemoryLog
 
 
 async def log_of(count: int) -> MemoryLog:

@@ -12,11 +12,11 @@ import pytest
 from eventjobs.handlers.context import Context
 from eventjobs.handlers.declare import handler
 from eventjobs.http import requests
-from eventjobs.projections import queue
 from eventjobs.projections import store as views_store
 from eventjobs.projections.store import Store
 from tests.conftest import Connect
 from tests.support.http_client import Client
+from tests.support.views import refuse_payload_13
 
 
 @handler("echo")
@@ -135,18 +135,10 @@ async def test_a_fold_that_raises_is_no_end(
     client: Connect, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Views of before are made anew; what raises again is parked, and the next job runs."""
-    apply = queue.apply
-
-    def strict(touched: Any) -> Any:
-        changes = list(touched)
-        if any(each.after.spec.payload == 13 and each.after.parked is None for each in changes):
-            raise RuntimeError("thirteen")
-        return apply(changes)
-
     api = await client(echo)
     await api.service.wait((await api.service.submit("echo", 1)).job_id)
     await api.service.views.wait_for_position(api.service.log.head)
-    monkeypatch.setattr(queue, "apply", strict)
+    refuse_payload_13(monkeypatch)
     api.service.views._current.store.is_new = False  # as after a restart
     bad = await api.submit("echo", 13)
     good = await api.submit("echo", 14)

@@ -13,7 +13,6 @@ import pytest
 from eventjobs.auth.master_key import MasterKey
 from eventjobs.durability import make_directory, replace, replacement
 from eventjobs.errors import LogUnavailable
-from eventjobs.log.memory import MemoryLog
 from eventjobs.log.sqlite import SQLiteLog
 from eventjobs.projections import Views
 from eventjobs.projections.store import Store
@@ -21,6 +20,7 @@ from eventjobs.service import Service
 from eventjobs.settings import Settings
 from eventjobs.tools.replay import replay
 from tests.support.clock import FakeClock
+from tests.support.memory_log import MemoryLog
 from tests.support.views import running
 from tests.support.waiting import turns
 

@@ -34,8 +34,8 @@ from eventjobs.domain.job import Job, evolve
 from eventjobs.domain.recorded import Recorded
 from eventjobs.domain.spec import Artifact, JobSpec
 from eventjobs.errors import Rejected
-from eventjobs.log.memory import MemoryLog
 from tests.support.clock import SECOND, FakeClock
+from tests.support.memory_log import MemoryLog
 
 START_US = 1_735_689_600 * SECOND
 

@@ -16,11 +16,11 @@ from eventjobs.http.streams.job_filter import JobFilter
 from eventjobs.http.streams.snapshots import Snapshots
 from eventjobs.http.streams.streams import Streams
 from eventjobs.log import PAGE_MAX
-from eventjobs.log.memory import MemoryLog
 from eventjobs.projections import JobChange, JobView, Views
 from eventjobs.service import Service
 from eventjobs.settings import Settings
 from tests.support.histories import job_id
+from tests.support.memory_log import MemoryLog
 from tests.support.simulated_loop import TURN_S, SimulatedTransport
 from tests.support.stream_site import change
 

@@ -1,16 +1,19 @@
 """Views over a log, current until a test is done with them."""
 
 import asyncio
-from collections.abc import AsyncIterator, Iterator, Sequence
+from collections.abc import AsyncIterator, Iterable, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager, suppress
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
+import pytest
+
 from eventjobs.domain.recorded import Recorded
-from eventjobs.log.memory import MemoryLog
-from eventjobs.projections import Views
+from eventjobs.projections import JobChange, Views, queue
+from eventjobs.projections.change import Statement
 from tests.support.clock import FakeClock
 from tests.support.histories import log_of
+from tests.support.memory_log import MemoryLog
 
 
 @contextmanager
@@ -32,6 +35,19 @@ async def viewed(
         async with running(folder / "views.db", log, clock) as views:
             await views.wait_for_position(log.head)
             yield views
+
+
+def refuse_payload_13(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A projection that raises RuntimeError("thirteen") for any change of a job with payload 13."""
+    apply = queue.apply
+
+    def strict(changes: Iterable[JobChange]) -> Iterator[Statement]:
+        changes = list(changes)
+        if any(each.after.spec.payload == 13 and each.after.parked is None for each in changes):
+            raise RuntimeError("thirteen")
+        return apply(changes)
+
+    monkeypatch.setattr(queue, "apply", strict)
 
 
 @asynccontextmanager
