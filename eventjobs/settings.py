@@ -112,73 +112,98 @@ class Settings(EnvironmentSettings):
     host: str = Field("127.0.0.1", description="address to listen on; loopback only")
     port: int = Field(8080, ge=0, le=65535, description="port to listen on; 0 picks one")
 
-    concurrency: int = Field(256, ge=0, description="jobs run at once; 0 runs none")
-    threads: int = Field(16, ge=1, description="of them, at most this many in threads")
+    concurrency: int = Field(256, ge=0, description="jobs that run at once; 0 runs none")
+    threads: int = Field(16, ge=1, description="jobs that run at once in threads")
     processes: int | None = Field(
-        None, ge=1, description="and at most this many in processes; unset, one for each CPU"
+        None, ge=1, description="jobs that run at once in processes; unset: one for each CPU"
     )
     process_jobs_max: int = Field(
-        1000, ge=1, description="jobs of a process, until a fresh one takes its place"
+        1000, ge=1, description="jobs that a process runs before a new one replaces it"
     )
     queue_limits: LimitsByName = Field(
-        default_factory=dict, description="jobs of a queue run at once, like mail=2,reports=5"
+        default_factory=dict, description="jobs of a queue that run at once, like mail=2,reports=5"
     )
     type_limits: LimitsByName = Field(
-        default_factory=dict, description="jobs of a type run at once, whatever its handler says"
+        default_factory=dict,
+        description="jobs of a type that run at once; overrides the handler's limit",
     )
     grace_s: float = Field(
-        5.0, ge=0, description="time to stop, before an attempt is abandoned or its process killed"
+        5.0, ge=0, description="time to stop before an attempt is abandoned or its process killed"
     )
-    drain_s: float = Field(10.0, ge=0, description="time to finish, at a shutdown")
+    drain_s: float = Field(10.0, ge=0, description="time for running jobs to finish at a shutdown")
     progress_interval_s: float = Field(
-        0.25, ge=0, description="progress of a job is stored so often"
+        0.25, ge=0, description="shortest time between stored progress reports of a job"
     )
     timeout_s: Annotated[float | None, Alias("JOB_TIMEOUT_SECONDS")] = Field(
-        None, gt=0, description="longest run of a job, unless it says; unset, there is no limit"
+        None,
+        gt=0,
+        description="longest run of an attempt whose job and handler have no limit; unset: none",
     )
-    max_attempts: int = Field(3, ge=1, le=1000, description="runs of a job, unless it says")
-    retry_delay_s: float = Field(1.0, ge=0, description="before the second attempt; then doubled")
+    max_attempts: int = Field(
+        3,
+        ge=1,
+        le=1000,
+        description="attempts of a job, unless the job or its handler has a number",
+    )
+    retry_delay_s: float = Field(
+        1.0, ge=0, description="delay before the second attempt; doubled for each later one"
+    )
     retry_delay_max_s: float = Field(300.0, ge=0, description="longest delay between attempts")
     worker_types: str = Field(
-        "", description="job types, with commas, that only workers elsewhere run"
+        "", description="job types, with commas, that only remote workers run"
     )
     lease_s: float = Field(
-        30.0, ge=1, le=86_400, description="a worker elsewhere not heard from for so long is lost"
+        30.0,
+        ge=1,
+        le=86_400,
+        description="a remote worker without a request for so long has lost its jobs",
     )
     catch_up_s: float = Field(
-        86_400.0, ge=0, le=31_536_000, description="a schedule submits a firing missed by no more"
+        86_400.0,
+        ge=0,
+        le=31_536_000,
+        description="a firing missed by up to this time is submitted late",
     )
     ttl_s: Annotated[float, Alias("JOB_TTL")] = Field(
-        86_400.0, ge=0, description="a job is hidden so long after its end; inf: never"
+        86_400.0, ge=0, description="time from a job's end until it is hidden; inf: never"
     )
     call_delay_s: Annotated[float, Alias("RETRY_INITIAL_DELAY")] = Field(
-        0.5, ge=0, description="before ctx.retrying tries a second time"
+        0.5, ge=0, description="delay of ctx.retrying before the second try"
     )
     call_delay_factor: Annotated[float, Alias("RETRY_FACTOR")] = Field(
-        2.0, ge=1, description="each later delay is so many times the one before"
+        2.0, ge=1, description="factor from each delay of ctx.retrying to the next"
     )
     call_delay_max_s: Annotated[float, Alias("RETRY_MAX_DELAY")] = Field(
         10.0, ge=0, description="longest delay of ctx.retrying"
     )
     store_attempts: Annotated[int, Alias("BLOB_RETRY_ATTEMPTS")] = Field(
-        3, ge=1, le=100, description="tries to write a file of a job, with the same delays"
+        3,
+        ge=1,
+        le=100,
+        description="tries to write a file of a job, with the delays of ctx.retrying",
     )
     result_bytes_max: int = Field(
-        262_144, ge=1024, description="larger results become artifacts; of a step, are refused"
+        262_144,
+        ge=1024,
+        description="larger results become artifacts; larger results of steps are refused",
     )
     capture_logs: Literal["debug", "info", "warning", "error", "off"] = Field(
-        "info", description="what handlers log at this level is in their job's log; off: nothing"
+        "info",
+        description="lowest level of handlers' log lines that the job's log gets; off: none",
     )
     log_lines_max: int = Field(10_000, ge=1, description="lines in the log of one job")
 
     python_service_url: Annotated[str | None, Alias("PYTHON_SERVICE_URL")] = Field(
-        None, description="the external service whose addresses begin with a slash"
+        None, description="base address of external services whose dispatch_url begins with a slash"
     )
     public_url: str | None = Field(
-        None, description="where external services call back; unset, where it listens"
+        None,
+        description="address at which external services call back; unset: the listening address",
     )
     service_silence_s: float = Field(
-        900.0, gt=0, description="an external service is heard from so often; a job's limits win"
+        900.0,
+        gt=0,
+        description="longest time without a report of an external service; a job's limits win",
     )
     outbound_allow: str = Field(
         "",
@@ -186,25 +211,33 @@ class Settings(EnvironmentSettings):
         " services may be at besides public addresses on ports 80 and 443",
     )
 
-    body_bytes_max: int = Field(1_048_576, ge=1024, description="of a request; not of uploads")
-    batch_bytes_max: int = Field(67_108_864, ge=1024, description="of a batch submission")
+    body_bytes_max: int = Field(
+        1_048_576, ge=1024, description="size of a request's body, except uploads"
+    )
+    batch_bytes_max: int = Field(67_108_864, ge=1024, description="size of a batch submission")
     batch_lines_max: int = Field(100_000, ge=1, description="jobs in a batch submission")
     depth_max: int = Field(32, ge=1, le=200, description="nesting of JSON in a request")
     keys_max: int = Field(10_000, ge=1, description="object keys and list items in a request")
-    string_chars_max: int = Field(524_288, ge=1, description="of one string in a request")
-    artifact_bytes_max: int = Field(8 * 2**30, ge=1, description="of one uploaded file")
-    body_timeout_s: float = Field(
-        30.0, gt=0, description="for a request's body to move on; twice that for all of it"
+    string_chars_max: int = Field(
+        524_288, ge=1, description="characters of one string in a request"
     )
-    webhooks_max: int = Field(1000, ge=0, description="webhooks there may be at a time")
-    pauses_max: int = Field(1000, ge=1, description="types, queues and schedules paused at a time")
+    artifact_bytes_max: int = Field(8 * 2**30, ge=1, description="size of one uploaded file")
+    body_timeout_s: float = Field(
+        30.0, gt=0, description="longest pause within a request's body; twice that for all of it"
+    )
+    webhooks_max: int = Field(1000, ge=0, description="number of webhooks")
+    pauses_max: int = Field(1000, ge=1, description="number of paused types, queues and schedules")
     page_max: int = Field(1000, ge=1, description="entries of one page")
-    wait_max_s: float = Field(25.0, ge=0, description="of a long poll")
+    wait_max_s: float = Field(25.0, ge=0, description="longest wait of a long poll")
     ids_max: int = Field(200, ge=1, description="jobs named in one stream")
 
-    heartbeat_s: float = Field(15.0, gt=0, description="between comments on a quiet stream")
-    stall_s: float = Field(30.0, gt=0, description="a stream client that reads nothing is dropped")
-    stream_buffer_bytes_max: int = Field(65_536, ge=1024, description="unread bytes of a stream")
+    heartbeat_s: float = Field(15.0, gt=0, description="time between comments on a quiet stream")
+    stall_s: float = Field(
+        30.0, gt=0, description="a stream client that reads nothing for so long is disconnected"
+    )
+    stream_buffer_bytes_max: int = Field(
+        65_536, ge=1024, description="bytes of a stream that the client has not read"
+    )
     streams_max: int = Field(15_000, ge=1, description="open streams")
     log_waiting_max: int = Field(20_000, ge=1, description="events waiting to be written")
 
