@@ -41,25 +41,25 @@ class SubmissionOptions(BaseModel):
 
     model_config = ConfigDict(extra="forbid", strict=True)
 
-    tags: Tags = Field((), description="to find it by")
-    priority: Priority = Field(0, description="higher is sooner")
+    tags: Tags = Field((), description="labels to find the job by")
+    priority: Priority = Field(0, description="higher starts sooner")
     max_attempts: Attempts | None = None
     timeout_s: Seconds | None = Field(None, description="longest run of one attempt")
     stall_timeout_s: Seconds | None = Field(None, description="longest time without progress")
     retry_delay_s: Delay | None = Field(
-        None, description="before the second attempt; doubled for each later one"
+        None, description="delay before the second attempt; doubled for each later one"
     )
-    queue: QueueName | None = Field(None, description="what it waits in")
+    queue: QueueName | None = Field(None, description="the queue it waits in")
     concurrency_key: ConcurrencyKey | None = Field(
-        None, description="of jobs with the same, only one runs at once, unless the handler says"
+        None, description="jobs with the same key run one at a time, unless the handler allows more"
     )
-    ttl_s: Delay | None = Field(None, description="hidden so long after its end")
+    ttl_s: Delay | None = Field(None, description="time from its end until it is hidden")
     after: JobIds = Field((), description="jobs that have to be completed before this one starts")
     after_failure: Literal["cancel", "run"] = Field(
-        "cancel", description="when one of those fails or is cancelled; run: start all the same"
+        "cancel", description="if one of those fails or is cancelled: cancel this job, or run it"
     )
     parent: JobId | None = Field(
-        None, description="the job that this one is a part of, and is cancelled with"
+        None, description="the job that this one is a child of, and is cancelled with"
     )
 
     def to_spec(

@@ -145,7 +145,7 @@ class Subscription(BaseModel):
     events: Names = Field(
         (),
         max_length=50,
-        description="types of events, as in the log; none: those that end a job",
+        description="event types as in the log; empty: those that end a job",
     )
     types: Names = Field((), max_length=100, description="of jobs")
     owner: Name | None = Field(None, description="of jobs")
