@@ -26,7 +26,7 @@ CLEAN = [
     "tests/client",
     "tests/execution",
     "tests/handlers",
-    "tests/http/streams",
+    "tests/http",
 ]
 FILES = {
     path: path.read_text() for folder in CLEAN for path in sorted((ROOT / folder).rglob("*.py"))

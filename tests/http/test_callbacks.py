@@ -32,9 +32,9 @@ async def test_a_job_that_was_taken_is_reported_on_and_completed(client: Connect
         sent = await submit_and_accept(api, at)
         job_id = job_id_of(sent)
         progress = {"done": 1, "total": 4, "stage": "reading", "message": "page 1", "data": [1]}
-        status, told = await sent.report({"progress": progress, "attempt": 1})
+        status, body = await sent.report({"progress": progress, "attempt": 1})
         assert status == 200
-        assert told == {
+        assert body == {
             "job_id": job_id,
             "attempt": 1,
             "status": "running",
@@ -44,8 +44,8 @@ async def test_a_job_that_was_taken_is_reported_on_and_completed(client: Connect
         await api.service.views.wait_for_position(api.service.log.head)
         job = (await api.get(f"/v1/jobs/{job_id}")).json
         assert (job["progress"], job["stage"], job["message"]) == (25, "reading", "page 1")
-        status, told = await sent.report({"status": "completed", "result": {"rows": 3}})
-        assert (status, told["status"], told["repeated"]) == (200, "completed", False)
+        status, body = await sent.report({"status": "completed", "result": {"rows": 3}})
+        assert (status, body["status"], body["repeated"]) == (200, "completed", False)
         assert (await ended_job(api, job_id))["result"] == {"rows": 3}
         assert await kinds(api.service, job_id) == (
             "JobSubmitted AttemptStarted AttemptHandedOver ProgressReported JobCompleted"
@@ -62,8 +62,8 @@ async def test_a_job_that_was_taken_can_fail_and_be_tried_again(client: Connect)
         api = await connect(client, analyse(at, max_attempts=2, retry_delay_s=0.0))
         first = await submit_and_accept(api, at)
         error = {"code": "NARRATIVE_GENERATION_ERROR", "message": "the AI sleeps", "details": [1]}
-        status, told = await first.report({"status": "failed", "error": error})
-        assert (status, told["status"]) == (200, "queued")
+        status, body = await first.report({"status": "failed", "error": error})
+        assert (status, body["status"]) == (200, "queued")
         second = await at.next()
         assert second.body["attempt"] == 2
         await second.report({"status": "failed", "error": {**error, "retryable": False}})
@@ -77,7 +77,7 @@ async def test_a_job_that_was_taken_can_fail_and_be_tried_again(client: Connect)
 
 
 async def test_a_report_may_come_before_the_answer(client: Connect) -> None:
-    """A service that is faster with its work than with its 202."""
+    """The service completes the job before it answers 202."""
     async with external_service(None) as at:
         api = await connect(client, analyse(at))
         job = await api.submit("analyse")
@@ -142,15 +142,15 @@ async def test_the_token_of_one_job_is_good_for_no_other(client: Connect) -> Non
 
 
 async def test_the_same_report_again_changes_nothing(client: Connect) -> None:
-    """As a service sends it that lost the answer."""
+    """A service that has lost the answer repeats its report."""
     async with external_service(ACCEPTED) as at:
         api = await connect(client, analyse(at))
         sent = await submit_and_accept(api, at)
         report = {"status": "completed", "result": {"rows": 3}}
         assert (await sent.report(report))[1]["repeated"] is False
         head = api.service.log.head
-        status, told = await sent.report(report)
-        assert (status, told["status"], told["repeated"]) == (200, "completed", True)
+        status, body = await sent.report(report)
+        assert (status, body["status"], body["repeated"]) == (200, "completed", True)
         assert api.service.log.head == head
 
 
@@ -165,25 +165,25 @@ async def test_the_same_failure_again_changes_nothing_even_when_the_next_attempt
         second = await at.next()
         await job_when(api.service, job_id_of(first), lambda job: job.silence_s is not None)
         head = api.service.log.head
-        status, told = await first.report(report)
-        assert (status, told["repeated"], told["attempt"]) == (200, True, 1)
+        status, body = await first.report(report)
+        assert (status, body["repeated"], body["attempt"]) == (200, True, 1)
         assert api.service.log.head == head
         assert (await second.report({"status": "completed"}))[1]["status"] == "completed"
 
 
 async def test_of_reports_that_come_together_one_counts(client: Connect) -> None:
-    """The same one is taken once, another one is refused."""
+    """The first report counts; its repetitions are accepted, and others are refused."""
     async with external_service(ACCEPTED) as at:
         api = await connect(client, analyse(at))
         sent = await submit_and_accept(api, at)
         reports = [{"status": "completed", "result": number % 2} for number in range(12)]
         answers = await asyncio.gather(*map(sent.report, reports))
         job = await ended_job(api, job_id_of(sent))
-        for number, (status, told) in enumerate(answers):
+        for number, (status, body) in enumerate(answers):
             same = number % 2 == job["result"]
-            assert (status, told == "stale_attempt") == ((200, False) if same else (409, True))
-        taken = [told for status, told in answers if status == 200]
-        assert [told["repeated"] for told in taken].count(False) == 1
+            assert (status, body == "stale_attempt") == ((200, False) if same else (409, True))
+        taken = [body for status, body in answers if status == 200]
+        assert [body["repeated"] for body in taken].count(False) == 1
         assert len(await recorded_of(api.service, job_id_of(sent), JobCompleted)) == 1
 
 
@@ -211,7 +211,7 @@ async def test_another_end_than_the_first_is_refused_and_put_on_record(client: C
 async def test_an_attempt_that_no_longer_holds_the_job_is_refused(
     client: Connect, clock: FakeClock
 ) -> None:
-    """It was silent for too long, another one runs, and now the first one has a result."""
+    """The attempt stalled and was replaced by another one; then its result arrives."""
     async with external_service(ACCEPTED) as at:
         handler = analyse(at, max_attempts=2, stall_timeout_s=60.0, retry_delay_s=0.0)
         api = await connect(client, handler, clock)
