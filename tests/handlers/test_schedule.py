@@ -32,22 +32,22 @@ def in_oslo(each: CronSchedule, after_us: int, count: int) -> list[str]:
 
 def test_an_hour_that_is_left_out_is_made_up_for_when_it_is_over() -> None:
     """On 30 March 2025 in Oslo, 01:59 is followed by 03:00."""
-    told = in_oslo(half_past_two, us(2025, 3, 29), 3)
-    assert told == ["29 02:30+0100", "30 03:00+0200", "31 02:30+0200"]
-    told = in_oslo(half_hours, us(2025, 3, 30, 0, 29), 4)
-    assert told == ["30 01:30+0100", "30 03:00+0200", "30 03:30+0200", "30 04:00+0200"]
+    firings = in_oslo(half_past_two, us(2025, 3, 29), 3)
+    assert firings == ["29 02:30+0100", "30 03:00+0200", "31 02:30+0200"]
+    firings = in_oslo(half_hours, us(2025, 3, 30, 0, 29), 4)
+    assert firings == ["30 01:30+0100", "30 03:00+0200", "30 03:30+0200", "30 04:00+0200"]
 
 
 def test_an_hour_that_comes_twice_has_a_daily_job_once_and_a_frequent_one_twice() -> None:
     """On 26 October 2025 in Oslo, 02:59 is followed by 02:00."""
-    told = in_oslo(half_past_two, us(2025, 10, 25), 3)
-    assert told == ["25 02:30+0200", "26 02:30+0200", "27 02:30+0100"]
-    # Also when it is asked between the first half past two and the second.
+    firings = in_oslo(half_past_two, us(2025, 10, 25), 3)
+    assert firings == ["25 02:30+0200", "26 02:30+0200", "27 02:30+0100"]
+    # Also between the first half past two and the second.
     for minute in (31, 45, 59):
         assert in_oslo(half_past_two, us(2025, 10, 26, 0, minute), 1) == ["27 02:30+0100"]
         assert in_oslo(half_past_two, us(2025, 10, 26, 1, minute), 1) == ["27 02:30+0100"]
-    told = in_oslo(half_hours, us(2025, 10, 26, 0, 0), 4)
-    assert told == ["26 02:30+0200", "26 02:00+0100", "26 02:30+0100", "26 03:00+0100"]
+    firings = in_oslo(half_hours, us(2025, 10, 26, 0, 0), 4)
+    assert firings == ["26 02:30+0200", "26 02:00+0100", "26 02:30+0100", "26 03:00+0100"]
 
 
 crons = st.sampled_from([nightly, hourly, minutely, half_past_two, half_hours])
@@ -109,8 +109,8 @@ def test_a_field_that_cannot_be_is_refused_too(fields: Any, says: str) -> None:
 def test_schedules_come_with_handlers() -> None:
     module = ModuleType("mine")
     vars(module).update(a=tick, b=hourly, c=5)
-    found = HandlerRegistry.of(module)
-    assert (found.types(), found.schedules) == (["tick"], [hourly])
+    registry = HandlerRegistry.of(module)
+    assert (registry.types(), registry.schedules) == (["tick"], [hourly])
     assert HandlerRegistry.of([hourly, tick]).with_defaults([report]).schedules == [hourly]
     with pytest.raises(ValueError, match="two schedules are called 'hourly'"):
         HandlerRegistry([hourly, hourly])
