@@ -2,8 +2,12 @@
 
 import asyncio
 import os
+import re
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
+from subprocess import PIPE
 from typing import Any
 
 import pytest
@@ -28,7 +32,7 @@ from eventjobs.projections.store import Store
 from eventjobs.tools.soak.kills.campaign import Campaign, Plan, campaign
 from eventjobs.tools.soak.kills.checker import Checker, Row
 from eventjobs.tools.soak.kills.history import Claim, Due, History, Stream
-from eventjobs.tools.soak.kills.server import Life
+from eventjobs.tools.soak.kills.server import APP, Life
 from tests.conftest import CAMPAIGN_RESULT
 from tests.support.log_rows import Entry, rows_of
 
@@ -44,6 +48,31 @@ def test_two_hundred_kills_under_load_break_no_promise(
     assert not outcome.faults
     assert outcome.kills == KILLS
     assert outcome.checker.recovered, "no request was cut off between its commit and its answer"
+
+
+def test_a_fork_of_the_nursery_imports_nothing(tmp_path: Path) -> None:
+    """Each kill would pay for it."""
+    assert imports_of_nursery(tmp_path, forks=1) == imports_of_nursery(tmp_path, forks=0)
+
+
+def imports_of_nursery(folder: Path, forks: int) -> list[str]:
+    """The modules that the nursery imports, and a service that it forks."""
+    command = [sys.executable, "-X", "importtime", "-m", "eventjobs.tools.soak.kills.nursery"]
+    command += ["--data", str(folder / "data"), "--port", "0", "--app", APP]
+    with (
+        (folder / "imports").open("w+") as stderr,
+        subprocess.Popen(command, stdin=PIPE, stdout=PIPE, stderr=stderr, bufsize=0) as nursery,
+    ):
+        assert nursery.stdin is not None
+        assert nursery.stdout is not None
+        if forks:
+            nursery.stdin.write(b".")
+            assert nursery.stdout.readline().startswith(b"born ")
+            assert nursery.stdout.readline().startswith(b"http://")
+        nursery.stdin.close()
+        nursery.wait()
+        stderr.seek(0)
+        return re.findall(r"^import time:.*\| *([\w.]+)$", stderr.read(), re.MULTILINE)
 
 
 # --- the campaign notices

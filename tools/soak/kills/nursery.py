@@ -18,17 +18,26 @@ from contextlib import suppress
 from importlib import import_module
 from pathlib import Path
 
-from eventjobs import cli, settings
-from eventjobs.cli import service_process as serving
-from eventjobs.observability import logging as logs
+from typer.main import get_command
 
-from . import handlers
+from eventjobs import cli
 
+#: Modules that `eventjobs serve` imports late.
+LATE = (
+    "encodings.idna",
+    "eventjobs.cli.service_process",
+    "eventjobs.cli.setting_values",
+    "eventjobs.demo.settings",
+    "eventjobs.tools.soak.kills.handlers",
+    "eventjobs.tools.soak.leases.handlers",
+)
+
+for name in LATE:
+    import_module(name)
 with suppress(ImportError):
     import_module("uvloop")
+get_command(cli.app)  # typer, too, imports a part late
 
-#: Modules that the command imports late.
-WARM = (logs, serving, settings, handlers)
 PR_SET_CHILD_SUBREAPER = 36
 
 
