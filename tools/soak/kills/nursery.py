@@ -18,8 +18,6 @@ from contextlib import suppress
 from importlib import import_module
 from pathlib import Path
 
-from typer.main import get_command
-
 from eventjobs import cli
 
 #: Modules that `eventjobs serve` imports late.
@@ -36,8 +34,6 @@ for name in LATE:
     import_module(name)
 with suppress(ImportError):
     import_module("uvloop")
-get_command(cli.app)  # typer, too, imports a part late
-
 PR_SET_CHILD_SUBREAPER = 36
 
 
