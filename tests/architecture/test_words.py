@@ -20,7 +20,10 @@ CLEAN = [
     "eventjobs/execution",
     "eventjobs/handlers",
     "eventjobs/http",
+    "tools",
     "tests/architecture",
+    "tests/support",
+    "tests/tools",
     "tests/browser",
     "tests/cli",
     "tests/client",
@@ -51,6 +54,8 @@ PARTICIPLE = re.compile(
 )
 #: Verbs and nouns that only look like participles.
 NO_PARTICIPLES = {"embed", "exceed", "feed", "need", "proceed", "seed", "shed", "speed"}
+#: The words of tests/support/decisions.py: given(...).when(...).refused(...).
+SENTENCES = {"given", "refused"}
 #: Gerunds and participles that are the field's nouns for a thing.
 NOUNS = {"encoding", "fencing", "logging", "routing", "signing", "recorded", "calling"}
 ADJECTIVES = {"external", "full", "hostile", "plain", "shared", "together"}
@@ -107,7 +112,7 @@ def test_variables_are_named_after_what_they_hold() -> None:
 
 
 def is_participle(name: str) -> bool:
-    return PARTICIPLE.fullmatch(name) is not None and name not in NO_PARTICIPLES
+    return PARTICIPLE.fullmatch(name) is not None and name not in NO_PARTICIPLES | SENTENCES
 
 
 def test_functions_are_verbs_or_nouns() -> None:

@@ -27,7 +27,7 @@ from eventjobs.tools.soak.power.trace import (
 )
 from tests.conftest import CAMPAIGN_RESULT
 from tests.support.servers import Server, start
-from tests.support.tracing import attached, failing
+from tests.support.tracing import attach, failing
 
 STATES = 200
 #: `make soak` plays the others, too.
@@ -61,7 +61,7 @@ async def test_a_retry_is_answered_from_what_is_on_the_disk(strace: str, tmp_pat
     async with aiohttp.ClientSession() as client:
         (await client.post(f"{server.url}/v1/jobs", json=elsewhere)).raise_for_status()
         killing = failing(strace, data / "log.db", "fdatasync:signal=SIGKILL:when=1")
-        with attached(killing, server.process.pid), pytest.raises(aiohttp.ClientError):
+        with attach(killing, server.process.pid), pytest.raises(aiohttp.ClientError):
             await client.put(server.url + job, json=elsewhere)
         assert wait(server) == -signal.SIGKILL
         calls = ["--trace=fsync,fdatasync,write,sendto", f"--output={trace}"]

@@ -35,7 +35,7 @@ from eventjobs.settings import Settings
 from eventjobs.storage.sqlite import lock_directory
 from tests.conftest import Connect, Serve
 from tests.support.cli import ROOT
-from tests.support.waiting import told, turns
+from tests.support.waiting import events_of, turns
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*multi-threaded.*:DeprecationWarning")
 
@@ -411,7 +411,7 @@ async def test_a_forked_child_has_no_context(serve: Serve) -> None:
     service = await serve(forks)
     job_id = (await service.submit("forks")).job_id
     assert (await service.wait(job_id)).result == 7
-    assert not any(isinstance(each, LogWritten) for each in await told(service, job_id))
+    assert not any(isinstance(each, LogWritten) for each in await events_of(service, job_id))
 
 
 def test_a_fork_leaves_its_parent_as_it_was(tmp_path: Path) -> None:

@@ -17,10 +17,10 @@ from tests.support.demo_jobs import (
     RecordingContext,
     Result,
     column,
+    csv_text,
     profile_of,
     run,
     sample_frame,
-    written,
 )
 
 quick = settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
@@ -139,7 +139,7 @@ def test_markers_are_missing_where_the_rest_are_numbers(
 def test_a_column_has_the_narrowest_type_that_fits_every_value(
     cells: list[str], type: str, profile: Callable[..., Result]
 ) -> None:
-    result = profile(written([["c", "d"], *([cell, "x"] for cell in cells)]))
+    result = profile(csv_text([["c", "d"], *([cell, "x"] for cell in cells)]))
     assert column(result, "c")["type"] == type
 
 
@@ -217,7 +217,7 @@ def test_every_chart_is_xml_that_says_what_it_shows_and_runs_nothing(tmp_path: P
         [f"{n % 7}.5", str(n % 7 * 2) if n % 3 else "", f"{HOSTILE}{n % 4}"] for n in range(60)
     ]
     ctx = RecordingContext(tmp_path / "hostile.csv")
-    (tmp_path / "hostile.csv").write_text(written(rows))
+    (tmp_path / "hostile.csv").write_text(csv_text(rows))
     result = run(analyze_csv, ctx)
     assert result["charts"] == list(ctx.artifacts)
     assert result["charts"] == [

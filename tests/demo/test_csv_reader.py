@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from eventjobs.demo.csv.column_stats import MARKERS
 from eventjobs.demo.handlers import analyze_csv
 from eventjobs.errors import JobError
-from tests.support.demo_jobs import RecordingContext, Result, column, profile_of, run, written
+from tests.support.demo_jobs import RecordingContext, Result, column, csv_text, profile_of, run
 
 quick = settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
 
@@ -50,7 +50,7 @@ def test_rows_and_missing_values_are_those_of_pythons_csv_module(
     table: list[list[str]], quoting: Any, ending: str, profile: Callable[..., Result]
 ) -> None:
     header = [f"h{at}" for at in range(len(table[0]))] if table else ["h0"]
-    content = written([header, *table], quoting=quoting, lineterminator=ending)
+    content = csv_text([header, *table], quoting=quoting, lineterminator=ending)
     result = profile(content, separator=",")
     # Written with another line ending, a lone carriage return is not quoted and splits its row.
     rows = [row for row in csv.reader(io.StringIO(content, newline="")) if row][1:]
@@ -143,7 +143,7 @@ def test_a_broken_file_ends_the_job_with_a_code_and_what_is_wrong(
 @pytest.mark.parametrize("separator", [",", ";", "\t", "|"])
 def test_the_separator_is_found(separator: str, profile: Callable[..., Result]) -> None:
     rows = [["name", "note"], ["a", "x, y"], ["b", "1; 2"], ["c", "p | q"], ["d", "tab\there"]]
-    result = profile(written(rows, delimiter=separator))
+    result = profile(csv_text(rows, delimiter=separator))
     assert result["separator"] == separator
     assert [each["name"] for each in result["columns"]] == ["name", "note"]
 
@@ -216,7 +216,7 @@ def test_the_result_is_bounded_whatever_the_file(tmp_path: Path) -> None:
     names = [f"{n}{'long name ' * 50}" for n in range(2_500)]
     rows = [[f"{chance.random()}" + "y" * 500 * (n % 2) for n in range(2_500)] for _ in range(30)]
     ctx = RecordingContext(tmp_path / "wide.csv")
-    (tmp_path / "wide.csv").write_text(written([names, *rows]))
+    (tmp_path / "wide.csv").write_text(csv_text([names, *rows]))
     result = run(analyze_csv, ctx)
     assert result["column_count"] == 2_500
     assert len(result["columns"]) == 200

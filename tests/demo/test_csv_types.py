@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.demo_jobs import Result, column, profile_of, written
+from tests.support.demo_jobs import Result, column, csv_text, profile_of
 
 
 @pytest.fixture
@@ -59,7 +59,7 @@ def test_thousands_and_decimals_are_told_apart(
 ) -> None:
     """readr#799, polars#18797"""
     rows = [["n", "x"], *([cell, "x"] for cell in cells)]
-    told = column(profile(written(rows, delimiter=separator)), "n")
+    told = column(profile(csv_text(rows, delimiter=separator)), "n")
     assert (told["type"], told["numbers"]["max"]) == (type, largest)
     assert told["numbers"]["format"] == format
 
@@ -95,7 +95,7 @@ def test_dates_and_times_are_read_as_their_writers_have_them(
     first: str, last: str, earliest: str, profile: Callable[..., Result]
 ) -> None:
     """polars#23601, duckdb#1627"""
-    told = column(profile(written([["t", "x"], [last, "1"], [first, "1"]])), "t")
+    told = column(profile(csv_text([["t", "x"], [last, "1"], [first, "1"]])), "t")
     assert told["type"] in ("date", "datetime")
     assert told["dates"]["earliest"] == earliest
 
@@ -116,7 +116,7 @@ def test_dates_and_times_are_read_as_their_writers_have_them(
 def test_what_only_looks_like_a_number_or_a_date_is_text(
     cells: list[str], profile: Callable[..., Result]
 ) -> None:
-    told = column(profile(written([["c", "d"], *([cell, "x"] for cell in cells)])), "c")
+    told = column(profile(csv_text([["c", "d"], *([cell, "x"] for cell in cells)])), "c")
     assert told["type"] == "text"
 
 

@@ -16,7 +16,7 @@ from eventjobs.domain.events import LogWritten
 from tests.conftest import Connect
 from tests.support.clock import FakeClock
 from tests.support.http_client import Client
-from tests.support.waiting import time_passing, told
+from tests.support.waiting import events_of, time_passing
 
 TEXT = "Trials need sites. The weather was fine. Sites recruit patients for trials. We see."
 OPENING = "Circuit breaker OPENING: {0} failures within 300s window (threshold: {0})"
@@ -89,7 +89,7 @@ async def summed_up(asked: Client, **payload: Any) -> Any:
 
 
 async def texts(asked: Client, job: Any) -> list[str | None]:
-    events = await told(asked.service, job["job_id"])
+    events = await events_of(asked.service, job["job_id"])
     return [each.message for each in events if isinstance(each, LogWritten)]
 
 

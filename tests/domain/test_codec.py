@@ -26,7 +26,7 @@ from eventjobs.domain.recorded import Recorded
 from eventjobs.domain.spec import JobSpec
 from eventjobs.domain.timestamps import rfc3339
 from eventjobs.errors import CorruptLog
-from tests.support.decisions import JOB_ID, recorded
+from tests.support.decisions import JOB_ID, as_recorded
 from tests.support.histories import BY_CLASS, events, texts
 
 CLASSES: list[type[Any]] = list(Stored.__args__)
@@ -209,7 +209,7 @@ def test_a_recorded_event_in_json_has_every_key(event: Event, actor: str) -> Non
 
 
 def test_a_recorded_event_is_put_into_json_once() -> None:
-    [event] = recorded(JobExpired("ttl"))
+    [event] = as_recorded(JobExpired("ttl"))
     assert event.json() is event.json()
 
 

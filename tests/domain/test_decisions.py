@@ -57,7 +57,7 @@ from eventjobs.errors import (
     UnknownStep,
     WrongState,
 )
-from tests.support.decisions import given, recorded
+from tests.support.decisions import as_recorded, given
 from tests.support.histories import COMMANDS, histories, record
 
 LATER_US = 10**12
@@ -328,7 +328,9 @@ def test_a_submitted_job_is_due_at_once_or_at_its_time() -> None:
 
 
 def test_a_job_remembers_what_happened_last() -> None:
-    job = fold(recorded(submitted, started, to_retry, started_again, JobCompleted(2, "r", ["i"])))
+    job = fold(
+        as_recorded(submitted, started, to_retry, started_again, JobCompleted(2, "r", ["i"]))
+    )
     assert job is not None
     assert (job.version, job.position, job.updated_us) == (5, 5, 5_000_000)
     assert (job.status, job.attempt, job.tries) == (Status.COMPLETED, 2, 2)
@@ -337,7 +339,7 @@ def test_a_job_remembers_what_happened_last() -> None:
 
 
 def test_a_job_that_waits_to_be_retried_shows_its_error() -> None:
-    job = fold(recorded(submitted, started, AttemptFailed(1, "io", True, LATER_US, "why")))
+    job = fold(as_recorded(submitted, started, AttemptFailed(1, "io", True, LATER_US, "why")))
     assert job is not None
     error = {"code": "io", "class": "handler", "message": "why", "retryable": True}
     assert job.error == error
@@ -347,7 +349,7 @@ def test_a_job_that_waits_to_be_retried_shows_its_error() -> None:
 def test_an_artifact_of_the_same_name_replaces_the_one_before() -> None:
     spec = JobSpec("csv", artifacts=(Artifact("in", "aa", 1), Artifact("out", "bb", 2)))
     stored = ArtifactStored(1, "in", "cc", 3, "text/csv")
-    job = fold(recorded(JobSubmitted(spec), started, stored))
+    job = fold(as_recorded(JobSubmitted(spec), started, stored))
     assert job is not None
     assert job.artifacts == (Artifact("out", "bb", 2), Artifact("in", "cc", 3, "text/csv"))
 
@@ -404,7 +406,7 @@ done_so_far = (submitted, started, fetched, parsed, saved, failed)
 
 
 def steps_after(*events: Event) -> list[str]:
-    job = fold(recorded(*events))
+    job = fold(as_recorded(*events))
     assert job is not None
     return [each.name for each in job.steps]
 
@@ -493,18 +495,18 @@ def test_there_is_an_end_to_the_record_of_late_reports() -> None:
 
 def test_a_lease_is_held_as_long_as_the_attempt() -> None:
     leased = AttemptStarted(1, "worker-1", 30.0)
-    held = fold(recorded(submitted, leased))
-    ended = fold(recorded(submitted, leased, to_retry))
+    held = fold(as_recorded(submitted, leased))
+    ended = fold(as_recorded(submitted, leased, to_retry))
     assert held is not None
     assert ended is not None
     assert (held.lease_s, ended.lease_s) == (30.0, None)
 
 
 def test_an_attempt_that_is_handed_over_is_held_by_whoever_took_it() -> None:
-    job = fold(recorded(submitted, started, handed_over))
+    job = fold(as_recorded(submitted, started, handed_over))
     assert job is not None
     assert (job.worker, job.silence_s) == ("service analysis.example", 900.0)
-    ended = fold(recorded(submitted, started, handed_over, to_retry))
+    ended = fold(as_recorded(submitted, started, handed_over, to_retry))
     assert ended is not None
     assert (ended.worker, ended.silence_s) == (None, None)
     given(submitted, started, handed_over).when(hand_over, handed_over).then_nothing()
@@ -514,11 +516,11 @@ def test_an_attempt_that_is_handed_over_is_held_by_whoever_took_it() -> None:
 
 
 def test_what_is_about_the_service_adds_up_to_no_job() -> None:
-    assert fold(recorded(Paused("queue", "reports"), Resumed("queue", "reports"))) is None
+    assert fold(as_recorded(Paused("queue", "reports"), Resumed("queue", "reports"))) is None
 
 
 def test_whoever_comes_to_the_same_job_and_event_gets_the_same_and_nobody_else_does() -> None:
-    first, second = recorded(JobSubmitted(JobSpec("work")), AttemptStarted(1, "one"))
+    first, second = as_recorded(JobSubmitted(JobSpec("work")), AttemptStarted(1, "one"))
     job = evolve(None, first)
     assert evolve(None, first) is job
     started = evolve(job, second)
@@ -528,7 +530,7 @@ def test_whoever_comes_to_the_same_job_and_event_gets_the_same_and_nobody_else_d
 
 
 def test_a_job_holds_what_is_not_as_in_the_beginning_and_nothing_else() -> None:
-    new, started, released = recorded(
+    new, started, released = as_recorded(
         JobSubmitted(JobSpec("work")), AttemptStarted(1, "one", 5.0), AttemptReleased(1, "stopped")
     )
     job = evolve(evolve(evolve(None, new), started), released)

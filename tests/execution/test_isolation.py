@@ -21,7 +21,7 @@ from eventjobs.service import Service
 from eventjobs.settings import Settings
 from tests.conftest import Connect, Serve
 from tests.support.process_handlers import pid
-from tests.support.waiting import told
+from tests.support.waiting import events_of
 
 tenant = contextvars.ContextVar[str | None]("tenant", default=None)
 
@@ -70,7 +70,7 @@ async def test_what_a_job_binds_is_not_there_for_the_next(serve: Serve, binds: H
         assert (await service.wait(job.job_id)).result == [None, {}]
     finally:
         structlog.contextvars.clear_contextvars()
-    lines = [each for each in await told(service, job.job_id) if isinstance(each, LogWritten)]
+    lines = [each for each in await events_of(service, job.job_id) if isinstance(each, LogWritten)]
     assert [each.message for each in lines] == ["at it"]
     assert "customer" not in (lines[0].fields or {})
 

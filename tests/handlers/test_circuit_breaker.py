@@ -20,7 +20,7 @@ from tests.conftest import Connect, Serve
 from tests.support.clock import FakeClock
 from tests.support.http_client import Client
 from tests.support.process_handlers import careful
-from tests.support.waiting import job_when, recorded_of, time_passing, told
+from tests.support.waiting import events_of, job_when, recorded_of, time_passing
 
 LIMITS: dict[str, Any] = {"threshold": 3, "window_s": 300, "cooldown_s": 600}
 
@@ -93,7 +93,9 @@ async def state(api: Client) -> Any:
 
 
 async def texts(service: Service, job_id: str) -> list[str | None]:
-    return [each.message for each in await told(service, job_id) if isinstance(each, LogWritten)]
+    return [
+        each.message for each in await events_of(service, job_id) if isinstance(each, LogWritten)
+    ]
 
 
 async def open_breaker(api: Client, upstream: Upstream) -> Any:

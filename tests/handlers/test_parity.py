@@ -17,7 +17,7 @@ from eventjobs.service import Service
 from tests.conftest import Connect, Serve
 from tests.support.parity_handlers import KINDS, VALUES, behave, behave_on_the_loop, child
 from tests.support.process_handlers import large
-from tests.support.waiting import told
+from tests.support.waiting import events_of
 from tests.worker.test_source import elsewhere
 
 ON_THE_LOOP = handler("parity", max_attempts=1)(behave_on_the_loop)
@@ -52,7 +52,7 @@ def values_of(kind: str) -> list[str]:
 
 async def record_of(service: Service, job_id: str) -> Any:
     job = await service.wait(job_id)
-    events = await told(service, job_id)
+    events = await events_of(service, job_id)
     error = dict(job.error or {})
     details = [each.details for each in events if isinstance(each, AttemptFailed)]
     return {

@@ -15,7 +15,7 @@ from eventjobs.domain.events import (
 from eventjobs.handlers.declare import remote
 from tests.conftest import Connect
 from tests.support.remote_worker import WORKER, claim, report, submit_and_claim
-from tests.support.waiting import kinds, recorded_of, told
+from tests.support.waiting import events_of, kinds, recorded_of
 
 FAR = remote("far")
 
@@ -35,7 +35,7 @@ async def test_what_is_reported_is_what_happened(client: Connect) -> None:
         assert (reply.status, reply.json["cancel"]) == (200, False), reply.body
     issues = [{"code": "slow", "message": "it was slow"}]
     assert (await report(api, job_id, "complete", result=[1], issues=issues)).json == {}
-    assert (await told(api.service, job_id))[2:-1] == [
+    assert (await events_of(api.service, job_id))[2:-1] == [
         ProgressReported(1, 1.0, 4.0, "a", "b", [1]),
         LogWritten(1, "info", "x"),
         LogWritten(1, "error", "y", {}),

@@ -19,7 +19,7 @@ from eventjobs.log import EventLog, follow
 from eventjobs.log.sqlite import SQLiteLog
 from eventjobs.log.tail import Tail
 from tests.support.clock import FakeClock
-from tests.support.decisions import recorded
+from tests.support.decisions import as_recorded
 from tests.support.histories import events, job_id, texts
 from tests.support.memory_log import MemoryLog
 from tests.support.views import quick_folder
@@ -451,7 +451,7 @@ def test_the_tail_answers_rightly_or_not_at_all(
     tail = Tail(head, events_max, bytes_max)
     published: list[Recorded] = []
     for size in sizes:
-        for each in recorded(*[LogWritten(1, "info")] * size):
+        for each in as_recorded(*[LogWritten(1, "info")] * size):
             each.position = head + len(published) + 1
             published.append(each)
         tail.publish(published[-size:])

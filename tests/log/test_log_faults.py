@@ -16,7 +16,7 @@ import pytest
 
 from eventjobs.log.sqlite import SQLiteLog
 from tests.conftest import ROOT
-from tests.support.tracing import attached, failing
+from tests.support.tracing import attach, failing
 from tests.support.workload import GROUP
 
 SEED = 20250101
@@ -165,10 +165,10 @@ def test_a_disk_that_fails_for_a_while_stops_writes_for_that_while(strace: str, 
     ended the writer for good.
     """
     faults = ("fdatasync:error=EIO", "pwrite64:error=EIO", "pread64:error=EIO:when=2+")
-    with running("asked", path) as process:
+    with running("lines", path) as process:
         told = ask(process)
         assert {each.outcome for each in told} == {"ok"}
-        with attached(failing(strace, path, *faults), process.pid):
+        with attach(failing(strace, path, *faults), process.pid):
             during = [each for _ in range(3) for each in ask(process)]
         assert {each.outcome for each in during[:GROUP]} == {"unknown"}
         assert {each.outcome for each in during[GROUP:]} == {"no"}
@@ -199,7 +199,7 @@ def test_a_service_whose_disk_fails_for_a_while_loses_no_job_and_ends_each_once(
     with running("jobs", path) as process:
         told = [each for _ in range(20) for each in ask(process)]
         faults = ("fdatasync:error=EIO", "pread64:error=EIO:when=2+")
-        with attached(failing(strace, path, *faults), process.pid):
+        with attach(failing(strace, path, *faults), process.pid):
             told += ask(process, until="cannot reopen")
         told += until_it_writes(process)
         finish(process)

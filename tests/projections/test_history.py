@@ -25,7 +25,7 @@ from eventjobs.domain.events import (
 from eventjobs.domain.recorded import Recorded
 from eventjobs.domain.spec import JobSpec
 from eventjobs.projections.history import describe_history
-from tests.support.decisions import recorded
+from tests.support.decisions import as_recorded
 from tests.support.histories import histories
 
 submitted = JobSubmitted(JobSpec("csv"))
@@ -33,7 +33,7 @@ started = AttemptStarted(1, "worker-1")
 
 
 def sentences(*events: Event) -> list[str]:
-    return [each["text"] for each in describe_history(recorded(*events))["entries"]]
+    return [each["text"] for each in describe_history(as_recorded(*events))["entries"]]
 
 
 def test_steps_breakers_and_late_reports_are_told() -> None:
@@ -49,7 +49,7 @@ def test_steps_breakers_and_late_reports_are_told() -> None:
         "attempt 1 came too late with complete, and was refused",
         "queued again by hand from the step fetch",
     ]
-    [attempt] = describe_history(recorded(submitted, started, ended, late))["attempts"]
+    [attempt] = describe_history(as_recorded(submitted, started, ended, late))["attempts"]
     assert attempt["reports"] == 0, "what is refused was no report"
 
 
@@ -58,7 +58,7 @@ def test_an_attempt_that_was_handed_over_is_its_services() -> None:
     assert sentences(submitted, started, handed)[2:] == [
         "attempt 1 was handed over to service analysis.example"
     ]
-    [attempt] = describe_history(recorded(submitted, started, handed))["attempts"]
+    [attempt] = describe_history(as_recorded(submitted, started, handed))["attempts"]
     assert (attempt["worker"], attempt["reports"]) == ("service analysis.example", 0)
 
 
@@ -109,7 +109,7 @@ def test_a_reason_is_told_where_there_is_one() -> None:
 
 def test_reports_and_logs_are_counted_not_told() -> None:
     told = describe_history(
-        recorded(submitted, started, ProgressReported(1), LogWritten(1, "info"), JobCompleted(1))
+        as_recorded(submitted, started, ProgressReported(1), LogWritten(1, "info"), JobCompleted(1))
     )
     assert len(told["entries"]) == 3
     assert told["attempts"][0]["reports"] == 2
@@ -117,7 +117,7 @@ def test_reports_and_logs_are_counted_not_told() -> None:
 
 def test_each_attempt_has_its_outcome_and_duration() -> None:
     told = describe_history(
-        recorded(
+        as_recorded(
             submitted,
             started,
             AttemptFailed(1, "io", True, 0, "why"),
@@ -153,7 +153,7 @@ def test_each_attempt_has_its_outcome_and_duration() -> None:
 
 
 def test_an_attempt_that_runs_has_not_ended() -> None:
-    [attempt] = describe_history(recorded(submitted, started))["attempts"]
+    [attempt] = describe_history(as_recorded(submitted, started))["attempts"]
     assert (attempt["outcome"], attempt["ended_at"], attempt["duration_s"]) == (
         "running",
         None,
@@ -162,12 +162,12 @@ def test_an_attempt_that_runs_has_not_ended() -> None:
 
 
 def test_a_job_cancelled_before_it_ran_has_no_attempts() -> None:
-    told = describe_history(recorded(submitted, JobCancelled()))
+    told = describe_history(as_recorded(submitted, JobCancelled()))
     assert (told["attempts"], told["waited_s"]) == ([], None)
 
 
 def test_who_did_it_and_when_is_told() -> None:
-    [entry] = describe_history(recorded(submitted))["entries"]
+    [entry] = describe_history(as_recorded(submitted))["entries"]
     assert entry == {
         "position": 1,
         "version": 1,

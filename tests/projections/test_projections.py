@@ -22,7 +22,7 @@ from eventjobs.projections.store_errors import StaleViews
 from tests.support.clock import FakeClock
 from tests.support.histories import COMMANDS, histories, job_id, log_of, play
 from tests.support.memory_log import MemoryLog
-from tests.support.views import quick_folder, running, viewed
+from tests.support.views import quick_folder, running, views_of
 from tests.support.waiting import time_passing, turns
 
 LOG_ID = "0" * 32
@@ -134,7 +134,7 @@ async def test_what_the_views_hold_is_what_the_events_add_up_to(history: list[Re
     for each in history:
         jobs[each.job_id] = evolve(jobs.get(each.job_id), each)
         told[each.job_id] = advance(told.get(each.job_id), each)
-    async with viewed(history) as views:
+    async with views_of(history) as views:
         for id, job in jobs.items():
             for _ in range(2):  # from memory, then from the file
                 found = await views.job(id)

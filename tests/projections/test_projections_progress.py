@@ -23,7 +23,7 @@ from eventjobs.domain.spec import JobSpec
 from eventjobs.projections.attempt_progress import Progress, Stage, advance
 from eventjobs.projections.progress import SAMPLES_MAX, SAMPLES_MIN, Estimate
 from tests.support.clock import SECOND, FakeClock
-from tests.support.decisions import recorded
+from tests.support.decisions import as_recorded
 from tests.support.histories import job_id
 from tests.support.memory_log import MemoryLog
 from tests.support.views import quick_folder, running
@@ -39,7 +39,7 @@ started_again = AttemptStarted(2, "w")
 def told(*events: Event) -> Progress | None:
     """The n-th event happened at second n."""
     progress = None
-    for each in recorded(*events):
+    for each in as_recorded(*events):
         progress = advance(progress, each)
     return progress
 
@@ -72,7 +72,7 @@ def test_progress_never_goes_back_nor_beyond_the_end(
 ) -> None:
     fractions = [0.0]
     progress = None
-    for each in recorded(*(ProgressReported(1, done, total) for done, total in reports)):
+    for each in as_recorded(*(ProgressReported(1, done, total) for done, total in reports)):
         progress = advance(progress, each)
         assert progress is not None
         fractions.append(progress.fraction)

@@ -25,7 +25,7 @@ from eventjobs.projections.store import Store
 from tests.support.clock import SECOND, FakeClock
 from tests.support.histories import START_US, histories, job_id, play, record
 from tests.support.memory_log import MemoryLog
-from tests.support.views import quick_folder, running, viewed
+from tests.support.views import quick_folder, running, views_of
 
 MINUTE = 60
 
@@ -89,7 +89,7 @@ async def test_a_page_lists_what_fits_in_order(
     history: list[Recorded], wanted: list[dict[str, Any]]
 ) -> None:
     jobs = folded(history)
-    async with viewed(history) as views:
+    async with views_of(history) as views:
         for each in wanted:
             fitting = [job for job in jobs if fits(job, each)]
             assert await page(views, "oldest", **each) == fitting
@@ -108,7 +108,7 @@ async def test_counts_are_what_counting_gives(history: list[Recorded]) -> None:
     counted = Counter(
         (job.spec.type, str(job.status)) for job in folded(history) if job.expired_us is None
     )
-    async with viewed(history) as views:
+    async with views_of(history) as views:
         found = await views.counts()
         assert {
             (type, status): jobs
@@ -147,7 +147,7 @@ async def test_pages_are_stable_while_jobs_arrive(clock: FakeClock) -> None:
 async def test_a_listing_that_takes_long_keeps_nobody_waiting(clock: FakeClock) -> None:
     """Whoever looked for work waited until a list over a million jobs was there."""
     history = play([JobSpec("csv")], [(0, "submit", 0, 0)])
-    async with viewed(history, clock) as views:
+    async with views_of(history, clock) as views:
         go = threading.Event()
         async with views._current.reading() as store:
             slow = asyncio.create_task(store._list_reader._execute(go.wait))  # type: ignore[no-untyped-call]
@@ -199,7 +199,7 @@ async def test_what_waits_for_others_and_what_waits_in_vain_is_known(
     history: list[Recorded],
 ) -> None:
     jobs = folded(history)
-    async with viewed(history) as views:
+    async with views_of(history) as views:
         for job in jobs:
             assert sorted(await views.unmet_dependencies(job.job_id)) == unmet(job, jobs)
         dooms = [doom for job in jobs for doom in doomed_by(job, jobs)]
@@ -219,7 +219,7 @@ async def test_what_expires_is_what_ended_long_enough_ago(
             at_us = job.finished_us + (0 if own is None else int(own * SECOND))
             if at_us <= (ended_us if own is None else now_us):
                 expiring.append(job.job_id)
-    async with viewed(history) as views:
+    async with views_of(history) as views:
         assert sorted(await views.expiring(now_us, ended_us, 99)) == sorted(expiring)
         assert len(await views.expiring(now_us, ended_us, 1)) <= 2, "one of each kind"
 
@@ -273,7 +273,7 @@ async def test_what_is_due_comes_by_priority_and_age(
                 continue
         if job.due_us <= now_us and job.job_id not in taken:
             due.append((job.job_id, job.spec.type, job.queue, key))
-    async with viewed(history) as views:
+    async with views_of(history) as views:
         found = await views.due(now_us, types, taken, limit, held=held, key_max=key_max)
         assert found == due[:limit]
 
@@ -308,7 +308,7 @@ async def test_of_children_those_are_due_first_whose_parent_is_the_newest(
         if job.spec.parent is not None and not unmet(job, jobs)
     ]
     expected = [job.job_id for job in sorted(due, key=place)]
-    async with viewed(history) as views:
+    async with views_of(history) as views:
         found = await views.due(now_us, types, [], limit, children_only=True)
         assert [each.job_id for each in found] == expected[:limit]
         taken = expected[:limit]
@@ -323,7 +323,7 @@ async def test_the_next_job_to_be_due_is_known(history: list[Recorded]) -> None:
     later = [
         job.due_us for job in folded(history) if job.status == Status.QUEUED and job.due_us > now_us
     ]
-    async with viewed(history) as views:
+    async with views_of(history) as views:
         assert await views.next_due_us(now_us) == min(later, default=None)
 
 

@@ -14,7 +14,7 @@ from eventjobs.domain.spec import JobSpec
 from eventjobs.projections.receipt import describe_receipt
 from tests.conftest import Connect
 from tests.support.clock import FakeClock
-from tests.support.decisions import recorded
+from tests.support.decisions import as_recorded
 from tests.support.remote_worker import FAR, WORKER, claim, report, submit_and_claim, until_lost
 
 submitted = JobSubmitted(JobSpec("far", max_attempts=3))
@@ -24,7 +24,7 @@ late = LateReportRefused(1, "complete")
 
 
 def overlaps(*events: Event) -> list[list[int]]:
-    return [each["overlaps"] for each in describe_receipt(recorded(*events))["attempts"]]
+    return [each["overlaps"] for each in describe_receipt(as_recorded(*events))["attempts"]]
 
 
 def test_a_late_report_before_the_next_attempt_overlaps_nothing() -> None:
@@ -44,7 +44,11 @@ def test_a_late_report_after_the_end_overlaps_all_that_ran_since() -> None:
 
 
 def test_a_job_that_never_ran_has_an_empty_receipt() -> None:
-    assert describe_receipt(recorded(submitted)) == {"attempts": [], "overlaps": False, "text": []}
+    assert describe_receipt(as_recorded(submitted)) == {
+        "attempts": [],
+        "overlaps": False,
+        "text": [],
+    }
 
 
 async def test_a_worker_that_comes_back_too_late_is_on_the_receipt(

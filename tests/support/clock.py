@@ -6,13 +6,13 @@ from dataclasses import dataclass, field
 from heapq import heappop, heappush
 
 from eventjobs.clock import Timer
-from tests.support.threads import answered
+from tests.support.threads import wait_for_answer
 
 SECOND = 1_000_000
 
-#: Turns the loop is given after each timer. What it wakes may wake something else, and so on.
+#: Turns of the loop after each timer. A task that wakes may wake another one, and so on.
 TURNS = 50
-#: Answers of threads that are waited for after each timer: somebody may ask them on and on.
+#: Answers of threads that are awaited after each timer: a test may call threads endlessly.
 ANSWERS_MAX = 100
 
 
@@ -28,7 +28,7 @@ class _Timer:
 
 
 class FakeClock:
-    """Both clocks of eventjobs.clock.Clock; 2025-01-01 unless told otherwise."""
+    """Both clocks of eventjobs.clock.Clock; starts at 2025-01-01 by default."""
 
     def __init__(self, start_us: int = 1_735_689_600 * SECOND) -> None:
         self._wall_us = start_us  # at monotonic zero; jump_wall moves it
@@ -51,10 +51,10 @@ class FakeClock:
         return timer
 
     async def advance(self, seconds: float) -> None:
-        """Let *seconds* pass: each timer due fires at its own time, and between them the loop runs
-        and threads answer (tests/threads_at_work.py).
+        """Let *seconds* pass: each timer fires at its own time, and between them the loop runs
+        and threads answer (threads.py).
 
-        What waits for a handler's own thread or another process is not waited for here.
+        It does not wait for a handler's own thread, nor for another process.
         """
         until_us = self._elapsed_us + round(seconds * SECOND)
         await _settle()
@@ -80,5 +80,5 @@ async def _settle() -> None:
     for _ in range(ANSWERS_MAX):
         for _ in range(TURNS):
             await asyncio.sleep(0)
-        if not await answered():
+        if not await wait_for_answer():
             return

@@ -16,8 +16,8 @@ from eventjobs.errors import Rejected
 JOB_ID = "00000000-0000-4000-8000-000000000001"
 
 
-def recorded(*events: Event) -> list[Recorded]:
-    """*events* as the first ones of a log and of one job; the n-th happened at second n."""
+def as_recorded(*events: Event) -> list[Recorded]:
+    """*events* as the first ones of a log, of one job; the n-th happened at second n."""
     return [
         Recorded(n, JOB_ID, n, n * 1_000_000, "tester", event, *encode(event))
         for n, event in enumerate(events, start=1)
@@ -25,7 +25,7 @@ def recorded(*events: Event) -> list[Recorded]:
 
 
 def given(*events: Event) -> "Given":
-    return Given(fold(recorded(*events)))
+    return Given(fold(as_recorded(*events)))
 
 
 class Given:
@@ -50,7 +50,7 @@ class Outcome:
         assert self._outcome == event
 
     def then_nothing(self) -> None:
-        """It is already so."""
+        """The decision made no event."""
         assert self._outcome is None
 
     def refused(self, error: type[Rejected]) -> None:

@@ -71,7 +71,7 @@ def column(result: Result, name: str) -> Result:
     return next(each for each in result["columns"] if each["name"] == name)
 
 
-def written(rows: list[list[str]], **how: Any) -> str:
+def csv_text(rows: list[list[str]], **how: Any) -> str:
     text = io.StringIO(newline="")
     csv.writer(text, **how).writerows(rows)
     return text.getvalue()

@@ -1,11 +1,11 @@
-"""A reader of a page: does what its blocks say, in a fresh checkout, with nothing else prepared.
+"""Runs the examples of a page as a reader would: in order, in a fresh checkout.
 
 - A `sh` block is run in one shell, block after block; `set -e` ends it at the first failure.
 - A `python` block whose first line names it (`# jobs.py`) is saved for the blocks below; every
   other one is run in the same shell, and so is a `js` block.
-- A block whose paragraph says IN_ANOTHER_TERMINAL gets a shell of its own, and is left running.
-- The `text` block right below is what it prints on stdout, and then on stderr; without one, nothing
-  is printed.
+- A block whose paragraph has IN_ANOTHER_TERMINAL gets a shell of its own, and is left running.
+- The `text` block right below is its output on stdout, and then on stderr; without one there must
+  be no output.
 - A block that begins with SKETCH, and a reason, is not run.
 """
 
@@ -33,7 +33,7 @@ ROOT = Path(__file__).parents[2]
 IN_ANOTHER_TERMINAL = "in a terminal of its own"
 SKETCH = "A sketch: "
 PORT = 8080
-#: A block has done what it does within this time; usually it is a second.
+#: A block ends within this time; usually it takes a second.
 LIMIT_S = 60
 
 CHECKOUT = ["Makefile", "pyproject.toml", "README.md", "docs", "eventjobs", "projections", "tools"]
@@ -45,18 +45,18 @@ T = TypeVar("T")
 
 
 class Block(NamedTuple):
-    """A fenced block of *page*; *says* is the paragraph above, *expected* the output below."""
+    """A fenced block of *page*; *paragraph* stands above, *expected* is the output below."""
 
     page: Path
     line: int
     language: str
     code: str
-    says: str
+    paragraph: str
     expected: str | None
 
     @property
     def sketch(self) -> str | None:
-        """Why it is not run."""
+        """The reason why it is not run; None when it is."""
         begin = COMMENTS.get(self.language, "") + SKETCH
         first = self.code.partition("\n")[0]
         return first.removeprefix(begin) if first.startswith(begin) else None
@@ -66,25 +66,25 @@ class Block(NamedTuple):
 
 
 def blocks(page: Path) -> list[Block]:
-    """All of a page; a `text` block that is the output of the one above is a part of that one."""
+    """All blocks of a page; an output is a part of the block above it."""
     text = page.read_text()
-    found: list[Block] = []
+    blocks: list[Block] = []
     end = 0
     for fence in _FENCE.finditer(text):
         between = text[end : fence.start()]
         language, code = fence.groups()
-        if language == "text" and found and between == "\n" and found[-1].expected is None:
-            found[-1] = found[-1]._replace(expected=code)
+        if language == "text" and blocks and between == "\n" and blocks[-1].expected is None:
+            blocks[-1] = blocks[-1]._replace(expected=code)
         else:
             line = text.count("\n", 0, fence.start()) + 1
-            says = " ".join(between.strip().rpartition("\n\n")[2].split())
-            found.append(Block(page, line, language, code, says, None))
+            paragraph = " ".join(between.strip().rpartition("\n\n")[2].split())
+            blocks.append(Block(page, line, language, code, paragraph, None))
         end = fence.end()
-    return found
+    return blocks
 
 
 class Failed(AssertionError):
-    """A page does not do what it says."""
+    """An example has another result than the page shows."""
 
 
 class Reader:
@@ -99,7 +99,7 @@ class Reader:
         self._count = 0
         self._others: list[subprocess.Popen[bytes]] = []
         self._shell = self._start(["bash", "--noprofile", "--norc"], stderr=subprocess.DEVNULL)
-        self._tell("set -e")
+        self._type("set -e")
 
     def __enter__(self) -> "Reader":
         return self
@@ -116,23 +116,23 @@ class Reader:
                 _end(each)
 
     def read(self, block: Block) -> None:
-        """Do what *block* says. Raises Failed."""
+        """Run *block*. Raises Failed."""
         self._count += 1
         out, err = (self._notes / f"{self._count}.{name}" for name in ("out", "err"))
-        script = self._saved(block)
-        if IN_ANOTHER_TERMINAL in block.says:
+        script = self._save(block)
+        if IN_ANOTHER_TERMINAL in block.paragraph:
             self._leave_running(block, script, err)
             return
         to = f"> {shlex.quote(str(out))} 2> {shlex.quote(str(err))} < /dev/null"
-        self._tell(f"{{ {script}\n}} {to}")
-        self._tell("echo done")
-        done = self._until(self._shell, lambda told: told == b"done\n")
+        self._type(f"{{ {script}\n}} {to}")
+        self._type("echo done")
+        done = self._until(self._shell, lambda output: output == b"done\n")
         if not done:
             raise Failed(f"{block} {self._how(self._shell)}:\n{out.read_text()}{err.read_text()}")
         _compare(block, out.read_text() + err.read_text())
 
-    def _saved(self, block: Block) -> str:
-        """The command that runs a block."""
+    def _save(self, block: Block) -> str:
+        """Save a block to a file; the command that runs it."""
         if block.language == "sh":
             file = self._notes / f"{self._count}.sh"
             file.write_text(block.code)
@@ -151,15 +151,15 @@ class Reader:
         expected = block.expected
         if expected is None:
             return
-        said = b""
+        last = b""
 
-        def is_there(told: bytes) -> bool:
-            nonlocal said
-            said = told
-            return _matches(expected, told.decode())
+        def is_expected(output: bytes) -> bool:
+            nonlocal last
+            last = output
+            return _matches(expected, output.decode())
 
-        if not self._until(process, is_there):
-            raise Failed(f"{block} {self._how(process)}:\n{said.decode()}{err.read_text()}")
+        if not self._until(process, is_expected):
+            raise Failed(f"{block} {self._how(process)}:\n{last.decode()}{err.read_text()}")
 
     def _start(self, command: list[str], stderr: int | BinaryIO) -> subprocess.Popen[bytes]:
         return subprocess.Popen(
@@ -172,26 +172,26 @@ class Reader:
             start_new_session=True,
         )
 
-    def _tell(self, line: str) -> None:
+    def _type(self, line: str) -> None:
         assert self._shell.stdin is not None
         try:
             self._shell.stdin.write(line.encode() + b"\n")
             self._shell.stdin.flush()
         except BrokenPipeError:
-            pass  # it has ended, and that is noticed where its answer is awaited
+            pass  # the shell has ended, which _until notices
 
     @staticmethod
-    def _until(process: subprocess.Popen[bytes], is_there: Callable[[bytes], bool]) -> bool:
-        """Whether *process* comes to print that; not when it ends, or takes too long."""
+    def _until(process: subprocess.Popen[bytes], is_expected: Callable[[bytes], bool]) -> bool:
+        """Whether *process* prints the expected output before it ends, and in time."""
         assert process.stdout is not None
-        told, limit_s = b"", time.monotonic() + LIMIT_S
-        while not is_there(told):
+        output, limit_s = b"", time.monotonic() + LIMIT_S
+        while not is_expected(output):
             left_s = max(0.0, limit_s - time.monotonic())
             ready, _, _ = select.select([process.stdout], [], [], left_s)
             more = os.read(process.stdout.fileno(), 65536) if ready else b""
             if not more:
                 return False
-            told += more
+            output += more
         return True
 
     @staticmethod
@@ -199,26 +199,25 @@ class Reader:
         try:
             return f"failed with exit code {process.wait(1)}"
         except subprocess.TimeoutExpired:
-            return f"has not come to its end in {LIMIT_S} s"
+            return f"has not ended within {LIMIT_S} s"
 
 
 def login() -> dict[str, str]:
-    """What a reader's shell has in its environment: nothing of ours."""
+    """The environment of a reader's shell, without that of the tests."""
     ours = str(Path(sys.prefix) / "bin")
     path = [each for each in os.environ["PATH"].split(os.pathsep) if each != ours]
     return {"PATH": os.pathsep.join(path), "HOME": os.environ.get("HOME", "/")}
 
 
 def _check_out(folder: Path) -> None:
-    """What a clone has, and what `make run` adds to it: .venv, which is the one of these tests."""
+    """Make a clone in *folder*, with the .venv of the tests as that of `make run`."""
     venv = folder / ".venv"
     venv.mkdir(parents=True)
     for name in CHECKOUT:
         (folder / name).symlink_to(ROOT / name)
     for each in Path(sys.prefix).iterdir():
         (venv / each.name).symlink_to(each)
-    says = "import sys; print('%d.%d' % sys.version_info[:2])"
-    python = ["python3", "-c", says]
+    python = ["python3", "-c", "import sys; print('%d.%d' % sys.version_info[:2])"]
     version = subprocess.run(python, env=login(), capture_output=True, text=True, check=True).stdout
     ready = venv / f"ready-run-{version.strip()}"
     ready.unlink(missing_ok=True)
@@ -231,28 +230,28 @@ def _end(process: subprocess.Popen[bytes]) -> None:
     process.wait()
     for each in (process.stdin, process.stdout):
         if each is not None:
-            with suppress(BrokenPipeError):  # what the shell did not read any more
+            with suppress(BrokenPipeError):  # the shell has not read all input
                 each.close()
 
 
-def _matches(expected: str, told: str) -> bool:
-    return doctest.OutputChecker().check_output(expected, told, doctest.ELLIPSIS)
+def _matches(expected: str, output: str) -> bool:
+    return doctest.OutputChecker().check_output(expected, output, doctest.ELLIPSIS)
 
 
 def _compare(block: Block, out: str) -> None:
-    """What comes is what is printed below the block, and nothing where nothing is."""
+    """Raises Failed when the output is not the one below the block."""
     if not _matches(block.expected or "", out):
-        raise Failed(f"{block} says:\n{block.expected or ''}\nand this comes:\n{out}")
+        raise Failed(f"{block} shows:\n{block.expected or ''}\nand the output is:\n{out}")
 
 
 # --- a machine of its own
 
 
 def on_a_machine_of_its_own(do: Callable[[], T]) -> T:
-    """What *do* comes to, where port 8080 is free and nothing but loopback can be reached.
+    """Call *do* where port 8080 is free and nothing but loopback can be reached.
 
-    Children of a thread are in its network namespace. Where none can be made (it takes root, and
-    a kernel that lets it) pages take turns on the one port 8080 that there is.
+    Children of a thread are in its network namespace. Without the right to make one (root, and
+    a kernel that allows it) pages take turns on port 8080.
     """
     with ThreadPoolExecutor(1) as thread:
         if thread.submit(_alone).result():
@@ -262,15 +261,15 @@ def on_a_machine_of_its_own(do: Callable[[], T]) -> T:
 
 
 def _alone() -> bool:
-    """Put this thread into a network of its own, with a loopback; whether that was possible."""
+    """Put this thread into a network namespace of its own, with a loopback; False if it cannot."""
     new_network = 0x40000000
     unshare = getattr(ctypes.CDLL(None, use_errno=True), "unshare", None)
     if unshare is None or unshare(new_network) != 0:
         return False
     get_flags, set_flags, up = 0x8913, 0x8914, 1
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as any_socket:
-        asked = struct.pack("16sh14x", b"lo", 0)
-        _, flags = struct.unpack("16sh14x", fcntl.ioctl(any_socket, get_flags, asked))
+        request = struct.pack("16sh14x", b"lo", 0)
+        _, flags = struct.unpack("16sh14x", fcntl.ioctl(any_socket, get_flags, request))
         fcntl.ioctl(any_socket, set_flags, struct.pack("16sh14x", b"lo", flags | up))
     return True
 

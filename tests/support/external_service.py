@@ -1,4 +1,4 @@
-"""A service that jobs are dispatched to, on this machine, as a test wants it to be."""
+"""An external service on this machine, to which jobs are dispatched."""
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -16,7 +16,7 @@ LOOPBACK = "127.0.0.0/8"
 
 @asynccontextmanager
 async def somebody(handle: Handle) -> AsyncIterator[int]:
-    """Another service on this machine, which answers whatever *handle* says; its port."""
+    """An HTTP server on this machine with the handler *handle*; its port."""
     app = web.Application()
     app.router.add_route("*", "/{path:.*}", handle)
     runner = web.AppRunner(app, shutdown_timeout=0.1)
@@ -30,7 +30,7 @@ async def somebody(handle: Handle) -> AsyncIterator[int]:
 
 
 class Dispatched:
-    """A request that a service got."""
+    """A request that the service received."""
 
     def __init__(self, path: str, headers: dict[str, str], raw: bytes) -> None:
         self.path = path
@@ -46,12 +46,12 @@ class Dispatched:
             ClientSession() as session,
             session.post(callback["url"], json=report, headers=headers) as response,
         ):
-            told = await response.json()
-            return response.status, told if response.status == 200 else told["code"]
+            answer = await response.json()
+            return response.status, answer if response.status == 200 else answer["code"]
 
 
 class ExternalService:
-    """Where it is, and what it was asked."""
+    """Its address, and the requests that it received."""
 
     def __init__(self, port: int) -> None:
         self.url = f"http://127.0.0.1:{port}"
@@ -63,16 +63,16 @@ class ExternalService:
 
 @asynccontextmanager
 async def external_service(*answers: tuple[Any, ...] | None) -> AsyncIterator[ExternalService]:
-    """Gives *answers* in turn, the last one from then on: a status, a body, and maybe headers.
+    """Gives *answers* in turn, then the last one again: a status, a body, and maybe headers.
 
-    None: no answer comes, ever.
+    After None no response is sent.
     """
-    made: list[ExternalService] = []
+    services: list[ExternalService] = []
     left = list(answers)
 
     async def handle(request: web.Request) -> web.StreamResponse:
         dispatched = Dispatched(request.path, dict(request.headers), await request.read())
-        made[0].requests.put_nowait(dispatched)
+        services[0].requests.put_nowait(dispatched)
         answer = left.pop(0) if len(left) > 1 else left[0]
         if answer is None:
             await asyncio.Event().wait()
@@ -83,5 +83,5 @@ async def external_service(*answers: tuple[Any, ...] | None) -> AsyncIterator[Ex
         return web.Response(status=status, body=raw, headers=json | (headers or [{}])[0])
 
     async with somebody(handle) as port:
-        made.append(ExternalService(port))
-        yield made[0]
+        services.append(ExternalService(port))
+        yield services[0]

@@ -1,4 +1,4 @@
-"""What hypothesis draws: JSON, events of every class, and histories that the decisions allow."""
+"""Strategies of hypothesis: JSON, events of every class, and histories that decisions allow."""
 
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -72,7 +72,7 @@ specs = st.builds(
     after_failure=st.sampled_from([None, "run"]),
     parent=maybe_text,
 )
-#: A strategy for each class there is; a class without one fails tests/test_events.py.
+#: A strategy for each class of events.
 BY_CLASS: dict[type[Any], st.SearchStrategy[Event]] = {
     JobSubmitted: st.builds(JobSubmitted, specs),
     AttemptStarted: st.builds(AttemptStarted, small, texts, st.none() | st.floats(0, 1e9)),
@@ -116,7 +116,7 @@ events: st.SearchStrategy[Event] = st.one_of(*BY_CLASS.values())
 
 # --- histories
 
-#: What somebody may try on a job, given the job, the time and a drawn number.
+#: A command on a job, from the job, the time and a drawn number.
 Command = Callable[[Job | None, int, int], Event | None]
 
 
@@ -124,7 +124,7 @@ def _attempt(job: Job | None) -> int:
     return job.attempt if job is not None else 0
 
 
-def _failed(job: Job | None, now_us: int, number: int) -> AttemptFailed:
+def _failure(job: Job | None, now_us: int, number: int) -> AttemptFailed:
     retry_at_us = None if number % 4 == 0 else now_us + number % 3 * SECOND
     return AttemptFailed(_attempt(job), f"code_{number % 2}", number % 5 != 0, retry_at_us, "why")
 
@@ -169,7 +169,7 @@ COMMANDS: dict[str, Command] = {
     "complete": lambda job, now, n: decisions.complete(
         job, _attempt(job), RESULTS[n % 5], [{"issue": n}] if n % 3 == 0 else None
     ),
-    "fail": lambda job, now, n: decisions.fail(job, _failed(job, now, n)),
+    "fail": lambda job, now, n: decisions.fail(job, _failure(job, now, n)),
     "release": lambda job, now, n: decisions.release(job, _attempt(job), "shutdown"),
     "cancel": lambda job, now, n: decisions.cancel(job, None if n % 2 else "because"),
     "stopped": lambda job, now, n: (
@@ -211,7 +211,7 @@ submissions = st.builds(
     st.integers(1, 3),
     st.sampled_from([None, {"frames": 3}, ["\0", 1e300], 'text "quoted"', {}]),
     st.sampled_from([None, None, 0, 60.5]),
-    # Of jobs that may come later, never come, or be the same: the views have to bear it.
+    # Of jobs that may come later or never, or be the job itself: the views accept it.
     st.tuples(
         st.just([]) | st.lists(st.integers(0, 5), max_size=3, unique=True),
         st.sampled_from([None, "run"]),
@@ -226,14 +226,14 @@ _steps = st.tuples(
 
 @st.composite
 def histories(draw: st.DrawFn, jobs_max: int = 5, steps_max: int = 60) -> list[Recorded]:
-    """A whole log: some jobs, each submitted when it is first touched, and what became of them."""
+    """A whole log of a few jobs; each is submitted by its first step."""
     specs = draw(st.lists(submissions, min_size=1, max_size=jobs_max))
     steps = draw(st.lists(_steps, min_size=1, max_size=steps_max))
     return play(specs, steps)
 
 
 def play(specs: Sequence[JobSpec], steps: Sequence[tuple[int, str, int, int]]) -> list[Recorded]:
-    """What the log holds after *steps* of (job, command, number, seconds)."""
+    """The log after *steps* of (job, command, number, seconds)."""
     jobs: dict[str, Job] = {}
     log: list[Recorded] = []
     now_us = START_US
@@ -262,10 +262,10 @@ def record(event: Event, job_id: str, job: Job | None, position: int, at_us: int
 
 
 async def log_of(history: Sequence[Recorded], clock: FakeClock) -> MemoryLog:
-    """A log that holds *history*; the clock then stands at its end."""
+    """A log with *history*; the clock is set to its last event."""
     log = MemoryLog(clock)
     for each in history:
         clock.jump_wall((each.at_us - clock.now_us()) / SECOND)
-        made = await log.append(each.job_id, each.version - 1, each.event, actor=each.actor)
-        assert made == each
+        appended = await log.append(each.job_id, each.version - 1, each.event, actor=each.actor)
+        assert appended == each
     return log

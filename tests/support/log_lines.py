@@ -1,4 +1,4 @@
-"""What the service logs, as its lines are made: with fields, before anything is rendered."""
+"""The log lines of the service with their fields, before they are rendered."""
 
 import logging
 from collections.abc import Iterator
@@ -24,7 +24,7 @@ class _Lines(logging.Handler):
 
 @contextmanager
 def capture_logs() -> Iterator[list[dict[str, Any]]]:
-    """All lines of the service from here on, whatever their level."""
+    """All lines of the service from here on, of every level."""
     logger, handler = logging.getLogger(OURS), _Lines()
     before = logger.level
     logging.root.addHandler(handler)

@@ -7,14 +7,14 @@ from typing import Any
 
 from eventjobs.domain.events import LogWritten
 from eventjobs.service import Service
-from tests.support.waiting import told
+from tests.support.waiting import events_of
 
 
 async def first_report(service: Service, job_id: str) -> dict[str, Any]:
     """Wait for the first line of a handler; its fields: the pid of its process, and more."""
     while True:
         head = service.log.head
-        for each in await told(service, job_id):
+        for each in await events_of(service, job_id):
             if isinstance(each, LogWritten) and each.message == "begun":
                 assert isinstance(each.fields, dict)
                 return each.fields

@@ -1,4 +1,4 @@
-"""The real command, in a process of its own, for the tests that are about that."""
+"""`eventjobs serve` in a process of its own."""
 
 import os
 import signal
@@ -38,7 +38,7 @@ def start(
 
 @contextmanager
 def serving(folder: Path, *arguments: str, **environment: str) -> Iterator[Server]:
-    """A server that is told to stop at the end, and has to end well."""
+    """A server that is stopped at the end, and must exit with 0."""
     server = start(folder / "data", *arguments, port=0, **environment)
     try:
         yield server

@@ -1,6 +1,6 @@
-"""What threads were asked for and have not answered: a fake clock stands still meanwhile.
+"""Unanswered calls to threads: a fake clock stands still while there are any.
 
-Without that a test's outcome would depend on how fast a disk and a scheduler are: an hour can
+Otherwise the outcome of a test would depend on the speed of a disk and a scheduler: an hour can
 pass on a fake clock while a thread opens one file.
 """
 
@@ -11,44 +11,46 @@ from typing import Any
 import aiosqlite
 import pytest
 
-#: Longer than a thread takes that is only busy. One that waits for the test itself is left behind.
+#: Longer than a busy thread takes. A thread that waits for the test is no longer awaited.
 PATIENCE_S = 0.5
 
-#: One for each request, done when the thread has answered.
-_asked: set[asyncio.Future[Any]] = set()
+#: One for each call, done when the thread has answered.
+_unanswered: set[asyncio.Future[Any]] = set()
 
 
 def watch(patch: pytest.MonkeyPatch) -> None:
-    """Note what is asked of asyncio's own threads and of SQLite's from now on."""
+    """Track the calls to the threads of asyncio and of SQLite from now on."""
     run_in_executor = asyncio.BaseEventLoop.run_in_executor
     execute = aiosqlite.Connection._execute
 
-    def noted_run_in_executor(
+    def track_run_in_executor(
         loop: asyncio.BaseEventLoop, executor: Any, function: Callable[..., Any], *arguments: Any
     ) -> asyncio.Future[Any]:
-        return _noted(run_in_executor(loop, executor, function, *arguments))
+        return _track(run_in_executor(loop, executor, function, *arguments))
 
-    async def noted_execute(connection: Any, *arguments: Any, **named: Any) -> Any:
-        noted = _noted(asyncio.get_running_loop().create_future())
+    async def track_execute(connection: Any, *arguments: Any, **named: Any) -> Any:
+        call = _track(asyncio.get_running_loop().create_future())
         try:
             return await execute(connection, *arguments, **named)  # type: ignore[no-untyped-call]
         finally:
-            noted.cancel()
+            call.cancel()
 
-    _asked.clear()
-    patch.setattr(asyncio.BaseEventLoop, "run_in_executor", noted_run_in_executor)
-    patch.setattr(aiosqlite.Connection, "_execute", noted_execute)
+    _unanswered.clear()
+    patch.setattr(asyncio.BaseEventLoop, "run_in_executor", track_run_in_executor)
+    patch.setattr(aiosqlite.Connection, "_execute", track_execute)
 
 
-def _noted(future: asyncio.Future[Any]) -> asyncio.Future[Any]:
-    _asked.add(future)
-    future.add_done_callback(_asked.discard)
+def _track(future: asyncio.Future[Any]) -> asyncio.Future[Any]:
+    _unanswered.add(future)
+    future.add_done_callback(_unanswered.discard)
     return future
 
 
-async def answered() -> bool:
-    """Wait for the next answer; False when there is none to wait for."""
-    if not _asked:
+async def wait_for_answer() -> bool:
+    """Wait for the next answer; False when no call is unanswered, or none is answered in time."""
+    if not _unanswered:
         return False
-    done, _ = await asyncio.wait(_asked, timeout=PATIENCE_S, return_when=asyncio.FIRST_COMPLETED)
+    done, _ = await asyncio.wait(
+        _unanswered, timeout=PATIENCE_S, return_when=asyncio.FIRST_COMPLETED
+    )
     return bool(done)

@@ -1,4 +1,4 @@
-"""System calls that strace makes fail, or that end a process."""
+"""strace, which makes system calls fail, or ends a process at one."""
 
 import subprocess
 from collections.abc import Iterator
@@ -7,7 +7,7 @@ from pathlib import Path
 
 
 def failing(strace: str, path: Path, *faults: str) -> list[str]:
-    """strace, making calls on the database's files fail as *faults* say."""
+    """The command of strace that injects *faults* into calls on the files of a database."""
     calls = ",".join(sorted({fault.split(":")[0] for fault in faults}))
     files = [f"--trace-path={path}{suffix}" for suffix in ("", "-wal", "-journal")]
     injected = [f"--inject={fault}" for fault in faults]
@@ -16,8 +16,8 @@ def failing(strace: str, path: Path, *faults: str) -> list[str]:
 
 
 @contextmanager
-def attached(command: list[str], pid: int) -> Iterator[None]:
-    command = [each for each in command if not each.startswith("--quiet")]  # it says that it is
+def attach(command: list[str], pid: int) -> Iterator[None]:
+    command = [each for each in command if not each.startswith("--quiet")]  # its message is awaited
     with subprocess.Popen(
         [*command, f"--attach={pid}"], stderr=subprocess.PIPE, text=True
     ) as tracer:
@@ -31,5 +31,5 @@ def attached(command: list[str], pid: int) -> Iterator[None]:
             try:
                 tracer.wait(2)
             except subprocess.TimeoutExpired:
-                # strace can miss the end of a thread that its SIGKILL ended, and wait for ever.
+                # strace can miss the end of a thread that its SIGKILL ended, and wait forever.
                 tracer.kill()

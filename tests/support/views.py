@@ -1,4 +1,4 @@
-"""Views over a log, current until a test is done with them."""
+"""Views of a log."""
 
 import asyncio
 from collections.abc import AsyncIterator, Iterable, Iterator, Sequence
@@ -18,17 +18,17 @@ from tests.support.memory_log import MemoryLog
 
 @contextmanager
 def quick_folder() -> Iterator[Path]:
-    """In memory where the system has it: these tests are about rows, not about disks."""
+    """A temporary folder, in memory if possible: these tests are about rows, not about disks."""
     memory = Path("/dev/shm")
     with TemporaryDirectory(dir=memory if memory.is_dir() else None) as folder:
         yield Path(folder)
 
 
 @asynccontextmanager
-async def viewed(
+async def views_of(
     history: Sequence[Recorded], clock: FakeClock | None = None
 ) -> AsyncIterator[Views]:
-    """Views that have seen *history*."""
+    """Views of *history*."""
     clock = clock or FakeClock()
     log = await log_of(history, clock)
     with quick_folder() as folder:

@@ -1,4 +1,4 @@
-"""Waiting for facts, never for time: what the log says, what a handler has come to."""
+"""Waiting for facts in the log, never for time."""
 
 import asyncio
 from collections.abc import Callable, Coroutine
@@ -14,7 +14,7 @@ Answer = TypeVar("Answer")
 
 
 async def job_when(service: Service, job_id: str, is_so: Callable[[Job], bool]) -> Job:
-    """The job, once it is so."""
+    """The job, once *is_so* holds for it."""
     while True:
         head = service.log.head
         job = fold(await service.log.read_job(job_id))
@@ -23,25 +23,25 @@ async def job_when(service: Service, job_id: str, is_so: Callable[[Job], bool]) 
         await service.log.wait(head, job_id)
 
 
-async def told(service: Service, job_id: str) -> list[Event]:
-    """What has happened to a job."""
+async def events_of(service: Service, job_id: str) -> list[Event]:
+    """The events of a job."""
     return [each.event for each in await service.log.read_job(job_id)]
 
 
 async def kinds(service: Service, job_id: str) -> str:
-    """The same as a line of words: "JobSubmitted AttemptStarted JobCompleted"."""
-    return " ".join(type(each).__name__ for each in await told(service, job_id))
+    """The classes of a job's events: "JobSubmitted AttemptStarted JobCompleted"."""
+    return " ".join(type(each).__name__ for each in await events_of(service, job_id))
 
 
 async def recorded_of(service: Service, job_id: str, kind: type[Event]) -> list[Recorded]:
-    """A job's events of one class."""
+    """The events of a job of one class."""
     return [each for each in await service.log.read_job(job_id) if isinstance(each.event, kind)]
 
 
 async def time_passing(
     clock: FakeClock, waiting: Coroutine[Any, Any, Answer], step_s: float = 0.25
 ) -> Answer:
-    """What *waiting* comes to, while the clock moves on."""
+    """The result of *waiting*, while the clock moves on."""
     task = asyncio.ensure_future(waiting)
     while not task.done():
         await clock.advance(step_s)
@@ -49,6 +49,6 @@ async def time_passing(
 
 
 async def turns(count: int = 20) -> None:
-    """Let what can run without time or threads run."""
+    """Let tasks run that wait neither for time nor for threads."""
     for _ in range(count):
         await asyncio.sleep(0)

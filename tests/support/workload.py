@@ -1,15 +1,15 @@
-"""What tests/test_log_faults.py runs in processes that are killed, or whose disk fails.
+"""The program of tests/log/test_log_faults.py: its processes are killed, or their disk fails.
 
     python -m tests.support.workload MODE PATH COUNT
 
 groups    COUNT groups of appends, then single ones until one succeeds
 die       the same, but killed right after the first refusal
 close     the same, but closed after the first that did not succeed
-asked     a group for each line of the standard input
-jobs      a service, to which a group of jobs is submitted for each line; at the end of them it
-          waits until every job that may be there has ended
+lines     a group for each line of the standard input
+jobs      a service, to which a group of jobs is submitted for each line; at the end of the input it
+          waits until every job that was not refused has ended
 
-It prints a line for each answer as it comes: the outcome, the job, and its group.
+It prints a line for each outcome at once: the outcome, the job, and its group.
 """
 
 import asyncio
@@ -27,7 +27,7 @@ from eventjobs.domain.spec import JobSpec
 from eventjobs.errors import JobNotFound, LogError, LogUnavailable, OutcomeUnknown
 from eventjobs.log.sqlite import SQLiteLog
 
-#: Appends that wait together, and so become one transaction.
+#: Concurrent appends, which become one transaction.
 GROUP = 8
 
 
@@ -37,9 +37,9 @@ async def main(mode: str, path: Path, count: int) -> None:
         await jobs(path)
         return
     log = await SQLiteLog.open(path)
-    tell("open", log.log_id, 0)
-    first = log.head * 1000  # beyond all that runs before this one tried
-    async for group in asked() if mode == "asked" else counted(count):
+    report("open", log.log_id, 0)
+    first = log.head * 1000  # beyond the numbers of earlier runs
+    async for group in lines() if mode == "lines" else numbers_to(count):
         numbers = range(first + group * GROUP, first + (group + 1) * GROUP)
         answers = await asyncio.gather(*(append(log, number, group) for number in numbers))
         if mode == "die" and "no" in answers:
@@ -50,15 +50,15 @@ async def main(mode: str, path: Path, count: int) -> None:
     while mode == "groups" and await append(log, number, number) != "ok":
         number += 1
     await log.close()
-    tell("closed", "", 0)
+    report("closed", "", 0)
 
 
-async def counted(count: int) -> AsyncIterator[int]:
+async def numbers_to(count: int) -> AsyncIterator[int]:
     for group in range(count):
         yield group
 
 
-async def asked() -> AsyncIterator[int]:
+async def lines() -> AsyncIterator[int]:
     group = 0
     while await asyncio.to_thread(sys.stdin.readline):
         yield group
@@ -67,10 +67,10 @@ async def asked() -> AsyncIterator[int]:
 
 async def append(log: SQLiteLog, number: int, group: int) -> str:
     event = JobSubmitted(JobSpec("test", "x" * (number * 397 % 5000)))
-    return await answered(log.append(job_id(number), 0, event, actor="tester"), number, group)
+    return await print_outcome(log.append(job_id(number), 0, event, actor="tester"), number, group)
 
 
-async def answered(writing: Awaitable[object], number: int, group: int) -> str:
+async def print_outcome(writing: Awaitable[object], number: int, group: int) -> str:
     try:
         await writing
         answer = "ok"
@@ -80,12 +80,12 @@ async def answered(writing: Awaitable[object], number: int, group: int) -> str:
         answer = "unknown"
     except LogError as error:
         answer = error.code
-    tell(answer, job_id(number), group)
+    report(answer, job_id(number), group)
     return answer
 
 
 async def jobs(path: Path) -> None:
-    # Imported here, because the other modes start in half the time without.
+    # Imported here, because the other modes start in half the time without it.
     from eventjobs.handlers.context import Context
     from eventjobs.handlers.declare import handler
     from eventjobs.service import Service
@@ -97,26 +97,29 @@ async def jobs(path: Path) -> None:
             await asyncio.sleep(0)
 
     async with Service(path.parent, [slow], settings=Settings(concurrency=3)) as service:
-        tell("open", service.log.log_id, 0)
+        report("open", service.log.log_id, 0)
         maybe: list[int] = []
-        async for group in asked():
+        async for group in lines():
             numbers = range(group * GROUP, (group + 1) * GROUP)
             answers = await asyncio.gather(
-                *(answered(service.submit("slow", job_id=job_id(n)), n, group) for n in numbers)
+                *(
+                    print_outcome(service.submit("slow", job_id=job_id(n)), n, group)
+                    for n in numbers
+                )
             )
             maybe += [n for n, answer in zip(numbers, answers, strict=True) if answer != "no"]
         for number in maybe:
             with suppress(JobNotFound):
                 await service.wait(job_id(number))
-    tell("closed", "", 0)
+    report("closed", "", 0)
 
 
 def job_id(number: int) -> str:
     return f"00000000-0000-4000-8000-{number:012d}"
 
 
-def tell(*words: object) -> None:
-    """At once and in one piece: the process may end right after."""
+def report(*words: object) -> None:
+    """Print a line at once and in one write: the process may end right after."""
     os.write(1, (" ".join(map(str, words)) + "\n").encode())
 
 

@@ -21,7 +21,7 @@ from tests.support.process_handlers import (
     waits,
 )
 from tests.support.processes import first_report, result_of, until_gone
-from tests.support.waiting import job_when, kinds, recorded_of, time_passing, told, turns
+from tests.support.waiting import events_of, job_when, kinds, recorded_of, time_passing, turns
 
 ENDS: dict[str, dict[str, Any]] = {
     "killed": {
@@ -65,7 +65,7 @@ async def test_whatever_ends_a_handler_is_told_and_the_next_job_runs(serve: Serv
         before = await result_of(service, "pid")
         job = await service.wait((await service.submit("end", how, max_attempts=1)).job_id)
         assert job.status == "failed"
-        event = (await told(service, job.job_id))[-1]
+        event = (await events_of(service, job.job_id))[-1]
         assert isinstance(event, AttemptFailed)
         assert {name: getattr(event, name) for name in expected} == expected, how
         if event.code == "handler_error":
