@@ -49,7 +49,7 @@ class File:
                 _put(self.durable, change)
         self.pending = [each for each in self.pending if each[0] >= begun]
 
-    def seen(self) -> bytes:
+    def read(self) -> bytes:
         """The content that programs read."""
         if self._seen is None:
             content = bytearray(self.durable)
@@ -61,7 +61,7 @@ class File:
     def left(self, left: Left, draw: random.Random) -> bytes:
         """The content that a cut leaves."""
         if left == "everything":
-            return self.seen()
+            return self.read()
         if left == "something" and self.pending:
             return self._torn(draw)
         return bytes(self.durable)
@@ -226,7 +226,7 @@ class Disk:
 
     def image(self, left: Left, draw: random.Random) -> Image:
         if left == "everything":
-            return dict(_walk(self._root, lambda folder: folder.seen, lambda file: file.seen()))
+            return dict(_walk(self._root, lambda folder: folder.seen, lambda file: file.read()))
         kept: dict[int, dict[str, Node]] = {}
         for edits in self._surviving_edits(draw) if left == "something" else ():
             for each in edits:
