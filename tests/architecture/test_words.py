@@ -57,8 +57,8 @@ NO_PARTICIPLES = {"embed", "exceed", "feed", "need", "proceed", "seed", "shed", 
 #: The words of tests/support/decisions.py: given(...).when(...).refused(...).
 SENTENCES = {"given", "refused"}
 #: Gerunds and participles that are the field's nouns for a thing.
-NOUNS = {"encoding", "fencing", "logging", "routing", "signing", "recorded", "calling"}
-ADJECTIVES = {"external", "full", "hostile", "plain", "shared", "together"}
+NOUNS = {"encoding", "fencing", "logging", "routing", "signing", "recorded", "calling", "waiting"}
+ADJECTIVES = {"external", "full", "plain", "shared", "together"}
 
 
 def at(path: Path, line: int) -> str:
@@ -115,15 +115,19 @@ def is_participle(name: str) -> bool:
     return PARTICIPLE.fullmatch(name) is not None and name not in NO_PARTICIPLES | SENTENCES
 
 
+def decorators(node: ast.FunctionDef | ast.AsyncFunctionDef) -> Iterator[str]:
+    yield from map(ast.unparse, node.decorator_list)
+
+
 def test_functions_are_verbs_or_nouns() -> None:
-    """A property may be a participle: it says how a thing is."""
+    """A property may be a participle, because it says how a thing is; a handler has any name."""
     participles = [
         f"{at(path, node.lineno)}: {node.name}"
         for path, tree in MODULES.items()
         for node in ast.walk(tree)
         if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)
         and is_participle(node.name.strip("_"))
-        and not any("property" in ast.unparse(each) for each in node.decorator_list)
+        and not any(re.match(r"(cached_)?property|handler\(", each) for each in decorators(node))
     ]
     allow_none(participles, "name what it does, or what it returns")
 

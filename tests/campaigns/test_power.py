@@ -27,7 +27,7 @@ from eventjobs.tools.soak.power.trace import (
 )
 from tests.conftest import CAMPAIGN_RESULT
 from tests.support.servers import Server, start
-from tests.support.tracing import attach, failing
+from tests.support.strace import attach, failing
 
 STATES = 200
 #: `make soak` plays the others, too.

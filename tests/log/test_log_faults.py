@@ -16,7 +16,7 @@ import pytest
 
 from eventjobs.log.sqlite import SQLiteLog
 from tests.conftest import ROOT
-from tests.support.tracing import attach, failing
+from tests.support.strace import attach, failing
 from tests.support.workload import GROUP
 
 SEED = 20250101
