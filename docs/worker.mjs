@@ -7,17 +7,17 @@ const worker = `node-${randomUUID()}`; // drawn anew at each start: two must nev
 let stopping = false;
 
 const handlers = {
-  async shout({ text, times = 1 }, tell, stop) {
+  async shout({ text, times = 1 }, report, stop) {
     for (let done = 0; done < times; done++) {
       stop.throwIfAborted();
-      await tell("progress", { done, total: times, message: text });
+      await report("progress", { done, total: times, message: text });
       await sleep(50);
     }
     return text.toUpperCase();
   },
 };
 
-// Say it until it is heard, however often the service restarts; null when it does not count.
+// Repeat a request until the service accepts it, also over restarts; null when the attempt is lost.
 async function post(path, body = {}) {
   for (;;) {
     const sent = { method: "POST", headers: { "Content-Type": "application/json" } };
@@ -31,16 +31,16 @@ async function post(path, body = {}) {
 
 async function run({ job_id, attempt, lease_s, type, payload }) {
   const stop = new AbortController();
-  const tell = async (what, body) => {
-    const told = await post(`/v1/work/${job_id}/${attempt}/${what}`, body);
-    if (!told || told.cancel) stop.abort(); // cancelled, out of time, or no longer ours
+  const report = async (name, body) => {
+    const response = await post(`/v1/work/${job_id}/${attempt}/${name}`, body);
+    if (!response || response.cancel) stop.abort(); // cancelled, out of time, or lost
   };
-  const beat = setInterval(() => tell("heartbeat"), (lease_s * 1000) / 3);
+  const beat = setInterval(() => report("heartbeat"), (lease_s * 1000) / 3);
   try {
-    await tell("complete", { result: await handlers[type](payload, tell, stop.signal) });
+    await report("complete", { result: await handlers[type](payload, report, stop.signal) });
   } catch (error) {
-    if (stop.signal.aborted) await tell("cancelled");
-    else await tell("fail", { code: "handler_error", message: String(error) });
+    if (stop.signal.aborted) await report("cancelled");
+    else await report("fail", { code: "handler_error", message: String(error) });
   } finally {
     clearInterval(beat);
   }
