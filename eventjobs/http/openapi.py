@@ -168,18 +168,18 @@ def _errors(route: Route) -> list[type[EventjobsError]]:
 
 
 def _response(response: ResponseSpec) -> dict[str, Any]:
-    document: dict[str, Any] = {"description": response.description}
+    entry: dict[str, Any] = {"description": response.description}
     content = _content(response.model, response.media_type)
     if content is not None:
         if response.streams:
             content["text/event-stream"] = {"schema": {"type": "string"}}
-        document["content"] = content
+        entry["content"] = content
     if response.headers:
-        document["headers"] = {
+        entry["headers"] = {
             name: {"description": HEADERS[name], "schema": {"type": "string"}}
             for name in response.headers
         }
-    return document
+    return entry
 
 
 def _problem(status: int, codes: list[str]) -> dict[str, Any]:
@@ -216,8 +216,8 @@ def _schemas(routes: tuple[Route, ...], handlers: HandlerRegistry) -> dict[str, 
     }
     listed = sorted(bodies | models | {Event, Problem}, key=lambda each: each.__name__)
     inputs: list[tuple[Any, Literal["validation"]]] = [(each, "validation") for each in listed]
-    _, document = models_json_schema(inputs, ref_template=SCHEMAS + "{model}")
-    schemas: dict[str, Any] = document["$defs"]
+    _, generated = models_json_schema(inputs, ref_template=SCHEMAS + "{model}")
+    schemas: dict[str, Any] = generated["$defs"]
     for each in requests:
         if each.query is not None:
             schema = each.query.model_json_schema(ref_template=SCHEMAS + "{model}")

@@ -207,7 +207,7 @@ async def test_schemathesis_finds_no_failure(client: Connect, tmp_path: Path) ->
     api = await client(echo, write, wait_max_s=0, heartbeat_s=0.05, drain_s=0)
     checks = "not_a_server_error,status_code_conformance,content_type_conformance"
     checks += ",response_schema_conformance,unsupported_method"
-    command = ["-m", "schemathesis.cli", "run", f"{api.session._base_url}/openapi.json"]
+    command = ["-m", "schemathesis.cli", "run", f"{api.listening.url}/openapi.json"]
     command += ["--checks", checks, "--phases", "coverage,fuzzing", "--max-examples", "2"]
     command += ["--seed", "1", "--no-color", "--request-timeout", "5"]
     command += ["--exclude-path", "/v1/jobs/batch"]  # it cannot make NDJSON

@@ -52,13 +52,13 @@ class JobsQuery(Query):
     def filters(self, ids_max: int) -> dict[str, Any]:
         """The filters of Views.jobs. Raises InvalidInput."""
         return {
-            "job_id": self.id and job_ids(self.id, ids_max),
+            "job_id": self.id and _parse_ids(self.id, ids_max),
             "status": self.status and sorted(set(self.status)),
             "type": self.type and sorted(set(self.type)),
             "tag": self.tag,
             "owner": self.owner,
             "queue": self.queue,
-            "parent": self.parent and parse_id_of("parent", self.parent),
+            "parent": self.parent and _parse_id("parent", self.parent),
             "since_us": self.since and microseconds(self.since),
             "until_us": self.until and microseconds(self.until),
         }
@@ -69,11 +69,11 @@ class JobsQuery(Query):
             if getattr(self, name) is not None:
                 raise query_error(name, "a stream has no past; leave it out")
         return JobFilter(
-            ids=_set(self.id and job_ids(self.id, ids_max)),
+            ids=_set(self.id and _parse_ids(self.id, ids_max)),
             type=_set(self.type),
             owner=self.owner,
             queue=self.queue,
-            parent=self.parent and parse_id_of("parent", self.parent),
+            parent=self.parent and _parse_id("parent", self.parent),
             tag=self.tag,
             status=_set(self.status),
         )
@@ -101,21 +101,18 @@ class AllEventsQuery(EventsQuery):
 
     def selection(self, ids_max: int) -> JobFilter:
         """The filter of a page or stream. Raises InvalidInput."""
-        return JobFilter(ids=_set(self.id and job_ids(self.id, ids_max)), type=_set(self.type))
+        return JobFilter(ids=_set(self.id and _parse_ids(self.id, ids_max)), type=_set(self.type))
 
 
-def job_ids(texts: Iterable[str], ids_max: int) -> list[str]:
-    """*texts* as distinct job ids, sorted. Raises InvalidInput."""
-    try:
-        ids = sorted({parse_id(each) for each in texts})
-    except InvalidInput as error:
-        raise query_error("id", error.message) from error
+def _parse_ids(texts: Iterable[str], ids_max: int) -> list[str]:
+    """*texts*, at most *ids_max*, as distinct job ids, sorted. Raises InvalidInput."""
+    ids = sorted({_parse_id("id", each) for each in texts})
     if len(ids) > ids_max:
         raise query_error("id", f"at most {ids_max} jobs")
     return ids
 
 
-def parse_id_of(name: str, text: str) -> str:
+def _parse_id(name: str, text: str) -> str:
     """*text* as the job id of the parameter *name*. Raises InvalidInput."""
     try:
         return parse_id(text)
