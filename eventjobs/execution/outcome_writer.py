@@ -22,7 +22,7 @@ class OutcomeWriter:
         self._is_closed = False
 
     def close(self) -> None:
-        """Let a cancel end *record*. Until then it goes on: the handler may have caused it."""
+        """Let a cancel end *record*. Until then cancels are ignored: a handler may cause them."""
         self._is_closed = True
 
     async def record(self, attempt: RunningAttempt, outcome: Outcome) -> None:

@@ -100,7 +100,7 @@ class Runner:
                     await asyncio.wait({self._claim_task})
             self._claim_task.cancel()
         if self._processes is not None:
-            self._processes.release()
+            self._processes.release_prefetched()
         if self._tasks:
             self._log.info("draining", jobs=len(self._tasks), drain_s=drain_s)
             await self._wait_for_tasks(drain_s)

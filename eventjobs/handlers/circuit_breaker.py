@@ -81,7 +81,7 @@ class BaseCircuitBreaker:
         )
 
     def _record_fallback(self, error: Exception) -> bool:
-        """Whether *error* is a reason for a fallback. If so, the job has an issue that says so."""
+        """Whether *error* is a reason for a fallback; if so, record an issue of the job."""
         if not issubclass(type(error), BreakerOpen) and not should_retry(error, self._on):
             return False
         code = f"{self.name}_failure_fallback"

@@ -24,6 +24,7 @@ from tests.conftest import Connect, Serve
 from tests.support.child_jobs import child_of, children, hold, running, square, sum_of
 from tests.support.clock import FakeClock
 from tests.support.process_handlers import dig_in_a_process, holds_in_a_process
+from tests.support.processes import first_report
 from tests.support.waiting import kinds, recorded_of, time_passing, turns
 from tests.worker.test_source import elsewhere, types
 
@@ -146,7 +147,7 @@ async def test_a_tree_is_gone_through_to_the_bottom_before_it_gets_broader(serve
 
 
 async def test_several_are_waited_for_at_once(serve: Serve) -> None:
-    """By tasks of one handler, each of which waits again as soon as it goes on."""
+    """By tasks of one handler, each of which waits for five jobs in turn."""
 
     @handler("crew")
     async def crew(context: Context, payload: int) -> int:
@@ -307,9 +308,7 @@ async def test_a_parent_whose_process_dies_while_it_waits(serve: Serve) -> None:
     job = await service.submit(holds_in_a_process.type, max_attempts=1)
     child = await child_of(service, job.job_id)
     await running(service, child)
-    [process] = service.runner._processes._processes  # type: ignore[union-attr]
-    assert process._process is not None
-    os.kill(process._process.pid, signal.SIGKILL)
+    os.kill((await first_report(service, job.job_id))["pid"], signal.SIGKILL)
     ended = await service.wait(job.job_id)
     assert ended.error is not None
     assert ended.error["code"] == "worker_crashed"

@@ -1,4 +1,4 @@
-"""Circuit breakers of handlers: after failures calls are rejected, and the job's log says so."""
+"""Circuit breakers of handlers: after failures calls are rejected; the job's log has a line."""
 
 import asyncio
 import threading
@@ -332,7 +332,7 @@ async def test_jobs_that_are_held_off_survive_however_long_it_is_open(
     service = await serve(holding(ask), clock=clock)
     ids = [(await service.submit("held")).job_id for _ in range(30)]
     upstream.state = "down"
-    # What calls in vain counts: each trial takes one attempt of one job.
+    # A failed call counts: each trial takes one attempt of one job.
     for _ in range(60):
         await clock.advance(0.5)
     ends = [job for each in ids if (job := await service.jobs.load_newest(each)) and job.finished]

@@ -29,7 +29,7 @@ class Unspeakable(Exception):
 
 
 def flaky(failures: int, error: Exception | None = None) -> Any:
-    """Fails so many times, then says which call this was."""
+    """A function that raises *failures* times, then returns the number of the call."""
     calls = iter(range(1, 1000))
 
     def call() -> int:

@@ -132,7 +132,7 @@ def deaf(context: ThreadContext, payload: Any) -> None:
 
 @handler("left", process=True)
 def left(context: ThreadContext, payload: Any) -> None:
-    """Leaves a thread behind that goes on telling."""
+    """Leaves a thread behind that continues to report."""
     pause = threading.Event()
 
     def tell() -> None:
@@ -208,6 +208,7 @@ def dig_in_a_process(ctx: ThreadContext, depth: int) -> int:
 
 @handler("holds in a process", process=True)
 def holds_in_a_process(ctx: ThreadContext, payload: str) -> Any:
+    ctx.log("begun", pid=os.getpid())
     return ctx.result(payload or ctx.submit("hold"))
 
 

@@ -25,7 +25,7 @@ IDLE_S = 60.0
 #: As many jobs are prefetched as processes finish in this time, by the duration of recent jobs.
 PREFETCH_S = 0.02
 PREFETCH_MAX = 16
-#: Seconds after which a prefetched job without a process is given back to its source.
+#: Seconds after which a prefetched job without a process is released.
 WAIT_S = 0.1
 #: Decay of the longest job duration per job: after a long job, prefetch waits for a few short.
 JOB_TIME_DECAY = 0.8
@@ -120,12 +120,12 @@ class ProcessPool:
     async def _wait_for_turn(self, run: ProcessRun) -> bool:
         """Wait until *run* has a process or may start one; False when it waited too long."""
         self._waiting.append(run)
-        timer = self._clock.call_later(WAIT_S, lambda: self._give_back(run))
+        timer = self._clock.call_later(WAIT_S, lambda: self._release(run))
         try:
             return await run.turn
         except asyncio.CancelledError:
             if run.process is None:
-                self._give_back(run)
+                self._release(run)
                 if not run.turn.cancelled() and run.turn.result():
                     self._start_next(None)
                 raise
@@ -134,20 +134,20 @@ class ProcessPool:
         finally:
             timer.cancel()
 
-    def _give_back(self, run: ProcessRun) -> None:
+    def _release(self, run: ProcessRun) -> None:
         if run in self._waiting:
             self._waiting.remove(run)
             if not run.turn.done():
                 run.turn.set_result(False)
 
-    def release(self) -> None:
-        """Give back the prefetched jobs."""
+    def release_prefetched(self) -> None:
+        """Release the prefetched jobs."""
         for run in list(self._waiting):
-            self._give_back(run)
+            self._release(run)
 
     async def close(self) -> None:
         """End all processes; return when none is left."""
-        self.release()
+        self.release_prefetched()
         for process in self._idle:
             process.idle_timer.cancel()
         self._idle.clear()

@@ -55,7 +55,7 @@ class ProcessRun:
     job: Job
     reporter: AttemptReporter
     on_start: Callable[[], object]
-    #: For a job that waits: True when it may start, False when it is given back.
+    #: For a job that waits: True when it may start, False when it is released.
     turn: asyncio.Future[bool] = field(default_factory=_future)
     #: Cancelled when the handler has stopped as requested.
     outcome: asyncio.Future[Outcome] = field(default_factory=_future)

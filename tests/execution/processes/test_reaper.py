@@ -79,7 +79,7 @@ async def test_a_guardian_ends_all_that_it_was_told_of_and_not_told_to_forget() 
     await reaper.register(forgotten.pid)
     assert reaper.pid is not None
     os.kill(reaper.pid, signal.SIGKILL)
-    while reaper.pid is not None:  # a thread waits for its end, and tells of it
+    while reaper.pid is not None:  # a thread waits for its end
         await asyncio.to_thread(str)
     await reaper.register(second.pid)
     reaper.unregister(forgotten.pid)
