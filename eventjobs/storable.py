@@ -4,7 +4,6 @@ Values of users are never trusted: a class of their own may override any method,
 never return. So types are tested with type(), and builtin methods are called through the builtin.
 """
 
-import copyreg
 import math
 import reprlib
 from collections.abc import Callable, Iterable, Iterator
@@ -12,7 +11,7 @@ from contextlib import suppress
 from dataclasses import fields, is_dataclass
 from enum import Enum
 from itertools import islice
-from typing import Any, TypeVar
+from typing import Any
 
 import orjson
 from pydantic import BaseModel
@@ -159,70 +158,6 @@ def _dump_model(value: Any) -> Any:
     if issubclass(type(value), BaseModel):
         return value.model_dump(mode="json")
     raise TypeError(f"{class_name(type(value))} is not a type of JSON")
-
-
-class JSONField:
-    """A dataclass field that is stored as JSON text. Each read decodes a new copy, which the reader
-    may change. Setting a value that JSON cannot hold raises NotJSON.
-    """
-
-    def __init__(self, name: str) -> None:
-        self._name = name
-
-    def __get__(self, holder: Any, owner: Any = None) -> Any:
-        if holder is None:
-            return self
-        text = holder.__dict__.get(self._name)
-        return None if text is None else orjson.loads(orjson.dumps(text))
-
-    def __set__(self, holder: Any, value: Any) -> None:
-        # Only this module makes Fragments: check_size refuses those of users.
-        text = value if type(value) is orjson.Fragment else json_fragment(value)
-        holder.__dict__[self._name] = text
-
-
-# Else no dataclass with a JSONField could be pickled, or copied deeply.
-copyreg.pickle(orjson.Fragment, lambda text: (orjson.Fragment, (orjson.dumps(text),)))
-
-Class = TypeVar("Class", bound=type)
-#: The JSONFields of each class that has some.
-_NAMES: dict[type, tuple[str, ...]] = {}
-
-
-def json_fields(*names: str) -> Callable[[Class], Class]:
-    """A decorator that makes the fields *names* of a dataclass JSONFields.
-
-    The class must not have slots: orjson then reads fields through descriptors without holding a
-    reference to the value, and the process crashes.
-    """
-
-    def decorate(kind: Class) -> Class:
-        assert "__slots__" not in vars(kind), kind
-        for name in names:
-            setattr(kind, name, JSONField(name))
-        _NAMES[kind] = names
-        return kind
-
-    return decorate
-
-
-def fragment_of(holder: Any, name: str) -> orjson.Fragment | None:
-    """The JSON text of *holder*'s JSONField *name*, not decoded; None for null."""
-    text: orjson.Fragment | None = holder.__dict__.get(name)
-    return text
-
-
-def as_fragment(value: Any) -> orjson.Fragment | None:
-    """*value*, which orjson has decoded, as JSON text again; None for null."""
-    return None if value is None else orjson.Fragment(orjson.dumps(value))
-
-
-def as_fragments(kind: type, values: dict[str, Any]) -> dict[str, Any]:
-    """*values*, which orjson has decoded, with those of *kind*'s JSONFields as JSON text again."""
-    for name in _NAMES.get(kind, ()):
-        if name in values:
-            values[name] = as_fragment(values[name])
-    return values
 
 
 #: The most frequent types. Their values contain no other values.

@@ -11,8 +11,8 @@ from eventjobs.domain.events import (
     JobCompleted,
     ProgressReported,
 )
+from eventjobs.domain.json_fields import as_fragments, fragment_of, json_fields
 from eventjobs.domain.recorded import Recorded
-from eventjobs.storable import as_fragments, fragment_of, json_fields
 
 
 class Stage(NamedTuple):

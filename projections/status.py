@@ -6,10 +6,10 @@ from typing import Any
 import orjson
 
 from eventjobs.domain.job import DEFAULT_QUEUE, Job
+from eventjobs.domain.json_fields import as_fragments
 from eventjobs.domain.spec import Artifact, JobSpec
 from eventjobs.domain.steps import Step
 from eventjobs.projections.change import JobChange, Statement, rows
-from eventjobs.storable import as_fragments
 
 NAME = "status"
 VERSION = 7

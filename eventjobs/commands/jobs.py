@@ -15,6 +15,7 @@ from eventjobs.domain.decisions import Report
 from eventjobs.domain.events import AttemptFailed, AttemptHandedOver, Event, StepCompleted
 from eventjobs.domain.ids import child_id, legacy_child_id, new_id, parse_id
 from eventjobs.domain.job import Job, evolve, fold, require_readable
+from eventjobs.domain.json_fields import fragment_of
 from eventjobs.domain.spec import JSON, JobSpec
 from eventjobs.domain.validation import Reason, read_name, read_reason, validate
 from eventjobs.errors import (
@@ -27,7 +28,6 @@ from eventjobs.errors import (
     StepTooLarge,
 )
 from eventjobs.log import EventLog
-from eventjobs.storable import fragment_of
 
 #: Conflicts of one command before it raises Conflict.
 CONFLICTS_MAX = 10

@@ -9,10 +9,10 @@ from typing import Any, NamedTuple, get_args, get_origin
 import orjson
 
 from eventjobs.domain.events import Event, JobSubmitted, Stored, Unreadable
+from eventjobs.domain.json_fields import as_fragments
 from eventjobs.domain.spec import JobSpec
 from eventjobs.domain.timestamps import MAX_US
 from eventjobs.errors import CorruptLog, NotJSON
-from eventjobs.storable import as_fragments
 
 Upcaster = Callable[[dict[str, Any], dict[str, Any]], tuple[str, dict[str, Any], dict[str, Any]]]
 

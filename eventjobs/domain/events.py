@@ -10,8 +10,8 @@ A stored event has two parts. *facts* are what the state machine needs; they are
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
+from eventjobs.domain.json_fields import json_fields
 from eventjobs.domain.spec import JSON, JobSpec
-from eventjobs.storable import json_fields
 
 #: The type of webhook deliveries, which are jobs. The payload names the webhook and the position.
 DELIVERY = "eventjobs.webhook"

@@ -31,11 +31,11 @@ from eventjobs.domain.events import (
     WebhookAdded,
     WebhookRemoved,
 )
+from eventjobs.domain.json_fields import as_fragment, json_fields
 from eventjobs.domain.recorded import Recorded
 from eventjobs.domain.spec import JSON, Artifact, JobSpec
 from eventjobs.domain.steps import Step, insert_step, steps_kept_by
 from eventjobs.errors import JobUnreadable
-from eventjobs.storable import as_fragment, json_fields
 
 
 class Status(StrEnum):

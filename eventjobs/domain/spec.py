@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
-from eventjobs.storable import json_fields
+from eventjobs.domain.json_fields import json_fields
 
 JSON = Any  # a value that orjson reads and writes; reading such a field gives a new copy each time
 

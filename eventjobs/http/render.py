@@ -6,11 +6,11 @@ from urllib.parse import quote
 
 from eventjobs.attempts.error_report import ERROR_ARTIFACT
 from eventjobs.domain.job import Job, Status
+from eventjobs.domain.json_fields import fragment_of
 from eventjobs.domain.timestamps import rfc3339
 from eventjobs.projections import JobView
 from eventjobs.projections.attempt_progress import Progress, Stage
 from eventjobs.projections.progress import Estimate
-from eventjobs.storable import fragment_of
 
 _NO_PROGRESS = Progress()
 

@@ -4,6 +4,7 @@ from typing import Any
 
 from pydantic import Field, model_validator
 
+from eventjobs.domain.json_fields import as_fragment
 from eventjobs.domain.spec import JobSpec
 from eventjobs.domain.submission import SubmissionOptions, mark_checked
 from eventjobs.domain.timestamps import microseconds
@@ -18,7 +19,6 @@ from eventjobs.http.request_errors import RequestError
 from eventjobs.http.schemas.problem import Problem
 from eventjobs.http.schemas.response_model import ResponseModel
 from eventjobs.service import Service
-from eventjobs.storable import as_fragment
 
 
 class BatchOutcome(ResponseModel):

@@ -19,6 +19,7 @@ from eventjobs.domain.events import (
     StepCompleted,
 )
 from eventjobs.domain.job import Job
+from eventjobs.domain.json_fields import JSONField, as_fragment, fragment_of, json_fields
 from eventjobs.domain.spec import JobSpec
 from eventjobs.errors import JobError, NotJSON
 from eventjobs.execution.processes.child import _JOB
@@ -28,7 +29,6 @@ from eventjobs.handlers.registry import Handler
 from eventjobs.handlers.schedule import CronSchedule, schedule
 from eventjobs.handlers.thread_context import ThreadContext
 from eventjobs.projections.attempt_progress import Progress
-from eventjobs.storable import JSONField, as_fragment, fragment_of, json_fields
 from tests.conftest import Serve
 from tests.support.process_handlers import empties
 from tests.support.waiting import recorded_of
