@@ -12,18 +12,7 @@ from typing import Any
 
 import pytest
 
-from eventjobs.domain.events import (
-    ArtifactStored,
-    AttemptFailed,
-    AttemptStarted,
-    CancelRequested,
-    JobCancelled,
-    JobCompleted,
-    JobRetried,
-    JobSubmitted,
-    LogWritten,
-    ProgressReported,
-)
+from eventjobs.domain import events as e
 from eventjobs.domain.recorded import Recorded
 from eventjobs.domain.spec import JobSpec
 from eventjobs.errors import Conflict
@@ -108,31 +97,31 @@ A = "00000000-0000-4000-8000-00000000000a"
 B = "00000000-0000-4000-8000-00000000000b"
 
 
-def submission(token: str) -> JobSubmitted:
-    return JobSubmitted(JobSpec("noop", {"token": token}, max_attempts=3))
+def submission(token: str) -> e.JobSubmitted:
+    return e.JobSubmitted(JobSpec("noop", {"token": token}, max_attempts=3))
 
 
 #: Two jobs: one is done, the other is cancelled, retried, and fails in its second attempt.
 TRUE: list[Entry] = [
     (A, "http", submission("job 1")),
-    (A, "w1", AttemptStarted(1, "w1")),
+    (A, "w1", e.AttemptStarted(1, "w1")),
     (B, "http", submission("job 2")),
-    (B, "w1", AttemptStarted(1, "w1")),
-    (A, "w1", ProgressReported(1, 1, 2)),
-    (B, "http", CancelRequested("cancel 1")),
-    (A, "w1", JobCompleted(1, "done")),
-    (B, "w1", JobCancelled(1)),
-    (B, "http", JobRetried("retry 1")),
-    (B, "w2", AttemptStarted(2, "w2")),
-    (B, "w3", ArtifactStored(2, "error.json", "ab" * 32, 2, "application/json")),
-    (B, "w3", AttemptFailed(2, "worker_lost", True, None)),
+    (B, "w1", e.AttemptStarted(1, "w1")),
+    (A, "w1", e.ProgressReported(1, 1, 2)),
+    (B, "http", e.CancelRequested("cancel 1")),
+    (A, "w1", e.JobCompleted(1, "done")),
+    (B, "w1", e.JobCancelled(1)),
+    (B, "http", e.JobRetried("retry 1")),
+    (B, "w2", e.AttemptStarted(2, "w2")),
+    (B, "w3", e.ArtifactStored(2, "error.json", "ab" * 32, 2, "application/json")),
+    (B, "w3", e.AttemptFailed(2, "worker_lost", True, None)),
 ]
 
 
 def lines_of(rows: list[Row]) -> list[tuple[int, str]]:
     """The lines that a reader of all events receives."""
     recorded = [
-        Recorded(*row[:3], row.at_us, row.actor, LogWritten(1, ""), row.type, row.facts, row.body)
+        Recorded(*row[:3], row.at_us, row.actor, e.LogWritten(1, ""), row.type, row.facts, row.body)
         for row in rows
     ]
     return [(each.position, each.json().decode()) for each in recorded]
@@ -203,31 +192,31 @@ TAMPERED: dict[str, tuple[Callable[[World], object], str]] = {
         "'job 1' happened before, to job {A}",
     ),
     "a job ended twice": (
-        lambda world: world.store([*TRUE, (A, "w1", JobCompleted(1, "done"))]),
+        lambda world: world.store([*TRUE, (A, "w1", e.JobCompleted(1, "done"))]),
         "its job is completed in attempt 1",
     ),
     "a job ended by an attempt that was not its last": (
-        lambda world: world.store([*TRUE[:10], (B, "w2", JobCompleted(1))]),
+        lambda world: world.store([*TRUE[:10], (B, "w2", e.JobCompleted(1))]),
         "its job is running in attempt 2",
     ),
     "an attempt ended by another worker": (
-        lambda world: world.store([*TRUE[:10], (B, "w3", JobCompleted(2))]),
+        lambda world: world.store([*TRUE[:10], (B, "w3", e.JobCompleted(2))]),
         "w2 holds the attempt",
     ),
     "an attempt began while another one ran": (
-        lambda world: world.store([*TRUE[:10], (B, "w3", AttemptStarted(3, "w3"))]),
+        lambda world: world.store([*TRUE[:10], (B, "w3", e.AttemptStarted(3, "w3"))]),
         "its job is running, not queued",
     ),
     "an attempt was left out": (
-        lambda world: world.store([*TRUE[:9], (B, "w2", AttemptStarted(3, "w2"))]),
+        lambda world: world.store([*TRUE[:9], (B, "w2", e.AttemptStarted(3, "w2"))]),
         "it follows attempt 1",
     ),
     "an event came before its job": (
-        lambda world: world.store([(B, "w1", AttemptStarted(1, "w1"))]),
+        lambda world: world.store([(B, "w1", e.AttemptStarted(1, "w1"))]),
         "its job was never submitted",
     ),
     "a cancel was acknowledged, and never happened": (
-        lambda world: world.store([*TRUE[:5], (B, "w1", ProgressReported(1)), *TRUE[6:]]),
+        lambda world: world.store([*TRUE[:5], (B, "w1", e.ProgressReported(1)), *TRUE[6:]]),
         "no cancel was requested",
     ),
     "a client was told a status that never was": (
@@ -315,8 +304,8 @@ async def test_who_was_late_is_told_when_the_winner_can_be_read(tmp_path: Path) 
     log = await SQLiteLog.open(tmp_path / "log.db")
     try:
         await log.append(A, 0, submission("job 1"), actor="http")
-        won = asyncio.create_task(log.append(A, 1, AttemptStarted(1, "w1"), actor="w1"))
-        late = asyncio.create_task(log.append(A, 1, JobCancelled(), actor="http"))
+        won = asyncio.create_task(log.append(A, 1, e.AttemptStarted(1, "w1"), actor="w1"))
+        late = asyncio.create_task(log.append(A, 1, e.JobCancelled(), actor="http"))
         with pytest.raises(Conflict):
             await late
         assert [each.version for each in await log.read_job(A)] == [1, 2]
@@ -333,10 +322,10 @@ async def test_run_times_are_learned_in_the_order_of_the_log(tmp_path: Path) -> 
     entries: list[Entry] = [
         (first, "http", submission("job 1")),
         (second, "http", submission("job 2")),
-        (first, "w1", AttemptStarted(1, "w1")),
-        (second, "w1", AttemptStarted(1, "w1")),
-        (second, "w1", JobCompleted(1)),
-        (first, "w1", JobCompleted(1)),
+        (first, "w1", e.AttemptStarted(1, "w1")),
+        (second, "w1", e.AttemptStarted(1, "w1")),
+        (second, "w1", e.JobCompleted(1)),
+        (first, "w1", e.JobCompleted(1)),
     ]
     log = [
         Recorded(*row[:3], row.at_us, row.actor, event, row.type, row.facts, row.body)

@@ -7,16 +7,7 @@ from typing import Any, Self
 
 import pytest
 
-from eventjobs.domain.events import (
-    AttemptFailed,
-    AttemptReleased,
-    AttemptStarted,
-    Event,
-    JobCompleted,
-    JobSubmitted,
-    LateReportRefused,
-    ProgressReported,
-)
+from eventjobs.domain import events as e
 from eventjobs.domain.spec import JobSpec
 from eventjobs.tools.soak.kills.checker import Row
 from eventjobs.tools.soak.kills.history import Due
@@ -50,15 +41,15 @@ A = "00000000-0000-4000-8000-00000000000a"
 B = "00000000-0000-4000-8000-00000000000b"
 LEASE_S = 2.0
 
-Entry = tuple[float, str, str, Event]
+Entry = tuple[float, str, str, e.Event]
 
 
-def submission(token: str) -> JobSubmitted:
-    return JobSubmitted(JobSpec("nap", {"token": token}, max_attempts=9))
+def submission(token: str) -> e.JobSubmitted:
+    return e.JobSubmitted(JobSpec("nap", {"token": token}, max_attempts=9))
 
 
-def lost(attempt: int, at_s: float) -> AttemptFailed:
-    return AttemptFailed(attempt, "worker_lost", True, round(at_s * 1e6), "not heard from")
+def lost(attempt: int, at_s: float) -> e.AttemptFailed:
+    return e.AttemptFailed(attempt, "worker_lost", True, round(at_s * 1e6), "not heard from")
 
 
 class World:
@@ -68,18 +59,18 @@ class World:
         self.entries: list[Entry] = [
             (1.0, A, "http", submission("job A")),
             (1.0, B, "http", submission("job B")),
-            (2.0, A, "w1", AttemptStarted(1, "w1", LEASE_S)),
-            (2.0, B, "w2", AttemptStarted(1, "w2", LEASE_S)),
-            (2.5, A, "w1", ProgressReported(1, 1, 2)),
+            (2.0, A, "w1", e.AttemptStarted(1, "w1", LEASE_S)),
+            (2.0, B, "w2", e.AttemptStarted(1, "w2", LEASE_S)),
+            (2.5, A, "w1", e.ProgressReported(1, 1, 2)),
             # 3.0: w1 is killed, w2 is paused until 7.0
             (5.5, A, "service", lost(1, 5.5)),
             (5.9, B, "service", lost(1, 5.9)),
-            (6.0, A, "w3", AttemptStarted(2, "w3", LEASE_S)),
-            (6.0, B, "w3", AttemptStarted(2, "w3", LEASE_S)),
-            (6.5, A, "w3", JobCompleted(2)),
-            (7.1, B, "w2", LateReportRefused(1, "complete")),
-            (7.5, B, "w3", JobCompleted(2)),
-            (2.6, B, "w2", ProgressReported(1, 1, 2)),
+            (6.0, A, "w3", e.AttemptStarted(2, "w3", LEASE_S)),
+            (6.0, B, "w3", e.AttemptStarted(2, "w3", LEASE_S)),
+            (6.5, A, "w3", e.JobCompleted(2)),
+            (7.1, B, "w2", e.LateReportRefused(1, "complete")),
+            (7.5, B, "w3", e.JobCompleted(2)),
+            (2.6, B, "w2", e.ProgressReported(1, 1, 2)),
         ]
         self.fates = Fates(
             us(LEASE_S),
@@ -98,12 +89,12 @@ class World:
         self.entries[number] = (seconds, *self.entries[number][1:])
         return self
 
-    def event(self, number: int, event: Event, actor: str | None = None) -> Self:
+    def event(self, number: int, event: e.Event, actor: str | None = None) -> Self:
         at_s, job_id, before, _ = self.entries[number]
         self.entries[number] = at_s, job_id, actor or before, event
         return self
 
-    def also(self, at_s: float, job_id: str, actor: str, event: Event) -> Self:
+    def also(self, at_s: float, job_id: str, actor: str, event: e.Event) -> Self:
         self.entries.append((at_s, job_id, actor, event))
         return self
 
@@ -151,19 +142,19 @@ TAMPERED: dict[str, tuple[Callable[[World], Any], str]] = {
         "job elsewhere was completed 0 times",
     ),
     "a job was completed twice": (
-        lambda world: world.also(8.0, A, "w3", JobCompleted(2)),
+        lambda world: world.also(8.0, A, "w3", e.JobCompleted(2)),
         f"job {A} was completed 2 times",
     ),
     "the attempt that was lost completed the job": (
-        lambda world: world.event(9, JobCompleted(1), "w1"),
+        lambda world: world.event(9, e.JobCompleted(1), "w1"),
         "its job is running in attempt 2",
     ),
     "another worker completed the job": (
-        lambda world: world.event(9, JobCompleted(2), "w2"),
+        lambda world: world.event(9, e.JobCompleted(2), "w2"),
         "w3 holds the attempt",
     ),
     "another worker gave the job back": (
-        lambda world: world.event(6, AttemptReleased(1, "not mine"), "w3"),
+        lambda world: world.event(6, e.AttemptReleased(1, "not mine"), "w3"),
         "w2 holds it",
     ),
     "a dead worker's job waited too long": (
@@ -182,8 +173,8 @@ TAMPERED: dict[str, tuple[Callable[[World], Any], str]] = {
         lambda world: (
             world.without(9)
             .also(6.6, A, "service", lost(2, 6.6))
-            .also(6.7, A, "w3", AttemptStarted(3, "w3", LEASE_S))
-            .also(6.8, A, "w3", JobCompleted(3))
+            .also(6.7, A, "w3", e.AttemptStarted(3, "w3", LEASE_S))
+            .also(6.8, A, "w3", e.JobCompleted(3))
         ),
         f"attempt 2 of job {A}, by w3 was taken from it, though it lived",
     ),
@@ -196,15 +187,15 @@ TAMPERED: dict[str, tuple[Callable[[World], Any], str]] = {
         f"attempt 1 of job {B}, by w2 was late, and no LateReportRefused was recorded",
     ),
     "somebody else left the evidence": (
-        lambda world: world.event(10, LateReportRefused(1, "complete"), "w1"),
+        lambda world: world.event(10, e.LateReportRefused(1, "complete"), "w1"),
         "was not late, and w1 was refused",
     ),
     "who was in time was refused": (
-        lambda world: world.also(6.4, A, "w3", LateReportRefused(2, "complete")),
+        lambda world: world.also(6.4, A, "w3", e.LateReportRefused(2, "complete")),
         "it was not late",
     ),
     "an attempt failed by itself": (
-        lambda world: world.event(5, AttemptFailed(1, "handler_error", True, us(5.5)), "w1"),
+        lambda world: world.event(5, e.AttemptFailed(1, "handler_error", True, us(5.5)), "w1"),
         "ended as handler_error",
     ),
     "a worker is unknown": (
@@ -235,10 +226,10 @@ EXCUSED: dict[str, Callable[[World], World]] = {
     ),
     "who told nothing may not know of the claim": lambda world: world.without(12).without(10),
     "what is given back at the end of a worker is no loss": lambda world: world.event(
-        6, AttemptReleased(1, "the worker was stopped"), "w2"
+        6, e.AttemptReleased(1, "the worker was stopped"), "w2"
     ).without(10),
     "what nobody was there to take is given back by the service": lambda world: world.event(
-        6, AttemptReleased(1, "it had gone"), "service"
+        6, e.AttemptReleased(1, "it had gone"), "service"
     ).without(10),
 }
 

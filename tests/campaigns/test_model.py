@@ -6,16 +6,7 @@ from typing import Any
 import pytest
 
 from eventjobs.domain import decisions
-from eventjobs.domain.events import (
-    AttemptFailed,
-    AttemptHandedOver,
-    AttemptReleased,
-    AttemptStarted,
-    JobCancelled,
-    JobCompleted,
-    JobRetried,
-    LateReportRefused,
-)
+from eventjobs.domain import events as e
 from eventjobs.domain.job import Job, Status
 from eventjobs.errors import StaleAttempt, WrongState
 from eventjobs.tools.soak.model_check.search import search
@@ -49,44 +40,44 @@ def test_every_state_that_can_be_reached_is_right_and_comes_to_an_end(
 # --- decisions that would be wrong are noticed
 
 
-def completed_whoever_asks(job: Job, attempt: int, result: Any) -> JobCompleted:
-    return JobCompleted(attempt, result)
+def completed_whoever_asks(job: Job, attempt: int, result: Any) -> e.JobCompleted:
+    return e.JobCompleted(attempt, result)
 
 
-def completed_never(job: Job, attempt: int, result: Any) -> JobCompleted:
+def completed_never(job: Job, attempt: int, result: Any) -> e.JobCompleted:
     raise StaleAttempt
 
 
-def completed_if_running(job: Job, attempt: int, result: Any) -> JobCompleted:
+def completed_if_running(job: Job, attempt: int, result: Any) -> e.JobCompleted:
     if job.status != Status.RUNNING:
         raise StaleAttempt
-    return JobCompleted(attempt, result)
+    return e.JobCompleted(attempt, result)
 
 
-def failed_whoever_asks(job: Job, failed: AttemptFailed) -> AttemptFailed:
+def failed_whoever_asks(job: Job, failed: e.AttemptFailed) -> e.AttemptFailed:
     return failed
 
 
-def failed_for_ever_anew(job: Job, failed: AttemptFailed) -> AttemptFailed | JobCancelled:
+def failed_for_ever_anew(job: Job, failed: e.AttemptFailed) -> e.AttemptFailed | e.JobCancelled:
     decisions.fail(job, failed)
-    return AttemptFailed(failed.attempt, failed.code, True, failed.retry_at_us or 1)
+    return e.AttemptFailed(failed.attempt, failed.code, True, failed.retry_at_us or 1)
 
 
 def started_in_any_state(
     job: Job, now_us: int, worker: str, lease_s: float | None
-) -> AttemptStarted:
-    return AttemptStarted(job.attempt + 1, worker, lease_s)
+) -> e.AttemptStarted:
+    return e.AttemptStarted(job.attempt + 1, worker, lease_s)
 
 
 def started_when_cancelled(
     job: Job, now_us: int, worker: str, lease_s: float | None
-) -> AttemptStarted:
+) -> e.AttemptStarted:
     if job.status != Status.CANCELLED:
         return decisions.start(job, now_us, worker, lease_s)
-    return AttemptStarted(job.attempt + 1, worker, lease_s)
+    return e.AttemptStarted(job.attempt + 1, worker, lease_s)
 
 
-def started_once(job: Job, now_us: int, worker: str, lease_s: float | None) -> AttemptStarted:
+def started_once(job: Job, now_us: int, worker: str, lease_s: float | None) -> e.AttemptStarted:
     if job.attempt:
         raise WrongState
     return decisions.start(job, now_us, worker, lease_s)
@@ -94,29 +85,29 @@ def started_once(job: Job, now_us: int, worker: str, lease_s: float | None) -> A
 
 def started_with_the_same_number(
     job: Job, now_us: int, worker: str, lease_s: float | None
-) -> AttemptStarted:
+) -> e.AttemptStarted:
     decisions.start(job, now_us, worker, lease_s)
-    return AttemptStarted(max(job.attempt, 1), worker, lease_s)
+    return e.AttemptStarted(max(job.attempt, 1), worker, lease_s)
 
 
-def released_as_often_as_told(job: Job, attempt: int, reason: str) -> AttemptReleased:
-    return AttemptReleased(attempt, reason)
+def released_as_often_as_told(job: Job, attempt: int, reason: str) -> e.AttemptReleased:
+    return e.AttemptReleased(attempt, reason)
 
 
-def handed_over_by_anybody(job: Job, handed: AttemptHandedOver) -> AttemptHandedOver:
+def handed_over_by_anybody(job: Job, handed: e.AttemptHandedOver) -> e.AttemptHandedOver:
     return handed
 
 
-def cancelled_at_once(job: Job, reason: str | None = None) -> JobCancelled | None:
-    return None if job.finished else JobCancelled(None)
+def cancelled_at_once(job: Job, reason: str | None = None) -> e.JobCancelled | None:
+    return None if job.finished else e.JobCancelled(None)
 
 
-def refused_though_it_holds(job: Job, attempt: int, report: str) -> LateReportRefused:
-    return LateReportRefused(attempt, report)
+def refused_though_it_holds(job: Job, attempt: int, report: str) -> e.LateReportRefused:
+    return e.LateReportRefused(attempt, report)
 
 
-def retried_whenever(job: Job, reason: str | None = None) -> JobRetried:
-    return JobRetried()
+def retried_whenever(job: Job, reason: str | None = None) -> e.JobRetried:
+    return e.JobRetried()
 
 
 WRONG = {

@@ -11,17 +11,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from eventjobs.domain import events as e
 from eventjobs.domain.codec import UPCASTERS, Upcaster, decode, encode
-from eventjobs.domain.events import (
-    AttemptStarted,
-    Event,
-    JobExpired,
-    JobRetried,
-    JobSubmitted,
-    LogWritten,
-    ProgressReported,
-    Stored,
-)
 from eventjobs.domain.recorded import Recorded
 from eventjobs.domain.spec import JobSpec
 from eventjobs.domain.timestamps import rfc3339
@@ -29,7 +20,7 @@ from eventjobs.errors import CorruptLog
 from tests.support.decisions import JOB_ID, as_recorded
 from tests.support.histories import BY_CLASS, events, texts
 
-CLASSES: list[type[Any]] = list(Stored.__args__)
+CLASSES: list[type[Any]] = list(e.Stored.__args__)
 GOLDEN = sorted((Path(__file__).parents[1] / "golden").glob("*.json"))
 
 
@@ -37,7 +28,7 @@ GOLDEN = sorted((Path(__file__).parents[1] / "golden").glob("*.json"))
 
 
 @given(events)
-def test_every_event_is_read_back_as_it_was_written(event: Event) -> None:
+def test_every_event_is_read_back_as_it_was_written(event: e.Event) -> None:
     type, facts, body = encode(event)
     again = decode(type, facts, body)
     assert again == event
@@ -49,19 +40,19 @@ def test_every_class_of_event_is_drawn() -> None:
 
 
 def test_what_is_not_set_is_not_stored() -> None:
-    assert encode(ProgressReported(1)) == ("ProgressReported", b'{"attempt":1}', b"{}")
-    assert encode(JobRetried()) == ("JobRetried", b"{}", b"{}")
+    assert encode(e.ProgressReported(1)) == ("ProgressReported", b'{"attempt":1}', b"{}")
+    assert encode(e.JobRetried()) == ("JobRetried", b"{}", b"{}")
 
 
 def test_keys_are_sorted_and_nothing_is_between_them() -> None:
-    _, facts, body = encode(LogWritten(3, "info", "Zoë", {"b": 1, "a": 2}))
+    _, facts, body = encode(e.LogWritten(3, "info", "Zoë", {"b": 1, "a": 2}))
     assert facts == b'{"attempt":3,"level":"info"}'
     assert body == '{"fields":{"b":1,"a":2},"message":"Zoë"}'.encode()
 
 
 def test_what_people_put_in_is_in_the_body_alone() -> None:
     spec = JobSpec("csv", {"secret": 1}, tags=("private",), owner="ann")
-    _, facts, body = encode(JobSubmitted(spec))
+    _, facts, body = encode(e.JobSubmitted(spec))
     assert b"secret" not in facts
     assert b"private" not in facts
     assert body == b'{"payload":{"secret":1},"tags":["private"]}'
@@ -70,7 +61,7 @@ def test_what_people_put_in_is_in_the_body_alone() -> None:
 @pytest.mark.parametrize("value", [2**64, {1: 2}, b"bytes", "\ud800", object()])
 def test_what_json_cannot_hold_is_a_type_error(value: object) -> None:
     with pytest.raises(TypeError):
-        encode(JobSubmitted(JobSpec("csv", value)))
+        encode(e.JobSubmitted(JobSpec("csv", value)))
 
 
 # --- golden files: never edited, also when the classes change
@@ -96,7 +87,7 @@ def test_the_golden_files_of_a_class_show_every_field(kind: type[Any]) -> None:
         event = decode(stored["type"], stored["facts"].encode(), stored["body"].encode())
         if type(event) is kind and stored["type"] not in UPCASTERS:
             names |= {*json.loads(stored["facts"]), *json.loads(stored["body"])}
-    holder = JobSpec if kind is JobSubmitted else kind
+    holder = JobSpec if kind is e.JobSubmitted else kind
     assert names == set(holder.__dataclass_fields__) - {"BODY"}
 
 
@@ -126,21 +117,21 @@ CHAIN: dict[str, Upcaster] = {"AttemptBegan": rename_node, "AttemptStarted/2": w
 
 def test_an_older_shape_is_brought_up_to_today_step_by_step() -> None:
     began = decode("AttemptBegan", b'{"attempt":1,"node":"a"}', b"{}", CHAIN)
-    assert began == AttemptStarted(1, "a")
+    assert began == e.AttemptStarted(1, "a")
 
 
 def test_a_shape_is_brought_up_from_its_own_version_on() -> None:
     stored = b'{"attempt":1,"node":"a","worker":"b"}'
-    assert decode("AttemptStarted/2", stored, b"{}", CHAIN) == AttemptStarted(1, "b")
+    assert decode("AttemptStarted/2", stored, b"{}", CHAIN) == e.AttemptStarted(1, "b")
 
 
 def test_an_older_shape_whose_body_was_erased_is_brought_up_too() -> None:
     stored = b'{"attempt":1,"node":"a"}'
-    assert decode("AttemptBegan", stored, None, CHAIN) == AttemptStarted(1, "a")
+    assert decode("AttemptBegan", stored, None, CHAIN) == e.AttemptStarted(1, "a")
 
 
 def test_todays_shape_passes_no_upcaster() -> None:
-    assert decode("JobExpired", b'{"reason":"ttl"}', b"{}", CHAIN) == JobExpired("ttl")
+    assert decode("JobExpired", b'{"reason":"ttl"}', b"{}", CHAIN) == e.JobExpired("ttl")
 
 
 # --- what cannot be read
@@ -178,15 +169,15 @@ def test_an_upcaster_that_misses_a_field_does_not_blame_the_type() -> None:
 
 def test_an_erased_event_keeps_its_facts_and_says_so() -> None:
     spec = JobSpec("csv", {"secret": 1}, tags=("private",), priority=7)
-    type, facts, _ = encode(JobSubmitted(spec))
+    type, facts, _ = encode(e.JobSubmitted(spec))
     event = decode(type, facts, None)
-    assert event == JobSubmitted(replace(spec, payload=None, tags=()))
+    assert event == e.JobSubmitted(replace(spec, payload=None, tags=()))
     erased = Recorded(1, JOB_ID, 1, 0, "ann", event, type, facts, None)
     assert json.loads(erased.json())["data"] == {**json.loads(facts), "erased": True}
 
 
 def test_an_erased_event_without_facts_says_so_too() -> None:
-    erased = Recorded(1, JOB_ID, 1, 0, "ann", JobRetried(), "JobRetried", b"{}", None)
+    erased = Recorded(1, JOB_ID, 1, 0, "ann", e.JobRetried(), "JobRetried", b"{}", None)
     assert json.loads(erased.json())["data"] == {"erased": True}
 
 
@@ -194,7 +185,7 @@ def test_an_erased_event_without_facts_says_so_too() -> None:
 
 
 @given(events, texts)
-def test_a_recorded_event_in_json_has_every_key(event: Event, actor: str) -> None:
+def test_a_recorded_event_in_json_has_every_key(event: e.Event, actor: str) -> None:
     type, facts, body = encode(event)
     recorded = Recorded(7, JOB_ID, 3, 1_735_689_600_000_001, actor, event, type, facts, body)
     assert orjson.loads(recorded.json()) == {
@@ -209,7 +200,7 @@ def test_a_recorded_event_in_json_has_every_key(event: Event, actor: str) -> Non
 
 
 def test_a_recorded_event_is_put_into_json_once() -> None:
-    [event] = as_recorded(JobExpired("ttl"))
+    [event] = as_recorded(e.JobExpired("ttl"))
     assert event.json() is event.json()
 
 

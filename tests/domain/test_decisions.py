@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given as drawn
 from hypothesis import strategies as st
 
+from eventjobs.domain import events as e
 from eventjobs.domain.decisions import (
     Report,
     cancel,
@@ -22,26 +23,6 @@ from eventjobs.domain.decisions import (
     retry,
     start,
     submit,
-)
-from eventjobs.domain.events import (
-    ArtifactStored,
-    AttemptFailed,
-    AttemptHandedOver,
-    AttemptReleased,
-    AttemptStarted,
-    CancelRequested,
-    Event,
-    JobCancelled,
-    JobCompleted,
-    JobExpired,
-    JobRetried,
-    JobSubmitted,
-    LateReportRefused,
-    LogWritten,
-    Paused,
-    ProgressReported,
-    Resumed,
-    StepCompleted,
 )
 from eventjobs.domain.job import Job, Status, evolve, fold
 from eventjobs.domain.recorded import Recorded
@@ -64,44 +45,44 @@ LATER_US = 10**12
 NOW_US = 10**9
 SPEC = JobSpec("csv", {"rows": 3}, max_attempts=3)
 
-submitted = JobSubmitted(SPEC)
-scheduled = JobSubmitted(JobSpec("csv", max_attempts=3, run_at_us=LATER_US))
-started = AttemptStarted(1, "worker-1")
-started_again = AttemptStarted(2, "worker-2")
-to_retry = AttemptFailed(1, "io", True, NOW_US)
-failed = AttemptFailed(1, "bug", False)
-completed = JobCompleted(1, "result")
-asked_to_stop = CancelRequested("enough")
-cancelled = JobCancelled(1)
-released = AttemptReleased(1, "shutdown")
-handed_over = AttemptHandedOver(1, "service analysis.example", 900.0)
-hidden = JobExpired("ttl")
+submitted = e.JobSubmitted(SPEC)
+scheduled = e.JobSubmitted(JobSpec("csv", max_attempts=3, run_at_us=LATER_US))
+started = e.AttemptStarted(1, "worker-1")
+started_again = e.AttemptStarted(2, "worker-2")
+to_retry = e.AttemptFailed(1, "io", True, NOW_US)
+failed = e.AttemptFailed(1, "bug", False)
+completed = e.JobCompleted(1, "result")
+asked_to_stop = e.CancelRequested("enough")
+cancelled = e.JobCancelled(1)
+released = e.AttemptReleased(1, "shutdown")
+handed_over = e.AttemptHandedOver(1, "service analysis.example", 900.0)
+hidden = e.JobExpired("ttl")
 
 
-def attempt_failed(attempt: int, *, retryable: bool = True) -> AttemptFailed:
+def attempt_failed(attempt: int, *, retryable: bool = True) -> e.AttemptFailed:
     """As the runner puts it: with the time of the next attempt, should there be one."""
-    return AttemptFailed(attempt, "io", retryable, NOW_US, "why", {"at": 1})
+    return e.AttemptFailed(attempt, "io", retryable, NOW_US, "why", {"at": 1})
 
 
 # --- every status, every decision
 
-STATUSES: dict[str, tuple[Event, ...]] = {
+STATUSES: dict[str, tuple[e.Event, ...]] = {
     "none": (),
     "queued": (submitted,),
     "scheduled": (scheduled,),
     "running": (submitted, started),
     "stopping": (submitted, started, asked_to_stop),
-    "to-retry": (submitted, started, AttemptFailed(1, "io", True, LATER_US)),
+    "to-retry": (submitted, started, e.AttemptFailed(1, "io", True, LATER_US)),
     "completed": (submitted, started, completed),
     "failed": (submitted, started, failed),
-    "cancelled": (submitted, JobCancelled()),
+    "cancelled": (submitted, e.JobCancelled()),
     "hidden": (submitted, started, completed, hidden),
 }
-DECISIONS: dict[str, Callable[[Job | None], Event | None]] = {
+DECISIONS: dict[str, Callable[[Job | None], e.Event | None]] = {
     "submit": lambda job: submit(job, job.spec if job else SPEC),
     "submit-other": lambda job: submit(job, JobSpec("other")),
     "start": lambda job: start(job, NOW_US, "worker-3"),
-    "report": lambda job: report(job, ProgressReported(1)),
+    "report": lambda job: report(job, e.ProgressReported(1)),
     "hand-over": lambda job: hand_over(job, handed_over),
     "complete": lambda job: complete(job, 1, None),
     "fail": lambda job: fail(job, attempt_failed(1)),
@@ -128,20 +109,20 @@ retry        NotFound  nothing    nothing    Wrong     Wrong      nothing    Wro
 refuse       nothing   nothing   nothing    nothing   nothing    Late       Late      Late      nothing   Late
 expire       NotFound  Wrong      Wrong      Wrong     Wrong      Wrong      Expired   Expired   Expired   nothing
 """  # noqa: E501
-WORDS: dict[str, type[Event] | type[Rejected] | None] = {
+WORDS: dict[str, type[e.Event] | type[Rejected] | None] = {
     "nothing": None,
-    "HandedOver": AttemptHandedOver,
-    "Late": LateReportRefused,
-    "Submitted": JobSubmitted,
-    "Started": AttemptStarted,
-    "Progress": ProgressReported,
-    "Completed": JobCompleted,
-    "Failed": AttemptFailed,
-    "Released": AttemptReleased,
-    "Cancelled": JobCancelled,
-    "Requested": CancelRequested,
-    "Retried": JobRetried,
-    "Expired": JobExpired,
+    "HandedOver": e.AttemptHandedOver,
+    "Late": e.LateReportRefused,
+    "Submitted": e.JobSubmitted,
+    "Started": e.AttemptStarted,
+    "Progress": e.ProgressReported,
+    "Completed": e.JobCompleted,
+    "Failed": e.AttemptFailed,
+    "Released": e.AttemptReleased,
+    "Cancelled": e.JobCancelled,
+    "Requested": e.CancelRequested,
+    "Retried": e.JobRetried,
+    "Expired": e.JobExpired,
     "NotFound": JobNotFound,
     "Gone": JobGone,
     "Exists": JobExists,
@@ -176,7 +157,7 @@ def test_the_table_is_whole() -> None:
 
 
 def test_a_job_is_submitted_as_specified() -> None:
-    given().when(submit, SPEC).then(JobSubmitted(SPEC))
+    given().when(submit, SPEC).then(e.JobSubmitted(SPEC))
 
 
 def test_the_same_again_is_already_so_whatever_became_of_it() -> None:
@@ -184,7 +165,7 @@ def test_the_same_again_is_already_so_whatever_became_of_it() -> None:
 
 
 def test_a_hidden_job_is_gone_and_its_id_is_not_free() -> None:
-    given(submitted, JobCancelled(), hidden).when(submit, JobSpec("other")).refused(JobGone)
+    given(submitted, e.JobCancelled(), hidden).when(submit, JobSpec("other")).refused(JobGone)
 
 
 # --- attempts
@@ -192,32 +173,32 @@ def test_a_hidden_job_is_gone_and_its_id_is_not_free() -> None:
 
 def test_a_job_starts_when_it_is_due_and_not_before() -> None:
     given(scheduled).when(start, LATER_US - 1, "w").refused(WrongState)
-    given(scheduled).when(start, LATER_US, "w").then(AttemptStarted(1, "w"))
+    given(scheduled).when(start, LATER_US, "w").then(e.AttemptStarted(1, "w"))
 
 
 def test_attempts_are_numbered_on() -> None:
-    given(submitted, started, to_retry).when(start, NOW_US, "w").then(AttemptStarted(2, "w"))
-    given(submitted, started, released).when(start, NOW_US, "w").then(AttemptStarted(2, "w"))
-    given(submitted, started, failed, JobRetried()).when(start, NOW_US, "w").then(
-        AttemptStarted(2, "w")
+    given(submitted, started, to_retry).when(start, NOW_US, "w").then(e.AttemptStarted(2, "w"))
+    given(submitted, started, released).when(start, NOW_US, "w").then(e.AttemptStarted(2, "w"))
+    given(submitted, started, failed, e.JobRetried()).when(start, NOW_US, "w").then(
+        e.AttemptStarted(2, "w")
     )
 
 
 @pytest.mark.parametrize(
     "decision",
     [
-        partial(report, event=ProgressReported(1)),
-        partial(report, event=LogWritten(1, "info")),
-        partial(report, event=ArtifactStored(1, "a", "00", 1, "text/csv")),
+        partial(report, event=e.ProgressReported(1)),
+        partial(report, event=e.LogWritten(1, "info")),
+        partial(report, event=e.ArtifactStored(1, "a", "00", 1, "text/csv")),
         partial(complete, attempt=1, result=None),
         partial(fail, failed=attempt_failed(1)),
-        partial(fail, failed=AttemptFailed(1, "bug", False)),
+        partial(fail, failed=e.AttemptFailed(1, "bug", False)),
         partial(release, attempt=1, reason="shutdown"),
         partial(cancel_attempt, attempt=1),
     ],
 )
 def test_a_stale_attempt_is_refused_whatever_it_tells(
-    decision: Callable[[Job | None], Event | None],
+    decision: Callable[[Job | None], e.Event | None],
 ) -> None:
     running_again = given(submitted, started, to_retry, started_again)
     running_again.when(decision).refused(StaleAttempt)
@@ -230,11 +211,11 @@ def test_an_attempt_that_is_yet_to_come_is_refused() -> None:
 
 def test_the_result_and_its_issues_are_kept() -> None:
     outcome = given(submitted, started).when(complete, 1, {"rows": 3}, ["odd"])
-    outcome.then(JobCompleted(1, {"rows": 3}, ["odd"]))
+    outcome.then(e.JobCompleted(1, {"rows": 3}, ["odd"]))
 
 
 def test_a_repeated_report_is_a_new_fact() -> None:
-    progress = ProgressReported(1, 1, 2)
+    progress = e.ProgressReported(1, 1, 2)
     given(submitted, started, progress).when(report, progress).then(progress)
 
 
@@ -246,45 +227,47 @@ def test_a_failed_attempt_is_retried_while_tries_are_left() -> None:
 
 
 def test_the_last_try_ends_the_job() -> None:
-    third = AttemptStarted(3, "w")
-    again = AttemptFailed(2, "io", True, NOW_US)
+    third = e.AttemptStarted(3, "w")
+    again = e.AttemptFailed(2, "io", True, NOW_US)
     running = given(submitted, started, to_retry, started_again, again, third)
-    running.when(fail, attempt_failed(3)).then(AttemptFailed(3, "io", True, None, "why", {"at": 1}))
+    running.when(fail, attempt_failed(3)).then(
+        e.AttemptFailed(3, "io", True, None, "why", {"at": 1})
+    )
 
 
 def test_a_release_does_not_count_as_a_try() -> None:
     """Three attempts, but the first was given back: there is a try left."""
-    again = AttemptFailed(2, "io", True, NOW_US)
-    third = AttemptStarted(3, "w")
+    again = e.AttemptFailed(2, "io", True, NOW_US)
+    third = e.AttemptStarted(3, "w")
     running = given(submitted, started, released, started_again, again, third)
     running.when(fail, attempt_failed(3)).then(attempt_failed(3))
 
 
 def test_a_retry_by_hand_gives_all_tries_back() -> None:
-    once = JobSubmitted(JobSpec("csv", max_attempts=1))
+    once = e.JobSubmitted(JobSpec("csv", max_attempts=1))
     given(once, started).when(fail, attempt_failed(1)).then(
-        AttemptFailed(1, "io", True, None, "why", {"at": 1})
+        e.AttemptFailed(1, "io", True, None, "why", {"at": 1})
     )
-    twice = JobSubmitted(JobSpec("csv", max_attempts=2))
-    running = given(twice, started, failed, JobRetried(), started_again)
+    twice = e.JobSubmitted(JobSpec("csv", max_attempts=2))
+    running = given(twice, started, failed, e.JobRetried(), started_again)
     running.when(fail, attempt_failed(2)).then(attempt_failed(2))
 
 
 def test_an_error_that_may_not_be_retried_ends_the_job_at_once() -> None:
     given(submitted, started).when(fail, attempt_failed(1, retryable=False)).then(
-        AttemptFailed(1, "io", False, None, "why", {"at": 1})
+        e.AttemptFailed(1, "io", False, None, "why", {"at": 1})
     )
 
 
 def test_a_job_asked_to_stop_that_would_be_retried_is_cancelled() -> None:
     stopping = given(submitted, started, asked_to_stop)
-    stopping.when(fail, attempt_failed(1)).then(JobCancelled(1))
-    stopping.when(release, 1, "shutdown").then(JobCancelled(1))
+    stopping.when(fail, attempt_failed(1)).then(e.JobCancelled(1))
+    stopping.when(release, 1, "shutdown").then(e.JobCancelled(1))
 
 
 def test_a_job_asked_to_stop_may_still_complete_or_fail_for_good() -> None:
     stopping = given(submitted, started, asked_to_stop)
-    stopping.when(complete, 1, 5).then(JobCompleted(1, 5))
+    stopping.when(complete, 1, 5).then(e.JobCompleted(1, 5))
     stopping.when(fail, failed).then(failed)
 
 
@@ -292,23 +275,23 @@ def test_a_job_asked_to_stop_may_still_complete_or_fail_for_good() -> None:
 
 
 def test_a_queued_job_is_cancelled_at_once_and_a_running_one_is_asked() -> None:
-    given(submitted).when(cancel, "enough").then(JobCancelled(None, "enough"))
-    given(submitted, started).when(cancel, "enough").then(CancelRequested("enough"))
+    given(submitted).when(cancel, "enough").then(e.JobCancelled(None, "enough"))
+    given(submitted, started).when(cancel, "enough").then(e.CancelRequested("enough"))
 
 
 def test_a_retry_tells_why() -> None:
     given(submitted, started, failed).when(retry, "the disk was full").then(
-        JobRetried("the disk was full")
+        e.JobRetried("the disk was full")
     )
 
 
 def test_a_retried_job_is_no_longer_asked_to_stop() -> None:
-    running = given(submitted, started, asked_to_stop, cancelled, JobRetried(), started_again)
+    running = given(submitted, started, asked_to_stop, cancelled, e.JobRetried(), started_again)
     running.when(fail, attempt_failed(2)).then(attempt_failed(2))
 
 
 def test_hiding_says_why() -> None:
-    given(submitted, started, completed).when(expire, "deleted").then(JobExpired("deleted"))
+    given(submitted, started, completed).when(expire, "deleted").then(e.JobExpired("deleted"))
 
 
 # --- what events add up to
@@ -329,7 +312,7 @@ def test_a_submitted_job_is_due_at_once_or_at_its_time() -> None:
 
 def test_a_job_remembers_what_happened_last() -> None:
     job = fold(
-        as_recorded(submitted, started, to_retry, started_again, JobCompleted(2, "r", ["i"]))
+        as_recorded(submitted, started, to_retry, started_again, e.JobCompleted(2, "r", ["i"]))
     )
     assert job is not None
     assert (job.version, job.position, job.updated_us) == (5, 5, 5_000_000)
@@ -339,7 +322,7 @@ def test_a_job_remembers_what_happened_last() -> None:
 
 
 def test_a_job_that_waits_to_be_retried_shows_its_error() -> None:
-    job = fold(as_recorded(submitted, started, AttemptFailed(1, "io", True, LATER_US, "why")))
+    job = fold(as_recorded(submitted, started, e.AttemptFailed(1, "io", True, LATER_US, "why")))
     assert job is not None
     error = {"code": "io", "class": "handler", "message": "why", "retryable": True}
     assert job.error == error
@@ -348,8 +331,8 @@ def test_a_job_that_waits_to_be_retried_shows_its_error() -> None:
 
 def test_an_artifact_of_the_same_name_replaces_the_one_before() -> None:
     spec = JobSpec("csv", artifacts=(Artifact("in", "aa", 1), Artifact("out", "bb", 2)))
-    stored = ArtifactStored(1, "in", "cc", 3, "text/csv")
-    job = fold(as_recorded(JobSubmitted(spec), started, stored))
+    stored = e.ArtifactStored(1, "in", "cc", 3, "text/csv")
+    job = fold(as_recorded(e.JobSubmitted(spec), started, stored))
     assert job is not None
     assert job.artifacts == (Artifact("out", "bb", 2), Artifact("in", "cc", 3, "text/csv"))
 
@@ -390,34 +373,34 @@ def test_a_job_ends_once_unless_it_is_retried_by_hand(history: list[Recorded]) -
     ends = 0
     for each in history:
         match each.event:
-            case JobCompleted() | JobCancelled() | AttemptFailed(retry_at_us=None):
+            case e.JobCompleted() | e.JobCancelled() | e.AttemptFailed(retry_at_us=None):
                 ends += 1
-            case JobRetried():  # a queued one too: its steps are to be repeated
+            case e.JobRetried():  # a queued one too: its steps are to be repeated
                 ends = 0
         assert ends <= 1
 
 
 # --- steps, late reports, leases
 
-fetched = StepCompleted(1, "fetch", 0, {"rows": 3})
-parsed = StepCompleted(1, "parse", 1)
-saved = StepCompleted(1, "save", 2)
+fetched = e.StepCompleted(1, "fetch", 0, {"rows": 3})
+parsed = e.StepCompleted(1, "parse", 1)
+saved = e.StepCompleted(1, "save", 2)
 done_so_far = (submitted, started, fetched, parsed, saved, failed)
 
 
-def steps_after(*events: Event) -> list[str]:
+def steps_after(*events: e.Event) -> list[str]:
     job = fold(as_recorded(*events))
     assert job is not None
     return [each.name for each in job.steps]
 
 
 def test_completed_steps_outlive_their_attempt() -> None:
-    assert steps_after(*done_so_far, JobRetried()) == ["fetch", "parse", "save"]
+    assert steps_after(*done_so_far, e.JobRetried()) == ["fetch", "parse", "save"]
 
 
 def test_a_step_done_again_keeps_its_place() -> None:
-    again = StepCompleted(2, "fetch", 0)
-    steps = steps_after(*done_so_far, JobRetried(), started_again, again)
+    again = e.StepCompleted(2, "fetch", 0)
+    steps = steps_after(*done_so_far, e.JobRetried(), started_again, again)
     assert steps == ["fetch", "parse", "save"]
 
 
@@ -426,29 +409,29 @@ def test_steps_side_by_side_are_in_the_order_they_were_asked_for() -> None:
 
 
 def test_a_step_that_is_new_in_the_code_takes_its_place_among_those_of_earlier_attempts() -> None:
-    new = [StepCompleted(2, "check", 1), StepCompleted(2, "clean", 2)]
-    steps = steps_after(*done_so_far, JobRetried(), started_again, *new)
+    new = [e.StepCompleted(2, "check", 1), e.StepCompleted(2, "clean", 2)]
+    steps = steps_after(*done_so_far, e.JobRetried(), started_again, *new)
     assert steps == ["fetch", "check", "clean", "parse", "save"]
 
 
 def test_a_renamed_step_takes_the_place_of_the_old_one() -> None:
-    renamed = StepCompleted(2, "read", 1, None, "parse")
-    steps = steps_after(*done_so_far, JobRetried(), started_again, renamed)
+    renamed = e.StepCompleted(2, "read", 1, None, "parse")
+    steps = steps_after(*done_so_far, e.JobRetried(), started_again, renamed)
     assert steps == ["fetch", "read", "save"]
 
 
 def test_a_job_has_so_many_steps_and_no_more() -> None:
-    steps = [StepCompleted(1, f"step {number}", number) for number in range(STEPS_MAX)]
+    steps = [e.StepCompleted(1, f"step {number}", number) for number in range(STEPS_MAX)]
     given(submitted, started, *steps[1:]).when(report, steps[0]).then(steps[0])
     given(submitted, started, *steps).when(report, fetched).refused(TooManySteps)
     given(submitted, started, *steps).when(report, steps[0]).then(steps[0])
 
 
 def test_the_log_of_a_job_has_so_many_lines_and_one_that_says_so() -> None:
-    line = LogWritten(1, "info", "again")
+    line = e.LogWritten(1, "info", "again")
     given(submitted, started, line).when(report, line, lines_max=2).then(line)
     message = "the log of this job has 2 lines; what comes after them is dropped"
-    last = LogWritten(1, "warning", message)
+    last = e.LogWritten(1, "warning", message)
     given(submitted, started, line, line).when(report, line, lines_max=2).then(last)
     given(submitted, started, line, line, last).when(report, line, lines_max=2).then_nothing()
 
@@ -456,20 +439,20 @@ def test_the_log_of_a_job_has_so_many_lines_and_one_that_says_so() -> None:
 def test_a_queued_job_can_be_told_to_repeat_steps() -> None:
     waiting = (submitted, started, fetched, parsed, to_retry)
     given(*waiting).when(retry).then_nothing()
-    given(*waiting).when(retry, from_step="parse").then(JobRetried(None, "parse"))
+    given(*waiting).when(retry, from_step="parse").then(e.JobRetried(None, "parse"))
     given(*waiting).when(retry, from_step="print").refused(UnknownStep)
-    given(*waiting).when(retry, restart=True).then(JobRetried(restart=True))
+    given(*waiting).when(retry, restart=True).then(e.JobRetried(restart=True))
     given(submitted, started, to_retry).when(retry, restart=True).then_nothing()
 
 
 def test_a_retry_from_a_step_forgets_it_and_those_after_it() -> None:
-    given(*done_so_far).when(retry, from_step="parse").then(JobRetried(None, "parse"))
-    assert steps_after(*done_so_far, JobRetried(None, "parse")) == ["fetch"]
+    given(*done_so_far).when(retry, from_step="parse").then(e.JobRetried(None, "parse"))
+    assert steps_after(*done_so_far, e.JobRetried(None, "parse")) == ["fetch"]
 
 
 def test_a_retry_from_the_start_forgets_all_steps() -> None:
-    given(*done_so_far).when(retry, restart=True).then(JobRetried(restart=True))
-    assert steps_after(*done_so_far, JobRetried(restart=True)) == []
+    given(*done_so_far).when(retry, restart=True).then(e.JobRetried(restart=True))
+    assert steps_after(*done_so_far, e.JobRetried(restart=True)) == []
 
 
 def test_a_retry_from_a_step_that_was_never_completed_is_refused() -> None:
@@ -478,10 +461,10 @@ def test_a_retry_from_a_step_that_was_never_completed_is_refused() -> None:
 
 def test_a_late_report_is_put_on_record_once() -> None:
     lost = (submitted, started, to_retry, started_again)
-    late = LateReportRefused(1, "complete")
+    late = e.LateReportRefused(1, "complete")
     given(*lost).when(refuse, 1, "complete").then(late)
     given(*lost, late).when(refuse, 1, "complete").then_nothing()
-    given(*lost, late).when(refuse, 1, "fail").then(LateReportRefused(1, "fail"))
+    given(*lost, late).when(refuse, 1, "fail").then(e.LateReportRefused(1, "fail"))
 
 
 def test_an_attempt_that_never_was_is_not_late() -> None:
@@ -489,12 +472,12 @@ def test_an_attempt_that_never_was_is_not_late() -> None:
 
 
 def test_there_is_an_end_to_the_record_of_late_reports() -> None:
-    lates = [LateReportRefused(1, f"report {number}") for number in range(20)]
+    lates = [e.LateReportRefused(1, f"report {number}") for number in range(20)]
     given(submitted, started, failed, *lates).when(refuse, 1, "one more").then_nothing()
 
 
 def test_a_lease_is_held_as_long_as_the_attempt() -> None:
-    leased = AttemptStarted(1, "worker-1", 30.0)
+    leased = e.AttemptStarted(1, "worker-1", 30.0)
     held = fold(as_recorded(submitted, leased))
     ended = fold(as_recorded(submitted, leased, to_retry))
     assert held is not None
@@ -516,22 +499,24 @@ def test_an_attempt_that_is_handed_over_is_held_by_whoever_took_it() -> None:
 
 
 def test_what_is_about_the_service_adds_up_to_no_job() -> None:
-    assert fold(as_recorded(Paused("queue", "reports"), Resumed("queue", "reports"))) is None
+    assert fold(as_recorded(e.Paused("queue", "reports"), e.Resumed("queue", "reports"))) is None
 
 
 def test_whoever_comes_to_the_same_job_and_event_gets_the_same_and_nobody_else_does() -> None:
-    first, second = as_recorded(JobSubmitted(JobSpec("work")), AttemptStarted(1, "one"))
+    first, second = as_recorded(e.JobSubmitted(JobSpec("work")), e.AttemptStarted(1, "one"))
     job = evolve(None, first)
     assert evolve(None, first) is job
     started = evolve(job, second)
     assert evolve(job, second) is started
-    other = evolve(None, replace(first, event=JobSubmitted(JobSpec("other")), transition=None))
+    other = evolve(None, replace(first, event=e.JobSubmitted(JobSpec("other")), transition=None))
     assert evolve(other, second).spec.type == "other"
 
 
 def test_a_job_holds_what_is_not_as_in_the_beginning_and_nothing_else() -> None:
     new, started, released = as_recorded(
-        JobSubmitted(JobSpec("work")), AttemptStarted(1, "one", 5.0), AttemptReleased(1, "stopped")
+        e.JobSubmitted(JobSpec("work")),
+        e.AttemptStarted(1, "one", 5.0),
+        e.AttemptReleased(1, "stopped"),
     )
     job = evolve(evolve(evolve(None, new), started), released)
     assert job.worker is None

@@ -3,45 +3,29 @@
 import orjson
 from hypothesis import given
 
-from eventjobs.domain.events import (
-    ArtifactStored,
-    AttemptFailed,
-    AttemptHandedOver,
-    AttemptReleased,
-    AttemptStarted,
-    BreakerChanged,
-    CancelRequested,
-    Event,
-    JobCancelled,
-    JobCompleted,
-    JobExpired,
-    JobRetried,
-    JobSubmitted,
-    LateReportRefused,
-    LogWritten,
-    ProgressReported,
-    StepCompleted,
-)
+from eventjobs.domain import events as e
 from eventjobs.domain.recorded import Recorded
 from eventjobs.domain.spec import JobSpec
 from eventjobs.projections.history import describe_history
 from tests.support.decisions import as_recorded
 from tests.support.histories import histories
 
-submitted = JobSubmitted(JobSpec("csv"))
-started = AttemptStarted(1, "worker-1")
+submitted = e.JobSubmitted(JobSpec("csv"))
+started = e.AttemptStarted(1, "worker-1")
 
 
-def sentences(*events: Event) -> list[str]:
+def sentences(*events: e.Event) -> list[str]:
     return [each["text"] for each in describe_history(as_recorded(*events))["entries"]]
 
 
 def test_steps_breakers_and_late_reports_are_told() -> None:
-    step = StepCompleted(1, "fetch", 0, {"rows": 3})
-    breaker = BreakerChanged(1, "llm", "open", 5)
-    ended = AttemptFailed(1, "io", False)
-    late = LateReportRefused(1, "complete")
-    told = sentences(submitted, started, step, breaker, ended, late, JobRetried(from_step="fetch"))
+    step = e.StepCompleted(1, "fetch", 0, {"rows": 3})
+    breaker = e.BreakerChanged(1, "llm", "open", 5)
+    ended = e.AttemptFailed(1, "io", False)
+    late = e.LateReportRefused(1, "complete")
+    told = sentences(
+        submitted, started, step, breaker, ended, late, e.JobRetried(from_step="fetch")
+    )
     assert told[2:] == [
         "completed the step fetch",
         "the circuit breaker of llm is open",
@@ -54,7 +38,7 @@ def test_steps_breakers_and_late_reports_are_told() -> None:
 
 
 def test_an_attempt_that_was_handed_over_is_its_services() -> None:
-    handed = AttemptHandedOver(1, "service analysis.example", 900.0)
+    handed = e.AttemptHandedOver(1, "service analysis.example", 900.0)
     assert sentences(submitted, started, handed)[2:] == [
         "attempt 1 was handed over to service analysis.example"
     ]
@@ -70,16 +54,16 @@ def test_each_event_is_a_sentence() -> None:
     assert sentences(
         submitted,
         started,
-        ArtifactStored(1, "a.csv", "00", 12, "text/csv"),
-        AttemptFailed(1, "io", True, 1_735_689_600_000_000, "why"),
-        AttemptStarted(2, "worker-2"),
-        AttemptReleased(2, "shutdown"),
-        AttemptStarted(3, "worker-1"),
-        AttemptFailed(3, "bug", False, None, "why"),
-        JobRetried("mended"),
-        AttemptStarted(4, "worker-1"),
-        JobCompleted(4),
-        JobExpired("ttl"),
+        e.ArtifactStored(1, "a.csv", "00", 12, "text/csv"),
+        e.AttemptFailed(1, "io", True, 1_735_689_600_000_000, "why"),
+        e.AttemptStarted(2, "worker-2"),
+        e.AttemptReleased(2, "shutdown"),
+        e.AttemptStarted(3, "worker-1"),
+        e.AttemptFailed(3, "bug", False, None, "why"),
+        e.JobRetried("mended"),
+        e.AttemptStarted(4, "worker-1"),
+        e.JobCompleted(4),
+        e.JobExpired("ttl"),
     ) == [
         "submitted as csv",
         "attempt 1 started on worker-1",
@@ -97,11 +81,11 @@ def test_each_event_is_a_sentence() -> None:
 
 
 def test_a_reason_is_told_where_there_is_one() -> None:
-    assert sentences(submitted, JobCancelled(None, "enough")) == [
+    assert sentences(submitted, e.JobCancelled(None, "enough")) == [
         "submitted as csv",
         "cancelled: enough",
     ]
-    assert sentences(submitted, started, CancelRequested(), JobCancelled(1))[2:] == [
+    assert sentences(submitted, started, e.CancelRequested(), e.JobCancelled(1))[2:] == [
         "asked to stop",
         "cancelled",
     ]
@@ -109,7 +93,9 @@ def test_a_reason_is_told_where_there_is_one() -> None:
 
 def test_reports_and_logs_are_counted_not_told() -> None:
     told = describe_history(
-        as_recorded(submitted, started, ProgressReported(1), LogWritten(1, "info"), JobCompleted(1))
+        as_recorded(
+            submitted, started, e.ProgressReported(1), e.LogWritten(1, "info"), e.JobCompleted(1)
+        )
     )
     assert len(told["entries"]) == 3
     assert told["attempts"][0]["reports"] == 2
@@ -120,11 +106,11 @@ def test_each_attempt_has_its_outcome_and_duration() -> None:
         as_recorded(
             submitted,
             started,
-            AttemptFailed(1, "io", True, 0, "why"),
-            AttemptStarted(2, "worker-2"),
-            ProgressReported(2),
-            JobCompleted(2),
-            JobExpired("ttl"),
+            e.AttemptFailed(1, "io", True, 0, "why"),
+            e.AttemptStarted(2, "worker-2"),
+            e.ProgressReported(2),
+            e.JobCompleted(2),
+            e.JobExpired("ttl"),
         )
     )
     assert told["attempts"] == [
@@ -162,7 +148,7 @@ def test_an_attempt_that_runs_has_not_ended() -> None:
 
 
 def test_a_job_cancelled_before_it_ran_has_no_attempts() -> None:
-    told = describe_history(as_recorded(submitted, JobCancelled()))
+    told = describe_history(as_recorded(submitted, e.JobCancelled()))
     assert (told["attempts"], told["waited_s"]) == ([], None)
 
 
@@ -182,11 +168,11 @@ def test_who_did_it_and_when_is_told() -> None:
 def test_any_history_can_be_told_and_put_into_json(history: list[Recorded]) -> None:
     told = describe_history(history)
     assert orjson.loads(orjson.dumps(told)) == told
-    starts = [each for each in history if isinstance(each.event, AttemptStarted)]
+    starts = [each for each in history if isinstance(each.event, e.AttemptStarted)]
     assert [each["attempt"] for each in told["attempts"]] == list(range(1, len(starts) + 1))
     assert all(each["outcome"] != "running" for each in told["attempts"][:-1])
     reports = sum(each["reports"] for each in told["attempts"])
     told_by_attempts = (
-        ProgressReported | LogWritten | ArtifactStored | StepCompleted | BreakerChanged
+        e.ProgressReported | e.LogWritten | e.ArtifactStored | e.StepCompleted | e.BreakerChanged
     )
     assert reports == sum(isinstance(each.event, told_by_attempts) for each in history)

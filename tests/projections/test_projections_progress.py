@@ -7,18 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from eventjobs.domain.events import (
-    AttemptFailed,
-    AttemptReleased,
-    AttemptStarted,
-    CancelRequested,
-    Event,
-    JobCancelled,
-    JobCompleted,
-    JobExpired,
-    JobSubmitted,
-    ProgressReported,
-)
+from eventjobs.domain import events as e
 from eventjobs.domain.spec import JobSpec
 from eventjobs.projections.attempt_progress import Progress, Stage, advance
 from eventjobs.projections.progress import SAMPLES_MAX, SAMPLES_MIN, Estimate
@@ -28,15 +17,15 @@ from tests.support.histories import job_id
 from tests.support.memory_log import MemoryLog
 from tests.support.views import quick_folder, running
 
-submitted = JobSubmitted(JobSpec("csv", max_attempts=3))
-started = AttemptStarted(1, "w")
-started_again = AttemptStarted(2, "w")
+submitted = e.JobSubmitted(JobSpec("csv", max_attempts=3))
+started = e.AttemptStarted(1, "w")
+started_again = e.AttemptStarted(2, "w")
 
 
 # --- how far
 
 
-def told(*events: Event) -> Progress | None:
+def told(*events: e.Event) -> Progress | None:
     """The n-th event happened at second n."""
     progress = None
     for each in as_recorded(*events):
@@ -45,12 +34,12 @@ def told(*events: Event) -> Progress | None:
 
 
 def test_a_job_that_tells_nothing_has_no_progress() -> None:
-    assert told(submitted, started, JobCompleted(1)) is None
+    assert told(submitted, started, e.JobCompleted(1)) is None
 
 
 def test_progress_is_what_was_told_last() -> None:
     data = {"rows": 3}
-    progress = told(submitted, started, ProgressReported(1, 3, 12, "read", "row 3", data))
+    progress = told(submitted, started, e.ProgressReported(1, 3, 12, "read", "row 3", data))
     assert progress == Progress(
         0.25, "read", "row 3", data, 3 * SECOND, (Stage("read", 3 * SECOND),)
     )
@@ -60,8 +49,8 @@ def test_what_is_not_told_again_stays() -> None:
     progress = told(
         submitted,
         started,
-        ProgressReported(1, 3, 12, "read", "row 3", 5),
-        ProgressReported(1, 6, 12),
+        e.ProgressReported(1, 3, 12, "read", "row 3", 5),
+        e.ProgressReported(1, 6, 12),
     )
     assert progress == Progress(0.5, "read", "row 3", 5, 4 * SECOND, (Stage("read", 3 * SECOND),))
 
@@ -72,7 +61,7 @@ def test_progress_never_goes_back_nor_beyond_the_end(
 ) -> None:
     fractions = [0.0]
     progress = None
-    for each in as_recorded(*(ProgressReported(1, done, total) for done, total in reports)):
+    for each in as_recorded(*(e.ProgressReported(1, done, total) for done, total in reports)):
         progress = advance(progress, each)
         assert progress is not None
         fractions.append(progress.fraction)
@@ -84,39 +73,41 @@ def test_a_new_attempt_begins_at_nothing() -> None:
     progress = told(
         submitted,
         started,
-        ProgressReported(1, 9, 10, "write", "almost"),
-        AttemptFailed(1, "io", True, 0),
+        e.ProgressReported(1, 9, 10, "write", "almost"),
+        e.AttemptFailed(1, "io", True, 0),
         started_again,
     )
     assert progress == Progress(reported_us=5 * SECOND)
 
 
 def test_a_completed_job_is_whole_whatever_it_told() -> None:
-    progress = told(submitted, started, ProgressReported(1, 1, 10, "read"), JobCompleted(1))
+    progress = told(submitted, started, e.ProgressReported(1, 1, 10, "read"), e.JobCompleted(1))
     assert progress is not None
     assert progress.fraction == 1
     assert progress.stages == (Stage("read", 3 * SECOND, 4 * SECOND),)
 
 
 @pytest.mark.parametrize(
-    "end", [AttemptFailed(1, "bug", False), AttemptReleased(1, "x"), JobCancelled(1)]
+    "end", [e.AttemptFailed(1, "bug", False), e.AttemptReleased(1, "x"), e.JobCancelled(1)]
 )
-def test_an_attempt_that_ends_otherwise_stays_where_it_was(end: Event) -> None:
-    progress = told(submitted, started, ProgressReported(1, 1, 10, "read"), end)
+def test_an_attempt_that_ends_otherwise_stays_where_it_was(end: e.Event) -> None:
+    progress = told(submitted, started, e.ProgressReported(1, 1, 10, "read"), end)
     assert progress is not None
     assert progress.fraction == 0.1
     assert progress.stages == (Stage("read", 3 * SECOND, 4 * SECOND),)
 
 
 def test_what_tells_no_progress_changes_none() -> None:
-    before = told(submitted, started, ProgressReported(1, 1, 10))
-    after = told(submitted, started, ProgressReported(1, 1, 10), CancelRequested(), JobExpired("x"))
+    before = told(submitted, started, e.ProgressReported(1, 1, 10))
+    after = told(
+        submitted, started, e.ProgressReported(1, 1, 10), e.CancelRequested(), e.JobExpired("x")
+    )
     assert after == before
 
 
 def test_a_stage_ends_where_the_next_begins() -> None:
     names = ("read", "read", None, "sort", "read")
-    progress = told(submitted, started, *(ProgressReported(1, stage=name) for name in names))
+    progress = told(submitted, started, *(e.ProgressReported(1, stage=name) for name in names))
     assert progress is not None
     assert progress.stages == (
         Stage("read", 3 * SECOND, 6 * SECOND),
@@ -137,7 +128,7 @@ class Kind:
         self.number = 0
         self.version = 0
 
-    async def say(self, *events: Event) -> None:
+    async def say(self, *events: e.Event) -> None:
         for event in events:
             await self.log.append(job_id(self.number), self.version, event, actor="w")
             self.version += 1
@@ -145,20 +136,20 @@ class Kind:
     async def begin(self, type: str = "csv") -> None:
         self.number += 1
         self.version = 0
-        await self.say(JobSubmitted(JobSpec(type, max_attempts=3)), started)
+        await self.say(e.JobSubmitted(JobSpec(type, max_attempts=3)), started)
 
     async def stage(self, name: str, seconds: float) -> None:
-        await self.say(ProgressReported(1, stage=name))
+        await self.say(e.ProgressReported(1, stage=name))
         self.clock.jump_wall(seconds)
 
     async def done(
-        self, times_s: Iterable[float], type: str = "csv", end: Event | None = None
+        self, times_s: Iterable[float], type: str = "csv", end: e.Event | None = None
     ) -> None:
         """Earlier jobs, each of one stage that took so long."""
         for seconds in times_s:
             await self.begin(type)
             self.clock.jump_wall(seconds)
-            await self.say(end or JobCompleted(1))
+            await self.say(end or e.JobCompleted(1))
 
     async def estimate(self) -> Estimate | None:
         """That of the newest job, now."""
@@ -193,13 +184,13 @@ async def test_there_is_nothing_to_learn_from_a_few(kind: Kind) -> None:
     await kind.done([10] * (SAMPLES_MIN - 1))
     await kind.begin()
     assert await kind.estimate() is None
-    await kind.say(JobCompleted(1))
+    await kind.say(e.JobCompleted(1))
     await kind.begin()
     assert await kind.estimate() is not None
 
 
-@pytest.mark.parametrize("end", [AttemptFailed(1, "bug", False), JobCancelled(1)])
-async def test_only_completed_jobs_of_the_same_type_teach(kind: Kind, end: Event) -> None:
+@pytest.mark.parametrize("end", [e.AttemptFailed(1, "bug", False), e.JobCancelled(1)])
+async def test_only_completed_jobs_of_the_same_type_teach(kind: Kind, end: e.Event) -> None:
     await kind.done([10] * 5, end=end)
     await kind.done([10] * 5, type="other")
     await kind.begin()
@@ -218,7 +209,7 @@ async def test_stages_are_learned_one_by_one(kind: Kind) -> None:
         await kind.begin()
         for name, times in (("read", 1), ("sort", 10), ("write", 100)):
             await kind.stage(name, seconds * times)
-        await kind.say(JobCompleted(1))
+        await kind.say(e.JobCompleted(1))
     await kind.begin()
     await kind.stage("sort", 5)
     assert await kind.estimate() == Estimate(5 + 100, 25 + 300, "usual")
@@ -248,7 +239,7 @@ async def test_a_job_silent_for_too_long_has_stalled(
     assert found.pace == "slower"
     kind.clock.jump_wall(0.001)
     assert await kind.estimate() == Estimate(None, None, "stalled")
-    await kind.say(ProgressReported(1, 1, 2))
+    await kind.say(e.ProgressReported(1, 1, 2))
     found = await kind.estimate()
     assert found is not None
     assert found.pace == "slower", "it has told something"
@@ -258,9 +249,9 @@ async def test_a_job_silent_for_too_long_has_stalled(
     "events",
     [
         (submitted,),
-        (submitted, started, JobCompleted(1)),
-        (submitted, started, AttemptFailed(1, "io", True, 0)),
-        (submitted, JobCancelled()),
+        (submitted, started, e.JobCompleted(1)),
+        (submitted, started, e.AttemptFailed(1, "io", True, 0)),
+        (submitted, e.JobCancelled()),
     ],
 )
 async def test_a_job_that_is_not_running_has_nothing_left_to_estimate(
@@ -276,6 +267,6 @@ async def test_a_second_attempt_is_estimated_from_its_own_beginning(kind: Kind) 
     await kind.done([10] * 3)
     await kind.begin()
     kind.clock.jump_wall(100)
-    await kind.say(AttemptFailed(1, "io", True, kind.clock.now_us()), started_again)
+    await kind.say(e.AttemptFailed(1, "io", True, kind.clock.now_us()), started_again)
     kind.clock.jump_wall(2)
     assert await kind.estimate() == Estimate(8, 8, "usual")

@@ -6,30 +6,8 @@ from typing import Any
 from hypothesis import strategies as st
 
 from eventjobs.domain import decisions
+from eventjobs.domain import events as e
 from eventjobs.domain.codec import encode
-from eventjobs.domain.events import (
-    ArtifactStored,
-    AttemptFailed,
-    AttemptHandedOver,
-    AttemptReleased,
-    AttemptStarted,
-    BreakerChanged,
-    CancelRequested,
-    Event,
-    JobCancelled,
-    JobCompleted,
-    JobExpired,
-    JobRetried,
-    JobSubmitted,
-    LateReportRefused,
-    LogWritten,
-    Paused,
-    ProgressReported,
-    Resumed,
-    StepCompleted,
-    WebhookAdded,
-    WebhookRemoved,
-)
 from eventjobs.domain.job import Job, evolve
 from eventjobs.domain.recorded import Recorded
 from eventjobs.domain.spec import Artifact, JobSpec
@@ -73,12 +51,14 @@ specs = st.builds(
     parent=maybe_text,
 )
 #: A strategy for each class of events.
-BY_CLASS: dict[type[Any], st.SearchStrategy[Event]] = {
-    JobSubmitted: st.builds(JobSubmitted, specs),
-    AttemptStarted: st.builds(AttemptStarted, small, texts, st.none() | st.floats(0, 1e9)),
-    AttemptHandedOver: st.builds(AttemptHandedOver, small, texts, st.floats(0, 1e9), maybe_text),
-    ProgressReported: st.builds(
-        ProgressReported,
+BY_CLASS: dict[type[Any], st.SearchStrategy[e.Event]] = {
+    e.JobSubmitted: st.builds(e.JobSubmitted, specs),
+    e.AttemptStarted: st.builds(e.AttemptStarted, small, texts, st.none() | st.floats(0, 1e9)),
+    e.AttemptHandedOver: st.builds(
+        e.AttemptHandedOver, small, texts, st.floats(0, 1e9), maybe_text
+    ),
+    e.ProgressReported: st.builds(
+        e.ProgressReported,
         small,
         st.none() | numbers,
         st.none() | numbers,
@@ -86,59 +66,59 @@ BY_CLASS: dict[type[Any], st.SearchStrategy[Event]] = {
         maybe_text,
         json_values,
     ),
-    StepCompleted: st.builds(StepCompleted, small, texts, small, json_values, maybe_text),
-    BreakerChanged: st.builds(BreakerChanged, small, texts, texts, small, st.none() | small),
-    LogWritten: st.builds(LogWritten, small, texts, maybe_text, json_values),
-    ArtifactStored: st.builds(ArtifactStored, small, texts, texts, small, texts),
-    AttemptFailed: st.builds(
-        AttemptFailed, small, texts, st.booleans(), st.none() | small, maybe_text, json_values
+    e.StepCompleted: st.builds(e.StepCompleted, small, texts, small, json_values, maybe_text),
+    e.BreakerChanged: st.builds(e.BreakerChanged, small, texts, texts, small, st.none() | small),
+    e.LogWritten: st.builds(e.LogWritten, small, texts, maybe_text, json_values),
+    e.ArtifactStored: st.builds(e.ArtifactStored, small, texts, texts, small, texts),
+    e.AttemptFailed: st.builds(
+        e.AttemptFailed, small, texts, st.booleans(), st.none() | small, maybe_text, json_values
     ),
-    AttemptReleased: st.builds(AttemptReleased, small, texts),
-    JobCompleted: st.builds(JobCompleted, small, json_values, json_values),
-    CancelRequested: st.builds(CancelRequested, maybe_text),
-    JobCancelled: st.builds(JobCancelled, st.none() | small, maybe_text),
-    JobRetried: st.builds(JobRetried, maybe_text, maybe_text, st.none() | st.just(True)),
-    JobExpired: st.builds(JobExpired, texts),
-    LateReportRefused: st.builds(LateReportRefused, small, texts),
-    Paused: st.builds(Paused, texts, texts, maybe_text),
-    Resumed: st.builds(Resumed, texts, texts),
-    WebhookAdded: st.builds(
-        WebhookAdded,
+    e.AttemptReleased: st.builds(e.AttemptReleased, small, texts),
+    e.JobCompleted: st.builds(e.JobCompleted, small, json_values, json_values),
+    e.CancelRequested: st.builds(e.CancelRequested, maybe_text),
+    e.JobCancelled: st.builds(e.JobCancelled, st.none() | small, maybe_text),
+    e.JobRetried: st.builds(e.JobRetried, maybe_text, maybe_text, st.none() | st.just(True)),
+    e.JobExpired: st.builds(e.JobExpired, texts),
+    e.LateReportRefused: st.builds(e.LateReportRefused, small, texts),
+    e.Paused: st.builds(e.Paused, texts, texts, maybe_text),
+    e.Resumed: st.builds(e.Resumed, texts, texts),
+    e.WebhookAdded: st.builds(
+        e.WebhookAdded,
         st.lists(texts, max_size=2).map(tuple),
         st.lists(texts, max_size=2).map(tuple),
         maybe_text,
         maybe_text,
     ),
-    WebhookRemoved: st.builds(WebhookRemoved, maybe_text),
+    e.WebhookRemoved: st.builds(e.WebhookRemoved, maybe_text),
 }
-events: st.SearchStrategy[Event] = st.one_of(*BY_CLASS.values())
+events: st.SearchStrategy[e.Event] = st.one_of(*BY_CLASS.values())
 
 
 # --- histories
 
 #: A command on a job, from the job, the time and a drawn number.
-Command = Callable[[Job | None, int, int], Event | None]
+Command = Callable[[Job | None, int, int], e.Event | None]
 
 
 def _attempt(job: Job | None) -> int:
     return job.attempt if job is not None else 0
 
 
-def _failure(job: Job | None, now_us: int, number: int) -> AttemptFailed:
+def _failure(job: Job | None, now_us: int, number: int) -> e.AttemptFailed:
     retry_at_us = None if number % 4 == 0 else now_us + number % 3 * SECOND
-    return AttemptFailed(_attempt(job), f"code_{number % 2}", number % 5 != 0, retry_at_us, "why")
+    return e.AttemptFailed(_attempt(job), f"code_{number % 2}", number % 5 != 0, retry_at_us, "why")
 
 
-def _progress(job: Job | None, number: int) -> ProgressReported:
+def _progress(job: Job | None, number: int) -> e.ProgressReported:
     stage = (None, "read", "wörk", "write")[number % 4]
     total = (None, 0, 10, 7.5)[number % 5 % 4]
     message = (None, "", 'a "message"')[number % 3]
     data = (None, {"n": number}, [1.5, "\0"])[number % 7 % 3]
-    return ProgressReported(_attempt(job), number % 12, total, stage, message, data)
+    return e.ProgressReported(_attempt(job), number % 12, total, stage, message, data)
 
 
-def _artifact(job: Job | None, number: int) -> ArtifactStored:
-    return ArtifactStored(_attempt(job), f"file {number % 2}", "ab" * 32, number, "text/csv")
+def _artifact(job: Job | None, number: int) -> e.ArtifactStored:
+    return e.ArtifactStored(_attempt(job), f"file {number % 2}", "ab" * 32, number, "text/csv")
 
 
 RESULTS: tuple[object, ...] = (None, {"rows": 3}, [1, 2.5, "\u0000"], "ü", {})
@@ -150,19 +130,19 @@ COMMANDS: dict[str, Command] = {
     ),
     "start it": lambda job, now, n: decisions.start(job, now, f"worker-{n % 2}"),
     "hand over": lambda job, now, n: decisions.hand_over(
-        job, AttemptHandedOver(_attempt(job), f"service {n % 2}", 30.0, None if n % 3 else "url")
+        job, e.AttemptHandedOver(_attempt(job), f"service {n % 2}", 30.0, None if n % 3 else "url")
     ),
     "progress": lambda job, now, n: decisions.report(job, _progress(job, n)),
     "more progress": lambda job, now, n: decisions.report(job, _progress(job, n)),
-    "log": lambda job, now, n: decisions.report(job, LogWritten(_attempt(job), "info", "line")),
+    "log": lambda job, now, n: decisions.report(job, e.LogWritten(_attempt(job), "info", "line")),
     "step": lambda job, now, n: decisions.report(
         job,
-        StepCompleted(
+        e.StepCompleted(
             _attempt(job), f"step {n % 3}", n % 3, {"n": n}, None if n % 5 else f"step {n % 2}"
         ),
     ),
     "breaker": lambda job, now, n: decisions.report(
-        job, BreakerChanged(_attempt(job), "llm", ("open", "closed")[n % 2], n, now + n)
+        job, e.BreakerChanged(_attempt(job), "llm", ("open", "closed")[n % 2], n, now + n)
     ),
     "late": lambda job, now, n: decisions.refuse(job, _attempt(job) - n % 2, "complete"),
     "artifact": lambda job, now, n: decisions.report(job, _artifact(job, n)),
@@ -256,7 +236,7 @@ def play(specs: Sequence[JobSpec], steps: Sequence[tuple[int, str, int, int]]) -
     return log
 
 
-def record(event: Event, job_id: str, job: Job | None, position: int, at_us: int) -> Recorded:
+def record(event: e.Event, job_id: str, job: Job | None, position: int, at_us: int) -> Recorded:
     version = job.version if job is not None else 0
     return Recorded(position, job_id, version + 1, at_us, "tester", event, *encode(event))
 

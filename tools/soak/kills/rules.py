@@ -2,42 +2,20 @@
 
 from typing import assert_never
 
-from eventjobs.domain.events import (
-    ArtifactStored,
-    AttemptFailed,
-    AttemptHandedOver,
-    AttemptReleased,
-    AttemptStarted,
-    BreakerChanged,
-    CancelRequested,
-    JobCancelled,
-    JobCompleted,
-    JobExpired,
-    JobRetried,
-    JobSubmitted,
-    LateReportRefused,
-    LogWritten,
-    Paused,
-    ProgressReported,
-    Resumed,
-    StepCompleted,
-    Unreadable,
-    WebhookAdded,
-    WebhookRemoved,
-)
+from eventjobs.domain import events as e
 from eventjobs.domain.job import FINISHED, Job, Status
 from eventjobs.domain.recorded import Recorded
 
 #: Events that only the worker of an attempt reports.
 Own = (
-    ProgressReported
-    | LogWritten
-    | ArtifactStored
-    | StepCompleted
-    | BreakerChanged
-    | JobCompleted
-    | AttemptReleased
-    | AttemptHandedOver
+    e.ProgressReported
+    | e.LogWritten
+    | e.ArtifactStored
+    | e.StepCompleted
+    | e.BreakerChanged
+    | e.JobCompleted
+    | e.AttemptReleased
+    | e.AttemptHandedOver
 )
 
 
@@ -45,62 +23,62 @@ def violation(job: Job | None, recorded: Recorded) -> str | None:
     """Why *recorded* must not follow in the state *job*, or None."""
     event = recorded.event
     if job is None:
-        return None if isinstance(event, JobSubmitted) else "its job was never submitted"
+        return None if isinstance(event, e.JobSubmitted) else "its job was never submitted"
     running = job.status == Status.RUNNING
     match event:
-        case JobSubmitted():
+        case e.JobSubmitted():
             return "its job is submitted already"
-        case AttemptStarted(attempt=attempt):
+        case e.AttemptStarted(attempt=attempt):
             if job.status != Status.QUEUED:
                 return f"its job is {job.status}, not queued"
             return None if attempt == job.attempt + 1 else f"it follows attempt {job.attempt}"
         case (
-            ProgressReported()
-            | LogWritten()
-            | ArtifactStored()
-            | StepCompleted()
-            | BreakerChanged()
-            | JobCompleted()
-            | AttemptReleased()
-            | AttemptHandedOver()
-            | AttemptFailed()
+            e.ProgressReported()
+            | e.LogWritten()
+            | e.ArtifactStored()
+            | e.StepCompleted()
+            | e.BreakerChanged()
+            | e.JobCompleted()
+            | e.AttemptReleased()
+            | e.AttemptHandedOver()
+            | e.AttemptFailed()
         ):
             return _of_its_attempt(job, recorded, event)
-        case JobCancelled(attempt=None):
+        case e.JobCancelled(attempt=None):
             return None if job.status == Status.QUEUED else f"its job is {job.status}, not queued"
-        case JobCancelled(attempt=attempt):
+        case e.JobCancelled(attempt=attempt):
             if job.cancel_requested_us is None:
                 return "no cancel was requested"
             return None if running and attempt == job.attempt else _not_held(job)
-        case CancelRequested():
+        case e.CancelRequested():
             if job.cancel_requested_us is not None:
                 return "it was requested before"
             return None if running else f"its job is {job.status}, not running"
-        case JobRetried():
+        case e.JobRetried():
             return None if job.status in FINISHED - {Status.COMPLETED} else f"it is {job.status}"
-        case JobExpired():
+        case e.JobExpired():
             return None if job.finished else f"its job is {job.status}"
-        case LateReportRefused(attempt=attempt):
+        case e.LateReportRefused(attempt=attempt):
             held = running and attempt == job.attempt
             return "it was not late" if held or attempt > job.attempt else None
-        case Paused() | Resumed() | WebhookAdded() | WebhookRemoved():
+        case e.Paused() | e.Resumed() | e.WebhookAdded() | e.WebhookRemoved():
             return "it is not about a job"
-        case Unreadable(why=why):
+        case e.Unreadable(why=why):
             return why
         case _ as never:
             assert_never(never)
 
 
-def _of_its_attempt(job: Job, recorded: Recorded, event: Own | AttemptFailed) -> str | None:
+def _of_its_attempt(job: Job, recorded: Recorded, event: Own | e.AttemptFailed) -> str | None:
     if job.status != Status.RUNNING or event.attempt != job.attempt:
         return _not_held(job)
-    if isinstance(event, AttemptFailed) and event.code == "worker_lost":
+    if isinstance(event, e.AttemptFailed) and event.code == "worker_lost":
         # A worker cannot report its own loss.
         return f"{job.worker} lost itself" if recorded.actor == job.worker else None
-    if isinstance(event, ArtifactStored) and event.name == "error.json":
+    if isinstance(event, e.ArtifactStored) and event.name == "error.json":
         return None  # recorded with the end of the attempt
     remote = job.lease_s is not None or job.silence_s is not None
-    if remote and isinstance(event, AttemptReleased | AttemptFailed):
+    if remote and isinstance(event, e.AttemptReleased | e.AttemptFailed):
         # The service ends a remote attempt at its limits, and when its worker is lost.
         return None if recorded.actor in (job.worker, "service") else f"{job.worker} holds it"
     if recorded.actor.startswith("service "):

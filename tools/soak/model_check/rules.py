@@ -2,17 +2,7 @@
 
 from typing import NamedTuple
 
-from eventjobs.domain.events import (
-    AttemptFailed,
-    AttemptReleased,
-    AttemptStarted,
-    Event,
-    JobCancelled,
-    JobCompleted,
-    JobExpired,
-    JobRetried,
-    LateReportRefused,
-)
+from eventjobs.domain import events as e
 from eventjobs.domain.job import Job
 
 
@@ -40,7 +30,7 @@ class Life(NamedTuple):
 NEW = Life(0, None, 0, None)
 
 
-def judge(life: Life, event: Event, what: str, job: Job) -> Life:
+def judge(life: Life, event: e.Event, what: str, job: Job) -> Life:
     """*life* after *event*, which changed the job to *job*. Raises Violation."""
     after = _life_after(life, event, what)
     if after.tries > job.spec.max_attempts:
@@ -54,9 +44,9 @@ def judge(life: Life, event: Event, what: str, job: Job) -> Life:
     return after
 
 
-def _life_after(life: Life, event: Event, what: str) -> Life:
+def _life_after(life: Life, event: e.Event, what: str) -> Life:
     match event:
-        case AttemptStarted(attempt=attempt):
+        case e.AttemptStarted(attempt=attempt):
             if life.holds is not None:
                 raise Violation(what, f"it was claimed while {life.holds} held it")
             if life.ended is not None:
@@ -64,28 +54,28 @@ def _life_after(life: Life, event: Event, what: str) -> Life:
             if attempt != life.claimed + 1:
                 raise Violation(what, f"attempt {attempt} follows {life.claimed}")
             return life._replace(claimed=attempt, holds=attempt, tries=life.tries + 1)
-        case AttemptReleased(attempt=attempt):
+        case e.AttemptReleased(attempt=attempt):
             return _let_go(life, attempt, what)._replace(tries=life.tries - 1)
-        case AttemptFailed(attempt=attempt, retry_at_us=retry_at_us):
+        case e.AttemptFailed(attempt=attempt, retry_at_us=retry_at_us):
             free = _let_go(life, attempt, what)
             return free if retry_at_us is not None else _end(free, attempt, "failed", what)
-        case JobCompleted(attempt=attempt):
+        case e.JobCompleted(attempt=attempt):
             return _end(_let_go(life, attempt, what), attempt, "completed", what)
-        case JobCancelled(attempt=None):
+        case e.JobCancelled(attempt=None):
             if life.holds is not None:
                 raise Violation(what, f"cancelled in the hands of attempt {life.holds}")
             return _end(life, None, "cancelled", what)
-        case JobCancelled(attempt=attempt):
+        case e.JobCancelled(attempt=attempt):
             return _end(_let_go(life, attempt, what), attempt, "cancelled", what)
-        case JobRetried():
+        case e.JobRetried():
             if life.ended not in ("failed", "cancelled"):
                 raise Violation(what, f"retried when it was {life.ended}")
             return life._replace(tries=0, ended=None)
-        case LateReportRefused(attempt=attempt):
+        case e.LateReportRefused(attempt=attempt):
             if attempt == life.holds:
                 raise Violation(what, f"attempt {attempt} was refused, and holds it")
             return life
-        case JobExpired():
+        case e.JobExpired():
             if life.ended is None:
                 raise Violation(what, "hidden before its end")
             return life
