@@ -176,13 +176,20 @@ class Stream:
     """One connection to a stream. It reads only when a method is called."""
 
     def __init__(
-        self, head: Head, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, last_id: str
+        self,
+        head: Head,
+        reader: asyncio.StreamReader,
+        writer: asyncio.StreamWriter,
+        last_id: str,
+        *,
+        keep: bool,
     ) -> None:
         self.status, self.headers = head.status, head.headers
         self.wire = Wire(last_id)
         self.raw = b""  # the bytes of the body that were read
         self._chunks = Chunks() if "transfer-encoding" in head.headers else None
         self._reader, self._writer = reader, writer
+        self._keep = keep
         self._read: list[Message] = []
         self._closed = False
 
@@ -198,11 +205,11 @@ class Stream:
         except BaseException:
             writer.transport.abort()
             raise
-        stream = cls(head, reader, writer, options.get("last_id") or "")
-        stream._keep = keep
-        return stream
+        return cls(head, reader, writer, options.get("last_id") or "", keep=keep)
 
-    _keep = False
+    def send(self, data: bytes) -> None:
+        """Send bytes after the request."""
+        self._writer.write(data)
 
     @property
     def ended(self) -> bool:

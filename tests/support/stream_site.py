@@ -114,7 +114,7 @@ class Site:
         version = job.version
         appends = [self.service.log.append(id, version + n, event, actor=ME) for n in range(count)]
         await asyncio.gather(*appends)
-        self.jobs._cache.drop(id)
+        await self.jobs.load_newest(id)
 
     async def complete(self, id: str, result: Any = None) -> None:
         job = await self.jobs.load(id)

@@ -163,7 +163,7 @@ async def test_a_stream_with_a_body_or_another_request_behind_it_goes_on(site: S
     """A pipelined request waits until the response before it has ended."""
     id = await site.submit()
     stream = await site.watch(events_path(id), headers={"Content-Length": "3"})
-    stream._writer.write(b"abcGET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n")
+    stream.send(b"abcGET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n")
     await site.start(id)
     assert positions(await stream.messages(2)) == [1, 2]
     await site.complete(id)
