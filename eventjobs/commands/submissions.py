@@ -40,8 +40,8 @@ class SpecDefaults:
         }
         if spec.timeout_s is None and "timeout_s" not in open_fields and self._timeout_s:
             open_fields["timeout_s"] = self._timeout_s
-        if spec.queue is None and handler.flow.queue is not None:
-            open_fields["queue"] = handler.flow.queue
+        if spec.queue is None and handler.limits.queue is not None:
+            open_fields["queue"] = handler.limits.queue
         if spec.max_attempts == 0:
             open_fields["max_attempts"] = self.max_attempts(spec.type)
         return replace(spec, **open_fields) if open_fields else spec

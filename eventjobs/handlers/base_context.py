@@ -51,7 +51,7 @@ class BaseContext(BaseCaller):
         self._issues: list[dict[str, Any]] = []
         self._trials = {}
         self._stopped = False  # set from the loop, read from any thread
-        self._home = OwnProcess()
+        self._process = OwnProcess()
 
     @property
     def job_id(self) -> str:

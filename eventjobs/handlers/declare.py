@@ -46,9 +46,9 @@ def _handler_fields(type: str, options: HandlerOptions, **more: Any) -> dict[str
     values = validate(
         OptionsModel, {"type": type, **options, **more}, "the handler cannot be declared"
     )
-    flow = HandlerLimits.of(values.queue, values.concurrency, values.key_concurrency, values.rate)
+    limits = HandlerLimits.of(values.queue, values.concurrency, values.key_concurrency, values.rate)
     names = ("type", "max_attempts", "timeout_s", "stall_timeout_s", "retry_delay_s", "ttl_s")
-    return {**{each: getattr(values, each) for each in names}, "flow": flow}
+    return {**{each: getattr(values, each) for each in names}, "limits": limits}
 
 
 def handler(

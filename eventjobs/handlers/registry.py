@@ -50,7 +50,7 @@ class Handler:
     stall_timeout_s: float | None = None
     retry_delay_s: float | None = None
     ttl_s: float | None = None
-    flow: HandlerLimits = UNLIMITED
+    limits: HandlerLimits = UNLIMITED
     external: ExternalService | None = None
     on_shutdown: OnShutdown = "release"
 
@@ -140,10 +140,10 @@ class HandlerRegistry:
 
     def limits(self, types: Mapping[str, int], queues: Mapping[str, int]) -> ConcurrencyLimits:
         """The handlers' limits, overridden by those of *types*, and the limits of *queues*."""
-        limits = {each.type: each.flow for each in self}
-        own = {type: flow.concurrency for type, flow in limits.items() if flow.concurrency}
-        keys = {type: flow.key_concurrency for type, flow in limits.items() if flow.key_concurrency}
-        rates = {type: flow.rate for type, flow in limits.items() if flow.rate}
+        limits = {each.type: each.limits for each in self}
+        own = {type: each.concurrency for type, each in limits.items() if each.concurrency}
+        keys = {type: each.key_concurrency for type, each in limits.items() if each.key_concurrency}
+        rates = {type: each.rate for type, each in limits.items() if each.rate}
         return ConcurrencyLimits(own | dict(types), queues, keys, rates)
 
     def types(self) -> list[str]:

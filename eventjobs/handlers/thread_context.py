@@ -104,11 +104,11 @@ class ThreadContext(BaseContext, ThreadCaller):
             left_s -= STOP_POLL_S
 
     def _call_soon(self, function: Callable[..., object], *arguments: Any) -> None:
-        self._home.check()
+        self._process.check()
         self._loop.call_soon_threadsafe(function, *arguments)
 
     def _wait(self, coroutine: Coroutine[Any, Any, T]) -> T:
-        self._home.check()
+        self._process.check()
         if asyncio._get_running_loop() is self._loop:
             coroutine.close()
             raise RuntimeError("the context of a plain handler would block the service's loop here")

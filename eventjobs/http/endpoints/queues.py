@@ -98,7 +98,7 @@ async def _types(service: Service, *names: str) -> list[Fields]:
     return [
         {
             "type": name,
-            "queue": (name in handlers and handlers[name].flow.queue) or DEFAULT_QUEUE,
+            "queue": (name in handlers and handlers[name].limits.queue) or DEFAULT_QUEUE,
             "waiting": counts.get(name, {}).get("queued", 0),
             "running": counts.get(name, {}).get("running", 0),
             "concurrency": limits.types.get(name),
@@ -116,7 +116,7 @@ async def _queues(service: Service, *names: str) -> list[Fields]:
         counts.setdefault(name, {})[status] = jobs
     pauses = (await current_pauses(service))["queue"]
     limits = service.limiter.limits.queues
-    used = {each.flow.queue for each in service.handlers if each.flow.queue is not None}
+    used = {each.limits.queue for each in service.handlers if each.limits.queue is not None}
     return [
         {
             "queue": name,
