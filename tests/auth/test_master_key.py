@@ -43,9 +43,9 @@ def test_a_file_that_holds_no_key_is_left_alone_and_told_of(tmp_path: Path, cont
 
 def test_every_purpose_and_every_part_has_its_own_secret() -> None:
     keys = MasterKey(bytes(KEY_BYTES))
-    made = [("ab", "c"), ("a", "bc"), ("abc",), ("ab", "c", ""), ("ab", 1), ("ab", 11)]
-    assert len({keys.derive(*each) for each in made}) == len(made)  # type: ignore[arg-type]
-    assert all(len(keys.derive(*each)) == 32 for each in made)  # type: ignore[arg-type]
+    secrets = [("ab", "c"), ("a", "bc"), ("abc",), ("ab", "c", ""), ("ab", 1), ("ab", 11)]
+    assert len({keys.derive(*each) for each in secrets}) == len(secrets)  # type: ignore[arg-type]
+    assert all(len(keys.derive(*each)) == 32 for each in secrets)  # type: ignore[arg-type]
 
 
 def test_a_token_is_good_for_its_attempt_alone() -> None:
@@ -79,9 +79,9 @@ def test_a_token_with_something_around_it_is_none() -> None:
 
 def test_what_is_made_is_hidden_wherever_it_is_logged() -> None:
     keys = MasterKey(bytes(KEY_BYTES))
-    made = [keys.callback_token(JOB, number) for number in range(1, 200)]
-    made += [keys.signing_secret("dispatch", number) for number in range(200)]
-    for secret in made:
+    secrets = [keys.callback_token(JOB, number) for number in range(1, 200)]
+    secrets += [keys.signing_secret("dispatch", number) for number in range(200)]
+    for secret in secrets:
         # What cannot be a part of a word of it, a dash say, must not end the hiding.
         assert SECRET_VALUE.sub(REDACTED, f"was {secret}, sent") == f"was {REDACTED}, sent"
 

@@ -16,12 +16,12 @@ class Service:
         self.heard: list[list[int]] = []
         self.open = asyncio.Event()
 
-    async def __call__(self, said: Sequence[int]) -> list[int | BaseException]:
-        self.heard.append(list(said))
+    async def __call__(self, items: Sequence[int]) -> list[int | BaseException]:
+        self.heard.append(list(items))
         await self.open.wait()
-        if min(said) < 0:
+        if min(items) < 0:
             raise ConnectionError
-        return [each * 2 if each else ValueError("zero") for each in said]
+        return [each * 2 if each else ValueError("zero") for each in items]
 
 
 @pytest.fixture

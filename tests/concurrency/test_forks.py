@@ -124,13 +124,13 @@ def in_a_threadpool(function: Callable[[Any], Any]) -> Handler:
 WAYS = (in_a_thread, on_the_loop, in_a_threadpool)
 
 
-async def results_with_signals(data: Path, made: Handler, jobs: int) -> tuple[list[Any], int]:
+async def results_with_signals(data: Path, wrapped: Handler, jobs: int) -> tuple[list[Any], int]:
     """What *jobs* at once come to in a service that catches signals, and how many it got."""
     caught: list[int] = []
     loop = asyncio.get_running_loop()
     for each in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(each, caught.append, each)
-    async with Service(data, [made], settings=Settings(capture_logs="off")) as service:
+    async with Service(data, [wrapped], settings=Settings(capture_logs="off")) as service:
         ids = [(await service.submit("forks")).job_id for _ in range(jobs)]
         ended = [await service.wait(each) for each in ids]
         await turns()
@@ -159,15 +159,15 @@ def test_what_is_sent_to_a_forked_child_ends_it_and_is_not_heard_by_its_parent(
 ) -> None:
     """A single Ctrl-C counted once more for each child, and so hurried the service or killed it."""
 
-    def signalled(payload: Any) -> int:
+    def signal_itself(payload: Any) -> int:
         child = new_child()
         os.kill(child, number)
         return code_of(child)
 
     with asyncio.Runner(loop_factory=loop_factory()) as runner:
         runner.get_loop().add_signal_handler(signal.SIGHUP, lambda: None)
-        made = in_a_thread(signalled)
-        results, caught = runner.run(results_with_signals(tmp_path, made, jobs=3))
+        wrapped = in_a_thread(signal_itself)
+        results, caught = runner.run(results_with_signals(tmp_path, wrapped, jobs=3))
     assert (results, caught) == ([-number] * 3, 0)
 
 
@@ -209,7 +209,7 @@ if __name__ == "__main__":
 
 
 def test_a_handler_that_waits_for_all_children_leaves_no_job_without_an_end(tmp_path: Path) -> None:
-    """The end of a process was told to the handler in place of uvloop: its job ran for ever."""
+    """The handler got the end of a process in place of uvloop: its job ran for ever."""
     command = [sys.executable, "-c", WAITS_FOR_ALL, str(tmp_path)]
     done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=True, cwd=ROOT)
     assert done.stdout == "worker_crashed\n"
@@ -219,7 +219,7 @@ def test_a_handler_that_waits_for_all_children_leaves_no_job_without_an_end(tmp_
 
 
 @pytest.fixture
-def forked() -> Iterator[list[int]]:
+def fork_pids() -> Iterator[list[int]]:
     """Processes that handlers have forked and that are still there at the end."""
     children: list[int] = []
     yield children
@@ -230,10 +230,10 @@ def forked() -> Iterator[list[int]]:
 
 @pytest.mark.parametrize("way", WAYS)
 async def test_a_forked_child_does_not_keep_the_data_directory(
-    serve: Serve, tmp_path: Path, forked: list[int], way: Callable[..., Handler]
+    serve: Serve, tmp_path: Path, fork_pids: list[int], way: Callable[..., Handler]
 ) -> None:
     service = await serve(way(lambda payload: waiting_child()))
-    forked.append((await service.wait((await service.submit("forks")).job_id)).result)
+    fork_pids.append((await service.wait((await service.submit("forks")).job_id)).result)
     with pytest.raises(DirectoryLocked):
         lock_directory(tmp_path / "data")
     await service.close()
@@ -241,22 +241,22 @@ async def test_a_forked_child_does_not_keep_the_data_directory(
 
 
 async def test_nor_does_the_child_of_a_program_that_has_a_service(
-    serve: Serve, tmp_path: Path, forked: list[int]
+    serve: Serve, tmp_path: Path, fork_pids: list[int]
 ) -> None:
     service = await serve()
-    forked.append(waiting_child())
+    fork_pids.append(waiting_child())
     await service.close()
     os.close(lock_directory(tmp_path / "data"))
 
 
 async def test_a_forked_child_keeps_neither_the_port_nor_the_connections_of_clients(
-    client: Connect, forked: list[int]
+    client: Connect, fork_pids: list[int]
 ) -> None:
     api = await client(in_a_thread(lambda payload: waiting_child()))
     reader, writer = await asyncio.open_connection("127.0.0.1", api.listening.port)
     writer.write(b"GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n")
     assert await reader.readuntil(b"\r\n\r\n")
-    forked.append((await api.service.wait((await api.submit("forks"))["job_id"])).result)
+    fork_pids.append((await api.service.wait((await api.submit("forks"))["job_id"])).result)
 
     writer.write(b"GET /healthz HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")
     async with asyncio.timeout(10):
@@ -268,14 +268,14 @@ async def test_a_forked_child_keeps_neither_the_port_nor_the_connections_of_clie
 
 
 async def test_a_forked_child_does_not_keep_processes_and_guardian_from_seeing_the_end(
-    serve: Serve, forked: list[int]
+    serve: Serve, fork_pids: list[int]
 ) -> None:
     """They see the end of the service by that of a socket, which a child must not keep open."""
     from tests.support.process_handlers import pid
 
     service = await serve(pid, in_a_thread(lambda payload: waiting_child()))
     worker = (await service.wait((await service.submit("pid")).job_id)).result
-    forked.append((await service.wait((await service.submit("forks")).job_id)).result)
+    fork_pids.append((await service.wait((await service.submit("forks")).job_id)).result)
     processes = service.runner._processes
     assert processes is not None
     writer = processes._reaper._writer
@@ -283,7 +283,7 @@ async def test_a_forked_child_does_not_keep_processes_and_guardian_from_seeing_t
     number = writer.get_extra_info("socket").fileno()
     ours = os.readlink(f"/proc/self/fd/{number}")  # noqa: PTH115
     assert ours in open_files(os.getpid())
-    assert ours not in open_files(forked[0])
+    assert ours not in open_files(fork_pids[0])
     await service.close()
     assert not Path(f"/proc/{worker}").exists()
 
@@ -296,14 +296,14 @@ def open_files(pid: int) -> set[str]:
     return files
 
 
-def test_a_forked_child_does_not_keep_the_connections_of_a_worker(forked: list[int]) -> None:
+def test_a_forked_child_does_not_keep_the_connections_of_a_worker(fork_pids: list[int]) -> None:
     """A service saw only at the end of the child that a killed worker waits for jobs no more."""
     with socket.create_server(("127.0.0.1", 0)) as server:
         address: AddrInfoType = (socket.AF_INET, socket.SOCK_STREAM, 0, "", server.getsockname())
         with forks.create_private_socket(address) as ours:
             ours.connect(server.getsockname())
             theirs, _ = server.accept()
-            forked.append(waiting_child())
+            fork_pids.append(waiting_child())
         with theirs:
             theirs.settimeout(10)
             assert theirs.recv(1) == b""

@@ -10,7 +10,7 @@ from aiohttp import ClientPayloadError
 from eventjobs import Context, handler
 from eventjobs.http.app_context import AppContext
 from tests.conftest import Connect
-from tests.observability.test_logging import configured, told
+from tests.observability.test_logging import configuration, parse_lines
 from tests.support.clock import FakeClock
 from tests.support.log_lines import capture_logs
 
@@ -138,11 +138,11 @@ async def test_what_is_cut_off_has_a_line(client: Connect, clock: FakeClock) -> 
 async def test_served_requests_leave_no_line_unless_asked_for(client: Connect) -> None:
     """A successful request writes no line, and uses the fast path."""
     stream = io.StringIO()
-    with configured(stream):
+    with configuration(stream):
         api = await client(echo)
         job = await api.submit("echo", 1)
         await api.service.wait(job["job_id"])
         assert (await api.get(f"/v1/jobs/{job['job_id']}")).status == 200
         assert (await api.get("/v1/nothing")).status == 404
-        lines = [each for each in told(stream) if each["logger"] == "eventjobs.http"]
+        lines = [each for each in parse_lines(stream) if each["logger"] == "eventjobs.http"]
     assert [(each["event"], each["code"]) for each in lines] == [("request refused", "not_found")]

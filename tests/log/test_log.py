@@ -29,7 +29,7 @@ A, B, C = job_id(1), job_id(2), job_id(3)
 
 
 @asynccontextmanager
-async def opened(kind: str, directory: Path, clock: FakeClock) -> AsyncIterator[EventLog]:
+async def open_log(kind: str, directory: Path, clock: FakeClock) -> AsyncIterator[EventLog]:
     log: EventLog = (
         MemoryLog(clock) if kind == "memory" else await SQLiteLog.open(directory / "log.db", clock)
     )
@@ -46,7 +46,7 @@ def kind(request: pytest.FixtureRequest) -> str:
 
 @pytest.fixture
 async def log(kind: str, tmp_path: Path, clock: FakeClock) -> AsyncIterator[EventLog]:
-    async with opened(kind, tmp_path, clock) as log:
+    async with open_log(kind, tmp_path, clock) as log:
         yield log
 
 
@@ -88,16 +88,16 @@ async def test_an_event_is_recorded_with_its_place_and_time(
 ) -> None:
     await add(log, A, 0)
     await clock.advance(1.5)
-    made = await log.append(B, 0, SUBMITTED, actor="ann")
+    recorded = await log.append(B, 0, SUBMITTED, actor="ann")
     stored = encode(SUBMITTED)
-    assert made == Recorded(2, B, 1, clock.now_us(), "ann", SUBMITTED, *stored)
+    assert recorded == Recorded(2, B, 1, clock.now_us(), "ann", SUBMITTED, *stored)
 
 
 async def test_positions_are_dense_and_versions_too(log: EventLog) -> None:
     assert log.head == 0
-    made = await fill(log)
-    assert [each.position for each in made] == list(range(1, 10))
-    assert [each.version for each in made if each.job_id == B] == [1, 2, 3]
+    recorded = await fill(log)
+    assert [each.position for each in recorded] == list(range(1, 10))
+    assert [each.version for each in recorded if each.job_id == B] == [1, 2, 3]
     assert log.head == 9
 
 
@@ -144,7 +144,7 @@ async def test_a_conflict_never_fails_its_neighbours(
 ) -> None:
     """Appends that race are decided one by one in the order they came, chains v, v+1 too."""
     with quick_folder() as folder:
-        async with opened(kind, folder, FakeClock()) as log:
+        async with open_log(kind, folder, FakeClock()) as log:
             outcomes = await asyncio.gather(
                 *(add(log, job_id(job), version) for job, version in appends),
                 return_exceptions=True,
@@ -181,23 +181,23 @@ async def test_of_many_that_race_for_one_version_one_wins(log: EventLog) -> None
 async def test_a_page_is_what_comes_after_a_position_up_to_a_limit(
     log: EventLog, again: Callable[[], Awaitable[EventLog]]
 ) -> None:
-    made = await fill(log)
+    recorded = await fill(log)
     for _ in range(2):
         for after in range(12):
             for limit in (1, 2, 8, 9, 10):
-                assert await log.read(after, limit) == made[after : after + limit]
-        assert await log.read(0) == made
+                assert await log.read(after, limit) == recorded[after : after + limit]
+        assert await log.read(0) == recorded
         log = await again()
 
 
 async def test_a_jobs_page_is_its_own_events_after_a_position(
     log: EventLog, again: Callable[[], Awaitable[EventLog]]
 ) -> None:
-    made = await fill(log)
+    recorded = await fill(log)
     for _ in range(2):
         for job in (A, B, C, job_id(4)):
             for after in range(12):
-                wanted = [e for e in made if e.job_id == job and e.position > after]
+                wanted = [e for e in recorded if e.job_id == job and e.position > after]
                 assert await log.read_job(job, after) == wanted
                 for limit in (1, 2, 3):
                     assert await log.read_job(job, after, limit) == wanted[:limit]
@@ -207,15 +207,15 @@ async def test_a_jobs_page_is_its_own_events_after_a_position(
 async def test_pages_join_what_is_in_memory_and_what_is_not(
     log: EventLog, again: Callable[[], Awaitable[EventLog]]
 ) -> None:
-    made = await fill(log)
+    recorded = await fill(log)
     log = await again()
-    made += [await add(log, A, version) for version in range(3, 6)]
+    recorded += [await add(log, A, version) for version in range(3, 6)]
     for after in range(13):
         for limit in (1, 4, 12):
             page = await log.read(after, limit)
-            assert page == made[after : after + limit]
+            assert page == recorded[after : after + limit]
         assert await log.read_job(A, after) == [
-            each for each in made if each.job_id == A and each.position > after
+            each for each in recorded if each.job_id == A and each.position > after
         ]
 
 
@@ -225,22 +225,22 @@ actors = texts.map(lambda text: text.replace("\0", ""))
 @settings(max_examples=30)
 @given(st.lists(st.tuples(actors, events), min_size=1, max_size=20))
 async def test_an_event_is_read_as_it_was_appended(
-    kind: str, told: list[tuple[str, Event]]
+    kind: str, submissions: list[tuple[str, Event]]
 ) -> None:
     clock = FakeClock()
     with quick_folder() as folder:
-        async with opened(kind, folder, clock) as log:
-            made = [
+        async with open_log(kind, folder, clock) as log:
+            recorded = [
                 await log.append(A, version, event, actor=actor)
-                for version, (actor, event) in enumerate(told)
+                for version, (actor, event) in enumerate(submissions)
             ]
-            assert await log.read(0) == made
+            assert await log.read(0) == recorded
             if kind == "memory":
                 return
-        async with opened(kind, folder, clock) as log:
-            assert await log.read(0) == made
-            assert await log.read_job(A) == made
-            assert [each.json() for each in await log.read(0)] == [each.json() for each in made]
+        async with open_log(kind, folder, clock) as log:
+            assert await log.read(0) == recorded
+            assert await log.read_job(A) == recorded
+            assert [each.json() for each in await log.read(0)] == [each.json() for each in recorded]
 
 
 async def test_a_reader_sees_a_prefix_of_the_log_at_every_moment(log: EventLog) -> None:
@@ -344,7 +344,7 @@ def follow_batches(log: EventLog, after: int, limit: int) -> AsyncGenerator[list
 async def test_a_follower_of_a_reopened_log_goes_on_where_it_was(
     log: EventLog, again: Callable[[], Awaitable[EventLog]]
 ) -> None:
-    made = await fill(log)
+    recorded = await fill(log)
     log = await again()
     seen: list[Recorded] = []
     writing = asyncio.create_task(add(log, A, 3))
@@ -353,7 +353,7 @@ async def test_a_follower_of_a_reopened_log_goes_on_where_it_was(
             seen += batch
             if len(seen) == 6:
                 break
-    assert seen == [*made[4:], await writing]
+    assert seen == [*recorded[4:], await writing]
 
 
 # --- cancel, close
@@ -382,11 +382,11 @@ async def test_closing_finishes_what_was_accepted_and_refuses_the_rest(
     accepted = [asyncio.create_task(add(log, job_id(job), 0)) for job in range(50)]
     await asyncio.sleep(0)
     await log.close()
-    made = await asyncio.gather(*accepted)
+    recorded = await asyncio.gather(*accepted)
     with pytest.raises(LogUnavailable):
         await add(log, A, 1)
     log = await again()
-    assert await log.read(0) == made
+    assert await log.read(0) == recorded
 
 
 async def test_closing_tells_those_who_wait(log: EventLog) -> None:
@@ -424,7 +424,7 @@ async def test_a_log_keeps_its_id_and_shares_it_with_no_other(
     tmp_path: Path,
 ) -> None:
     (tmp_path / "other").mkdir()
-    async with opened(kind, tmp_path / "other", FakeClock()) as other:
+    async with open_log(kind, tmp_path / "other", FakeClock()) as other:
         assert other.log_id != log.log_id
     assert (await again()).log_id == log.log_id
 

@@ -54,25 +54,25 @@ def answers(text: str) -> list[Answer]:
     return [Answer(*line) for line in lines if line[0] in {"ok", "no", "disk_full", "unknown"}]
 
 
-def stored(path: Path) -> set[str]:
+def stored_texts(path: Path) -> set[str]:
     """The jobs that are there when the log is opened again, which must be whole."""
     with closing(sqlite3.connect(path)) as connection:
         assert connection.execute("PRAGMA integrity_check").fetchall() == [("ok",)]
-        found = connection.execute(
+        rows = connection.execute(
             "SELECT position, job_id, body, salt, commitment FROM events ORDER BY position"
         ).fetchall()
-    assert [row[0] for row in found] == list(range(1, len(found) + 1))
-    for _, _, body, salt, commitment in found:
-        made = hashlib.sha256(b"eventjobs/body/v1\0" + salt + body).digest()
-        assert commitment == made
-    return {row[1] for row in found}
+    assert [row[0] for row in rows] == list(range(1, len(rows) + 1))
+    for _, _, body, salt, commitment in rows:
+        expected = hashlib.sha256(b"eventjobs/body/v1\0" + salt + body).digest()
+        assert commitment == expected
+    return {row[1] for row in rows}
 
 
-def judge(path: Path, told: list[Answer]) -> None:
+def judge(path: Path, answers_seen: list[Answer]) -> None:
     """Every "ok" is there, and every refusal is not; "unknown" may be either."""
-    there = stored(path)
-    assert {each.job for each in told if each.outcome == "ok"} <= there
-    assert not {each.job for each in told if each.outcome in {"no", "disk_full"}} & there
+    there = stored_texts(path)
+    assert {each.job for each in answers_seen if each.outcome == "ok"} <= there
+    assert not {each.job for each in answers_seen if each.outcome in {"no", "disk_full"}} & there
 
 
 # --- a disk that fails
@@ -98,10 +98,10 @@ def test_what_a_failing_disk_made_us_answer_is_true(strace: str, path: Path, fau
     """And the log writes again by itself."""
     command = [*failing(strace, path, fault), *workload("groups", path, 10)]
     run = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=60, check=True)
-    told = answers(run.stdout)
-    assert len(told) > 10 * GROUP
+    answers_seen = answers(run.stdout)
+    assert len(answers_seen) > 10 * GROUP
     assert "INJECTED" in path.with_name("strace").read_text(), "nothing failed"
-    judge(path, told)
+    judge(path, answers_seen)
 
 
 @pytest.mark.parametrize("fault", [*points("fdatasync", 12, 3), *points("pwrite64", 40, 3)])
@@ -111,19 +111,19 @@ def test_what_was_not_written_does_not_come_back_when_the_process_dies(
     """Its frames may be in the WAL, whole; only the commit after it makes them void."""
     command = [*failing(strace, path, fault), *workload("die", path, 10)]
     run = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=60, check=False)
-    told = answers(run.stdout)
-    assert "no" in {each.outcome for each in told}
+    answers_seen = answers(run.stdout)
+    assert "no" in {each.outcome for each in answers_seen}
     assert "closed" not in run.stdout
-    judge(path, told)
+    judge(path, answers_seen)
 
 
 def test_a_log_that_cannot_be_reopened_says_so_and_closes(strace: str, path: Path) -> None:
     command = [*failing(strace, path, "fdatasync:error=EIO"), *workload("close", path, 2)]
     run = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=60, check=True)
-    told = answers(run.stdout)
-    assert Counter(each.outcome for each in told) == {"unknown": GROUP}
+    answers_seen = answers(run.stdout)
+    assert Counter(each.outcome for each in answers_seen) == {"unknown": GROUP}
     assert "closed" in run.stdout
-    judge(path, told)
+    judge(path, answers_seen)
 
 
 @contextmanager
@@ -148,14 +148,14 @@ def ask(process: "subprocess.Popen[str]", until: str = "") -> list[Answer]:
     assert process.stdout is not None
     process.stdin.write("\n")
     process.stdin.flush()
-    told: list[Answer] = []
-    said = not until
-    while len(told) < GROUP or not said:
+    answers_seen: list[Answer] = []
+    reached = not until
+    while len(answers_seen) < GROUP or not reached:
         line = process.stdout.readline()
         assert line, "it has ended"
-        said = said or until in line
-        told += answers(line)
-    return told
+        reached = reached or until in line
+        answers_seen += answers(line)
+    return answers_seen
 
 
 def test_a_disk_that_fails_for_a_while_stops_writes_for_that_while(strace: str, path: Path) -> None:
@@ -166,22 +166,22 @@ def test_a_disk_that_fails_for_a_while_stops_writes_for_that_while(strace: str, 
     """
     faults = ("fdatasync:error=EIO", "pwrite64:error=EIO", "pread64:error=EIO:when=2+")
     with running("lines", path) as process:
-        told = ask(process)
-        assert {each.outcome for each in told} == {"ok"}
+        answers_seen = ask(process)
+        assert {each.outcome for each in answers_seen} == {"ok"}
         with attach(failing(strace, path, *faults), process.pid):
             during = [each for _ in range(3) for each in ask(process)]
         assert {each.outcome for each in during[:GROUP]} == {"unknown"}
         assert {each.outcome for each in during[GROUP:]} == {"no"}
-        told += [*during, *until_it_writes(process)]
+        answers_seen += [*during, *until_it_writes(process)]
         finish(process)
-    judge(path, told)
+    judge(path, answers_seen)
 
 
 def until_it_writes(process: "subprocess.Popen[str]") -> list[Answer]:
-    told: list[Answer] = []
-    while not told or told[-1].outcome != "ok":
-        told += ask(process)
-    return told
+    answers_seen: list[Answer] = []
+    while not answers_seen or answers_seen[-1].outcome != "ok":
+        answers_seen += ask(process)
+    return answers_seen
 
 
 def finish(process: "subprocess.Popen[str]") -> None:
@@ -197,13 +197,13 @@ def test_a_service_whose_disk_fails_for_a_while_loses_no_job_and_ends_each_once(
     a claim of that kind used to leave its job running for ever."""
     path = tmp_path / "data" / "log.db"
     with running("jobs", path) as process:
-        told = [each for _ in range(20) for each in ask(process)]
+        answers_seen = [each for _ in range(20) for each in ask(process)]
         faults = ("fdatasync:error=EIO", "pread64:error=EIO:when=2+")
         with attach(failing(strace, path, *faults), process.pid):
-            told += ask(process, until="cannot reopen")
-        told += until_it_writes(process)
+            answers_seen += ask(process, until="cannot reopen")
+        answers_seen += until_it_writes(process)
         finish(process)
-    judge(path, told)
+    judge(path, answers_seen)
     with closing(sqlite3.connect(path)) as connection:
         ends = connection.execute(
             "SELECT job_id, sum(type = 'JobCompleted') FROM events GROUP BY job_id"
@@ -219,17 +219,17 @@ def test_a_killed_process_loses_nothing_acknowledged_and_halves_no_batch(
     path: Path, number: int
 ) -> None:
     lines = random.Random(f"{SEED} {number}").randrange(1, 400)
-    told: list[Answer] = []
+    answers_seen: list[Answer] = []
     with subprocess.Popen(
         workload("groups", path, 10**6), cwd=ROOT, stdout=subprocess.PIPE, text=True
     ) as process:
         assert process.stdout is not None
-        while len(told) < lines:
-            told += answers(process.stdout.readline())
+        while len(answers_seen) < lines:
+            answers_seen += answers(process.stdout.readline())
         process.kill()
-        told += answers(process.stdout.read())
-    judge(path, told)
-    groups = Counter(int(job[-12:]) // GROUP for job in stored(path))
+        answers_seen += answers(process.stdout.read())
+    judge(path, answers_seen)
+    groups = Counter(int(job[-12:]) // GROUP for job in stored_texts(path))
     assert set(groups.values()) == {GROUP}, "half a batch"
 
 

@@ -36,11 +36,11 @@ async def add(log: SQLiteLog, number: int) -> Recorded:
     return await log.append(job_id(number), 0, JobSubmitted(JobSpec("test")), actor="tester")
 
 
-def unlinked(path: Path) -> None:
+def unlink_file(path: Path) -> None:
     path.unlink()
 
 
-def replaced(path: Path) -> None:
+def replace_file(path: Path) -> None:
     shutil.copy(path, path.with_name("other"))
     path.with_name("other").replace(path)
 
@@ -58,7 +58,7 @@ def moved_with_its_directory(path: Path) -> None:
     path.parent.rename(path.parent.with_name("moved"))
 
 
-GONE = [unlinked, replaced, wal_unlinked, wal_replaced, moved_with_its_directory]
+GONE = [unlink_file, replace_file, wal_unlinked, wal_replaced, moved_with_its_directory]
 
 
 @pytest.mark.parametrize("gone", GONE)
@@ -87,7 +87,7 @@ async def test_what_takes_its_place_is_not_written_to(
     log: SQLiteLog, path: Path, clock: FakeClock
 ) -> None:
     """Not even by the attempts to open it again, nor at the end."""
-    replaced(path)
+    replace_file(path)
     path.with_name("log.db-wal").unlink()
     path.with_name("log.db-wal").write_bytes(b"of another program")
     content = path.read_bytes()
@@ -120,9 +120,9 @@ async def test_a_service_says_so_and_answers_reads(client: Connect) -> None:
         job_id(1), 0, JobSubmitted(JobSpec("test")), actor="tester"
     )
     (data / "log.db").rename(data / "gone")
-    told = (await api.get("/readyz")).json
-    assert (told["ready"], told["writable"]) == (True, False)
-    assert "removed or replaced" in told["unwritable"]
+    readiness = (await api.get("/readyz")).json
+    assert (readiness["ready"], readiness["writable"]) == (True, False)
+    assert "removed or replaced" in readiness["unwritable"]
     reply = await api("POST", f"/v1/jobs/{job_id(1)}/cancel")
     assert (reply.status, reply.code) == (503, "log_unavailable")
     assert reply.headers["Retry-After"]

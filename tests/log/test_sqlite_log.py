@@ -49,7 +49,7 @@ async def add(log: SQLiteLog, job_id: str, version: int, event: Event = SUBMITTE
 
 @contextmanager
 def beside(path: Path) -> Iterator[sqlite3.Connection]:
-    """A connection of somebody else's, with nothing set."""
+    """A connection of another program, with nothing set."""
     with closing(sqlite3.connect(path, isolation_level=None)) as connection:
         yield connection
 
@@ -63,11 +63,11 @@ def rows(path: Path) -> list[tuple[object, ...]]:
 
 
 async def test_a_log_is_what_it_was_when_it_is_opened_again(log: SQLiteLog, path: Path) -> None:
-    made = await log.read(0)
+    appended = await log.read(0)
     await log.close()
     again = await SQLiteLog.open(path)
     assert (again.head, again.log_id) == (3, log.log_id)
-    assert await again.read(0) == made
+    assert await again.read(0) == appended
     assert (await add(again, A, 2)).position == 4
     await again.close()
 
@@ -150,18 +150,18 @@ async def test_every_connection_is_set_up_to_lose_and_change_nothing(log: SQLite
 
 async def test_a_row_is_what_was_encoded_and_its_commitment(log: SQLiteLog, path: Path) -> None:
     await add(log, B, 1, LogWritten(1, "info"))  # with an empty body
-    made = await log.read(0)
-    for row, told in zip(rows(path), made, strict=True):
+    appended = await log.read(0)
+    for row, expected in zip(rows(path), appended, strict=True):
         *start, facts, body, salt, commitment = row
         assert start == [
-            told.position,
-            told.job_id,
-            told.version,
-            told.type,
-            told.at_us,
-            told.actor,
+            expected.position,
+            expected.job_id,
+            expected.version,
+            expected.type,
+            expected.at_us,
+            expected.actor,
         ]
-        assert (told.type, facts, body) == encode(told.event)
+        assert (expected.type, facts, body) == encode(expected.event)
         assert isinstance(salt, bytes)
         assert len(salt) == 16
         assert isinstance(body, bytes)
@@ -171,11 +171,11 @@ async def test_a_row_is_what_was_encoded_and_its_commitment(log: SQLiteLog, path
 
 
 async def test_a_batch_of_any_sizes_is_stored_exactly(log: SQLiteLog, path: Path) -> None:
-    told = [LogWritten(1, "info" * (n % 3), "ü" * (n * 37 % 1000) or None) for n in range(300)]
-    made = await asyncio.gather(*(add(log, B, n + 1, each) for n, each in enumerate(told)))
+    expected = [LogWritten(1, "info" * (n % 3), "ü" * (n * 37 % 1000) or None) for n in range(300)]
+    appended = await asyncio.gather(*(add(log, B, n + 1, each) for n, each in enumerate(expected)))
     await log.close()
     again = await SQLiteLog.open(path)
-    assert await again.read(3, 1000) == made
+    assert await again.read(3, 1000) == appended
     await again.close()
 
 
@@ -351,8 +351,8 @@ async def test_too_many_waiting_bytes_are_refused(path: Path) -> None:
 async def test_a_batch_is_bounded_and_order_is_kept_across_batches(path: Path) -> None:
     log = await SQLiteLog.open(path, batch_max=7, batch_bytes_max=100_000)
     large = LogWritten(1, "info", "x" * 30_000)
-    made = await asyncio.gather(*(add(log, A, n, large) for n in range(40)))
-    assert [each.position for each in made] == list(range(1, 41))
+    appended = await asyncio.gather(*(add(log, A, n, large) for n in range(40)))
+    assert [each.position for each in appended] == list(range(1, 41))
     await log.close()
 
 
@@ -379,7 +379,7 @@ async def test_a_page_of_events_too_large_for_sqlite_is_read_in_parts(path: Path
     """A thousand submissions of a megabyte stopped the views for ever."""
     log = await SQLiteLog.open(path)
     large = LogWritten(1, "info", "x" * 10_000)
-    made = await asyncio.gather(*(add(log, A, n, large) for n in range(9)))
+    appended = await asyncio.gather(*(add(log, A, n, large) for n in range(9)))
     await log.close()
     again = await SQLiteLog.open(path)
     reader = again._reader
@@ -387,7 +387,7 @@ async def test_a_page_of_events_too_large_for_sqlite_is_read_in_parts(path: Path
     read: list[Recorded] = []
     while page := await again.read(len(read), 9):
         read += page
-    assert read == made
+    assert read == appended
     await again.close()
 
 

@@ -37,8 +37,8 @@ async def talks(context: Context, payload: int) -> None:
 
 
 async def lines(service: Service, job_id: str) -> list[LogWritten]:
-    found = await recorded_of(service, job_id, LogWritten)
-    return [each.event for each in found if isinstance(each.event, LogWritten)]
+    events = await recorded_of(service, job_id, LogWritten)
+    return [each.event for each in events if isinstance(each.event, LogWritten)]
 
 
 async def messages(service: Service, job_id: str) -> list[str | None]:
@@ -129,9 +129,9 @@ async def test_a_log_has_so_many_lines_and_the_job_goes_on(serve: Serve) -> None
     service = await serve(talks, log_lines_max=3)
     job = await service.submit("talks", 20)
     assert (await service.wait(job.job_id)).status == "completed"
-    told = await messages(service, job.job_id)
-    assert told[:3] == ["line 0", "line 1", "line 2"]
-    assert told[3:] == ["the log of this job has 3 lines; what comes after them is dropped"]
+    written = await messages(service, job.job_id)
+    assert written[:3] == ["line 0", "line 1", "line 2"]
+    assert written[3:] == ["the log of this job has 3 lines; what comes after them is dropped"]
 
 
 async def test_what_is_told_with_a_line_is_cut_when_it_is_too_much(serve: Serve) -> None:
@@ -162,7 +162,7 @@ def say(name: str) -> None:
     logging.getLogger("eventjobs.runner").warning("of the service itself")
 
 
-def expected(name: str) -> list[tuple[str, str, dict[str, Any]]]:
+def expected_lines(name: str) -> list[tuple[str, str, dict[str, Any]]]:
     order = {"logger": "shop.orders", "order": name, "api_key": "[hidden]", "odd": [1]}
     return [
         ("info", f"order {name}", order),
@@ -172,14 +172,14 @@ def expected(name: str) -> list[tuple[str, str, dict[str, Any]]]:
 
 
 async def check(service: Service, job_id: str, name: str) -> None:
-    told = []
+    written = []
     for each in await lines(service, job_id):
         fields = dict(each.fields)
         trace = fields.pop("exception", None)
         assert trace is None or trace.endswith(f"LookupError: {name}\n")
         assert (trace is not None) == (each.level == "error")
-        told.append((each.level, each.message, fields))
-    assert told == expected(name)
+        written.append((each.level, each.message, fields))
+    assert written == expected_lines(name)
 
 
 async def test_what_handlers_log_is_in_the_log_of_their_own_jobs(serve: Serve) -> None:
@@ -225,8 +225,8 @@ async def test_what_a_process_logs_is_in_its_jobs_log_and_its_steps_are_kept(ser
     job = await service.submit("logs_a_step", retry_delay_s=0.0)
     ended = await service.wait(job.job_id)
     assert (ended.result, ended.attempt) == ([1, {"pair": [1, 2]}], 2)
-    told = await messages(service, job.job_id)
-    assert told == ["from the process", "from the process"]
+    written = await messages(service, job.job_id)
+    assert written == ["from the process", "from the process"]
 
 
 async def test_nothing_is_taken_when_it_is_off_or_the_job_has_ended(serve: Serve) -> None:

@@ -17,7 +17,7 @@ KEY = "ej_live_1234_abcdef"
 
 
 @contextmanager
-def configured(stream: io.StringIO) -> Iterator[None]:
+def configuration(stream: io.StringIO) -> Iterator[None]:
     before, level = logging.root.handlers[:], logging.root.level
     logging.root.handlers.clear()
     logs.configure("info", stream)
@@ -33,18 +33,18 @@ def configured(stream: io.StringIO) -> Iterator[None]:
 def lines() -> Iterator[io.StringIO]:
     """Where the log goes during the test."""
     stream = io.StringIO()
-    with configured(stream):
+    with configuration(stream):
         yield stream
 
 
-def told(lines: io.StringIO) -> list[dict[str, Any]]:
+def parse_lines(lines: io.StringIO) -> list[dict[str, Any]]:
     return [orjson.loads(line) for line in lines.getvalue().splitlines()]
 
 
 def test_a_line_has_its_level_its_logger_and_its_time(lines: io.StringIO) -> None:
     structlog.get_logger("eventjobs.here").debug("unseen")
     structlog.get_logger("eventjobs.here").warning("seen", jobs=3, text="a\nb")
-    [line] = told(lines)
+    [line] = parse_lines(lines)
     assert line.pop("timestamp").endswith("Z")
     assert line == {
         "event": "seen",
@@ -58,7 +58,7 @@ def test_a_line_has_its_level_its_logger_and_its_time(lines: io.StringIO) -> Non
 def test_what_libraries_log_is_logged_alike(lines: io.StringIO) -> None:
     logging.getLogger("aiohttp.server").info("unseen")
     logging.getLogger("aiohttp.server").error("it broke: %s", KEY)
-    [line] = told(lines)
+    [line] = parse_lines(lines)
     assert (line["logger"], line["level"]) == ("aiohttp.server", "error")
     assert line["event"] == f"it broke: {REDACTED}"
 
@@ -88,7 +88,7 @@ def test_secrets_are_hidden_by_key_and_by_shape(lines: io.StringIO, fields: dict
 def test_what_is_no_secret_is_left_alone(lines: io.StringIO) -> None:
     fields = {"jobs": 3, "path": "/v1/jobs", "ok": True, "none": None, "list": [1, "bearer"]}
     structlog.get_logger().info("event", **fields)
-    [line] = told(lines)
+    [line] = parse_lines(lines)
     assert line.items() >= fields.items()
 
 
@@ -97,7 +97,7 @@ def test_a_traceback_is_told_without_its_secrets(lines: io.StringIO) -> None:
         raise ValueError(f"cannot use {KEY}")
     except ValueError:
         structlog.get_logger().exception("failed")
-    [line] = told(lines)
+    [line] = parse_lines(lines)
     assert "Traceback" in line["exception"]
     assert f"cannot use {REDACTED}" in line["exception"]
     assert KEY not in lines.getvalue()
@@ -109,7 +109,7 @@ def test_a_terminal_gets_lines_for_people_and_no_local_variables() -> None:
             return True
 
     stream = Terminal()
-    with configured(stream):
+    with configuration(stream):
         try:
             hidden = f"{KEY}"
             raise ValueError("told")
@@ -125,7 +125,7 @@ def test_a_log_that_nobody_reads_any_more_does_not_end_the_service() -> None:
         def write(self, text: str) -> int:
             raise BrokenPipeError
 
-    with configured(Gone()):
+    with configuration(Gone()):
         structlog.get_logger().info("nobody hears this")
 
 
@@ -139,7 +139,7 @@ def test_lines_in_a_terminal_have_colours_unless_told_otherwise(
     monkeypatch: pytest.MonkeyPatch, no_color: str, coloured: bool
 ) -> None:
     monkeypatch.setenv("NO_COLOR", no_color)
-    with configured(terminal := Terminal()):
+    with configuration(terminal := Terminal()):
         structlog.get_logger("eventjobs.here").warning("seen", jobs=3)
     assert "seen" in terminal.getvalue()
     assert ("\x1b[" in terminal.getvalue()) is coloured

@@ -115,7 +115,7 @@ async def test_a_breaker_that_its_newest_attempt_met_is_named_while_it_is_open(
 async def test_a_job_kept_out_by_the_one_it_is_a_part_of_says_so(
     client: Connect, limit: str
 ) -> None:
-    """They wait for each other, for ever; the limit is what somebody wanted, and stays."""
+    """They wait for each other, for ever; the limit is configured, and stays."""
 
     @handler("deep", concurrency=2 if limit == "type" else None)
     async def deep(context: Context, depth: int) -> Any:
@@ -186,10 +186,10 @@ async def test_full_types_and_queues_are_told_together(client: Connect) -> None:
 
 async def test_a_rate_says_when_the_next_may_start(client: Connect, clock: FakeClock) -> None:
     @handler("paced", rate="1/m")
-    async def paced(context: Context, payload: Any) -> None:
+    async def once_a_minute(context: Context, payload: Any) -> None:
         pass
 
-    api = await client(paced, clock=clock)
+    api = await client(once_a_minute, clock=clock)
     first, second = [await api.submit("paced") for _ in range(2)]
     await api.service.wait(first["job_id"])
     [reason] = await why(api, second)
@@ -199,15 +199,15 @@ async def test_a_rate_says_when_the_next_may_start(client: Connect, clock: FakeC
 
 async def test_pauses_say_by_whom_since_when_and_why(client: Connect) -> None:
     api = await client(noop)
-    told = (await api("POST", "/v1/types/noop/pause", {"reason": "too hot"})).json["paused"]
+    pause = (await api("POST", "/v1/types/noop/pause", {"reason": "too hot"})).json["paused"]
     await api("POST", "/v1/queues/default/pause")
     job = await api.submit("noop")
     of_type, of_queue = await why(api, job)
     assert of_type == {
         "code": "paused_type",
-        "text": f"type noop is paused by http since {told['since']}: too hot",
+        "text": f"type noop is paused by http since {pause['since']}: too hot",
         "type": "noop",
-        **told,
+        **pause,
     }
     assert (of_queue["code"], of_queue["queue"], of_queue["reason"]) == (
         "paused_queue",
@@ -258,13 +258,13 @@ async def test_everybody_is_busy(client: Connect) -> None:
 
 
 async def test_nothing_is_in_its_way(client: Connect) -> None:
-    """It is being claimed, and somebody has room for more."""
+    """It is being claimed, and a claim for more waits."""
     api = await client(noop)
     job_id = "00000000-0000-4000-8000-000000000001"
     turns = api.service.jobs._locks
     await turns.acquire(job_id)
     job = (await api("PUT", f"/v1/jobs/{job_id}", {"type": "noop"})).json
-    while not api.service.claims.waiters.has_capacity_for("noop", child=False):  # noqa: ASYNC110  nobody is told
+    while not api.service.claims.waiters.has_capacity_for("noop", child=False):  # noqa: ASYNC110  no event for it
         await asyncio.sleep(0)
     assert await codes(api, job) == ["ready"]
     turns.release(job_id)

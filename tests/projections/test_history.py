@@ -1,4 +1,4 @@
-"""One job's events, told for a person."""
+"""The history of a job for a person."""
 
 import orjson
 from hypothesis import given
@@ -23,10 +23,10 @@ def test_steps_breakers_and_late_reports_are_told() -> None:
     breaker = e.BreakerChanged(1, "llm", "open", 5)
     ended = e.AttemptFailed(1, "io", False)
     late = e.LateReportRefused(1, "complete")
-    told = sentences(
+    texts = sentences(
         submitted, started, step, breaker, ended, late, e.JobRetried(from_step="fetch")
     )
-    assert told[2:] == [
+    assert texts[2:] == [
         "completed the step fetch",
         "the circuit breaker of llm is open",
         "attempt 1 failed with io; the job has failed",
@@ -92,17 +92,17 @@ def test_a_reason_is_told_where_there_is_one() -> None:
 
 
 def test_reports_and_logs_are_counted_not_told() -> None:
-    told = describe_history(
+    texts = describe_history(
         as_recorded(
             submitted, started, e.ProgressReported(1), e.LogWritten(1, "info"), e.JobCompleted(1)
         )
     )
-    assert len(told["entries"]) == 3
-    assert told["attempts"][0]["reports"] == 2
+    assert len(texts["entries"]) == 3
+    assert texts["attempts"][0]["reports"] == 2
 
 
 def test_each_attempt_has_its_outcome_and_duration() -> None:
-    told = describe_history(
+    texts = describe_history(
         as_recorded(
             submitted,
             started,
@@ -113,7 +113,7 @@ def test_each_attempt_has_its_outcome_and_duration() -> None:
             e.JobExpired("ttl"),
         )
     )
-    assert told["attempts"] == [
+    assert texts["attempts"] == [
         {
             "attempt": 1,
             "worker": "worker-1",
@@ -135,7 +135,7 @@ def test_each_attempt_has_its_outcome_and_duration() -> None:
             "reports": 1,
         },
     ]
-    assert told["waited_s"] == 1.0
+    assert texts["waited_s"] == 1.0
 
 
 def test_an_attempt_that_runs_has_not_ended() -> None:
@@ -148,8 +148,8 @@ def test_an_attempt_that_runs_has_not_ended() -> None:
 
 
 def test_a_job_cancelled_before_it_ran_has_no_attempts() -> None:
-    told = describe_history(as_recorded(submitted, e.JobCancelled()))
-    assert (told["attempts"], told["waited_s"]) == ([], None)
+    texts = describe_history(as_recorded(submitted, e.JobCancelled()))
+    assert (texts["attempts"], texts["waited_s"]) == ([], None)
 
 
 def test_who_did_it_and_when_is_told() -> None:
@@ -166,12 +166,12 @@ def test_who_did_it_and_when_is_told() -> None:
 
 @given(histories(jobs_max=1))
 def test_any_history_can_be_told_and_put_into_json(history: list[Recorded]) -> None:
-    told = describe_history(history)
-    assert orjson.loads(orjson.dumps(told)) == told
+    texts = describe_history(history)
+    assert orjson.loads(orjson.dumps(texts)) == texts
     starts = [each for each in history if isinstance(each.event, e.AttemptStarted)]
-    assert [each["attempt"] for each in told["attempts"]] == list(range(1, len(starts) + 1))
-    assert all(each["outcome"] != "running" for each in told["attempts"][:-1])
-    reports = sum(each["reports"] for each in told["attempts"])
+    assert [each["attempt"] for each in texts["attempts"]] == list(range(1, len(starts) + 1))
+    assert all(each["outcome"] != "running" for each in texts["attempts"][:-1])
+    reports = sum(each["reports"] for each in texts["attempts"])
     told_by_attempts = (
         e.ProgressReported | e.LogWritten | e.ArtifactStored | e.StepCompleted | e.BreakerChanged
     )

@@ -103,7 +103,7 @@ def rows(name: str, number: int, position: int) -> list[tuple[Any, ...]]:
 
 
 def poison(path: Path, names: Sequence[str] = NAMES) -> list[int]:
-    """Write them into the log at *path*, which nobody has open; the positions of what is wrong."""
+    """Write them into the closed log at *path*; the positions of the wrong events."""
     wrong = []
     with closing(sqlite3.connect(path, isolation_level=None)) as connection:
         for name in names:
@@ -124,7 +124,7 @@ async def echo(context: Context, payload: Any) -> Any:
     return payload
 
 
-async def poisoned(data: Path, serve: Serve) -> list[int]:
+async def write_poison(data: Path, serve: Serve) -> list[int]:
     """A directory with a job that has ended, then one of each kind of poison."""
     service = await serve(echo, data=data)
     await service.wait((await service.submit("echo", 1)).job_id)
@@ -144,11 +144,11 @@ async def test_it_is_read_and_told_and_its_job_is_not(tmp_path: Path, name: str)
     events = await log.read(0)
     assert [each.position for each in events] == [1, 2, 3]
     for each in events:
-        told = orjson.loads(each.json())
-        assert (told["position"], told["job_id"]) == (each.position, each.job_id)
+        shown = orjson.loads(each.json())
+        assert (shown["position"], shown["job_id"]) == (each.position, each.job_id)
         assert b"\n" not in each.json()
         if isinstance(each.event, Unreadable):
-            assert told["data"]["unreadable"] == each.event.why
+            assert shown["data"]["unreadable"] == each.event.why
     assert [each.json() for each in await log.read_job(events[0].job_id)] == [
         each.json() for each in events
     ]
@@ -181,7 +181,7 @@ async def test_what_could_not_be_read_again_is_not_appended(tmp_path: Path, prio
 async def test_others_go_on(client: Connect, serve: Serve, tmp_path: Path, views: str) -> None:
     """Starting, running, lists, pages, streams, long-polls: as if it were not there."""
     data = tmp_path / "data"
-    wrong = await poisoned(data, serve)
+    wrong = await write_poison(data, serve)
     if views == "no views":
         await asyncio.to_thread((data / "views.db").unlink)
     api = await client(echo, data=data)
@@ -189,13 +189,13 @@ async def test_others_go_on(client: Connect, serve: Serve, tmp_path: Path, views
     job = await service.submit("echo", 2)
     assert (await service.wait(job.job_id)).result == 2
     await service.views.wait_for_position(service.log.head)
-    told = (await api.get("/readyz")).json
-    assert told["ready"] is True
-    assert told["lag"] == 0
-    positions = [each["position"] for each in told["parked"]["first"]]
+    shown = (await api.get("/readyz")).json
+    assert shown["ready"] is True
+    assert shown["lag"] == 0
+    positions = [each["position"] for each in shown["parked"]["first"]]
     assert positions == sorted(positions)
     assert set(positions) <= {*wrong, *(each + 1 for each in wrong)}
-    assert told["parked"]["count"] >= len(wrong) - 1
+    assert shown["parked"]["count"] >= len(wrong) - 1
     listed = (await api.get("/v1/jobs?limit=1000")).json["jobs"]
     assert [each["status"] for each in listed] == ["completed", "completed"]
     assert (await api.get("/v1/counts")).json["counts"] == {"echo": {"completed": 2}}
@@ -206,7 +206,7 @@ async def test_others_go_on(client: Connect, serve: Serve, tmp_path: Path, views
 
 
 async def test_its_own_job_says_so(client: Connect, serve: Serve, tmp_path: Path) -> None:
-    await poisoned(tmp_path / "data", serve)
+    await write_poison(tmp_path / "data", serve)
     api = await client(echo, data=tmp_path / "data")
     for number, name in enumerate(NAMES):
         if name == "another beginning":
@@ -231,7 +231,7 @@ async def test_its_own_job_says_so(client: Connect, serve: Serve, tmp_path: Path
 
 async def test_the_tools_read_past_it(serve: Serve, tmp_path: Path) -> None:
     data = tmp_path / "data"
-    wrong = await poisoned(data, serve)
+    wrong = await write_poison(data, serve)
     service = await serve(echo, data=data)
     await service.views.wait_for_position(head := service.log.head)
     await service.close()
@@ -270,24 +270,26 @@ async def test_a_dependent_of_it_waits_and_a_child_goes_on(serve: Serve, tmp_pat
 
 def with_poison(history: list[Recorded], places: list[tuple[int, str]]) -> list[Recorded]:
     """*history*, and in it events that cannot be read or do not follow."""
-    made: list[Recorded] = []
+    write_poison: list[Recorded] = []
     versions: dict[str, int] = {}
     at = dict(places)
     for number, each in enumerate(history):
-        found = [each]
+        written = [each]
         if (kind := at.get(number)) is not None:
             strange = Unreadable("for a test") if kind == "unreadable" else Paused("type", "csv")
             if kind == "instead":
-                found = [Recorded(0, each.job_id, 0, each.at_us, "x", strange, kind, b"{}", b"{}")]
+                written = [
+                    Recorded(0, each.job_id, 0, each.at_us, "x", strange, kind, b"{}", b"{}")
+                ]
             else:
-                found.append(
+                written.append(
                     Recorded(0, each.job_id, 0, each.at_us, "x", strange, kind, b"{}", b"{}")
                 )
-        for event in found:
+        for event in written:
             versions[event.job_id] = version = versions.get(event.job_id, 0) + 1
-            made.append(
+            write_poison.append(
                 Recorded(
-                    len(made) + 1,
+                    len(write_poison) + 1,
                     event.job_id,
                     version,
                     event.at_us,
@@ -298,7 +300,7 @@ def with_poison(history: list[Recorded], places: list[tuple[int, str]]) -> list[
                     event.body,
                 )
             )
-    return made
+    return write_poison
 
 
 poison_places = st.lists(
@@ -370,6 +372,6 @@ def test_an_event_that_does_not_follow_parks_the_job() -> None:
 
 
 def test_a_row_of_the_log_is_read_whatever_its_bytes_are() -> None:
-    made = recorded_from_bytes(1, b'\xff"', 1, b"\xfe", 2**62, b"\xfd", b"\xfc", b"\xfb")
-    assert isinstance(made.event, Unreadable)
-    assert orjson.loads(made.json())["data"]["facts"] == "\\xfc"
+    write_poison = recorded_from_bytes(1, b'\xff"', 1, b"\xfe", 2**62, b"\xfd", b"\xfc", b"\xfb")
+    assert isinstance(write_poison.event, Unreadable)
+    assert orjson.loads(write_poison.json())["data"]["facts"] == "\\xfc"

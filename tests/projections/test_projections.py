@@ -130,17 +130,17 @@ def spec(number: int) -> JobSpec:
 @given(histories())
 async def test_what_the_views_hold_is_what_the_events_add_up_to(history: list[Recorded]) -> None:
     jobs: dict[str, Job] = {}
-    told: dict[str, Progress | None] = {}
+    progress_of: dict[str, Progress | None] = {}
     for each in history:
         jobs[each.job_id] = evolve(jobs.get(each.job_id), each)
-        told[each.job_id] = advance(told.get(each.job_id), each)
+        progress_of[each.job_id] = advance(progress_of.get(each.job_id), each)
     async with views_of(history) as views:
         for id, job in jobs.items():
             for _ in range(2):  # from memory, then from the file
-                found = await views.job(id)
-                assert found is not None
-                assert found.job == job
-                assert found.progress == told[id]
+                view = await views.job(id)
+                assert view is not None
+                assert view.job == job
+                assert view.progress == progress_of[id]
                 views._current.store._cache.drop(id)
         assert await views.job(job_id(99)) is None
 
@@ -169,14 +169,14 @@ async def test_views_that_are_deleted_give_the_same_answers(
     tmp_path: Path, clock: FakeClock
 ) -> None:
     log = await log_of(HISTORY, clock)
-    found = []
+    view = []
     for _ in range(2):
         async with running(tmp_path / "views.db", log, clock) as views:
             await views.wait_for_position(log.head)
-            found.append(await answers(views))
+            view.append(await answers(views))
         for each in tmp_path.iterdir():
             each.unlink()
-    assert found[0] == found[1]
+    assert view[0] == view[1]
 
 
 def other_version(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -289,7 +289,7 @@ async def test_a_rebuild_of_idle_views_ends(tmp_path: Path, clock: FakeClock) ->
 
 
 async def test_reads_and_writes_go_on_during_a_rebuild(tmp_path: Path, clock: FakeClock) -> None:
-    """Every reader is answered, every job is there once, and every listener is told everything."""
+    """Every read returns, every job is there once, and every listener gets every change."""
     log = await log_of(HISTORY, clock)
     path = tmp_path / "views.db"
     heard: list[str] = []

@@ -25,7 +25,7 @@ started_again = e.AttemptStarted(2, "w")
 # --- how far
 
 
-def told(*events: e.Event) -> Progress | None:
+def fold_progress(*events: e.Event) -> Progress | None:
     """The n-th event happened at second n."""
     progress = None
     for each in as_recorded(*events):
@@ -34,19 +34,21 @@ def told(*events: e.Event) -> Progress | None:
 
 
 def test_a_job_that_tells_nothing_has_no_progress() -> None:
-    assert told(submitted, started, e.JobCompleted(1)) is None
+    assert fold_progress(submitted, started, e.JobCompleted(1)) is None
 
 
 def test_progress_is_what_was_told_last() -> None:
     data = {"rows": 3}
-    progress = told(submitted, started, e.ProgressReported(1, 3, 12, "read", "row 3", data))
+    progress = fold_progress(
+        submitted, started, e.ProgressReported(1, 3, 12, "read", "row 3", data)
+    )
     assert progress == Progress(
         0.25, "read", "row 3", data, 3 * SECOND, (Stage("read", 3 * SECOND),)
     )
 
 
 def test_what_is_not_told_again_stays() -> None:
-    progress = told(
+    progress = fold_progress(
         submitted,
         started,
         e.ProgressReported(1, 3, 12, "read", "row 3", 5),
@@ -70,7 +72,7 @@ def test_progress_never_goes_back_nor_beyond_the_end(
 
 
 def test_a_new_attempt_begins_at_nothing() -> None:
-    progress = told(
+    progress = fold_progress(
         submitted,
         started,
         e.ProgressReported(1, 9, 10, "write", "almost"),
@@ -81,7 +83,9 @@ def test_a_new_attempt_begins_at_nothing() -> None:
 
 
 def test_a_completed_job_is_whole_whatever_it_told() -> None:
-    progress = told(submitted, started, e.ProgressReported(1, 1, 10, "read"), e.JobCompleted(1))
+    progress = fold_progress(
+        submitted, started, e.ProgressReported(1, 1, 10, "read"), e.JobCompleted(1)
+    )
     assert progress is not None
     assert progress.fraction == 1
     assert progress.stages == (Stage("read", 3 * SECOND, 4 * SECOND),)
@@ -91,15 +95,15 @@ def test_a_completed_job_is_whole_whatever_it_told() -> None:
     "end", [e.AttemptFailed(1, "bug", False), e.AttemptReleased(1, "x"), e.JobCancelled(1)]
 )
 def test_an_attempt_that_ends_otherwise_stays_where_it_was(end: e.Event) -> None:
-    progress = told(submitted, started, e.ProgressReported(1, 1, 10, "read"), end)
+    progress = fold_progress(submitted, started, e.ProgressReported(1, 1, 10, "read"), end)
     assert progress is not None
     assert progress.fraction == 0.1
     assert progress.stages == (Stage("read", 3 * SECOND, 4 * SECOND),)
 
 
 def test_what_tells_no_progress_changes_none() -> None:
-    before = told(submitted, started, e.ProgressReported(1, 1, 10))
-    after = told(
+    before = fold_progress(submitted, started, e.ProgressReported(1, 1, 10))
+    after = fold_progress(
         submitted, started, e.ProgressReported(1, 1, 10), e.CancelRequested(), e.JobExpired("x")
     )
     assert after == before
@@ -107,7 +111,9 @@ def test_what_tells_no_progress_changes_none() -> None:
 
 def test_a_stage_ends_where_the_next_begins() -> None:
     names = ("read", "read", None, "sort", "read")
-    progress = told(submitted, started, *(e.ProgressReported(1, stage=name) for name in names))
+    progress = fold_progress(
+        submitted, started, *(e.ProgressReported(1, stage=name) for name in names)
+    )
     assert progress is not None
     assert progress.stages == (
         Stage("read", 3 * SECOND, 6 * SECOND),
@@ -142,7 +148,7 @@ class Kind:
         await self.say(e.ProgressReported(1, stage=name))
         self.clock.jump_wall(seconds)
 
-    async def done(
+    async def run_jobs(
         self, times_s: Iterable[float], type: str = "csv", end: e.Event | None = None
     ) -> None:
         """Earlier jobs, each of one stage that took so long."""
@@ -156,13 +162,13 @@ class Kind:
         with quick_folder() as folder:
             async with running(folder / "views.db", self.log, self.clock) as views:
                 await views.wait_for_position(self.log.head)
-                found = await views.job(job_id(self.number))
+                view = await views.job(job_id(self.number))
                 [listed] = await views.jobs(
                     {"job_id": [job_id(self.number)]}, order="newest", cursor=None, limit=1
                 )
-        assert found is not None
-        assert listed == found
-        return found.estimate
+        assert view is not None
+        assert listed == view
+        return view.estimate
 
 
 @pytest.fixture
@@ -171,7 +177,7 @@ def kind(clock: FakeClock) -> Kind:
 
 
 async def test_what_is_left_is_a_range_learned_from_earlier_jobs(kind: Kind) -> None:
-    await kind.done([12, 10, 14, 11, 13])
+    await kind.run_jobs([12, 10, 14, 11, 13])
     await kind.begin()
     assert await kind.estimate() == Estimate(10, 14, "usual")
     kind.clock.jump_wall(4)
@@ -181,7 +187,7 @@ async def test_what_is_left_is_a_range_learned_from_earlier_jobs(kind: Kind) -> 
 
 
 async def test_there_is_nothing_to_learn_from_a_few(kind: Kind) -> None:
-    await kind.done([10] * (SAMPLES_MIN - 1))
+    await kind.run_jobs([10] * (SAMPLES_MIN - 1))
     await kind.begin()
     assert await kind.estimate() is None
     await kind.say(e.JobCompleted(1))
@@ -191,15 +197,15 @@ async def test_there_is_nothing_to_learn_from_a_few(kind: Kind) -> None:
 
 @pytest.mark.parametrize("end", [e.AttemptFailed(1, "bug", False), e.JobCancelled(1)])
 async def test_only_completed_jobs_of_the_same_type_teach(kind: Kind, end: e.Event) -> None:
-    await kind.done([10] * 5, end=end)
-    await kind.done([10] * 5, type="other")
+    await kind.run_jobs([10] * 5, end=end)
+    await kind.run_jobs([10] * 5, type="other")
     await kind.begin()
     assert await kind.estimate() is None
 
 
 async def test_the_newest_jobs_are_learned_from(kind: Kind) -> None:
-    await kind.done([1000] * 8)
-    await kind.done([10] * SAMPLES_MAX)
+    await kind.run_jobs([1000] * 8)
+    await kind.run_jobs([10] * SAMPLES_MAX)
     await kind.begin()
     assert await kind.estimate() == Estimate(10, 10, "usual")
 
@@ -220,7 +226,7 @@ async def test_stages_are_learned_one_by_one(kind: Kind) -> None:
 
 
 async def test_a_job_slower_than_usual_says_so_instead_of_guessing(kind: Kind) -> None:
-    await kind.done([10, 11, 12])
+    await kind.run_jobs([10, 11, 12])
     await kind.begin()
     kind.clock.jump_wall(12.5)
     assert await kind.estimate() == Estimate(None, None, "slower")
@@ -231,18 +237,18 @@ async def test_a_job_silent_for_too_long_has_stalled(
     kind: Kind, usual_s: float, silent_s: float
 ) -> None:
     """For three times what is usual, and ten seconds at least."""
-    await kind.done([usual_s] * 3)
+    await kind.run_jobs([usual_s] * 3)
     await kind.begin()
     kind.clock.jump_wall(silent_s)
-    found = await kind.estimate()
-    assert found is not None
-    assert found.pace == "slower"
+    view = await kind.estimate()
+    assert view is not None
+    assert view.pace == "slower"
     kind.clock.jump_wall(0.001)
     assert await kind.estimate() == Estimate(None, None, "stalled")
     await kind.say(e.ProgressReported(1, 1, 2))
-    found = await kind.estimate()
-    assert found is not None
-    assert found.pace == "slower", "it has told something"
+    view = await kind.estimate()
+    assert view is not None
+    assert view.pace == "slower", "it has told something"
 
 
 @pytest.mark.parametrize(
@@ -257,14 +263,14 @@ async def test_a_job_silent_for_too_long_has_stalled(
 async def test_a_job_that_is_not_running_has_nothing_left_to_estimate(
     kind: Kind, events: tuple[Any, ...]
 ) -> None:
-    await kind.done([10] * 3)
+    await kind.run_jobs([10] * 3)
     kind.number, kind.version = 99, 0
     await kind.say(*events)
     assert await kind.estimate() is None
 
 
 async def test_a_second_attempt_is_estimated_from_its_own_beginning(kind: Kind) -> None:
-    await kind.done([10] * 3)
+    await kind.run_jobs([10] * 3)
     await kind.begin()
     kind.clock.jump_wall(100)
     await kind.say(e.AttemptFailed(1, "io", True, kind.clock.now_us()), started_again)

@@ -30,7 +30,7 @@ from tests.support.views import quick_folder, running, views_of
 MINUTE = 60
 
 
-def folded(history: list[Recorded]) -> list[Job]:
+def jobs_of(history: list[Recorded]) -> list[Job]:
     """The jobs there are, oldest first."""
     jobs: dict[str, Job] = {}
     for each in history:
@@ -45,8 +45,8 @@ async def page(
     limit: int = 99,
     **filters: Any,
 ) -> list[Job]:
-    found = await views.jobs(filters, order=order, cursor=cursor, limit=limit)
-    return [each.job for each in found]
+    result = await views.jobs(filters, order=order, cursor=cursor, limit=limit)
+    return [each.job for each in result]
 
 
 # --- listing
@@ -88,7 +88,7 @@ def fits(job: Job, wanted: dict[str, Any]) -> bool:
 async def test_a_page_lists_what_fits_in_order(
     history: list[Recorded], wanted: list[dict[str, Any]]
 ) -> None:
-    jobs = folded(history)
+    jobs = jobs_of(history)
     async with views_of(history) as views:
         for each in wanted:
             fitting = [job for job in jobs if fits(job, each)]
@@ -105,18 +105,18 @@ async def test_a_page_lists_what_fits_in_order(
 @settings(max_examples=30)
 @given(histories(jobs_max=9, steps_max=80))
 async def test_counts_are_what_counting_gives(history: list[Recorded]) -> None:
-    counted = Counter(
-        (job.spec.type, str(job.status)) for job in folded(history) if job.expired_us is None
+    count_steps = Counter(
+        (job.spec.type, str(job.status)) for job in jobs_of(history) if job.expired_us is None
     )
     async with views_of(history) as views:
-        found = await views.counts()
+        result = await views.counts()
         assert {
             (type, status): jobs
-            for type, statuses in found.items()
+            for type, statuses in result.items()
             for status, jobs in statuses.items()
-        } == counted
+        } == count_steps
         assert sorted(await views.running()) == sorted(
-            job.job_id for job in folded(history) if job.status == Status.RUNNING
+            job.job_id for job in jobs_of(history) if job.status == Status.RUNNING
         )
 
 
@@ -145,7 +145,7 @@ async def test_pages_are_stable_while_jobs_arrive(clock: FakeClock) -> None:
 
 
 async def test_a_listing_that_takes_long_keeps_nobody_waiting(clock: FakeClock) -> None:
-    """Whoever looked for work waited until a list over a million jobs was there."""
+    """A claim used to wait until a list over a million jobs was read."""
     history = play([JobSpec("csv")], [(0, "submit", 0, 0)])
     async with views_of(history, clock) as views:
         go = threading.Event()
@@ -198,7 +198,7 @@ def doomed_by(job: Job, jobs: list[Job]) -> list[tuple[str, str, str, str]]:
 async def test_what_waits_for_others_and_what_waits_in_vain_is_known(
     history: list[Recorded],
 ) -> None:
-    jobs = folded(history)
+    jobs = jobs_of(history)
     async with views_of(history) as views:
         for job in jobs:
             assert sorted(await views.unmet_dependencies(job.job_id)) == unmet(job, jobs)
@@ -213,7 +213,7 @@ async def test_what_expires_is_what_ended_long_enough_ago(
 ) -> None:
     now_us, ended_us = START_US + now_s * SECOND, START_US + ended_s * SECOND
     expiring = []
-    for job in folded(history):
+    for job in jobs_of(history):
         if job.finished_us is not None and job.expired_us is None:
             own = job.spec.ttl_s
             at_us = job.finished_us + (0 if own is None else int(own * SECOND))
@@ -260,7 +260,7 @@ async def test_what_is_due_comes_by_priority_and_age(
 ) -> None:
     """And of jobs with one key no more than may start at once, if it is the first of its lane."""
     now_us = START_US + seconds * SECOND
-    jobs = folded(history)
+    jobs = jobs_of(history)
     due = []
     lanes = Counter[tuple[str, str, str]]()
     for job in sorted(jobs, key=lambda job: (rank(job), job.born)):
@@ -274,8 +274,8 @@ async def test_what_is_due_comes_by_priority_and_age(
         if job.due_us <= now_us and job.job_id not in taken:
             due.append((job.job_id, job.spec.type, job.queue, key))
     async with views_of(history) as views:
-        found = await views.due(now_us, types, taken, limit, held=held, key_max=key_max)
-        assert found == due[:limit]
+        result = await views.due(now_us, types, taken, limit, held=held, key_max=key_max)
+        assert result == due[:limit]
 
 
 def may_start(job: Job, types: list[str], held: FullLimits) -> bool:
@@ -293,7 +293,7 @@ def may_start(job: Job, types: list[str], held: FullLimits) -> bool:
 async def test_of_children_those_are_due_first_whose_parent_is_the_newest(
     history: list[Recorded], seconds: int, types: list[str], limit: int
 ) -> None:
-    jobs = folded(history)
+    jobs = jobs_of(history)
     now_us = START_US + seconds * SECOND
     born = {job.job_id: job.born for job in jobs}
 
@@ -309,8 +309,8 @@ async def test_of_children_those_are_due_first_whose_parent_is_the_newest(
     ]
     expected = [job.job_id for job in sorted(due, key=place)]
     async with views_of(history) as views:
-        found = await views.due(now_us, types, [], limit, children_only=True)
-        assert [each.job_id for each in found] == expected[:limit]
+        result = await views.due(now_us, types, [], limit, children_only=True)
+        assert [each.job_id for each in result] == expected[:limit]
         taken = expected[:limit]
         more = await views.due(now_us, types, taken, 99, children_only=True)
         assert [each.job_id for each in more] == expected[limit:]
@@ -321,7 +321,9 @@ async def test_of_children_those_are_due_first_whose_parent_is_the_newest(
 async def test_the_next_job_to_be_due_is_known(history: list[Recorded]) -> None:
     now_us = history[-1].at_us
     later = [
-        job.due_us for job in folded(history) if job.status == Status.QUEUED and job.due_us > now_us
+        job.due_us
+        for job in jobs_of(history)
+        if job.status == Status.QUEUED and job.due_us > now_us
     ]
     async with views_of(history) as views:
         assert await views.next_due_us(now_us) == min(later, default=None)
@@ -387,7 +389,7 @@ BACKLOGS: dict[str, tuple[dict[str, Any], FullLimits]] = {
 }
 
 
-def counted(path: Path, sql: str, bound: dict[str, Any]) -> tuple[Any, int]:
+def count_steps(path: Path, sql: str, bound: dict[str, Any]) -> tuple[Any, int]:
     """What *sql* answers, and how many steps of SQLite's machine that took."""
     steps = 0
 
@@ -397,8 +399,8 @@ def counted(path: Path, sql: str, bound: dict[str, Any]) -> tuple[Any, int]:
 
     with closing(sqlite3.connect(path)) as connection:
         connection.set_progress_handler(step, 1)
-        [[found]] = connection.execute(sql, bound).fetchall()
-    return orjson.loads(found), steps
+        [[result]] = connection.execute(sql, bound).fetchall()
+    return orjson.loads(result), steps
 
 
 async def backlog(path: Path, size: int, fields: dict[str, Any]) -> list[Recorded]:
@@ -424,12 +426,12 @@ async def test_a_look_costs_the_same_however_many_jobs_wait_for_(why: str) -> No
             bound = queue.due_parameters(
                 START_US + SECOND, ["csv", "render", "paused"], [], held, 2, 1
             )
-            found, steps = counted(path, queue.SELECT_DUE, bound)
+            result, steps = count_steps(path, queue.SELECT_DUE, bound)
             expected = {
                 "nothing": [job_id(0), job_id(1)],
                 "one of them with the same key": [job_id(0), job_id(size)],
             }
-            assert [row[0] for row in found] == expected.get(why, [job_id(size)])
+            assert [row[0] for row in result] == expected.get(why, [job_id(size)])
             costs.append(steps)
     assert costs[0] == costs[1], "SQLite went over what waits"
 
@@ -489,8 +491,8 @@ async def plan(sql: str, bound: dict[str, Any]) -> list[str]:
         await store.apply(history)
         await store.close()
         with closing(sqlite3.connect(folder / "views.db")) as connection:
-            found = connection.execute("EXPLAIN QUERY PLAN " + sql, BOUND | bound).fetchall()
-    return [row[3] for row in found]
+            result = connection.execute("EXPLAIN QUERY PLAN " + sql, BOUND | bound).fetchall()
+    return [row[3] for row in result]
 
 
 def looks_at_everything(steps: Iterable[str]) -> list[str]:
@@ -535,8 +537,8 @@ async def test_a_listing_costs_the_same_however_many_jobs_are_hidden(
             await store.apply(history[: 2 * size])
             await store.apply(history[2 * size :])
             await store.close()
-            found, steps = counted(folder / "views.db", sql, bound)
-        assert [row[0] for row in found] == [job_id(size)]
+            result, steps = count_steps(folder / "views.db", sql, bound)
+        assert [row[0] for row in result] == [job_id(size)]
         costs.append(steps)
     assert costs[0] == costs[1], "SQLite went over what is hidden"
 

@@ -65,11 +65,11 @@ async def api(client: Connect, broken: Broken) -> AsyncIterator[Client]:
     broken.error = None
 
 
-@pytest.mark.parametrize("known", [False, True], ids=["at first", "later"])
-async def test_a_job_is_told_from_the_log(api: Client, broken: Broken, known: bool) -> None:
+@pytest.mark.parametrize("is_cached", [False, True], ids=["at first", "later"])
+async def test_a_job_is_told_from_the_log(api: Client, broken: Broken, is_cached: bool) -> None:
     job = await api.submit("echo", 2)
     about = f"/v1/jobs/{job['job_id']}"
-    if known:
+    if is_cached:
         await api.service.views.failure_event.wait()
     reply = await api.get(about)
     assert (reply.status, reply.json["status"], reply.json["payload"]) == (200, "queued", 2)
@@ -104,15 +104,15 @@ async def test_what_only_the_views_know_is_a_503(api: Client, broken: Broken) ->
 async def test_readyz_tells_why_and_all_is_well_again(api: Client, broken: Broken) -> None:
     job = await api.submit("echo", 2)
     await api.service.views.failure_event.wait()
-    told = (await api.get("/readyz")).json
-    assert told["views_failing"] == "OperationalError: database or disk is full"
-    assert (told["ready"], told["writable"], told["lag"] > 0) == (True, True, True)
-    assert told["parked"] is None
+    readiness = (await api.get("/readyz")).json
+    assert readiness["views_failing"] == "OperationalError: database or disk is full"
+    assert (readiness["ready"], readiness["writable"], readiness["lag"] > 0) == (True, True, True)
+    assert readiness["parked"] is None
     broken.error = None
     assert (await api.service.wait(job["job_id"])).result == 2
     await api.service.views.wait_for_position(api.service.log.head)
-    told = (await api.get("/readyz")).json
-    assert (told["views_failing"], told["lag"]) == (None, 0)
+    readiness = (await api.get("/readyz")).json
+    assert (readiness["views_failing"], readiness["lag"]) == (None, 0)
     assert len((await api.get("/v1/jobs")).json["jobs"]) == 2
 
 
@@ -144,8 +144,8 @@ async def test_a_fold_that_raises_is_no_end(
     good = await api.submit("echo", 14)
     assert (await api.service.wait(good["job_id"])).result == 14
     await api.service.views.wait_for_position(api.service.log.head)
-    told = (await api.get("/readyz")).json["parked"]
-    assert (told["count"], told["first"][0]["job_id"]) == (1, bad["job_id"])
+    readiness = (await api.get("/readyz")).json["parked"]
+    assert (readiness["count"], readiness["first"][0]["job_id"]) == (1, bad["job_id"])
     assert (await api.get(f"/v1/jobs/{bad['job_id']}")).json["status"] == "queued", "by the log"
 
 
@@ -163,8 +163,8 @@ async def test_reading_spoilt_views_makes_them_anew(client: Connect) -> None:
     with (api.service.settings.data / "views.db").open("r+b") as file:
         file.seek(4096)
         file.write(b"rubbish!" * 8192)
-    found = await views.jobs({}, order="newest", cursor=None, limit=99)
-    assert len(found) == 50
+    page = await views.jobs({}, order="newest", cursor=None, limit=99)
+    assert len(page) == 50
     assert views.failing is None
 
 
@@ -175,9 +175,9 @@ async def test_views_that_cannot_be_opened_are_opened_later(
     api = await client(echo)
     job = await api.submit("echo", 2)
     assert (await api.get(f"/v1/jobs/{job['job_id']}")).json["status"] == "queued"
-    told = (await api.get("/readyz")).json
-    assert "views.db" in told["views_failing"]
-    assert told["recovered"] is False
+    readiness = (await api.get("/readyz")).json
+    assert "views.db" in readiness["views_failing"]
+    assert readiness["recovered"] is False
     (tmp_path / "data" / "views.db").rmdir()
     assert (await api.service.wait(job["job_id"])).result == 2
 

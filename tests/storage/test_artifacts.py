@@ -28,10 +28,10 @@ def folder(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def artifacts(folder: Path) -> Artifacts:
-    return prepared(folder)
+    return prepare_store(folder)
 
 
-def prepared(folder: Path, bytes_max: int = 4 * MIB) -> Artifacts:
+def prepare_store(folder: Path, bytes_max: int = 4 * MIB) -> Artifacts:
     artifacts = Artifacts(folder, bytes_max)
     artifacts.prepare()
     return artifacts
@@ -95,7 +95,7 @@ async def test_what_is_no_hash_is_never_a_path(artifacts: Artifacts, name: str) 
 
 
 async def test_one_byte_too_many_is_refused_and_leaves_nothing(folder: Path) -> None:
-    artifacts = await asyncio.to_thread(prepared, folder, 2 * MIB)
+    artifacts = await asyncio.to_thread(prepare_store, folder, 2 * MIB)
     kept, _ = await artifacts.receive(stream(bytes(MIB), bytes(MIB)))
     assert await artifacts.size(kept) == 2 * MIB
     with pytest.raises(TooLarge, match=str(2 * MIB)):
@@ -169,7 +169,7 @@ def test_what_an_upload_left_at_a_crash_is_cleared_at_the_next_start(
 def test_files_and_folders_are_their_owners_alone(folder: Path) -> None:
     before = os.umask(0)
     try:
-        prepared(folder).store(b"secret")
+        prepare_store(folder).store(b"secret")
     finally:
         os.umask(before)
     modes = {stat.S_IMODE(each.stat().st_mode) for each in folder.rglob("*") if each.is_dir()}
@@ -181,7 +181,7 @@ def test_files_and_folders_are_their_owners_alone(folder: Path) -> None:
 
 async def test_a_full_disk_keeps_nothing_and_heals(small_disk: Path) -> None:
     """Half of it fits: a write that was cut short must not pass for the whole."""
-    artifacts = await asyncio.to_thread(prepared, small_disk / "artifacts")
+    artifacts = await asyncio.to_thread(prepare_store, small_disk / "artifacts")
     kept, _ = await artifacts.receive(stream(os.urandom(2 * MIB)))
     for size in (MIB + 1000, 2 * MIB, 3 * MIB):
         with pytest.raises(DiskFull):

@@ -1,4 +1,4 @@
-"""A file is checked against its SHA-256 whenever it is read: damaged bytes pass for nobody's."""
+"""A file is checked against its SHA-256 whenever it is read."""
 
 import asyncio
 import hashlib
@@ -37,13 +37,13 @@ def one_bit(path: Path) -> None:
 
 
 def last_bit_with_its_old_time(path: Path) -> None:
-    found = path.stat()
+    status = path.stat()
     with path.open("r+b") as file:
         file.seek(-1, os.SEEK_END)
         [byte] = file.read(1)
         file.seek(-1, os.SEEK_END)
         file.write(bytes([byte ^ 1]))
-    os.utime(path, ns=(found.st_atime_ns, found.st_mtime_ns))
+    os.utime(path, ns=(status.st_atime_ns, status.st_mtime_ns))
 
 
 def shorter(path: Path) -> None:
@@ -70,9 +70,9 @@ DAMAGES: list[Damage] = [one_bit, last_bit_with_its_old_time, shorter, longer, e
 
 @pytest.fixture
 def artifacts(tmp_path: Path) -> Artifacts:
-    made = Artifacts(tmp_path / "artifacts", 4 * MIB)
-    made.prepare()
-    return made
+    artifacts_there = Artifacts(tmp_path / "artifacts", 4 * MIB)
+    artifacts_there.prepare()
+    return artifacts_there
 
 
 def told_of(lines: Any) -> set[tuple[str, str]]:
@@ -98,10 +98,10 @@ def test_a_damaged_file_is_never_read_to_its_end(
 
 def test_a_part_of_a_known_file_is_read_by_itself(artifacts: Artifacts, tmp_path: Path) -> None:
     sha256, size = artifacts.store(CONTENT)
-    for known in (artifacts, Artifacts(tmp_path / "artifacts", 4 * MIB)):
-        if known is not artifacts:  # after a restart once more, and then no longer
-            assert len([*known.read_blocks(sha256, size, size - 5, size)]) > 1
-        last = [*known.read_blocks(sha256, size, size - 5, size)]
+    for opened in (artifacts, Artifacts(tmp_path / "artifacts", 4 * MIB)):
+        if opened is not artifacts:  # after a restart once more, and then no longer
+            assert len([*opened.read_blocks(sha256, size, size - 5, size)]) > 1
+        last = [*opened.read_blocks(sha256, size, size - 5, size)]
         assert last == [CONTENT[-5:]], "without the empty blocks of what is read before it"
 
 
@@ -180,8 +180,8 @@ async def test_an_upload_that_is_not_synced_yet_is_synced_by_whoever_names_it(
 def test_a_file_that_rots_on_the_disk_is_damaged_from_when_that_is_seen(
     artifacts: Artifacts, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Nobody wrote to it: its times are what they were."""
-    monkeypatch.setattr("eventjobs.storage.artifacts._Identity.of", lambda found: "the same")
+    """It was not written to: its times are unchanged."""
+    monkeypatch.setattr("eventjobs.storage.artifacts._Identity.of", lambda status: "the same")
     sha256, size = artifacts.store(CONTENT)
     one_bit(artifacts.path(sha256))
     assert b"".join(artifacts.read_blocks(sha256, size, 5, 9)) == CONTENT[5:9]
@@ -235,7 +235,7 @@ async def test_a_small_damaged_file_is_an_error_and_not_served(
 async def test_a_large_damaged_file_is_broken_off_and_then_an_error(
     client: Connect, damage: Damage
 ) -> None:
-    """Whoever asked again and again, as a worker does, was broken off for ever."""
+    """A client that repeats its request, as a worker does, was interrupted each time."""
     api = await client(loop, concurrency=0)
     job_id, path = await with_file(api.service, "loop", CONTENT)
     await asyncio.to_thread(damage, path)

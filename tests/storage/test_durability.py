@@ -28,19 +28,19 @@ from tests.support.waiting import turns
 @pytest.fixture
 def calls(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> list[str]:
     """What Python changes and syncs under tmp_path, in order; SQLite's own calls are not in it."""
-    told: list[str] = []
+    trace: list[str] = []
 
-    def named(path: Any) -> str:
+    def name_of(path: Any) -> str:
         return str(Path(path).relative_to(tmp_path)) if Path(path).is_relative_to(tmp_path) else ""
 
     def tell(name: str, paths: Callable[..., list[Any]]) -> None:
         really = getattr(os, name)
 
         def call(*arguments: Any, **more: Any) -> Any:
-            where = [named(each) for each in paths(*arguments)]
+            where = [name_of(each) for each in paths(*arguments)]
             answer = really(*arguments, **more)
             if any(where):
-                told.append(" ".join([name, *where]))
+                trace.append(" ".join([name, *where]))
             return answer
 
         monkeypatch.setattr(os, name, call)
@@ -49,7 +49,7 @@ def calls(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> list[str]:
     tell("mkdir", lambda path, *_: [path])
     tell("unlink", lambda path: [path])
     tell("replace", lambda one, other: [one, other])
-    return told
+    return trace
 
 
 def about(calls: list[str], what: str) -> list[str]:

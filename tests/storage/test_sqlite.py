@@ -267,9 +267,9 @@ def locker(directory: Path) -> "subprocess.Popen[str]":
 def test_a_second_process_is_told_who_holds_the_directory(tmp_path: Path) -> None:
     descriptor = lock_directory(tmp_path / "data")
     with locker(tmp_path / "data") as second:
-        _, told = second.communicate()
+        _, errors = second.communicate()
     assert second.returncode == 1
-    assert f"process {os.getpid()} is writing" in told
+    assert f"process {os.getpid()} is writing" in errors
     os.close(descriptor)
 
 
