@@ -13,8 +13,8 @@ _WORD = re.compile(r"[^\W\d_]{4,}")
 
 def extract(text: str, sentences_max: int) -> str:
     """The sentences whose words come up most, in the order of the text; "" when it has none."""
-    found = [" ".join(each.split()) for each in _SENTENCE.findall(text[:CHARS_MAX])]
-    sentences = list(dict.fromkeys(each[:SENTENCE_CHARS_MAX] for each in found if len(each) > 1))
+    pieces = [" ".join(each.split()) for each in _SENTENCE.findall(text[:CHARS_MAX])]
+    sentences = list(dict.fromkeys(each[:SENTENCE_CHARS_MAX] for each in pieces if len(each) > 1))
     words = [_WORD.findall(each.lower()) for each in sentences]
     often = Counter(word for each in words for word in each)
 

@@ -96,8 +96,8 @@ def analyze_csv(ctx: ThreadContext, payload: CsvRequest) -> dict[str, Any]:
     ctx.sleep(DemoSettings().simulated_slow_processing_s)
     report = _report(ctx)
     with tempfile.TemporaryDirectory(prefix="eventjobs-csv-") as workspace:
-        known = (payload.separator or "", payload.encoding or "", payload.header)
-        file = CsvFile(ctx.input(payload.artifact), report, *known)
+        given = (payload.separator or "", payload.encoding or "", payload.header)
+        file = CsvFile(ctx.input(payload.artifact), report, *given)
         profile = profile_csv(file, Path(workspace))
     ctx.log("profiled", rows=profile["rows"], notes=profile["notes"])
     report("narrating", 0, "Putting the numbers into words")

@@ -13,8 +13,10 @@ ROOT = Path(__file__).parents[2]
 CLEAN = [
     "eventjobs/domain",
     "eventjobs/commands",
+    "eventjobs/demo",
     "tests/domain",
     "tests/commands",
+    "tests/demo",
     "eventjobs/cli",
     "eventjobs/client",
     "eventjobs/execution",

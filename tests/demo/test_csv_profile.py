@@ -36,12 +36,12 @@ def assert_same_numbers(frame: pl.DataFrame, result: Result) -> None:
     """Everything that can be asked of polars directly is what the profile says."""
     assert result["rows"] == frame.height
     for name in frame.columns:
-        told, values = column(result, name), frame[name].drop_nulls()
-        assert told["missing"] == frame[name].null_count(), name
-        assert told["missing_share"] == frame[name].null_count() / frame.height
-        assert told["distinct"] == values.n_unique(), name
+        described, values = column(result, name), frame[name].drop_nulls()
+        assert described["missing"] == frame[name].null_count(), name
+        assert described["missing_share"] == frame[name].null_count() / frame.height
+        assert described["distinct"] == values.n_unique(), name
     for name in ("id", "x", "y", "n"):
-        told, values = column(result, name)["numbers"], frame[name].drop_nulls()
+        described, values = column(result, name)["numbers"], frame[name].drop_nulls()
         wanted = {
             "min": values.min(),
             "max": values.max(),
@@ -51,8 +51,8 @@ def assert_same_numbers(frame: pl.DataFrame, result: Result) -> None:
             "q1": values.quantile(0.25, "linear"),
             "q3": values.quantile(0.75, "linear"),
         }
-        assert {key: told[key] for key in wanted} == pytest.approx(wanted), name
-        bins = told["histogram"]
+        assert {key: described[key] for key in wanted} == pytest.approx(wanted), name
+        bins = described["histogram"]
         assert sum(bins["counts"]) + bins["below"] + bins["above"] == len(values)
         for at, counted in enumerate(bins["counts"][:-1]):
             low, high = bins["edges"][at : at + 2]
@@ -111,10 +111,10 @@ def test_known_answers(profile: Callable[..., Result]) -> None:
 def test_markers_are_missing_where_the_rest_are_numbers(
     marker: str, profile: Callable[..., Result]
 ) -> None:
-    told = profile(f"n,t\n1,x\n{marker},{marker}\n3,y\n")
-    assert column(told, "n")["type"] == "integer"
-    assert column(told, "n")["missing"] == 1
-    assert column(told, "t")["missing"] == (1 if marker == "" else 0)
+    described = profile(f"n,t\n1,x\n{marker},{marker}\n3,y\n")
+    assert column(described, "n")["type"] == "integer"
+    assert column(described, "n")["missing"] == 1
+    assert column(described, "t")["missing"] == (1 if marker == "" else 0)
 
 
 @pytest.mark.parametrize(
@@ -152,9 +152,9 @@ def test_a_decimal_comma_is_understood_where_commas_do_not_separate(
 
 
 def test_infinite_values_are_counted_and_reach_no_number(profile: Callable[..., Result]) -> None:
-    told = column(profile("a,b\n1,1e308\ninf,-1e308\n-inf,1e308\n3,1e999\n"), "a")
-    assert told["numbers"]["infinite"] == 2
-    assert told["numbers"]["mean"] == 2
+    described = column(profile("a,b\n1,1e308\ninf,-1e308\n-inf,1e308\n3,1e999\n"), "a")
+    assert described["numbers"]["infinite"] == 2
+    assert described["numbers"]["mean"] == 2
 
 
 def test_constant_columns_have_no_correlation(profile: Callable[..., Result]) -> None:
@@ -184,9 +184,9 @@ def test_what_memory_cannot_hold_is_counted_exactly(
 ) -> None:
     monkeypatch.setattr(csv_profile, "MEMORY_MAX", "70MB")
     cells = [f"v{n}{'-' * 200}" for n in range(300_000)] + ["often"] * 50
-    told = column(profile("t\n" + "\n".join(cells)), "t")
-    assert (told["distinct"], told["distinct_exact"]) == (300_001, True)
-    assert told["texts"]["top"][0] == {"value": "often", "count": 50}
+    described = column(profile("t\n" + "\n".join(cells)), "t")
+    assert (described["distinct"], described["distinct_exact"]) == (300_001, True)
+    assert described["texts"]["top"][0] == {"value": "often", "count": 50}
 
 
 def test_a_file_that_needs_too_much_memory_fails_the_job_for_good(
@@ -200,11 +200,11 @@ def test_a_file_that_needs_too_much_memory_fails_the_job_for_good(
 
 def test_sentences_say_what_the_numbers_show(profile: Callable[..., Result]) -> None:
     result = profile(sample_frame(1_000).write_csv(), sentences_max=20)
-    told = " ".join(result["sentences"])
-    assert told.startswith("The table has 1,000 rows and 7 columns: 4 of numbers")
-    assert "“x” and “y” rise and fall together" in told or "No two columns" in told
-    assert re.search(r"“day” runs from 2020-\d\d-\d\d to 2022-\d\d-\d\d\.", told)
-    assert "“id” has a different value in every row." in told
+    described = " ".join(result["sentences"])
+    assert described.startswith("The table has 1,000 rows and 7 columns: 4 of numbers")
+    assert "“x” and “y” rise and fall together" in described or "No two columns" in described
+    assert re.search(r"“day” runs from 2020-\d\d-\d\d to 2022-\d\d-\d\d\.", described)
+    assert "“id” has a different value in every row." in described
     assert len(profile(sample_frame(50).write_csv(), sentences_max=2)["sentences"]) == 2
 
 

@@ -55,12 +55,12 @@ def test_rows_and_missing_values_are_those_of_pythons_csv_module(
     # Written with another line ending, a lone carriage return is not quoted and splits its row.
     rows = [row for row in csv.reader(io.StringIO(content, newline="")) if row][1:]
     assert result["rows"] == len(rows)
-    for at, told in enumerate(result["columns"]):
+    for at, expected in enumerate(result["columns"]):
         cells = [row[at] if at < len(row) else "" for row in rows]
-        assert told["missing"] == missing_in(cells, told["type"])
-        if told["type"] == "text":
+        assert expected["missing"] == missing_in(cells, expected["type"])
+        if expected["type"] == "text":
             present = {cell.strip() for cell in cells} - {""}
-            assert told["distinct"] == len(present)
+            assert expected["distinct"] == len(present)
 
 
 def outcome(profile: Callable[..., Result], content: str | bytes) -> tuple[Result, str]:
@@ -149,7 +149,7 @@ def test_the_separator_is_found(separator: str, profile: Callable[..., Result]) 
 
 
 @pytest.mark.parametrize(
-    ("encoding", "told"),
+    ("encoding", "expected"),
     [
         ("utf-8", "utf-8"),
         ("utf-8-sig", "utf-8-sig"),
@@ -159,13 +159,13 @@ def test_the_separator_is_found(separator: str, profile: Callable[..., Result]) 
     ],
 )
 def test_other_encodings_are_read_and_named(
-    encoding: str, told: str, profile: Callable[..., Result]
+    encoding: str, expected: str, profile: Callable[..., Result]
 ) -> None:
     result = profile("naïve,größe\ncafé,1\n€,2\n".encode(encoding))
-    assert result["encoding"] == told
+    assert result["encoding"] == expected
     assert [each["name"] for each in result["columns"]] == ["naïve", "größe"]
     assert {each["value"] for each in column(result, "naïve")["texts"]["top"]} == {"café", "€"}
-    assert bool(result["notes"]) == (told in ("cp1252", "utf-16", "utf-32"))
+    assert bool(result["notes"]) == (expected in ("cp1252", "utf-16", "utf-32"))
 
 
 def test_ragged_rows_are_kept_and_pointed_out(profile: Callable[..., Result]) -> None:
@@ -202,10 +202,10 @@ def test_a_file_without_a_header_keeps_its_first_row(profile: Callable[..., Resu
 
 def test_quoted_newlines_and_huge_fields_are_one_value(profile: Callable[..., Result]) -> None:
     huge = "x" * 3_000_000
-    told = column(profile(f'a,b\n"one\ntwo, ""three""",1\n{huge},2\n'), "a")
-    assert told["distinct"] == 2
-    assert told["texts"]["longest"] == 3_000_000
-    assert {each["value"] for each in told["texts"]["top"]} == {
+    expected = column(profile(f'a,b\n"one\ntwo, ""three""",1\n{huge},2\n'), "a")
+    assert expected["distinct"] == 2
+    assert expected["texts"]["longest"] == 3_000_000
+    assert {each["value"] for each in expected["texts"]["top"]} == {
         'one two, "three"',
         "x" * 59 + "…",
     }

@@ -29,9 +29,9 @@ def test_integers_of_64_bit_have_their_exact_ends(profile: Callable[..., Result]
 def test_long_ids_are_counted_as_what_they_are(digits: int, profile: Callable[..., Result]) -> None:
     """pandas#48170, readr#976, CSV.jl#1082"""
     ids = [f"{'98765432109' * 6}"[: digits - 3] + f"{n:03}" for n in range(100)]
-    told = column(profile("id,v\n" + "".join(f"{each},1\n" for each in ids)), "id")
-    assert (told["distinct"], told["distinct_exact"]) == (100, True)
-    assert told["type"] == ("integer" if digits < 39 else "text")
+    described = column(profile("id,v\n" + "".join(f"{each},1\n" for each in ids)), "id")
+    assert (described["distinct"], described["distinct_exact"]) == (100, True)
+    assert described["type"] == ("integer" if digits < 39 else "text")
 
 
 @pytest.mark.parametrize(
@@ -59,9 +59,9 @@ def test_thousands_and_decimals_are_told_apart(
 ) -> None:
     """readr#799, polars#18797"""
     rows = [["n", "x"], *([cell, "x"] for cell in cells)]
-    told = column(profile(csv_text(rows, delimiter=separator)), "n")
-    assert (told["type"], told["numbers"]["max"]) == (type, largest)
-    assert told["numbers"]["format"] == format
+    described = column(profile(csv_text(rows, delimiter=separator)), "n")
+    assert (described["type"], described["numbers"]["max"]) == (type, largest)
+    assert described["numbers"]["format"] == format
 
 
 def test_commas_that_could_be_either_are_pointed_out(profile: Callable[..., Result]) -> None:
@@ -95,9 +95,9 @@ def test_dates_and_times_are_read_as_their_writers_have_them(
     first: str, last: str, earliest: str, profile: Callable[..., Result]
 ) -> None:
     """polars#23601, duckdb#1627"""
-    told = column(profile(csv_text([["t", "x"], [last, "1"], [first, "1"]])), "t")
-    assert told["type"] in ("date", "datetime")
-    assert told["dates"]["earliest"] == earliest
+    described = column(profile(csv_text([["t", "x"], [last, "1"], [first, "1"]])), "t")
+    assert described["type"] in ("date", "datetime")
+    assert described["dates"]["earliest"] == earliest
 
 
 @pytest.mark.parametrize(
@@ -116,10 +116,10 @@ def test_dates_and_times_are_read_as_their_writers_have_them(
 def test_what_only_looks_like_a_number_or_a_date_is_text(
     cells: list[str], profile: Callable[..., Result]
 ) -> None:
-    told = column(profile(csv_text([["c", "d"], *([cell, "x"] for cell in cells)])), "c")
-    assert told["type"] == "text"
+    described = column(profile(csv_text([["c", "d"], *([cell, "x"] for cell in cells)])), "c")
+    assert described["type"] == "text"
 
 
 def test_an_empty_column_is_empty(profile: Callable[..., Result]) -> None:
-    told = column(profile("a,b\n1,\n2,\n"), "b")
-    assert (told["type"], told["missing"], told["distinct"]) == ("empty", 2, 0)
+    described = column(profile("a,b\n1,\n2,\n"), "b")
+    assert (described["type"], described["missing"], described["distinct"]) == ("empty", 2, 0)

@@ -78,9 +78,9 @@ def test_the_demo_has_these_types() -> None:
 
 
 def test_primes_are_counted() -> None:
-    told = RecordingContext()
-    assert run(primes, told, below=10_000) == {"count": 1229, "largest": 9973}
-    assert run(primes, told, below=2) == {"count": 0, "largest": 0}
+    context = RecordingContext()
+    assert run(primes, context, below=10_000) == {"count": 1229, "largest": 9973}
+    assert run(primes, context, below=2) == {"count": 0, "largest": 0}
 
 
 async def test_a_countdown_tells_of_every_step() -> None:

@@ -130,5 +130,5 @@ def test_a_hostile_text_takes_no_longer_than_others(piece: str) -> None:
 )
 def test_an_abbreviation_is_defined_by_brackets_or_a_list(text: str, undefined: set[str]) -> None:
     found = run(analyze_text, RecordingContext(), text=text)["suggestions"]
-    told = {text[each["start"] : each["end"]] for each in found}
-    assert told == undefined
+    flagged = {text[each["start"] : each["end"]] for each in found}
+    assert flagged == undefined

@@ -29,12 +29,12 @@ def describe(
     """
     texts = cells.filter("v IS NOT NULL")
     valued = texts.filter(f"lower(v) NOT IN {MARKERS}")
-    found, other_format = _find_type(valued, candidates) if len(valued) else (candidates[-1], None)
-    values = texts if found.part == "texts" else valued.project(f"{found.sql} AS v")
+    chosen, other_format = _find_type(valued, candidates) if len(valued) else (candidates[-1], None)
+    values = texts if chosen.part == "texts" else valued.project(f"{chosen.sql} AS v")
     [(present, distinct)] = values.aggregate("count(*), count(DISTINCT v)").fetchall()
     column: dict[str, Any] = {
         "name": name,
-        "type": found.type,
+        "type": chosen.type,
         "missing": rows - present,
         "missing_share": (rows - present) / max(1, rows),
         "distinct": distinct,
@@ -43,13 +43,13 @@ def describe(
         "exceptions": [],
         "exceptions_count": 0,
     }
-    if found.part:
-        column[found.part] = _statistics(values, found.part)
-    if found.part in ("numbers", "dates"):
-        column[found.part] |= {"format": found.format, "other_format": other_format}
-    if found.part == "texts":
+    if chosen.part:
+        column[chosen.part] = _statistics(values, chosen.part)
+    if chosen.part in ("numbers", "dates"):
+        column[chosen.part] |= {"format": chosen.format, "other_format": other_format}
+    if chosen.part == "texts":
         column |= _statistics(valued, "exceptions")
-    return column, found
+    return column, chosen
 
 
 def _find_type(texts: Relation, candidates: Sequence[Candidate]) -> tuple[Candidate, str | None]:
@@ -60,9 +60,9 @@ def _find_type(texts: Relation, candidates: Sequence[Candidate]) -> tuple[Candid
     counts = ", ".join(["count(*)", *(f"count({each.sql})" for each in candidates)])
     [(size, *fits)] = sample.aggregate(counts).fetchall()
     likely = [each for each, count in zip(candidates, fits, strict=True) if count == size]
-    found = next(each for each in likely if not _misfits(texts, each.sql))
-    twins = (each for each in likely if found.twin and each.format == found.twin)
-    return found, next((each.format for each in twins if not _misfits(texts, each.sql)), None)
+    chosen = next(each for each in likely if not _misfits(texts, each.sql))
+    twins = (each for each in likely if chosen.twin and each.format == chosen.twin)
+    return chosen, next((each.format for each in twins if not _misfits(texts, each.sql)), None)
 
 
 def _misfits(texts: Relation, sql: str) -> int:
@@ -70,10 +70,10 @@ def _misfits(texts: Relation, sql: str) -> int:
 
 
 def _statistics(values: Relation, part: str) -> dict[str, Any]:
-    """What columns.sql tells of *values*, with a float for each integer beyond 64 bit."""
-    found = values.query("typed", f"FROM {part}_of('typed')")
-    assert found is not None
-    statistics = zip(found.columns, found.fetchall()[0], strict=True)
+    """What columns.sql computes for *values*, with a float for each integer beyond 64 bit."""
+    row = values.query("typed", f"FROM {part}_of('typed')")
+    assert row is not None
+    statistics = zip(row.columns, row.fetchall()[0], strict=True)
     return {
         key: float(value) if isinstance(value, int) and abs(value) >= 2**63 else value
         for key, value in statistics

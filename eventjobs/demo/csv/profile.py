@@ -32,7 +32,7 @@ def profile_csv(file: CsvFile, workspace: Path) -> Profile:
     with duckdb.connect(config=config) as database:
         database.execute(files(__package__).joinpath("columns.sql").read_text("utf-8"))
         try:
-            names, known = file.load(database, workspace)
+            names, facts = file.load(database, workspace)
             candidates = [Candidate(*row) for row in database.table("candidates").fetchall()]
             columns, correlations = _analyze(database.table("cells"), candidates, names, file)
         except duckdb.OutOfMemoryException as error:
@@ -44,10 +44,10 @@ def profile_csv(file: CsvFile, workspace: Path) -> Profile:
         if (it := each["dates"] or each["numbers"]) and it["other_format"]
     ]
     return {
-        **known,
-        "notes": known["notes"] + ambiguous[:5],
+        **facts,
+        "notes": facts["notes"] + ambiguous[:5],
         "columns": columns,
-        "columns_omitted": known["column_count"] - len(columns),
+        "columns_omitted": facts["column_count"] - len(columns),
         "correlations": correlations,
     }
 

@@ -110,7 +110,7 @@ class CsvFile:
         if len(sample) > SAMPLE_CHARS // 2:
             sample = sample[: sample.rfind("\n") + 1] or sample
         scratch.write_text(sample, encoding="utf-8", errors="replace", newline="")
-        found: dict[str, Any] = {"Delimiter": ",", "Columns": [], "SkipRows": 0, "HasHeader": True}
+        sniffed: dict[str, Any] = {"Delimiter": ",", "Columns": [], "SkipRows": 0, "HasHeader": True}
         given = {"quote": '"', "max_line_size": 8 * SAMPLE_CHARS}
         given |= {"delim": separator} if separator else {}
         for loose in ({}, {"strict_mode": False, "ignore_errors": True}):
@@ -119,14 +119,14 @@ class CsvFile:
                 call = f"FROM sniff_csv(?, {', '.join(f'{name} = ?' for name in given)})"
                 rows = database.execute(call, [str(scratch), *given.values()])
                 names = [each[0] for each in rows.description]
-                found = dict(zip(names, rows.fetchall()[0], strict=True))
-            if len(found["Columns"]) > 1:
+                sniffed = dict(zip(names, rows.fetchall()[0], strict=True))
+            if len(sniffed["Columns"]) > 1:
                 break
-        columns = len(found["Columns"])
-        self.separator = separator or (found["Delimiter"] if columns > 1 else ",")
-        cut = csv.reader(sample.splitlines()[: found["SkipRows"]], delimiter=self.separator)
+        columns = len(sniffed["Columns"])
+        self.separator = separator or (sniffed["Delimiter"] if columns > 1 else ",")
+        cut = csv.reader(sample.splitlines()[: sniffed["SkipRows"]], delimiter=self.separator)
         above = [[cell for cell in line if cell.strip()] for line in cut]
-        looks_like_data = self.has_header and not found["HasHeader"]
+        looks_like_data = self.has_header and not sniffed["HasHeader"]
         # R leaves out the name of the first column: its header looks like one more title.
         row_names = looks_like_data and above != [] and len(above[-1]) == columns - 1
         titles = above[:-1] if row_names else above

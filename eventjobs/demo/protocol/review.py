@@ -46,7 +46,7 @@ _DEFINED = (  # in brackets after words, or followed by words that say what it m
 
 
 class Finding(NamedTuple):
-    """What a rule found in text[start:end], and in *text* what to do about it."""
+    """What a rule finds in text[start:end], and in *text* what to do about it."""
 
     start: int
     end: int
@@ -67,19 +67,19 @@ def review(text: str, *, truncate: bool, report: Callable[[float, str], None]) -
     report(0.2, "Measuring how hard it is to read")
     measures = _measure(text, sentences)
     report(0.5, "Looking for what could be clearer")
-    found = sorted([*_wordings(text, sentences), *_abbreviations(text)])
+    findings = sorted([*_wordings(text, sentences), *_abbreviations(text)])
     report(0.9, "Writing suggestions")
     # Where there are too many, each kind keeps as many as the others.
-    places = {kind: count() for kind in {each.kind for each in found}}
-    ranked = sorted((next(places[each.kind]), each) for each in found)
+    places = {kind: count() for kind in {each.kind for each in findings}}
+    ranked = sorted((next(places[each.kind]), each) for each in findings)
     shown = sorted(each for _, each in ranked[:SUGGESTIONS_MAX])
     return {
         **measures,
         "truncated": len(text) < total,
         "characters_total": total,
         "characters_analyzed": len(text),
-        "suggestion_counts": dict(Counter(each.kind for each in found)),
-        "suggestions_total": len(found),
+        "suggestion_counts": dict(Counter(each.kind for each in findings)),
+        "suggestions_total": len(findings),
         "suggestions": [
             {"id": f"{it.kind}-{number}", "excerpt": _excerpt(text, it), **it._asdict()}
             for number, it in enumerate(shown, 1)
@@ -175,9 +175,9 @@ def _in_heading(text: str, at: int) -> bool:
     return is_whole and line.isupper() and len(_WORD.findall(line)) > 1
 
 
-def _excerpt(text: str, found: Finding) -> str:
+def _excerpt(text: str, place: Finding) -> str:
     """The place with some words around it, on one line. No word is cut in two."""
-    start, end = found.start, min(found.end, found.start + EXCERPT_CHARS_MAX)
+    start, end = place.start, min(place.end, place.start + EXCERPT_CHARS_MAX)
     around = (EXCERPT_CHARS_MAX - (end - start)) // 2
     before, after = text[max(0, start - around) : start], text[end : end + around]
     if len(before) < start:
