@@ -22,10 +22,7 @@ _SPAN = {"reading": (0, 40), "analyzing": (40, 85), "narrating": (85, 88), "visu
 
 
 class CsvRequest(BaseModel, extra="forbid"):
-    """*artifact* is the name of the uploaded file, by default the only or first one.
-
-    A separator and an encoding that are left out are detected.
-    """
+    """By default, *artifact* is the first file, and its separator and encoding are detected."""
 
     artifact: str | None = None
     separator: str | None = Field(None, pattern=r"^[\t !#-/:-@\[-`{-~]$")
@@ -96,8 +93,8 @@ def analyze_csv(ctx: ThreadContext, payload: CsvRequest) -> dict[str, Any]:
     ctx.sleep(DemoSettings().simulated_slow_processing_s)
     report = _report(ctx)
     with tempfile.TemporaryDirectory(prefix="eventjobs-csv-") as workspace:
-        given = (payload.separator or "", payload.encoding or "", payload.header)
-        file = CsvFile(ctx.input(payload.artifact), report, *given)
+        options = (payload.separator or "", payload.encoding or "", payload.header)
+        file = CsvFile(ctx.input(payload.artifact), report, *options)
         profile = profile_csv(file, Path(workspace))
     ctx.log("profiled", rows=profile["rows"], notes=profile["notes"])
     report("narrating", 0, "Putting the numbers into words")

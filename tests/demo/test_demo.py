@@ -106,7 +106,7 @@ async def test_noop_takes_anything_and_returns_nothing() -> None:
     assert await noop.function(RecordingContext(), noop.parse({"any": ["thing"]})) is None
 
 
-async def served(tmp_path: Path, content: bytes) -> Job:
+async def run_service(tmp_path: Path, content: bytes) -> Job:
     """The job that a real service made of a file with this content, once it has ended."""
     async with Service(tmp_path / "data", HANDLERS) as service:
         kept = await asyncio.to_thread(service.artifacts.store, content)
@@ -116,14 +116,14 @@ async def served(tmp_path: Path, content: bytes) -> Job:
 
 
 def test_a_real_service_profiles_an_uploaded_file(tmp_path: Path) -> None:
-    job = asyncio.run(served(tmp_path, sample_frame(300).write_csv().encode()))
+    job = asyncio.run(run_service(tmp_path, sample_frame(300).write_csv().encode()))
     assert job.status == "completed"
     assert job.result["rows"] == 300
     assert [each.name for each in job.artifacts] == ["table.csv", *job.result["charts"]]
 
 
 def test_a_real_service_fails_a_broken_file_for_good(tmp_path: Path) -> None:
-    job = asyncio.run(served(tmp_path, b"a\n\0"))
+    job = asyncio.run(run_service(tmp_path, b"a\n\0"))
     assert (job.status, job.attempt) == ("failed", 1)
     assert job.error is not None
     assert job.error["code"] == "csv_binary"

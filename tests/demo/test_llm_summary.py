@@ -55,7 +55,7 @@ class Model:
 
 
 @asynccontextmanager
-async def served(model: Model) -> AsyncIterator[Model]:
+async def serve(model: Model) -> AsyncIterator[Model]:
     app = web.Application()
     app.router.add_post("/v1/chat/completions", model.answer)
     runner = web.AppRunner(app)
@@ -73,7 +73,7 @@ async def served(model: Model) -> AsyncIterator[Model]:
 
 @pytest.fixture
 async def model(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Model]:
-    async with served(Model()) as model:
+    async with serve(Model()) as model:
         monkeypatch.setenv("LLM_BASE_URL", model.url + "/")
         monkeypatch.setenv("OPENROUTER_API_KEY", "sk-or-1")
         monkeypatch.setenv("LLM_CIRCUIT_THRESHOLD", "2")

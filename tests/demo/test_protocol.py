@@ -24,10 +24,10 @@ def test_a_protocol_gets_suggestions_at_their_places() -> None:
     result = run(analyze_text, RecordingContext(), text=PROTOCOL, ta="oncology")
     for each in result["suggestions"]:
         assert 0 <= each["start"] < each["end"] <= len(PROTOCOL)
-    found = {
+    suggestions = {
         (each["kind"], PROTOCOL[each["start"] : each["end"]]) for each in result["suggestions"]
     }
-    assert found == {
+    assert suggestions == {
         ("passive_voice", "be collected"),
         ("passive_voice", "be assessed"),
         ("passive_voice", "was chosen"),
@@ -129,6 +129,6 @@ def test_a_hostile_text_takes_no_longer_than_others(piece: str) -> None:
     ],
 )
 def test_an_abbreviation_is_defined_by_brackets_or_a_list(text: str, undefined: set[str]) -> None:
-    found = run(analyze_text, RecordingContext(), text=text)["suggestions"]
-    flagged = {text[each["start"] : each["end"]] for each in found}
+    suggestions = run(analyze_text, RecordingContext(), text=text)["suggestions"]
+    flagged = {text[each["start"] : each["end"]] for each in suggestions}
     assert flagged == undefined

@@ -11,7 +11,7 @@ from pygal.style import Style
 
 from eventjobs.demo.csv.encoding import clip
 from eventjobs.demo.csv.narrative import percent
-from eventjobs.demo.csv.profile import Profile, is_identifier, related
+from eventjobs.demo.csv.profile import Profile, is_identifier, related_pairs
 
 # pygal adds a finder of its plugins, of a kind that Python 3.11 warns of at imports that fail.
 sys.meta_path[:] = [each for each in sys.meta_path if not isinstance(each, pygal.PluginImportFixer)]
@@ -34,7 +34,8 @@ def draw_charts(profile: Profile) -> Iterator[tuple[str, str, bytes]]:
     if shares := [(name, share, percent(share)) for name, share in gaps]:
         title = "Missing values"
         yield "missing", title, _bars(title, f"share of {rows:,} rows without a value", shares)
-    pairs = [(f"{it['a']} and {it['b']}", it["r"], f"{it['r']:.2f}") for it in related(profile)]
+    names = [(f"{it['a']} and {it['b']}", it["r"]) for it in related_pairs(profile)]
+    pairs = [(name, r, f"{r:.2f}") for name, r in names]
     if pairs:
         title = "Correlations"
         yield "correlations", title, _bars(title, "Pearson's r: 1 together, -1 opposite", pairs)

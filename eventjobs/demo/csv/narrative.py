@@ -4,7 +4,7 @@ from collections import Counter
 from collections.abc import Iterator
 
 from eventjobs.demo.csv.encoding import clip
-from eventjobs.demo.csv.profile import Profile, is_identifier, related
+from eventjobs.demo.csv.profile import Profile, is_identifier, related_pairs
 
 _KINDS = {"integer": "numbers", "float": "numbers", "datetime": "times", "empty": "no values"}
 
@@ -24,7 +24,7 @@ def narrate(profile: Profile) -> Iterator[str]:
     worst = [f"{_name(it)} ({percent(it['missing_share'])} of rows)" for it in gaps[:3]]
     if worst:
         yield f"Values are missing in {_count(len(gaps), 'column')}: {', '.join(worst)}."
-    for each in [each for each in related(profile) if abs(each["r"]) >= 0.7][:2]:
+    for each in [each for each in related_pairs(profile) if abs(each["r"]) >= 0.7][:2]:
         how = "rise and fall together" if each["r"] > 0 else "move in opposite directions"
         yield f"“{clip(each['a'], 40)}” and “{clip(each['b'], 40)}” {how} (r = {each['r']:.2f})."
     for column in columns:

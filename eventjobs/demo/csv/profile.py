@@ -25,7 +25,7 @@ Profile = dict[str, Any]
 def profile_csv(file: CsvFile, workspace: Path) -> Profile:
     """Profile *file*, with scratch files in *workspace*. Raises CsvError.
 
-    It is bounded in size whatever the file. `columns` are the first COLUMNS_MAX; `correlations`
+    Its size is bounded for any file. `columns` are the first COLUMNS_MAX; `correlations`
     those among the first CORRELATED_COLUMNS_MAX columns of numbers, the strongest first.
     """
     config: dict[str, Any] = {"memory_limit": MEMORY_MAX, "temp_directory": str(workspace)}
@@ -57,7 +57,7 @@ def is_identifier(column: Profile, rows: int) -> bool:
     return column["type"] in ("integer", "text") and rows >= 10 and column["distinct"] == rows
 
 
-def related(profile: Profile) -> list[Profile]:
+def related_pairs(profile: Profile) -> list[Profile]:
     """The correlations, but for those of identifiers."""
     ids = {it["name"] for it in profile["columns"] if is_identifier(it, profile["rows"])}
     return [each for each in profile["correlations"] if not {each["a"], each["b"]} & ids]

@@ -110,23 +110,24 @@ class CsvFile:
         if len(sample) > SAMPLE_CHARS // 2:
             sample = sample[: sample.rfind("\n") + 1] or sample
         scratch.write_text(sample, encoding="utf-8", errors="replace", newline="")
-        sniffed: dict[str, Any] = {"Delimiter": ",", "Columns": [], "SkipRows": 0, "HasHeader": True}
-        given = {"quote": '"', "max_line_size": 8 * SAMPLE_CHARS}
-        given |= {"delim": separator} if separator else {}
+        nothing = {"Delimiter": ",", "Columns": [], "SkipRows": 0, "HasHeader": True}
+        dialect: dict[str, Any] = nothing
+        options = {"quote": '"', "max_line_size": 8 * SAMPLE_CHARS}
+        options |= {"delim": separator} if separator else {}
         for loose in ({}, {"strict_mode": False, "ignore_errors": True}):
-            given |= loose  # some rows may have too many fields, or too few
+            options |= loose  # some rows may have too many fields, or too few
             with suppress(duckdb.Error):  # no dialect fits
-                call = f"FROM sniff_csv(?, {', '.join(f'{name} = ?' for name in given)})"
-                rows = database.execute(call, [str(scratch), *given.values()])
+                call = f"FROM sniff_csv(?, {', '.join(f'{name} = ?' for name in options)})"
+                rows = database.execute(call, [str(scratch), *options.values()])
                 names = [each[0] for each in rows.description]
-                sniffed = dict(zip(names, rows.fetchall()[0], strict=True))
-            if len(sniffed["Columns"]) > 1:
+                dialect = dict(zip(names, rows.fetchall()[0], strict=True))
+            if len(dialect["Columns"]) > 1:
                 break
-        columns = len(sniffed["Columns"])
-        self.separator = separator or (sniffed["Delimiter"] if columns > 1 else ",")
-        cut = csv.reader(sample.splitlines()[: sniffed["SkipRows"]], delimiter=self.separator)
+        columns = len(dialect["Columns"])
+        self.separator = separator or (dialect["Delimiter"] if columns > 1 else ",")
+        cut = csv.reader(sample.splitlines()[: dialect["SkipRows"]], delimiter=self.separator)
         above = [[cell for cell in line if cell.strip()] for line in cut]
-        looks_like_data = self.has_header and not sniffed["HasHeader"]
+        looks_like_data = self.has_header and not dialect["HasHeader"]
         # R leaves out the name of the first column: its header looks like one more title.
         row_names = looks_like_data and above != [] and len(above[-1]) == columns - 1
         titles = above[:-1] if row_names else above

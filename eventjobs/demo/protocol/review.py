@@ -1,7 +1,7 @@
 """A review of the text of a clinical protocol: what a careful editor would ask to change.
 
 Places in the text count characters as Python does (code points). No pattern looks at a character
-more than a few times, whatever the text: a run is entered at its start, repetitions are bounded.
+more than a few times in any text: a run is entered at its start, repetitions are bounded.
 """
 
 import re
@@ -157,8 +157,8 @@ def _wordings(text: str, sentences: list[tuple[int, int]]) -> Iterator[Finding]:
 
 def _abbreviations(text: str) -> Iterator[Finding]:
     """Each abbreviation that is nowhere spelled out, at its first use."""
-    known = _WORDS["abbreviations"].union(*(re.findall(form, text) for form in _DEFINED))
-    uses = [each for each in _ABBREVIATION.finditer(text) if each[0] not in known]
+    defined = _WORDS["abbreviations"].union(*(re.findall(form, text) for form in _DEFINED))
+    uses = [each for each in _ABBREVIATION.finditer(text) if each[0] not in defined]
     uses = [each for each in uses if not _in_heading(text, each.start())]
     counts = Counter(each[0] for each in uses)
     for short, first in {each[0]: each for each in reversed(uses)}.items():
