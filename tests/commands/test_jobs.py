@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
+from typing import Any
 from uuid import UUID
 
 import pytest
@@ -11,13 +12,14 @@ from hypothesis import strategies as st
 
 from eventjobs.cache import LRUCache
 from eventjobs.commands.jobs import CONFLICTS_MAX, CommandResult, Jobs
-from eventjobs.domain.events import AttemptFailed, LogWritten, ProgressReported
+from eventjobs.domain.events import AttemptFailed, LogWritten, ProgressReported, WebhookAdded
 from eventjobs.domain.ids import new_id, parse_id
 from eventjobs.domain.job import Job, fold
 from eventjobs.domain.recorded import Recorded
 from eventjobs.domain.spec import JobSpec
 from eventjobs.errors import (
     Conflict,
+    EventjobsError,
     IdempotencyKeyReused,
     InvalidInput,
     JobExists,
@@ -28,6 +30,7 @@ from eventjobs.errors import (
     WrongState,
 )
 from eventjobs.log.sqlite import SQLiteLog
+from eventjobs.service import Service
 from tests.support.clock import FakeClock
 from tests.support.histories import job_id
 from tests.support.memory_log import MemoryLog
@@ -319,3 +322,36 @@ def test_an_id_has_one_written_form(id: UUID) -> None:
 def test_what_is_no_uuid_is_no_id(text: str) -> None:
     with pytest.raises(InvalidInput):
         parse_id(text)
+
+
+# --- values that commands refuse
+
+
+async def test_commands_from_python_are_checked(service: Service) -> None:
+    job_id = "8c1d9a52-6a3b-4f0e-9d52-1f7f0c2b7a11"
+    url = "http://127.0.0.1/"
+    wrong: list[Callable[[], Any]] = [
+        lambda: service.jobs.cancel(job_id, 5, actor="a"),  # type: ignore[arg-type]
+        lambda: service.jobs.cancel(job_id, "a" * 1001, actor="a"),
+        lambda: service.jobs.retry(job_id, b"", actor="a"),  # type: ignore[arg-type]
+        lambda: service.jobs.retry(job_id, from_step=["a"], actor="a"),  # type: ignore[arg-type]
+        lambda: service.jobs.retry(job_id, from_step="a", restart=True, actor="a"),
+        lambda: service.jobs.expire(job_id, None, actor="a"),  # type: ignore[arg-type]
+        lambda: service.pauses.pause("type", 5, actor="a"),  # type: ignore[arg-type]
+        lambda: service.pauses.pause("kind", "a", actor="a"),  # type: ignore[arg-type]
+        lambda: service.pauses.pause("type", "a", {}, actor="a"),  # type: ignore[arg-type]
+        lambda: service.pauses.pause("type", "a", actor=5),  # type: ignore[arg-type]
+        lambda: service.pauses.resume("queue", "a" * 201, actor="a"),
+        lambda: service.webhooks.add(WebhookAdded("JobCompleted", (), None, url), actor="a"),  # type: ignore[arg-type]
+        lambda: service.webhooks.add(WebhookAdded((), (5,), None, url), actor="a"),  # type: ignore[arg-type]
+        lambda: service.webhooks.add(WebhookAdded((), (), 5, url), actor="a"),  # type: ignore[arg-type]
+        lambda: service.webhooks.add(WebhookAdded((), (), None, None), actor="a"),
+        lambda: service.webhooks.add({"url": url}, actor="a"),  # type: ignore[arg-type]
+        lambda: service.deliveries.redeliver(job_id, -1, 1, actor="a"),
+        lambda: service.deliveries.redeliver(job_id, 0, 1.5, actor="a"),  # type: ignore[arg-type]
+        lambda: service.webhooks.remove(job_id, 5, actor="a"),  # type: ignore[arg-type]
+        lambda: service.webhooks.remove(5, None, actor="a"),  # type: ignore[arg-type]
+    ]
+    for command in wrong:
+        with pytest.raises(EventjobsError):
+            await command()

@@ -1,16 +1,11 @@
 """What is given from Python is checked like what comes over HTTP, before anything is appended."""
 
 import math
-from collections.abc import AsyncIterator, Callable
-from dataclasses import dataclass
-from datetime import UTC, date, datetime, timedelta, timezone, tzinfo
-from enum import IntEnum
+from collections.abc import Callable
+from datetime import UTC, datetime
 from typing import Any
-from uuid import UUID
 
-import orjson
 import pytest
-from pydantic import BaseModel
 
 from eventjobs.client import Client as HTTPClient
 from eventjobs.domain.codec import encode
@@ -23,16 +18,14 @@ from eventjobs.domain.events import (
     WebhookAdded,
 )
 from eventjobs.domain.spec import Artifact, JobSpec
-from eventjobs.errors import EventjobsError, InvalidInput, NotJSON, UnknownArtifact, UnknownType
+from eventjobs.errors import InvalidInput
 from eventjobs.handlers.context import Context
 from eventjobs.handlers.declare import external, handler, remote
 from eventjobs.handlers.registry import Handler
 from eventjobs.handlers.schedule import schedule
 from eventjobs.service import Service
-from eventjobs.storable import encode_json
 from tests.conftest import Connect, Serve
-from tests.support import hostile
-from tests.support.http_client import Client
+from tests.support.errors import error_fields
 
 SHA256 = "ab" * 32
 
@@ -40,267 +33,6 @@ SHA256 = "ab" * 32
 @handler("echo")
 async def echo(context: Context, payload: Any) -> Any:
     return payload
-
-
-@pytest.fixture
-async def service(serve: Serve) -> AsyncIterator[Service]:
-    """Nothing may have come into its log, and it still works."""
-    service = await serve(echo)
-    yield service
-    assert service.log.head == 0
-    job = await service.wait((await service.submit("echo", 2)).job_id)
-    assert (job.status, job.result, service.ready) == ("completed", 2, True)
-
-
-def fields(error: InvalidInput) -> set[str]:
-    return {each["field"] for each in error.errors}
-
-
-class Text(str):
-    __slots__ = ()
-
-
-class Level(IntEnum):
-    HIGH = 5
-
-
-class NoZone(tzinfo):
-    def utcoffset(self, at: datetime | None) -> timedelta | None:
-        raise RuntimeError("there is none")
-
-    def dst(self, at: datetime | None) -> None:
-        return None
-
-    def tzname(self, at: datetime | None) -> None:
-        return None
-
-
-#: As over HTTP where there is such a value; where there is none, only here.
-WRONG: list[tuple[str, Any]] = [
-    ("priority", "high"),
-    ("priority", math.nan),
-    ("priority", 1.0),
-    ("priority", True),
-    ("priority", 1001),
-    ("priority", 2**70),
-    ("run_at_us", 1.5),
-    ("run_at_us", True),
-    ("run_at_us", -1),
-    ("run_at_us", 2**63),
-    ("run_at", datetime(2030, 1, 1, 12)),  # noqa: DTZ001 -- which is the point
-    ("run_at", date(2030, 1, 1)),
-    ("run_at", "2030-01-01T12:00:00Z"),
-    ("run_at", 1_893_456_000),
-    ("run_at", datetime.min.replace(tzinfo=timezone(timedelta(hours=23)))),
-    ("run_at", datetime(9500, 1, 1, tzinfo=UTC)),
-    ("run_at", datetime(2030, 1, 1, tzinfo=NoZone())),
-    ("tags", "abc"),
-    ("tags", {"a", "b"}),
-    ("tags", (each for each in "ab")),
-    ("tags", [1]),
-    ("tags", ["a" * 101]),
-    ("tags", ["a\0b"]),
-    ("tags", ["\ud800"]),
-    ("tags", [""]),
-    ("tags", ["a"] * 33),
-    ("owner", 5),
-    ("owner", ""),
-    ("owner", "a" * 201),
-    ("owner", "\udfff"),
-    ("max_attempts", 0),
-    ("max_attempts", "3"),
-    ("max_attempts", 1001),
-    ("timeout_s", math.inf),
-    ("timeout_s", math.nan),
-    ("timeout_s", 0),
-    ("timeout_s", "1"),
-    ("timeout_s", True),
-    ("stall_timeout_s", -1),
-    ("retry_delay_s", math.nan),
-    ("retry_delay_s", b"1"),
-    ("ttl_s", math.inf),
-    ("ttl_s", 1e300),
-    ("queue", "no spaces"),
-    ("queue", b"default"),
-    ("concurrency_key", ["a"]),
-    ("concurrency_key", "a\nb"),
-    ("after", "8c1d9a52-6a3b-4f0e-9d52-1f7f0c2b7a11"),
-    ("after", [5]),
-    ("after", ["x"]),
-    ("after_failure", "go on"),
-    ("parent", UUID("8c1d9a52-6a3b-4f0e-9d52-1f7f0c2b7a11")),
-    ("artifacts", {"a.txt": SHA256}),
-    ("artifacts", [("a.txt", SHA256, 1)]),
-    ("artifacts", [Artifact("../a", SHA256, 1)]),
-    ("artifacts", [Artifact("a", "x", 1)]),
-    ("artifacts", [Artifact("a", SHA256, True)]),
-    ("artifacts", [Artifact("a", SHA256, 1, "none")]),
-    ("artifacts", [Artifact("a", SHA256, 1), Artifact("a", SHA256, 1)]),
-    ("surprise", 1),
-]
-
-
-@pytest.mark.parametrize(("name", "value"), WRONG)
-async def test_a_submission_that_does_not_fit_names_the_field(
-    service: Service, name: str, value: Any
-) -> None:
-    with pytest.raises(InvalidInput) as refused:
-        await service.submit("echo", 1, **{name: value})
-    assert {each.split(".")[0] for each in fields(refused.value)} == {name}
-    if name in JobSpec.__dataclass_fields__ and name != "max_attempts":  # there 0 is the handler's
-        with pytest.raises(InvalidInput):
-            await service.submissions.submit(JobSpec("echo", 1, **{name: value}), actor="python")
-    with pytest.raises(ValueError, match="schedule 'hourly'"):
-        schedule("hourly", "0 * * * *", "echo", 1, **{name: value})
-
-
-OF_BOTH = sorted({name for name, _ in WRONG} - {"owner", "run_at", "run_at_us", "artifacts"})
-
-
-@pytest.mark.parametrize("name", OF_BOTH)
-async def test_http_refuses_the_same_by_the_same_name(client: Connect, name: str) -> None:
-    api: Client = await client(echo)
-    for value in (value for each, value in WRONG if each == name and is_json(value)):
-        reply = await api("POST", "/v1/jobs", {"type": "echo", name: value})
-        assert reply.status == 422, value
-        assert {each["field"].split(".")[0] for each in reply.json["errors"]} == {name}
-
-
-def is_json(value: Any) -> bool:
-    try:
-        encode_json(value)
-    except NotJSON:
-        return False
-    return True
-
-
-async def test_a_value_that_cannot_be_read_is_refused(service: Service) -> None:
-    """Its own methods end the program, or never end."""
-    for name in ("tags", "run_at", "priority", "owner", "artifacts", "after"):
-        things: list[Any] = [hostile.Reads(), hostile.List([1]), hostile.OddNumber()]
-        for each in things:
-            with pytest.raises(InvalidInput):
-                await service.submit("echo", **{name: each})
-
-
-async def test_every_field_that_is_wrong_is_named(service: Service) -> None:
-    with pytest.raises(InvalidInput) as refused:
-        await service.submit("echo", priority="high", timeout_s=math.nan, tags=["a", 1])
-    assert fields(refused.value) == {"priority", "timeout_s", "tags.1"}
-    assert "priority: " in str(refused.value)
-
-
-@pytest.mark.parametrize("type", [5, None, ["echo"], b"echo", object()])
-async def test_a_type_is_the_name_of_a_handler(service: Service, type: Any) -> None:
-    with pytest.raises(UnknownType) as refused:
-        await service.submit(type)
-    assert fields(refused.value) == {"type"}
-
-
-@pytest.mark.parametrize("spec", [None, {"type": "echo"}, JobSpec(5), JobSpec("echo", owner=5)])  # type: ignore[arg-type]
-async def test_a_specification_made_by_hand_is_checked_as_well(service: Service, spec: Any) -> None:
-    with pytest.raises(InvalidInput):
-        await service.submissions.submit(spec, actor="python")
-
-
-async def test_who_does_it_and_the_id_are_checked(service: Service) -> None:
-    actors: list[Any] = [5, "a\0b", "\ud800", "a" * 201, None]
-    for actor in actors:
-        with pytest.raises(InvalidInput):
-            await service.submit("echo", actor=actor)
-    ids: list[Any] = [5, "x", b"8c1d9a52-6a3b-4f0e-9d52-1f7f0c2b7a11", ["a"], UUID(int=1)]
-    for job_id in ids:
-        with pytest.raises(InvalidInput):
-            await service.submit("echo", job_id=job_id)
-        with pytest.raises(InvalidInput):
-            await service.wait(job_id)
-
-
-async def test_a_file_has_to_be_here(service: Service) -> None:
-    with pytest.raises(UnknownArtifact):
-        await service.submit("echo", artifacts=[Artifact("a.txt", SHA256, 1)])
-    wrong: list[Any] = [{"../a": SHA256}, {"a": "../../etc/passwd"}, {5: SHA256}, [SHA256], None]
-    for given in wrong:
-        with pytest.raises(InvalidInput):
-            await service.submissions.artifacts_of(given)
-
-
-class Order(BaseModel):
-    item: Any
-
-
-@dataclass
-class Point:
-    x: Any
-
-
-@pytest.mark.parametrize(
-    "payload",
-    [
-        math.nan,
-        [1, {"a": -math.inf}],
-        2**64,
-        {1: "a"},
-        "\ud800",
-        {"\udfff": 1},
-        {1, 2},
-        (each for each in "ab"),
-        Order(item=math.nan),
-        {"a": [Order(item=object())]},
-        Point(math.nan),
-        object(),
-        b"bytes",
-        orjson.Fragment(b"{"),
-        {"a": [orjson.Fragment(b"}")]},
-    ],
-)
-async def test_a_payload_is_json(service: Service, payload: Any) -> None:
-    with pytest.raises(NotJSON) as refused:
-        await service.submit("echo", payload)
-    assert fields(refused.value) == {"payload"}
-
-
-async def test_no_text_is_taken_for_json(service: Service) -> None:
-    """It would be stored as it is, and the log could not be read any more."""
-    with pytest.raises(InvalidInput):
-        await service.submissions.submit(JobSpec("echo", orjson.Fragment(b"{")), actor="python")
-
-
-async def test_a_handler_cannot_return_such_a_text(serve: Serve) -> None:
-    @handler("cheats", max_attempts=1)
-    async def cheats(context: Context, payload: Any) -> Any:
-        return [orjson.Fragment(b"}")]
-
-    service = await serve(cheats)
-    job = await service.wait((await service.submit("cheats")).job_id)
-    assert job.error is not None
-    assert job.error["code"] == "result_not_json"
-
-
-async def test_what_is_right_is_kept_as_exact_types(serve: Serve) -> None:
-    service = await serve(echo)
-    run_at = datetime(2024, 2, 29, 12, tzinfo=timezone(timedelta(hours=2)))
-    job = await service.submit(
-        Text("echo"),
-        {"order": Order(item=(1,)), "at": Point(Level.HIGH)},
-        tags=[Text("a"), "b"],
-        priority=Level.HIGH,
-        timeout_s=5,
-        run_at=run_at,
-        owner=None,
-    )
-    assert job.spec == JobSpec(
-        "echo",
-        {"order": {"item": [1]}, "at": {"x": 5}},
-        ("a", "b"),
-        priority=5,
-        run_at_us=1_709_200_800_000_000,
-        max_attempts=3,
-        timeout_s=5.0,
-    )
-    exact = [type(job.spec.type), type(job.spec.tags[0]), type(job.spec.priority)]
-    assert exact == [str, str, int]
-    assert (await service.wait(job.job_id)).result == job.spec.payload
 
 
 # --- declarations
@@ -335,7 +67,7 @@ def test_an_option_of_a_handler_that_does_not_fit_is_refused(name: str, value: A
     for declare in declared:
         with pytest.raises(InvalidInput) as refused:
             declare("echo", **{name: value})
-        assert fields(refused.value) == {name}
+        assert error_fields(refused.value) == {name}
 
 
 @pytest.mark.parametrize("type", [5, None, "", "a\0b", "a" * 201, "\ud800", ["echo"]])
@@ -343,7 +75,7 @@ def test_the_type_of_a_handler_is_a_name(type: Any) -> None:
     for declare in (handler, remote):
         with pytest.raises(InvalidInput) as refused:
             declare(type)
-        assert fields(refused.value) == {"type"}
+        assert error_fields(refused.value) == {"type"}
 
 
 def test_what_else_a_declaration_says_is_checked() -> None:
@@ -365,7 +97,7 @@ def test_what_else_a_declaration_says_is_checked() -> None:
     for name, declare in wrong:
         with pytest.raises(InvalidInput) as refused:
             declare()
-        assert fields(refused.value) == {name}
+        assert error_fields(refused.value) == {name}
 
 
 # --- from inside a handler
@@ -441,7 +173,7 @@ async def test_breakers_and_retries_are_checked(serve: Serve) -> None:
         for each in wrong:
             with pytest.raises(InvalidInput) as refused:
                 context.breaker("llm", **each)
-            assert fields(refused.value) == set(each)
+            assert error_fields(refused.value) == set(each)
         names: list[Any] = [5, "", "a\0b"]
         for name in names:
             with pytest.raises(InvalidInput):
@@ -467,39 +199,6 @@ async def test_a_client_guesses_no_time_zone(client: Connect) -> None:
             await http.page(since=naive)
         job = await http.submit("echo", run_at=datetime(2030, 1, 1, 12, tzinfo=UTC))
         assert job["run_at"] == "2030-01-01T12:00:00.000000Z"
-
-
-# --- commands
-
-
-async def test_commands_from_python_are_checked(service: Service) -> None:
-    job_id = "8c1d9a52-6a3b-4f0e-9d52-1f7f0c2b7a11"
-    url = "http://127.0.0.1/"
-    wrong: list[Callable[[], Any]] = [
-        lambda: service.jobs.cancel(job_id, 5, actor="a"),  # type: ignore[arg-type]
-        lambda: service.jobs.cancel(job_id, "a" * 1001, actor="a"),
-        lambda: service.jobs.retry(job_id, b"", actor="a"),  # type: ignore[arg-type]
-        lambda: service.jobs.retry(job_id, from_step=["a"], actor="a"),  # type: ignore[arg-type]
-        lambda: service.jobs.retry(job_id, from_step="a", restart=True, actor="a"),
-        lambda: service.jobs.expire(job_id, None, actor="a"),  # type: ignore[arg-type]
-        lambda: service.pauses.pause("type", 5, actor="a"),  # type: ignore[arg-type]
-        lambda: service.pauses.pause("kind", "a", actor="a"),  # type: ignore[arg-type]
-        lambda: service.pauses.pause("type", "a", {}, actor="a"),  # type: ignore[arg-type]
-        lambda: service.pauses.pause("type", "a", actor=5),  # type: ignore[arg-type]
-        lambda: service.pauses.resume("queue", "a" * 201, actor="a"),
-        lambda: service.webhooks.add(WebhookAdded("JobCompleted", (), None, url), actor="a"),  # type: ignore[arg-type]
-        lambda: service.webhooks.add(WebhookAdded((), (5,), None, url), actor="a"),  # type: ignore[arg-type]
-        lambda: service.webhooks.add(WebhookAdded((), (), 5, url), actor="a"),  # type: ignore[arg-type]
-        lambda: service.webhooks.add(WebhookAdded((), (), None, None), actor="a"),
-        lambda: service.webhooks.add({"url": url}, actor="a"),  # type: ignore[arg-type]
-        lambda: service.deliveries.redeliver(job_id, -1, 1, actor="a"),
-        lambda: service.deliveries.redeliver(job_id, 0, 1.5, actor="a"),  # type: ignore[arg-type]
-        lambda: service.webhooks.remove(job_id, 5, actor="a"),  # type: ignore[arg-type]
-        lambda: service.webhooks.remove(5, None, actor="a"),  # type: ignore[arg-type]
-    ]
-    for command in wrong:
-        with pytest.raises(EventjobsError):
-            await command()
 
 
 # --- the last line: what a view could not read is not appended
