@@ -82,9 +82,9 @@ async def test_a_job_that_is_cancelled_while_it_is_claimed_leaves_its_key(serve:
     assert picked == first.job_id
     await service.jobs.cancel(picked, actor="ann")
     await service.views.wait_for_position(service.log.head)
-    news = claims.waiters.subscribe()
+    wake = claims.waiters.subscribe()
     assert await claims.claim(picked, worker="w") is None
-    assert news.is_set(), "who looked in vain has to look again"
+    assert wake.is_set(), "who looked in vain has to look again"
     picks = await claims.select(service.clock.now_us(), [Capacity(["free"], 9)], 9)
     assert picks == [(second.job_id, "free")]
     await claims.claim(second.job_id, worker="w")
@@ -132,7 +132,7 @@ async def test_what_is_taken_ahead_keeps_no_place_from_others(
     ids = [(await service.submit(**each)).job_id for each in submitted]
     await service.views.wait_for_position(service.log.head)
 
-    async def taken(room: Capacity) -> list[str]:
+    async def claim(room: Capacity) -> list[str]:
         picked = [
             each for each, _ in await service.claims.select(service.clock.now_us(), [room], 9)
         ]
@@ -142,17 +142,17 @@ async def test_what_is_taken_ahead_keeps_no_place_from_others(
         return picked
 
     types = ["free", "paced"]
-    assert await taken(Capacity(types, 1, prefetch=9)) == ids[:2]
-    assert await taken(Capacity(types, 0, prefetch=9)) == []
-    assert await taken(Capacity(types, 1, prefetch=9)) == ids[2:]
+    assert await claim(Capacity(types, 1, prefetch=9)) == ids[:2]
+    assert await claim(Capacity(types, 0, prefetch=9)) == []
+    assert await claim(Capacity(types, 1, prefetch=9)) == ids[2:]
 
 
 async def asleep(service: Service, *types: str) -> asyncio.Task[None]:
-    """Somebody who waits for jobs of these types, having looked in vain."""
+    """A claimer that waits for jobs of these types."""
     claims = service.claims
-    news, now_us = claims.waiters.subscribe(), service.clock.now_us()
-    waiting = asyncio.create_task(claims.wait_for_work(news, now_us, [Capacity(types, 1)]))
-    while not claims.waiters.is_sleeping(news):  # noqa: ASYNC110  no event is set
+    wake, now_us = claims.waiters.subscribe(), service.clock.now_us()
+    waiting = asyncio.create_task(claims.wait_for_work(wake, now_us, [Capacity(types, 1)]))
+    while not claims.waiters.is_sleeping(wake):  # noqa: ASYNC110  no event is set
         await asyncio.sleep(0)
     return waiting
 

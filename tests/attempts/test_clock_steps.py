@@ -60,11 +60,11 @@ async def starts_after(service: Service, clock: FakeClock, job_id: str, limit_s:
     """The time that passes until its second attempt begins."""
     began_s = clock.monotonic_s()
 
-    async def started() -> None:
+    async def start_again() -> None:
         await job_when(service, job_id, lambda job: job.attempt == 2)
 
     async with asyncio.timeout(20):
-        await time_passing(clock, started(), limit_s / 20)
+        await time_passing(clock, start_again(), limit_s / 20)
     return clock.monotonic_s() - began_s
 
 
@@ -171,7 +171,7 @@ async def test_run_at_follows_the_wall_clock(serve: Serve, clock: FakeClock) -> 
     clock.jump_wall(-HOUR_S)
     for _ in range(10):
         await clock.advance(350)
-        await service.submit("ok")  # whatever else becomes due
+        await service.submit("ok")  # another job becomes due
     assert await recorded_of(service, job.job_id, AttemptStarted) == []
     await clock.advance(200)
     await time_passing(clock, service.wait(job.job_id), 1)
@@ -207,14 +207,14 @@ async def test_no_attempt_took_less_than_no_time(client: Connect, clock: FakeClo
     gate.opened.set()
     await api.service.wait(job_id)
     for path in ("receipt", "history"):
-        told = (await api.get(f"/v1/jobs/{job_id}/{path}")).json
-        assert [each["duration_s"] for each in told["attempts"]] == [0]
+        body = (await api.get(f"/v1/jobs/{job_id}/{path}")).json
+        assert [each["duration_s"] for each in body["attempts"]] == [0]
 
 
 # --- expiry
 
 
-async def ended(service: Service, count: int, **spec: Any) -> list[str]:
+async def end_jobs(service: Service, count: int, **spec: Any) -> list[str]:
     ids = [(await service.submit("ok", **spec)).job_id for _ in range(count)]
     for each in ids:
         await service.wait(each)
@@ -230,12 +230,12 @@ async def test_a_clock_that_jumps_forward_hides_nothing_until_it_is_steady(
     serve: Serve, clock: FakeClock
 ) -> None:
     service = await serve(ok, clock=clock)
-    ids = await ended(service, 40) + await ended(service, 5, ttl_s=HOUR_S)
-    brief = await ended(service, 1, ttl_s=100)
+    ids = await end_jobs(service, 40) + await end_jobs(service, 5, ttl_s=HOUR_S)
+    brief = await end_jobs(service, 1, ttl_s=100)
     with capture_logs() as lines:
         clock.jump_wall(10 * DAY_S)
         await clock.advance(5)
-        new = await ended(service, 1, ttl_s=100)
+        new = await end_jobs(service, 1, ttl_s=100)
         for _ in range(58):
             await clock.advance(STEADY_S / 60)
         assert await hidden(service, [*ids, *brief]) == 0
@@ -252,7 +252,7 @@ async def test_a_clock_that_jumps_forward_hides_nothing_until_it_is_steady(
 
 async def test_a_jump_that_is_taken_back_hides_nothing(serve: Serve, clock: FakeClock) -> None:
     service = await serve(ok, clock=clock)
-    ids = await ended(service, 30)
+    ids = await end_jobs(service, 30)
     for _ in range(5):  # and each one begins the time anew
         clock.jump_wall(5 * DAY_S)
         await clock.advance(STEADY_S / 2)
@@ -264,7 +264,7 @@ async def test_a_jump_that_is_taken_back_hides_nothing(serve: Serve, clock: Fake
 
 async def test_a_small_step_is_no_jump(serve: Serve, clock: FakeClock) -> None:
     service = await serve(ok, clock=clock)
-    [job_id] = await ended(service, 1, ttl_s=60)
+    [job_id] = await end_jobs(service, 1, ttl_s=60)
     clock.jump_wall(JUMP_S - 1)
     gone = job_when(service, job_id, lambda job: job.expired_us is not None)
     await time_passing(clock, gone, 1)

@@ -1,4 +1,4 @@
-"""A worker elsewhere holds a job while it is heard from, and nothing it says counts after that."""
+"""A lease expires without reports, survives restarts and clock jumps, and ends by stops."""
 
 import asyncio
 from typing import Any

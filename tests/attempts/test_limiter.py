@@ -1,4 +1,4 @@
-"""Limits hold at every moment, for whoever claims, and what may not run hides nobody who may."""
+"""Limits hold at every moment, for any number of claimers, retries and restarts."""
 
 import asyncio
 from contextlib import suppress
@@ -35,7 +35,7 @@ QUEUES = {"narrow": 3}
 
 
 class Claimers:
-    """Some that claim at the same time, and do to the jobs whatever may happen to them."""
+    """Concurrent claimers, which also end, cancel and submit jobs."""
 
     def __init__(self, service: Service, clock: FakeClock) -> None:
         self.service = service
@@ -72,11 +72,11 @@ class Claimers:
                 await jobs.release(job_id, job.attempt, "shutdown", actor=actor)
 
     async def cancel(self, who: int, number: int) -> None:
-        found = await self.service.views.jobs(
+        queued = await self.service.views.jobs(
             {"status": ["queued"]}, order="oldest", cursor=None, limit=5
         )
-        if found:
-            await self.service.jobs.cancel(found[number % len(found)].job.job_id, actor="ann")
+        if queued:
+            await self.service.jobs.cancel(queued[number % len(queued)].job.job_id, actor="ann")
 
     async def submit(self, who: int, number: int) -> None:
         await self.service.submit(
@@ -97,9 +97,9 @@ rounds = st.lists(
 )
 
 
-def opened(folder: Any, clock: FakeClock) -> Service:
-    made = Settings(data=folder, concurrency=0, queue_limits=QUEUES)
-    return Service(handlers=ALL, settings=made, clock=clock)
+def new_service(folder: Any, clock: FakeClock) -> Service:
+    own_settings = Settings(data=folder, concurrency=0, queue_limits=QUEUES)
+    return Service(handlers=ALL, settings=own_settings, clock=clock)
 
 
 @settings(max_examples=25)
@@ -107,10 +107,10 @@ def opened(folder: Any, clock: FakeClock) -> Service:
 async def test_there_are_never_more_than_allowed(
     rounds: list[list[tuple[str, int, int]]],
 ) -> None:
-    """Each round's actions go on at the same time; jobs held by workers elsewhere live on."""
+    """Each round's actions go on at the same time; jobs with a lease go on after a restart."""
     clock = FakeClock()
     with quick_folder() as folder:
-        service = opened(folder, clock)
+        service = new_service(folder, clock)
         await service.start()
         claimers = Claimers(service, clock)
         try:
@@ -127,7 +127,7 @@ async def test_there_are_never_more_than_allowed(
                     await clock.advance(7)
                 if any(what == "restart" for what, _, _ in each):
                     await time_passing(clock, service.close())
-                    service = claimers.service = opened(folder, clock)
+                    service = claimers.service = new_service(folder, clock)
                     await service.start()
                     claimers.held = {i: j for i, j in claimers.held.items() if j.lease_s}
             events = await service.log.read(0, 10_000)

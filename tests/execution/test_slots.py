@@ -25,8 +25,8 @@ from tests.support.child_jobs import child_of, children, hold, running, square, 
 from tests.support.clock import FakeClock
 from tests.support.process_handlers import dig_in_a_process, holds_in_a_process
 from tests.support.processes import first_report
+from tests.support.remote_runner import declare_remote, remote_runner
 from tests.support.waiting import kinds, recorded_of, time_passing, turns
-from tests.worker.test_source import elsewhere, types
 
 ONE: dict[str, Any] = {"concurrency": 1, "threads": 1, "processes": 1}
 DEPTH = 20
@@ -80,8 +80,10 @@ async def test_a_job_that_waits_for_one_of_its_own_kind_ends_though_one_at_once_
 async def test_so_it_does_in_a_worker_elsewhere(
     client: Connect, tmp_path: Path, digger: Handler, depth: int
 ) -> None:
-    api = await client(*types(digger))
-    async with elsewhere(api, tmp_path / "worker", digger, concurrency=1, threads=1, processes=1):
+    api = await client(*declare_remote(digger))
+    async with remote_runner(
+        api, tmp_path / "worker", digger, concurrency=1, threads=1, processes=1
+    ):
         job = await api.service.submit(digger.type, depth)
         job = await api.service.wait(job.job_id)
     assert (job.status, job.result, job.attempt) == ("completed", depth, 1), job.error
@@ -107,13 +109,15 @@ async def test_many_parents_do_not_keep_their_children_out(
 
     handlers = (branch, leaf)
     two: dict[str, Any] = {"concurrency": 2, "threads": 2}
-    api = await client(*(handlers if place == "here" else types(*handlers)), **two)
+    api = await client(*(handlers if place == "here" else declare_remote(*handlers)), **two)
     for type in ("branch", "leaf"):
         await api("POST", f"/v1/types/{type}/pause", {})
     jobs = [await api.service.submit("branch", number) for number in range(12)]
     async with AsyncExitStack() as stack:
         if place == "elsewhere":
-            await stack.enter_async_context(elsewhere(api, tmp_path / "worker", *handlers, **two))
+            await stack.enter_async_context(
+                remote_runner(api, tmp_path / "worker", *handlers, **two)
+            )
         for type in ("branch", "leaf"):
             await api("POST", f"/v1/types/{type}/resume", {})
         for number, job in enumerate(jobs):

@@ -17,8 +17,8 @@ from eventjobs.service import Service
 from tests.conftest import Connect, Serve
 from tests.support.parity_handlers import KINDS, VALUES, behave, behave_on_the_loop, child
 from tests.support.process_handlers import large
+from tests.support.remote_runner import remote_runner
 from tests.support.waiting import events_of
-from tests.worker.test_source import elsewhere
 
 ON_THE_LOOP = handler("parity", max_attempts=1)(behave_on_the_loop)
 IN_A_THREAD = handler("parity", max_attempts=1)(behave)
@@ -117,7 +117,7 @@ async def test_a_job_is_the_same_wherever_it_runs(
             api = await client(remote("parity"), child)
             service = api.service
             await stack.enter_async_context(
-                elsewhere(api, tmp_path / "worker", parity, processes=1)
+                remote_runner(api, tmp_path / "worker", parity, processes=1)
             )
         records = await records_of(service, kind)
     for value in values_of(kind):

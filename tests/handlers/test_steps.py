@@ -17,8 +17,8 @@ from eventjobs.handlers.thread_context import ThreadContext
 from eventjobs.service import Service
 from tests.conftest import Connect, Serve
 from tests.support.clock import FakeClock
+from tests.support.remote_runner import declare_remote, remote_runner
 from tests.support.waiting import job_when, kinds, recorded_of, time_passing
-from tests.worker.test_source import elsewhere, types
 
 
 class Work:
@@ -438,8 +438,8 @@ async def test_steps_of_a_worker_elsewhere_are_kept_and_taken_over(
         return result
 
     far = in_a_thread if threaded else on_the_loop
-    api = await client(*types(far), result_bytes_max=1024)
-    async with elsewhere(api, tmp_path / "worker", far):
+    api = await client(*declare_remote(far), result_bytes_max=1024)
+    async with remote_runner(api, tmp_path / "worker", far):
         job = await api.service.wait((await api.submit("far"))["job_id"])
     assert job.error is not None
     assert (job.error["code"], job.attempt) == ("step_too_large", 2)

@@ -241,8 +241,8 @@ async def test_the_command_line_submits_what_waits(client: Connect, tmp_path: Pa
     tool = Tool(f"http://127.0.0.1:{api.listening.port}", tmp_path)
     arguments = ["submit", "ok", "--after", first["job_id"], "--after-failure", "run"]
     arguments += ["--ttl", "2h", "--json"]
-    told = await asyncio.to_thread(tool.spawn, *arguments)
-    assert told.returncode == 0, told.stderr
+    process = await asyncio.to_thread(tool.spawn, *arguments)
+    assert process.returncode == 0, process.stderr
     [job] = (await api.get("/v1/jobs?type=ok")).json["jobs"]
     assert (job["after"], job["after_failure"]) == ([first["job_id"]], "run")
     done = await api.service.jobs.load(job["job_id"])

@@ -1,4 +1,4 @@
-"""Recurring jobs fire at the times of their time zone, once each, whatever the clock does."""
+"""Schedules fire at the times of their time zone, once each, also when the clock is set."""
 
 import asyncio
 from typing import Any, ClassVar
@@ -250,16 +250,16 @@ async def test_a_schedule_that_is_refused_ends_no_other_and_goes_on_itself(
     assert await fired(api.service) == ["00:01", "00:02"], "the other one's"
     errors = [each for each in lines if each["log_level"] == "error"]
     assert [each["schedule"] for each in errors] == ["a minute"] * 2
-    [told, other] = (await api.get("/v1/schedules")).json["schedules"]
-    assert told["last_error"]["code"] == code
-    assert told["last_error"]["at"] == "2025-01-01T00:02:00.000000Z"
-    assert (told["last"], other["last_error"]) == (None, None)
+    [schedule, other] = (await api.get("/v1/schedules")).json["schedules"]
+    assert schedule["last_error"]["code"] == code
+    assert schedule["last_error"]["at"] == "2025-01-01T00:02:00.000000Z"
+    assert (schedule["last"], other["last_error"]) == (None, None)
     assert api.service.ready
     monkeypatch.setattr(Strict, "refusal", None)
     await passing(clock, 60)
     assert sorted(await fired(api.service)) == ["00:01", "00:02", "00:03", "00:03"]
-    [told, _] = (await api.get("/v1/schedules")).json["schedules"]
-    assert told["last_error"] is None
+    [schedule, _] = (await api.get("/v1/schedules")).json["schedules"]
+    assert schedule["last_error"] is None
 
 
 async def test_a_schedule_whose_type_has_gone_ends_no_other(
@@ -269,8 +269,8 @@ async def test_a_schedule_whose_type_has_gone_ends_no_other(
     del api.service.handlers._by_type["strict"]
     await passing(clock, 130)
     assert await fired(api.service) == ["00:01", "00:02"]
-    [told, _] = (await api.get("/v1/schedules")).json["schedules"]
-    assert told["last_error"]["code"] == "unknown_type"
+    [schedule, _] = (await api.get("/v1/schedules")).json["schedules"]
+    assert schedule["last_error"]["code"] == "unknown_type"
 
 
 async def test_a_firing_whose_id_is_taken_is_said_and_the_next_is_submitted(
@@ -280,8 +280,8 @@ async def test_a_firing_whose_id_is_taken_is_said_and_the_next_is_submitted(
     job_id = minutely.job_id(us(2025, 1, 1, 0, 1))
     await api.service.jobs.submit(JobSpec("tick", "something else"), actor="x", job_id=job_id)
     await passing(clock, 70)
-    [told] = (await api.get("/v1/schedules")).json["schedules"]
-    assert told["last_error"]["code"] == "job_exists"
+    [schedule] = (await api.get("/v1/schedules")).json["schedules"]
+    assert schedule["last_error"]["code"] == "job_exists"
     await passing(clock, 60)
     assert (await fired(api.service))[1:] == ["00:02"]
 
@@ -301,22 +301,22 @@ async def test_a_schedule_whose_past_cannot_be_read_is_told_all_the_same(
     api = await client(tick, hourly, minutely, clock=clock)
     monkeypatch.setattr(Jobs, "load_even_parked", damaged)
     await passing(clock, 70)
-    [_, told] = (await api.get("/v1/schedules")).json["schedules"]
-    assert told["last"] is None
+    [_, schedule] = (await api.get("/v1/schedules")).json["schedules"]
+    assert schedule["last"] is None
     await passing(clock, 60)
     assert await fired(api.service) == ["00:01", "00:02"]
 
 
-# --- what is told
+# --- statuses
 
 
 async def test_schedules_are_told_with_their_last_and_next_job(
     client: Connect, clock: FakeClock
 ) -> None:
     api = await client(tick, report, hourly, nightly, clock=clock, ttl_s=24 * HOUR_S)
-    told = (await api.get("/v1/schedules")).json["schedules"]
-    assert [each["name"] for each in told] == ["hourly", "nightly"]
-    assert told[1] == {
+    schedules = (await api.get("/v1/schedules")).json["schedules"]
+    assert [each["name"] for each in schedules] == ["hourly", "nightly"]
+    assert schedules[1] == {
         "name": "nightly",
         "cron": "0 3 * * *",
         "timezone": "Europe/Oslo",
@@ -332,23 +332,23 @@ async def test_schedules_are_told_with_their_last_and_next_job(
     await settled(api.service, clock, 1)
     job_id = hourly.job_id(us(2025, 1, 1, 1))
     await api.service.wait(job_id)
-    [told, _] = (await api.get("/v1/schedules")).json["schedules"]
-    assert told["next_at"] == "2025-01-01T02:00:00.000000Z"
-    assert told["last"] == {
+    [schedule, _] = (await api.get("/v1/schedules")).json["schedules"]
+    assert schedule["next_at"] == "2025-01-01T02:00:00.000000Z"
+    assert schedule["last"] == {
         "at": "2025-01-01T01:00:00.000000Z",
         "job_id": job_id,
         "status": "completed",
         "url": f"/v1/jobs/{job_id}",
     }
-    [listed] = (await api.get(told["jobs"])).json["jobs"]
+    [listed] = (await api.get(schedule["jobs"])).json["jobs"]
     assert listed["job_id"] == job_id
     await api("DELETE", f"/v1/jobs/{job_id}")
-    [told, _] = (await api.get("/v1/schedules")).json["schedules"]
-    assert (told["last"]["status"], told["last"]["url"]) == ("completed", None)
+    [schedule, _] = (await api.get("/v1/schedules")).json["schedules"]
+    assert (schedule["last"]["status"], schedule["last"]["url"]) == ("completed", None)
     # Somebody else's job with that tag is no firing.
     await api.submit("tick", tags=["schedule:hourly"])
-    [told, _] = (await api.get("/v1/schedules")).json["schedules"]
-    assert told["last"] is None
+    [schedule, _] = (await api.get("/v1/schedules")).json["schedules"]
+    assert schedule["last"] is None
 
 
 # --- pausing
@@ -368,11 +368,11 @@ async def test_a_paused_schedule_submits_nothing_also_after_a_restart(
 
     api = await client(tick, hourly, clock=clock)
     await passing(clock, HOUR_S, 30)
-    [told] = (await api.get("/v1/schedules")).json["schedules"]
-    assert (told["paused"], told["next_at"], told["last"]) == (pause, None, None)
+    [schedule] = (await api.get("/v1/schedules")).json["schedules"]
+    assert (schedule["paused"], schedule["next_at"], schedule["last"]) == (pause, None, None)
     assert await fired(api.service) == ["01:00"]
-    told = (await api("POST", "/v1/schedules/hourly/resume")).json
-    assert (told["paused"], told["next_at"]) == (None, "2025-01-01T03:00:00.000000Z")
+    schedule = (await api("POST", "/v1/schedules/hourly/resume")).json
+    assert (schedule["paused"], schedule["next_at"]) == (None, "2025-01-01T03:00:00.000000Z")
     await passing(clock, HOUR_S, 30)
     assert await settled(api.service, clock, 2) == ["01:00", "03:00"], "what was left out stays so"
 

@@ -1,4 +1,4 @@
-"""What this service sends to addresses that somebody gave it, and what it refuses to."""
+"""Requests arrive as they are sent, and responses are bounded in size and time."""
 
 import asyncio
 import socket
@@ -66,10 +66,10 @@ async def test_what_is_sent_arrives_as_it_is() -> None:
     assert "Accept-Encoding" not in received
 
 
-@pytest.mark.parametrize(("said", "seconds"), [("120", 120.0), ("soon", None), ("-1", None)])
-async def test_an_answer_can_say_when_to_ask_again(said: str, seconds: float | None) -> None:
+@pytest.mark.parametrize(("header", "seconds"), [("120", 120.0), ("soon", None), ("-1", None)])
+async def test_an_answer_can_say_when_to_ask_again(header: str, seconds: float | None) -> None:
     async def handle(request: web.Request) -> web.Response:
-        return web.Response(status=503, headers={"Retry-After": said})
+        return web.Response(status=503, headers={"Retry-After": header})
 
     async with somebody(handle) as port, OutboundClient(SystemClock(), "127.0.0.1") as outbound:
         answer = await post(outbound, f"http://127.0.0.1:{port}/")

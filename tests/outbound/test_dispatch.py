@@ -1,4 +1,4 @@
-"""Jobs that an external HTTP service does: what it is sent, what it may answer and report."""
+"""Jobs of an external service: the request, limits, cancels and restarts."""
 
 import asyncio
 import subprocess
@@ -242,16 +242,16 @@ async def test_a_cancelled_job_ends_at_once_and_its_service_is_told(
         assert await recorded_of(api.service, job_id_of(sent), LateReportRefused)
         if given is None:
             return
-        told = await at.next()
-        assert told.path == "/runs/7/cancel"
-        assert told.body == {
+        withdrawal = await at.next()
+        assert withdrawal.path == "/runs/7/cancel"
+        assert withdrawal.body == {
             "job_id": job_id_of(sent),
             "type": "analyse",
             "attempt": 1,
             "reason": "cancelled",
         }
         secret = api.service.master_key.signing_secret("dispatch", "analyse")
-        assert Webhook(secret).verify(told.raw, told.headers)
+        assert Webhook(secret).verify(withdrawal.raw, withdrawal.headers)
 
 
 async def test_time_that_jumps_ends_nothing(client: Connect, clock: FakeClock) -> None:
@@ -295,9 +295,9 @@ async def test_a_service_is_told_again_when_it_did_not_hear(
     async with external_service((202, {"cancel_url": "/stop"}), (503, None), (200, None)) as at:
         api = await connect(client, analyse(at, stall_timeout_s=60.0), clock)
         await submit_and_accept(api, at)
-        told = [await time_passing(clock, at.next()) for _ in range(2)]
-        assert [each.path for each in told] == ["/stop", "/stop"]
-        assert [each.body["reason"] for each in told] == ["stalled", "stalled"]
+        withdrawals = [await time_passing(clock, at.next()) for _ in range(2)]
+        assert [each.path for each in withdrawals] == ["/stop", "/stop"]
+        assert [each.body["reason"] for each in withdrawals] == ["stalled", "stalled"]
 
 
 async def test_a_job_that_is_cancelled_while_it_is_sent_ends_at_once(client: Connect) -> None:
@@ -393,9 +393,9 @@ async def test_no_secret_is_in_the_log_of_events(client: Connect) -> None:
         sent = await submit_and_accept(api, at)
         await sent.report({"status": "completed"})
         events = await api.service.log.read_job(job_id_of(sent))
-        told = b"".join(each.json() for each in events)
+        recorded = b"".join(each.json() for each in events)
         token = sent.body["callback"]["token"]
-        assert token.rpartition("_")[2].encode() not in told
+        assert token.rpartition("_")[2].encode() not in recorded
         assert isinstance(events[-1].event, JobCompleted)
 
 
@@ -405,17 +405,17 @@ async def test_the_secret_of_a_service_is_told_by_a_command(client: Connect) -> 
         await api.submit("analyse")
         sent = await at.next()
         data = str(api.service.settings.data)
-        status, told = await asyncio.to_thread(eventjobs, "secret", "analyse", "--data", data)
-        assert (status, Webhook(told).verify(sent.raw, sent.headers)["attempt"]) == (0, 1)
+        status, output = await asyncio.to_thread(eventjobs, "secret", "analyse", "--data", data)
+        assert (status, Webhook(output).verify(sent.raw, sent.headers)["attempt"]) == (0, 1)
 
 
 def test_where_no_service_was_there_is_no_secret(tmp_path: Path) -> None:
-    status, told = eventjobs("secret", "analyse", "--data", str(tmp_path))
-    assert (status, told.startswith("error: no_key")) == (1, True)
+    status, output = eventjobs("secret", "analyse", "--data", str(tmp_path))
+    assert (status, output.startswith("error: no_key")) == (1, True)
     assert not list(tmp_path.iterdir())
     (tmp_path / "secret.key").write_bytes(b"no key")
-    status, told = eventjobs("secret", "analyse", "--data", str(tmp_path))
-    assert (status, told.startswith("error: secret_key_unusable")) == (1, True)
+    status, output = eventjobs("secret", "analyse", "--data", str(tmp_path))
+    assert (status, output.startswith("error: secret_key_unusable")) == (1, True)
 
 
 def eventjobs(*arguments: str) -> tuple[int, str]:

@@ -58,14 +58,14 @@ async def test_a_name_is_looked_up_for_each_request_and_no_connection_outlives_i
 async def test_of_the_addresses_of_a_name_only_allowed_ones_are_contacted(answers: str) -> None:
     contacted: list[str] = []
 
-    async def accepted(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    async def accept(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         contacted.append(writer.get_extra_info("sockname")[0])
         writer.close()
 
-    async with await asyncio.start_server(accepted, "127.0.0.2", 0) as refused:
+    async with await asyncio.start_server(accept, "127.0.0.2", 0) as refused:
         port: int = refused.sockets[0].getsockname()[1]
-        also_refused = await asyncio.start_server(accepted, "127.0.0.3", port)
-        allowed = await asyncio.start_server(accepted, "127.0.0.1", port)
+        also_refused = await asyncio.start_server(accept, "127.0.0.3", port)
+        allowed = await asyncio.start_server(accept, "127.0.0.1", port)
         async with also_refused, allowed:
             names = PreparedResolver(answers)
             async with OutboundClient(SystemClock(), "127.0.0.1", resolver=names) as outbound:

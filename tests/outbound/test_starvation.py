@@ -1,4 +1,4 @@
-"""One receiver, or one service, that does not answer keeps no other one waiting."""
+"""A receiver or a service that does not respond delays no other one."""
 
 import asyncio
 import socket
@@ -15,10 +15,10 @@ from eventjobs.handlers.declare import external, handler
 from eventjobs.log.sqlite import SQLiteLog
 from eventjobs.outbound.webhooks.sender import DELIVERIES_MAX, TIMEOUT_S, receiver_key
 from tests.conftest import Connect, Serve
-from tests.outbound.test_webhooks import Receiver, deliveries, receiving, subscribe
 from tests.support.clock import FakeClock
 from tests.support.external_service import LOOPBACK, external_service, somebody
 from tests.support.waiting import job_when, time_passing
+from tests.support.webhook_receiver import Receiver, deliveries, receiving, subscribe
 
 
 @handler("work")
@@ -28,12 +28,12 @@ async def work(context: Context, payload: Any) -> Any:
 
 @pytest.fixture
 async def healthy() -> AsyncIterator[Receiver]:
-    async with receiving() as made:
-        yield made
+    async with receiving() as receivers:
+        yield receivers
 
 
 def hole(stack: ExitStack) -> str:
-    """The URL of a receiver whose connections are made, and that never answers."""
+    """The URL of a receiver whose connections are receivers, and that never answers."""
     listening = stack.enter_context(socket.socket())
     listening.bind(("127.0.0.1", 0))
     listening.listen(100)
@@ -129,14 +129,14 @@ async def test_a_new_webhook_does_not_wait_for_all_that_an_older_one_did_not_wan
     read, head = SQLiteLog.read, api.service.log.head
     begun = []
 
-    async def noted(self: SQLiteLog, after: int, *limit: int) -> Any:
+    async def note(self: SQLiteLog, after: int, *limit: int) -> Any:
         if limit == (256,):
             begun.append(after)
             seen.set()
         return await read(self, after, *limit)
 
     await api.submit("work")
-    monkeypatch.setattr(SQLiteLog, "read", noted)
+    monkeypatch.setattr(SQLiteLog, "read", note)
     await subscribe(api, healthy)
     await seen.wait()
     assert min(begun) >= head - 1

@@ -1,14 +1,9 @@
-"""Whoever subscribed is told, once for each event, signed, and however long it takes."""
+"""Every event of a subscription is delivered once, signed, and retried until it is accepted."""
 
-import asyncio
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
 from typing import Any
 
-import orjson
 import pytest
-from aiohttp import web
 from standardwebhooks.webhooks import Webhook, WebhookVerificationError
 
 from eventjobs.domain.events import AttemptFailed, Event, JobSubmitted
@@ -20,8 +15,9 @@ from eventjobs.handlers.declare import handler, remote
 from eventjobs.outbound.webhooks.sender import SCHEDULE_S
 from tests.conftest import Connect, Serve
 from tests.support.clock import SECOND, FakeClock
-from tests.support.http_client import Client, connect_client
+from tests.support.http_client import connect_client
 from tests.support.waiting import job_when, recorded_of, time_passing
+from tests.support.webhook_receiver import Receiver, deliveries, receiving, subscribe
 
 LOCAL = "127.0.0.0/8"
 
@@ -33,60 +29,10 @@ async def work(context: Context, payload: Any) -> Any:
     return payload
 
 
-@dataclass
-class Receiver:
-    """Somebody's server. It answers what *answers* holds, and then 200."""
-
-    url: str = ""
-    answers: list[int] = field(default_factory=list)
-    got: list[tuple[dict[str, str], bytes]] = field(default_factory=list)
-    came: asyncio.Condition = field(default_factory=asyncio.Condition)
-
-    async def receive(self, request: web.Request) -> web.Response:
-        body = await request.read()
-        status = self.answers.pop(0) if self.answers else 200
-        async with self.came:
-            self.got.append((dict(request.headers), body))
-            self.came.notify_all()
-        return web.Response(status=status, headers={"Location": "http://127.0.0.1:1/"})
-
-    async def has(self, count: int) -> list[Any]:
-        """The first *count* messages, once they are here."""
-        async with self.came:
-            await self.came.wait_for(lambda: len(self.got) >= count)
-        return [orjson.loads(body) for _, body in self.got]
-
-
 @pytest.fixture
 async def receiver() -> AsyncIterator[Receiver]:
-    async with receiving() as made:
-        yield made
-
-
-@asynccontextmanager
-async def receiving() -> AsyncIterator[Receiver]:
-    made = Receiver()
-    app = web.Application()
-    app.router.add_post("/hook", made.receive)
-    runner = web.AppRunner(app)
-    await runner.setup()
-    site = web.TCPSite(runner, "127.0.0.1", 0)
-    await site.start()
-    made.url = f"http://127.0.0.1:{runner.addresses[0][1]}/hook"
-    yield made
-    await runner.cleanup()
-
-
-async def subscribe(api: Client, receiver: Receiver, **more: Any) -> Any:
-    reply = await api("POST", "/v1/webhooks", {"url": receiver.url, **more})
-    assert reply.status == 201, reply.body
-    return reply.json
-
-
-async def deliveries(api: Client, webhook: Any) -> list[Any]:
-    reply = await api.get(webhook["links"]["deliveries"])
-    jobs: list[Any] = reply.json["jobs"]
-    return jobs
+    async with receiving() as receiver:
+        yield receiver
 
 
 async def test_the_end_of_a_job_is_told_and_signed(client: Connect, receiver: Receiver) -> None:
@@ -94,8 +40,8 @@ async def test_the_end_of_a_job_is_told_and_signed(client: Connect, receiver: Re
     webhook = await subscribe(api, receiver)
     done = await api.submit("work", {"n": 1}, tags=["nightly"])
     bad = await api.submit("work", "bad")
-    told = {each["data"]["job_id"]: each for each in await receiver.has(2)}
-    completed, failed = told[done["job_id"]], told[bad["job_id"]]
+    messages = {each["data"]["job_id"]: each for each in await receiver.has(2)}
+    completed, failed = messages[done["job_id"]], messages[bad["job_id"]]
     assert completed["type"] == "JobCompleted"
     assert completed["data"]["event"] == {"attempt": 1, "result": {"n": 1}}
     assert completed["data"]["tags"] == ["nightly"]
@@ -135,8 +81,8 @@ async def test_only_what_was_asked_for_is_told(client: Connect, receiver: Receiv
     await api.submit("work")
     await api.submit("other")
     await api.submit("other")
-    told = await receiver.has(2)
-    assert {(each["type"], each["data"]["job_type"]) for each in told} == {
+    messages = await receiver.has(2)
+    assert {(each["type"], each["data"]["job_type"]) for each in messages} == {
         ("AttemptStarted", "other")
     }
     assert len({headers["webhook-id"] for headers, _ in receiver.got}) == 2
@@ -145,23 +91,23 @@ async def test_only_what_was_asked_for_is_told(client: Connect, receiver: Receiv
 async def test_deliveries_go_on_where_they_were_after_a_restart(
     serve: Serve, receiver: Receiver
 ) -> None:
-    """Jobs that ended while nobody could be told are told of; those told of are not told again."""
+    """Jobs that ended without a delivery get one after a restart, and the others no second one."""
     service = await serve(work, outbound_allow=LOCAL)
     async with connect_client(service) as api:
         webhook = await subscribe(api, receiver)
         await api.submit("work", 1)
         await receiver.has(1)
-        # As a crash would leave it: the job ends, and is not told of.
+        # As a crash would leave it: the job ends, and no delivery is submitted.
         next(each for each in service.supervisor.tasks if each.get_name() == "webhooks").cancel()
         job = await api.submit("work", 2)
         await service.wait(job["job_id"])
     await service.close()
     again = await serve(work, outbound_allow=LOCAL)
     third = await again.submit("work", 3)
-    told = await receiver.has(3)
-    results = [each["data"]["event"]["result"] for each in told]
+    messages = await receiver.has(3)
+    results = [each["data"]["event"]["result"] for each in messages]
     assert sorted(results) == [1, 2, 3]
-    assert told[-1]["data"]["job_id"] in (job["job_id"], third.job_id)
+    assert messages[-1]["data"]["job_id"] in (job["job_id"], third.job_id)
     assert again.webhooks.secret(webhook["webhook_id"]) == webhook["secret"]
     for headers, body in receiver.got:
         Webhook(webhook["secret"]).verify(body, headers)
@@ -217,8 +163,8 @@ async def test_what_was_received_can_be_sent_again(client: Connect, receiver: Re
     reply = await api("POST", address, {"after": 0})
     assert reply.status == 202
     assert len(reply.json["deliveries"]) == 2
-    told = await receiver.has(3)
-    assert sorted(each["data"]["job_id"] for each in told) == sorted(
+    messages = await receiver.has(3)
+    assert sorted(each["data"]["job_id"] for each in messages) == sorted(
         [early["job_id"], job["job_id"], job["job_id"]]
     )
     again = [h["webhook-id"] for h, body in receiver.got if job["job_id"].encode() in body]
@@ -294,9 +240,9 @@ async def test_a_large_event_is_told_of_without_its_data(
     api = await client(work, outbound_allow=LOCAL)
     await subscribe(api, receiver)
     job = await api.submit("work", "x" * 30_000)
-    [told] = await receiver.has(1)
-    assert told["data"]["event"] is None
-    assert told["data"]["url"] == f"/v1/jobs/{job['job_id']}"
+    [message] = await receiver.has(1)
+    assert message["data"]["event"] is None
+    assert message["data"]["url"] == f"/v1/jobs/{job['job_id']}"
 
 
 async def test_webhooks_are_as_the_log_says_after_a_rebuild(

@@ -21,7 +21,7 @@ from eventjobs.storage.artifacts import Artifacts
 from tests.conftest import Connect, Serve
 from tests.support import process_handlers
 from tests.support.log_lines import capture_logs
-from tests.worker.test_source import elsewhere, types
+from tests.support.remote_runner import declare_remote, remote_runner
 
 MIB = 2**20
 CONTENT = os.urandom(3 * MIB + 17)
@@ -296,10 +296,10 @@ async def test_a_worker_elsewhere_does_not_wait_for_a_damaged_file(
     client: Connect, tmp_path: Path, run: Handler, content: bytes
 ) -> None:
     """It asked for the file for ever, and kept the job meanwhile."""
-    api = await client(*types(run))
+    api = await client(*declare_remote(run))
     job_id, path = await with_file(api.service, run.type, content, max_attempts=1)
     await asyncio.to_thread(one_bit, path)
-    async with elsewhere(api, tmp_path / "worker", run):
+    async with remote_runner(api, tmp_path / "worker", run):
         job = await api.service.wait(job_id)
     assert job.error is not None
     assert (job.error["code"], job.error["class"]) == ("artifact_damaged", "artifact")
@@ -308,13 +308,13 @@ async def test_a_worker_elsewhere_does_not_wait_for_a_damaged_file(
 async def test_a_worker_elsewhere_fetches_what_was_damaged_there_again(
     client: Connect, tmp_path: Path
 ) -> None:
-    api = await client(*types(thread))
+    api = await client(*declare_remote(thread))
     job_id, path = await with_file(api.service, "thread", b"content")
     damaged = tmp_path / "worker" / path.parent.name / path.name
-    async with elsewhere(api, tmp_path / "worker", concurrency=0, threads=0) as worker:
+    async with remote_runner(api, tmp_path / "worker", concurrency=0, threads=0) as worker:
         damaged.parent.mkdir(mode=0o700)
         damaged.write_bytes(b"damaged")
-        assert await worker.desk.files.size(path.name) is None
-    async with elsewhere(api, tmp_path / "worker", thread):
+        assert await worker.source.files.size(path.name) is None
+    async with remote_runner(api, tmp_path / "worker", thread):
         job = await api.service.wait(job_id)
     assert job.result == path.name

@@ -1,17 +1,14 @@
-"""The same handlers in another process: what they do there comes out as it would here."""
+"""Handlers have the same outcomes in a remote worker, also with failing networks and services."""
 
 import asyncio
 import time
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-import aiohttp
 import pytest
 
 from eventjobs.client.connection import Connection
-from eventjobs.clock import SystemClock, sleep
+from eventjobs.clock import sleep
 from eventjobs.domain.events import (
     AttemptFailed,
     AttemptReleased,
@@ -21,16 +18,10 @@ from eventjobs.domain.events import (
     ProgressReported,
 )
 from eventjobs.errors import DiskFull, JobError
-from eventjobs.execution.processes.pool import ProcessPool
-from eventjobs.execution.runner import Runner
-from eventjobs.handlers.base_caller import CallPolicy
-from eventjobs.handlers.breaker_state import LocalBreakerRegistry
 from eventjobs.handlers.context import Context
-from eventjobs.handlers.declare import handler, remote
+from eventjobs.handlers.declare import handler
 from eventjobs.handlers.registry import Handler
 from eventjobs.handlers.thread_context import ThreadContext
-from eventjobs.storage.artifacts import Artifacts
-from eventjobs.worker.source import RemoteJobSource
 from tests.conftest import Connect
 from tests.support.child_jobs import square, sum_in_a_thread, sum_of
 from tests.support.clock import FakeClock
@@ -38,109 +29,13 @@ from tests.support.hostile import ERRORS, RESULTS, SLOW
 from tests.support.http_client import Client
 from tests.support.log_lines import capture_logs
 from tests.support.process_handlers import sum_of_squares
+from tests.support.remote_runner import CLOCK, declare_remote, network_to, remote_runner
 from tests.support.waiting import job_when, kinds, recorded_of, turns
-
-CLOCK = SystemClock()
-
-
-class Elsewhere:
-    """A worker, as far as it is not a process."""
-
-    def __init__(self, desk: RemoteJobSource, runner: Runner) -> None:
-        self.desk = desk
-        self.runner = runner
-        self.claiming = asyncio.create_task(runner.run())
-        self.beating = asyncio.create_task(desk.heartbeats.run())
-
-    async def stop(self, drain_s: float = 10.0) -> None:
-        await self.desk.stop_claiming()
-        await self.runner.stop(drain_s)
-        await self.claiming
-        self.beating.cancel()
-
-
-class Wire:
-    """A network between them, which can be cut."""
-
-    def __init__(self, port: int) -> None:
-        self._port = port
-        self._cut = asyncio.Event()
-        self._open: set[asyncio.StreamWriter] = set()
-
-    async def __call__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        if self._cut.is_set():
-            writer.close()
-            return
-        there_reader, there_writer = await asyncio.open_connection("127.0.0.1", self._port)
-        self._open |= {writer, there_writer}
-        with suppress(ConnectionError):
-            await asyncio.gather(_pass(reader, there_writer), _pass(there_reader, writer))
-        for each in (writer, there_writer):
-            each.transport.abort()
-
-    def cut(self) -> None:
-        self._cut.set()
-        for each in self._open:
-            each.transport.abort()
-
-    def mend(self) -> None:
-        self._cut.clear()
-
-
-async def _pass(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-    while block := await reader.read(65_536):
-        writer.write(block)
-    writer.close()
-
-
-@asynccontextmanager
-async def wire(api: Client) -> AsyncIterator[tuple[Wire, int]]:
-    wire = Wire(api.listening.port)
-    server = await asyncio.start_server(wire, "127.0.0.1", 0)
-    async with server:
-        yield wire, server.sockets[0].getsockname()[1]
-        wire.cut()
-
-
-@asynccontextmanager
-async def elsewhere(
-    api: Client,
-    folder: Path,
-    *handlers: Handler,
-    lease_s: float | None = None,
-    port: int | None = None,
-    processes: int = 0,
-    **limits: int,
-) -> AsyncIterator[Elsewhere]:
-    """A worker for the service behind *api*, or *port*; what it keeps is in *folder*."""
-    files = Artifacts(folder, 2**30)
-    await asyncio.to_thread(files.prepare)
-    address = f"http://127.0.0.1:{port or api.listening.port}"
-    async with aiohttp.ClientSession() as session:
-        http = Connection(session, address, CLOCK, 60, lambda delay_s: None)
-        calls = CallPolicy(LocalBreakerRegistry(CLOCK))
-        desk = RemoteJobSource(
-            http, worker="afar", lease_s=lease_s, files=files, calls=calls, clock=CLOCK
-        )
-        scratch = folder / "scratch"
-        some = ProcessPool(CLOCK, files, calls, scratch, limit=processes, jobs_max=99, grace_s=0.2)
-        numbers: dict[str, Any] = {"concurrency": 8, "threads": 4, "processes": some, **limits}
-        runner = Runner(desk, handlers, **numbers, grace_s=0.2, progress_interval_s=0)  # type: ignore[arg-type]
-        worker = Elsewhere(desk, runner)
-        try:
-            yield worker
-        finally:
-            await worker.stop(0.0)
 
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
     return tmp_path / "worker"
-
-
-def types(*handlers: Handler) -> list[Handler]:
-    """They are known to the service, and not run there."""
-    return [remote(each.type, model=each.model) for each in handlers]
 
 
 @handler("loop")
@@ -163,14 +58,14 @@ def thread(context: ThreadContext, payload: Any) -> Any:
     return {"attempt": context.attempt, "payload": payload}
 
 
-@pytest.mark.parametrize("made", [loop, thread], ids=["loop", "thread"])
+@pytest.mark.parametrize("own_handler", [loop, thread], ids=["loop", "thread"])
 async def test_a_handler_elsewhere_does_all_that_it_does_here(
-    client: Connect, folder: Path, made: Handler
+    client: Connect, folder: Path, own_handler: Handler
 ) -> None:
-    api = await client(*types(made))
+    api = await client(*declare_remote(own_handler))
     sha256 = (await api("POST", "/v1/artifacts", data=b"text")).json["sha256"]
-    async with elsewhere(api, folder, made):
-        job = await api.submit(made.type, [1], artifacts={"in.txt": sha256})
+    async with remote_runner(api, folder, own_handler):
+        job = await api.submit(own_handler.type, [1], artifacts={"in.txt": sha256})
         await api.service.wait(job["job_id"])
     done = (await api.get(f"/v1/jobs/{job['job_id']}")).json
     assert (done["status"], done["result"]) == ("completed", {"attempt": 1, "payload": [1]})
@@ -187,9 +82,9 @@ async def test_a_handler_elsewhere_does_all_that_it_does_here(
 
 
 async def test_files_of_jobs_that_are_over_are_not_kept(client: Connect, folder: Path) -> None:
-    api = await client(*types(loop))
+    api = await client(*declare_remote(loop))
     sha256 = (await api("POST", "/v1/artifacts", data=b"text")).json["sha256"]
-    async with elsewhere(api, folder, loop):
+    async with remote_runner(api, folder, loop):
         job = await api.submit("loop", artifacts={"in.txt": sha256})
         await api.service.wait(job["job_id"])
         while files(folder):
@@ -206,8 +101,8 @@ async def broken(context: Context, payload: Any) -> None:
 
 
 async def test_an_error_keeps_its_code_and_details(client: Connect, folder: Path) -> None:
-    api = await client(*types(broken))
-    async with elsewhere(api, folder, broken):
+    api = await client(*declare_remote(broken))
+    async with remote_runner(api, folder, broken):
         job = await api.submit("broken")
         done = await api.service.wait(job["job_id"])
     assert done.error is not None
@@ -234,10 +129,10 @@ async def test_whatever_a_handler_elsewhere_raises_or_returns_ends_its_attempt(
             raise ERRORS[name]()
         return RESULTS[name]()
 
-    api = await client(*types(odd))
+    api = await client(*declare_remote(odd))
     payloads = [["raises", each] for each in ERRORS if each not in SLOW]
     payloads += [["returns", each] for each in RESULTS if each not in SLOW]
-    async with elsewhere(api, folder, odd):
+    async with remote_runner(api, folder, odd):
         ids = [(await api.service.submit("odd", each)).job_id for each in payloads]
         jobs = [await api.service.wait(job_id) for job_id in ids]
     finished = [payload for payload, job in zip(payloads, jobs, strict=True) if not job.error]
@@ -247,8 +142,8 @@ async def test_whatever_a_handler_elsewhere_raises_or_returns_ends_its_attempt(
 async def test_what_is_too_large_for_a_request_goes_as_a_file(
     client: Connect, folder: Path
 ) -> None:
-    api = await client(*types(large))
-    async with elsewhere(api, folder, large):
+    api = await client(*declare_remote(large))
+    async with remote_runner(api, folder, large):
         job = await api.submit("large", 3_000_000)
         done = await api.service.wait(job["job_id"])
     assert done.result == {"artifact": "result.json", "size": 3_000_002}
@@ -273,8 +168,8 @@ def endless_thread(context: ThreadContext, payload: Any) -> None:
 BOTH_ENDLESS = pytest.mark.parametrize("forever", [endless, endless_thread], ids=["loop", "thread"])
 
 
-async def begun(api: Client) -> str:
-    """The id of a job that is being run elsewhere."""
+async def start_endless(api: Client) -> str:
+    """The id of a job that the remote worker runs."""
     job_id: str = (await api.submit("endless"))["job_id"]
     await job_when(api.service, job_id, lambda job: job.version == 3)
     return job_id
@@ -282,9 +177,9 @@ async def begun(api: Client) -> str:
 
 @BOTH_ENDLESS
 async def test_a_cancel_arrives(client: Connect, folder: Path, forever: Handler) -> None:
-    api = await client(*types(forever))
-    async with elsewhere(api, folder, forever, lease_s=1):
-        job_id = await begun(api)
+    api = await client(*declare_remote(forever))
+    async with remote_runner(api, folder, forever, lease_s=1):
+        job_id = await start_endless(api)
         await api("POST", f"/v1/jobs/{job_id}/cancel")
         assert (await api.service.wait(job_id)).status == "cancelled"
         [cancelled] = await recorded_of(api.service, job_id, JobCancelled)
@@ -295,9 +190,9 @@ async def test_a_cancel_arrives(client: Connect, folder: Path, forever: Handler)
 async def test_what_does_not_finish_is_given_back(
     client: Connect, folder: Path, forever: Handler
 ) -> None:
-    api = await client(*types(forever))
-    async with elsewhere(api, folder, forever) as worker:
-        job_id = await begun(api)
+    api = await client(*declare_remote(forever))
+    async with remote_runner(api, folder, forever) as worker:
+        job_id = await start_endless(api)
         await worker.stop(0.0)
     [released] = await recorded_of(api.service, job_id, AttemptReleased)
     assert released.actor == "afar"
@@ -309,12 +204,12 @@ async def test_what_does_not_finish_is_given_back(
 async def test_a_lost_attempt_is_stopped_and_says_nothing_more(
     client: Connect, folder: Path, forever: Handler, clock: FakeClock
 ) -> None:
-    """The service's clock runs away from the worker's: to each the other one is too slow."""
-    api = await client(*types(forever), clock=clock)
-    async with elsewhere(api, folder, forever, lease_s=1, concurrency=1):
-        job_id = await begun(api)
+    """The service's clock is ahead, so the lease expires although heartbeats arrive."""
+    api = await client(*declare_remote(forever), clock=clock)
+    async with remote_runner(api, folder, forever, lease_s=1, concurrency=1):
+        job_id = await start_endless(api)
         await clock.advance(2)
-        # It hears of it with its next heartbeat, stops, and has room for the next attempt.
+        # The next heartbeat is refused: the worker stops the attempt and claims the next one.
         job = await job_when(api.service, job_id, lambda job: job.attempt == 2)
         assert await kinds(api.service, job_id) == (
             "JobSubmitted AttemptStarted ProgressReported AttemptFailed LateReportRefused"
@@ -328,11 +223,11 @@ async def test_a_lost_attempt_is_stopped_and_says_nothing_more(
 async def test_a_waiting_claim_is_ended_when_there_is_room_for_more_types(
     client: Connect, folder: Path
 ) -> None:
-    """All threads are taken, so nothing for them is asked for; until one is free."""
-    api = await client(*types(endless_thread, thread, loop))
+    """While all threads are busy no type for them is claimed."""
+    api = await client(*declare_remote(endless_thread, thread, loop))
     limits = {"threads": 1, "concurrency": 3}
-    async with elsewhere(api, folder, endless_thread, thread, loop, lease_s=1, **limits):
-        first = await begun(api)
+    async with remote_runner(api, folder, endless_thread, thread, loop, lease_s=1, **limits):
+        first = await start_endless(api)
         sha256 = (await api("POST", "/v1/artifacts", data=b"text")).json["sha256"]
         second = await api.submit("thread", artifacts={"in.txt": sha256})
         third = await api.submit("loop", artifacts={"in.txt": sha256})
@@ -343,9 +238,9 @@ async def test_a_waiting_claim_is_ended_when_there_is_room_for_more_types(
 
 
 async def test_more_jobs_than_room(client: Connect, folder: Path) -> None:
-    api = await client(*types(echo))
+    api = await client(*declare_remote(echo))
     ids = [(await api.submit("echo", number))["job_id"] for number in range(50)]
-    async with elsewhere(api, folder, echo, concurrency=3):
+    async with remote_runner(api, folder, echo, concurrency=3):
         done = [await api.service.wait(each) for each in ids]
     assert [each.result for each in done] == list(range(50))
     assert {each.attempt for each in done} == {1}
@@ -357,13 +252,13 @@ async def echo(context: Context, payload: Any) -> Any:
 
 
 class Meeting:
-    """Of so many handlers, which all go on at the same time."""
+    """A barrier for *size* handlers."""
 
     def __init__(self, size: int) -> None:
         self._missing = size
         self._all = asyncio.Event()
 
-    async def held(self) -> None:
+    async def wait(self) -> None:
         self._missing -= 1
         if not self._missing:
             self._all.set()
@@ -371,7 +266,7 @@ class Meeting:
 
 
 @pytest.mark.parametrize(
-    ("keys_max", "told"),
+    ("keys_max", "requests"),
     [(10_000, ["/v1/work/complete"]), (30, ["/v1/work/complete", *["complete"] * 8])],
     ids=["accepted", "too many keys for one request"],
 )
@@ -380,39 +275,39 @@ async def test_jobs_that_end_at_the_same_time_are_told_of_together_if_they_can(
     folder: Path,
     monkeypatch: pytest.MonkeyPatch,
     keys_max: int,
-    told: list[str],
+    requests: list[str],
 ) -> None:
     meeting = Meeting(8)
 
     @handler("meet")
     async def meet(context: Context, payload: int) -> int:
-        await meeting.held()
+        await meeting.wait()
         return payload
 
     called = []
     call = Connection.call
 
-    async def noted(http: Connection, method: str, path: str, **sent: Any) -> Any:
+    async def call_and_note(http: Connection, method: str, path: str, **sent: Any) -> Any:
         called.append(path if path.count("/") == 3 else path.rpartition("/")[2])
         return await call(http, method, path, **sent)
 
-    monkeypatch.setattr(Connection, "call", noted)
-    api = await client(*types(meet), keys_max=keys_max)
+    monkeypatch.setattr(Connection, "call", call_and_note)
+    api = await client(*declare_remote(meet), keys_max=keys_max)
     ids = [(await api.submit("meet", number))["job_id"] for number in range(8)]
-    async with elsewhere(api, folder, meet):
+    async with remote_runner(api, folder, meet):
         done = [await api.service.wait(each) for each in ids]
-        while called.count("complete") < told.count("complete"):
+        while called.count("complete") < requests.count("complete"):
             await asyncio.to_thread(str)
     assert [each.result for each in done] == list(range(8))
-    assert [each for each in called if each.endswith("complete")] == told
+    assert [each for each in called if each.endswith("complete")] == requests
 
 
-# --- trouble
+# --- outages
 
 
 @handler("story")
 async def story(context: Context, payload: Any) -> Any:
-    """Tells something, waits until it is told to go on, and tells the rest."""
+    """Tells something, waits until it is requests to go on, and tells the rest."""
     context.log("first")
     await context.artifact("first.txt", b"1")
     TURN.begun.set()
@@ -441,29 +336,29 @@ def turn() -> Turn:
 async def test_nothing_is_lost_when_the_network_is_cut(
     client: Connect, folder: Path, turn: Turn
 ) -> None:
-    api = await client(*types(story))
-    async with wire(api) as (network, port), elsewhere(api, folder, story, port=port):
+    api = await client(*declare_remote(story))
+    async with network_to(api) as (network, port), remote_runner(api, folder, story, port=port):
         job = await api.submit("story")
         await turn.begun.wait()
         network.cut()
         turn.go_on.set()
         for _ in range(3):
-            await sleep(CLOCK, 0.1)  # long enough to try in vain, several times
+            await sleep(CLOCK, 0.1)  # several requests fail meanwhile
             assert (await api.service.jobs.load(job["job_id"])).status == "running"  # type: ignore[union-attr]
         network.mend()
         done = await api.service.wait(job["job_id"])
     assert (done.result, done.attempt) == ("the end", 1)
     assert [each.name for each in done.artifacts] == ["first.txt", "second.txt"]
     lines = await recorded_of(api.service, job["job_id"], LogWritten)
-    told = [each.event.message for each in lines if isinstance(each.event, LogWritten)]
+    requests = [each.event.message for each in lines if isinstance(each.event, LogWritten)]
     saves = f"Save file %s.txt for job {job['job_id']}: Attempt 1/3"
-    assert list(dict.fromkeys(told)) == ["first", saves % "first", "second", saves % "second"]
+    assert list(dict.fromkeys(requests)) == ["first", saves % "first", "second", saves % "second"]
 
 
 async def test_a_service_whose_disk_is_full_is_told_again_later(
     client: Connect, folder: Path, turn: Turn, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    api = await client(*types(story))
+    api = await client(*declare_remote(story))
     append = api.service.log.append
     refused = asyncio.Semaphore(0)
 
@@ -471,7 +366,7 @@ async def test_a_service_whose_disk_is_full_is_told_again_later(
         refused.release()
         raise DiskFull
 
-    async with elsewhere(api, folder, story):
+    async with remote_runner(api, folder, story):
         job = await api.submit("story")
         await turn.begun.wait()
         monkeypatch.setattr(api.service.log, "append", full)
@@ -487,20 +382,20 @@ async def test_a_service_whose_disk_is_full_is_told_again_later(
 async def test_a_claim_that_was_not_answered_is_not_lost(
     client: Connect, folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The service has claimed, and the connection breaks before the answer is out."""
-    api = await client(*types(echo))
+    """The service has claimed, and the connection breaks before the response is sent."""
+    api = await client(*declare_remote(echo))
     claim = api.service.claims.claim
-    async with wire(api) as (network, port):
+    async with network_to(api) as (network, port):
 
         async def and_cut(*args: Any, **kwargs: Any) -> Any:
             monkeypatch.setattr(api.service.claims, "claim", claim)
             job = await claim(*args, **kwargs)
-            network.cut()  # the service does not know yet
+            network.cut()  # before the response
             network.mend()
             return job
 
         monkeypatch.setattr(api.service.claims, "claim", and_cut)
-        async with elsewhere(api, folder, echo, port=port):
+        async with remote_runner(api, folder, echo, port=port):
             job = await api.submit("echo", 1)
             done = await api.service.wait(job["job_id"])
     assert (done.result, done.attempt) == (1, 1)
@@ -510,14 +405,14 @@ async def test_a_claim_that_was_not_answered_is_not_lost(
 async def test_a_type_that_the_service_does_not_know_is_a_refusal_for_good(
     client: Connect, folder: Path
 ) -> None:
-    api = await client(*types(loop))
+    api = await client(*declare_remote(loop))
     with capture_logs() as lines:
-        async with elsewhere(api, folder, echo) as worker:
-            assert (await worker.desk.outage.refused).code == "unknown_type"
-            worker.desk.interrupt_wait()
+        async with remote_runner(api, folder, echo) as worker:
+            assert (await worker.source.outage.refused).code == "unknown_type"
+            worker.source.interrupt_wait()
             await turns()
-    asked = [line["code"] for line in lines if line["event"] == "request refused"]
-    assert asked == ["unknown_type"]  # it asks no more
+    refusals = [line["code"] for line in lines if line["event"] == "request refused"]
+    assert refusals == ["unknown_type"]  # the worker stopped claiming
     assert "service does not answer; trying on" not in [line["event"] for line in lines]
 
 
@@ -525,8 +420,8 @@ async def test_a_type_that_the_service_does_not_know_is_a_refusal_for_good(
 async def test_a_handler_elsewhere_submits_jobs_and_waits_for_them(
     client: Connect, folder: Path, parent: Handler
 ) -> None:
-    api = await client(square, *types(parent))
-    async with elsewhere(api, folder, parent, processes=1):
+    api = await client(square, *declare_remote(parent))
+    async with remote_runner(api, folder, parent, processes=1):
         job = await api.service.submit(parent.type, [1, 2, 3])
         job = await api.service.wait(job.job_id)
     assert (job.status, job.result) == ("completed", 14), job.error

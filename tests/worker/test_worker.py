@@ -61,7 +61,7 @@ async def client(server: Server) -> AsyncIterator[Client]:
 
 @contextmanager
 def worker(folder: Path, url: str, *options: str) -> Iterator[subprocess.Popen[str]]:
-    """`eventjobs worker`, once it is at work; killed at the end, if it still runs then."""
+    """`eventjobs worker`, once it claims jobs. Killed at the end if it still runs."""
     tool = Tool(url, folder)
     tool.environment["TMPDIR"] = str(folder)
     process = tool.start("worker", "--app", "shop", "--url", url, *options)
@@ -74,23 +74,23 @@ def worker(folder: Path, url: str, *options: str) -> Iterator[subprocess.Popen[s
         process.communicate()
 
 
-def told(process: subprocess.Popen[str], signal_number: int = signal.SIGTERM) -> list[Any]:
-    """What a worker that is told to stop, and has to end well, had logged."""
+def stop(process: subprocess.Popen[str], signal_number: int = signal.SIGTERM) -> list[Any]:
+    """Stop a worker, which has to exit with 0. Returns its log lines."""
     process.send_signal(signal_number)
     _, lines = process.communicate(timeout=20)
     assert process.returncode == 0, lines
     return [orjson.loads(line) for line in lines.splitlines()]
 
 
-async def when(client: Client, job_id: str, kind: str, count: int = 1) -> list[Any]:
+async def events_until(client: Client, job_id: str, kind: str, count: int = 1) -> list[Any]:
     """A job's events, up to the *count*-th of this kind."""
-    found = []
+    events = []
     async for event in client.events(job_id):
-        found.append(event)
+        events.append(event)
         count -= event["type"] == kind
         if count == 0:
-            return found
-    raise AssertionError(f"it ended without: {found}")
+            return events
+    raise AssertionError(f"it ended without: {events}")
 
 
 def kinds(events: list[Any]) -> list[str]:
@@ -107,14 +107,14 @@ async def test_an_attempt_outlives_the_service(folder: Path, tmp_path: Path) -> 
         first = start(data, port=port, EVENTJOBS_WORKER_TYPES="until")
         async with Client(first.url) as client:
             job_id = (await client.submit("until", str(ended)))["job_id"]
-            await when(client, job_id, "LogWritten")
+            await events_until(client, job_id, "LogWritten")
             first.process.kill()
             first.process.communicate()
             ended.touch()  # the job ends while there is no service
             second = start(data, port=port, EVENTJOBS_WORKER_TYPES="until")
             job = await client.wait(job_id)
             events = [event async for event in client.events(job_id, follow=False)]
-        lines = told(process)
+        lines = stop(process)
     second.process.terminate()
     second.process.communicate()
     assert second.process.returncode == 0
@@ -122,9 +122,9 @@ async def test_an_attempt_outlives_the_service(folder: Path, tmp_path: Path) -> 
     assert kinds(events).count("AttemptStarted") == 1
     logged = [each["data"]["message"] for each in events if each["type"] == "LogWritten"]
     assert list(dict.fromkeys(logged)) == ["began", "ended"]
-    said = [line["event"] for line in lines]
-    assert said.count("service does not answer; trying on") == 1  # the first was read above
-    assert said.count("service answers again") == 2
+    messages = [line["event"] for line in lines]
+    assert messages.count("service does not answer; trying on") == 1  # the first was read above
+    assert messages.count("service answers again") == 2
 
 
 def free_port() -> int:
@@ -140,7 +140,7 @@ async def test_told_to_stop_it_finishes_what_it_has_and_takes_nothing_more(
     ended = tmp_path / "ended"
     with worker(folder, server.url) as process:
         job_id = (await client.submit("until", str(ended)))["job_id"]
-        await when(client, job_id, "LogWritten")
+        await events_until(client, job_id, "LogWritten")
         process.send_signal(signal.SIGTERM)
         assert process.stderr is not None
         while orjson.loads(process.stderr.readline())["event"] != "draining":
@@ -158,17 +158,17 @@ async def test_told_twice_it_gives_back_what_it_has_and_one_that_dies_is_replace
 ) -> None:
     with worker(folder, server.url) as process:
         job_id = (await client.submit("until", str(tmp_path / "ended")))["job_id"]
-        await when(client, job_id, "LogWritten")
+        await events_until(client, job_id, "LogWritten")
         process.send_signal(signal.SIGINT)
         assert process.stderr is not None
         while orjson.loads(process.stderr.readline())["event"] != "draining":
             pass
-        assert told(process, signal.SIGINT)[-1]["event"] == "stopped"
-    await when(client, job_id, "AttemptReleased")
+        assert stop(process, signal.SIGINT)[-1]["event"] == "stopped"
+    await events_until(client, job_id, "AttemptReleased")
     with worker(folder, server.url) as dying:
-        await when(client, job_id, "AttemptStarted", 2)
+        await events_until(client, job_id, "AttemptStarted", 2)
         dying.kill()
-        events = await when(client, job_id, "AttemptFailed")
+        events = await events_until(client, job_id, "AttemptFailed")
         assert events[-1]["data"]["code"] == "worker_lost"
     # What the dead one left is cleared by the next, and that one leaves nothing.
     assert len(files_in(folder)) == 1
@@ -176,7 +176,7 @@ async def test_told_twice_it_gives_back_what_it_has_and_one_that_dies_is_replace
         (tmp_path / "ended").touch()
         job = await client.wait(job_id)
         assert len(files_in(folder)) == 1
-        told(process)
+        stop(process)
     assert files_in(folder) == []
     assert (job["status"], job["attempt"]) == ("completed", 3)
 
@@ -192,17 +192,17 @@ async def test_a_worker_that_slept_gives_up_what_is_no_longer_its_own(
     """Stopped for longer than its lease, and continued: its attempt has no effect any more."""
     with worker(folder, server.url) as sleeper:
         job_id = (await client.submit("until", str(tmp_path / "ended")))["job_id"]
-        events = await when(client, job_id, "LogWritten")
+        events = await events_until(client, job_id, "LogWritten")
         sleeper.send_signal(signal.SIGSTOP)
-        await when(client, job_id, "AttemptFailed")
+        await events_until(client, job_id, "AttemptFailed")
         with worker(folder, server.url) as other:
-            await when(client, job_id, "AttemptStarted", 2)
+            await events_until(client, job_id, "AttemptStarted", 2)
             sleeper.send_signal(signal.SIGCONT)
-            events = await when(client, job_id, "LateReportRefused")
+            events = await events_until(client, job_id, "LateReportRefused")
             (tmp_path / "ended").touch()
             job = await client.wait(job_id)
-            told(other)
-        lines = told(sleeper)
+            stop(other)
+        lines = stop(sleeper)
     assert (job["status"], job["attempt"], job["result"]) == ("completed", 2, 2)
     assert events[-1]["data"]["attempt"] == 1
     assert "attempt lost" in [line["event"] for line in lines]
@@ -254,9 +254,9 @@ async def test_a_worker_in_another_language(client: Client, server: Server, node
         assert (done["status"], done["result"]) == ("completed", "HELLO")
         # Longer than its lease of one second, and cancelled on the way.
         job = await client.submit("shout", {"text": "hello", "times": 1_000})
-        await when(client, job["job_id"], "ProgressReported", 25)
+        await events_until(client, job["job_id"], "ProgressReported", 25)
         await client.cancel(job["job_id"])
-        events = await when(client, job["job_id"], "JobCancelled")
+        events = await events_until(client, job["job_id"], "JobCancelled")
         assert events[-1]["actor"].startswith("node-")
         job = await client.submit("shout", None, max_attempts=1)
         done = await client.wait(job["job_id"])
