@@ -19,7 +19,7 @@ from eventjobs.projections import pauses
 from eventjobs.projections.store import Store
 from eventjobs.tools import audit, replay
 from tests.conftest import Connect, Serve
-from tests.projections.test_projections import HEAD, LOG_ID, apply, cut, dump
+from tests.support.view_rows import HEAD, LOG_ID, apply, cut, dump
 from tests.support.views import quick_folder
 from tests.support.waiting import kinds, recorded_of
 

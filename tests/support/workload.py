@@ -1,4 +1,4 @@
-"""The program of tests/log/test_log_faults.py: its processes are killed, or their disk fails.
+"""The program of tests/log/test_sqlite_writer.py: its processes are killed, or their disk fails.
 
     python -m tests.support.workload MODE PATH COUNT
 
