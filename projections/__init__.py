@@ -1,4 +1,7 @@
-"""The read models: pure functions of events, stored in views.db, which can always be rebuilt."""
+"""The read models: pure functions of events, stored in views.db, which can always be rebuilt.
+
+docs/internals/due-query.md describes how the next jobs are selected.
+"""
 
 from eventjobs.projections.change import JobChange
 from eventjobs.projections.queries import JobView

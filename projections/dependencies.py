@@ -47,7 +47,7 @@ WHERE CASE ties.kind
 -- Jobs that are to be cancelled because of another one.
 CREATE TABLE doomed (born INTEGER PRIMARY KEY) STRICT;
 
--- Jobs to look at anew; empty between batches.
+-- Jobs whose dependencies have changed in this batch; empty between batches.
 CREATE TABLE moved (born INTEGER PRIMARY KEY) STRICT;
 """
 

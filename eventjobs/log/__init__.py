@@ -1,4 +1,7 @@
-"""The append-only log of events: append, read, wait. All other parts read it by position."""
+"""The append-only log of events: append, read, wait. All other parts read it by position.
+
+docs/internals/group-commit.md describes how the SQLite log writes.
+"""
 
 from collections.abc import AsyncIterator
 from typing import Protocol

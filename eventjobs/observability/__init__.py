@@ -1,1 +1,1 @@
-"""What the service says about itself: its log lines, captured handler logs, and redaction."""
+"""The log lines of the service, captured lines of handlers, tracebacks, and redaction."""
