@@ -29,7 +29,7 @@ RETRY_DELAY_S = 0.5
 
 @dataclass
 class _FreeCapacity:
-    """What is left of a Capacity during one selection."""
+    """The free part of a Capacity during one selection."""
 
     free: int
     prefetch: int

@@ -1,4 +1,4 @@
-"""Due times after the wall clock was set: which jobs look due and are not.
+"""Due times after the wall clock was set: which jobs seem due and are not.
 
 A delay takes as long as it says, also when the wall clock is set. `run_at` follows the wall clock.
 """
@@ -26,7 +26,7 @@ class _DueTime:
 
 
 class DueTimes:
-    """Tells due jobs from jobs that only look due, because the wall clock was set."""
+    """Finds the jobs that only seem due, because the wall clock was set."""
 
     def __init__(self, jobs: Jobs, clock: Clock) -> None:
         self._jobs = jobs
@@ -37,7 +37,7 @@ class DueTimes:
         self._not_due: dict[str, _DueTime] = {}
 
     def search_until_us(self) -> int:
-        """The recorded due time up to which jobs have to be looked at."""
+        """The recorded due time up to which a search has to go."""
         wall_us = self.timeline.now_us()
         return wall_us if self.timeline.is_straight else self.timeline.horizon_us()
 
@@ -61,7 +61,7 @@ class DueTimes:
         return not_due
 
     def not_due(self) -> set[str]:
-        """The ids of the jobs that look due and were found not to be."""
+        """The ids of the jobs that *find_not_due* found and that are not due yet."""
         if not self._not_due:
             return set()
         now_us, now_s = self.timeline.now_us(), self._clock.monotonic_s()
@@ -78,7 +78,7 @@ class DueTimes:
         return min(due.remaining_s(now_us, now_s) for due in self._not_due.values())
 
     def forget(self, job_ids: Iterable[str]) -> None:
-        """Look at these jobs anew: something happened to them."""
+        """Forget jobs that have changed: the next search finds their due times anew."""
         if self._not_due:
             for job_id in job_ids:
                 self._not_due.pop(job_id, None)

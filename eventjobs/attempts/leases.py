@@ -26,7 +26,7 @@ PAUSE_MIN_S = 1.0
 
 #: Why a remote attempt has to stop.
 RemoteStopReason = Literal["cancelled", "timeout", "stalled"]
-#: Tells an external service to stop its attempt.
+#: Sends a stop request to an external service.
 StopExternal = Callable[[Job, RemoteStopReason], Awaitable[None]]
 
 

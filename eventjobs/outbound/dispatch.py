@@ -34,7 +34,7 @@ from eventjobs.outbound.client import OutboundClient, OutboundResponse
 from eventjobs.outbound.dispatch_response import RESPONSE_BYTES_MAX, AcceptedResponse, result_of
 from eventjobs.outbound.signing import signature
 
-#: Requests, at most, that tell a service to stop an attempt.
+#: Stop requests, at most, for one attempt.
 WITHDRAWALS_MAX = 3
 WITHDRAWAL_TIMEOUT_S = 10.0
 WITHDRAWAL_BACKOFF = Backoff(1.0)

@@ -23,7 +23,7 @@ class HeldJob:
     claimed: ClaimedJob
     #: sha256 of the files that it uses here.
     files: set[str] = field(default_factory=set)
-    #: Its outcome is being sent. A heartbeat refused meanwhile does not mean that it is lost.
+    #: Its outcome is being sent. A heartbeat that is refused then does not mean that it is lost.
     ending: bool = False
 
     @property

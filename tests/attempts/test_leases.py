@@ -93,7 +93,7 @@ async def test_a_clock_that_jumps_robs_nobody_and_saves_nobody(
 async def test_a_service_that_was_stopped_for_a_while_blames_nobody(
     client: Connect, clock: FakeClock
 ) -> None:
-    """As with SIGSTOP, or a laptop that was closed: nobody could be heard meanwhile."""
+    """As with SIGSTOP, or a laptop that was closed: no report could arrive."""
     api = await client(FAR, clock=clock, lease_s=30)
     job_id = await submit_and_claim(api)
     await clock.advance(10)
@@ -155,7 +155,7 @@ async def test_a_log_that_takes_nothing_loses_the_attempt_later(
 async def test_what_a_deaf_worker_loses_does_not_go_to_its_own_open_claim(
     client: Connect, clock: FakeClock
 ) -> None:
-    """As of a worker that is stopped: its connections stay, and nobody reads what comes."""
+    """As of a stopped worker: its connections stay open, and it reads no response."""
     api = await client(FAR, clock=clock, lease_s=10)
     job_id = await submit_and_claim(api)
     open_claim = asyncio.create_task(claim(api, wait_s=20))

@@ -53,7 +53,7 @@ class Gate:
         self.handler = gate
 
 
-async def ended(service: Service, *ids: str) -> list[str]:
+async def when_ended(service: Service, *ids: str) -> list[str]:
     return [(await service.wait(each)).status for each in ids]
 
 
@@ -77,7 +77,7 @@ async def test_a_job_starts_when_all_that_it_waits_for_are_completed(serve: Serv
     assert await service.views.unmet_dependencies(last.job_id) == [(b.job_id, "running")]
     assert await kinds(service, last.job_id) == "JobSubmitted"
     second.opened.set()
-    assert await ended(service, last.job_id) == ["completed"]
+    assert await when_ended(service, last.job_id) == ["completed"]
     job, waited_for = await service.wait(last.job_id), await service.wait(b.job_id)
     assert (job.started_us or 0) >= (waited_for.finished_us or 0) > 0
 
@@ -88,7 +88,7 @@ async def test_what_is_completed_already_is_not_waited_for(serve: Serve) -> None
     await service.wait(done.job_id)
     await service.jobs.expire(done.job_id, "hidden, and still completed", actor="test")
     job = await service.submit("ok", after=[done.job_id])
-    assert await ended(service, job.job_id) == ["completed"]
+    assert await when_ended(service, job.job_id) == ["completed"]
 
 
 async def test_a_failure_cancels_all_that_waited_for_it_and_says_why(serve: Serve) -> None:
@@ -99,7 +99,7 @@ async def test_a_failure_cancels_all_that_waited_for_it_and_says_why(serve: Serv
     grandchild = await service.submit("ok", after=[child.job_id])
     gate.opened.set()
     ids = root.job_id, child.job_id, grandchild.job_id
-    assert await ended(service, *ids) == ["failed", "cancelled", "cancelled"]
+    assert await when_ended(service, *ids) == ["failed", "cancelled", "cancelled"]
     why = f"it waited for {root.job_id}, which failed"
     assert await why_cancelled(service, child.job_id) == ("service", why)
     why = f"it waited for {child.job_id}, which was cancelled"
@@ -111,7 +111,7 @@ async def test_a_failure_of_before_cancels_too(serve: Serve) -> None:
     failed = await service.submit("fail")
     await service.wait(failed.job_id)
     job = await service.submit("ok", after=[failed.job_id])
-    assert await ended(service, job.job_id) == ["cancelled"]
+    assert await when_ended(service, job.job_id) == ["cancelled"]
 
 
 async def test_a_job_that_runs_anyway_waits_for_the_end_only(serve: Serve) -> None:
@@ -121,7 +121,7 @@ async def test_a_job_that_runs_anyway_waits_for_the_end_only(serve: Serve) -> No
     job = await service.submit("ok", after=[root.job_id], after_failure="run")
     assert await kinds(service, job.job_id) == "JobSubmitted"
     gate.opened.set()
-    assert await ended(service, root.job_id, job.job_id) == ["failed", "completed"]
+    assert await when_ended(service, root.job_id, job.job_id) == ["failed", "completed"]
     assert job.spec.after_failure == "run"
 
 
@@ -134,7 +134,7 @@ async def test_retries_of_a_failing_job_are_waited_for(serve: Serve) -> None:
     service = await serve(flaky, ok)
     root = await service.submit("flaky")
     job = await service.submit("ok", after=[root.job_id])
-    assert await ended(service, job.job_id) == ["completed"]
+    assert await when_ended(service, job.job_id) == ["completed"]
 
 
 async def test_both_can_be_retried_by_hand_and_then_the_one_waits_again(serve: Serve) -> None:
@@ -143,7 +143,7 @@ async def test_both_can_be_retried_by_hand_and_then_the_one_waits_again(serve: S
     service = await serve(gate.handler, ok)
     root = await service.submit("gate")
     job = await service.submit("ok", after=[root.job_id])
-    assert await ended(service, job.job_id) == ["cancelled"]
+    assert await when_ended(service, job.job_id) == ["cancelled"]
     # While what it waits for is failed, a retry ends the same way.
     before = (await service.jobs.retry(job.job_id, actor="test")).job.version
     again = await job_when(service, job.job_id, lambda job: job.finished and job.version > before)
@@ -155,7 +155,7 @@ async def test_both_can_be_retried_by_hand_and_then_the_one_waits_again(serve: S
     [(waited_for, _)] = await service.views.unmet_dependencies(job.job_id)
     assert waited_for == root.job_id
     gate.opened.set()
-    assert await ended(service, root.job_id, job.job_id) == ["completed", "completed"]
+    assert await when_ended(service, root.job_id, job.job_id) == ["completed", "completed"]
 
 
 async def test_a_stop_in_between_forgets_nobody(serve: Serve, monkeypatch: Any) -> None:
@@ -175,7 +175,7 @@ async def test_a_stop_in_between_forgets_nobody(serve: Serve, monkeypatch: Any) 
         await again.jobs.cancel(root.job_id, actor="test")
         await again.close()
     third = await serve(ok, fail, concurrency=0)
-    assert await ended(third, *ids) == ["cancelled"] * 5
+    assert await when_ended(third, *ids) == ["cancelled"] * 5
     assert len(await recorded_of(third, ids[0], JobCancelled)) == 1
 
 
@@ -226,7 +226,7 @@ async def test_lines_of_a_batch_may_wait_for_lines_before_them(client: Connect) 
     ]
     outcomes = await batch(api, lines)
     assert {each["status"] for each in outcomes} == {202}
-    assert await ended(api.service, ID(159)) == ["completed"]
+    assert await when_ended(api.service, ID(159)) == ["completed"]
     # Lines after it are not there yet, nor is the line itself.
     circle = [
         {"type": "ok", "job_id": ID(1), "after": [ID(2)]},
@@ -258,6 +258,6 @@ async def test_many_that_wait_for_one_do_not_hold_up_others(serve: Serve) -> Non
         *(service.submit("ok", job_id=each, after=[root.job_id], priority=9) for each in ids)
     )
     job = await service.submit("ok")
-    assert await ended(service, job.job_id) == ["completed"]
+    assert await when_ended(service, job.job_id) == ["completed"]
     await service.jobs.cancel(root.job_id, "enough", actor="test")
-    assert set(await ended(service, *ids)) == {"cancelled"}
+    assert set(await when_ended(service, *ids)) == {"cancelled"}

@@ -25,7 +25,7 @@ from tests.support.waiting import time_passing
 # --- firing
 
 
-async def fired(service: Service) -> list[str]:
+async def firings(service: Service) -> list[str]:
     """The times of all firings, in the order of the log."""
     events = await service.log.read(0, 1000)
     return [
@@ -35,16 +35,16 @@ async def fired(service: Service) -> list[str]:
     ]
 
 
-async def passing(clock: FakeClock, seconds: float, step_s: float = 5) -> None:
+async def pass_time(clock: FakeClock, seconds: float, step_s: float = 5) -> None:
     for _ in range(int(seconds / step_s)):
         await clock.advance(step_s)
 
 
-async def settled(service: Service, clock: FakeClock, count: int) -> list[str]:
+async def firings_when_ended(service: Service, clock: FakeClock, count: int) -> list[str]:
     """The firings, once there are *count* and their jobs have ended."""
 
     async def enough() -> list[str]:
-        while len(times := await fired(service)) < count:
+        while len(times := await firings(service)) < count:
             await service.log.wait(service.log.head)
         for each in await service.log.read(0, 1000):
             if isinstance(each.event, JobSubmitted):
@@ -59,10 +59,10 @@ async def test_it_fires_at_its_times_and_the_jobs_are_as_declared(
     serve: Serve, clock: FakeClock
 ) -> None:
     service = await serve(tick, hourly, clock=clock)
-    await passing(clock, HOUR_S - 30, 30)
-    assert await fired(service) == []
+    await pass_time(clock, HOUR_S - 30, 30)
+    assert await firings(service) == []
     await clock.advance(30)
-    assert await settled(service, clock, 1) == ["01:00"]
+    assert await firings_when_ended(service, clock, 1) == ["01:00"]
     job = await service.wait(hourly.job_id(us(2025, 1, 1, 1)))
     assert (job.spec.tags, job.spec.priority) == (("t", "schedule:hourly"), 7)
     assert (job.status, job.spec.max_attempts) == ("completed", 3)
@@ -70,31 +70,31 @@ async def test_it_fires_at_its_times_and_the_jobs_are_as_declared(
     assert job.started_us - us(2025, 1, 1, 1) < 60 * SECOND
     [submitted] = await service.log.read_job(job.job_id, 0, 1)
     assert submitted.actor == "schedule:hourly"
-    await passing(clock, HOUR_S, 30)
-    assert await settled(service, clock, 2) == ["01:00", "02:00"]
+    await pass_time(clock, HOUR_S, 30)
+    assert await firings_when_ended(service, clock, 2) == ["01:00", "02:00"]
 
 
 async def test_a_restart_fires_nothing_twice(serve: Serve, clock: FakeClock) -> None:
     for count in range(1, 4):
         service = await serve(tick, hourly, clock=clock)
-        await passing(clock, 1800, 30)
-        assert len(await settled(service, clock, count // 2)) == count // 2
+        await pass_time(clock, 1800, 30)
+        assert len(await firings_when_ended(service, clock, count // 2)) == count // 2
         await time_passing(clock, service.close())
     service = await serve(tick, hourly, clock=clock)
-    times = await fired(service)
+    times = await firings(service)
     assert times == sorted(set(times))
 
 
 async def test_of_what_was_missed_the_newest_is_made_up_for(serve: Serve, clock: FakeClock) -> None:
     service = await serve(tick, hourly, punctual, clock=clock)
-    await passing(clock, HOUR_S, 30)
-    assert await settled(service, clock, 2) == ["01:00", "01:00"]
+    await pass_time(clock, HOUR_S, 30)
+    assert await firings_when_ended(service, clock, 2) == ["01:00", "01:00"]
     await time_passing(clock, service.close())
     clock.jump_wall(5 * HOUR_S + 600)
     again = await serve(tick, hourly, punctual, clock=clock)
-    assert await settled(again, clock, 3) == ["01:00", "01:00", "06:00"]
-    await passing(clock, 60)
-    assert len(await fired(again)) == 3
+    assert await firings_when_ended(again, clock, 3) == ["01:00", "01:00", "06:00"]
+    await pass_time(clock, 60)
+    assert len(await firings(again)) == 3
     assert await again.jobs.load(punctual.job_id(us(2025, 1, 1, 6))) is None, "it never is late"
 
 
@@ -102,30 +102,30 @@ async def test_what_was_missed_too_long_ago_is_not_made_up_for(
     serve: Serve, clock: FakeClock
 ) -> None:
     service = await serve(report, nightly, clock=clock, catch_up_s=2 * HOUR_S)
-    await passing(clock, 3 * HOUR_S, 30)  # 03:00 in Oslo is 02:00 UTC
-    assert await settled(service, clock, 1) == ["02:00"]
+    await pass_time(clock, 3 * HOUR_S, 30)  # 03:00 in Oslo is 02:00 UTC
+    assert await firings_when_ended(service, clock, 1) == ["02:00"]
     await time_passing(clock, service.close())
     clock.jump_wall(26 * HOUR_S)  # to 05:00 UTC
     service = await serve(report, nightly, clock=clock, catch_up_s=2 * HOUR_S)
-    await passing(clock, 300)
-    assert await fired(service) == ["02:00"]
+    await pass_time(clock, 300)
+    assert await firings(service) == ["02:00"]
 
 
 async def test_a_new_schedule_has_missed_nothing(serve: Serve, clock: FakeClock) -> None:
     clock.jump_wall(5 * HOUR_S)
     service = await serve(report, nightly, clock=clock)
-    await passing(clock, 120)
-    assert await fired(service) == []
+    await pass_time(clock, 120)
+    assert await firings(service) == []
 
 
 async def test_it_goes_on_though_its_last_job_is_hidden(serve: Serve, clock: FakeClock) -> None:
     service = await serve(tick, hourly, clock=clock, ttl_s=0)
-    await passing(clock, HOUR_S + 60, 30)
-    await settled(service, clock, 1)
+    await pass_time(clock, HOUR_S + 60, 30)
+    await firings_when_ended(service, clock, 1)
     await time_passing(clock, service.close())
     clock.jump_wall(HOUR_S)
     again = await serve(tick, hourly, clock=clock)
-    assert await settled(again, clock, 2) == ["01:00", "02:00"]
+    assert await firings_when_ended(again, clock, 2) == ["01:00", "02:00"]
 
 
 async def test_a_clock_that_jumps_forward_is_noticed_and_one_that_goes_back_repeats_nothing(
@@ -133,31 +133,31 @@ async def test_a_clock_that_jumps_forward_is_noticed_and_one_that_goes_back_repe
 ) -> None:
     service = await serve(tick, hourly, clock=clock)
     clock.jump_wall(1.5 * HOUR_S)
-    await passing(clock, 30)  # no more
-    assert await settled(service, clock, 1) == ["01:00"]
+    await pass_time(clock, 30)  # no more
+    assert await firings_when_ended(service, clock, 1) == ["01:00"]
     clock.jump_wall(-HOUR_S)
-    await passing(clock, HOUR_S, 30)
-    assert await fired(service) == ["01:00"], "again 01:00, which has its job"
-    await passing(clock, HOUR_S, 30)
-    assert await settled(service, clock, 2) == ["01:00", "02:00"]
+    await pass_time(clock, HOUR_S, 30)
+    assert await firings(service) == ["01:00"], "again 01:00, which has its job"
+    await pass_time(clock, HOUR_S, 30)
+    assert await firings_when_ended(service, clock, 2) == ["01:00", "02:00"]
 
 
 async def test_a_schedule_is_not_silent_for_long_when_the_clock_is_set_back(
     serve: Serve, clock: FakeClock
 ) -> None:
     service = await serve(tick, minutely, hourly, clock=clock)
-    await passing(clock, 1.5 * HOUR_S, 30)
-    assert len(await fired(service)) == 91
+    await pass_time(clock, 1.5 * HOUR_S, 30)
+    assert len(await firings(service)) == 91
     clock.jump_wall(-HOUR_S)
-    await passing(clock, 600, 15)
-    again = (await fired(service))[91:]
+    await pass_time(clock, 600, 15)
+    again = (await firings(service))[91:]
     assert again == [f"00:{minute}" for minute in range(31, 41)]
     await time_passing(clock, service.close())
     clock.jump_wall(-600)  # while it is not there
     service = await serve(tick, minutely, hourly, clock=clock)
-    before = len(await fired(service))
-    await passing(clock, 600, 15)
-    again = (await fired(service))[before:]
+    before = len(await firings(service))
+    await pass_time(clock, 600, 15)
+    again = (await firings(service))[before:]
     assert len(again) == len(set(again)) >= 6, "all but the first and the last three"
 
 
@@ -166,12 +166,12 @@ async def test_a_clock_that_is_set_back_a_little_submits_no_time_twice(
 ) -> None:
     service = await serve(tick, minutely, clock=clock)
     for _ in range(10):
-        await passing(clock, 60)
+        await pass_time(clock, 60)
         clock.jump_wall(-2)
-    await passing(clock, 300)
+    await pass_time(clock, 300)
     clock.jump_wall(-170)
-    await passing(clock, 600)
-    times = await fired(service)
+    await pass_time(clock, 600)
+    times = await firings(service)
     assert times == sorted(set(times))
 
 
@@ -189,8 +189,8 @@ async def test_a_firing_waits_for_a_log_that_takes_nothing(
         return await submit(self, *arguments, **more)
 
     monkeypatch.setattr(Jobs, "submit", refuse)
-    await passing(clock, HOUR_S + 60, 30)
-    assert await settled(service, clock, 1) == ["01:00"]
+    await pass_time(clock, HOUR_S + 60, 30)
+    assert await firings_when_ended(service, clock, 1) == ["01:00"]
     assert len(refused) == 3
 
 
@@ -246,8 +246,8 @@ async def test_a_schedule_that_is_refused_ends_no_other_and_goes_on_itself(
     api = await client(strict, tick, a_minute, minutely, clock=clock)
     monkeypatch.setattr(Strict, "refusal", refusal)
     with capture_logs() as lines:
-        await passing(clock, 130)
-    assert await fired(api.service) == ["00:01", "00:02"], "the other one's"
+        await pass_time(clock, 130)
+    assert await firings(api.service) == ["00:01", "00:02"], "the other one's"
     errors = [each for each in lines if each["log_level"] == "error"]
     assert [each["schedule"] for each in errors] == ["a minute"] * 2
     [schedule, other] = (await api.get("/v1/schedules")).json["schedules"]
@@ -256,8 +256,8 @@ async def test_a_schedule_that_is_refused_ends_no_other_and_goes_on_itself(
     assert (schedule["last"], other["last_error"]) == (None, None)
     assert api.service.ready
     monkeypatch.setattr(Strict, "refusal", None)
-    await passing(clock, 60)
-    assert sorted(await fired(api.service)) == ["00:01", "00:02", "00:03", "00:03"]
+    await pass_time(clock, 60)
+    assert sorted(await firings(api.service)) == ["00:01", "00:02", "00:03", "00:03"]
     [schedule, _] = (await api.get("/v1/schedules")).json["schedules"]
     assert schedule["last_error"] is None
 
@@ -267,8 +267,8 @@ async def test_a_schedule_whose_type_has_gone_ends_no_other(
 ) -> None:
     api = await client(strict, tick, a_minute, minutely, clock=clock)
     del api.service.handlers._by_type["strict"]
-    await passing(clock, 130)
-    assert await fired(api.service) == ["00:01", "00:02"]
+    await pass_time(clock, 130)
+    assert await firings(api.service) == ["00:01", "00:02"]
     [schedule, _] = (await api.get("/v1/schedules")).json["schedules"]
     assert schedule["last_error"]["code"] == "unknown_type"
 
@@ -279,11 +279,11 @@ async def test_a_firing_whose_id_is_taken_is_said_and_the_next_is_submitted(
     api = await client(tick, minutely, clock=clock)
     job_id = minutely.job_id(us(2025, 1, 1, 0, 1))
     await api.service.jobs.submit(JobSpec("tick", "something else"), actor="x", job_id=job_id)
-    await passing(clock, 70)
+    await pass_time(clock, 70)
     [schedule] = (await api.get("/v1/schedules")).json["schedules"]
     assert schedule["last_error"]["code"] == "job_exists"
-    await passing(clock, 60)
-    assert (await fired(api.service))[1:] == ["00:02"]
+    await pass_time(clock, 60)
+    assert (await firings(api.service))[1:] == ["00:02"]
 
 
 async def test_a_schedule_whose_past_cannot_be_read_is_told_all_the_same(
@@ -293,18 +293,18 @@ async def test_a_schedule_whose_past_cannot_be_read_is_told_all_the_same(
     glimpse = Jobs.load_even_parked
     first = minutely.job_id(us(2025, 1, 1, 0, 1))
 
-    async def damaged(self: Jobs, job_id: str) -> Any:
+    async def read_damaged(self: Jobs, job_id: str) -> Any:
         if job_id == first:
             raise CorruptLog
         return await glimpse(self, job_id)
 
     api = await client(tick, hourly, minutely, clock=clock)
-    monkeypatch.setattr(Jobs, "load_even_parked", damaged)
-    await passing(clock, 70)
+    monkeypatch.setattr(Jobs, "load_even_parked", read_damaged)
+    await pass_time(clock, 70)
     [_, schedule] = (await api.get("/v1/schedules")).json["schedules"]
     assert schedule["last"] is None
-    await passing(clock, 60)
-    assert await fired(api.service) == ["00:01", "00:02"]
+    await pass_time(clock, 60)
+    assert await firings(api.service) == ["00:01", "00:02"]
 
 
 # --- statuses
@@ -328,8 +328,8 @@ async def test_schedules_are_told_with_their_last_and_next_job(
         "paused": None,
         "jobs": "/v1/jobs?tag=schedule%3Anightly",
     }
-    await passing(clock, HOUR_S + 60, 30)
-    await settled(api.service, clock, 1)
+    await pass_time(clock, HOUR_S + 60, 30)
+    await firings_when_ended(api.service, clock, 1)
     job_id = hourly.job_id(us(2025, 1, 1, 1))
     await api.service.wait(job_id)
     [schedule, _] = (await api.get("/v1/schedules")).json["schedules"]
@@ -345,7 +345,7 @@ async def test_schedules_are_told_with_their_last_and_next_job(
     await api("DELETE", f"/v1/jobs/{job_id}")
     [schedule, _] = (await api.get("/v1/schedules")).json["schedules"]
     assert (schedule["last"]["status"], schedule["last"]["url"]) == ("completed", None)
-    # Somebody else's job with that tag is no firing.
+    # The job of a client with that tag is no firing.
     await api.submit("tick", tags=["schedule:hourly"])
     [schedule, _] = (await api.get("/v1/schedules")).json["schedules"]
     assert schedule["last"] is None
@@ -362,36 +362,38 @@ async def test_a_paused_schedule_submits_nothing_also_after_a_restart(
     assert reply.status == 200
     pause = reply.json["paused"]
     assert (pause["by"], pause["reason"], reply.json["next_at"]) == ("http", "it is too much", None)
-    await passing(clock, HOUR_S + 60, 30)
-    assert await settled(api.service, clock, 1) == ["01:00"], "the other one's"
+    await pass_time(clock, HOUR_S + 60, 30)
+    assert await firings_when_ended(api.service, clock, 1) == ["01:00"], "the other one's"
     await time_passing(clock, api.service.close())
 
     api = await client(tick, hourly, clock=clock)
-    await passing(clock, HOUR_S, 30)
+    await pass_time(clock, HOUR_S, 30)
     [schedule] = (await api.get("/v1/schedules")).json["schedules"]
     assert (schedule["paused"], schedule["next_at"], schedule["last"]) == (pause, None, None)
-    assert await fired(api.service) == ["01:00"]
+    assert await firings(api.service) == ["01:00"]
     schedule = (await api("POST", "/v1/schedules/hourly/resume")).json
     assert (schedule["paused"], schedule["next_at"]) == (None, "2025-01-01T03:00:00.000000Z")
-    await passing(clock, HOUR_S, 30)
-    assert await settled(api.service, clock, 2) == ["01:00", "03:00"], "what was left out stays so"
+    await pass_time(clock, HOUR_S, 30)
+    assert await firings_when_ended(api.service, clock, 2) == ["01:00", "03:00"], (
+        "what was left out stays so"
+    )
 
 
 async def test_what_a_pause_left_out_is_not_made_up_for_by_a_restart(
     client: Connect, clock: FakeClock
 ) -> None:
     api = await client(tick, hourly, clock=clock)
-    await passing(clock, HOUR_S + 60, 30)
-    assert await settled(api.service, clock, 1) == ["01:00"]
+    await pass_time(clock, HOUR_S + 60, 30)
+    assert await firings_when_ended(api.service, clock, 1) == ["01:00"]
     await api("POST", "/v1/schedules/hourly/pause")
-    await passing(clock, HOUR_S, 30)
+    await pass_time(clock, HOUR_S, 30)
     await api("POST", "/v1/schedules/hourly/resume")
     await time_passing(clock, api.service.close())
     api = await client(tick, hourly, clock=clock)
-    await passing(clock, 300, 30)
-    assert await fired(api.service) == ["01:00"]
-    await passing(clock, HOUR_S, 30)
-    assert await settled(api.service, clock, 2) == ["01:00", "03:00"]
+    await pass_time(clock, 300, 30)
+    assert await firings(api.service) == ["01:00"]
+    await pass_time(clock, HOUR_S, 30)
+    assert await firings_when_ended(api.service, clock, 2) == ["01:00", "03:00"]
 
 
 async def test_no_job_can_be_given_the_id_of_its_switch_or_of_a_firing(
@@ -401,8 +403,8 @@ async def test_no_job_can_be_given_the_id_of_its_switch_or_of_a_firing(
     for job_id in (switch_id("schedule", "hourly"), hourly.job_id(us(2025, 1, 1, 1))):
         reply = await api("PUT", f"/v1/jobs/{job_id}", {"type": "tick"})
         assert (reply.status, reply.code) == (422, "reserved_id")
-    await passing(clock, HOUR_S + 60, 30)
-    assert await settled(api.service, clock, 1) == ["01:00"]
+    await pass_time(clock, HOUR_S + 60, 30)
+    assert await firings_when_ended(api.service, clock, 1) == ["01:00"]
 
 
 @pytest.mark.parametrize("verb", ["pause", "resume"])

@@ -51,7 +51,7 @@ def test_the_special_purpose_blocks_are_those_of_both_registries() -> None:
     networks = [ipaddress.ip_network(block) for block in BLOCKS]
     assert sum(each.version == 4 for each in networks) == 26
     assert sum(each.version == 6 for each in networks) == 25
-    # 6to4 relays and AS112: routed everywhere, and nobody's web server.
+    # 6to4 relays and AS112: routed everywhere, and no web servers.
     assert {"192.88.99.0/24", "192.31.196.0/24", "2620:4f:8000::/48"} <= set(BLOCKS)
 
 

@@ -267,7 +267,7 @@ async def test_time_that_jumps_ends_nothing(client: Connect, clock: FakeClock) -
 async def test_while_this_service_is_stopped_nobody_is_silent(
     client: Connect, clock: FakeClock
 ) -> None:
-    """As with SIGSTOP, or a laptop that was closed: nobody could report meanwhile."""
+    """As with SIGSTOP, or a laptop that was closed: no report could arrive."""
     async with external_service(ACCEPTED) as at:
         api = await connect(client, analyse(at, stall_timeout_s=60.0), clock)
         sent = await submit_and_accept(api, at)
