@@ -99,7 +99,7 @@ async def test_a_call_is_tried_again_after_growing_delays(
         ("warning", "llm: Attempt 2/3"),
         ("warning", "llm: Attempt 3/3"),
     ]
-    assert log_lines[1].fields == {"error": "ConnectionError: refuse 1"}
+    assert log_lines[1].fields == {"error": "ConnectionError: refused 1"}
 
 
 @pytest.mark.parametrize(
@@ -140,7 +140,7 @@ async def test_what_never_succeeds_raises_what_the_last_try_raised(
     job = await end_of_job(service, clock, form)
     assert job.error is not None
     assert job.error["code"] == "handler_error"
-    assert job.error["message"] == "ConnectionError: refuse 2"
+    assert job.error["message"] == "ConnectionError: refused 2"
     assert await texts(service, job.job_id) == ["llm: Attempt 1/2", "llm: Attempt 2/2"]
 
 
