@@ -92,7 +92,7 @@ class _Period:
 
 
 @dataclass(frozen=True, slots=True)
-class Step:
+class ClockStep:
     """The wall clock was set from one time to another, seen at the monotonic time *at_s*."""
 
     from_us: int
@@ -117,7 +117,7 @@ class Timeline:
         #: The highest wall time so far, less the monotonic time: it never goes back.
         self._highest_us = max(wall_us, newest_us) - self._began_us
         #: The newest step forward by JUMP_S or more.
-        self.forward: Step | None = None
+        self.forward: ClockStep | None = None
 
     def now_us(self) -> int:
         """The wall clock."""
@@ -132,17 +132,17 @@ class Timeline:
             del self._periods[1:-STEPS_MAX]
             if moved_us >= JUMP_S * 1e6:
                 self.forward = self._merge_with_last(
-                    Step(wall_us - moved_us, wall_us, monotonic_us / 1e6)
+                    ClockStep(wall_us - moved_us, wall_us, monotonic_us / 1e6)
                 )
         self._highest_us = max(self._highest_us, offset_us)
         return wall_us
 
-    def _merge_with_last(self, step: Step) -> Step:
+    def _merge_with_last(self, step: ClockStep) -> ClockStep:
         """*step* and the last one as one step, unless the last one is trusted by now."""
         last = self.forward
         if last is None or step.at_s - last.at_s >= STEADY_S:
             return step
-        return Step(min(last.from_us, step.from_us), step.to_us, step.at_s)
+        return ClockStep(min(last.from_us, step.from_us), step.to_us, step.at_s)
 
     @property
     def is_straight(self) -> bool:

@@ -12,7 +12,7 @@ from eventjobs.projections.store import Store
 from eventjobs.projections.store_errors import StaleViews
 
 
-class Log(Protocol):
+class FollowedLog(Protocol):
     """What views need of an event log."""
 
     @property
@@ -26,7 +26,7 @@ class Log(Protocol):
 class CurrentStore:
     """The Store at *path*. Reads wait while there is none, or files are being swapped."""
 
-    def __init__(self, path: Path, log: Log) -> None:
+    def __init__(self, path: Path, log: FollowedLog) -> None:
         self.path = path
         self._events = log
         self._store: Store | None = None

@@ -29,7 +29,7 @@ WORKER_GONE_TEXT = "its worker has gone"
 NAMED_MAX = 10
 
 
-class LimitReached(NamedTuple):
+class FullLimit(NamedTuple):
     """A full concurrency limit, and (job id, started_us) of the jobs that hold it."""
 
     limit: int
@@ -54,9 +54,9 @@ class QueueSituation:
     unmet: Sequence[tuple[str, str | None]] = ()
     type_pause: Pause | None = None
     queue_pause: Pause | None = None
-    key_full: LimitReached | None = None
-    type_full: LimitReached | None = None
-    queue_full: LimitReached | None = None
+    key_full: FullLimit | None = None
+    type_full: FullLimit | None = None
+    queue_full: FullLimit | None = None
     rate: RateReached | None = None
     #: the last claim for jobs of the type, since the service started at *started_us*
     last_claim_us: int | None = None
@@ -173,7 +173,7 @@ def _limits(job: Job, around: QueueSituation) -> Iterator[Reason]:
         yield {"code": "rate_limit", "text": text, "rate": rate, "until": until}
 
 
-def _full(code: str, what: str, full: LimitReached) -> Reason:
+def _full(code: str, what: str, full: FullLimit) -> Reason:
     limit, holders, ancestors = full
     jobs = [
         {"job_id": job_id, "since": None if since_us is None else rfc3339(since_us)}

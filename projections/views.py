@@ -19,7 +19,7 @@ from eventjobs.errors import JobNotFound, LogUnavailable
 from eventjobs.observability.logging import get_logger
 from eventjobs.projections import store
 from eventjobs.projections.change import JobChange
-from eventjobs.projections.current_store import CurrentStore, Log
+from eventjobs.projections.current_store import CurrentStore, FollowedLog
 from eventjobs.projections.queries import JobView, ViewQueries
 from eventjobs.projections.read_ahead import ReadAhead
 from eventjobs.projections.store import Store
@@ -41,7 +41,7 @@ class Views(ViewQueries):
     While the file is damaged or missing, reads wait until it is rebuilt or can be used again.
     """
 
-    def __init__(self, path: Path, log: Log, clock: Clock) -> None:
+    def __init__(self, path: Path, log: FollowedLog, clock: Clock) -> None:
         self.path = path
         #: Why the views cannot be read or written now; None while they can.
         self.failing: str | None = None
@@ -59,7 +59,7 @@ class Views(ViewQueries):
         self._log = get_logger("eventjobs.views")
 
     @classmethod
-    async def open(cls, path: Path, log: Log, clock: Clock | None = None) -> "Views":
+    async def open(cls, path: Path, log: FollowedLog, clock: Clock | None = None) -> "Views":
         """Open *path*; views that do not match the log or this code are rebuilt.
 
         When it cannot be opened now, *run* tries again.

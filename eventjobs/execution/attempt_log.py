@@ -4,16 +4,16 @@ import logging
 
 from eventjobs.domain.job import Job
 from eventjobs.domain.outcomes import Failed
-from eventjobs.observability.logging import Log
+from eventjobs.observability.logging import StructuredLogger
 
 
-def log_start(log: Log, job: Job) -> None:
+def log_start(log: StructuredLogger, job: Job) -> None:
     """A DEBUG line for an attempt that starts."""
     log.debug("attempt started", job_id=job.job_id, type=job.spec.type, attempt=job.attempt)
 
 
 def log_failure(
-    log: Log, job: Job, failed: Failed, *, ended_us: int, final: bool | None = None
+    log: StructuredLogger, job: Job, failed: Failed, *, ended_us: int, final: bool | None = None
 ) -> None:
     """A line for an attempt that failed: ERROR when it is *final*, else WARNING.
 

@@ -2,7 +2,7 @@
 
 import asyncio
 
-from eventjobs.clock import STEADY_S, Step, Timeline, sleep
+from eventjobs.clock import STEADY_S, ClockStep, Timeline, sleep
 from eventjobs.commands.jobs import Jobs
 from eventjobs.errors import JobUnreadable, Rejected
 from eventjobs.observability.logging import get_logger
@@ -22,7 +22,7 @@ class JobExpirer:
     def __init__(self, jobs: Jobs, views: Views, ttl_s: float, timeline: Timeline) -> None:
         self._timeline = timeline
         #: The step of the wall clock that is logged already.
-        self._logged: Step | None = None
+        self._logged: ClockStep | None = None
         self._jobs = jobs
         self._views = views
         self._ttl_s = ttl_s
@@ -65,7 +65,7 @@ class JobExpirer:
         """The latest end of a job without a ttl of its own that expires *now_us*."""
         return int(max(0.0, now_us - self._ttl_s * 1e6))
 
-    def _recent_clock_step(self) -> Step | None:
+    def _recent_clock_step(self) -> ClockStep | None:
         """A recent jump forward of the wall clock, None without one.
 
         It may be wrong, and would hide many jobs for good. The jobs that expire by the jump wait

@@ -25,7 +25,7 @@ OURS = "eventjobs"
 _STANDARD = frozenset({"exc_info", "stack_info", "stacklevel", "extra"})
 
 
-class Log(logging.LoggerAdapter[logging.Logger]):
+class StructuredLogger(logging.LoggerAdapter[logging.Logger]):
     """A logger whose lines have fields: `log.warning("outcome waits", job_id=…)`.
 
     A record has them as `event` and `fields`, and in its message, all without secrets. The field
@@ -50,8 +50,8 @@ class Log(logging.LoggerAdapter[logging.Logger]):
         return _text(event, fields), {**standard, "extra": {"event": event, "fields": fields}}
 
 
-def get_logger(name: str) -> Log:
-    return Log(name)
+def get_logger(name: str) -> StructuredLogger:
+    return StructuredLogger(name)
 
 
 def _text(event: str, fields: Mapping[str, Any]) -> str:

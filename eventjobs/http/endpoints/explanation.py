@@ -10,7 +10,7 @@ from eventjobs.http.pauses import current_pauses
 from eventjobs.http.requests import path_id, views_caught_up
 from eventjobs.http.responses import reply
 from eventjobs.projections.explanation import (
-    LimitReached,
+    FullLimit,
     QueueSituation,
     RateReached,
     Reason,
@@ -74,7 +74,7 @@ async def _situation(service: Service, job: Job) -> QueueSituation:
 
 async def _limit_reached(
     service: Service, job: Job, kind: LimitKind, name: str
-) -> LimitReached | None:
+) -> FullLimit | None:
     limit, holders = service.claims.slots_of(kind, name, job.spec.type)
     if limit is None or len(holders) < limit or job.job_id in holders:
         return None
@@ -85,7 +85,7 @@ async def _limit_reached(
         since.append((each, view.job.started_us if view is not None and runs else None))
     # Running jobs, the longest first; then jobs that are just being claimed.
     since.sort(key=lambda each: (each[1] is None, each[1], each[0]))
-    return LimitReached(
+    return FullLimit(
         limit, since, [each for each in await _ancestors(service, job) if each in holders]
     )
 
