@@ -7,6 +7,7 @@ import resource
 import socket
 import struct
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -432,7 +433,8 @@ async def test_a_head_that_comes_too_slowly_is_given_up(
     while not ended.done():
         writer.write(b"x")
         await asyncio.wait({ended}, timeout=0.02)
-    assert await ended == b""
+    with suppress(ConnectionResetError):  # a byte that crosses the close is answered with a reset
+        assert await ended == b""
     writer.close()
 
 
