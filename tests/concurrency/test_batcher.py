@@ -1,4 +1,4 @@
-"""What many say at the same time goes as one request, and each gets its own answer."""
+"""Concurrent calls go as one request, and each caller gets its own result."""
 
 import asyncio
 from collections.abc import Sequence
