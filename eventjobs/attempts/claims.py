@@ -169,7 +169,7 @@ class ClaimQueue:
                 self._limiter.cancel_start(job_id)
                 return None
             except Rejected:
-                current = await self._jobs.load_newest(job_id) if unknown else None
+                current = await self._jobs.current(job_id) if unknown else None
                 if current is None or current.worker != worker:
                     # Cancelled or claimed since the views were read.
                     self._release(job_id, self._jobs.log.head)

@@ -130,7 +130,7 @@ class AttemptReports:
             return ReportResult(await self._recorder.record(job, outcome, actor=actor))
         except StaleAttempt:
             _, ended = await self._past_attempt(holder)
-            current = await self._jobs.load_newest(holder.job_id)
+            current = await self._jobs.current(holder.job_id)
             if current is not None and _is_repeat(current, holder, ended, end, outcome):
                 return ReportResult(current, is_repeat=True)
             await self._record_refusal(holder, end)
@@ -140,7 +140,7 @@ class AttemptReports:
         """The job that *holder* holds."""
         job = await self._jobs.load(holder.job_id)
         if not _holds(job, holder):
-            job = await self._jobs.load_newest(holder.job_id)  # the cached job may be stale
+            job = await self._jobs.current(holder.job_id)  # the cached job may be stale
         if job is None:
             raise JobNotFound
         if _holds(job, holder):

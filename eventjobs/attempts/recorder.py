@@ -101,7 +101,7 @@ class OutcomeRecorder:
     async def _fail(
         self, job_id: str, failed: AttemptFailed, actor: str, trace: str | None = None
     ) -> Job:
-        decided = decisions.fail(await self._jobs.load_newest(job_id), failed)
+        decided = decisions.fail(await self._jobs.current(job_id), failed)
         if isinstance(decided, AttemptFailed) and ends_job(decided):
             await self._store_error_report(job_id, decided, actor)
         job = await self._jobs.fail(job_id, failed, actor=actor)

@@ -231,7 +231,7 @@ class Jobs:
                     self._cache.put(job_id, job, size)
         return job
 
-    async def load_newest(self, job_id: str) -> Job | None:
+    async def current(self, job_id: str) -> Job | None:
         """The job with all events that are in the log now. Raises JobUnreadable."""
         return await self._catch_up(job_id, await self.load(job_id))
 
@@ -239,7 +239,7 @@ class Jobs:
         """The job, once it has ended. Raises JobNotFound, JobUnreadable."""
         while True:
             head = self.log.head
-            job = await self.load_newest(job_id)
+            job = await self.current(job_id)
             if job is None:
                 raise JobNotFound(f"there is no job {job_id}")
             if job.finished:

@@ -26,7 +26,7 @@ async def current_snapshot(context: AppContext, job_id: str) -> Snapshot:
             require_job(snapshot.job)
             return snapshot
     # The views are behind or failing, or leave the job out: it is hidden, or cannot be read.
-    job = await context.service.jobs.load_newest(job_id)
+    job = await context.service.jobs.current(job_id)
     return await snapshot_since(context, require_job(job))
 
 
@@ -50,7 +50,7 @@ async def require_logged_job(service: Service, job_id: str) -> Job:
     Raises JobNotFound, JobGone; JobUnreadable where not even its first event can be read.
     """
     try:
-        return require_job(await service.jobs.load_newest(job_id))
+        return require_job(await service.jobs.current(job_id))
     except JobUnreadable:
         if (parked := await service.jobs.load_even_parked(job_id)) is None:
             raise

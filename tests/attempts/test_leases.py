@@ -26,7 +26,7 @@ DAYS_S = 86_400.0
 
 
 async def status(service: Service, job_id: str) -> str:
-    job = await service.jobs.load_newest(job_id)
+    job = await service.jobs.current(job_id)
     assert job is not None
     return job.status
 

@@ -258,10 +258,10 @@ async def test_the_current_job_is_never_behind_the_log(jobs: Jobs) -> None:
     other = Jobs(jobs.log, jobs.clock)
     await submit(jobs)
     await other.start(A, worker="w")
-    job = await jobs.load_newest(A)
+    job = await jobs.current(A)
     assert job is not None
     assert job.status == "running"
-    assert await jobs.load_newest(job_id(9)) is None
+    assert await jobs.current(job_id(9)) is None
 
 
 class LateLog(MemoryLog):

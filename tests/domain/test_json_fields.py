@@ -126,7 +126,7 @@ async def test_every_reader_has_a_job_of_its_own(serve: Serve, payloads: list[An
         assert (ended.spec.payload, ended.result) == ({"a": [1]}, {"list": [1]})
         empty(ended.result)
         empty(ended.spec.payload)
-    now = await service.jobs.load_newest(job.job_id)
+    now = await service.jobs.current(job.job_id)
     await service.views.wait_for_position(service.log.head)
     view = await service.views.job(job.job_id)
     assert now is not None

@@ -59,7 +59,7 @@ async def test_a_job_that_becomes_due_while_the_runner_looks_is_not_overlooked(
         # Less than the 30 seconds after which the runner searches again without a signal.
         while not job.finished and clock.monotonic_s() - began_s < 10:
             await clock.advance(0.001)
-            newest = await service.jobs.load_newest(job.job_id)
+            newest = await service.jobs.current(job.job_id)
             assert newest is not None
             job = newest
         assert job.finished

@@ -109,12 +109,12 @@ class Site:
 
     async def append_many(self, id: str, count: int, event: Event = LINE) -> None:
         """Record the same event of a running job many times, in one go."""
-        job = await self.jobs.load_newest(id)
+        job = await self.jobs.current(id)
         assert job is not None
         version = job.version
         appends = [self.service.log.append(id, version + n, event, actor=ME) for n in range(count)]
         await asyncio.gather(*appends)
-        await self.jobs.load_newest(id)
+        await self.jobs.current(id)
 
     async def complete(self, id: str, result: Any = None) -> None:
         job = await self.jobs.load(id)

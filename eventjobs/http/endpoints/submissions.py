@@ -39,7 +39,7 @@ async def put(context: AppContext, request: web.Request) -> web.StreamResponse:
         job_id = await _child_id(context, request, submission, job_id)
     if not is_conditional(request):
         return await _accept(context, request, submission, job_id)
-    job = await context.service.jobs.load_newest(job_id)
+    job = await context.service.jobs.current(job_id)
     visible = job is not None and job.expired_us is None
     check_command(request, etag_of(job) if job is not None and visible else None)
     return await _accept(context, request, submission, job_id, new=not visible)

@@ -224,7 +224,7 @@ class Streams:
             return False
         for job_id in sorted(subscriber.job_filter.ids):
             try:
-                job = await self._service.jobs.load_newest(job_id)
+                job = await self._service.jobs.current(job_id)
             except JobUnreadable:
                 continue  # such a job has no further events
             if job is not None and not (job.finished and job.position <= subscriber.position):
@@ -235,7 +235,7 @@ class Streams:
         """The jobs that *job_filter* names. Raises JobNotFound; JobGone when all are hidden."""
         jobs = []
         for job_id in sorted(job_filter.ids or ()):
-            job = await self._service.jobs.load_newest(job_id)
+            job = await self._service.jobs.current(job_id)
             jobs.append(require_job(job, f"there is no job {job_id}", hidden=True))
         if jobs and all(job.expired_us is not None for job in jobs):
             require_job(max(jobs, key=lambda job: job.expired_us or 0))

@@ -183,7 +183,7 @@ class WebhookDeliveries:
 
     async def _find(self, job_id: str) -> Job | None:
         """The delivery job. None also for a client's job: a client can choose a legacy id."""
-        job = await self._jobs.load_newest(job_id)
+        job = await self._jobs.current(job_id)
         return job if job is not None and job.spec.type == DELIVERY else None
 
 
