@@ -4,6 +4,7 @@ from typing import Any
 
 import pytest
 
+import eventjobs
 from eventjobs.handlers.context import Context
 from eventjobs.handlers.declare import handler
 from eventjobs.handlers.thread_context import ThreadContext
@@ -35,3 +36,9 @@ def test_a_handler_takes_a_context_and_a_payload() -> None:
 
         @handler("named")
         async def by_name(context: Context, *, payload: Any) -> None: ...
+
+
+@pytest.mark.parametrize(("old", "new"), [("outside", "remote"), ("Handlers", "HandlerRegistry")])
+def test_an_old_name_works_with_a_warning(old: str, new: str) -> None:
+    with pytest.warns(DeprecationWarning, match=rf"eventjobs\.{old} is now eventjobs\.{new}"):
+        assert getattr(eventjobs, old) is getattr(eventjobs, new)
