@@ -25,12 +25,6 @@ from pydantic_core import PydanticCustomError
 from eventjobs.domain.timestamps import EPOCH, parse_rfc3339
 from eventjobs.errors import InvalidInput
 
-
-def check_name(name: str) -> str:
-    """*name*. Raises InvalidInput when it is not valid as the name of a job's file."""
-    return str(read_artifact_name(name, "name"))
-
-
 SECONDS_MAX = 315_360_000  # ten years: longer than any wait, and far below every overflow
 LAST = datetime(9000, 1, 1, tzinfo=UTC)
 #: Jobs that one job may wait for.
@@ -208,3 +202,8 @@ read_limit = make_reader(Annotated[int, Field(ge=1, le=2**31)])
 read_seconds = make_reader(Seconds)
 read_contents = make_reader(Mapping[str, Path | bytes | str])
 read_files = make_reader(dict[ArtifactName, Sha256])
+
+
+def check_name(name: str) -> str:
+    """*name*. Raises InvalidInput when it is not valid as the name of a job's file."""
+    return str(read_artifact_name(name, "name"))

@@ -212,7 +212,7 @@ class ExternalDispatcher:
             except OutboundError as error:
                 error_text = error.message
             await sleep(self._jobs.clock, WITHDRAWAL_BACKOFF.delay_s(number))
-        self._log.warning("service not told to stop", job_id=job.job_id, error=error_text)
+        self._log.warning("stop request failed", job_id=job.job_id, error=error_text)
 
     async def _recorded_cancel_url(self, job: Job) -> str | None:
         for recorded in await self._jobs.log.read_job(job.job_id):

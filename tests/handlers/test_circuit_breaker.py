@@ -14,6 +14,7 @@ from eventjobs.handlers.breaker_state import (
 )
 from eventjobs.handlers.context import Context
 from eventjobs.handlers.declare import handler
+from eventjobs.handlers.registry import Handler
 from eventjobs.handlers.thread_context import ThreadContext
 from eventjobs.service import Service
 from tests.conftest import Connect, Serve
@@ -286,19 +287,25 @@ async def test_a_thread_without_a_fallback_fails_with_a_code(
     assert "llm is open until 2025-01-01T00:10:00" in job["error"]["message"]
 
 
-async def test_retries_stop_when_the_breaker_opens(
-    client: Connect, clock: FakeClock, upstream: Upstream
-) -> None:
-    @handler("patient", max_attempts=1)
-    async def patient(ctx: Context, payload: Any) -> Any:
+def retrying(upstream: Upstream, max_attempts: int) -> Handler:
+    """A handler that calls *upstream* through a breaker, again and again."""
+
+    @handler("retrying", max_attempts=max_attempts)
+    async def retrying(ctx: Context, payload: Any) -> Any:
         async def ask_through_breaker() -> str:
             async with ctx.breaker("llm", **LIMITS):
                 return await upstream.ask("hey")
 
         return await ctx.retrying("llm", attempts=9)(ask_through_breaker)
 
-    api = await client(patient, clock=clock)
-    job_id = (await api.submit("patient"))["job_id"]
+    return retrying
+
+
+async def test_retries_stop_when_the_breaker_opens(
+    client: Connect, clock: FakeClock, upstream: Upstream
+) -> None:
+    api = await client(retrying(upstream, max_attempts=1), clock=clock)
+    job_id = (await api.submit("retrying"))["job_id"]
     ended = await time_passing(clock, api.service.wait(job_id))
     assert upstream.calls == 3
     assert ended.error is not None
@@ -349,16 +356,8 @@ async def test_jobs_that_are_held_off_survive_however_long_it_is_open(
 async def test_an_attempt_that_has_called_in_vain_counts(
     serve: Serve, clock: FakeClock, upstream: Upstream
 ) -> None:
-    @handler("tries", max_attempts=2)
-    async def tries(ctx: Context, payload: Any) -> Any:
-        async def ask_through_breaker() -> str:
-            async with ctx.breaker("llm", **LIMITS):
-                return await upstream.ask("hey")
-
-        return await ctx.retrying("llm", attempts=9)(ask_through_breaker)
-
-    service = await serve(tries, clock=clock)
-    job_id = (await service.submit("tries")).job_id
+    service = await serve(retrying(upstream, max_attempts=2), clock=clock)
+    job_id = (await service.submit("retrying")).job_id
     ended = await time_passing(clock, service.wait(job_id), 10)
     assert (ended.status, ended.attempt, upstream.calls) == ("failed", 2, 4)
 
