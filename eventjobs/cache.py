@@ -1,6 +1,7 @@
 """A cache that drops the least recently used entries, bounded by number and by bytes."""
 
 from collections import OrderedDict
+from collections.abc import Callable
 from typing import Generic, TypeVar
 
 Value = TypeVar("Value")
@@ -48,3 +49,8 @@ class LRUCache(Generic[Value]):
         entry = self._entries.pop(key, None)
         if entry is not None:
             self._bytes -= entry[1]
+
+    def drop_where(self, matches: Callable[[Value], bool]) -> None:
+        """Drop the entries whose values match."""
+        for key in [key for key, (value, _) in self._entries.items() if matches(value)]:
+            self.drop(key)

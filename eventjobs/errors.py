@@ -23,6 +23,7 @@ EventjobsError
 │   ├── ReservedId           an id of the form that only the service makes
 │   └── TooLarge
 │       └── StepTooLarge
+├── InvalidCredential        the key, token or session is unknown, expired or revoked
 ├── LogError
 │   ├── Conflict             another append to the stream was first; load and decide again
 │   ├── Overloaded           too many appends are waiting
@@ -218,6 +219,12 @@ class ArtifactDamaged(EventjobsError):
     """The stored file is not what was uploaded; upload it again to repair it."""
 
     code = "artifact_damaged"
+
+
+class InvalidCredential(EventjobsError):
+    """The credential is unknown, expired or revoked."""
+
+    code = "invalid_credential"
 
 
 class LogError(EventjobsError):

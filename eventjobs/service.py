@@ -13,6 +13,7 @@ from eventjobs.attempts.limiter import ConcurrencyLimiter
 from eventjobs.attempts.local_source import LocalJobSource
 from eventjobs.attempts.recorder import OutcomeRecorder
 from eventjobs.attempts.recovery import load_recent_starts, recover
+from eventjobs.auth.credentials import Credentials
 from eventjobs.auth.master_key import MasterKey
 from eventjobs.clock import Clock, SystemClock, Timeline, sleep
 from eventjobs.commands.jobs import Jobs
@@ -70,6 +71,7 @@ class Service:
     runner: Runner
     artifacts: Artifacts
     master_key: MasterKey
+    credentials: Credentials
     outbound: OutboundClient
     webhooks: WebhookSubscriptions
     deliveries: WebhookDeliveries
@@ -221,6 +223,7 @@ class Service:
         self.leases = LeaseMonitor(self.jobs, self.views, self.recorder, grace_s=settings.grace_s)
         names = {type: service_name(url) for type, url in self._service_urls.items()}
         self.attempt_reports = AttemptReports(self.jobs, self.recorder, self.leases, names)
+        self.credentials = Credentials(self.clock, ())
         self.job_source = self._job_source(worker)
         self._wire_runners(worker)
 

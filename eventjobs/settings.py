@@ -110,6 +110,9 @@ class Settings(EnvironmentSettings):
 
     data: Path = Field(Path("eventjobs-data"), description="directory of the log, views and files")
     host: str = Field("127.0.0.1", description="address to listen on; loopback only")
+    auth: Literal["off", "optional", "required"] = Field(
+        "off", description="whether requests need a credential; off: loopback addresses only"
+    )
     port: int = Field(8080, ge=0, le=65535, description="port to listen on; 0 picks one")
 
     concurrency: int = Field(256, ge=0, description="jobs that run at once; 0 runs none")

@@ -4,6 +4,7 @@ from aiohttp import web
 
 from eventjobs.attempts.remote_claims import RemoteClaims
 from eventjobs.http.app_context import APP_CONTEXT, AppContext
+from eventjobs.http.auth import Authenticator
 from eventjobs.http.middleware import add_default_headers, wrap_endpoint
 from eventjobs.http.origin_guard import check_loopback
 from eventjobs.http.problem import method_not_allowed
@@ -37,6 +38,7 @@ def create_app(service: Service) -> web.Application:
             service.clock,
             long_polls,
         ),
+        Authenticator(service.settings, service.credentials),
     )
     app = web.Application(client_max_size=service.settings.body_bytes_max)
     app[APP_CONTEXT] = context
@@ -48,6 +50,7 @@ def create_app(service: Service) -> web.Application:
                     each.endpoint,
                     context,
                     each.fast_path,
+                    action=each.action,
                     varies=each.varies,
                     unconditional=each.unconditional,
                 )

@@ -1,10 +1,11 @@
-"""The context of every endpoint: service, snapshots, streams, long polls, request ids."""
+"""What every endpoint uses: service, snapshots, streams, long polls, ids, authenticator."""
 
 from dataclasses import dataclass
 
 from aiohttp import web
 
 from eventjobs.attempts.remote_claims import RemoteClaims
+from eventjobs.http.auth import Authenticator
 from eventjobs.http.request_ids import RequestIds
 from eventjobs.http.streams.snapshots import Snapshots
 from eventjobs.http.streams.streams import Streams
@@ -22,6 +23,7 @@ class AppContext:
     long_polls: LongPolls
     request_ids: RequestIds
     remote_claims: RemoteClaims
+    authenticator: Authenticator
 
 
 APP_CONTEXT = web.AppKey("context", AppContext)

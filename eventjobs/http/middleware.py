@@ -7,9 +7,11 @@ from typing import Any
 from aiohttp import web
 from structlog.contextvars import bind_contextvars
 
+from eventjobs.auth.policy import Action
 from eventjobs.errors import EventjobsError
 from eventjobs.http import problem
 from eventjobs.http.app_context import AppContext
+from eventjobs.http.auth import PRINCIPAL, check_permission
 from eventjobs.http.headers import check_command, is_conditional
 from eventjobs.http.origin_guard import reject_foreign_origin
 from eventjobs.http.request_ids import JOB_ID, REQUEST_ID
@@ -24,10 +26,13 @@ def wrap_endpoint(
     context: AppContext,
     fast_path: FastPath | None = None,
     *,
+    action: Action | None = None,
     varies: bool = False,
     unconditional: bool = False,
 ) -> Any:
     """*endpoint* as a handler of aiohttp, with a request id, and with errors as problems.
+
+    The request has a principal that is permitted the *action*; without an *action* it has none.
 
     A route that *varies* answers with `Vary: Accept`. An *unconditional* command is on a resource
     without an ETag, so that no condition with a tag holds.
@@ -50,6 +55,10 @@ def wrap_endpoint(
                 raise error
             if unconditional and is_conditional(request):
                 check_command(request, "")
+            if action is not None:
+                principal = await context.authenticator.authenticate(request)
+                check_permission(principal, action)
+                request[PRINCIPAL] = principal
             return await endpoint(context, request)
         except ConnectionError:  # the client has disconnected; aiohttp does not log that
             log.debug("request cut off", method=request.method, path=request.rel_url.raw_path)

@@ -15,6 +15,7 @@ from eventjobs.errors import (
     DiskFull,
     EventjobsError,
     IdempotencyKeyReused,
+    InvalidCredential,
     InvalidInput,
     JobExists,
     JobGone,
@@ -39,6 +40,7 @@ CODE = web.ResponseKey("code", str)
 
 #: Status and Retry-After in seconds. The nearest ancestor of an error counts.
 TABLE: dict[type[EventjobsError], tuple[int, int | None]] = {
+    InvalidCredential: (401, None),
     JobNotFound: (404, None),
     JobUnreadable: (500, None),
     JobGone: (410, None),
@@ -115,6 +117,8 @@ def response(error: BaseException, path: str, request_id: str, job_id: str | Non
         more["job_id"] = job_id
     if isinstance(error, RequestError):
         headers.update(error.headers)
+    if isinstance(error, InvalidCredential):  # RFC 6750, 3
+        headers["WWW-Authenticate"] = 'Bearer realm="eventjobs", error="invalid_token"'
     if isinstance(error, EventjobsError):
         _, retry_after_s = status_of(type(error))
         if retry_after_s is not None:

@@ -43,6 +43,14 @@ class BadToken(RequestError, code="bad_token", status=401):
     """This token is not valid for this job."""
 
 
+class Unauthenticated(RequestError, code="unauthenticated", status=401):
+    """This needs a credential: an API key or a token in Authorization, or a session."""
+
+
+class Forbidden(RequestError, code="forbidden", status=403):
+    """This credential does not permit that."""
+
+
 class CrossOrigin(RequestError, code="cross_origin", status=403):
     """A page of another site may not change anything here."""
 

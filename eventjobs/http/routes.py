@@ -3,6 +3,7 @@
 from aiohttp import web
 from pydantic import BaseModel
 
+from eventjobs.auth.policy import Action
 from eventjobs.commands.jobs import CommandReason, RetryOptions
 from eventjobs.domain.validation import Redelivery, Subscription
 from eventjobs.errors import (
@@ -172,18 +173,32 @@ def _report_route(
 ) -> Route:
     """The route of a report by a remote worker."""
     path = f"/v1/work/{{id}}/{{attempt}}/{name}"
-    return Route("POST", path, endpoint, RequestSpec(body, JSON), (response, StaleAttempt, *errors))
+    return Route(
+        "POST",
+        path,
+        Action.WORK,
+        endpoint,
+        RequestSpec(body, JSON),
+        (response, StaleAttempt, *errors),
+    )
 
 
 #: All routes. The errors that follow from method, path and request are added in openapi.py.
 ROUTES = (
     Route(
-        "GET", "/v1/jobs/{id}", jobs.get, JOB_VERSION, (CURRENT_JOB, NOT_MODIFIED), jobs.get_cached
+        "GET",
+        "/v1/jobs/{id}",
+        Action.READ,
+        jobs.get,
+        JOB_VERSION,
+        (CURRENT_JOB, NOT_MODIFIED),
+        jobs.get_cached,
     ),
-    Route("GET", "/v1/jobs", jobs.jobs, JOBS_PAGE, (JOBS, BadCursor)),
+    Route("GET", "/v1/jobs", Action.READ, jobs.jobs, JOBS_PAGE, (JOBS, BadCursor)),
     Route(
         "POST",
         "/v1/jobs",
+        Action.SUBMIT,
         submissions.submit,
         SUBMISSION,
         (SUBMITTED, ALREADY_SUBMITTED, IdempotencyKeyReused),
@@ -191,52 +206,103 @@ ROUTES = (
     Route(
         "PUT",
         "/v1/jobs/{id}",
+        Action.SUBMIT,
         submissions.put,
         SUBMISSION_WITH_ID,
         (SUBMITTED, ALREADY_SUBMITTED, JobExists),
     ),
-    Route("POST", "/v1/jobs/batch", batch.submit_batch, LINES, (OUTCOMES,)),
-    Route("POST", "/v1/jobs/{id}/cancel", jobs.cancel, CANCEL, (JOB, WrongState)),
-    Route("POST", "/v1/jobs/{id}/retry", jobs.retry, RETRY, (JOB, WrongState, UnknownStep)),
+    Route("POST", "/v1/jobs/batch", Action.SUBMIT, batch.submit_batch, LINES, (OUTCOMES,)),
+    Route("POST", "/v1/jobs/{id}/cancel", Action.CONTROL, jobs.cancel, CANCEL, (JOB, WrongState)),
+    Route(
+        "POST",
+        "/v1/jobs/{id}/retry",
+        Action.CONTROL,
+        jobs.retry,
+        RETRY,
+        (JOB, WrongState, UnknownStep),
+    ),
     Route(
         "POST",
         "/v1/jobs/{id}/callback",
+        None,
         callbacks.report,
         REPORT,
         (REPORTED, BadToken, StaleAttempt),
     ),
-    Route("DELETE", "/v1/jobs/{id}", jobs.delete, DELETE, (HIDDEN, STOPPING)),
-    Route("GET", "/v1/jobs/{id}/events", events.job_events, EVENTS_PAGE, (EVENTS, BadCursor)),
-    Route("GET", "/v1/jobs/{id}/history", history.history, NOTHING, (HISTORY,)),
-    Route("GET", "/v1/jobs/{id}/why", explanation.get, NOTHING, (WHY,)),
-    Route("GET", "/v1/jobs/{id}/logs", events.logs, EVENTS_PAGE, (LOG_LINES, BadCursor)),
-    Route("GET", "/v1/jobs/{id}/receipt", history.receipt, NOTHING, (RECEIPT,)),
-    Route("GET", "/v1/events", events.events, ALL_EVENTS_PAGE, (EVENTS, BadCursor)),
-    Route("GET", "/v1/schedules", schedules.schedules, LIST_PAGE, (SCHEDULES, BadCursor)),
+    Route("DELETE", "/v1/jobs/{id}", Action.CONTROL, jobs.delete, DELETE, (HIDDEN, STOPPING)),
     Route(
-        "POST", "/v1/schedules/{name}/pause", schedules.pause, REASON, (SCHEDULE, UnknownSchedule)
+        "GET",
+        "/v1/jobs/{id}/events",
+        Action.READ,
+        events.job_events,
+        EVENTS_PAGE,
+        (EVENTS, BadCursor),
+    ),
+    Route("GET", "/v1/jobs/{id}/history", Action.READ, history.history, NOTHING, (HISTORY,)),
+    Route("GET", "/v1/jobs/{id}/why", Action.READ, explanation.get, NOTHING, (WHY,)),
+    Route(
+        "GET", "/v1/jobs/{id}/logs", Action.READ, events.logs, EVENTS_PAGE, (LOG_LINES, BadCursor)
+    ),
+    Route("GET", "/v1/jobs/{id}/receipt", Action.READ, history.receipt, NOTHING, (RECEIPT,)),
+    Route("GET", "/v1/events", Action.LIST, events.events, ALL_EVENTS_PAGE, (EVENTS, BadCursor)),
+    Route(
+        "GET",
+        "/v1/schedules",
+        Action.INSPECT,
+        schedules.schedules,
+        LIST_PAGE,
+        (SCHEDULES, BadCursor),
     ),
     Route(
-        "POST", "/v1/schedules/{name}/resume", schedules.resume, REASON, (SCHEDULE, UnknownSchedule)
+        "POST",
+        "/v1/schedules/{name}/pause",
+        Action.OPERATE,
+        schedules.pause,
+        REASON,
+        (SCHEDULE, UnknownSchedule),
     ),
-    Route("GET", "/v1/counts", health.counts, NOTHING, (COUNTS,)),
-    Route("GET", "/v1/breakers", breakers.breakers, LIST_PAGE, (BREAKERS, BadCursor)),
-    Route("POST", "/v1/artifacts", artifacts.upload, FILE, (STORED,)),
+    Route(
+        "POST",
+        "/v1/schedules/{name}/resume",
+        Action.OPERATE,
+        schedules.resume,
+        REASON,
+        (SCHEDULE, UnknownSchedule),
+    ),
+    Route("GET", "/v1/counts", Action.LIST, health.counts, NOTHING, (COUNTS,)),
+    Route(
+        "GET", "/v1/breakers", Action.INSPECT, breakers.breakers, LIST_PAGE, (BREAKERS, BadCursor)
+    ),
+    Route("POST", "/v1/artifacts", Action.UPLOAD, artifacts.upload, FILE, (STORED,)),
     Route(
         "GET",
         "/v1/jobs/{id}/artifacts/{name}",
+        Action.READ,
         artifacts.download,
         FILE_RANGE,
         (WHOLE_FILE, PARTIAL_FILE, NOT_MODIFIED, ArtifactNotFound, RangeNotSatisfiable),
     ),
-    Route("POST", "/v1/webhooks", webhooks.add, SUBSCRIPTION, (SUBSCRIBED, OutboundRefused)),
-    Route("GET", "/v1/webhooks", webhooks.webhooks, LIST_PAGE, (WEBHOOKS, BadCursor)),
     Route(
-        "GET", "/v1/webhooks/{webhook_id}", webhooks.webhook, NOTHING, (WEBHOOK, WebhookNotFound)
+        "POST",
+        "/v1/webhooks",
+        Action.CONTROL,
+        webhooks.add,
+        SUBSCRIPTION,
+        (SUBSCRIBED, OutboundRefused),
+    ),
+    Route("GET", "/v1/webhooks", Action.LIST, webhooks.webhooks, LIST_PAGE, (WEBHOOKS, BadCursor)),
+    Route(
+        "GET",
+        "/v1/webhooks/{webhook_id}",
+        Action.LIST,
+        webhooks.webhook,
+        NOTHING,
+        (WEBHOOK, WebhookNotFound),
     ),
     Route(
         "DELETE",
         "/v1/webhooks/{webhook_id}",
+        Action.CONTROL,
         webhooks.remove,
         NOTHING,
         (UNSUBSCRIBED, WebhookNotFound),
@@ -244,12 +310,20 @@ ROUTES = (
     Route(
         "POST",
         "/v1/webhooks/{webhook_id}/redeliver",
+        Action.CONTROL,
         webhooks.redeliver,
         REDELIVERY,
         (REDELIVERED, WebhookNotFound),
     ),
-    Route("POST", "/v1/work/claim", claims.claim, CLAIM, (CLAIMED,)),
-    Route("POST", "/v1/work/complete", reports.complete_several, COMPLETIONS, (COMPLETED,)),
+    Route("POST", "/v1/work/claim", Action.WORK, claims.claim, CLAIM, (CLAIMED,)),
+    Route(
+        "POST",
+        "/v1/work/complete",
+        Action.WORK,
+        reports.complete_several,
+        COMPLETIONS,
+        (COMPLETED,),
+    ),
     _report_route("heartbeat", reports.heartbeat, WorkerReport),
     _report_route("progress", reports.progress, ProgressByWorker),
     _report_route("log", reports.log, LogReport),
@@ -260,17 +334,33 @@ ROUTES = (
     _report_route("fail", reports.fail, Failure, ENDED),
     _report_route("cancelled", reports.confirm_stop, WorkerReport, ENDED, WrongState),
     _report_route("release", reports.release, Release, ENDED),
-    Route("GET", "/v1/types", queues.types, LIST_PAGE, (TYPES, BadCursor)),
-    Route("POST", "/v1/types/{type}/pause", queues.pause_type, REASON, (TYPE, UnknownType)),
-    Route("POST", "/v1/types/{type}/resume", queues.resume_type, REASON, (TYPE, UnknownType)),
-    Route("GET", "/v1/queues", queues.queues, LIST_PAGE, (QUEUES, BadCursor)),
-    Route("POST", "/v1/queues/{queue}/pause", queues.pause_queue, REASON, (QUEUE,)),
-    Route("POST", "/v1/queues/{queue}/resume", queues.resume_queue, REASON, (QUEUE,)),
-    Route("POST", "/v1/views/rebuild", health.rebuild, NOTHING, (REBUILT,)),
-    Route("GET", "/healthz", health.healthz, NOTHING, (ALIVE,)),
-    Route("GET", "/readyz", health.readyz, NOTHING, (READY, NotReady)),
-    Route("GET", "/openapi.json", openapi, NOTHING, (DOCUMENT,)),
-    Route("GET", "/", dashboard.page, NOTHING, (HTML,)),
-    Route("GET", "/dashboard.js", dashboard.page, NOTHING, (SCRIPT,)),
-    Route("GET", "/dashboard.css", dashboard.page, NOTHING, (STYLE,)),
+    Route("GET", "/v1/types", Action.INSPECT, queues.types, LIST_PAGE, (TYPES, BadCursor)),
+    Route(
+        "POST",
+        "/v1/types/{type}/pause",
+        Action.OPERATE,
+        queues.pause_type,
+        REASON,
+        (TYPE, UnknownType),
+    ),
+    Route(
+        "POST",
+        "/v1/types/{type}/resume",
+        Action.OPERATE,
+        queues.resume_type,
+        REASON,
+        (TYPE, UnknownType),
+    ),
+    Route("GET", "/v1/queues", Action.INSPECT, queues.queues, LIST_PAGE, (QUEUES, BadCursor)),
+    Route("POST", "/v1/queues/{queue}/pause", Action.OPERATE, queues.pause_queue, REASON, (QUEUE,)),
+    Route(
+        "POST", "/v1/queues/{queue}/resume", Action.OPERATE, queues.resume_queue, REASON, (QUEUE,)
+    ),
+    Route("POST", "/v1/views/rebuild", Action.OPERATE, health.rebuild, NOTHING, (REBUILT,)),
+    Route("GET", "/healthz", None, health.healthz, NOTHING, (ALIVE,)),
+    Route("GET", "/readyz", None, health.readyz, NOTHING, (READY, NotReady)),
+    Route("GET", "/openapi.json", Action.READ, openapi, NOTHING, (DOCUMENT,)),
+    Route("GET", "/", None, dashboard.page, NOTHING, (HTML,)),
+    Route("GET", "/dashboard.js", None, dashboard.page, NOTHING, (SCRIPT,)),
+    Route("GET", "/dashboard.css", None, dashboard.page, NOTHING, (STYLE,)),
 )

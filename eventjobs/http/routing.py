@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from aiohttp import web
 from pydantic import BaseModel
 
+from eventjobs.auth.policy import Action
 from eventjobs.errors import EventjobsError
 from eventjobs.http.app_context import AppContext
 from eventjobs.http.origin_guard import SAFE_METHODS
@@ -41,11 +42,12 @@ class ResponseSpec:
 @dataclass(frozen=True)
 class Route:
     """A route, described by the docstring of *endpoint*. Errors that any route may answer with are
-    not listed.
+    not listed. A route without an *action* is public: it needs no principal.
     """
 
     method: str
     path: str
+    action: Action | None
     endpoint: Endpoint
     request: RequestSpec
     responses: tuple[ResponseSpec | type[EventjobsError], ...]

@@ -1,0 +1,86 @@
+"""Credentials of all kinds: they are verified once, and remembered while they are valid."""
+
+import hashlib
+from collections.abc import Callable, Sequence
+from typing import Protocol
+
+from eventjobs.auth.principals import Principal
+from eventjobs.cache import LRUCache
+from eventjobs.clock import Clock
+from eventjobs.errors import InvalidCredential
+
+
+class CredentialVerifier(Protocol):
+    """Verifies one kind of credential: an API key, a JWT, a session."""
+
+    def recognizes(self, credential: str) -> bool:
+        """Whether *credential* has the form of this kind."""
+
+    async def verify(self, credential: str) -> Principal:
+        """Its principal. Raises InvalidCredential."""
+
+
+class Credentials:
+    """Verifies credentials, and remembers the principals of those that are valid.
+
+    They are remembered by their digests, so that the time of a lookup does not depend on a secret.
+    """
+
+    def __init__(self, clock: Clock, verifiers: Sequence[CredentialVerifier]) -> None:
+        self._clock = clock
+        self._verifiers = verifiers
+        self._principals: LRUCache[Principal] = LRUCache(entries_max=10_000, bytes_max=10_000)
+        #: Counts revocations: a verification that one overtakes is repeated.
+        self._revocations = 0
+        self._end_streams: list[Callable[[str], object]] = []
+
+    def get_cached(self, credential: str) -> Principal | None:
+        """The principal of a credential that was verified before and is still valid."""
+        principal = self._principals.get(_digest(credential))
+        if principal is None or self.is_expired(principal):
+            return None
+        return principal
+
+    async def verify(self, credential: str) -> Principal:
+        """The principal of *credential*. Raises InvalidCredential."""
+        while (principal := self.get_cached(credential)) is None:
+            revocations = self._revocations
+            verified = await self._verify(credential)
+            if revocations == self._revocations:
+                self._principals.put(_digest(credential), verified, 1)
+        return principal
+
+    async def _verify(self, credential: str) -> Principal:
+        verifier = next((each for each in self._verifiers if each.recognizes(credential)), None)
+        if verifier is None:
+            raise InvalidCredential
+        principal = await verifier.verify(credential)
+        if self.is_expired(principal):
+            raise InvalidCredential("the credential has expired")
+        return principal
+
+    def is_expired(self, principal: Principal) -> bool:
+        expires_us = principal.expires_us
+        return expires_us is not None and expires_us <= self._clock.now_us()
+
+    def revoke(self, credential: str) -> None:
+        """Forget the principals that have *credential* among their `credentials`, and end their
+        streams.
+        """
+        self._revocations += 1
+        self._principals.drop_where(lambda principal: credential in principal.credentials)
+        for end_streams in self._end_streams:
+            end_streams(credential)
+
+    def forget_all(self) -> None:
+        """Verify every credential again, because what they are verified with has changed."""
+        self._revocations += 1
+        self._principals.drop_where(lambda principal: True)
+
+    def on_revoked(self, end_streams: Callable[[str], object]) -> None:
+        """Call *end_streams* with each credential that is revoked."""
+        self._end_streams.append(end_streams)
+
+
+def _digest(credential: str) -> str:
+    return hashlib.sha256(credential.encode("utf-8", "surrogatepass")).hexdigest()

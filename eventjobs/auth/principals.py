@@ -1,0 +1,58 @@
+"""Principals: who sends a request, and the scopes that say what it may do."""
+
+from dataclasses import dataclass
+from enum import StrEnum
+
+
+class Scope(StrEnum):
+    """What a credential permits. A scope `worker:TYPE` permits to claim jobs of that type."""
+
+    SUBMIT = "jobs:submit"
+    READ = "jobs:read"
+    CONTROL = "jobs:control"
+    AUDIT = "audit:export"
+    ADMIN = "admin"
+
+
+WORKER_SCOPE = "worker:"
+#: As the type in a worker's scope: all types.
+ALL_TYPES = "*"
+#: The scopes of a credential that names none.
+USER_SCOPES = frozenset({Scope.SUBMIT, Scope.READ, Scope.CONTROL})
+#: The owner of jobs that were submitted without a credential. No credential has this owner.
+ANONYMOUS_OWNER = "anonymous"
+
+
+@dataclass(frozen=True, slots=True)
+class Principal:
+    """The sender of a request. *name* is the actor of its events; it contains no slash.
+
+    *credentials* identify its key, token or session: the revocation of one of them ends its
+    streams. It is valid until *expires_us*, in microseconds since 1970.
+    """
+
+    name: str
+    owner: str | None
+    scopes: frozenset[str]
+    credentials: tuple[str, ...] = ()
+    expires_us: int | None = None
+
+    @property
+    def worker_types(self) -> frozenset[str]:
+        """The job types that it may claim. ALL_TYPES stands for all."""
+        if Scope.ADMIN in self.scopes:
+            return frozenset({ALL_TYPES})
+        names = (each for each in self.scopes if each.startswith(WORKER_SCOPE))
+        return frozenset(each.removeprefix(WORKER_SCOPE) for each in names)
+
+    def worker_name(self, name: str) -> str:
+        """The worker *name* of this principal, as events have it. Another principal's worker of the
+        same name is another worker.
+        """
+        return name if self is LOCAL else f"{self.name}/{name}"
+
+
+#: Everybody, while authentication is off.
+LOCAL = Principal("http", None, frozenset({Scope.ADMIN}))
+#: A request without a credential, while authentication is optional.
+ANONYMOUS = Principal("anonymous", ANONYMOUS_OWNER, USER_SCOPES)

@@ -1,0 +1,78 @@
+"""Which principal may do what, and with which job."""
+
+import pytest
+
+from eventjobs.auth.policy import Action, JobFacts, may_claim, may_unmask, permits, sees_all
+from eventjobs.auth.principals import (
+    ANONYMOUS,
+    ANONYMOUS_OWNER,
+    LOCAL,
+    USER_SCOPES,
+    Principal,
+    Scope,
+)
+
+ALICE = Principal("user:alice", "alice", USER_SCOPES)
+WORKER = Principal("key:w", "build", frozenset({"worker:resize", "worker:mail"}))
+AUDITOR = Principal("key:a", "audit", frozenset({Scope.AUDIT}))
+ADMIN = Principal("key:o", "ops", frozenset({Scope.ADMIN}))
+
+#: By action: who may do it at all.
+PERMITTED = {
+    Action.SUBMIT: {ALICE, ANONYMOUS, ADMIN, LOCAL},
+    Action.UPLOAD: {ALICE, ANONYMOUS, WORKER, ADMIN, LOCAL},
+    Action.READ: {ALICE, ANONYMOUS, WORKER, AUDITOR, ADMIN, LOCAL},
+    Action.LIST: {ALICE, AUDITOR, ADMIN, LOCAL},
+    Action.CONTROL: {ALICE, ANONYMOUS, WORKER, ADMIN, LOCAL},
+    Action.WORK: {WORKER, ADMIN, LOCAL},
+    Action.INSPECT: {AUDITOR, ADMIN, LOCAL},
+    Action.OPERATE: {ADMIN, LOCAL},
+}
+
+
+@pytest.mark.parametrize("action", Action)
+def test_an_action_is_permitted_by_scopes(action: Action) -> None:
+    everybody = {ALICE, ANONYMOUS, WORKER, AUDITOR, ADMIN, LOCAL}
+    assert {each for each in everybody if permits(each, action)} == PERMITTED[action]
+
+
+@pytest.mark.parametrize("action", [Action.READ, Action.CONTROL])
+def test_users_have_their_own_jobs_and_anonymous_ones(action: Action) -> None:
+    assert permits(ALICE, action, JobFacts("alice"))
+    assert permits(ALICE, action, JobFacts(ANONYMOUS_OWNER))
+    assert permits(ANONYMOUS, action, JobFacts(ANONYMOUS_OWNER))
+    for job in (JobFacts("bob"), JobFacts(None)):
+        assert not permits(ALICE, action, job)
+        assert not permits(ANONYMOUS, action, job)
+
+
+def test_auditors_read_all_jobs_and_change_none() -> None:
+    assert permits(AUDITOR, Action.READ, JobFacts("alice"))
+    assert not permits(AUDITOR, Action.CONTROL, JobFacts("alice"))
+
+
+def test_a_worker_has_the_jobs_that_it_holds_and_their_children() -> None:
+    mine, anothers = WORKER.worker_name("worker-1"), ADMIN.worker_name("worker-1")
+    for action in (Action.READ, Action.CONTROL):
+        assert permits(WORKER, action, JobFacts("alice", worker=mine))
+        assert permits(WORKER, action, JobFacts("alice", parent_worker=mine))
+        assert not permits(WORKER, action, JobFacts("alice", worker=anothers))
+        assert not permits(WORKER, action, JobFacts("alice", worker="worker-1"))
+        assert not permits(WORKER, action, JobFacts("alice"))
+
+
+def test_a_worker_claims_the_types_of_its_scopes() -> None:
+    assert may_claim(WORKER, "resize")
+    assert not may_claim(WORKER, "train")
+    assert may_claim(Principal("key:x", "x", frozenset({"worker:*"})), "train")
+    assert may_claim(LOCAL, "train")
+    assert not may_claim(ALICE, "resize")
+
+
+def test_sensitive_fields_are_for_the_owner() -> None:
+    assert may_unmask(ALICE, "alice")
+    assert may_unmask(LOCAL, "alice")  # without authentication, all are one
+    for reader in (ADMIN, AUDITOR, WORKER, ANONYMOUS):
+        assert not may_unmask(reader, "alice")
+        assert not may_unmask(reader, None)
+    assert [each for each in (ALICE, AUDITOR, ADMIN, WORKER) if sees_all(each)] == [AUDITOR, ADMIN]
