@@ -228,6 +228,15 @@ class Settings(EnvironmentSettings):
     body_timeout_s: float = Field(
         30.0, gt=0, description="longest pause within a request's body; twice that for all of it"
     )
+    head_timeout_s: float = Field(
+        15.0,
+        gt=0,
+        description="time to receive the head of a request, from its first byte or the connection",
+    )
+    connections_max: int = Field(20_000, ge=1, description="open connections")
+    address_connections_max: int | None = Field(
+        None, ge=1, description="open connections of one client address; unset: no limit"
+    )
     webhooks_max: int = Field(1000, ge=0, description="number of webhooks")
     pauses_max: int = Field(1000, ge=1, description="number of paused types, queues and schedules")
     page_max: int = Field(1000, ge=1, description="entries of one page")

@@ -6,14 +6,17 @@ from contextlib import suppress
 from typing import Any
 
 from aiohttp import web
+from aiohttp.streams import EMPTY_PAYLOAD
+from aiohttp.web_protocol import _ErrInfo
 
+from eventjobs.clock import Clock, Timer
 from eventjobs.concurrency import forks
 from eventjobs.http import problem
-from eventjobs.http.descriptors import DescriptorGuard
+from eventjobs.http.connection_limits import ConnectionLimits
 from eventjobs.http.middleware import set_default_headers
-from eventjobs.http.refusals import parser_error, refusal_response
+from eventjobs.http.refusals import HEAD_BYTES_MAX, parser_error, refusal_response
 from eventjobs.http.request_body import abandon_body
-from eventjobs.http.request_errors import OutOfDescriptors, RequestError
+from eventjobs.http.request_errors import HeadersTooLarge, HeadTimeout, RequestError
 from eventjobs.http.request_ids import RequestIds
 from eventjobs.http.streams.subscriber import SUBSCRIBER
 from eventjobs.observability.logging import get_logger
@@ -25,9 +28,11 @@ LINGER_S = 1.0
 class Connections:
     """The open connections of a server, and whether it is closing them."""
 
-    def __init__(self) -> None:
+    def __init__(self, limits: ConnectionLimits, clock: Clock, head_timeout_s: float) -> None:
         self.closing = False
-        self.descriptors = DescriptorGuard()
+        self.limits = limits
+        self.clock = clock
+        self.head_timeout_s = head_timeout_s
         self._open: set[ServerConnection] = set()
         self._closed = asyncio.Event()
 
@@ -57,7 +62,12 @@ class ServerConnection(web.RequestHandler):
     """A connection that answers malformed requests with problems, and can be closed gracefully."""
 
     __slots__ = (
+        "_address",
+        "_body",
         "_connections",
+        "_head_bytes",
+        "_head_refused",
+        "_head_timer",
         "_input_end",
         "_refusal_task",
         "_request",
@@ -69,6 +79,14 @@ class ServerConnection(web.RequestHandler):
     def __init__(self, connections: Connections, manager: web.Server, **more: Any) -> None:
         super().__init__(manager, **more)
         self._connections = connections
+        #: The address by which the connection is counted; None where it is refused.
+        self._address: str | None = None
+        #: The body of the newest request that has a complete head.
+        self._body: Any = EMPTY_PAYLOAD
+        #: The bytes that were received of an incomplete head, and its timeout.
+        self._head_bytes = 0
+        self._head_timer: Timer | None = None
+        self._head_refused = False
         #: Whether the client has ended its side of the connection.
         self.input_ended = False
         #: Set at the end of the input, while the connection lingers.
@@ -84,15 +102,23 @@ class ServerConnection(web.RequestHandler):
         super().connection_made(transport)
         forks.close_in_children(transport.get_extra_info("socket").fileno())
         self._connections.add(self)
-        if self._connections.descriptors.must_refuse(transport, len(self._connections)):
+        try:
+            self._address = self._connections.limits.admit(transport)
+        except RequestError as error:
             self.close()  # its input is not parsed
-            self._refusal_task = asyncio.ensure_future(self._refuse_connection())
+            self._refusal_task = asyncio.ensure_future(self._refuse_connection(error))
+        else:
+            self._start_head_timer()
 
     def connection_lost(self, error: BaseException | None) -> None:
         super().connection_lost(error)
         self._request = None
         self._end_input()
+        self._end_head()
+        self._body = EMPTY_PAYLOAD
         self._connections.discard(self)
+        if self._address is not None:
+            self._connections.limits.release(self._address)
 
     # --- a client may end its side of the connection, and still read (RFC 9293, 3.6)
 
@@ -112,7 +138,14 @@ class ServerConnection(web.RequestHandler):
             self._input_end.set()
 
     def data_received(self, data: bytes) -> None:
+        if self._head_refused:
+            return
+        in_body, requests = not self._body.is_eof(), self._request_count
         super().data_received(data)
+        if self._request_count > requests:
+            self._end_head()
+        elif not (in_body or self._upgraded) and data.strip(b"\r\n"):
+            self._begin_head(len(data))  # empty lines do not begin one (RFC 9112, 2.2)
         if self._messages and self._request is not None:
             self._end_body(self._request)
 
@@ -132,8 +165,11 @@ class ServerConnection(web.RequestHandler):
     async def finish_response(
         self, request: web.BaseRequest, resp: web.StreamResponse, start_time: float | None
     ) -> tuple[web.StreamResponse, bool]:
+        requests = self._request_count
         try:
             result = await super().finish_response(request, resp, start_time)
+            if self._request_count > requests:  # heads that followed the request of an upgrade
+                self._end_head()
             if self.refusal is not None:
                 await self._linger()
             return result
@@ -158,6 +194,46 @@ class ServerConnection(web.RequestHandler):
             if self.connection_error is not None:
                 self.connection_error.__traceback__ = None
                 self.connection_error = None
+
+    # --- the head of a request has limits of time and size
+
+    def _start_head_timer(self) -> None:
+        timeout_s = self._connections.head_timeout_s
+        self._head_timer = self._connections.clock.call_later(timeout_s, self._time_out_head)
+
+    def _begin_head(self, size: int) -> None:
+        """Take *size* bytes of an incomplete head."""
+        if self._close or self._force_close:
+            return
+        self._head_bytes += size
+        if self._head_bytes > HEAD_BYTES_MAX:
+            self._refuse_head(HeadersTooLarge(f"a head has at most {HEAD_BYTES_MAX} bytes"))
+        elif self._head_timer is None:
+            self._start_head_timer()
+
+    def _end_head(self) -> None:
+        """Take the end of a head; of several, the last one has a body that is not received yet."""
+        if self._messages:
+            self._body = self._messages[-1][1]
+        self._head_bytes = 0
+        if self._head_timer is not None:
+            self._head_timer.cancel()
+            self._head_timer = None
+
+    def _time_out_head(self) -> None:
+        if self._head_bytes:
+            self._refuse_head(HeadTimeout())
+        else:
+            self.force_close()  # no request was begun, so none is answered
+
+    def _refuse_head(self, error: RequestError) -> None:
+        """Answer *error* after the requests that are complete, and read nothing more."""
+        self._end_head()
+        self._head_refused = True
+        info = _ErrInfo(status=error.status, exc=error, message=error.message)
+        self._messages.append((info, EMPTY_PAYLOAD))
+        if self._waiter is not None and not self._waiter.done():
+            self._waiter.set_result(None)
 
     # --- a graceful close; aiohttp's own does not read the bodies of requests in progress
 
@@ -208,10 +284,10 @@ class ServerConnection(web.RequestHandler):
                 async with asyncio.timeout(LINGER_S):
                     await self._input_end.wait()
 
-    async def _refuse_connection(self) -> None:
-        """Send 503 without reading a request, and close."""
+    async def _refuse_connection(self, error: RequestError) -> None:
+        """Send *error* without reading a request, and close."""
         request_id = RequestIds().new()
-        response = problem.response(OutOfDescriptors(), "", request_id, None)
+        response = problem.response(error, "", request_id, None)
         set_default_headers(response.headers, request_id)
         body = response.body
         assert self.transport is not None

@@ -27,6 +27,8 @@ TARGET_BYTES_MAX = 8190
 #: that tells the two apart in aiohttp's LineTooLong.
 FIELD_BYTES_MAX = 8192
 FIELDS_MAX = 128
+#: Bytes of a request line and its header fields. It bounds the memory of an incomplete head.
+HEAD_BYTES_MAX = 131_072
 VERSIONS = frozenset({HttpVersion10, HttpVersion11})
 
 #: A factory of requests of aiohttp: message, payload, protocol, writer, task.
@@ -34,7 +36,9 @@ RequestFactory = Callable[[Any, Any, Any, Any, "asyncio.Task[None]"], web.BaseRe
 
 
 def parser_error(error: BaseException | None) -> RequestError:
-    """The refusal of what aiohttp's parser cannot read, with the limit that was exceeded."""
+    """The refusal of input that is no request, with the limit that was exceeded."""
+    if isinstance(error, RequestError):
+        return error
     if isinstance(error, LineTooLong):
         limit = error.args[1]
         if limit == TARGET_BYTES_MAX:

@@ -71,6 +71,10 @@ class BodyTimeout(RequestError, code="body_timeout", status=408):
     """The body did not arrive in time."""
 
 
+class HeadTimeout(RequestError, code="head_timeout", status=408):
+    """The head of the request did not arrive in time."""
+
+
 class TargetTooLong(RequestError, code="uri_too_long", status=414):
     """The address of the request is too long."""
 
@@ -91,6 +95,12 @@ class Misdirected(RequestError, code="misdirected", status=421):
     """This service accepts loopback host names only: it has no authentication."""
 
 
+class TooManyConnectionsOfAddress(
+    RequestError, code="too_many_connections_of_address", status=429, retry_after_s=1
+):
+    """This client address has as many open connections as one may have."""
+
+
 class HeadersTooLarge(RequestError, code="headers_too_large", status=431):
     """A header of the request is too long, or there are too many."""
 
@@ -105,6 +115,10 @@ class VersionNotSupported(RequestError, code="http_version_not_supported", statu
 
 class OutOfDescriptors(RequestError, code="out_of_descriptors", status=503, retry_after_s=1):
     """The service is nearly out of file descriptors; try again, or raise its limit (ulimit -n)."""
+
+
+class TooManyConnections(RequestError, code="too_many_connections", status=503, retry_after_s=1):
+    """The service has as many open connections as it may have."""
 
 
 class ViewsBehind(RequestError, code="views_behind", status=503, retry_after_s=1):

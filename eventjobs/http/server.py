@@ -9,6 +9,8 @@ from aiohttp import web
 from eventjobs.concurrency import forks
 from eventjobs.errors import EventjobsError
 from eventjobs.http.access_log import AccessLog
+from eventjobs.http.app_context import APP_CONTEXT
+from eventjobs.http.connection_limits import ConnectionLimits
 from eventjobs.http.origin_guard import check_loopback
 from eventjobs.http.protocol import LINGER_S, Connections, ServerConnection, connection_of
 from eventjobs.http.refusals import (
@@ -26,7 +28,7 @@ from eventjobs.observability.logging import get_logger
 LAST_REQUEST_S = 0.1
 #: Seconds after which incomplete requests are refused; their responses get as long again.
 SHUTDOWN_S = 2.0
-#: Seconds of an idle connection, and of receiving a head. aiohttp's default is an hour.
+#: Seconds of an idle connection after a response. aiohttp's default is an hour.
 KEEPALIVE_S = 60.0
 
 Handler = Callable[[web.BaseRequest], Awaitable[web.StreamResponse]]
@@ -76,7 +78,13 @@ async def listen(app: web.Application, host: str, port: int) -> Listening:
     await runner.setup()
     manager = runner.server
     assert manager is not None
-    connections = Connections()
+    service = app[APP_CONTEXT].service
+    settings = service.settings
+    connections = Connections(
+        ConnectionLimits(settings.connections_max, settings.address_connections_max),
+        service.clock,
+        settings.head_timeout_s,
+    )
     manager.request_handler = _with_problems(manager.request_handler, RequestIds(), connections)
     manager.request_factory = with_refusals(manager.request_factory)
     loop = asyncio.get_running_loop()
