@@ -245,7 +245,9 @@ class Settings(EnvironmentSettings):
 
     heartbeat_s: float = Field(15.0, gt=0, description="time between comments on a quiet stream")
     stall_s: float = Field(
-        30.0, gt=0, description="a stream client that reads nothing for so long is disconnected"
+        30.0,
+        gt=0,
+        description="a client that reads nothing of its response for so long is disconnected",
     )
     stream_buffer_bytes_max: int = Field(
         65_536, ge=1024, description="bytes of a stream that the client has not read"

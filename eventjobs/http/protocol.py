@@ -1,6 +1,7 @@
 """Connections of HTTP/1.1: refusals of malformed input, and a graceful close."""
 
 import asyncio
+import socket
 from collections.abc import Iterator
 from contextlib import suppress
 from typing import Any
@@ -28,11 +29,14 @@ LINGER_S = 1.0
 class Connections:
     """The open connections of a server, and whether it is closing them."""
 
-    def __init__(self, limits: ConnectionLimits, clock: Clock, head_timeout_s: float) -> None:
+    def __init__(
+        self, limits: ConnectionLimits, clock: Clock, *, head_timeout_s: float, stall_s: float
+    ) -> None:
         self.closing = False
         self.limits = limits
         self.clock = clock
         self.head_timeout_s = head_timeout_s
+        self.stall_s = stall_s
         self._open: set[ServerConnection] = set()
         self._closed = asyncio.Event()
 
@@ -100,7 +104,13 @@ class ServerConnection(web.RequestHandler):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         super().connection_made(transport)
-        forks.close_in_children(transport.get_extra_info("socket").fileno())
+        client = transport.get_extra_info("socket")
+        forks.close_in_children(client.fileno())
+        if hasattr(socket, "TCP_USER_TIMEOUT"):
+            # Otherwise a client that reads no response holds its memory, also after a close, and
+            # the kernel waits a quarter of an hour for one whose network is gone.
+            timeout_ms = max(1, int(self._connections.stall_s * 1000))
+            client.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, timeout_ms)
         self._connections.add(self)
         try:
             self._address = self._connections.limits.admit(transport)

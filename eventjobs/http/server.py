@@ -83,7 +83,8 @@ async def listen(app: web.Application, host: str, port: int) -> Listening:
     connections = Connections(
         ConnectionLimits(settings.connections_max, settings.address_connections_max),
         service.clock,
-        settings.head_timeout_s,
+        head_timeout_s=settings.head_timeout_s,
+        stall_s=settings.stall_s,
     )
     manager.request_handler = _with_problems(manager.request_handler, RequestIds(), connections)
     manager.request_factory = with_refusals(manager.request_factory)

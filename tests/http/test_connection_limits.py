@@ -1,6 +1,7 @@
 """Limits of connections: the time and the size of a head, and how many may be open."""
 
 import asyncio
+import socket
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from typing import Any
@@ -199,6 +200,29 @@ async def test_an_incomplete_head_has_a_limit_in_bytes(client: Connect) -> None:
         status, _, problem = await one.answer()
         assert (status, problem["code"]) == (431, "headers_too_large")
         assert problem["detail"] == f"a head has at most {HEAD_BYTES_MAX} bytes"
+
+
+# --- clients that do not read
+
+
+async def test_a_client_that_reads_no_response_is_disconnected(client: Connect) -> None:
+    """It held its connection for ever, and up to a megabyte for each response."""
+    api = await client(echo, concurrency=0, stall_s=0.5)
+    here = (await api.submit("echo", "x" * 400_000))["links"]["self"]
+    await api.session.close()
+    with socket.socket() as one:
+        one.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        one.setblocking(False)
+        loop = asyncio.get_running_loop()
+        await loop.sock_connect(one, (api.listening.host, api.listening.port))
+        sent = f"GET {here} HTTP/1.1\r\nHost: localhost\r\n\r\n".encode()
+        await loop.sock_sendall(one, sent * 20)
+        await open_connections(api, 1)
+        [server_side] = api.listening.connections
+        await until(lambda: server_side.writing_paused)
+        async with asyncio.timeout(20):
+            await api.listening.connections.wait_closed(20)
+        assert len(api.listening.connections) == 0
 
 
 # --- how many are open

@@ -10,7 +10,7 @@ from eventjobs.clock import Clock, timeout
 from eventjobs.http.streams.subscriber import Subscriber
 
 
-def limit_buffers(transport: asyncio.Transport, high: int, stall_s: float) -> None:
+def limit_buffers(transport: asyncio.Transport, high: int) -> None:
     """Bound what the transport and the kernel hold for a client: *high* bytes, and 64 KiB."""
     transport.set_write_buffer_limits(high=high)
     connection = transport.get_extra_info("socket")
@@ -18,10 +18,6 @@ def limit_buffers(transport: asyncio.Transport, high: int, stall_s: float) -> No
         return
     # Autotuning would let megabytes for a client that never reads pile up unseen.
     connection.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 65_536)
-    if hasattr(socket, "TCP_USER_TIMEOUT"):
-        # By default the kernel waits a quarter of an hour for a client whose network is gone.
-        timeout_ms = max(1, int(stall_s * 1000))
-        connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, timeout_ms)
 
 
 async def drain(request: web.Request, subscriber: Subscriber, clock: Clock, stall_s: float) -> None:

@@ -147,7 +147,7 @@ class Streams:
         if request.method == "HEAD" or transport is None:  # None: the client has disconnected
             return response
         limit = self._settings.stream_buffer_bytes_max
-        limit_buffers(transport, limit, self._settings.stall_s)
+        limit_buffers(transport, limit)
         chunked = request.version >= (1, 1)
         subscriber = Subscriber(transport, job_filter.among(jobs), limit, chunked=chunked)
         try:
