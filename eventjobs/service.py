@@ -15,6 +15,7 @@ from eventjobs.attempts.recorder import OutcomeRecorder
 from eventjobs.attempts.recovery import load_recent_starts, recover
 from eventjobs.auth.credentials import Credentials
 from eventjobs.auth.master_key import MasterKey
+from eventjobs.auth.sessions import SessionSigner
 from eventjobs.clock import Clock, SystemClock, Timeline, sleep
 from eventjobs.commands.jobs import Jobs
 from eventjobs.commands.pauses import Pauses
@@ -72,6 +73,7 @@ class Service:
     artifacts: Artifacts
     master_key: MasterKey
     credentials: Credentials
+    sessions: SessionSigner
     outbound: OutboundClient
     webhooks: WebhookSubscriptions
     deliveries: WebhookDeliveries
@@ -223,9 +225,15 @@ class Service:
         self.leases = LeaseMonitor(self.jobs, self.views, self.recorder, grace_s=settings.grace_s)
         names = {type: service_name(url) for type, url in self._service_urls.items()}
         self.attempt_reports = AttemptReports(self.jobs, self.recorder, self.leases, names)
-        self.credentials = Credentials(self.clock, ())
+        session_key = self.master_key.derive("session")
+        self.sessions = SessionSigner(session_key, self.clock, settings.session_s, self._is_active)
+        self.credentials = Credentials(self.clock, (self.sessions,))
         self.job_source = self._job_source(worker)
         self._wire_runners(worker)
+
+    async def _is_active(self, credential: str) -> bool:
+        """Whether *credential*, of a principal whose session it is, is not revoked."""
+        return True
 
     def _wire_runners(self, worker: str) -> None:
         settings = self.settings

@@ -113,6 +113,9 @@ class Settings(EnvironmentSettings):
     auth: Literal["off", "optional", "required"] = Field(
         "off", description="whether requests need a credential; off: loopback addresses only"
     )
+    session_s: float = Field(
+        43_200.0, ge=1, le=31_536_000, description="time until a browser has to log in again"
+    )
     port: int = Field(8080, ge=0, le=65535, description="port to listen on; 0 picks one")
 
     concurrency: int = Field(256, ge=0, description="jobs that run at once; 0 runs none")

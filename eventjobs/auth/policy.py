@@ -9,6 +9,8 @@ from eventjobs.auth.principals import ANONYMOUS, ANONYMOUS_OWNER, LOCAL, Princip
 class Action(StrEnum):
     """What a request does. Each route has one, or is public."""
 
+    #: Read who one is.
+    IDENTIFY = "identify"
     #: Submit a job.
     SUBMIT = "submit"
     #: Store a file for a job.
@@ -49,7 +51,7 @@ class JobFacts(NamedTuple):
 
 def permits(principal: Principal, action: Action, job: JobFacts | None = None) -> bool:
     """Whether *principal* may do *action* with *job*; without a job, with any job at all."""
-    if Scope.ADMIN in principal.scopes:
+    if action is Action.IDENTIFY or Scope.ADMIN in principal.scopes:
         return True
     if action in _AUDITED and Scope.AUDIT in principal.scopes:
         return True

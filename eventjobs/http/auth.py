@@ -8,13 +8,20 @@ from eventjobs.auth.credentials import Credentials
 from eventjobs.auth.policy import Action, permits
 from eventjobs.auth.principals import ANONYMOUS, LOCAL, Principal
 from eventjobs.errors import InvalidCredential
-from eventjobs.http.request_errors import Forbidden, Unauthenticated
+from eventjobs.http.headers import media_type
+from eventjobs.http.request_errors import Forbidden, Unauthenticated, UnsupportedMediaType
+from eventjobs.http.session_cookies import session_of
 from eventjobs.settings import Settings
 
 #: The principal of a request, which the endpoint reads.
 PRINCIPAL = web.RequestKey("principal", Principal)
 #: Asks for a credential (RFC 6750, 3).
 CHALLENGE = {"WWW-Authenticate": 'Bearer realm="eventjobs"'}
+
+#: Content types that a page may send to another site without asking it first (Fetch, 2.2.2).
+FORM_TYPES = frozenset(
+    {"", "text/plain", "multipart/form-data", "application/x-www-form-urlencoded"}
+)
 
 _BEARER = re.compile(r"(?i:bearer) +(\S+) *")
 
@@ -34,23 +41,46 @@ class Authenticator:
         """The principal, without an await; None where *authenticate* has to answer."""
         if self._off:
             return LOCAL
-        authorization = request.headers.get("Authorization")
-        if authorization is None:
-            return self._default
-        bearer = _BEARER.fullmatch(authorization)
-        return None if bearer is None else self._credentials.get_cached(bearer[1])
+        credential = _credential(request)
+        return self._default if credential is None else self._credentials.get_cached(credential)
 
     async def authenticate(self, request: web.BaseRequest) -> Principal:
-        """The principal. Raises Unauthenticated, InvalidCredential."""
+        """The principal. Raises Unauthenticated, InvalidCredential, and UnsupportedMediaType for a
+        form with a session.
+        """
+        if not self._off and "Authorization" not in request.headers:
+            _check_form(request)
         if (principal := self.get_cached(request)) is not None:
             return principal
-        authorization = request.headers.get("Authorization")
-        if authorization is None:
+        credential = _credential(request)
+        if credential is None:
             raise Unauthenticated(headers=CHALLENGE)
-        bearer = _BEARER.fullmatch(authorization)
-        if bearer is None:
+        if not credential:
             raise InvalidCredential("the scheme of Authorization is Bearer")
-        return await self._credentials.verify(bearer[1])
+        return await self._credentials.verify(credential)
+
+
+def _credential(request: web.BaseRequest) -> str | None:
+    """The key, token or session of *request*; empty where Authorization has another scheme."""
+    authorization = request.headers.get("Authorization")
+    if authorization is None:
+        return session_of(request)
+    bearer = _BEARER.fullmatch(authorization)
+    return "" if bearer is None else bearer[1]
+
+
+def _check_form(request: web.BaseRequest) -> None:
+    """Raises UnsupportedMediaType for a session with a body that a form of another site can send.
+
+    Browsers add the cookie to requests that pages of other sites make. The check of their origin
+    refuses these; this one holds for a browser that does not name the origin.
+    """
+    if (
+        request.body_exists
+        and media_type(request) in FORM_TYPES
+        and session_of(request) is not None
+    ):
+        raise UnsupportedMediaType("send another Content-Type than that of a form")
 
 
 def check_permission(principal: Principal, action: Action) -> None:

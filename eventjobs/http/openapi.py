@@ -53,6 +53,7 @@ HEADERS = {
     "Range": "bytes of the file",
     "Content-Range": "the range of bytes in this response",
     "Location": "the job",
+    "Set-Cookie": "the session, or its removal",
     "Retry-After": "seconds after which to ask again",
     "ETag": "the version of the resource",
     "Link": 'rel="next": the next page',

@@ -55,6 +55,10 @@ class CrossOrigin(RequestError, code="cross_origin", status=403):
     """A page of another site may not change anything here."""
 
 
+class AuthenticationOff(RequestError, code="authentication_off", status=409):
+    """Authentication is off: everything is permitted without a session."""
+
+
 class RouteNotFound(RequestError, code="not_found", status=404):
     """There is nothing at this address."""
 

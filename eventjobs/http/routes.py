@@ -9,6 +9,7 @@ from eventjobs.domain.validation import Redelivery, Subscription
 from eventjobs.errors import (
     EventjobsError,
     IdempotencyKeyReused,
+    InvalidCredential,
     JobExists,
     OutboundRefused,
     StaleAttempt,
@@ -34,6 +35,7 @@ from eventjobs.http.endpoints import (
     queues,
     reports,
     schedules,
+    sessions,
     submissions,
     webhooks,
 )
@@ -41,6 +43,7 @@ from eventjobs.http.lists import ListQuery
 from eventjobs.http.openapi import document
 from eventjobs.http.request_errors import (
     ArtifactNotFound,
+    AuthenticationOff,
     BadCursor,
     BadToken,
     NotReady,
@@ -75,6 +78,7 @@ from eventjobs.http.schemas.reports import (
     WorkerReport,
 )
 from eventjobs.http.schemas.schedules import Schedule, Schedules
+from eventjobs.http.schemas.sessions import Login, Session
 from eventjobs.http.schemas.submission import BatchLine, BatchOutcome, Submission
 from eventjobs.http.schemas.webhooks import NewWebhook, Redelivered, Webhook, WebhookList
 
@@ -101,6 +105,7 @@ LIST_PAGE = RequestSpec(query=ListQuery)
 JOB_VERSION = RequestSpec(query=JobQuery, headers=(*CONDITIONS, "Prefer"))
 EVENTS_PAGE = RequestSpec(query=EventsQuery)
 ALL_EVENTS_PAGE = RequestSpec(query=AllEventsQuery)
+LOGIN = RequestSpec(Login, JSON)
 CLAIM = RequestSpec(Claim, JSON)
 COMPLETIONS = RequestSpec(Completions, JSON)
 FILE_RANGE = RequestSpec(headers=("Range", *CONDITIONS))
@@ -150,6 +155,9 @@ TYPES = ResponseSpec(200, "a page of types", TypeList, JSON, ("Link",))
 TYPE = ResponseSpec(200, "the type", Type, JSON)
 QUEUES = ResponseSpec(200, "a page of queues", QueueList, JSON, ("Link",))
 QUEUE = ResponseSpec(200, "the queue", Queue, JSON)
+LOGGED_IN = ResponseSpec(201, "the session has begun", Session, JSON, ("Set-Cookie",))
+SESSION = ResponseSpec(200, "the principal", Session, JSON)
+LOGGED_OUT = ResponseSpec(204, "the session has ended", headers=("Set-Cookie",))
 REBUILT = ResponseSpec(200, "the new views are in place", RebuildResult, JSON)
 ALIVE = ResponseSpec(200, "the process lives", Health, JSON)
 READY = ResponseSpec(200, "the service serves", Readiness, JSON)
@@ -357,6 +365,16 @@ ROUTES = (
         "POST", "/v1/queues/{queue}/resume", Action.OPERATE, queues.resume_queue, REASON, (QUEUE,)
     ),
     Route("POST", "/v1/views/rebuild", Action.OPERATE, health.rebuild, NOTHING, (REBUILT,)),
+    Route(
+        "POST",
+        "/v1/session",
+        None,
+        sessions.begin,
+        LOGIN,
+        (LOGGED_IN, AuthenticationOff, InvalidCredential),
+    ),
+    Route("GET", "/v1/session", Action.IDENTIFY, sessions.current, NOTHING, (SESSION,)),
+    Route("DELETE", "/v1/session", None, sessions.end, NOTHING, (LOGGED_OUT,)),
     Route("GET", "/healthz", None, health.healthz, NOTHING, (ALIVE,)),
     Route("GET", "/readyz", None, health.readyz, NOTHING, (READY, NotReady)),
     Route("GET", "/openapi.json", Action.READ, openapi, NOTHING, (DOCUMENT,)),

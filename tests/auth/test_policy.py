@@ -19,6 +19,7 @@ ADMIN = Principal("key:o", "ops", frozenset({Scope.ADMIN}))
 
 #: By action: who may do it at all.
 PERMITTED = {
+    Action.IDENTIFY: {ALICE, ANONYMOUS, WORKER, AUDITOR, ADMIN, LOCAL},
     Action.SUBMIT: {ALICE, ANONYMOUS, ADMIN, LOCAL},
     Action.UPLOAD: {ALICE, ANONYMOUS, WORKER, ADMIN, LOCAL},
     Action.READ: {ALICE, ANONYMOUS, WORKER, AUDITOR, ADMIN, LOCAL},

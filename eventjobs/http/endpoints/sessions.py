@@ -1,0 +1,64 @@
+"""Sessions of browsers: log in, who is logged in, log out."""
+
+import math
+from contextlib import suppress
+
+from aiohttp import web
+
+from eventjobs.auth.principals import Principal
+from eventjobs.domain.timestamps import rfc3339
+from eventjobs.errors import InvalidCredential
+from eventjobs.http.app_context import AppContext
+from eventjobs.http.auth import PRINCIPAL
+from eventjobs.http.json_body import read_json
+from eventjobs.http.request_errors import AuthenticationOff
+from eventjobs.http.responses import reply
+from eventjobs.http.schemas.sessions import Login
+from eventjobs.http.session_cookies import clear_session, session_of, set_session
+
+
+async def begin(context: AppContext, request: web.Request) -> web.StreamResponse:
+    """Log a browser in: a cookie with a session, for an API key or a token."""
+    service = context.service
+    if service.settings.auth == "off":
+        raise AuthenticationOff
+    credential = (await read_json(service, request, Login)).credential
+    if service.sessions.recognizes(credential):
+        raise InvalidCredential("a session begins with a key or a token, not with a session")
+    session, principal = service.sessions.begin(await service.credentials.verify(credential))
+    response = _reply(context, principal, 201)
+    assert principal.expires_us is not None
+    left_s = (principal.expires_us - service.clock.now_us()) / 1_000_000
+    set_session(request, response, session, math.ceil(left_s))
+    return response
+
+
+async def current(context: AppContext, request: web.Request) -> web.StreamResponse:
+    """Who sends this request."""
+    return _reply(context, request[PRINCIPAL], 200)
+
+
+async def end(context: AppContext, request: web.Request) -> web.StreamResponse:
+    """Log out: the session in the cookie ends, and its streams. Harmless to repeat."""
+    service = context.service
+    if (session := session_of(request)) is not None:
+        with suppress(InvalidCredential):
+            principal = await service.credentials.verify(session)
+            service.credentials.revoke(service.sessions.end(principal))
+    response = web.Response(status=204)
+    clear_session(request, response)
+    return response
+
+
+def _reply(context: AppContext, principal: Principal, status: int) -> web.Response:
+    expires_us = principal.expires_us
+    session = {
+        "mode": context.service.settings.auth,
+        "name": principal.name,
+        "owner": principal.owner,
+        "scopes": sorted(principal.scopes),
+        "expires_at": None if expires_us is None else rfc3339(expires_us),
+    }
+    response = reply(session, status)
+    response.headers["Cache-Control"] = "no-store"
+    return response

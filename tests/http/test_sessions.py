@@ -1,0 +1,163 @@
+"""Browsers log in with a key, are known by a cookie, and log out."""
+
+from typing import Any
+
+import pytest
+
+from eventjobs.auth.principals import USER_SCOPES, Principal
+from eventjobs.errors import InvalidCredential
+from eventjobs.service import Service
+from tests.conftest import Connect
+from tests.support.clock import FakeClock
+from tests.support.http_client import Client, Reply
+from tests.support.http_jobs import echo
+
+
+class Keys:
+    """Knows the keys `key-NAME`, whose owner is NAME."""
+
+    def recognizes(self, credential: str) -> bool:
+        return credential.startswith("key-")
+
+    async def verify(self, credential: str) -> Principal:
+        name = credential.removeprefix("key-")
+        if name == "unknown":
+            raise InvalidCredential
+        return Principal(f"key:{name}", name, USER_SCOPES, (f"key:{name}",))
+
+
+async def open_client(client: Connect, auth: str = "required", **settings: Any) -> Client:
+    api = await client(echo, concurrency=0, auth=auth, **settings)
+    add_keys(api.service)
+    return api
+
+
+def add_keys(service: Service) -> None:
+    service.credentials._verifiers = [*service.credentials._verifiers, Keys()]
+
+
+async def log_in(api: Client, credential: str = "key-alice") -> dict[str, str]:
+    """The headers of a browser after it has logged in."""
+    reply = await api("POST", "/v1/session", {"credential": credential})
+    assert reply.status == 201, reply.body
+    return {"Cookie": reply.headers["Set-Cookie"].partition(";")[0]}
+
+
+def attributes(reply: Reply) -> list[str]:
+    """The attributes of the cookie, without its value."""
+    return sorted(reply.headers["Set-Cookie"].split("; ")[1:])
+
+
+async def test_a_key_becomes_a_session(client: Connect) -> None:
+    api = await open_client(client)
+    reply = await api("POST", "/v1/session", {"credential": "key-alice"})
+    assert reply.status == 201
+    assert reply.headers["Cache-Control"] == "no-store"
+    assert reply.headers["Set-Cookie"].startswith("eventjobs=ej_ses_")
+    assert attributes(reply) == ["HttpOnly", "Max-Age=43200", "Path=/", "SameSite=Lax"]
+    assert "ej_ses_" not in reply.body.decode()
+    cookie = {"Cookie": "theme=dark; " + reply.headers["Set-Cookie"].partition(";")[0]}
+    session = await api("GET", "/v1/session", headers=cookie)
+    assert session.json == reply.json
+    assert session.headers["Cache-Control"] == "no-store"
+    assert session.json.pop("expires_at").endswith("Z")
+    assert session.json | {"expires_at": None} == {
+        "mode": "required",
+        "name": "key:alice",
+        "owner": "alice",
+        "scopes": ["jobs:control", "jobs:read", "jobs:submit"],
+        "expires_at": None,
+    }
+    submitted = await api("POST", "/v1/jobs", {"type": "echo"}, headers=cookie)
+    assert submitted.status == 202
+    page = await api("GET", "/v1/jobs", headers=cookie)
+    assert page.status == 200
+
+
+async def test_a_credential_in_authorization_counts_before_the_cookie(client: Connect) -> None:
+    api = await open_client(client)
+    alice = await log_in(api)
+    bob = {**alice, "Authorization": "Bearer key-bob"}
+    assert (await api("GET", "/v1/session", headers=bob)).json["owner"] == "bob"
+    unknown = {**alice, "Authorization": "Bearer key-unknown"}
+    assert (await api("GET", "/v1/session", headers=unknown)).code == "invalid_credential"
+
+
+@pytest.mark.parametrize("credential", ["key-unknown", "something", "", "x" * 9000])
+async def test_a_bad_credential_begins_no_session(client: Connect, credential: str) -> None:
+    api = await open_client(client)
+    reply = await api("POST", "/v1/session", {"credential": credential})
+    assert reply.status == (401 if 0 < len(credential) <= 8192 else 422)
+    assert "Set-Cookie" not in reply.headers
+    assert credential not in reply.body.decode() or not credential
+
+
+async def test_a_session_begins_no_other_session(client: Connect) -> None:
+    api = await open_client(client)
+    session = (await log_in(api))["Cookie"].partition("=")[2]
+    reply = await api("POST", "/v1/session", {"credential": session})
+    assert reply.code == "invalid_credential"
+
+
+async def test_logging_out_ends_the_session_and_its_streams(client: Connect) -> None:
+    api = await open_client(client)
+    ended: list[str] = []
+    api.service.credentials.on_revoked(ended.append)
+    cookie, other = await log_in(api), await log_in(api)
+    await api("GET", "/v1/session", headers=cookie)
+    for _ in range(2):
+        reply = await api("DELETE", "/v1/session", headers=cookie)
+        assert reply.status == 204
+        assert reply.headers["Set-Cookie"].startswith('eventjobs="";')
+        assert attributes(reply) == ["HttpOnly", "Max-Age=0", "Path=/", "SameSite=Lax"]
+    assert [each.partition(":")[0] for each in ended] == ["session"]
+    assert (await api("GET", "/v1/session", headers=cookie)).code == "invalid_credential"
+    assert (await api("GET", "/v1/session", headers=other)).status == 200
+    assert (await api("DELETE", "/v1/session")).status == 204
+    assert (await api("DELETE", "/v1/session", headers={"Cookie": "eventjobs=x"})).status == 204
+
+
+async def test_a_session_expires(client: Connect) -> None:
+    clock = FakeClock()
+    api = await open_client(client, clock=clock, session_s=60.0)
+    cookie = await log_in(api)
+    await clock.advance(59.0)
+    assert (await api("GET", "/v1/session", headers=cookie)).status == 200
+    await clock.advance(1.0)
+    assert (await api("GET", "/v1/session", headers=cookie)).code == "invalid_credential"
+
+
+async def test_other_cookies_are_no_credential(client: Connect) -> None:
+    api = await open_client(client)
+    session = (await log_in(api))["Cookie"].partition("=")[2]
+    for cookie in (
+        "theme=dark",
+        "eventjobs=key-alice",
+        f"my-eventjobs={session}",
+        f"__Host-eventjobs={session}",  # it is not valid without TLS
+        f"eventjobs={session}x.y",
+        f"eventjobs={session} x",
+    ):
+        reply = await api("GET", "/v1/session", headers={"Cookie": cookie})
+        assert reply.code == "unauthenticated", cookie
+    facts, signature = session.split(".")
+    tampered = f"{facts}.{signature[::-1]}"
+    reply = await api("GET", "/v1/session", headers={"Cookie": f"eventjobs={tampered}"})
+    assert reply.code == "invalid_credential"
+
+
+async def test_without_authentication_there_is_no_login(client: Connect) -> None:
+    api = await open_client(client, "off")
+    reply = await api("POST", "/v1/session", {"credential": "key-alice"})
+    assert (reply.status, reply.code) == (409, "authentication_off")
+    session = (await api.get("/v1/session")).json
+    assert (session["mode"], session["owner"], session["expires_at"]) == ("off", None, None)
+    assert (await api("DELETE", "/v1/session")).status == 204
+
+
+async def test_optional_authentication_knows_those_who_log_in(client: Connect) -> None:
+    api = await open_client(client, "optional")
+    session = (await api.get("/v1/session")).json
+    assert (session["mode"], session["owner"]) == ("optional", "anonymous")
+    session = (await api("GET", "/v1/session", headers=await log_in(api))).json
+    assert session["owner"] == "alice"
