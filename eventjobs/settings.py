@@ -1,12 +1,14 @@
 """The settings of the service: their defaults, units and variables, read from the environment."""
 
+import ipaddress
 import os
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import orjson
-from pydantic import BeforeValidator, Field
+from pydantic import AfterValidator, BeforeValidator, Field
 from pydantic.fields import FieldInfo
 from pydantic_settings import (
     BaseSettings,
@@ -103,18 +105,64 @@ Name = Annotated[str, Field(min_length=1)]
 LimitsByName = Annotated[
     dict[Name, Annotated[int, Field(ge=1)]], NoDecode, BeforeValidator(_parse_limits)
 ]
+Network = ipaddress.IPv4Network | ipaddress.IPv6Network
+
+
+def _split(value: object) -> object:
+    """The members of a list with commas."""
+    if not isinstance(value, str):
+        return value
+    return [each.strip() for each in value.split(",") if each.strip()]
+
+
+def _parse_network(value: object) -> object:
+    try:
+        return ipaddress.ip_network(value) if isinstance(value, str) else value
+    except ValueError as error:
+        raise ValueError(f"{value!r} is no address or network: {error}") from error
+
+
+def _check_host_name(value: str) -> str:
+    name = value.lower().rstrip(".")
+    if name != "*" and not re.fullmatch(r"\.?[a-z0-9_-]+(\.[a-z0-9_-]+)*", name):
+        raise ValueError(f"{value!r} is no host name; a port is not part of it")
+    return name
+
+
+Networks = Annotated[
+    tuple[Annotated[Network, BeforeValidator(_parse_network)], ...],
+    NoDecode,
+    BeforeValidator(_split),
+]
+HostNames = Annotated[
+    tuple[Annotated[str, AfterValidator(_check_host_name)], ...],
+    NoDecode,
+    BeforeValidator(_split),
+]
 
 
 class Settings(EnvironmentSettings):
     """The settings of the service. A variable is EVENTJOBS_ and the setting's name in capitals."""
 
     data: Path = Field(Path("eventjobs-data"), description="directory of the log, views and files")
-    host: str = Field("127.0.0.1", description="address to listen on; loopback only")
+    host: str = Field(
+        "127.0.0.1", description="address to listen on; without authentication loopback only"
+    )
     auth: Literal["off", "optional", "required"] = Field(
         "off", description="whether requests need a credential; off: loopback addresses only"
     )
     session_s: float = Field(
         43_200.0, ge=1, le=31_536_000, description="time until a browser has to log in again"
+    )
+    allowed_hosts: HostNames = Field(
+        (),
+        description="host names of the service, with commas; .example.com has its subdomains, * is"
+        " any; needs authentication",
+    )
+    trusted_proxies: Networks = Field(
+        (),
+        description="addresses and networks, with commas, of proxies whose Forwarded and"
+        " X-Forwarded-* count",
     )
     port: int = Field(8080, ge=0, le=65535, description="port to listen on; 0 picks one")
 

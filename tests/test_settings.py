@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 
+from eventjobs.cli.setting_values import WrongSettings, read_settings
 from eventjobs.handlers.context import Context
 from eventjobs.handlers.declare import handler
 from eventjobs.settings import Settings, variable_in_effect
@@ -68,3 +69,32 @@ async def test_a_job_ends_at_the_limit_of_the_settings(client: Connect, clock: F
     assert job.started_us is not None
     assert job.finished_us - job.started_us == 10 * SECOND
     assert (job.status, job.error and job.error["code"]) == ("failed", "timeout")
+
+
+def test_networks_and_host_names_are_lists_with_commas() -> None:
+    settings = Settings(
+        trusted_proxies="10.0.0.0/8, ::1,", allowed_hosts="Jobs.example.com, .b.dev,*"
+    )
+    assert [str(each) for each in settings.trusted_proxies] == ["10.0.0.0/8", "::1/128"]
+    assert settings.allowed_hosts == ("jobs.example.com", ".b.dev", "*")
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"trusted_proxies": "10.0.0.1/8"},
+        {"trusted_proxies": "nginx"},
+        {"trusted_proxies": "10.0.0.1:80"},
+        {"trusted_proxies": "*"},
+        {"allowed_hosts": "jobs.example.com:8080"},
+        {"allowed_hosts": "https://jobs.example.com"},
+        {"allowed_hosts": "*.example.com"},
+        {"allowed_hosts": "a b"},
+    ],
+)
+def test_a_wrong_network_or_host_name_is_named(wrong: dict[str, str]) -> None:
+    with pytest.raises(WrongSettings) as error:
+        read_settings(Settings, wrong)
+    [(name, value)] = wrong.items()
+    assert str(error.value).startswith(f"{name}: ")
+    assert repr(value) in str(error.value)

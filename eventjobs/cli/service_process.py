@@ -9,7 +9,7 @@ from eventjobs.cli.process import Signals, run_main
 from eventjobs.errors import DataDirectoryError, EventjobsError, InvalidInput
 from eventjobs.handlers.registry import HandlerRegistry
 from eventjobs.http import serve
-from eventjobs.http.origin_guard import check_loopback
+from eventjobs.http.origin_guard import check_host
 from eventjobs.http.server import Listening
 from eventjobs.observability.log_capture import allow_level
 from eventjobs.observability.logging import get_logger
@@ -27,7 +27,7 @@ def run_service(settings: Settings, handlers: HandlerRegistry) -> None:
     """Serve until the process gets a signal. Raises InvalidInput, DataDirectoryError,
     AddressInUse.
     """
-    check_loopback(settings.host)
+    check_host(settings, settings.host)
     allow_level(settings.capture_logs)
     gc_tuning.raise_gc_thresholds()
     run_main(_Process(settings, handlers).run())

@@ -143,6 +143,8 @@ def _json_value(value: Any) -> Any:
         return value
     if isinstance(value, dict):
         return ",".join(f"{name}={each}" for name, each in value.items())
+    if isinstance(value, tuple):
+        return ",".join(map(str, value))
     return re.sub(r"(?<=://)[^/@\s]+(?=@)", MASKED, str(value))
 
 

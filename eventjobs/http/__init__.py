@@ -6,8 +6,9 @@ from eventjobs.attempts.remote_claims import RemoteClaims
 from eventjobs.http.app_context import APP_CONTEXT, AppContext
 from eventjobs.http.auth import Authenticator
 from eventjobs.http.middleware import add_default_headers, wrap_endpoint
-from eventjobs.http.origin_guard import check_loopback
+from eventjobs.http.origin_guard import OriginGuard, check_host
 from eventjobs.http.problem import method_not_allowed
+from eventjobs.http.proxies import TrustedProxies
 from eventjobs.http.request_errors import RouteNotFound
 from eventjobs.http.request_ids import RequestIds
 from eventjobs.http.routes import ROUTES
@@ -17,29 +18,12 @@ from eventjobs.http.streams.streams import Streams
 from eventjobs.log.long_poll import LongPolls
 from eventjobs.service import Service
 
-__all__ = ["ROUTES", "Listening", "check_loopback", "create_app", "serve"]
+__all__ = ["ROUTES", "Listening", "check_host", "create_app", "serve"]
 
 
 def create_app(service: Service) -> web.Application:
     """The application for a started *service*. Closing the service is the caller's task."""
-    snapshots = Snapshots(service.views, service.settings.ttl_s)
-    long_polls = LongPolls(service.log, service.clock, service.settings.wait_max_s)
-    context = AppContext(
-        service,
-        snapshots,
-        Streams(service, snapshots),
-        long_polls,
-        RequestIds(),
-        RemoteClaims(
-            service.claims,
-            service.leases,
-            service.attempt_reports,
-            service.recorder,
-            service.clock,
-            long_polls,
-        ),
-        Authenticator(service.settings, service.credentials),
-    )
+    context = _make_context(service)
     app = web.Application(client_max_size=service.settings.body_bytes_max)
     app[APP_CONTEXT] = context
     for path in dict.fromkeys(each.path for each in ROUTES):
@@ -71,6 +55,30 @@ def create_app(service: Service) -> web.Application:
     return app
 
 
+def _make_context(service: Service) -> AppContext:
+    snapshots = Snapshots(service.views, service.settings.ttl_s)
+    long_polls = LongPolls(service.log, service.clock, service.settings.wait_max_s)
+    proxies = TrustedProxies(service.settings.trusted_proxies)
+    return AppContext(
+        service,
+        snapshots,
+        Streams(service, snapshots),
+        long_polls,
+        RequestIds(),
+        RemoteClaims(
+            service.claims,
+            service.leases,
+            service.attempt_reports,
+            service.recorder,
+            service.clock,
+            long_polls,
+        ),
+        Authenticator(service.settings, service.credentials),
+        proxies,
+        OriginGuard(service.settings, proxies),
+    )
+
+
 async def _unknown_method(context: AppContext, request: web.Request) -> web.StreamResponse:
     """Refuse a method that the path does not have. Raises MethodNotAllowed."""
     allowed = {each.method for each in request.match_info.route.resource or ()}
@@ -85,7 +93,7 @@ async def _unknown_address(context: AppContext, request: web.Request) -> web.Str
 async def serve(service: Service, host: str, port: int) -> Listening:
     """Serve a started *service*; port 0 selects a free port.
 
-    Raises OSError, and InvalidInput for a *host* that is not loopback.
+    Raises OSError, and InvalidInput for a *host* that is not loopback without authentication.
     """
     listening = await listen(create_app(service), host, port)
     service.dispatcher.address.set_listening_url(listening.url)

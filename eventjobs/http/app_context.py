@@ -1,4 +1,4 @@
-"""What every endpoint uses: service, snapshots, streams, long polls, ids, authenticator."""
+"""What every endpoint uses: service, snapshots, streams, long polls, ids, who sends a request."""
 
 from dataclasses import dataclass
 
@@ -6,6 +6,8 @@ from aiohttp import web
 
 from eventjobs.attempts.remote_claims import RemoteClaims
 from eventjobs.http.auth import Authenticator
+from eventjobs.http.origin_guard import OriginGuard
+from eventjobs.http.proxies import TrustedProxies
 from eventjobs.http.request_ids import RequestIds
 from eventjobs.http.streams.snapshots import Snapshots
 from eventjobs.http.streams.streams import Streams
@@ -24,6 +26,8 @@ class AppContext:
     request_ids: RequestIds
     remote_claims: RemoteClaims
     authenticator: Authenticator
+    proxies: TrustedProxies
+    guard: OriginGuard
 
 
 APP_CONTEXT = web.AppKey("context", AppContext)

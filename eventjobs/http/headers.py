@@ -13,6 +13,8 @@ _JSON = ("application", "json")
 #: A member of a list, and a part of a member. A quoted string may contain the separator.
 _MEMBER = re.compile(r'(?:[^,"]|"(?:[^"\\]|\\.)*"?)+')
 _PART = re.compile(r'(?:[^;"]|"(?:[^"\\]|\\.)*"?)+')
+#: A name or an address, and a port (RFC 3986, 3.2).
+_HOST = re.compile(r"(\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9._~!$&'()*+,;=%-]*)(?::([0-9]{0,10}))?")
 _WEIGHT = re.compile(r"0(?:\.\d*)?|1(?:\.0*)?")
 #: An entity tag (RFC 9110, 8.8.3). A backslash is an ordinary character in it.
 _TAG = re.compile(r'(?:W/)?"[^"]*"')
@@ -21,6 +23,17 @@ _TAG = re.compile(r'(?:W/)?"[^"]*"')
 def header_list(request: web.BaseRequest, name: str) -> str:
     """All lines of a header joined by commas; empty without the header."""
     return ", ".join(request.headers.getall(name, ()))
+
+
+@lru_cache(maxsize=256)
+def host_name(host: str) -> str | None:
+    """The name or address in *host*, which may have a port, in lower case and without brackets;
+    None where it is malformed.
+    """
+    match = _HOST.fullmatch(host)
+    if match is None or int(match[2] or 0) > 65_535:
+        return None
+    return match[1].strip("[]").lower()
 
 
 def media_type(request: web.BaseRequest) -> str:

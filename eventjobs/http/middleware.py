@@ -13,7 +13,6 @@ from eventjobs.http import problem
 from eventjobs.http.app_context import AppContext
 from eventjobs.http.auth import PRINCIPAL, check_permission
 from eventjobs.http.headers import check_command, is_conditional
-from eventjobs.http.origin_guard import reject_foreign_origin
 from eventjobs.http.request_ids import JOB_ID, REQUEST_ID
 from eventjobs.http.routing import Endpoint, FastPath
 from eventjobs.observability.logging import get_logger
@@ -51,7 +50,7 @@ def wrap_endpoint(
         if varies:
             request[VARIES] = True
         try:
-            if error := reject_foreign_origin(request):
+            if error := context.guard.check(request):
                 raise error
             if unconditional and is_conditional(request):
                 check_command(request, "")

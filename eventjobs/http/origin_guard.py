@@ -1,65 +1,100 @@
 """Rejects requests that a page of another site makes a browser send (DNS rebinding, CSRF)."""
 
 import ipaddress
-import re
+from collections.abc import Callable
 from functools import lru_cache
 
 from aiohttp import web
 
 from eventjobs.errors import InvalidInput
+from eventjobs.http.headers import host_name
+from eventjobs.http.proxies import TrustedProxies
 from eventjobs.http.request_errors import BadHost, CrossOrigin, Misdirected, RequestError
+from eventjobs.settings import Settings
+
+SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS"})
+_TO_LISTEN = (
+    "without authentication this listens on 127.0.0.1, ::1 or localhost only, not on {host!r}: set "
+    "EVENTJOBS_AUTH=required, and EVENTJOBS_ALLOWED_HOSTS to the host names that clients use; make "
+    "the first key with `eventjobs keys create NAME --scope admin --data DIR`"
+)
 
 
-def check_loopback(host: str) -> None:
-    """Raises InvalidInput for an address that other machines can reach."""
-    try:
-        local = host == "localhost" or ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        local = False
-    if not local:
+def check_host(settings: Settings, host: str) -> None:
+    """Raises InvalidInput where *settings* do not permit to listen on the address *host*."""
+    if settings.auth != "off":
+        return
+    if not _is_loopback(host):
+        raise InvalidInput(_TO_LISTEN.format(host=host))
+    if settings.allowed_hosts:
         raise InvalidInput(
-            "there is no authentication yet, so this listens on 127.0.0.1, ::1 or localhost only, "
-            f"not on {host!r}; for other machines put a proxy that authenticates in front"
+            "EVENTJOBS_ALLOWED_HOSTS needs authentication: set EVENTJOBS_AUTH=required"
         )
 
 
-#: A name or an address, and a port (RFC 3986, 3.2).
-_HOST = re.compile(r"(\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9._~!$&'()*+,;=%-]*)(?::([0-9]{0,10}))?")
-SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS"})
+class OriginGuard:
+    """Finds requests that a page of another site may have sent.
 
-
-def reject_foreign_origin(request: web.BaseRequest) -> type[RequestError] | None:
-    """The error of a request that a page of another site may have sent; None for others.
-
-    Requests are not authenticated. Without this check, every page in a local browser could use the
-    service: through a host name that resolves to 127.0.0.1, or by posting forms.
+    Without it, every page in a local browser could use a service without authentication: through a
+    host name that resolves to 127.0.0.1, or by posting forms.
     """
-    headers = request.headers
-    host = headers.get("Host")
-    if host is not None and (error := host_error(host)) is not None:
-        return error
-    if request.method in SAFE_METHODS:
-        return None
-    site = headers.get("Sec-Fetch-Site")
-    if site is not None:
-        return None if site in {"same-origin", "none"} else CrossOrigin
-    origin = headers.get("Origin")
-    return None if origin is None or origin.partition("://")[2] == host else CrossOrigin
+
+    def __init__(self, settings: Settings, proxies: TrustedProxies) -> None:
+        self._authenticates = settings.auth != "off"
+        self._allowed = settings.allowed_hosts
+        self._proxies = proxies
+        self._proxied = bool(settings.trusted_proxies)
+        #: The error of requests for a host, with or without a port; None if it is allowed.
+        self.host_error: Callable[[str], type[RequestError] | None]
+        self.host_error = lru_cache(maxsize=256)(self._host_error)
+
+    def check(self, request: web.BaseRequest) -> type[RequestError] | None:
+        """The error of a request for another host, or from a page of another site; None for others.
+
+        A host that a proxy names is checked besides the header Host, and not in its place: a page
+        of another site may set the headers of proxies.
+        """
+        headers = request.headers
+        host = headers.get("Host")
+        if host is not None and (error := self.host_error(host)) is not None:
+            return error
+        if self._proxied and (named := self._proxies.original(request).host) is not None:
+            if (error := self.host_error(named)) is not None:
+                return error
+            host = named
+        if request.method in SAFE_METHODS:
+            return None
+        site = headers.get("Sec-Fetch-Site")
+        if site is not None:
+            return None if site in {"same-origin", "none"} else CrossOrigin
+        origin = headers.get("Origin")
+        return None if origin is None or origin.partition("://")[2] == host else CrossOrigin
+
+    def _host_error(self, host: str) -> type[RequestError] | None:
+        """A malformed host is a bad request (RFC 9112, 3.2)."""
+        name = host_name(host)
+        if name is None:
+            return BadHost
+        name = name.removesuffix(".")
+        if _is_loopback(name) or name.endswith(".localhost"):
+            return None
+        return None if self._authenticates and self._is_allowed(name) else Misdirected
+
+    def _is_allowed(self, name: str) -> bool:
+        """An address is: only a name can be made to resolve to another machine."""
+        return _is_address(name) or any(
+            each in ("*", name) or (each.startswith(".") and f".{name}".endswith(each))
+            for each in self._allowed
+        )
 
 
-@lru_cache(maxsize=256)
-def host_error(host: str) -> type[RequestError] | None:
-    """The error of requests for *host*, with or without a port; None if it names this machine.
+def _is_loopback(host: str) -> bool:
+    return host == "localhost" or (_is_address(host) and ipaddress.ip_address(host).is_loopback)
 
-    A malformed host is a bad request (RFC 9112, 3.2).
-    """
-    match = _HOST.fullmatch(host)
-    if match is None or int(match[2] or 0) > 65_535:
-        return BadHost
-    name = match[1].strip("[]").lower()
-    if name == "localhost" or name.endswith(".localhost"):
-        return None
+
+def _is_address(host: str) -> bool:
     try:
-        return None if ipaddress.ip_address(name).is_loopback else Misdirected
+        ipaddress.ip_address(host)
     except ValueError:
-        return Misdirected
+        return False
+    return True

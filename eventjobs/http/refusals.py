@@ -10,7 +10,7 @@ from yarl import URL
 
 from eventjobs.http import problem
 from eventjobs.http.middleware import set_default_headers
-from eventjobs.http.origin_guard import host_error
+from eventjobs.http.origin_guard import OriginGuard
 from eventjobs.http.request_errors import (
     BadHost,
     ExpectationFailed,
@@ -49,7 +49,7 @@ def parser_error(error: BaseException | None) -> RequestError:
     return RequestError("this is not a request of HTTP/1.1")
 
 
-def with_refusals(make: RequestFactory) -> RequestFactory:
+def with_refusals(make: RequestFactory, guard: OriginGuard) -> RequestFactory:
     """The factory *make*, which sets the refusal of each request on its connection. A message that
     *make* cannot read becomes a request for `/`.
     """
@@ -60,7 +60,7 @@ def with_refusals(make: RequestFactory) -> RequestFactory:
         refusal: RequestError | None = None
         # On the path of every request: nearly all are HTTP/1.1 with a relative target.
         if message.version is not HttpVersion11 or message.chunked or message.url.absolute:
-            refusal = _refusal(message, message.url)
+            refusal = _refusal(message, message.url, guard)
             if refusal is not None:
                 message = message._replace(url=URL("/"), version=HttpVersion11)
         request = make(message, payload, protocol, writer, task)
@@ -71,7 +71,7 @@ def with_refusals(make: RequestFactory) -> RequestFactory:
     return make_request
 
 
-def _refusal(message: Any, target: URL) -> RequestError | None:
+def _refusal(message: Any, target: URL, guard: OriginGuard) -> RequestError | None:
     """The refusal of a request of another version, with an absolute target, or chunked."""
     if message.version not in VERSIONS:
         return VersionNotSupported()
@@ -90,7 +90,7 @@ def _refusal(message: Any, target: URL) -> RequestError | None:
     if target.scheme not in {"", "http", "https"} or target.raw_user is not None:
         return RequestError("the address is not one of http, or names a user")
     # The target overrides the header Host (RFC 9112, 3.2.2).
-    error = host_error(host)
+    error = guard.host_error(host)
     return None if error is None else error()
 
 

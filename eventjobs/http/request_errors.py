@@ -96,7 +96,7 @@ class ExpectationFailed(RequestError, code="expectation_failed", status=417):
 
 
 class Misdirected(RequestError, code="misdirected", status=421):
-    """This service accepts loopback host names only: it has no authentication."""
+    """This host name is not allowed; with authentication, EVENTJOBS_ALLOWED_HOSTS can allow it."""
 
 
 class TooManyConnectionsOfAddress(

@@ -11,7 +11,7 @@ from eventjobs.errors import EventjobsError
 from eventjobs.http.app_context import AppContext
 from eventjobs.http.origin_guard import SAFE_METHODS
 
-#: Answers without an await, or returns None. It calls *reject_foreign_origin* itself.
+#: Answers without an await, or returns None. It calls the origin guard itself.
 FastPath = Callable[[AppContext, web.Request], web.StreamResponse | None]
 Endpoint = Callable[[AppContext, web.Request], Awaitable[web.StreamResponse]]
 

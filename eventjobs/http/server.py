@@ -1,4 +1,4 @@
-"""The server on a loopback address, and its graceful close."""
+"""The server on an address, and its graceful close."""
 
 import asyncio
 from collections.abc import Awaitable, Callable
@@ -11,7 +11,7 @@ from eventjobs.errors import EventjobsError
 from eventjobs.http.access_log import AccessLog
 from eventjobs.http.app_context import APP_CONTEXT
 from eventjobs.http.connection_limits import ConnectionLimits
-from eventjobs.http.origin_guard import check_loopback
+from eventjobs.http.origin_guard import check_host
 from eventjobs.http.protocol import LINGER_S, Connections, ServerConnection, connection_of
 from eventjobs.http.refusals import (
     FIELD_BYTES_MAX,
@@ -71,15 +71,16 @@ class Listening:
 
 async def listen(app: web.Application, host: str, port: int) -> Listening:
     """Serve *app*; port 0 selects a free port. Raises OSError, and InvalidInput for a *host* that
-    is not loopback.
+    is not loopback, while authentication is off.
     """
-    check_loopback(host)
+    context = app[APP_CONTEXT]
+    service = context.service
+    settings = service.settings
+    check_host(settings, host)
     runner = web.AppRunner(app, handler_cancellation=False, shutdown_timeout=SHUTDOWN_S)
     await runner.setup()
     manager = runner.server
     assert manager is not None
-    service = app[APP_CONTEXT].service
-    settings = service.settings
     connections = Connections(
         ConnectionLimits(settings.connections_max, settings.address_connections_max),
         service.clock,
@@ -87,7 +88,7 @@ async def listen(app: web.Application, host: str, port: int) -> Listening:
         stall_s=settings.stall_s,
     )
     manager.request_handler = _with_problems(manager.request_handler, RequestIds(), connections)
-    manager.request_factory = with_refusals(manager.request_factory)
+    manager.request_factory = with_refusals(manager.request_factory, context.guard)
     loop = asyncio.get_running_loop()
     log = get_logger("eventjobs.http")
 

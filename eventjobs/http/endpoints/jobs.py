@@ -17,7 +17,6 @@ from eventjobs.http.headers import (
     wants_stream,
 )
 from eventjobs.http.json_body import read_json
-from eventjobs.http.origin_guard import reject_foreign_origin
 from eventjobs.http.raw_response import can_send_raw, raw_response
 from eventjobs.http.request_errors import query_error
 from eventjobs.http.requests import ACTOR, path_id, read_query, read_reason, views_caught_up
@@ -48,7 +47,7 @@ def get_cached(context: AppContext, request: web.Request) -> web.StreamResponse 
         or "If-Match" in headers
         or wants_stream(request)
         or not can_send_raw(request)
-        or reject_foreign_origin(request)
+        or context.guard.check(request)
     ):
         return None
     snapshot = context.snapshots.get_cached(request.match_info["id"])
