@@ -14,6 +14,7 @@ EventjobsError
 │   ├── TooManySteps         the number of the job's steps is at its limit
 │   └── StaleAttempt         a report from an attempt that no longer holds the job
 ├── WebhookNotFound
+├── KeyNotFound              there is no such API key
 ├── InvalidInput             the caller's data; `errors` names the fields; also a ValueError
 │   ├── NotJSON              also a TypeError
 │   ├── UnknownType
@@ -144,6 +145,12 @@ class WebhookNotFound(EventjobsError):
     """There is no such webhook."""
 
     code = "webhook_not_found"
+
+
+class KeyNotFound(EventjobsError):
+    """There is no such API key."""
+
+    code = "key_not_found"
 
 
 class InvalidInput(EventjobsError, ValueError):

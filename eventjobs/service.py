@@ -17,6 +17,7 @@ from eventjobs.auth.credentials import Credentials
 from eventjobs.auth.master_key import MasterKey
 from eventjobs.auth.sessions import SessionSigner
 from eventjobs.clock import Clock, SystemClock, Timeline, sleep
+from eventjobs.commands.api_keys import APIKeys, APIKeyVerifier
 from eventjobs.commands.jobs import Jobs
 from eventjobs.commands.pauses import Pauses
 from eventjobs.commands.submissions import SpecDefaults, Submissions
@@ -45,7 +46,8 @@ from eventjobs.outbound.webhooks.subscriptions import WebhookSubscriptions
 from eventjobs.projections import Views
 from eventjobs.settings import Settings, working_directory
 from eventjobs.storage.artifacts import Artifacts
-from eventjobs.storage.data_directory import SCRATCH, lock
+from eventjobs.storage.data_directory import LAST_USES, SCRATCH, lock
+from eventjobs.storage.last_uses import LastUses
 from eventjobs.supervision import Supervisor
 
 
@@ -74,6 +76,7 @@ class Service:
     master_key: MasterKey
     credentials: Credentials
     sessions: SessionSigner
+    api_keys: APIKeys
     outbound: OutboundClient
     webhooks: WebhookSubscriptions
     deliveries: WebhookDeliveries
@@ -189,6 +192,8 @@ class Service:
             start(f"dispatcher {number}" if number else "runner", each.run)
         start("deliveries", self.webhook_sender.runner.run)
         start("webhooks", self.deliveries.follow)
+        if self.settings.auth != "off":
+            start("last uses", self.api_keys.run)
         start("cascade", CascadeCanceller(self.jobs, self.views).run)
         timeline = self.claims.due_times.timeline
         start("expiry", JobExpirer(self.jobs, self.views, self.settings.ttl_s, timeline).run)
@@ -225,15 +230,19 @@ class Service:
         self.leases = LeaseMonitor(self.jobs, self.views, self.recorder, grace_s=settings.grace_s)
         names = {type: service_name(url) for type, url in self._service_urls.items()}
         self.attempt_reports = AttemptReports(self.jobs, self.recorder, self.leases, names)
-        session_key = self.master_key.derive("session")
-        self.sessions = SessionSigner(session_key, self.clock, settings.session_s, self._is_active)
-        self.credentials = Credentials(self.clock, (self.sessions,))
+        self._wire_credentials()
         self.job_source = self._job_source(worker)
         self._wire_runners(worker)
 
-    async def _is_active(self, credential: str) -> bool:
-        """Whether *credential*, of a principal whose session it is, is not revoked."""
-        return True
+    def _wire_credentials(self) -> None:
+        settings, session_key = self.settings, self.master_key.derive("session")
+        keys = APIKeyVerifier(self.log)
+        self.sessions = SessionSigner(session_key, self.clock, settings.session_s, keys.is_active)
+        self.credentials = Credentials(self.clock, (keys, self.sessions))
+        last_uses = LastUses(settings.data / LAST_USES)
+        self.api_keys = APIKeys(
+            self.log, self.views, self.clock, self.credentials, last_uses, settings.api_keys_max
+        )
 
     def _wire_runners(self, worker: str) -> None:
         settings = self.settings
@@ -303,6 +312,7 @@ class Service:
         webhook_runner = self.webhook_sender.runner
         await asyncio.gather(self.drain(self.settings.drain_s), webhook_runner.stop(0.0))
         await self.supervisor.stop()
+        await self.api_keys.write_uses()
         await self.outbound.close()
         await self.log.close()
         await self.views.close()

@@ -289,6 +289,7 @@ class Settings(EnvironmentSettings):
         None, ge=1, description="open connections of one client address; unset: no limit"
     )
     webhooks_max: int = Field(1000, ge=0, description="number of webhooks")
+    api_keys_max: int = Field(1000, ge=1, description="number of API keys that are not revoked")
     pauses_max: int = Field(1000, ge=1, description="number of paused types, queues and schedules")
     page_max: int = Field(1000, ge=1, description="entries of one page")
     wait_max_s: float = Field(25.0, ge=0, description="longest wait of a long poll")

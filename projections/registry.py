@@ -5,6 +5,7 @@ from typing import Protocol
 
 from eventjobs.domain.recorded import Recorded
 from eventjobs.projections import (
+    api_keys,
     breakers,
     dependencies,
     parked_events,
@@ -39,7 +40,7 @@ class EventProjection(Tables, Protocol):
 
 #: In this order: dependencies reads what status and queue have written.
 PROJECTIONS: tuple[Projection, ...] = (status, progress, queue, dependencies)
-EVENT_PROJECTIONS: tuple[EventProjection, ...] = (webhooks, pauses, breakers)
+EVENT_PROJECTIONS: tuple[EventProjection, ...] = (webhooks, pauses, breakers, api_keys)
 
 
 def schema() -> str:

@@ -33,13 +33,27 @@ class Credentials:
         #: Counts revocations: a verification that one overtakes is repeated.
         self._revocations = 0
         self._end_streams: list[Callable[[str], object]] = []
+        #: When each principal was last recognized, by its name, since *take_uses*.
+        self._uses: dict[str, int] = {}
 
     def get_cached(self, credential: str) -> Principal | None:
         """The principal of a credential that was verified before and is still valid."""
         principal = self._principals.get(_digest(credential))
-        if principal is None or self.is_expired(principal):
+        if principal is None:
             return None
+        now_us = self._clock.now_us()
+        if principal.expires_us is not None and principal.expires_us <= now_us:
+            return None
+        self._uses[principal.name] = now_us
         return principal
+
+    def take_uses(self) -> dict[str, int]:
+        """When principals were last recognized, in microseconds since 1970, by their names.
+
+        To be called from time to time; it returns the times since the last call.
+        """
+        uses, self._uses = self._uses, {}
+        return uses
 
     async def verify(self, credential: str) -> Principal:
         """The principal of *credential*. Raises InvalidCredential."""

@@ -17,10 +17,17 @@ class Scope(StrEnum):
 WORKER_SCOPE = "worker:"
 #: As the type in a worker's scope: all types.
 ALL_TYPES = "*"
+#: All scopes, for messages.
+SCOPES = (*Scope, f"{WORKER_SCOPE}TYPE", f"{WORKER_SCOPE}{ALL_TYPES}")
 #: The scopes of a credential that names none.
 USER_SCOPES = frozenset({Scope.SUBMIT, Scope.READ, Scope.CONTROL})
 #: The owner of jobs that were submitted without a credential. No credential has this owner.
 ANONYMOUS_OWNER = "anonymous"
+
+
+def is_scope(text: str) -> bool:
+    """Whether a credential can have the scope *text*."""
+    return text in set(Scope) or bool(text.startswith(WORKER_SCOPE) and text != WORKER_SCOPE)
 
 
 @dataclass(frozen=True, slots=True)

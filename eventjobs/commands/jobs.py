@@ -103,7 +103,7 @@ class Jobs:
         except Conflict:
             assert job_id is not None, "two new ids were equal"
         if await self.load(job_id) is None:
-            raise JobExists("this id belongs to a webhook or a pause")
+            raise JobExists("this id belongs to a webhook, a pause or an API key")
         try:
             return await self._execute(job_id, partial(decisions.submit, spec=spec), actor)
         except JobExists as error:

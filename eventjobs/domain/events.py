@@ -187,7 +187,7 @@ class LateReportRefused:
     report: str
 
 
-# --- events of the service: each type, queue, schedule and webhook has a stream of its own
+# --- events of the service: each type, queue, schedule, webhook and API key has its own stream
 
 
 @dataclass(frozen=True, slots=True)
@@ -232,6 +232,28 @@ class WebhookRemoved:
 
 
 @dataclass(frozen=True, slots=True)
+class KeyCreated:
+    """An API key is valid until *expires_us*, or until it is revoked."""
+
+    name: str
+    owner: str  # of the jobs that are submitted with it
+    digest: str  # SHA-256 of its secret, which is stored nowhere
+    scopes: tuple[str, ...] = ()
+    expires_us: int | None = None
+
+    def __post_init__(self) -> None:
+        if isinstance(self.scopes, list):
+            object.__setattr__(self, "scopes", tuple(self.scopes))
+
+
+@dataclass(frozen=True, slots=True)
+class KeyRevoked:
+    BODY: ClassVar = frozenset({"reason"})
+
+    reason: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class Unreadable:
     """What readers get for a stored event that this version cannot read. It is never stored."""
 
@@ -266,7 +288,7 @@ JobEvent = (
     | JobExpired
     | LateReportRefused
 )
-ServiceEvent = Paused | Resumed | WebhookAdded | WebhookRemoved
+ServiceEvent = Paused | Resumed | WebhookAdded | WebhookRemoved | KeyCreated | KeyRevoked
 Stored = JobEvent | ServiceEvent
 Event = Stored | Unreadable
 SERVICE_EVENTS: frozenset[type[Any]] = frozenset(ServiceEvent.__args__)

@@ -6,7 +6,7 @@ is needed.
 
 | id | computed from | function |
 |---|---|---|
-| of a new job or webhook | the time and random bits (UUIDv7) | new_id |
+| of a new job, webhook or API key | the time and random bits (UUIDv7) | new_id |
 | chosen by a client | its own UUID, not of the reserved form | parse_chosen_id |
 | from an Idempotency-Key | the key (UUIDv5) | id_of_key |
 | of a schedule's job | the schedule and the time | firing_id |

@@ -21,6 +21,8 @@ from eventjobs.domain.events import (
     JobExpired,
     JobRetried,
     JobSubmitted,
+    KeyCreated,
+    KeyRevoked,
     LateReportRefused,
     LogWritten,
     Paused,
@@ -232,7 +234,7 @@ def _apply(job: Job, recorded: Recorded) -> Job:
             return _copy(job, recorded, late=(*job.late, (number, report)))
         case JobSubmitted():
             raise AssertionError("a job is submitted once")
-        case Paused() | Resumed() | WebhookAdded() | WebhookRemoved():
+        case Paused() | Resumed() | WebhookAdded() | WebhookRemoved() | KeyCreated() | KeyRevoked():
             raise AssertionError(f"{recorded.type} is not about a job")
         case Unreadable(why=why):
             return park(job, recorded, why)

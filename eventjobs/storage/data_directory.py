@@ -15,6 +15,8 @@ from eventjobs.storage.sqlite import is_full, lock_directory, may_be_disk_full
 #: The log, the views, the secret key, the files of jobs, and temporary files of handlers.
 LOG, VIEWS, KEY = "log.db", "views.db", "secret.key"
 ARTIFACTS, SCRATCH = "artifacts", "scratch"
+#: When API keys were last used. It may be missing.
+LAST_USES = "last_uses.json"
 
 
 async def lock(data: Path) -> int:

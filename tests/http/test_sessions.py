@@ -23,7 +23,7 @@ class Keys:
         name = credential.removeprefix("key-")
         if name == "unknown":
             raise InvalidCredential
-        return Principal(f"key:{name}", name, USER_SCOPES, (f"key:{name}",))
+        return Principal(f"test:{name}", name, USER_SCOPES, (f"test:{name}",))
 
 
 async def open_client(client: Connect, auth: str = "required", **settings: Any) -> Client:
@@ -63,7 +63,7 @@ async def test_a_key_becomes_a_session(client: Connect) -> None:
     assert session.json.pop("expires_at").endswith("Z")
     assert session.json | {"expires_at": None} == {
         "mode": "required",
-        "name": "key:alice",
+        "name": "test:alice",
         "owner": "alice",
         "scopes": ["jobs:control", "jobs:read", "jobs:submit"],
         "expires_at": None,

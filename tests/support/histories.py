@@ -90,6 +90,15 @@ BY_CLASS: dict[type[Any], st.SearchStrategy[e.Event]] = {
         maybe_text,
     ),
     e.WebhookRemoved: st.builds(e.WebhookRemoved, maybe_text),
+    e.KeyCreated: st.builds(
+        e.KeyCreated,
+        texts,
+        texts,
+        texts,
+        st.lists(texts, max_size=2).map(tuple),
+        st.none() | small,
+    ),
+    e.KeyRevoked: st.builds(e.KeyRevoked, maybe_text),
 }
 events: st.SearchStrategy[e.Event] = st.one_of(*BY_CLASS.values())
 

@@ -61,7 +61,9 @@ def violation(job: Job | None, recorded: Recorded) -> str | None:
         case e.LateReportRefused(attempt=attempt):
             held = running and attempt == job.attempt
             return "it was not late" if held or attempt > job.attempt else None
-        case e.Paused() | e.Resumed() | e.WebhookAdded() | e.WebhookRemoved():
+        case e.Paused() | e.Resumed():
+            return "it is not about a job"
+        case e.WebhookAdded() | e.WebhookRemoved() | e.KeyCreated() | e.KeyRevoked():
             return "it is not about a job"
         case e.Unreadable(why=why):
             return why
