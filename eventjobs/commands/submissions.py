@@ -42,6 +42,8 @@ class SpecDefaults:
             open_fields["timeout_s"] = self._timeout_s
         if spec.queue is None and handler.limits.queue is not None:
             open_fields["queue"] = handler.limits.queue
+        if handler.sensitive:
+            open_fields["sensitive"] = handler.sensitive
         if spec.max_attempts == 0:
             open_fields["max_attempts"] = self.max_attempts(spec.type)
         return replace(spec, **open_fields) if open_fields else spec

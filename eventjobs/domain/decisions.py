@@ -3,6 +3,8 @@
 None is a command that changes nothing. A command that the job does not allow raises a Rejected.
 """
 
+from dataclasses import replace
+
 from eventjobs.domain.events import (
     ArtifactStored,
     AttemptFailed,
@@ -37,12 +39,15 @@ Report = ProgressReported | LogWritten | ArtifactStored | StepCompleted | Breake
 
 
 def submit(job: Job | None, spec: JobSpec) -> JobSubmitted | None:
-    """Submit a job. The same specification again is a no-op. Raises JobExists for another one."""
+    """Submit a job. The same specification again is a no-op. Raises JobExists for another one.
+
+    The handler may have declared other sensitive fields since then.
+    """
     if job is None:
         return JobSubmitted(spec)
     if require_readable(job).expired_us is not None:
         raise JobGone(expired_us=job.expired_us)
-    if job.spec != spec:
+    if job.spec != spec and job.spec != replace(spec, sensitive=job.spec.sensitive):
         raise JobExists
     return None
 

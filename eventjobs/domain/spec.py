@@ -56,6 +56,8 @@ class JobSpec:
     after_failure: str | None = None
     #: The job whose handler submitted this one.
     parent: str | None = None
+    #: The names of fields whose values only its owner may read. The handler's; set at submit.
+    sensitive: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         # JSON has lists and dicts where the fields have tuples and Artifacts.
@@ -65,3 +67,5 @@ class JobSpec:
             object.__setattr__(self, "tags", tuple(self.tags))
         if isinstance(self.after, list):
             object.__setattr__(self, "after", tuple(self.after))
+        if isinstance(self.sensitive, list):
+            object.__setattr__(self, "sensitive", tuple(self.sensitive))

@@ -3,6 +3,7 @@
 import logging
 
 from eventjobs.domain.job import Job
+from eventjobs.domain.mask import Mask
 from eventjobs.domain.outcomes import Failed
 from eventjobs.observability.logging import StructuredLogger
 
@@ -23,6 +24,10 @@ def log_failure(
         final = not failed.retryable or job.attempt >= job.spec.max_attempts
     details = failed.details if isinstance(failed.details, dict) else {}
     trace = failed.trace or details.get("traceback")
+    message = failed.message
+    if (mask := Mask.of(job.spec)) is not None:
+        message = mask.text(message)
+        trace = mask.text(trace) if isinstance(trace, str) else None
     log.log(
         logging.ERROR if final else logging.WARNING,
         "attempt failed",
@@ -30,7 +35,7 @@ def log_failure(
         type=job.spec.type,
         attempt=job.attempt,
         code=failed.code,
-        error=failed.message,
+        error=message,
         # Not negative: a wall clock may be set back, and a worker's may differ from the service's.
         duration_s=max(0.0, round((ended_us - (job.started_us or ended_us)) / 1e6, 3)),
         **({"exception": trace} if isinstance(trace, str) else {}),

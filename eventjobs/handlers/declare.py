@@ -3,7 +3,7 @@
 import builtins
 import inspect
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, TypedDict, Unpack, get_args, get_type_hints
 
@@ -37,6 +37,8 @@ class HandlerOptions(TypedDict, total=False):
     key_concurrency: int | None
     #: start rate: "10/m" is ten in any minute; also s, h and d
     rate: str | None
+    #: names of fields whose values are hidden from all but the job's owner
+    sensitive: Sequence[str]
 
 
 def _handler_fields(type: str, options: HandlerOptions, **more: Any) -> dict[str, Any]:
@@ -47,7 +49,8 @@ def _handler_fields(type: str, options: HandlerOptions, **more: Any) -> dict[str
         OptionsModel, {"type": type, **options, **more}, "the handler cannot be declared"
     )
     limits = HandlerLimits.of(values.queue, values.concurrency, values.key_concurrency, values.rate)
-    names = ("type", "max_attempts", "timeout_s", "stall_timeout_s", "retry_delay_s", "ttl_s")
+    times = ("timeout_s", "stall_timeout_s", "retry_delay_s", "ttl_s")
+    names = ("type", "max_attempts", *times, "sensitive")
     return {**{each: getattr(values, each) for each in names}, "limits": limits}
 
 

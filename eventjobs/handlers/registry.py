@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from types import MappingProxyType, ModuleType
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, Field, ValidationError
 
@@ -15,6 +15,7 @@ from eventjobs.domain.validation import (
     Attempts,
     Delay,
     Name,
+    Names,
     QueueName,
     Seconds,
     field_errors,
@@ -53,6 +54,7 @@ class Handler:
     limits: HandlerLimits = UNLIMITED
     external: ExternalService | None = None
     on_shutdown: OnShutdown = "release"
+    sensitive: tuple[str, ...] = ()
 
     @cached_property
     def defaults(self) -> Mapping[str, Any]:
@@ -91,6 +93,7 @@ class OptionsModel(BaseModel):
     model: builtins.type[BaseModel] | None = None
     dispatch_url: str = Field("/", max_length=2000, pattern=r"^(https?://[^/]|/)")
     answer_timeout_s: Seconds = 30.0
+    sensitive: Annotated[Names, Field(max_length=100)] = ()
 
 
 class HandlerRegistry:

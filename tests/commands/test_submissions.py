@@ -31,6 +31,9 @@ async def echo(context: Context, payload: Any) -> Any:
     return payload
 
 
+async def charge(context: Context, payload: Any) -> None: ...
+
+
 class Text(str):
     __slots__ = ()
 
@@ -176,6 +179,22 @@ async def test_a_type_is_the_name_of_a_handler(service: Service, type: Any) -> N
 async def test_a_specification_made_by_hand_is_checked_as_well(service: Service, spec: Any) -> None:
     with pytest.raises(InvalidInput):
         await service.submissions.submit(spec, actor="python")
+
+
+async def test_sensitive_fields_are_those_that_the_handler_declares(client: Connect) -> None:
+    api = await client(handler("charge", sensitive=("card",))(charge), echo)
+    reply = await api("POST", "/v1/jobs", {"type": "echo", "sensitive": ["payload"]})
+    assert reply.code == "invalid_input"
+    submit = api.service.submissions.submit
+    for type, given, kept in (("charge", (), ("card",)), ("echo", ("card",), ())):
+        spec = JobSpec(type, {"card": 1}, sensitive=given)
+        assert (await submit(spec, actor="python")).job.spec.sensitive == kept
+    by_http = await api.submit("charge", {"card": 1})
+    job = await api.service.jobs.current(by_http["job_id"])
+    assert job is not None
+    assert job.spec.sensitive == ("card",)
+    again = await submit(job.spec, actor="python", job_id=job.job_id)
+    assert not again.changed
 
 
 async def test_who_does_it_and_the_id_are_checked(service: Service) -> None:

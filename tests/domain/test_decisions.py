@@ -164,6 +164,13 @@ def test_the_same_again_is_already_so_whatever_became_of_it() -> None:
     given(submitted, started, completed).when(submit, SPEC).then_nothing()
 
 
+def test_the_same_is_no_other_job_when_the_handler_has_other_sensitive_fields() -> None:
+    spec = JobSpec("charge", {"card": 1}, sensitive=("card",))
+    given(e.JobSubmitted(spec)).when(submit, JobSpec("charge", {"card": 1})).then_nothing()
+    other = JobSpec("charge", {"card": 2}, sensitive=("card",))
+    given(e.JobSubmitted(spec)).when(submit, other).refused(JobExists)
+
+
 def test_a_hidden_job_is_gone_and_its_id_is_not_free() -> None:
     given(submitted, e.JobCancelled(), hidden).when(submit, JobSpec("other")).refused(JobGone)
 

@@ -225,3 +225,17 @@ async def lines_of(service: Service, job_id: str) -> list[str]:
     await job_when(service, job_id, lambda job: job.finished)
     events = [each.event for each in await service.log.read_job(job_id)]
     return [str(each.message) for each in events if isinstance(each, LogWritten)]
+
+
+@handler("charge", max_attempts=1, sensitive=("card",))
+async def charge(context: Context, payload: Any) -> None:
+    raise LookupError(f"no such card: {payload['card']}")
+
+
+async def test_a_failure_has_no_value_of_a_sensitive_field(serve: Serve) -> None:
+    service = await serve(charge)
+    with capture_logs() as lines:
+        await id_of_ended_job(service, "charge", {"card": "4111111111111111"})
+    [failed] = [each for each in lines if each["event"] == "attempt failed"]
+    assert failed["error"].endswith("no such card: [hidden]")
+    assert "4111111111111111" not in str(lines)

@@ -255,3 +255,22 @@ async def test_webhooks_are_as_the_log_says_after_a_rebuild(
     before = (await api.get("/v1/webhooks")).json
     assert (await api("POST", "/v1/views/rebuild")).status == 200
     assert (await api.get("/v1/webhooks")).json == before
+
+
+@handler("charge", sensitive=("card",))
+async def charge(context: Context, payload: Any) -> Any:
+    return payload
+
+
+async def test_a_message_has_no_value_of_a_sensitive_field(
+    client: Connect, receiver: Receiver
+) -> None:
+    api = await client(charge, outbound_allow=LOCAL)
+    await subscribe(api, receiver)
+    card = "4111111111111111"
+    await api.submit("charge", {"card": card, "sum": 5}, tags=["card " + card])
+    [message] = await receiver.has(1)
+    assert message["data"]["event"]["result"] == {"card": "[hidden]", "sum": 5}
+    assert message["data"]["tags"] == ["card [hidden]"]
+    assert message["data"]["masked"] is True
+    assert card.encode() not in receiver.got[0][1]

@@ -49,6 +49,7 @@ specs = st.builds(
     after=st.lists(texts, max_size=2).map(tuple),
     after_failure=st.sampled_from([None, "run"]),
     parent=maybe_text,
+    sensitive=st.lists(texts, max_size=2).map(tuple),
 )
 #: A strategy for each class of events.
 BY_CLASS: dict[type[Any], st.SearchStrategy[e.Event]] = {

@@ -1,0 +1,157 @@
+"""The mask of a job: hides the values of its sensitive fields from those who may not read them."""
+
+import json
+from collections.abc import Collection, Iterator
+from dataclasses import dataclass
+from typing import Any
+from urllib.parse import quote
+
+import orjson
+
+from eventjobs.domain.codec import decode_or_unreadable
+from eventjobs.domain.events import Unreadable
+from eventjobs.domain.recorded import Recorded
+from eventjobs.domain.spec import JobSpec
+
+HIDDEN = "[hidden]"
+#: Shorter values are not looked for in texts: they would be found in ordinary words.
+CHARS_MIN = 6
+#: A job with more sensitive values has all its texts hidden: to look for each takes too long.
+VALUES_MAX = 32
+
+#: What identifies, counts or orders. It is never hidden: clients decide by it.
+_PLAIN = frozenset({"job_id", "jobId", "type", "owner", "queue", "worker", "after", "parent"})
+_PLAIN |= {"status", "state", "outcome", "level", "class", "code", "report", "after_failure"}
+_PLAIN |= {"media_type", "links", "at", "since", "until", "timestamp", "next"}
+#: JSON of a user. In it, names of fields are the user's.
+_JSON = frozenset({"payload", "result", "issues", "data", "fields", "details"})
+#: The digest of a file that contains a value would tell whether a guess of the value is right.
+_DIGEST = "sha256"
+
+
+class Mask:
+    """Hides every value under the *keys*, and the *values* wherever they occur in other texts.
+
+    Without *values* it is not known what to hide, and everything in JSON and texts is hidden.
+    """
+
+    def __init__(self, keys: Collection[str], values: Collection[str] | None) -> None:
+        self._keys = frozenset(keys)
+        self._values = None
+        if values is not None and len(values) <= VALUES_MAX:
+            forms = {form for value in values for form in _forms(value)}
+            self._values = sorted(forms, key=len, reverse=True)
+
+    @classmethod
+    def of(cls, spec: JobSpec) -> "Mask | None":
+        """The mask of a job; None for a job without sensitive fields."""
+        if not spec.sensitive:
+            return None
+        # Kept beside the fields of *spec*, which never changes.
+        mask: Mask | None = vars(spec).get("_mask")
+        if mask is None:
+            keys = frozenset(spec.sensitive)
+            mask = vars(spec)["_mask"] = cls(keys, set(_values(spec.payload, keys)))
+        return mask
+
+    def fields(self, fields: dict[str, Any]) -> dict[str, Any]:
+        """The fields of an event, or of a response about the job."""
+        return {name: self._field(name, value) for name, value in fields.items()}
+
+    def _field(self, name: str, value: Any) -> Any:
+        if name in _PLAIN or name.endswith("_at") or value is None:
+            return value
+        if name in _JSON:
+            return self.json(value)
+        if name == _DIGEST:
+            return HIDDEN
+        if isinstance(value, str):
+            return self.text(value)
+        if isinstance(value, dict):
+            return self.fields(value)
+        return [self._field(name, each) for each in value] if isinstance(value, list) else value
+
+    def json(self, value: Any) -> Any:
+        """JSON of a user, at any depth."""
+        if isinstance(value, str):
+            return self.text(value)
+        if isinstance(value, list):
+            return [self.json(each) for each in value]
+        if isinstance(value, dict):
+            if value.keys() == {"cut"}:  # the beginning of JSON that was too large, as text
+                return {"cut": HIDDEN}
+            return {
+                self.text(key): HIDDEN if key in self._keys else self.json(each)
+                for key, each in value.items()
+            }
+        if isinstance(value, bool) or value is None:
+            return value
+        return value if self.text(text := str(value)) == text else HIDDEN
+
+    def text(self, text: str) -> str:
+        if self._values is None:
+            return HIDDEN
+        for value in self._values:
+            if value in text:
+                text = text.replace(value, HIDDEN)
+            # A text that was cut may end in the beginning of a value.
+            begin = text.rfind(value[:CHARS_MIN])
+            if begin >= 0 and value.startswith(text[begin:]):
+                text = text[:begin] + HIDDEN
+        return text
+
+    def event(self, recorded: Recorded) -> Recorded:
+        """*recorded*, or a masked copy of it where something is hidden."""
+        if isinstance(recorded.event, Unreadable):  # its fields are not known
+            return self._copy(recorded, Unreadable(HIDDEN), b"{}", None)
+        facts = self._hide(recorded.facts)
+        body = None if recorded.body is None else self._hide(recorded.body)
+        if facts is recorded.facts and body is recorded.body:
+            return recorded
+        return self._copy(recorded, decode_or_unreadable(recorded.type, facts, body), facts, body)
+
+    def _hide(self, stored: bytes) -> bytes:
+        fields = orjson.loads(stored)
+        masked = self.fields(fields)
+        return stored if masked == fields else orjson.dumps(masked)
+
+    @staticmethod
+    def _copy(recorded: Recorded, event: Any, facts: bytes, body: bytes | None) -> "MaskedEvent":
+        place = recorded.position, recorded.job_id, recorded.version, recorded.at_us
+        return MaskedEvent(*place, recorded.actor, event, recorded.type, facts, body)
+
+
+#: Of a job whose first event cannot be read.
+UNKNOWN = Mask((), None)
+
+
+@dataclass(slots=True)
+class MaskedEvent(Recorded):
+    """An event in which values are hidden. It differs from the stored one, and proves nothing."""
+
+    def json(self) -> bytes:
+        return Recorded.json(self)[:-1] + b',"masked":true}'
+
+
+def _values(value: Any, keys: Collection[str], *, sensitive: bool = False) -> Iterator[str]:
+    """The texts of the values under *keys*, at any depth, that can be looked for."""
+    if isinstance(value, dict):
+        for key, each in value.items():
+            yield from _values(each, keys, sensitive=sensitive or key in keys)
+    elif isinstance(value, list):
+        for each in value:
+            yield from _values(each, keys, sensitive=sensitive)
+    elif sensitive and not isinstance(value, bool) and len(text := str(value)) >= CHARS_MIN:
+        yield text
+
+
+def _forms(value: str) -> set[str]:
+    """*value* as texts contain it: itself, in JSON, in a repr, and in a URL."""
+    return {
+        value,
+        orjson.dumps(value).decode()[1:-1],
+        json.dumps(value)[1:-1],
+        repr(value)[1:-1],
+        quote(value),
+        quote(value, safe=""),
+    }
