@@ -36,6 +36,8 @@ class FullLimit(NamedTuple):
     holders: Sequence[tuple[str, int | None]]
     #: the holders that are ancestors of the explained job
     ancestors: Sequence[str] = ()
+    #: how many more hold it, which the reader may not see
+    unnamed: int = 0
 
 
 class RateReached(NamedTuple):
@@ -174,7 +176,8 @@ def _limits(job: Job, around: QueueSituation) -> Iterator[Reason]:
 
 
 def _full(code: str, what: str, full: FullLimit) -> Reason:
-    limit, holders, ancestors = full
+    limit, holders, ancestors, unnamed = full
+    running = len(holders) + unnamed
     jobs = [
         {"job_id": job_id, "since": None if since_us is None else rfc3339(since_us)}
         for job_id, since_us in holders[:NAMED_MAX]
@@ -183,12 +186,12 @@ def _full(code: str, what: str, full: FullLimit) -> Reason:
         since = f" since {jobs[0]['since']}" if jobs[0]["since"] else ""
         text = f"{what} is held by job {jobs[0]['job_id']}{since}"
     else:
-        text = f"{what} has {len(holders)} jobs running, of {limit}"
+        text = f"{what} has {running} jobs running, of {limit}"
     if ancestors:
         text += (
             f"; the job is a descendant of {ancestors[0]}: if that waits for it, neither continues"
         )
-    return {"code": code, "text": text, "limit": limit, "running": len(holders), "jobs": jobs}
+    return {"code": code, "text": text, "limit": limit, "running": running, "jobs": jobs}
 
 
 # --- running, ended

@@ -74,10 +74,11 @@ class ViewQueries(ABC):
 
     async def counts(self) -> dict[str, dict[str, int]]:
         """Numbers of jobs by type and status."""
-        counts: dict[str, dict[str, int]] = {}
-        for type, job_status, jobs in await self.query(status.SELECT_COUNTS):
-            counts.setdefault(type, {})[job_status] = jobs
-        return counts
+        return _by_type(await self.query(status.SELECT_COUNTS))
+
+    async def counts_of(self, owner: str) -> dict[str, dict[str, int]]:
+        """Numbers of the jobs of *owner* by type and status."""
+        return _by_type(await self.query(status.SELECT_OWNER_COUNTS, owner))
 
     async def running(self) -> list[str]:
         """The ids of running jobs."""
@@ -180,3 +181,10 @@ class ViewQueries(ABC):
             )
             for job, attempt in jobs
         ]
+
+
+def _by_type(rows: Iterable[tuple[str, str, int]]) -> dict[str, dict[str, int]]:
+    counts: dict[str, dict[str, int]] = {}
+    for type, job_status, jobs in rows:
+        counts.setdefault(type, {})[job_status] = jobs
+    return counts

@@ -113,6 +113,11 @@ SELECT json_group_array(job_id) FROM (
     ORDER BY expires_us LIMIT :limit))
 """
 SELECT_COUNTS = "SELECT json_group_array(json_array(type, status, jobs)) FROM counts"
+SELECT_OWNER_COUNTS = """
+SELECT json_group_array(json_array(type, status, jobs)) FROM (
+  SELECT type, status, count(*) AS jobs FROM jobs WHERE listed AND owner = ?1
+  GROUP BY type, status)
+"""
 
 #: Fields of a Job that are not in the column `state`.
 _NOT_IN_STATE = ("job_id", "spec", "born", "created_us")

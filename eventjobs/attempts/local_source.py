@@ -1,6 +1,7 @@
 """The job source of a runner in the service itself: it reads and writes the log directly."""
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Any
 
 from eventjobs.attempts.claims import ClaimQueue
@@ -77,6 +78,10 @@ class LocalJobSource:
 
     async def submit_child(self, job: Job, name: str, spec: JobSpec) -> str:
         child_id = await self._jobs.child_id(job, name)
+        if spec.owner is None and (owner := job.spec.owner) is not None:
+            # A child that an earlier version submitted has no owner.
+            child = await self._jobs.load(child_id)
+            spec = replace(spec, owner=owner if child is None else child.spec.owner)
         submitted = await self._submissions.submit(spec, actor=self.worker, job_id=child_id)
         child = submitted.job
         if child.can_retry and (child.finished_us or 0) < (job.started_us or 0):

@@ -32,6 +32,8 @@ class Credentials:
         self._principals: LRUCache[Principal] = LRUCache(entries_max=10_000, bytes_max=10_000)
         #: Counts revocations: a verification that one overtakes is repeated.
         self._revocations = 0
+        #: What was revoked since the start. Each is revoked for ever.
+        self._revoked: set[str] = set()
         self._end_streams: list[Callable[[str], object]] = []
         #: When each principal was last recognized, by its name, since *take_uses*.
         self._uses: dict[str, int] = {}
@@ -73,6 +75,16 @@ class Credentials:
             raise InvalidCredential("the credential has expired")
         return principal
 
+    def is_valid(self, principal: Principal) -> bool:
+        """Whether a principal that was verified is neither revoked nor expired since."""
+        return self._revoked.isdisjoint(principal.credentials) and not self.is_expired(principal)
+
+    def left_s(self, principal: Principal) -> float | None:
+        """Seconds until the principal expires; None for one that does not."""
+        if principal.expires_us is None:
+            return None
+        return max(0.0, (principal.expires_us - self._clock.now_us()) / 1e6)
+
     def is_expired(self, principal: Principal) -> bool:
         expires_us = principal.expires_us
         return expires_us is not None and expires_us <= self._clock.now_us()
@@ -82,6 +94,7 @@ class Credentials:
         streams.
         """
         self._revocations += 1
+        self._revoked.add(credential)
         self._principals.drop_where(lambda principal: credential in principal.credentials)
         for end_streams in self._end_streams:
             end_streams(credential)

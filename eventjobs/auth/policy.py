@@ -3,7 +3,7 @@
 from enum import StrEnum
 from typing import NamedTuple
 
-from eventjobs.auth.principals import ANONYMOUS, ANONYMOUS_OWNER, LOCAL, Principal, Scope
+from eventjobs.auth.principals import ALL_TYPES, ANONYMOUS, ANONYMOUS_OWNER, LOCAL, Principal, Scope
 
 
 class Action(StrEnum):
@@ -13,14 +13,16 @@ class Action(StrEnum):
     IDENTIFY = "identify"
     #: Submit a job.
     SUBMIT = "submit"
-    #: Store a file for a job.
-    UPLOAD = "upload"
+    #: Store a file, or a job under an id, as clients do and workers for the jobs that they hold.
+    SUPPLY = "supply"
     #: Read a job and its events.
     READ = "read"
     #: Read all jobs that the principal may see, or their number.
     LIST = "list"
-    #: Cancel, retry or delete a job; keep webhooks.
+    #: Cancel, retry or delete a job.
     CONTROL = "control"
+    #: Add and remove webhooks for the jobs of the principal.
+    SUBSCRIBE = "subscribe"
     #: Claim jobs, and report on their attempts.
     WORK = "work"
     #: Read what is about the whole service: types, queues, schedules, breakers.
@@ -31,14 +33,18 @@ class Action(StrEnum):
 
 _SCOPES = {
     Action.SUBMIT: Scope.SUBMIT,
-    Action.UPLOAD: Scope.SUBMIT,
+    Action.SUPPLY: Scope.SUBMIT,
     Action.READ: Scope.READ,
     Action.LIST: Scope.READ,
     Action.CONTROL: Scope.CONTROL,
+    Action.SUBSCRIBE: Scope.CONTROL,
 }
+#: Actions on all jobs of an owner. An anonymous job is open to those who know its id, and only to
+#: them, so that none of these includes anonymous jobs.
+_OF_OWNER = frozenset({Action.LIST, Action.SUBSCRIBE})
 _AUDITED = frozenset({Action.READ, Action.LIST, Action.INSPECT})
 #: What workers need for the jobs that they hold, and for the children of these.
-_WORKED = frozenset({Action.READ, Action.CONTROL, Action.UPLOAD, Action.WORK})
+_WORKED = frozenset({Action.READ, Action.CONTROL, Action.SUPPLY, Action.WORK})
 
 
 class JobFacts(NamedTuple):
@@ -60,10 +66,10 @@ def permits(principal: Principal, action: Action, job: JobFacts | None = None) -
     scope = _SCOPES.get(action)
     if scope is None or scope not in principal.scopes:
         return False
-    if job is not None:
-        return job.owner is not None and job.owner in (principal.owner, ANONYMOUS_OWNER)
-    # An anonymous job is open to all who know its id, so ids are not listed.
-    return action is not Action.LIST or principal is not ANONYMOUS
+    if action in _OF_OWNER:
+        owns = job is None or job.owner == principal.owner
+        return owns and principal is not ANONYMOUS
+    return job is None or job.owner in (principal.owner, ANONYMOUS_OWNER)
 
 
 def sees_all(principal: Principal) -> bool:
@@ -78,7 +84,8 @@ def may_unmask(principal: Principal, owner: str | None) -> bool:
 
 def may_claim(principal: Principal, type: str) -> bool:
     """Whether *principal* may claim jobs of *type*."""
-    return not principal.worker_types.isdisjoint({type, "*"})
+    types = principal.worker_types
+    return type in types or ALL_TYPES in types
 
 
 def _holds(principal: Principal, job: JobFacts) -> bool:

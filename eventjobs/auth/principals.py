@@ -39,6 +39,7 @@ class Principal:
     """
 
     name: str
+    #: Whose jobs it may use. None, which matches none: only for a principal that may use all.
     owner: str | None
     scopes: frozenset[str]
     credentials: tuple[str, ...] = ()

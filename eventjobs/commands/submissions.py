@@ -4,6 +4,9 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
+from eventjobs.auth.policy import Action
+from eventjobs.auth.principals import LOCAL, Principal
+from eventjobs.commands.access import permits_job
 from eventjobs.commands.jobs import CommandResult, Jobs
 from eventjobs.domain.ids import parse_id
 from eventjobs.domain.spec import Artifact, JobSpec
@@ -58,17 +61,24 @@ class Submissions:
         self.defaults = defaults
 
     async def submit(
-        self, spec: JobSpec, *, actor: str, job_id: str | None = None, key: bool = False
+        self,
+        spec: JobSpec,
+        *,
+        actor: str,
+        principal: Principal = LOCAL,
+        job_id: str | None = None,
+        key: bool = False,
     ) -> CommandResult:
         """Check *spec*, fill in its open fields, and submit it as *job_id* or under a new id.
 
+        The jobs that *spec* names have to be jobs that *principal* may read.
         Raises what Jobs.submit does, UnknownType, UnknownJob, UnknownArtifact, InvalidInput.
         """
         if not is_checked(spec):
             spec = rebuild_spec(spec)
             await self._check_artifacts(spec)
         if spec.after or spec.parent is not None:
-            await self._check_named_jobs(spec)
+            await self._check_named_jobs(spec, principal)
         job_id = None if job_id is None else parse_id(job_id)
         completed = self.defaults.complete(spec)
         return await self._jobs.submit(completed, actor=actor, job_id=job_id, key=key)
@@ -95,15 +105,21 @@ class Submissions:
         if [each.size for each in stored] != [each.size for each in spec.artifacts]:
             raise InvalidInput("an artifact has another size than the file that it names")
 
-    async def _check_named_jobs(self, spec: JobSpec) -> None:
-        """Raises UnknownJob when *spec* names a job that does not exist. A hidden one does."""
+    async def _check_named_jobs(self, spec: JobSpec, principal: Principal) -> None:
+        """Raises UnknownJob when *spec* names a job that does not exist, or that *principal* may
+        not read. A hidden job exists.
+        """
         named = [(f"after.{index}", each) for index, each in enumerate(spec.after)]
         if spec.parent is not None:
             named.append(("parent", spec.parent))
         missing = [
             {"field": field, "message": f"there is no job {job_id}"}
             for field, job_id in named
-            if await self._jobs.load(job_id) is None
+            if not await self._may_name(job_id, principal)
         ]
         if missing:
             raise UnknownJob(errors=missing)
+
+    async def _may_name(self, job_id: str, principal: Principal) -> bool:
+        job = await self._jobs.load(job_id)
+        return job is not None and await permits_job(self._jobs, principal, Action.READ, job)

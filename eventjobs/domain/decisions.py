@@ -45,6 +45,8 @@ def submit(job: Job | None, spec: JobSpec) -> JobSubmitted | None:
     """
     if job is None:
         return JobSubmitted(spec)
+    if job.spec.owner != spec.owner:  # first, so that nothing more is said about another's job
+        raise JobExists
     if require_readable(job).expired_us is not None:
         raise JobGone(expired_us=job.expired_us)
     if job.spec != spec and job.spec != replace(spec, sensitive=job.spec.sensitive):

@@ -5,7 +5,7 @@ import re
 from aiohttp import web
 
 from eventjobs.auth.credentials import Credentials
-from eventjobs.auth.policy import Action, permits
+from eventjobs.auth.policy import Action, JobFacts, permits, sees_all
 from eventjobs.auth.principals import ANONYMOUS, LOCAL, Principal
 from eventjobs.errors import InvalidCredential
 from eventjobs.http.headers import media_type
@@ -81,6 +81,36 @@ def _check_form(request: web.BaseRequest) -> None:
         and session_of(request) is not None
     ):
         raise UnsupportedMediaType("send another Content-Type than that of a form")
+
+
+def principal_of(request: web.BaseRequest) -> Principal:
+    """The principal of *request*, on a route with an action."""
+    return request[PRINCIPAL]
+
+
+def owner_of(principal: Principal, owner: str | None) -> str | None:
+    """The owner of a job that *principal* submits, where *owner* was asked for.
+
+    Raises Forbidden for another one, unless *principal* may use the jobs of all owners.
+    """
+    if permits(principal, Action.CONTROL, JobFacts(None)):
+        return owner or principal.owner
+    if owner not in (None, principal.owner):
+        raise Forbidden("only an administrator names another owner")
+    return principal.owner
+
+
+def restrict_owner(principal: Principal, owner: str | None) -> str | None:
+    """The owner of the jobs that a list has, where *owner* was asked for; None for all owners.
+
+    Raises Forbidden for another owner's jobs, and as *check_permission*.
+    """
+    check_permission(principal, Action.LIST)
+    if sees_all(principal):
+        return owner
+    if owner not in (None, principal.owner):
+        raise Forbidden("these are the jobs of another owner")
+    return principal.owner
 
 
 def check_permission(principal: Principal, action: Action) -> None:

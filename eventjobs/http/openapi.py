@@ -14,6 +14,7 @@ from pydantic.json_schema import models_json_schema
 from eventjobs.errors import (
     DiskFull,
     EventjobsError,
+    InvalidCredential,
     InvalidInput,
     JobGone,
     JobNotFound,
@@ -28,9 +29,11 @@ from eventjobs.http.problem import MEDIA_TYPE, status_of
 from eventjobs.http.request_errors import (
     BodyTimeout,
     CrossOrigin,
+    Forbidden,
     MalformedJSON,
     Misdirected,
     RequestError,
+    Unauthenticated,
     UnsupportedMediaType,
 )
 from eventjobs.http.routing import ResponseSpec, Route
@@ -69,12 +72,12 @@ _BODIES = (RequestError, BodyTimeout, TooLarge, UnsupportedMediaType)
 
 
 @lru_cache(maxsize=4)
-def document(routes: tuple[Route, ...], handlers: HandlerRegistry) -> bytes:
-    """The document as JSON."""
+def document(routes: tuple[Route, ...], handlers: HandlerRegistry, auth: str) -> bytes:
+    """The document as JSON, for the mode *auth* of authentication."""
     schemas = _schemas(routes, handlers)
     paths: dict[str, dict[str, Any]] = {}
     for each in routes:
-        paths.setdefault(each.path, {})[each.method.lower()] = _operation(each)
+        paths.setdefault(each.path, {})[each.method.lower()] = _operation(each, auth)
     return orjson.dumps(
         {
             "openapi": "3.1.0",
@@ -84,23 +87,32 @@ def document(routes: tuple[Route, ...], handlers: HandlerRegistry) -> bytes:
                 "description": "Submit work, run it, watch it live; every change is an event.",
             },
             "paths": paths,
-            "components": {"schemas": schemas},
+            "components": {"schemas": schemas} | _security_schemes(auth),
         }
     )
 
 
-def _operation(route: Route) -> dict[str, Any]:
+def _operation(route: Route, auth: str) -> dict[str, Any]:
     description = inspect.getdoc(route.endpoint) or ""
     operation: dict[str, Any] = {
         "operationId": re.sub(r"\W+", "_", f"{route.method.lower()}{route.path}").strip("_"),
         "summary": re.split(r"[.:;](?:\s|$)", description.replace("\n", " "))[0],
         "description": description,
         "parameters": [*_path(route.path), *_query(route.request.query), *_headers(route)],
-        "responses": _responses(route),
+        "responses": _responses(route, auth),
     }
+    if auth != "off" and route.action is not None:
+        operation["security"] = [{"bearer": []}] + ([{}] if auth == "optional" else [])
     if (content := _content(route.request.body, route.request.media_type)) is not None:
         operation["requestBody"] = {"content": content, "required": not route.request.optional}
     return operation
+
+
+def _security_schemes(auth: str) -> dict[str, Any]:
+    if auth == "off":
+        return {}
+    bearer = {"type": "http", "scheme": "bearer", "description": "an API key, or a token"}
+    return {"securitySchemes": {"bearer": bearer}}
 
 
 def _path(path: str) -> Iterable[dict[str, Any]]:
@@ -135,13 +147,13 @@ def _headers(route: Route) -> Iterable[dict[str, Any]]:
         }
 
 
-def _responses(route: Route) -> dict[str, Any]:
+def _responses(route: Route, auth: str) -> dict[str, Any]:
     responses: dict[str, Any] = {}
     for each in route.responses:
         if isinstance(each, ResponseSpec):
             responses[str(each.status)] = _response(each)
     codes: dict[int, list[str]] = {}
-    for error in _errors(route):
+    for error in _errors(route, auth):
         codes.setdefault(status_of(error)[0], []).append(error.code)
     for status, named in sorted(codes.items()):
         responses[str(status)] = _problem(status, sorted(set(named)))
@@ -149,10 +161,12 @@ def _responses(route: Route) -> dict[str, Any]:
     return responses
 
 
-def _errors(route: Route) -> list[type[EventjobsError]]:
+def _errors(route: Route, auth: str) -> list[type[EventjobsError]]:
     """The errors in the table of routes, and those that follow from the request and the path."""
     listed = [each for each in route.responses if not isinstance(each, ResponseSpec)]
     listed.append(Misdirected)
+    if auth != "off" and route.action is not None:
+        listed += [Unauthenticated, InvalidCredential, Forbidden]
     if route.method != "GET":
         listed += [CrossOrigin, *_WRITES]
     if route.method != "GET" or "If-Match" in route.request.headers:

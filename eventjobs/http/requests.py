@@ -5,28 +5,52 @@ from typing import Any, TypeVar
 from aiohttp import web
 from pydantic import BaseModel, ValidationError
 
+from eventjobs.auth.policy import Action, may_claim
+from eventjobs.auth.principals import ALL_TYPES
 from eventjobs.clock import timeout
+from eventjobs.commands.access import permits_id
 from eventjobs.commands.jobs import CommandReason
 from eventjobs.domain.ids import parse_id
 from eventjobs.domain.job import Job, require_readable
+from eventjobs.domain.outcomes import AttemptHolder
 from eventjobs.domain.validation import field_errors
 from eventjobs.errors import InvalidInput, JobGone, JobNotFound
+from eventjobs.http.auth import principal_of
 from eventjobs.http.headers import wants_stream
 from eventjobs.http.json_body import read_json
 from eventjobs.http.request_errors import ViewsBehind, query_error
 from eventjobs.service import Service
 
-#: The actor of every command over HTTP: requests are not authenticated yet.
-ACTOR = "http"
 #: The longest wait for the views to show what was written.
 VIEWS_S = 2.0
 #: Parameters that may be repeated.
 _LISTS = frozenset({"id", "status", "type"})
 
 
-def path_id(request: web.Request) -> str:
-    """The job id in the path. Raises JobNotFound."""
-    return parse_job_id(request.match_info["id"])
+async def path_id(service: Service, request: web.Request, action: Action = Action.READ) -> str:
+    """The id in the path, of a job with which the principal may do *action*.
+
+    Raises JobNotFound, and the same for a job that the principal may not use.
+    """
+    job_id = parse_job_id(request.match_info["id"])
+    if not await permits_id(service.jobs, principal_of(request), action, job_id):
+        raise JobNotFound
+    return job_id
+
+
+async def checked_holder(
+    service: Service, request: web.Request, holder: AttemptHolder
+) -> AttemptHolder:
+    """*holder* with its worker's name as events have it.
+
+    Raises JobNotFound for a job of a type that the principal may not claim.
+    """
+    principal = principal_of(request)
+    if not may_claim(principal, ALL_TYPES):
+        job = await service.jobs.load_even_parked(holder.job_id)
+        if job is None or not may_claim(principal, job.spec.type):
+            raise JobNotFound
+    return holder._replace(worker=principal.worker_name(holder.worker or ""))
 
 
 def parse_job_id(text: str) -> str:

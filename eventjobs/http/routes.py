@@ -169,7 +169,9 @@ STYLE = ResponseSpec(200, "the style of the dashboard", None, "text/css")
 
 async def openapi(context: AppContext, request: web.Request) -> web.StreamResponse:
     """This document."""
-    return web.Response(body=document(ROUTES, context.service.handlers), headers=JSON_HEADERS)
+    service = context.service
+    body = document(ROUTES, service.handlers, service.settings.auth)
+    return web.Response(body=body, headers=JSON_HEADERS)
 
 
 def _report_route(
@@ -214,7 +216,7 @@ ROUTES = (
     Route(
         "PUT",
         "/v1/jobs/{id}",
-        Action.SUBMIT,
+        Action.SUPPLY,
         submissions.put,
         SUBMISSION_WITH_ID,
         (SUBMITTED, ALREADY_SUBMITTED, JobExists),
@@ -252,7 +254,7 @@ ROUTES = (
         "GET", "/v1/jobs/{id}/logs", Action.READ, events.logs, EVENTS_PAGE, (LOG_LINES, BadCursor)
     ),
     Route("GET", "/v1/jobs/{id}/receipt", Action.READ, history.receipt, NOTHING, (RECEIPT,)),
-    Route("GET", "/v1/events", Action.LIST, events.events, ALL_EVENTS_PAGE, (EVENTS, BadCursor)),
+    Route("GET", "/v1/events", Action.READ, events.events, ALL_EVENTS_PAGE, (EVENTS, BadCursor)),
     Route(
         "GET",
         "/v1/schedules",
@@ -281,7 +283,7 @@ ROUTES = (
     Route(
         "GET", "/v1/breakers", Action.INSPECT, breakers.breakers, LIST_PAGE, (BREAKERS, BadCursor)
     ),
-    Route("POST", "/v1/artifacts", Action.UPLOAD, artifacts.upload, FILE, (STORED,)),
+    Route("POST", "/v1/artifacts", Action.SUPPLY, artifacts.upload, FILE, (STORED,)),
     Route(
         "GET",
         "/v1/jobs/{id}/artifacts/{name}",
@@ -293,7 +295,7 @@ ROUTES = (
     Route(
         "POST",
         "/v1/webhooks",
-        Action.CONTROL,
+        Action.SUBSCRIBE,
         webhooks.add,
         SUBSCRIPTION,
         (SUBSCRIBED, OutboundRefused),
@@ -310,7 +312,7 @@ ROUTES = (
     Route(
         "DELETE",
         "/v1/webhooks/{webhook_id}",
-        Action.CONTROL,
+        Action.SUBSCRIBE,
         webhooks.remove,
         NOTHING,
         (UNSUBSCRIBED, WebhookNotFound),
@@ -318,7 +320,7 @@ ROUTES = (
     Route(
         "POST",
         "/v1/webhooks/{webhook_id}/redeliver",
-        Action.CONTROL,
+        Action.SUBSCRIBE,
         webhooks.redeliver,
         REDELIVERY,
         (REDELIVERED, WebhookNotFound),

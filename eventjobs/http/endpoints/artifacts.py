@@ -49,7 +49,7 @@ async def upload(context: AppContext, request: web.Request) -> web.StreamRespons
 async def download(context: AppContext, request: web.Request) -> web.StreamResponse:
     """A file of a job, whole or a range of it."""
     service = context.service
-    job_id = path_id(request)
+    job_id = await path_id(service, request)
     job = (await current_snapshot(context, job_id)).job
     artifact = next((a for a in job.artifacts if a.name == request.match_info["name"]), None)
     if artifact is None:

@@ -9,14 +9,15 @@ from typing import Any
 import orjson
 from aiohttp import web
 
+from eventjobs.auth.principals import Principal
 from eventjobs.domain.ids import id_of_key, new_id, parse_chosen_id
 from eventjobs.domain.spec import JobSpec
 from eventjobs.errors import EventjobsError, OutcomeUnknown, TooLarge
 from eventjobs.http import problem, slow_clients
 from eventjobs.http.app_context import AppContext
+from eventjobs.http.auth import owner_of, principal_of
 from eventjobs.http.json_body import parse, request_limits
 from eventjobs.http.request_body import check_encoding, check_length, check_type, chunks
-from eventjobs.http.requests import ACTOR
 from eventjobs.http.schemas.submission import BatchLine
 from eventjobs.service import Service
 
@@ -35,6 +36,7 @@ async def submit_batch(context: AppContext, request: web.Request) -> web.StreamR
     Lines are accepted or refused independently. A job answered 202 is durable.
     """
     service = context.service
+    principal = principal_of(request)
     check_type(request, _NDJSON_TYPES, NDJSON)
     check_encoding(request)
     check_length(request, service.settings.batch_bytes_max)
@@ -48,7 +50,9 @@ async def submit_batch(context: AppContext, request: web.Request) -> web.StreamR
             for number, line in lines:
                 if outcomes.full:
                     await outcomes.drain_half()
-                outcomes.append(asyncio.create_task(_submit(service, number, line, named)))
+                outcomes.append(
+                    asyncio.create_task(_submit(service, principal, number, line, named))
+                )
     except EventjobsError as error:
         # The rest of the batch cannot be read: the last outcome holds the error.
         outcomes.append(asyncio.create_task(_unread_line(number + 1, error)))
@@ -152,24 +156,31 @@ async def _with_final_newline(parts: AsyncIterator[bytes]) -> AsyncIterator[byte
     yield b"\n"
 
 
-async def _submit(service: Service, number: int, raw: bytes | None, named: _NamedLines) -> bytes:
+async def _submit(
+    service: Service, principal: Principal, number: int, raw: bytes | None, named: _NamedLines
+) -> bytes:
     """The outcome of one line. Errors of the line are a part of it, and are not raised."""
     job_id = None
     try:
         if raw is None:
             raise TooLarge(f"the line has more than {service.settings.body_bytes_max} bytes")
         line = parse(raw, BatchLine, request_limits(service.settings))
+        owner = owner_of(principal, line.owner)
         if line.job_id is not None:
             job_id = parse_chosen_id(line.job_id)
         elif line.idempotency_key is not None:
-            job_id = id_of_key(line.idempotency_key)
+            job_id = id_of_key(line.idempotency_key, owner or "")
         if job_id is not None and (task := asyncio.current_task()) is not None:
             named.setdefault(job_id, (number, task))
-        spec = await line.spec(service, named=job_id is not None)
+        spec = await line.spec(service, owner, named=job_id is not None)
         await _wait_for_named_jobs(spec, number, named)
         job_id = job_id or new_id(service.clock.now_us())
         job, changed = await service.submissions.submit(
-            spec, actor=ACTOR, job_id=job_id, key=line.idempotency_key is not None
+            spec,
+            actor=principal.name,
+            principal=principal,
+            job_id=job_id,
+            key=line.idempotency_key is not None,
         )
     except EventjobsError as error:
         unknown = job_id if isinstance(error, OutcomeUnknown) else None

@@ -10,7 +10,7 @@ from eventjobs.errors import InvalidInput
 from eventjobs.http.app_context import AppContext
 from eventjobs.http.json_body import read_json
 from eventjobs.http.request_errors import BadToken
-from eventjobs.http.requests import path_id
+from eventjobs.http.requests import parse_job_id
 from eventjobs.http.responses import reply
 from eventjobs.http.schemas.callbacks import Callback
 
@@ -20,7 +20,7 @@ _BEARER = re.compile(r"(?i:bearer) +(\S+)")
 async def report(context: AppContext, request: web.Request) -> web.StreamResponse:
     """Report on an attempt that was dispatched to you, with its token. Safe to repeat."""
     service = context.service
-    job_id = path_id(request)
+    job_id = parse_job_id(request.match_info["id"])
     bearer = _BEARER.fullmatch(request.headers.get("Authorization", ""))
     attempt = service.master_key.attempt_of(bearer[1], job_id) if bearer else None
     if attempt is None:

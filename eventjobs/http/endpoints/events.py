@@ -4,16 +4,21 @@ from typing import NamedTuple
 
 from aiohttp import web
 
+from eventjobs.auth.policy import Action
+from eventjobs.auth.principals import Principal
+from eventjobs.commands.access import permits_id
 from eventjobs.domain.events import LogWritten
 from eventjobs.domain.recorded import Recorded
+from eventjobs.errors import JobNotFound
 from eventjobs.http.app_context import AppContext
+from eventjobs.http.auth import principal_of
 from eventjobs.http.current_job import require_logged_job
 from eventjobs.http.headers import wants_stream
 from eventjobs.http.request_errors import BadCursor
 from eventjobs.http.requests import path_id, read_query
 from eventjobs.http.responses import JSON_HEADERS
 from eventjobs.http.schemas.queries import AllEventsQuery, EventsQuery
-from eventjobs.http.streams.job_filter import JobFilter
+from eventjobs.http.streams.job_filter import JobFilter, restrict_filter
 from eventjobs.log import PAGE_MAX, EventLog
 from eventjobs.service import Service
 
@@ -31,7 +36,7 @@ class Page(NamedTuple):
 
 async def job_events(context: AppContext, request: web.Request) -> web.StreamResponse:
     """One job's events after a position: a page, awaited with `wait`, or as a stream."""
-    job_id = path_id(request)
+    job_id = await path_id(context.service, request)
     query = read_query(request, EventsQuery)
     if wants_stream(request):
         selection = JobFilter(ids=frozenset({job_id}))
@@ -54,7 +59,7 @@ async def job_events(context: AppContext, request: web.Request) -> web.StreamRes
 
 async def logs(context: AppContext, request: web.Request) -> web.StreamResponse:
     """The lines of one job's log after a position: a page, awaited with `wait`, or as a stream."""
-    job_id = path_id(request)
+    job_id = await path_id(context.service, request)
     query = read_query(request, EventsQuery)
     if wants_stream(request):
         selection = JobFilter(ids=frozenset({job_id}), logs=True)
@@ -96,7 +101,8 @@ async def events(context: AppContext, request: web.Request) -> web.StreamRespons
     """Events of all jobs after a position: a page, awaited with `wait`, or as a stream."""
     query = read_query(request, AllEventsQuery)
     service = context.service
-    selection = query.selection(service.settings.ids_max)
+    principal = principal_of(request)
+    selection = restrict_filter(principal, query.selection(service.settings.ids_max))
     if wants_stream(request):
         return await context.streams.events(request, selection, query.after)
     limit = min(query.limit, service.settings.page_max)
@@ -105,7 +111,7 @@ async def events(context: AppContext, request: web.Request) -> web.StreamRespons
     async def look() -> Page | None:
         nonlocal seen
         first = seen
-        page = await _page(service, selection, seen, limit)
+        page = await _page(service, principal, selection, seen, limit)
         seen = page.next
         return page if page.events or seen - first >= EVENTS_READ_MAX else None
 
@@ -121,13 +127,15 @@ def _after(query: EventsQuery, log: EventLog) -> int:
     return after
 
 
-async def _page(service: Service, selection: JobFilter, after: int, limit: int) -> Page:
+async def _page(
+    service: Service, principal: Principal, selection: JobFilter, after: int, limit: int
+) -> Page:
     log = service.log
     if selection.matches_everything:
         events = await log.read(after, limit)
         return Page(events, events[-1].position if events else after)
     if selection.ids is not None:
-        return await _page_of_jobs(service, selection, after, limit)
+        return await _page_of_jobs(service, principal, selection, after, limit)
     selected: list[Recorded] = []
     until = after + EVENTS_READ_MAX
     while after < min(until, log.head):
@@ -144,11 +152,15 @@ async def _page(service: Service, selection: JobFilter, after: int, limit: int) 
     return Page(selected, after)
 
 
-async def _page_of_jobs(service: Service, selection: JobFilter, after: int, limit: int) -> Page:
+async def _page_of_jobs(
+    service: Service, principal: Principal, selection: JobFilter, after: int, limit: int
+) -> Page:
     """A page of the events of named jobs, each job read by itself."""
     head = service.log.head
     events: list[Recorded] = []
-    for job_id in selection.ids or ():
+    for job_id in sorted(selection.ids or ()):
+        if not await permits_id(service.jobs, principal, Action.READ, job_id):
+            raise JobNotFound
         if selection.matches(await require_logged_job(service, job_id)):
             events += await service.log.read_job(job_id, after, limit)
     events.sort(key=lambda each: each.position)

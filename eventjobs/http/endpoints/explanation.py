@@ -3,8 +3,12 @@
 from aiohttp import web
 
 from eventjobs.attempts.limiter import LimitKind
+from eventjobs.auth.policy import Action
+from eventjobs.auth.principals import Principal
+from eventjobs.commands.access import permits_id
 from eventjobs.domain.job import Job, Status
 from eventjobs.http.app_context import AppContext
+from eventjobs.http.auth import principal_of
 from eventjobs.http.current_job import current_snapshot
 from eventjobs.http.pauses import current_pauses
 from eventjobs.http.requests import path_id, views_caught_up
@@ -27,16 +31,16 @@ ANCESTORS_MAX = 100
 async def get(context: AppContext, request: web.Request) -> web.StreamResponse:
     """What a job waits for, who runs it, or what ended it: each reason with a stable code."""
     service = context.service
-    job = (await current_snapshot(context, path_id(request))).job
+    job = (await current_snapshot(context, await path_id(service, request))).job
     await views_caught_up(service)
-    reasons = await _reasons(service, job)
+    reasons = await _reasons(service, principal_of(request), job)
     return reply({"job_id": job.job_id, "status": job.status, "reasons": reasons})
 
 
-async def _reasons(service: Service, job: Job) -> list[Reason]:
+async def _reasons(service: Service, principal: Principal, job: Job) -> list[Reason]:
     if job.status == Status.QUEUED:
         events = await service.log.read_job(job.job_id) if job.error is not None else []
-        return explain_queued(job, await _situation(service, job), events)
+        return explain_queued(job, await _situation(service, principal, job), events)
     events = await service.log.read_job(job.job_id)
     if job.finished:
         return explain_ended(job, events)
@@ -45,7 +49,7 @@ async def _reasons(service: Service, job: Job) -> list[Reason]:
     return explain_running(job, events, heard_us, silent_s)
 
 
-async def _situation(service: Service, job: Job) -> QueueSituation:
+async def _situation(service: Service, principal: Principal, job: Job) -> QueueSituation:
     type = job.spec.type
     claims = service.claims
     pauses = await current_pauses(service)
@@ -62,9 +66,9 @@ async def _situation(service: Service, job: Job) -> QueueSituation:
         unmet=await service.views.unmet_dependencies(job.job_id) if job.spec.after else (),
         type_pause=pauses["type"].get(type),
         queue_pause=pauses["queue"].get(job.queue),
-        key_full=None if key is None else await _limit_reached(service, job, "key", key),
-        type_full=await _limit_reached(service, job, "type", type),
-        queue_full=await _limit_reached(service, job, "queue", job.queue),
+        key_full=None if key is None else await _limit_reached(service, principal, job, "key", key),
+        type_full=await _limit_reached(service, principal, job, "type", type),
+        queue_full=await _limit_reached(service, principal, job, "queue", job.queue),
         rate=_rate_reached(service, type),
         last_claim_us=claims.last_requested_us.get(type),
         started_us=claims.opened_us,
@@ -73,21 +77,22 @@ async def _situation(service: Service, job: Job) -> QueueSituation:
 
 
 async def _limit_reached(
-    service: Service, job: Job, kind: LimitKind, name: str
+    service: Service, principal: Principal, job: Job, kind: LimitKind, name: str
 ) -> FullLimit | None:
     limit, holders = service.claims.slots_of(kind, name, job.spec.type)
     if limit is None or len(holders) < limit or job.job_id in holders:
         return None
     since: list[tuple[str, int | None]] = []
     for each in holders:
+        if not await permits_id(service.jobs, principal, Action.READ, each):
+            continue
         view = await service.views.job(each)
         runs = view is not None and view.job.status == Status.RUNNING
         since.append((each, view.job.started_us if view is not None and runs else None))
     # Running jobs, the longest first; then jobs that are just being claimed.
     since.sort(key=lambda each: (each[1] is None, each[1], each[0]))
-    return FullLimit(
-        limit, since, [each for each in await _ancestors(service, job) if each in holders]
-    )
+    ancestors = [each for each in await _ancestors(service, job) if each in holders]
+    return FullLimit(limit, since, ancestors, len(holders) - len(since))
 
 
 async def _ancestors(service: Service, job: Job) -> list[str]:

@@ -5,6 +5,7 @@ from typing import Any
 from aiohttp import web
 
 from eventjobs.http.app_context import AppContext
+from eventjobs.http.auth import principal_of, restrict_owner
 from eventjobs.http.request_errors import NotReady
 from eventjobs.http.requests import views_caught_up
 from eventjobs.http.responses import reply
@@ -16,10 +17,13 @@ PARKED_MAX = 10
 
 
 async def counts(context: AppContext, request: web.Request) -> web.StreamResponse:
-    """The number of jobs by type and status."""
+    """The number of your jobs by type and status."""
+    owner = restrict_owner(principal_of(request), None)
     await views_caught_up(context.service)
-    position = context.service.views.position
-    return reply({"counts": await context.service.views.counts(), "position": position})
+    views = context.service.views
+    position = views.position
+    counts = await (views.counts() if owner is None else views.counts_of(owner))
+    return reply({"counts": counts, "position": position})
 
 
 async def rebuild(context: AppContext, request: web.Request) -> web.StreamResponse:

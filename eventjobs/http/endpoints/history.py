@@ -12,7 +12,7 @@ from eventjobs.projections.receipt import describe_receipt
 
 async def history(context: AppContext, request: web.Request) -> web.StreamResponse:
     """What happened to a job, for people: who, what, when, why, and how long."""
-    job_id = path_id(request)
+    job_id = await path_id(context.service, request)
     await require_logged_job(context.service, job_id)
     events = await context.service.log.read_job(job_id)
     return reply({"job_id": job_id, **describe_history(events)})
@@ -22,7 +22,7 @@ async def receipt(context: AppContext, request: web.Request) -> web.StreamRespon
     """Every attempt of a job on one line: its worker, its times and its outcome; which attempts
     overlap, and which reports were refused because they came too late.
     """
-    job_id = path_id(request)
+    job_id = await path_id(context.service, request)
     await require_logged_job(context.service, job_id)
     events = await context.service.log.read_job(job_id)
     return reply({"job_id": job_id, **describe_receipt(events)})

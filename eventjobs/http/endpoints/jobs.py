@@ -1,11 +1,17 @@
 """Jobs: list, read, cancel, retry, delete."""
 
+from typing import Any
+
 import orjson
 from aiohttp import web
 
+from eventjobs.auth.policy import Action, JobFacts, permits
+from eventjobs.auth.principals import Principal
+from eventjobs.commands.access import permits_id
 from eventjobs.commands.jobs import Guard, RetryOptions
 from eventjobs.errors import JobGone, WrongState
 from eventjobs.http.app_context import AppContext
+from eventjobs.http.auth import principal_of, restrict_owner
 from eventjobs.http.current_job import current_snapshot, snapshot_response, snapshot_since
 from eventjobs.http.cursors import born_of, cursor
 from eventjobs.http.headers import (
@@ -19,22 +25,24 @@ from eventjobs.http.headers import (
 from eventjobs.http.json_body import read_json
 from eventjobs.http.raw_response import can_send_raw, raw_response
 from eventjobs.http.request_errors import query_error
-from eventjobs.http.requests import ACTOR, path_id, read_query, read_reason, views_caught_up
+from eventjobs.http.requests import path_id, read_query, read_reason, views_caught_up
 from eventjobs.http.responses import JSON_HEADERS, NO_CACHE
 from eventjobs.http.schemas.queries import JobQuery, JobsQuery
-from eventjobs.http.streams.job_filter import JobFilter
+from eventjobs.http.streams.job_filter import JobFilter, restrict_filter
 from eventjobs.http.streams.snapshots import Snapshot, etag_of
+from eventjobs.service import Service
 
 
 async def get(context: AppContext, request: web.Request) -> web.StreamResponse:
     """The job as it is now: at once, when it changes (`Prefer: wait`), or as a stream."""
     if wants_stream(request):
         query = read_query(request, JobQuery)
-        selection = JobFilter(ids=frozenset({path_id(request)}))
+        selection = JobFilter(ids=frozenset({await path_id(context.service, request)}))
         return await context.streams.snapshots(request, selection, query.after)
     if "Prefer" in request.headers and "If-None-Match" in request.headers:
         return await _when_changed(context, request)
-    return _unless_known(request, await current_snapshot(context, path_id(request)))
+    job_id = await path_id(context.service, request)
+    return _unless_known(request, await current_snapshot(context, job_id))
 
 
 def get_cached(context: AppContext, request: web.Request) -> web.StreamResponse | None:
@@ -53,6 +61,10 @@ def get_cached(context: AppContext, request: web.Request) -> web.StreamResponse 
     snapshot = context.snapshots.get_cached(request.match_info["id"])
     if snapshot is None or snapshot.job.expired_us is not None:
         return None
+    principal = context.authenticator.get_cached(request)
+    facts = JobFacts(snapshot.job.spec.owner)
+    if principal is None or not permits(principal, Action.READ, facts):
+        return None
     status, body = 200, snapshot.body
     if is_known(request, snapshot.etag):
         status, body = 304, b""
@@ -63,7 +75,7 @@ def get_cached(context: AppContext, request: web.Request) -> web.StreamResponse 
 
 async def _when_changed(context: AppContext, request: web.Request) -> web.Response:
     """Answer once the job has another ETag than the client's, or the preferred wait is over."""
-    job_id = path_id(request)
+    job_id = await path_id(context.service, request)
     value = preference(request, "wait") or ""
     wait_s = int(value) if value.isascii() and value.isdigit() and len(value) < 10 else None
 
@@ -84,12 +96,14 @@ async def jobs(context: AppContext, request: web.Request) -> web.StreamResponse:
     service = context.service
     settings = service.settings
     query = read_query(request, JobsQuery)
+    principal = principal_of(request)
     if wants_stream(request):
-        selection = query.selection(settings.ids_max)
+        selection = restrict_filter(principal, query.selection(settings.ids_max))
         return await context.streams.snapshots(request, selection, query.after)
     if query.after is not None:
         raise query_error("after", "only a stream continues; a page has a cursor")
     filters = query.filters(settings.ids_max)
+    await _restrict(service, principal, filters)
     born = None if query.cursor is None else born_of(query.cursor, filters, query.order)
     limit = min(query.limit, settings.page_max)
     await views_caught_up(service)
@@ -114,7 +128,10 @@ async def cancel(context: AppContext, request: web.Request) -> web.StreamRespons
     """Cancel a queued job at once, or request that a running one stops. Harmless to repeat."""
     options = await read_reason(context.service, request)
     result = await context.service.jobs.cancel(
-        path_id(request), options.reason, actor=ACTOR, guard=_guard(request)
+        await path_id(context.service, request, Action.CONTROL),
+        options.reason,
+        actor=principal_of(request).name,
+        guard=_guard(request),
     )
     return snapshot_response(await snapshot_since(context, result.job))
 
@@ -129,11 +146,11 @@ async def retry(context: AppContext, request: web.Request) -> web.StreamResponse
         else RetryOptions()
     )
     result = await context.service.jobs.retry(
-        path_id(request),
+        await path_id(context.service, request, Action.CONTROL),
         options.reason,
         from_step=options.from_step,
         restart=options.restart,
-        actor=ACTOR,
+        actor=principal_of(request).name,
         guard=_guard(request),
     )
     return snapshot_response(await snapshot_since(context, result.job))
@@ -143,11 +160,12 @@ async def delete(context: AppContext, request: web.Request) -> web.StreamRespons
     """Hide a job. A queued job is cancelled first. A running one is only requested to stop (202):
     delete it again once it has ended. Its events stay in the log.
     """
-    job_id = path_id(request)
+    job_id = await path_id(context.service, request, Action.CONTROL)
+    actor = principal_of(request).name
     guard = _guard(request)
     jobs = context.service.jobs
     try:
-        job = (await jobs.cancel(job_id, "deleted", actor=ACTOR, guard=guard)).job
+        job = (await jobs.cancel(job_id, "deleted", actor=actor, guard=guard)).job
         if not job.finished:
             return snapshot_response(await snapshot_since(context, job), status=202)
         guard = None  # the cancellation made a new version
@@ -155,8 +173,19 @@ async def delete(context: AppContext, request: web.Request) -> web.StreamRespons
         pass  # it has ended: there is nothing to cancel
     except JobGone:
         return web.Response(status=204)
-    await jobs.expire(job_id, "deleted", actor=ACTOR, guard=guard)
+    await jobs.expire(job_id, "deleted", actor=actor, guard=guard)
     return web.Response(status=204)
+
+
+async def _restrict(service: Service, principal: Principal, filters: dict[str, Any]) -> None:
+    """Restrict *filters* to the jobs that *principal* may see. Raises as *restrict_owner*."""
+    if (ids := filters["job_id"]) is None:
+        filters["owner"] = restrict_owner(principal, filters["owner"])
+    else:
+        jobs = service.jobs
+        filters["job_id"] = [
+            each for each in ids if await permits_id(jobs, principal, Action.READ, each)
+        ]
 
 
 def _guard(request: web.Request) -> Guard | None:

@@ -9,9 +9,10 @@ from eventjobs.domain.job import DEFAULT_QUEUE
 from eventjobs.domain.validation import read_queue_name
 from eventjobs.errors import UnknownType
 from eventjobs.http.app_context import AppContext
+from eventjobs.http.auth import principal_of
 from eventjobs.http.lists import page
 from eventjobs.http.pauses import current_pauses, render_pause
-from eventjobs.http.requests import ACTOR, read_reason, views_caught_up
+from eventjobs.http.requests import read_reason, views_caught_up
 from eventjobs.http.responses import reply
 from eventjobs.projections.queue import SELECT_QUEUE_COUNTS
 from eventjobs.service import Service
@@ -67,9 +68,9 @@ async def _set_pause(
     options = await read_reason(service, request)
     await _check_name(service, kind, name)
     if pause:
-        await service.pauses.pause(kind, name, options.reason, actor=ACTOR)
+        await service.pauses.pause(kind, name, options.reason, actor=principal_of(request).name)
     else:
-        await service.pauses.resume(kind, name, actor=ACTOR)
+        await service.pauses.resume(kind, name, actor=principal_of(request).name)
     await views_caught_up(service)
     entries = await (_types if kind == "type" else _queues)(service, name)
     return reply(next(each for each in entries if each[kind] == name))

@@ -9,10 +9,11 @@ from eventjobs.domain.job import Job
 from eventjobs.domain.timestamps import rfc3339
 from eventjobs.errors import UnknownSchedule
 from eventjobs.http.app_context import AppContext
+from eventjobs.http.auth import principal_of
 from eventjobs.http.lists import page
 from eventjobs.http.pauses import current_pauses, render_pause
 from eventjobs.http.render import time_or_none
-from eventjobs.http.requests import ACTOR, read_reason, views_caught_up
+from eventjobs.http.requests import read_reason, views_caught_up
 from eventjobs.http.responses import reply
 from eventjobs.maintenance.cron import FiringError, ScheduleStatus
 from eventjobs.projections.pauses import Pause
@@ -31,7 +32,9 @@ async def pause(context: AppContext, request: web.Request) -> web.StreamResponse
     """
     name = _name(context, request)
     options = await read_reason(context.service, request)
-    await context.service.pauses.pause("schedule", name, options.reason, actor=ACTOR)
+    await context.service.pauses.pause(
+        "schedule", name, options.reason, actor=principal_of(request).name
+    )
     return await _one(context, name)
 
 
@@ -39,7 +42,7 @@ async def resume(context: AppContext, request: web.Request) -> web.StreamRespons
     """Submit jobs of this schedule again, from its next firing on. Harmless to repeat."""
     name = _name(context, request)
     await read_reason(context.service, request)
-    await context.service.pauses.resume("schedule", name, actor=ACTOR)
+    await context.service.pauses.resume("schedule", name, actor=principal_of(request).name)
     return await _one(context, name)
 
 

@@ -2,9 +2,11 @@
 
 from aiohttp import web
 
+from eventjobs.auth.policy import Action
 from eventjobs.domain.ids import child_id, id_of_key, is_reserved, new_id, parse_id
-from eventjobs.errors import PreconditionFailed, ReservedId
+from eventjobs.errors import JobExists, PreconditionFailed, ReservedId
 from eventjobs.http.app_context import AppContext
+from eventjobs.http.auth import check_permission, owner_of, principal_of
 from eventjobs.http.current_job import snapshot_response, snapshot_since
 from eventjobs.http.headers import check_command, is_conditional
 from eventjobs.http.idempotency import idempotency_key
@@ -12,7 +14,7 @@ from eventjobs.http.json_body import child_limits, read_json, request_limits
 from eventjobs.http.raw_response import can_send_raw, raw_response
 from eventjobs.http.request_errors import RequestError
 from eventjobs.http.request_ids import JOB_ID, REQUEST_ID
-from eventjobs.http.requests import ACTOR
+from eventjobs.http.requests import checked_holder
 from eventjobs.http.responses import JSON_HEADERS
 from eventjobs.http.schemas.submission import Submission
 from eventjobs.http.streams.snapshots import etag_of
@@ -24,8 +26,9 @@ async def submit(context: AppContext, request: web.Request) -> web.StreamRespons
     """Submit a job. With an Idempotency-Key it is safe to repeat: one key is one job."""
     key = idempotency_key(request.headers.getall("Idempotency-Key", []))
     submission = await read_json(context.service, request, Submission)
-    job_id = id_of_key(key) if key else None
-    return await _accept(context, request, submission, job_id, key=bool(key))
+    owner = owner_of(principal_of(request), submission.owner)
+    job_id = id_of_key(key, owner or "") if key else None
+    return await _accept(context, request, submission, owner, job_id, key=bool(key))
 
 
 async def put(context: AppContext, request: web.Request) -> web.StreamResponse:
@@ -36,31 +39,44 @@ async def put(context: AppContext, request: web.Request) -> web.StreamResponse:
     limits = child_limits if CHILD_HEADER in request.headers else request_limits
     submission = await read_json(context.service, request, Submission, limits)
     if is_reserved(job_id):
-        job_id = await _child_id(context, request, submission, job_id)
+        owner, job_id = await _child(context, request, submission, job_id)
+    else:
+        check_permission(principal_of(request), Action.SUBMIT)
+        owner = owner_of(principal_of(request), submission.owner)
     if not is_conditional(request):
-        return await _accept(context, request, submission, job_id)
+        return await _accept(context, request, submission, owner, job_id)
     job = await context.service.jobs.current(job_id)
+    if job is not None and job.spec.owner != owner:
+        raise JobExists
     visible = job is not None and job.expired_us is None
     check_command(request, etag_of(job) if job is not None and visible else None)
-    return await _accept(context, request, submission, job_id, new=not visible)
+    return await _accept(context, request, submission, owner, job_id, new=not visible)
 
 
-async def _child_id(
+async def _child(
     context: AppContext, request: web.Request, submission: Submission, job_id: str
-) -> str:
-    """The id of a child whose parent is held by the worker that submits it. Raises ReservedId."""
+) -> tuple[str | None, str]:
+    """The owner and the id of a child whose parent is held by the worker that submits it.
+
+    Raises ReservedId, JobNotFound, StaleAttempt.
+    """
     if (header := request.headers.get(CHILD_HEADER)) is None:
         raise ReservedId
+    check_permission(principal_of(request), Action.WORK)
     holder, name = parse_child_header(header)
     if submission.parent != holder.job_id or job_id != child_id(holder.job_id, name):
         raise ReservedId
-    return await context.service.attempt_reports.child_id(holder, name)
+    holder = await checked_holder(context.service, request, holder)
+    parent = await context.service.jobs.load(holder.job_id)
+    owner = None if parent is None else parent.spec.owner
+    return owner, await context.service.attempt_reports.child_id(holder, name)
 
 
 async def _accept(
     context: AppContext,
     request: web.Request,
     submission: Submission,
+    owner: str | None,
     job_id: str | None,
     *,
     key: bool = False,
@@ -70,10 +86,13 @@ async def _accept(
     already exists.
     """
     service = context.service
-    spec = await submission.spec(service, named=job_id is not None)
+    principal = principal_of(request)
+    spec = await submission.spec(service, owner, named=job_id is not None)
     # Drawn before the submission, so that an unknown outcome is answered with the id.
     job_id = request[JOB_ID] = job_id or new_id(service.clock.now_us())
-    job, changed = await service.submissions.submit(spec, actor=ACTOR, job_id=job_id, key=key)
+    job, changed = await service.submissions.submit(
+        spec, actor=principal.name, principal=principal, job_id=job_id, key=key
+    )
     if not changed:
         if new:  # a concurrent request submitted it first
             raise PreconditionFailed

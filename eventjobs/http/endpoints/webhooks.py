@@ -5,6 +5,7 @@ from urllib.parse import quote
 
 from aiohttp import web
 
+from eventjobs.auth.policy import Action, JobFacts, permits
 from eventjobs.domain.events import DELIVERY, WebhookAdded
 from eventjobs.domain.ids import parse_id
 from eventjobs.domain.timestamps import rfc3339
@@ -12,17 +13,19 @@ from eventjobs.domain.validation import Redelivery, Subscription
 from eventjobs.domain.webhook import Webhook
 from eventjobs.errors import InvalidInput, WebhookNotFound
 from eventjobs.http.app_context import AppContext
+from eventjobs.http.auth import principal_of, restrict_owner
 from eventjobs.http.json_body import read_json
 from eventjobs.http.lists import page
-from eventjobs.http.requests import ACTOR, views_caught_up
+from eventjobs.http.requests import views_caught_up
 from eventjobs.http.responses import reply
 
 
 async def add(context: AppContext, request: web.Request) -> web.StreamResponse:
     """Have events sent to an address from now on. The answer has the secret that signs messages."""
     body = await read_json(context.service, request, Subscription)
-    added = WebhookAdded(body.events, body.types, body.owner, body.url)
-    webhook = await context.service.webhooks.add(added, actor=ACTOR)
+    principal = principal_of(request)
+    added = WebhookAdded(body.events, body.types, restrict_owner(principal, body.owner), body.url)
+    webhook = await context.service.webhooks.add(added, actor=principal.name)
     secret = context.service.webhooks.secret(webhook.webhook_id)
     response = reply(_render(webhook) | {"secret": secret}, status=201)
     response.headers["Location"] = f"/v1/webhooks/{webhook.webhook_id}"
@@ -30,21 +33,32 @@ async def add(context: AppContext, request: web.Request) -> web.StreamResponse:
 
 
 async def webhooks(context: AppContext, request: web.Request) -> web.StreamResponse:
-    """All webhooks, the oldest first."""
+    """The webhooks for your jobs, the oldest first."""
     await views_caught_up(context.service)
-    listed = [_render(each) for each in await context.service.webhooks.all()]
+    principal = principal_of(request)
+    listed = [
+        _render(each)
+        for each in await context.service.webhooks.all()
+        if permits(principal, Action.LIST, JobFacts(each.owner))
+    ]
     return page(context, request, "webhooks", "webhook_id", listed)
 
 
 async def webhook(context: AppContext, request: web.Request) -> web.StreamResponse:
     """One webhook."""
     await views_caught_up(context.service)
-    return reply(_render(await context.service.webhooks.get(_id(request))))
+    webhook = await context.service.webhooks.get(_id(request))
+    _check_permission(request, Action.LIST, webhook.owner)
+    return reply(_render(webhook))
 
 
 async def remove(context: AppContext, request: web.Request) -> web.StreamResponse:
     """Send nothing more to this webhook. Harmless to repeat."""
-    await context.service.webhooks.remove(_id(request), None, actor=ACTOR)
+    webhook_id = _id(request)
+    added, _ = await context.service.webhooks.read(webhook_id)
+    _check_permission(request, Action.SUBSCRIBE, added.owner)
+    actor = principal_of(request).name
+    await context.service.webhooks.remove(webhook_id, None, actor=actor)
     return web.Response(status=204)
 
 
@@ -52,10 +66,18 @@ async def redeliver(context: AppContext, request: web.Request) -> web.StreamResp
     """Send events again, from any position on, also from before the webhook was added."""
     body = await read_json(context.service, request, Redelivery)
     await views_caught_up(context.service)
+    webhook = await context.service.webhooks.get(_id(request))
+    _check_permission(request, Action.SUBSCRIBE, webhook.owner)
     job_ids = await context.service.deliveries.redeliver(
-        _id(request), body.after, body.limit, actor=ACTOR
+        webhook.webhook_id, body.after, body.limit, actor=principal_of(request).name
     )
     return reply({"deliveries": job_ids}, status=202)
+
+
+def _check_permission(request: web.Request, action: Action, owner: str | None) -> None:
+    """Raises WebhookNotFound for a webhook that the principal may not use."""
+    if not permits(principal_of(request), action, JobFacts(owner)):
+        raise WebhookNotFound
 
 
 def _id(request: web.Request) -> str:

@@ -13,6 +13,7 @@ from eventjobs.domain.validation import (
     Delay,
     JobId,
     Moment,
+    Name,
     Sha256,
 )
 from eventjobs.http.request_errors import RequestError
@@ -41,6 +42,9 @@ class Submission(SubmissionOptions):
         None,
         description="not before so many seconds from now; not for a submission with an id or key",
     )
+    owner: Name | None = Field(
+        None, description="whose job it is; only an administrator names another owner"
+    )
     artifacts: dict[ArtifactName, Sha256] = Field(
         default_factory=dict,
         max_length=32,
@@ -53,9 +57,11 @@ class Submission(SubmissionOptions):
             raise ValueError("give run_at or delay_s, not both")
         return self
 
-    async def spec(self, service: Service, *, named: bool) -> JobSpec:
-        """The specification of the job. Raises UnknownArtifact, and RequestError for a delay of a
-        submission that is *named* by an id or key.
+    async def spec(self, service: Service, owner: str | None, *, named: bool) -> JobSpec:
+        """The specification of the job of *owner*.
+
+        Raises UnknownArtifact, and RequestError for a delay of a submission that is *named* by an
+        id or key.
         """
         run_at_us = None
         if self.run_at is not None:
@@ -70,7 +76,7 @@ class Submission(SubmissionOptions):
         # *checked* would copy the specification, which costs more than all its checks.
         attempts = 0 if self.max_attempts else service.submissions.defaults.max_attempts(self.type)
         payload = as_fragment(self.payload)
-        return mark_checked(self.to_spec(self.type, payload, None, run_at_us, files, attempts))
+        return mark_checked(self.to_spec(self.type, payload, owner, run_at_us, files, attempts))
 
 
 class BatchLine(Submission):

@@ -1,12 +1,14 @@
 """Which jobs a list or a stream is about."""
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
+from eventjobs.auth.principals import Principal
 from eventjobs.domain.events import LogWritten
 from eventjobs.domain.job import Job
 from eventjobs.domain.recorded import Recorded
+from eventjobs.http.auth import restrict_owner
 
 
 @dataclass(frozen=True)
@@ -82,6 +84,15 @@ class JobFilter:
         if not self.logs:
             return events
         return [each for each in events if isinstance(each.event, LogWritten)]
+
+
+def restrict_filter(principal: Principal, job_filter: JobFilter) -> JobFilter:
+    """*job_filter* for the jobs that *principal* may see. Named jobs are checked one by one
+    instead. Raises as *restrict_owner*.
+    """
+    if job_filter.ids is not None:
+        return job_filter
+    return replace(job_filter, owner=restrict_owner(principal, job_filter.owner))
 
 
 _EVERYTHING = JobFilter()

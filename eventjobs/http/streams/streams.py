@@ -4,12 +4,17 @@ import asyncio
 import random
 from collections.abc import Sequence
 from contextlib import aclosing, suppress
+from functools import partial
 
 from aiohttp import web
 
+from eventjobs.auth.policy import Action
+from eventjobs.auth.principals import Principal
 from eventjobs.clock import Timer, sleep
+from eventjobs.commands.access import permits_id
 from eventjobs.domain.job import Job
-from eventjobs.errors import JobUnreadable
+from eventjobs.errors import JobNotFound, JobUnreadable
+from eventjobs.http.auth import principal_of
 from eventjobs.http.headers import last_event_id
 from eventjobs.http.request_errors import ViewsBehind
 from eventjobs.http.requests import require_job, views_caught_up
@@ -51,10 +56,13 @@ class Streams:
         self._missed_snapshots = SnapshotCatchUp(
             service.views, service.log, snapshots, self._settings.page_max
         )
-        self._open: set[Subscriber] = set()
+        #: The timer of each is for the end of its credential.
+        self._open: dict[Subscriber, Timer | None] = {}
         self._none_open = asyncio.Event()
         self._closing = False
         self._tasks: list[asyncio.Task[None]] = []
+        self._credentials = service.credentials
+        self._credentials.on_revoked(self._end_streams_of)
         self._timer: Timer | None = None
         self._log = get_logger("eventjobs.stream")
 
@@ -137,7 +145,8 @@ class Streams:
         broadcaster: LiveSubscribers,
         catch_up: CatchUp,
     ) -> web.StreamResponse:
-        jobs = await self._named_jobs(job_filter)
+        principal = principal_of(request)
+        jobs = await self._named_jobs(principal, job_filter)
         after, resumed = _cursor(request, after)
         head = self._service.log.head
         if resumed and after <= head and _is_over(jobs, after):
@@ -149,7 +158,9 @@ class Streams:
         limit = self._settings.stream_buffer_bytes_max
         limit_buffers(transport, limit)
         chunked = request.version >= (1, 1)
-        subscriber = Subscriber(transport, job_filter.among(jobs), limit, chunked=chunked)
+        subscriber = Subscriber(
+            transport, job_filter.among(jobs), limit, principal=principal, chunked=chunked
+        )
         try:
             if not chunked:
                 response.force_close()  # the end of the connection is the end of the body
@@ -164,19 +175,32 @@ class Streams:
                 after = 0
             subscriber.position = after
             request[SUBSCRIBER] = subscriber
-            self._open.add(subscriber)
-            if not self._tasks:
-                self._start()
+            self._add(subscriber)
             await self._serve(request, response, subscriber, broadcaster, catch_up)
         except (ConnectionError, TimeoutError) as error:
             self._log.info("reader dropped", error=str(error))
             subscriber.abort()
         finally:
-            self._open.discard(subscriber)
-            if not self._open:
-                self._none_open.set()
+            self._remove(subscriber)
             broadcaster.leave(subscriber)
         return response
+
+    def _add(self, subscriber: Subscriber) -> None:
+        left_s = self._credentials.left_s(subscriber.principal)
+        expiry: Timer | None = None
+        if not self._credentials.is_valid(subscriber.principal):
+            subscriber.is_revoked = True  # since the request began
+        elif left_s is not None:
+            expiry = self._service.clock.call_later(left_s, partial(self._revoke, subscriber))
+        self._open[subscriber] = expiry
+        if not self._tasks:
+            self._start()
+
+    def _remove(self, subscriber: Subscriber) -> None:
+        if (expiry := self._open.pop(subscriber, None)) is not None:
+            expiry.cancel()
+        if not self._open:
+            self._none_open.set()
 
     async def _serve(
         self,
@@ -194,8 +218,11 @@ class Streams:
                     if frames:
                         subscriber.write(frames)
                         await self._drain(request, subscriber)
-                    if self._closing or subscriber.is_gone:
+                    if self._closing or subscriber.is_revoked or subscriber.is_gone:
                         break
+            if subscriber.is_revoked:
+                await response.write_eof()
+                return
             if self._closing:
                 await _end_until_later(subscriber, response)
                 return
@@ -231,12 +258,30 @@ class Streams:
                 return False
         return True
 
-    async def _named_jobs(self, job_filter: JobFilter) -> list[Job]:
-        """The jobs that *job_filter* names. Raises JobNotFound; JobGone when all are hidden."""
+    def _end_streams_of(self, credential: str) -> None:
+        """End the streams of principals that have this credential."""
+        for subscriber in list(self._open):
+            if credential in subscriber.principal.credentials:
+                self._revoke(subscriber)
+
+    def _revoke(self, subscriber: Subscriber) -> None:
+        """End the stream. A client that does not read the end is cut off after GOODBYE_S."""
+        subscriber.is_revoked = True
+        for broadcaster in (self._events, self._snapshots):
+            broadcaster.detach(subscriber, "revoked")
+        self._service.clock.call_later(GOODBYE_S, subscriber.abort)
+
+    async def _named_jobs(self, principal: Principal, job_filter: JobFilter) -> list[Job]:
+        """The jobs that *job_filter* names. Raises JobNotFound, also for a job that *principal* may
+        not read; JobGone when all are hidden.
+        """
         jobs = []
         for job_id in sorted(job_filter.ids or ()):
+            missing = f"there is no job {job_id}"
+            if not await permits_id(self._service.jobs, principal, Action.READ, job_id):
+                raise JobNotFound(missing)
             job = await self._service.jobs.current(job_id)
-            jobs.append(require_job(job, f"there is no job {job_id}", hidden=True))
+            jobs.append(require_job(job, missing, hidden=True))
         if jobs and all(job.expired_us is not None for job in jobs):
             require_job(max(jobs, key=lambda job: job.expired_us or 0))
         return jobs

@@ -5,6 +5,7 @@ from typing import Literal
 
 from aiohttp import web
 
+from eventjobs.auth.principals import Principal
 from eventjobs.http.streams.frames import HEARTBEAT, as_chunk
 from eventjobs.http.streams.job_filter import JobFilter
 
@@ -12,7 +13,7 @@ from eventjobs.http.streams.job_filter import JobFilter
 PROBE_S = 1.0
 
 #: Why a subscriber is no longer live.
-DetachReason = Literal["behind", "gone", "ended", "shutdown"]
+DetachReason = Literal["behind", "gone", "ended", "revoked", "shutdown"]
 
 
 class Subscriber:
@@ -28,9 +29,13 @@ class Subscriber:
         job_filter: JobFilter,
         buffer_bytes_max: int,
         *,
+        principal: Principal,
         chunked: bool,
     ) -> None:
         self.job_filter = job_filter
+        self.principal = principal
+        #: Whether its credential was revoked or has expired.
+        self.is_revoked = False
         #: All that matches up to this position was written. While the subscriber is live, the
         #: broadcaster's position counts, if that is higher.
         self.position = 0
