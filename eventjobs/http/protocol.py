@@ -175,12 +175,9 @@ class ServerConnection(web.RequestHandler):
     async def finish_response(
         self, request: web.BaseRequest, resp: web.StreamResponse, start_time: float | None
     ) -> tuple[web.StreamResponse, bool]:
-        requests = self._request_count
         try:
             result = await super().finish_response(request, resp, start_time)
-            if self._request_count > requests:  # heads that followed the request of an upgrade
-                self._end_head()
-            if self.refusal is not None:
+            if self.refusal is not None or asks_for_upgrade(request):
                 await self._linger()
             return result
         finally:
@@ -312,6 +309,14 @@ class ServerConnection(web.RequestHandler):
         self.transport.write(head.encode() + body)
         await self._linger()
         self.force_close()
+
+
+def asks_for_upgrade(request: web.BaseRequest) -> bool:
+    """Whether another protocol may follow *request*: it has Upgrade, or is a CONNECT.
+
+    What follows is no request then, so the connection is closed (RFC 9110, 7.8 and 9.3.6).
+    """
+    return request._message.upgrade
 
 
 def connection_of(request: web.BaseRequest) -> ServerConnection:

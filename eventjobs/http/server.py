@@ -12,7 +12,13 @@ from eventjobs.http.access_log import AccessLog
 from eventjobs.http.app_context import APP_CONTEXT
 from eventjobs.http.connection_limits import ConnectionLimits
 from eventjobs.http.origin_guard import check_host
-from eventjobs.http.protocol import LINGER_S, Connections, ServerConnection, connection_of
+from eventjobs.http.protocol import (
+    LINGER_S,
+    Connections,
+    ServerConnection,
+    asks_for_upgrade,
+    connection_of,
+)
 from eventjobs.http.refusals import (
     FIELD_BYTES_MAX,
     FIELDS_MAX,
@@ -133,7 +139,7 @@ def _with_problems(handle: Handler, ids: RequestIds, connections: Connections) -
         except ConnectionError as error:
             connection.connection_error = error
             raise
-        if connections.closing or connection.refusal is not None:
+        if connections.closing or connection.refusal is not None or asks_for_upgrade(request):
             response.force_close()
         return response
 

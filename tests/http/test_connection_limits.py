@@ -167,26 +167,6 @@ async def test_a_slow_body_has_the_limits_of_bodies(client: Connect, clock: Fake
         assert (await one.answer())[0] == 200
 
 
-async def test_the_heads_after_a_declined_upgrade_have_their_time(
-    client: Connect, clock: FakeClock
-) -> None:
-    """aiohttp keeps what follows such a request, and parses it after the response."""
-    api = await client(echo, clock=clock, head_timeout_s=15)
-    async with connection(api) as one:
-        upgrade = GET[:-2] + b"Connection: upgrade\r\nUpgrade: websocket\r\n\r\n"
-        body = b"Content-Length: 15\r\nContent-Type: application/json\r\n\r\n"
-        submit = b"POST /v1/jobs HTTP/1.1\r\nHost: localhost\r\n" + body
-        one.writer.write(upgrade + GET + submit + b'{"type":')
-        assert [(await one.answer())[0] for _ in range(2)] == [200, 200]
-        await clock.advance(16.0)
-        one.writer.write(b'"echo"}' + BEGUN)
-        assert (await one.answer())[0] == 202
-        one.writer.write(b"x")
-        await wait_for_head(api, 1)
-        await clock.advance(16.0)
-        assert (await one.answer())[0] == 408
-
-
 # --- large heads
 
 

@@ -1,0 +1,1 @@
+"""Malformed, ambiguous and hostile requests; afterwards the service is as healthy as before."""
