@@ -13,6 +13,7 @@ from eventjobs.http.request_errors import RouteNotFound
 from eventjobs.http.request_ids import RequestIds
 from eventjobs.http.routes import ROUTES
 from eventjobs.http.server import Listening, listen
+from eventjobs.http.session_cookies import SessionCookies
 from eventjobs.http.streams.snapshots import Snapshots
 from eventjobs.http.streams.streams import Streams
 from eventjobs.log.long_poll import LongPolls
@@ -73,7 +74,7 @@ def _make_context(service: Service) -> AppContext:
             service.clock,
             long_polls,
         ),
-        Authenticator(service.settings, service.credentials),
+        Authenticator(service.settings, service.credentials, SessionCookies(proxies)),
         proxies,
         OriginGuard(service.settings, proxies),
     )

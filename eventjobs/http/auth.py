@@ -10,7 +10,7 @@ from eventjobs.auth.principals import ANONYMOUS, LOCAL, Principal
 from eventjobs.errors import InvalidCredential
 from eventjobs.http.headers import media_type
 from eventjobs.http.request_errors import Forbidden, Unauthenticated, UnsupportedMediaType
-from eventjobs.http.session_cookies import session_of
+from eventjobs.http.session_cookies import SessionCookies
 from eventjobs.settings import Settings
 
 #: The principal of a request, which the endpoint reads.
@@ -29,8 +29,11 @@ _BEARER = re.compile(r"(?i:bearer) +(\S+) *")
 class Authenticator:
     """Finds out who sends a request, by the mode of authentication."""
 
-    def __init__(self, settings: Settings, credentials: Credentials) -> None:
+    def __init__(
+        self, settings: Settings, credentials: Credentials, cookies: SessionCookies
+    ) -> None:
         self._credentials = credentials
+        self.cookies = cookies
         #: The principal of a request without a credential.
         self._default: Principal | None = None
         self._off = settings.auth == "off"
@@ -41,7 +44,7 @@ class Authenticator:
         """The principal, without an await; None where *authenticate* has to answer."""
         if self._off:
             return LOCAL
-        credential = _credential(request)
+        credential = self._credential(request)
         return self._default if credential is None else self._credentials.get_cached(credential)
 
     async def authenticate(self, request: web.BaseRequest) -> Principal:
@@ -49,38 +52,37 @@ class Authenticator:
         form with a session.
         """
         if not self._off and "Authorization" not in request.headers:
-            _check_form(request)
+            self._check_form(request)
         if (principal := self.get_cached(request)) is not None:
             return principal
-        credential = _credential(request)
+        credential = self._credential(request)
         if credential is None:
             raise Unauthenticated(headers=CHALLENGE)
         if not credential:
             raise InvalidCredential("the scheme of Authorization is Bearer")
         return await self._credentials.verify(credential)
 
+    def _credential(self, request: web.BaseRequest) -> str | None:
+        """The key, token or session of *request*; empty where Authorization has another scheme."""
+        authorization = request.headers.get("Authorization")
+        if authorization is None:
+            return self.cookies.read(request)
+        bearer = _BEARER.fullmatch(authorization)
+        return "" if bearer is None else bearer[1]
 
-def _credential(request: web.BaseRequest) -> str | None:
-    """The key, token or session of *request*; empty where Authorization has another scheme."""
-    authorization = request.headers.get("Authorization")
-    if authorization is None:
-        return session_of(request)
-    bearer = _BEARER.fullmatch(authorization)
-    return "" if bearer is None else bearer[1]
+    def _check_form(self, request: web.BaseRequest) -> None:
+        """Raises UnsupportedMediaType for a session with a body that a form of another site can
+        send.
 
-
-def _check_form(request: web.BaseRequest) -> None:
-    """Raises UnsupportedMediaType for a session with a body that a form of another site can send.
-
-    Browsers add the cookie to requests that pages of other sites make. The check of their origin
-    refuses these; this one holds for a browser that does not name the origin.
-    """
-    if (
-        request.body_exists
-        and media_type(request) in FORM_TYPES
-        and session_of(request) is not None
-    ):
-        raise UnsupportedMediaType("send another Content-Type than that of a form")
+        Browsers add the cookie to requests that pages of other sites make. The origin guard refuses
+        these; this check holds for a browser that does not name the origin.
+        """
+        if (
+            request.body_exists
+            and media_type(request) in FORM_TYPES
+            and self.cookies.read(request) is not None
+        ):
+            raise UnsupportedMediaType("send another Content-Type than that of a form")
 
 
 def principal_of(request: web.BaseRequest) -> Principal:

@@ -162,9 +162,9 @@ REBUILT = ResponseSpec(200, "the new views are in place", RebuildResult, JSON)
 ALIVE = ResponseSpec(200, "the process lives", Health, JSON)
 READY = ResponseSpec(200, "the service serves", Readiness, JSON)
 DOCUMENT = ResponseSpec(200, "OpenAPI 3.1", None, JSON)
-HTML = ResponseSpec(200, "the dashboard", None, "text/html")
-SCRIPT = ResponseSpec(200, "the script of the dashboard", None, "text/javascript")
-STYLE = ResponseSpec(200, "the style of the dashboard", None, "text/css")
+HTML = ResponseSpec(200, "the page", None, "text/html")
+SCRIPT = ResponseSpec(200, "the script of the page", None, "text/javascript")
+STYLE = ResponseSpec(200, "the style of the pages", None, "text/css")
 
 
 async def openapi(context: AppContext, request: web.Request) -> web.StreamResponse:
@@ -381,6 +381,8 @@ ROUTES = (
     Route("GET", "/readyz", None, health.readyz, NOTHING, (READY, NotReady)),
     Route("GET", "/openapi.json", Action.READ, openapi, NOTHING, (DOCUMENT,)),
     Route("GET", "/", None, dashboard.page, NOTHING, (HTML,)),
+    Route("GET", "/login", None, dashboard.page, NOTHING, (HTML,)),
+    Route("GET", "/login.js", None, dashboard.page, NOTHING, (SCRIPT,)),
     Route("GET", "/dashboard.js", None, dashboard.page, NOTHING, (SCRIPT,)),
     Route("GET", "/dashboard.css", None, dashboard.page, NOTHING, (STYLE,)),
 )

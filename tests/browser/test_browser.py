@@ -1,24 +1,12 @@
 """The dashboard in a real browser."""
 
 import signal
-from collections.abc import AsyncIterator
 from pathlib import Path
 
-import pytest
-from playwright.async_api import Page, async_playwright, expect
+from playwright.async_api import Page, expect
 
 from eventjobs.client import Client
 from tests.support.servers import serving, start
-
-FLAGS = (
-    "--no-sandbox",
-    "--disable-gpu",
-    "--disable-quic",
-    "--no-first-run",
-    "--disable-background-networking",
-    "--disable-component-update",
-    "--disable-sync",
-)
 
 FAILS = """
 from eventjobs import handler
@@ -27,18 +15,6 @@ from eventjobs import handler
 async def fails(context, payload):
     raise LookupError("<b>no such thing")
 """
-
-
-@pytest.fixture
-async def page(chromium: str) -> AsyncIterator[Page]:
-    async with async_playwright() as playwright:
-        browser = await playwright.chromium.launch(executable_path=chromium, args=list(FLAGS))
-        page = await browser.new_page()
-        problems: list[str] = []
-        page.on("pageerror", lambda error: problems.append(str(error)))
-        yield page
-        await browser.close()
-        assert not problems
 
 
 async def test_a_job_appears_moves_and_ends_without_a_reload(page: Page, tmp_path: Path) -> None:

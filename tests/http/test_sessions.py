@@ -1,46 +1,12 @@
 """Browsers log in with a key, are known by a cookie, and log out."""
 
-from typing import Any
-
 import pytest
 
-from eventjobs.auth.principals import USER_SCOPES, Principal
-from eventjobs.errors import InvalidCredential
-from eventjobs.service import Service
 from tests.conftest import Connect
 from tests.support.clock import FakeClock
-from tests.support.http_client import Client, Reply
-from tests.support.http_jobs import echo
-
-
-class Keys:
-    """Knows the keys `key-NAME`, whose owner is NAME."""
-
-    def recognizes(self, credential: str) -> bool:
-        return credential.startswith("key-")
-
-    async def verify(self, credential: str) -> Principal:
-        name = credential.removeprefix("key-")
-        if name == "unknown":
-            raise InvalidCredential
-        return Principal(f"test:{name}", name, USER_SCOPES, (f"test:{name}",))
-
-
-async def open_client(client: Connect, auth: str = "required", **settings: Any) -> Client:
-    api = await client(echo, concurrency=0, auth=auth, **settings)
-    add_keys(api.service)
-    return api
-
-
-def add_keys(service: Service) -> None:
-    service.credentials._verifiers = [*service.credentials._verifiers, Keys()]
-
-
-async def log_in(api: Client, credential: str = "key-alice") -> dict[str, str]:
-    """The headers of a browser after it has logged in."""
-    reply = await api("POST", "/v1/session", {"credential": credential})
-    assert reply.status == 201, reply.body
-    return {"Cookie": reply.headers["Set-Cookie"].partition(";")[0]}
+from tests.support.http_client import Reply
+from tests.support.keys import bearer, make_key
+from tests.support.sessions import log_in, open_client
 
 
 def attributes(reply: Reply) -> list[str]:
@@ -50,7 +16,8 @@ def attributes(reply: Reply) -> list[str]:
 
 async def test_a_key_becomes_a_session(client: Connect) -> None:
     api = await open_client(client)
-    reply = await api("POST", "/v1/session", {"credential": "key-alice"})
+    key = await make_key(api.service, owner="alice")
+    reply = await api("POST", "/v1/session", {"credential": key})
     assert reply.status == 201
     assert reply.headers["Cache-Control"] == "no-store"
     assert reply.headers["Set-Cookie"].startswith("eventjobs=ej_ses_")
@@ -63,7 +30,7 @@ async def test_a_key_becomes_a_session(client: Connect) -> None:
     assert session.json.pop("expires_at").endswith("Z")
     assert session.json | {"expires_at": None} == {
         "mode": "required",
-        "name": "test:alice",
+        "name": f"key:{key.split('_')[2]}",
         "owner": "alice",
         "scopes": ["jobs:control", "jobs:read", "jobs:submit"],
         "expires_at": None,
@@ -77,13 +44,13 @@ async def test_a_key_becomes_a_session(client: Connect) -> None:
 async def test_a_credential_in_authorization_counts_before_the_cookie(client: Connect) -> None:
     api = await open_client(client)
     alice = await log_in(api)
-    bob = {**alice, "Authorization": "Bearer key-bob"}
+    bob = alice | bearer(await make_key(api.service, owner="bob"))
     assert (await api("GET", "/v1/session", headers=bob)).json["owner"] == "bob"
-    unknown = {**alice, "Authorization": "Bearer key-unknown"}
+    unknown = alice | bearer("unknown")
     assert (await api("GET", "/v1/session", headers=unknown)).code == "invalid_credential"
 
 
-@pytest.mark.parametrize("credential", ["key-unknown", "something", "", "x" * 9000])
+@pytest.mark.parametrize("credential", ["ej_key_unknown", "something", "", "x" * 9000])
 async def test_a_bad_credential_begins_no_session(client: Connect, credential: str) -> None:
     api = await open_client(client)
     reply = await api("POST", "/v1/session", {"credential": credential})
@@ -117,6 +84,40 @@ async def test_logging_out_ends_the_session_and_its_streams(client: Connect) -> 
     assert (await api("DELETE", "/v1/session", headers={"Cookie": "eventjobs=x"})).status == 204
 
 
+async def test_a_session_ends_with_its_key_also_after_a_restart(client: Connect) -> None:
+    api = await open_client(client)
+    ann, bob = [await make_key(api.service, owner=name) for name in ("ann", "bob")]
+    cookies = [await log_in(api, key) for key in (ann, bob)]
+    await api.service.api_keys.revoke(ann.split("_")[2], actor="test")
+    assert (await api("GET", "/v1/session", headers=cookies[0])).code == "invalid_credential"
+    assert (await api("POST", "/v1/session", {"credential": ann})).code == "invalid_credential"
+    await api.service.close()
+    again = await open_client(client)
+    assert (await again("GET", "/v1/session", headers=cookies[0])).code == "invalid_credential"
+    assert (await again("GET", "/v1/session", headers=cookies[1])).json["owner"] == "bob"
+
+
+async def test_the_cookie_of_a_session_over_tls_is_for_tls_alone(client: Connect) -> None:
+    api = await open_client(client, trusted_proxies="127.0.0.1", allowed_hosts="jobs.example.com")
+    tls = {
+        "X-Forwarded-For": "192.0.2.1",
+        "X-Forwarded-Proto": "https",
+        "X-Forwarded-Host": "jobs.example.com",
+    }
+    key = await make_key(api.service, owner="alice")
+    reply = await api("POST", "/v1/session", {"credential": key}, headers=tls)
+    assert reply.headers["Set-Cookie"].startswith("__Host-eventjobs=ej_ses_")
+    assert attributes(reply) == ["HttpOnly", "Max-Age=43200", "Path=/", "SameSite=Lax", "Secure"]
+    cookie = {"Cookie": reply.headers["Set-Cookie"].partition(";")[0]}
+    assert (await api("GET", "/v1/session", headers=tls | cookie)).json["owner"] == "alice"
+    assert (await api("GET", "/v1/session", headers=cookie)).code == "unauthenticated"
+    plain = await log_in(api)
+    assert (await api("GET", "/v1/session", headers=tls | plain)).code == "unauthenticated"
+    reply = await api("DELETE", "/v1/session", headers=tls | cookie)
+    assert reply.headers["Set-Cookie"].startswith('__Host-eventjobs="";')
+    assert (await api("GET", "/v1/session", headers=tls | cookie)).code == "invalid_credential"
+
+
 async def test_a_session_expires(client: Connect) -> None:
     clock = FakeClock()
     api = await open_client(client, clock=clock, session_s=60.0)
@@ -148,7 +149,7 @@ async def test_other_cookies_are_no_credential(client: Connect) -> None:
 
 async def test_without_authentication_there_is_no_login(client: Connect) -> None:
     api = await open_client(client, "off")
-    reply = await api("POST", "/v1/session", {"credential": "key-alice"})
+    reply = await api("POST", "/v1/session", {"credential": "something"})
     assert (reply.status, reply.code) == (409, "authentication_off")
     session = (await api.get("/v1/session")).json
     assert (session["mode"], session["owner"], session["expires_at"]) == ("off", None, None)

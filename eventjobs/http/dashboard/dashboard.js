@@ -6,6 +6,50 @@ const jobs = new Map(); // job_id -> {job, row}
 const body = document.getElementById("jobs");
 const connection = document.getElementById("connection");
 let backoff = 1000;
+let session = null; // who is logged in
+
+// Shows who is logged in, and connects.
+async function start() {
+  const response = await request("/v1/session");
+  if (!response?.ok) {
+    showState("reconnecting");
+    retry(start);
+    return;
+  }
+  session = await response.json();
+  const anonymous = session.owner === "anonymous";
+  document.getElementById("anonymous").hidden = !anonymous;
+  document.getElementById("empty").hidden = anonymous;
+  if (anonymous) {
+    showState("not logged in");
+    return;
+  }
+  showUser();
+  connect();
+}
+
+function showUser() {
+  const user = document.getElementById("user");
+  user.hidden = session.mode === "off";
+  user.firstElementChild.textContent = session.owner ?? session.name;
+  user.title = session.name;
+}
+
+async function logOut() {
+  const response = await request("/v1/session", { method: "DELETE" });
+  if (response?.ok) location.assign("/login");
+}
+
+function logIn(ended) {
+  showState(ended ? "session ended" : "not logged in");
+  const page = location.pathname + location.search + location.hash;
+  location.replace(`/login?next=${encodeURIComponent(page)}${ended ? "&ended" : ""}`);
+}
+
+function retry(action) {
+  setTimeout(action, backoff * (0.5 + Math.random()));
+  backoff = Math.min(backoff * 2, 30000);
+}
 
 function connect() {
   const source = new EventSource("/v1/jobs");
@@ -21,12 +65,15 @@ function connect() {
   });
   source.onerror = () => {
     showState("reconnecting");
-    // An EventSource closes after any response but 200; then it has to be opened again.
-    if (source.readyState === EventSource.CLOSED) {
-      setTimeout(connect, backoff * (0.5 + Math.random()));
-      backoff = Math.min(backoff * 2, 30000);
-    }
+    // An EventSource closes after any response but 200, and does not say which one it was.
+    if (source.readyState === EventSource.CLOSED) reconnect();
   };
+}
+
+async function reconnect() {
+  const response = await request("/v1/jobs?limit=1");
+  if (response?.status === 403) showState((await response.json()).detail);
+  else retry(connect);
 }
 
 function showState(state) {
@@ -113,10 +160,15 @@ function button(job, command) {
   return element;
 }
 
-// The response, or null while the service cannot be reached, which the stream shows already.
+// The response, or null while the service cannot be reached, which the stream shows already. With
+// a session that has ended, the page is left.
 async function request(url, options) {
   try {
-    return await fetch(url, options);
+    const response = await fetch(url, options);
+    if (response.status !== 401) return response;
+    const problem = await response.json();
+    logIn(session !== null || problem.code === "invalid_credential");
+    return await new Promise(() => {});
   } catch {
     return null;
   }
@@ -166,4 +218,5 @@ async function count() {
     .join(" · ");
 }
 
-connect();
+document.querySelector("#user button").addEventListener("click", logOut);
+start();

@@ -1,4 +1,4 @@
-"""The dashboard: three files without a build step. It uses the public API only."""
+"""The dashboard and the login page: files without a build step. They use the public API only."""
 
 from importlib.resources import files
 
@@ -16,6 +16,8 @@ _PAGES = {
     path: (_FOLDER.joinpath(name).read_bytes(), f"{media_type}; charset=utf-8")
     for path, name, media_type in (
         ("/", "index.html", "text/html"),
+        ("/login", "login.html", "text/html"),
+        ("/login.js", "login.js", "text/javascript"),
         ("/dashboard.js", "dashboard.js", "text/javascript"),
         ("/dashboard.css", "dashboard.css", "text/css"),
     )
@@ -23,12 +25,15 @@ _PAGES = {
 
 
 async def page(context: AppContext, request: web.Request) -> web.StreamResponse:
-    """A file of the dashboard."""
+    """A file of the dashboard or the login page."""
     body, content_type = _PAGES[request.path]
     headers = {
         "Content-Type": content_type,
         "Content-Security-Policy": _POLICY,
         "Cache-Control": "no-cache",
+        "Cross-Origin-Opener-Policy": "same-origin",
+        "Cross-Origin-Resource-Policy": "same-origin",
         "Referrer-Policy": "no-referrer",
+        "X-Frame-Options": "DENY",
     }
     return web.Response(body=body, headers=headers)

@@ -14,7 +14,6 @@ from eventjobs.http.json_body import read_json
 from eventjobs.http.request_errors import AuthenticationOff
 from eventjobs.http.responses import reply
 from eventjobs.http.schemas.sessions import Login
-from eventjobs.http.session_cookies import clear_session, session_of, set_session
 
 
 async def begin(context: AppContext, request: web.Request) -> web.StreamResponse:
@@ -29,7 +28,7 @@ async def begin(context: AppContext, request: web.Request) -> web.StreamResponse
     response = _reply(context, principal, 201)
     assert principal.expires_us is not None
     left_s = (principal.expires_us - service.clock.now_us()) / 1_000_000
-    set_session(request, response, session, math.ceil(left_s))
+    context.authenticator.cookies.write(request, response, session, math.ceil(left_s))
     return response
 
 
@@ -41,12 +40,13 @@ async def current(context: AppContext, request: web.Request) -> web.StreamRespon
 async def end(context: AppContext, request: web.Request) -> web.StreamResponse:
     """Log out: the session in the cookie ends, and its streams. Harmless to repeat."""
     service = context.service
-    if (session := session_of(request)) is not None:
+    cookies = context.authenticator.cookies
+    if (session := cookies.read(request)) is not None:
         with suppress(InvalidCredential):
             principal = await service.credentials.verify(session)
             service.credentials.revoke(service.sessions.end(principal))
     response = web.Response(status=204)
-    clear_session(request, response)
+    cookies.clear(request, response)
     return response
 
 
