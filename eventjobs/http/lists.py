@@ -1,4 +1,4 @@
-"""Pages of short lists: types, queues, schedules, breakers and webhooks."""
+"""Pages of short lists: types, queues, schedules, breakers, webhooks and API keys."""
 
 import base64
 import binascii

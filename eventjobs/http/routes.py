@@ -4,6 +4,7 @@ from aiohttp import web
 from pydantic import BaseModel
 
 from eventjobs.auth.policy import Action
+from eventjobs.commands.api_keys import NewKey
 from eventjobs.commands.jobs import CommandReason, RetryOptions
 from eventjobs.domain.validation import Redelivery, Subscription
 from eventjobs.errors import (
@@ -11,6 +12,8 @@ from eventjobs.errors import (
     IdempotencyKeyReused,
     InvalidCredential,
     JobExists,
+    KeyNotFound,
+    LimitReached,
     OutboundRefused,
     StaleAttempt,
     UnknownSchedule,
@@ -32,6 +35,7 @@ from eventjobs.http.endpoints import (
     health,
     history,
     jobs,
+    keys,
     queues,
     reports,
     schedules,
@@ -59,6 +63,7 @@ from eventjobs.http.schemas.explanation import Explanation
 from eventjobs.http.schemas.health import Breakers, Counts, Health, Readiness, RebuildResult
 from eventjobs.http.schemas.history import History, Receipt
 from eventjobs.http.schemas.jobs import Job, JobPage
+from eventjobs.http.schemas.keys import CreatedKey, KeyList
 from eventjobs.http.schemas.queries import AllEventsQuery, EventsQuery, JobQuery, JobsQuery
 from eventjobs.http.schemas.queues import Queue, QueueList, Type, TypeList
 from eventjobs.http.schemas.reports import (
@@ -100,6 +105,7 @@ RETRY = RequestSpec(RetryOptions, JSON, optional=True, headers=CONDITIONS)
 FILE = RequestSpec(None, BYTES)
 SUBSCRIPTION = RequestSpec(Subscription, JSON)
 REDELIVERY = RequestSpec(Redelivery, JSON)
+NEW_KEY = RequestSpec(NewKey, JSON)
 JOBS_PAGE = RequestSpec(query=JobsQuery)
 LIST_PAGE = RequestSpec(query=ListQuery)
 JOB_VERSION = RequestSpec(query=JobQuery, headers=(*CONDITIONS, "Prefer"))
@@ -151,6 +157,9 @@ WEBHOOKS = ResponseSpec(200, "a page of webhooks", WebhookList, JSON, ("Link",))
 WEBHOOK = ResponseSpec(200, "the webhook", Webhook, JSON)
 UNSUBSCRIBED = ResponseSpec(204, "nothing more is sent to it")
 REDELIVERED = ResponseSpec(202, "the deliveries are queued", Redelivered, JSON)
+KEY_CREATED = ResponseSpec(201, "the key, this once", CreatedKey, JSON)
+KEYS = ResponseSpec(200, "a page of API keys", KeyList, JSON, ("Link",))
+REVOKED = ResponseSpec(204, "the key is refused from now on")
 TYPES = ResponseSpec(200, "a page of types", TypeList, JSON, ("Link",))
 TYPE = ResponseSpec(200, "the type", Type, JSON)
 QUEUES = ResponseSpec(200, "a page of queues", QueueList, JSON, ("Link",))
@@ -191,6 +200,13 @@ def _report_route(
         RequestSpec(body, JSON),
         (response, StaleAttempt, *errors),
     )
+
+
+def _pause_route(
+    path: str, endpoint: Endpoint, response: ResponseSpec, *errors: type[EventjobsError]
+) -> Route:
+    """The route that pauses or resumes jobs."""
+    return Route("POST", path, Action.OPERATE, endpoint, REASON, (response, *errors))
 
 
 #: All routes. The errors that follow from method, path and request are added in openapi.py.
@@ -263,22 +279,8 @@ ROUTES = (
         LIST_PAGE,
         (SCHEDULES, BadCursor),
     ),
-    Route(
-        "POST",
-        "/v1/schedules/{name}/pause",
-        Action.OPERATE,
-        schedules.pause,
-        REASON,
-        (SCHEDULE, UnknownSchedule),
-    ),
-    Route(
-        "POST",
-        "/v1/schedules/{name}/resume",
-        Action.OPERATE,
-        schedules.resume,
-        REASON,
-        (SCHEDULE, UnknownSchedule),
-    ),
+    _pause_route("/v1/schedules/{name}/pause", schedules.pause, SCHEDULE, UnknownSchedule),
+    _pause_route("/v1/schedules/{name}/resume", schedules.resume, SCHEDULE, UnknownSchedule),
     Route("GET", "/v1/counts", Action.LIST, health.counts, NOTHING, (COUNTS,)),
     Route(
         "GET", "/v1/breakers", Action.INSPECT, breakers.breakers, LIST_PAGE, (BREAKERS, BadCursor)
@@ -344,28 +346,22 @@ ROUTES = (
     _report_route("fail", reports.fail, Failure, ENDED),
     _report_route("cancelled", reports.confirm_stop, WorkerReport, ENDED, WrongState),
     _report_route("release", reports.release, Release, ENDED),
+    Route("POST", "/v1/keys", Action.OPERATE, keys.create, NEW_KEY, (KEY_CREATED, LimitReached)),
+    Route("GET", "/v1/keys", Action.OPERATE, keys.keys, LIST_PAGE, (KEYS, BadCursor)),
+    Route(
+        "DELETE",
+        "/v1/keys/{key_id}",
+        Action.OPERATE,
+        keys.revoke,
+        NOTHING,
+        (REVOKED, KeyNotFound),
+    ),
     Route("GET", "/v1/types", Action.INSPECT, queues.types, LIST_PAGE, (TYPES, BadCursor)),
-    Route(
-        "POST",
-        "/v1/types/{type}/pause",
-        Action.OPERATE,
-        queues.pause_type,
-        REASON,
-        (TYPE, UnknownType),
-    ),
-    Route(
-        "POST",
-        "/v1/types/{type}/resume",
-        Action.OPERATE,
-        queues.resume_type,
-        REASON,
-        (TYPE, UnknownType),
-    ),
+    _pause_route("/v1/types/{type}/pause", queues.pause_type, TYPE, UnknownType),
+    _pause_route("/v1/types/{type}/resume", queues.resume_type, TYPE, UnknownType),
     Route("GET", "/v1/queues", Action.INSPECT, queues.queues, LIST_PAGE, (QUEUES, BadCursor)),
-    Route("POST", "/v1/queues/{queue}/pause", Action.OPERATE, queues.pause_queue, REASON, (QUEUE,)),
-    Route(
-        "POST", "/v1/queues/{queue}/resume", Action.OPERATE, queues.resume_queue, REASON, (QUEUE,)
-    ),
+    _pause_route("/v1/queues/{queue}/pause", queues.pause_queue, QUEUE),
+    _pause_route("/v1/queues/{queue}/resume", queues.resume_queue, QUEUE),
     Route("POST", "/v1/views/rebuild", Action.OPERATE, health.rebuild, NOTHING, (REBUILT,)),
     Route(
         "POST",

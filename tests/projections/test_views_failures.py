@@ -92,6 +92,7 @@ async def test_what_only_the_views_know_is_a_503(api: Client, broken: Broken) ->
     job = await api.submit("echo", 2)
     await api.service.views.failure_event.wait()
     paths = ["/v1/jobs", "/v1/counts", "/v1/types", "/v1/queues", "/v1/breakers", "/v1/webhooks"]
+    paths.append("/v1/keys")
     for path in [*paths, f"/v1/jobs/{job['job_id']}/why"]:
         reply = await api.get(path)
         assert (reply.status, reply.code) == (503, "views_behind"), path
