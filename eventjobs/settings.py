@@ -141,6 +141,33 @@ HostNames = Annotated[
 ]
 
 
+RequestKindName = Literal["submit", "read", "stream", "work"]
+
+
+def _parse_rates(value: object) -> object:
+    """Rates by kind of request, from `submit=100/minute,read=1000/minute`."""
+    if not isinstance(value, str):
+        return value
+    pairs = [each.partition("=") for each in value.split(",") if each.strip()]
+    return {kind.strip(): rate.strip() for kind, _, rate in pairs}
+
+
+def _check_rate(rate: str) -> str:
+    from limits import parse_many  # takes 80 ms, and most services have no rates
+
+    try:
+        [parsed] = parse_many(rate)
+    except ValueError:
+        raise ValueError(f"{rate!r} is not a rate like 100/minute or 5 per 10 seconds") from None
+    if parsed.amount < 1:
+        raise ValueError(f"{rate!r} permits nothing")
+    return rate
+
+
+RatesByKind = dict[RequestKindName, Annotated[str, AfterValidator(_check_rate)]]
+ParsedRates = Annotated[RatesByKind, NoDecode, BeforeValidator(_parse_rates)]
+
+
 class Settings(EnvironmentSettings):
     """The settings of the service. A variable is EVENTJOBS_ and the setting's name in capitals."""
 
@@ -287,6 +314,14 @@ class Settings(EnvironmentSettings):
     connections_max: int = Field(20_000, ge=1, description="open connections")
     address_connections_max: int | None = Field(
         None, ge=1, description="open connections of one client address; unset: no limit"
+    )
+    address_rates: ParsedRates = Field(
+        default_factory=dict,
+        description="requests of one client address, like submit=100/minute,read=1000/minute;"
+        " also stream and work",
+    )
+    principal_rates: ParsedRates = Field(
+        default_factory=dict, description="the same for one API key or user, besides"
     )
     webhooks_max: int = Field(1000, ge=0, description="number of webhooks")
     api_keys_max: int = Field(1000, ge=1, description="number of API keys that are not revoked")

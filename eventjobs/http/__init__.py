@@ -9,6 +9,7 @@ from eventjobs.http.middleware import add_default_headers, wrap_endpoint
 from eventjobs.http.origin_guard import OriginGuard, check_host
 from eventjobs.http.problem import method_not_allowed
 from eventjobs.http.proxies import TrustedProxies
+from eventjobs.http.rate_limits import RateLimits, RequestKind
 from eventjobs.http.request_errors import RouteNotFound
 from eventjobs.http.request_ids import RequestIds
 from eventjobs.http.routes import ROUTES
@@ -36,6 +37,7 @@ def create_app(service: Service) -> web.Application:
                     context,
                     each.fast_path,
                     action=each.action,
+                    kind=each.kind,
                     varies=each.varies,
                     unconditional=each.unconditional,
                 )
@@ -43,8 +45,10 @@ def create_app(service: Service) -> web.Application:
                 if each.method == "GET":
                     resource.add_route("HEAD", handler)
         varies = any(each.varies for each in ROUTES if each.path == path)
-        resource.add_route("*", wrap_endpoint(_unknown_method, context, varies=varies))
-    app.router.add_route("*", "/{path:.*}", wrap_endpoint(_unknown_address, context))
+        unknown = wrap_endpoint(_unknown_method, context, kind=RequestKind.READ, varies=varies)
+        resource.add_route("*", unknown)
+    unknown = wrap_endpoint(_unknown_address, context, kind=RequestKind.READ)
+    app.router.add_route("*", "/{path:.*}", unknown)
     app.on_response_prepare.append(add_default_headers)
 
     async def end_waits(_: web.Application) -> None:
@@ -77,6 +81,7 @@ def _make_context(service: Service) -> AppContext:
         Authenticator(service.settings, service.credentials, SessionCookies(proxies)),
         proxies,
         OriginGuard(service.settings, proxies),
+        RateLimits.of(service.settings, service.clock),
     )
 
 

@@ -8,6 +8,7 @@ from eventjobs.attempts.remote_claims import RemoteClaims
 from eventjobs.http.auth import Authenticator
 from eventjobs.http.origin_guard import OriginGuard
 from eventjobs.http.proxies import TrustedProxies
+from eventjobs.http.rate_limits import RateLimits
 from eventjobs.http.request_ids import RequestIds
 from eventjobs.http.streams.snapshots import Snapshots
 from eventjobs.http.streams.streams import Streams
@@ -28,6 +29,8 @@ class AppContext:
     authenticator: Authenticator
     proxies: TrustedProxies
     guard: OriginGuard
+    #: None where the settings have no rates.
+    rate_limits: RateLimits | None
 
 
 APP_CONTEXT = web.AppKey("context", AppContext)

@@ -8,11 +8,15 @@ from aiohttp import web
 from structlog.contextvars import bind_contextvars
 
 from eventjobs.auth.policy import Action
+from eventjobs.auth.principals import Principal
 from eventjobs.errors import EventjobsError
 from eventjobs.http import problem
 from eventjobs.http.app_context import AppContext
 from eventjobs.http.auth import PRINCIPAL, check_permission
-from eventjobs.http.headers import check_command, is_conditional
+from eventjobs.http.headers import check_command, is_conditional, wants_stream
+from eventjobs.http.rate_limits import QUOTA, Quota, RateLimits, RequestKind
+from eventjobs.http.raw_response import RawResponse
+from eventjobs.http.request_errors import RateLimited
 from eventjobs.http.request_ids import JOB_ID, REQUEST_ID
 from eventjobs.http.routing import Endpoint, FastPath
 from eventjobs.observability.logging import get_logger
@@ -26,49 +30,97 @@ def wrap_endpoint(
     fast_path: FastPath | None = None,
     *,
     action: Action | None = None,
+    kind: RequestKind | None = None,
     varies: bool = False,
     unconditional: bool = False,
 ) -> Any:
     """*endpoint* as a handler of aiohttp, with a request id, and with errors as problems.
 
-    The request has a principal that is permitted the *action*; without an *action* it has none.
-
-    A route that *varies* answers with `Vary: Accept`. An *unconditional* command is on a resource
-    without an ETag, so that no condition with a tag holds.
+    The request has a principal that is permitted the *action*; without an *action* it has none. It
+    counts as one of *kind*, or as a stream, against the rate limits. A route that *varies* answers
+    with `Vary: Accept`. An *unconditional* command is on a resource without an ETag, so that no
+    condition with a tag holds.
 
     This is a wrapper and not a middleware of aiohttp, because it is on the path of every request.
     """
     log = get_logger("eventjobs.http")
     if log.isEnabledFor(logging.DEBUG):
         fast_path = None  # the access log needs the request id, which only the long path sets
+    limits = context.rate_limits
 
     async def handle(request: web.Request) -> web.StreamResponse:
-        if fast_path is not None and (response := fast_path(context, request)) is not None:
-            return response
+        quota = None if limits is None else _count(context, limits, request, kind, varies=varies)
+        if fast_path is not None and (quota is None or not quota.exceeded):  # noqa: SIM102
+            if (response := fast_path(context, request)) is not None:
+                return _with_quota(response, quota)
         request[REQUEST_ID] = request_id = context.request_ids.of(request)
         bind_contextvars(request_id=request_id)
         if varies:
             request[VARIES] = True
         try:
+            if quota is not None:
+                quota.check()
             if error := context.guard.check(request):
                 raise error
             if unconditional and is_conditional(request):
                 check_command(request, "")
             if action is not None:
-                principal = await context.authenticator.authenticate(request)
-                check_permission(principal, action)
-                request[PRINCIPAL] = principal
-            return await endpoint(context, request)
+                request[PRINCIPAL] = await _authorize(context, request, action, quota)
+            return _with_quota(await endpoint(context, request), quota)
         except ConnectionError:  # the client has disconnected; aiohttp does not log that
             log.debug("request cut off", method=request.method, path=request.rel_url.raw_path)
             raise
         except Exception as error:  # noqa: BLE001 every error is answered
-            return _problem(request, problem.translate(error), log)
+            return await _answer_error(context, request, problem.translate(error), log)
 
     return handle
 
 
-def _problem(request: web.Request, error: Exception, log: Any) -> web.StreamResponse:
+def _count(
+    context: AppContext,
+    limits: RateLimits,
+    request: web.Request,
+    kind: RequestKind | None,
+    *,
+    varies: bool,
+) -> Quota | None:
+    """Count the request for its address, and for its principal if that is cached."""
+    if kind is None:
+        return None
+    if varies and wants_stream(request):
+        kind = RequestKind.STREAM
+    quota = limits.count(request, kind, context.proxies.original(request).address)
+    if quota is not None and not quota.exceeded:
+        principal = context.authenticator.get_cached(request)
+        if principal is not None:
+            quota.count_principal(principal)
+    return quota
+
+
+async def _authorize(
+    context: AppContext, request: web.Request, action: Action, quota: Quota | None
+) -> Principal:
+    """The principal, which may do *action*. Raises RateLimited, and as *check_permission*."""
+    principal = await context.authenticator.authenticate(request)
+    if quota is not None:
+        quota.count_principal(principal)
+        quota.check()
+    check_permission(principal, action)
+    return principal
+
+
+def _with_quota(response: web.StreamResponse, quota: Quota | None) -> web.StreamResponse:
+    """*response* with the headers of *quota*. All but a RawResponse get them by the signal."""
+    if quota is not None and isinstance(response, RawResponse):
+        response.add_headers(quota.headers)
+    return response
+
+
+async def _answer_error(
+    context: AppContext, request: web.Request, error: Exception, log: Any
+) -> web.StreamResponse:
+    if isinstance(error, RateLimited) and VARIES in request and wants_stream(request):
+        return await context.streams.refuse(request, error.wait_s)
     if not isinstance(error, EventjobsError | web.HTTPException):
         log.error("unexpected error", exc_info=error)
     if request.writer.output_size > 0:
@@ -86,6 +138,8 @@ async def add_default_headers(request: web.BaseRequest, response: web.StreamResp
         set_default_headers(response.headers, request_id)
     if VARIES in request:
         response.headers["Vary"] = "Accept"
+    if (quota := request.get(QUOTA)) is not None:
+        response.headers.update(quota.headers)
 
 
 def set_default_headers(headers: MutableMapping[str, str], request_id: str) -> None:

@@ -32,6 +32,7 @@ from eventjobs.http.request_errors import (
     Forbidden,
     MalformedJSON,
     Misdirected,
+    RateLimited,
     RequestError,
     Unauthenticated,
     UnsupportedMediaType,
@@ -167,6 +168,8 @@ def _errors(route: Route, auth: str) -> list[type[EventjobsError]]:
     listed.append(Misdirected)
     if auth != "off" and route.action is not None:
         listed += [Unauthenticated, InvalidCredential, Forbidden]
+    if route.kind is not None:
+        listed.append(RateLimited)
     if route.method != "GET":
         listed += [CrossOrigin, *_WRITES]
     if route.method != "GET" or "If-Match" in route.request.headers:

@@ -4,6 +4,7 @@ They serve the two most frequent requests, reading a job and submitting one: aio
 takes longer than everything else that these requests need.
 """
 
+from collections.abc import Mapping
 from email.utils import formatdate
 from functools import lru_cache
 from http import HTTPStatus
@@ -46,7 +47,12 @@ class RawResponse(web.StreamResponse):
 
     def force_close(self) -> None:
         self._stays_open = False
-        self._data = self._data.replace(b"\r\n", b"\r\nConnection: close\r\n", 1)
+        self.add_headers({"Connection": "close"})
+
+    def add_headers(self, headers: Mapping[str, str]) -> None:
+        """Add *headers*, which must not hold text of a client."""
+        lines = "".join([f"\r\n{name}: {value}" for name, value in headers.items()])
+        self._data = self._data.replace(b"\r\n", lines.encode() + b"\r\n", 1)
 
     async def prepare(self, request: web.BaseRequest) -> None:
         transport = request.transport

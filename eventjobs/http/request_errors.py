@@ -1,5 +1,6 @@
 """Errors of a request itself, each with its code and HTTP status (RFC 9110, 15)."""
 
+import math
 from collections.abc import Mapping
 from typing import ClassVar
 
@@ -103,6 +104,15 @@ class TooManyConnectionsOfAddress(
     RequestError, code="too_many_connections_of_address", status=429, retry_after_s=1
 ):
     """This client address has as many open connections as one may have."""
+
+
+class RateLimited(RequestError, code="rate_limited", status=429):
+    """There were too many requests of this kind; the headers have the rate."""
+
+    def __init__(self, wait_s: float) -> None:
+        #: Seconds until another request may succeed.
+        self.wait_s = max(1, math.ceil(wait_s))
+        super().__init__(headers={"Retry-After": str(self.wait_s)})
 
 
 class HeadersTooLarge(RequestError, code="headers_too_large", status=431):

@@ -45,6 +45,7 @@ from eventjobs.http.endpoints import (
 )
 from eventjobs.http.lists import ListQuery
 from eventjobs.http.openapi import document
+from eventjobs.http.rate_limits import RequestKind
 from eventjobs.http.request_errors import (
     ArtifactNotFound,
     AuthenticationOff,
@@ -254,6 +255,7 @@ ROUTES = (
         callbacks.report,
         REPORT,
         (REPORTED, BadToken, StaleAttempt),
+        kind=RequestKind.WORK,
     ),
     Route("DELETE", "/v1/jobs/{id}", Action.CONTROL, jobs.delete, DELETE, (HIDDEN, STOPPING)),
     Route(
@@ -373,8 +375,8 @@ ROUTES = (
     ),
     Route("GET", "/v1/session", Action.IDENTIFY, sessions.current, NOTHING, (SESSION,)),
     Route("DELETE", "/v1/session", None, sessions.end, NOTHING, (LOGGED_OUT,)),
-    Route("GET", "/healthz", None, health.healthz, NOTHING, (ALIVE,)),
-    Route("GET", "/readyz", None, health.readyz, NOTHING, (READY, NotReady)),
+    Route("GET", "/healthz", None, health.healthz, NOTHING, (ALIVE,), kind=None),
+    Route("GET", "/readyz", None, health.readyz, NOTHING, (READY, NotReady), kind=None),
     Route("GET", "/openapi.json", Action.READ, openapi, NOTHING, (DOCUMENT,)),
     Route("GET", "/", None, dashboard.page, NOTHING, (HTML,)),
     Route("GET", "/login", None, dashboard.page, NOTHING, (HTML,)),

@@ -10,6 +10,7 @@ from eventjobs.auth.policy import Action
 from eventjobs.errors import EventjobsError
 from eventjobs.http.app_context import AppContext
 from eventjobs.http.origin_guard import SAFE_METHODS
+from eventjobs.http.rate_limits import RequestKind
 
 #: Answers without an await, or returns None. It calls the origin guard itself.
 FastPath = Callable[[AppContext, web.Request], web.StreamResponse | None]
@@ -39,10 +40,20 @@ class ResponseSpec:
     streams: bool = False
 
 
+#: The kinds of the requests that do an action. All others are reads.
+_KINDS = {
+    Action.SUBMIT: RequestKind.SUBMIT,
+    Action.SUPPLY: RequestKind.SUBMIT,
+    Action.WORK: RequestKind.WORK,
+}
+
+
 @dataclass(frozen=True)
 class Route:
     """A route, described by the docstring of *endpoint*. Errors that any route may answer with are
     not listed. A route without an *action* is public: it needs no principal.
+
+    Requests are counted by *kind* against the rate limits; None: they are not limited.
     """
 
     method: str
@@ -52,6 +63,11 @@ class Route:
     request: RequestSpec
     responses: tuple[ResponseSpec | type[EventjobsError], ...]
     fast_path: FastPath | None = None
+    kind: RequestKind | None = RequestKind.READ
+
+    def __post_init__(self) -> None:
+        if self.action in _KINDS:
+            object.__setattr__(self, "kind", _KINDS[self.action])
 
     @property
     def varies(self) -> bool:

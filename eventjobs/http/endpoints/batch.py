@@ -17,6 +17,7 @@ from eventjobs.http import problem, slow_clients
 from eventjobs.http.app_context import AppContext
 from eventjobs.http.auth import owner_of, principal_of
 from eventjobs.http.json_body import parse, request_limits
+from eventjobs.http.rate_limits import QUOTA, Quota
 from eventjobs.http.request_body import check_encoding, check_length, check_type, chunks
 from eventjobs.http.schemas.submission import BatchLine
 from eventjobs.service import Service
@@ -45,14 +46,15 @@ async def submit_batch(context: AppContext, request: web.Request) -> web.StreamR
     outcomes = _Outcomes(service, request, response)
     named: _NamedLines = {}
     number = 0
+    quota = None  # the first line is counted with the request
     try:
         async for lines in _lines(service, request):
             for number, line in lines:
                 if outcomes.full:
                     await outcomes.drain_half()
-                outcomes.append(
-                    asyncio.create_task(_submit(service, principal, number, line, named))
-                )
+                outcome = _submit(service, principal, number, line, named, quota)
+                outcomes.append(asyncio.create_task(outcome))
+                quota = request.get(QUOTA)
     except EventjobsError as error:
         # The rest of the batch cannot be read: the last outcome holds the error.
         outcomes.append(asyncio.create_task(_unread_line(number + 1, error)))
@@ -157,11 +159,20 @@ async def _with_final_newline(parts: AsyncIterator[bytes]) -> AsyncIterator[byte
 
 
 async def _submit(
-    service: Service, principal: Principal, number: int, raw: bytes | None, named: _NamedLines
+    service: Service,
+    principal: Principal,
+    number: int,
+    raw: bytes | None,
+    named: _NamedLines,
+    quota: Quota | None,
 ) -> bytes:
-    """The outcome of one line. Errors of the line are a part of it, and are not raised."""
+    """The outcome of one line, which counts against *quota*. Errors of the line are a part of it,
+    and are not raised.
+    """
     job_id = None
     try:
+        if quota is not None:
+            quota.count_again()
         if raw is None:
             raise TooLarge(f"the line has more than {service.settings.body_bytes_max} bytes")
         line = parse(raw, BatchLine, request_limits(service.settings))

@@ -39,6 +39,8 @@ HEADERS = {
 
 #: Seconds in which streams end at a shutdown. A client that has not read all then is cut off.
 GOODBYE_S = 1.0
+#: The longest wait for a rate after which a refused client reconnects, in seconds.
+RETRY_MAX_S = 60.0
 #: The position of a cursor that is not a number: beyond every log.
 NEVER = 2**62
 
@@ -89,6 +91,19 @@ class Streams:
         return await self._stream(
             request, job_filter, after, self._snapshots, self._missed_snapshots.frames
         )
+
+    async def refuse(self, request: web.Request, wait_s: float = 0.0) -> web.StreamResponse:
+        """A stream that ends at once. The client reconnects *wait_s* seconds later or more.
+
+        Any status but 200 would make an EventSource give up for ever.
+        """
+        response = web.StreamResponse(headers=HEADERS)
+        if request.version < (1, 1):
+            response.force_close()  # the end of the connection is the end of the body
+        if request.method != "HEAD":
+            await response.prepare(request)
+            await response.write(_retry_later(wait_s))
+        return response
 
     async def close(self) -> None:
         """End every stream cleanly; each client reconnects after a delay of its own."""
@@ -306,6 +321,12 @@ def _cursor(request: web.BaseRequest, after: int | None) -> tuple[int, bool]:
 
 
 async def _end_until_later(subscriber: Subscriber, response: web.StreamResponse) -> None:
-    """End a stream whose client reconnects: after a random delay, so not all at one moment."""
-    subscriber.write(retry_frame(random.randint(1_000, 10_000)))  # noqa: S311
+    """End a stream whose client reconnects."""
+    subscriber.write(_retry_later())
     await response.write_eof()
+
+
+def _retry_later(wait_s: float = 0.0) -> bytes:
+    """The frame that delays a reconnect: at random, so that not all clients come at one moment."""
+    wait_ms = int(min(wait_s, RETRY_MAX_S) * 1000)
+    return retry_frame(wait_ms + random.randint(1_000, 10_000))  # noqa: S311
