@@ -55,7 +55,13 @@ from typing import Any, ClassVar, Self
 class EventjobsError(Exception):
     """Something went wrong."""
 
+    #: For programs; stable.
     code: ClassVar[str] = "error"
+
+    def __init_subclass__(cls, *, code: str | None = None, **more: Any) -> None:
+        super().__init_subclass__(**more)
+        if code is not None:
+            cls.code = code
 
     def __init__(self, message: str | None = None) -> None:
         super().__init__(message or self.__doc__)
@@ -65,98 +71,68 @@ class EventjobsError(Exception):
         return str(self.args[0] if self.args else self.__doc__)
 
 
-class Rejected(EventjobsError):
+class Rejected(EventjobsError, code="rejected"):
     """The job does not allow this."""
 
-    code = "rejected"
 
-
-class JobNotFound(Rejected):
+class JobNotFound(Rejected, code="job_not_found"):
     """There is no such job."""
 
-    code = "job_not_found"
 
-
-class JobGone(Rejected):
+class JobGone(Rejected, code="job_gone"):
     """This job was deleted or has expired."""
-
-    code = "job_gone"
 
     def __init__(self, message: str | None = None, *, expired_us: int | None = None) -> None:
         super().__init__(message)
         self.expired_us = expired_us
 
 
-class JobUnreadable(Rejected):
+class JobUnreadable(Rejected, code="job_unreadable"):
     """An event of this job cannot be read by this version; nothing is done with the job."""
 
-    code = "job_unreadable"
 
-
-class JobExists(Rejected):
+class JobExists(Rejected, code="job_exists"):
     """A job with this id and another specification exists."""
 
-    code = "job_exists"
 
-
-class IdempotencyKeyReused(Rejected):
+class IdempotencyKeyReused(Rejected, code="idempotency_key_reused"):
     """This Idempotency-Key was used with another specification."""
 
-    code = "idempotency_key_reused"
 
-
-class WrongState(Rejected):
+class WrongState(Rejected, code="wrong_state"):
     """The job's status does not allow this."""
 
-    code = "wrong_state"
 
-
-class PreconditionFailed(Rejected):
+class PreconditionFailed(Rejected, code="precondition_failed"):
     """The resource is not in the version that the request requires; nothing was done."""
 
-    code = "precondition_failed"
 
-
-class UnknownStep(Rejected):
+class UnknownStep(Rejected, code="unknown_step"):
     """The job has no such completed step."""
 
-    code = "unknown_step"
 
-
-class LimitReached(Rejected):
+class LimitReached(Rejected, code="limit_reached"):
     """The limit is reached; remove some that are not needed."""
 
-    code = "limit_reached"
 
-
-class TooManySteps(Rejected):
+class TooManySteps(Rejected, code="too_many_steps"):
     """The job has the largest number of steps; put more work into each of them."""
 
-    code = "too_many_steps"
 
-
-class StaleAttempt(Rejected):
+class StaleAttempt(Rejected, code="stale_attempt"):
     """This attempt no longer holds the job."""
 
-    code = "stale_attempt"
 
-
-class WebhookNotFound(EventjobsError):
+class WebhookNotFound(EventjobsError, code="webhook_not_found"):
     """There is no such webhook."""
 
-    code = "webhook_not_found"
 
-
-class KeyNotFound(EventjobsError):
+class KeyNotFound(EventjobsError, code="key_not_found"):
     """There is no such API key."""
 
-    code = "key_not_found"
 
-
-class InvalidInput(EventjobsError, ValueError):
+class InvalidInput(EventjobsError, ValueError, code="invalid_input"):
     """The input is not valid."""
-
-    code = "invalid_input"
 
     def __init__(
         self, message: str | None = None, errors: list[dict[str, str]] | None = None
@@ -169,46 +145,32 @@ class NotJSON(InvalidInput, TypeError):
     """JSON cannot hold this value."""
 
 
-class UnknownType(InvalidInput):
+class UnknownType(InvalidInput, code="unknown_type"):
     """No handler is registered for this job type."""
 
-    code = "unknown_type"
 
-
-class UnknownSchedule(InvalidInput):
+class UnknownSchedule(InvalidInput, code="unknown_schedule"):
     """No schedule of this name is declared."""
 
-    code = "unknown_schedule"
 
-
-class UnknownArtifact(InvalidInput):
+class UnknownArtifact(InvalidInput, code="unknown_artifact"):
     """There is no such artifact; upload it first."""
 
-    code = "unknown_artifact"
 
-
-class UnknownJob(InvalidInput):
+class UnknownJob(InvalidInput, code="unknown_job"):
     """The submission names a job that does not exist."""
 
-    code = "unknown_job"
 
-
-class ReservedId(InvalidInput):
+class ReservedId(InvalidInput, code="reserved_id"):
     """Only the service makes ids of this form; choose another UUID."""
 
-    code = "reserved_id"
 
-
-class TooLarge(InvalidInput):
+class TooLarge(InvalidInput, code="too_large"):
     """The input is larger than this service accepts."""
 
-    code = "too_large"
 
-
-class StepTooLarge(TooLarge):
+class StepTooLarge(TooLarge, code="step_too_large"):
     """The result of a step is too large; store a file, and return its name."""
-
-    code = "step_too_large"
 
     @classmethod
     def of(cls, name: str, size: int, size_max: int | None = None) -> Self:
@@ -222,146 +184,100 @@ class StepTooLarge(TooLarge):
         )
 
 
-class ArtifactDamaged(EventjobsError):
+class ArtifactDamaged(EventjobsError, code="artifact_damaged"):
     """The stored file is not what was uploaded; upload it again to repair it."""
 
-    code = "artifact_damaged"
 
-
-class InvalidCredential(EventjobsError):
+class InvalidCredential(EventjobsError, code="invalid_credential"):
     """The credential is unknown, expired or revoked."""
 
-    code = "invalid_credential"
 
-
-class LogError(EventjobsError):
+class LogError(EventjobsError, code="log_error"):
     """The event log could not do this."""
 
-    code = "log_error"
 
-
-class Conflict(LogError):
+class Conflict(LogError, code="conflict"):
     """The job has moved on since it was read."""
 
-    code = "conflict"
 
-
-class Overloaded(LogError):
+class Overloaded(LogError, code="overloaded"):
     """Too many writes are waiting; try again shortly."""
 
-    code = "overloaded"
 
-
-class DiskFull(LogError):
+class DiskFull(LogError, code="disk_full"):
     """The disk is full; reads go on, and writes resume by themselves when there is space."""
 
-    code = "disk_full"
 
-
-class LogUnavailable(LogError):
+class LogUnavailable(LogError, code="log_unavailable"):
     """The log does not accept writes now; nothing was written."""
 
-    code = "log_unavailable"
 
-
-class OutcomeUnknown(LogError):
+class OutcomeUnknown(LogError, code="outcome_unknown"):
     """The write may have happened; repeat it with the same id to find out."""
 
-    code = "outcome_unknown"
 
-
-class CorruptLog(LogError):
+class CorruptLog(LogError, code="corrupt_log"):
     """A stored event cannot be read."""
 
-    code = "corrupt_log"
 
-
-class DataDirectoryError(EventjobsError):
+class DataDirectoryError(EventjobsError, code="data_directory"):
     """The data directory cannot be used."""
 
-    code = "data_directory"
 
-
-class DirectoryLocked(DataDirectoryError):
+class DirectoryLocked(DataDirectoryError, code="data_directory_locked"):
     """Another process is writing to this data directory."""
 
-    code = "data_directory_locked"
 
-
-class ForeignDatabase(DataDirectoryError):
+class ForeignDatabase(DataDirectoryError, code="not_an_eventjobs_database"):
     """This database was not made by eventjobs."""
 
-    code = "not_an_eventjobs_database"
 
-
-class DatabaseTooNew(DataDirectoryError):
+class DatabaseTooNew(DataDirectoryError, code="database_too_new"):
     """This database was made by a newer eventjobs."""
 
-    code = "database_too_new"
 
-
-class LogGone(DataDirectoryError):
+class LogGone(DataDirectoryError, code="log_gone"):
     """The file of the log was removed or replaced while it was open."""
-
-    code = "log_gone"
 
     def __init__(self, message: str | None = None, *, written: bool = False) -> None:
         super().__init__(message)
         self.written = written  # an event may be in the deleted file
 
 
-class LogDamaged(DataDirectoryError):
+class LogDamaged(DataDirectoryError, code="log_damaged"):
     """The file of the log is damaged; put it back from a backup."""
 
-    code = "log_damaged"
 
-
-class LogMissing(DataDirectoryError):
+class LogMissing(DataDirectoryError, code="log_missing"):
     """There is no log beside files that belong to one; put it back from a backup."""
 
-    code = "log_missing"
 
-
-class LogReplaced(DataDirectoryError):
+class LogReplaced(DataDirectoryError, code="log_replaced"):
     """The log is not the one that the files beside it belong to."""
 
-    code = "log_replaced"
 
-
-class SecretKeyMissing(DataDirectoryError):
+class SecretKeyMissing(DataDirectoryError, code="secret_key_missing"):
     """The secret key that belongs to the log is missing."""
 
-    code = "secret_key_missing"
 
-
-class SecretKeyUnusable(DataDirectoryError):
+class SecretKeyUnusable(DataDirectoryError, code="secret_key_unusable"):
     """The file of the secret key does not hold one; put it back from a backup, or delete it."""
 
-    code = "secret_key_unusable"
 
-
-class OutboundError(EventjobsError):
+class OutboundError(EventjobsError, code="outbound_error"):
     """A request to another service failed."""
 
-    code = "outbound_error"
 
-
-class OutboundRefused(OutboundError):
+class OutboundRefused(OutboundError, code="outbound_refused"):
     """This service sends no requests to that address."""
 
-    code = "outbound_refused"
 
-
-class OutboundFailed(OutboundError):
+class OutboundFailed(OutboundError, code="outbound_failed"):
     """The other service did not answer."""
 
-    code = "outbound_failed"
 
-
-class OutboundTimeout(OutboundFailed):
+class OutboundTimeout(OutboundFailed, code="outbound_timeout"):
     """The other service did not answer in time."""
-
-    code = "outbound_timeout"
 
 
 class JobError(EventjobsError):

@@ -17,10 +17,8 @@ from eventjobs.service import Service
 from eventjobs.settings import Settings
 
 
-class AddressInUse(EventjobsError):
+class AddressInUse(EventjobsError, code="address_in_use"):
     """Another program listens on the port."""
-
-    code = "address_in_use"
 
 
 def run_service(settings: Settings, handlers: HandlerRegistry) -> None:

@@ -28,10 +28,8 @@ MASKED = "********"
 S = TypeVar("S", bound=EnvironmentSettings)
 
 
-class WrongSettings(InvalidInput):
+class WrongSettings(InvalidInput, code="settings"):
     """A setting has a value that it cannot have."""
-
-    code = "settings"
 
 
 @dataclass(frozen=True)

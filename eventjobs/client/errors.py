@@ -45,25 +45,17 @@ class ApiError(EventjobsError):
         return cls(problem["status"], problem["code"], problem["detail"], problem.get("errors"))
 
 
-class Unreachable(EventjobsError):
+class Unreachable(EventjobsError, code="unreachable"):
     """The service cannot be reached."""
 
-    code = "unreachable"
 
-
-class ConnectionLost(Unreachable):
+class ConnectionLost(Unreachable, code="connection_lost"):
     """The connection broke before the response was complete."""
 
-    code = "connection_lost"
 
-
-class WrongAddress(Unreachable):
+class WrongAddress(Unreachable, code="wrong_address"):
     """What answers at this address is not eventjobs."""
 
-    code = "wrong_address"
 
-
-class LogChanged(EventjobsError):
+class LogChanged(EventjobsError, code="log_changed"):
     """The position to continue from is not in this log: begin again, from 0."""
-
-    code = "log_changed"

@@ -7,10 +7,9 @@ from typing import ClassVar
 from eventjobs.errors import EventjobsError, InvalidInput
 
 
-class RequestError(EventjobsError):
+class RequestError(EventjobsError, code="bad_request"):
     """The request cannot be served as it is."""
 
-    code = "bad_request"
     status: ClassVar[int] = 400
     #: The value of Retry-After in seconds.
     retry_after_s: ClassVar[int | None] = None
