@@ -25,6 +25,7 @@ EventjobsError
 │   └── TooLarge
 │       └── StepTooLarge
 ├── InvalidCredential        the key, token or session is unknown, expired or revoked
+├── KeysUnavailable          the keys that tokens are verified with were never fetched
 ├── LogError
 │   ├── Conflict             another append to the stream was first; load and decide again
 │   ├── Overloaded           too many appends are waiting
@@ -190,6 +191,10 @@ class ArtifactDamaged(EventjobsError, code="artifact_damaged"):
 
 class InvalidCredential(EventjobsError, code="invalid_credential"):
     """The credential is unknown, expired or revoked."""
+
+
+class KeysUnavailable(EventjobsError, code="keys_unavailable"):
+    """The keys that tokens are verified with could not be fetched; try again shortly."""
 
 
 class LogError(EventjobsError, code="log_error"):

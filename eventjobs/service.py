@@ -4,7 +4,7 @@ import asyncio
 import os
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
 from eventjobs.attempts.claims import ClaimQueue
 from eventjobs.attempts.fencing import AttemptReports
@@ -13,8 +13,9 @@ from eventjobs.attempts.limiter import ConcurrencyLimiter
 from eventjobs.attempts.local_source import LocalJobSource
 from eventjobs.attempts.recorder import OutcomeRecorder
 from eventjobs.attempts.recovery import load_recent_starts, recover
-from eventjobs.auth.credentials import Credentials
+from eventjobs.auth.credentials import Credentials, CredentialVerifier
 from eventjobs.auth.master_key import MasterKey
+from eventjobs.auth.principals import JWK_PREFIX
 from eventjobs.auth.sessions import SessionSigner
 from eventjobs.clock import Clock, SystemClock, Timeline, sleep
 from eventjobs.commands.api_keys import APIKeys, APIKeyVerifier
@@ -49,6 +50,10 @@ from eventjobs.storage.artifacts import Artifacts
 from eventjobs.storage.data_directory import LAST_USES, SCRATCH, lock
 from eventjobs.storage.last_uses import LastUses
 from eventjobs.supervision import Supervisor
+
+if TYPE_CHECKING:
+    from eventjobs.auth.jwt import JWTVerifier
+    from eventjobs.outbound.jwks import JWKS
 
 
 class Service:
@@ -112,6 +117,8 @@ class Service:
         self._lock: int | None = None
         self._closing: asyncio.Task[None] | None = None
         self._loop_monitor: LoopMonitor | None = None
+        self._jwt: JWTVerifier | None = None
+        self._jwks: JWKS | None = None
 
     async def __aenter__(self) -> Self:
         await self.start()
@@ -185,6 +192,8 @@ class Service:
 
     def _start_loops(self) -> None:
         start = self.supervisor.start_loop
+        if self._jwks is not None:
+            start("jwks", self._jwks.run)
         start("leases", self.leases.run)
         if self.limiter.limits.rates:
             start("rates", self._recall_starts)
@@ -236,13 +245,28 @@ class Service:
 
     def _wire_credentials(self) -> None:
         settings, session_key = self.settings, self.master_key.derive("session")
-        keys = APIKeyVerifier(self.log)
-        self.sessions = SessionSigner(session_key, self.clock, settings.session_s, keys.is_active)
-        self.credentials = Credentials(self.clock, (keys, self.sessions))
+        self._key_verifier = keys = APIKeyVerifier(self.log)
+        self.sessions = SessionSigner(session_key, self.clock, settings.session_s, self._is_active)
+        verifiers: list[CredentialVerifier] = [keys, self.sessions]
+        if settings.auth != "off" and (settings.jwt_secret or settings.jwks_url):
+            # Imported where it is used: cryptography takes 10 MB.
+            from eventjobs.outbound.jwks import build_jwt_verifier
+
+            self._jwt, self._jwks = build_jwt_verifier(settings, self.clock)
+            verifiers.append(self._jwt)
+        self.credentials = Credentials(self.clock, verifiers)
+        if self._jwks is not None:
+            self._jwks.on_removed(self.credentials.revoke)
         last_uses = LastUses(settings.data / LAST_USES)
         self.api_keys = APIKeys(
             self.log, self.views, self.clock, self.credentials, last_uses, settings.api_keys_max
         )
+
+    async def _is_active(self, credential: str) -> bool:
+        """Whether *credential*, of a principal whose session it is, is not revoked."""
+        if credential.startswith(JWK_PREFIX):
+            return self._jwt is not None and await self._jwt.keys.has(credential)
+        return await self._key_verifier.is_active(credential)
 
     def _wire_runners(self, worker: str) -> None:
         settings = self.settings
@@ -314,6 +338,8 @@ class Service:
         await self.supervisor.stop()
         await self.api_keys.write_uses()
         await self.outbound.close()
+        if self._jwks is not None:
+            await self._jwks.close()
         await self.log.close()
         await self.views.close()
         self._unlock()

@@ -4,6 +4,7 @@ import asyncio
 from typing import Any
 
 import pytest
+from pydantic import ValidationError
 
 from eventjobs.cli.setting_values import WrongSettings, read_settings
 from eventjobs.handlers.context import Context
@@ -98,3 +99,68 @@ def test_a_wrong_network_or_host_name_is_named(wrong: dict[str, str]) -> None:
     [(name, value)] = wrong.items()
     assert str(error.value).startswith(f"{name}: ")
     assert repr(value) in str(error.value)
+
+
+SECRET = "s" * 32
+OIDC: dict[str, Any] = {
+    "jwks_url": "https://issuer.example/keys",
+    "jwt_issuer": "i",
+    "jwt_audience": "a",
+}
+
+
+def errors_of(**settings: Any) -> dict[str, str]:
+    """By setting: what is wrong with it."""
+    with pytest.raises(ValidationError) as error:
+        Settings(**settings)
+    assert "input_value" not in str(error.value)  # it may be secret
+    return {str(each["loc"][0]): each["msg"] for each in error.value.errors()}
+
+
+def test_tokens_are_verified_with_a_secret_or_with_fetched_keys() -> None:
+    assert Settings(jwt_secret=SECRET).jwt_secret is not None
+    assert Settings(**OIDC).jwt_issuer == "i"
+    assert "either" in errors_of(**OIDC, jwt_secret=SECRET)["jwks_url"]
+
+
+def test_a_secret_of_tokens_is_long_and_not_shown() -> None:
+    assert "at least 32 bytes" in errors_of(jwt_secret=SECRET[1:])["jwt_secret"]
+    assert SECRET not in repr(Settings(jwt_secret=SECRET))
+    assert Settings(jwt_secret="\u20ac" * 11).jwt_secret is not None  # 33 bytes
+    assert errors_of(jwt_secret="\ud800" * 32)
+
+
+def test_fetched_keys_need_an_issuer_and_an_audience() -> None:
+    assert errors_of(jwks_url=OIDC["jwks_url"]).keys() == {"jwt_issuer", "jwt_audience"}
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "http://issuer.example/keys",
+        "http://127.0.0.1.example/keys",
+        "http://localhost@issuer.example/keys",
+        "https://me:secret@issuer.example/keys",
+        "https:///keys",
+        "ftp://issuer.example/keys",
+        "file:///etc/passwd",
+        "/keys",
+        "https://issuer.example/ keys",
+    ],
+)
+def test_keys_are_fetched_over_tls(url: str) -> None:
+    assert errors_of(**{**OIDC, "jwks_url": url}).keys() == {"jwks_url"}
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "https://issuer.example",
+        "https://issuer.example:8443/realms/a/certs?v=1",
+        "http://127.0.0.1:9/keys",
+        "http://localhost/keys",
+        "http://[::1]:9/keys",
+    ],
+)
+def test_on_this_machine_keys_may_be_fetched_without_tls(url: str) -> None:
+    assert Settings(**{**OIDC, "jwks_url": url}).jwks_url == url

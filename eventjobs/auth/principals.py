@@ -23,6 +23,8 @@ SCOPES = (*Scope, f"{WORKER_SCOPE}TYPE", f"{WORKER_SCOPE}{ALL_TYPES}")
 USER_SCOPES = frozenset({Scope.SUBMIT, Scope.READ, Scope.CONTROL})
 #: The owner of jobs that were submitted without a credential. No credential has this owner.
 ANONYMOUS_OWNER = "anonymous"
+#: Begins the one of a principal's `credentials` that stands for the key of its token.
+JWK_PREFIX = "jwk:"
 
 
 def is_scope(text: str) -> bool:

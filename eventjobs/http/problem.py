@@ -22,6 +22,7 @@ from eventjobs.errors import (
     JobNotFound,
     JobUnreadable,
     KeyNotFound,
+    KeysUnavailable,
     LogError,
     LogUnavailable,
     OutboundRefused,
@@ -42,6 +43,7 @@ CODE = web.ResponseKey("code", str)
 #: Status and Retry-After in seconds. The nearest ancestor of an error counts.
 TABLE: dict[type[EventjobsError], tuple[int, int | None]] = {
     InvalidCredential: (401, None),
+    KeysUnavailable: (503, 5),
     JobNotFound: (404, None),
     JobUnreadable: (500, None),
     JobGone: (410, None),

@@ -9,7 +9,7 @@ from typing import NamedTuple
 from aiohttp import web
 
 from eventjobs.http.headers import header_list, host_name
-from eventjobs.settings import Network
+from eventjobs.settings.formats import Network
 
 #: Proxies in a row that are followed, and the longest list of Forwarded that is read.
 HOPS_MAX = 32

@@ -16,7 +16,8 @@ from aiohttp import web
 from eventjobs.auth.principals import ANONYMOUS, LOCAL, Principal
 from eventjobs.clock import Clock
 from eventjobs.http.request_errors import RateLimited
-from eventjobs.settings import RatesByKind, Settings
+from eventjobs.settings import Settings
+from eventjobs.settings.formats import RatesByKind
 
 #: Periods of one rate that are remembered. Beyond it the oldest one is forgotten.
 PERIODS_MAX = 100_000

@@ -10,7 +10,9 @@ SECRET_KEY = re.compile(
     r"(?i)token|secret|passw(or)?d|passphrase|authorization|credential|cookie|(api|private)[_-]?key"
 )
 #: The form of secret values, in any text.
-SECRET_VALUE = re.compile(r"(?i)\b(?:ej_\w+|whsec_[\w+/=-]+|bearer\s+[\w.~+/=-]+)")
+SECRET_VALUE = re.compile(
+    r"(?i)\b(?:ej_\w+|whsec_[\w+/=-]+|bearer\s+[\w.~+/=-]+|eyJ[\w-]+\.[\w-]+\.[\w-]+)"
+)
 
 
 def redact(fields: Mapping[Any, Any]) -> dict[str, Any]:

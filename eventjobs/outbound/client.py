@@ -81,12 +81,29 @@ class OutboundClient:
         request and response together take longer than *timeout_s*, OutboundFailed when there is no
         response.
         """
+        return await self._request("POST", url, body, headers, timeout_s, response_bytes_max)
+
+    async def get(
+        self, url: str, headers: Mapping[str, str], *, timeout_s: float, response_bytes_max: int
+    ) -> OutboundResponse:
+        """The response to a GET; for the rest as *post*."""
+        return await self._request("GET", url, None, headers, timeout_s, response_bytes_max)
+
+    async def _request(
+        self,
+        method: str,
+        url: str,
+        body: bytes | None,
+        headers: Mapping[str, str],
+        timeout_s: float,
+        response_bytes_max: int,
+    ) -> OutboundResponse:
         target = self.policy.check(url)
         try:
             async with (
                 timeout(self._clock, timeout_s),
-                self._open_session().post(
-                    target, data=body, headers=headers, allow_redirects=False
+                self._open_session().request(
+                    method, target, data=body, headers=headers, allow_redirects=False
                 ) as response,
             ):
                 received = bytearray()
@@ -95,9 +112,11 @@ class OutboundClient:
                     if len(received) > response_bytes_max:
                         break
                 whole = len(received) <= response_bytes_max
-                body = bytes(received[:response_bytes_max])
                 return OutboundResponse(
-                    response.status, body, whole, _retry_after_s(response.headers)
+                    response.status,
+                    bytes(received[:response_bytes_max]),
+                    whole,
+                    _retry_after_s(response.headers),
                 )
         except TimeoutError as error:
             raise OutboundTimeout(f"no answer within {timeout_s:g} s") from error

@@ -63,6 +63,16 @@ def test_a_secret_is_masked(tool: Tool) -> None:
     assert "hunter2" not in tool.run("config").output
 
 
+def test_the_secret_of_tokens_is_masked_and_checked(tool: Tool) -> None:
+    tool.environment["EVENTJOBS_JWT_SECRET"] = "hunter2" * 5
+    assert config(tool)["jwt_secret"]["value"] == "********"
+    tool.environment["EVENTJOBS_JWT_SECRET"] = "hunter2"
+    run = tool.run("config")
+    assert run.exit_code == 2
+    assert "jwt_secret: Value error, a secret has at least 32 bytes" in run.stderr
+    assert "hunter2" not in run.output
+
+
 def test_a_password_in_an_address_is_masked(tool: Tool) -> None:
     tool.environment["EVENTJOBS_URL"] = "http://me:hunter2@127.0.0.1:1"
     assert config(tool)["url"]["value"] == "http://********@127.0.0.1:1"

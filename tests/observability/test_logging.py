@@ -74,6 +74,7 @@ def test_what_libraries_log_is_logged_alike(lines: io.StringIO) -> None:
         {"text": "sent ej_t0p_1234 there"},
         {"text": "Authorization: bearer t0p.t0p-t0p"},
         {"text": "signed with whsec_t0p+/t0p="},
+        {"text": "a JWT: eyJt0p.eyJt0p.t0p_t0p"},
         {"bytes": b"whsec_t0p"},
         {"error": ValueError("ej_t0p")},
         {"ej_t0p": 1, "more": {"Bearer t0p": 2}},

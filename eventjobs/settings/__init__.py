@@ -1,24 +1,29 @@
 """The settings of the service: their defaults, units and variables, read from the environment."""
 
-import ipaddress
 import os
-import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-import orjson
-from pydantic import AfterValidator, BeforeValidator, Field
+from pydantic import Field, ValidationInfo, field_validator
 from pydantic.fields import FieldInfo
 from pydantic_settings import (
     BaseSettings,
     EnvSettingsSource,
-    NoDecode,
     PydanticBaseSettingsSource,
     SettingsConfigDict,
 )
 
 from eventjobs.backoff import Backoff
+from eventjobs.settings.formats import (
+    HostNames,
+    JWKSAddress,
+    JWTSecret,
+    LimitsByName,
+    Name,
+    Networks,
+    ParsedRates,
+)
 
 PREFIX = "EVENTJOBS_"
 
@@ -36,7 +41,12 @@ class EnvironmentSettings(BaseSettings):
     An empty variable counts as not set.
     """
 
-    model_config = SettingsConfigDict(env_prefix=PREFIX, env_ignore_empty=True, extra="forbid")
+    model_config = SettingsConfigDict(
+        env_prefix=PREFIX,
+        env_ignore_empty=True,
+        extra="forbid",
+        hide_input_in_errors=True,  # some of it is secret
+    )
 
     @classmethod
     def settings_customise_sources(
@@ -90,84 +100,6 @@ WITHOUT_EFFECT = {
 }
 
 
-def _parse_limits(value: object) -> object:
-    """Limits by name from `a=2,b=5`, or from a JSON object for names with `=` or `,` in them."""
-    if not isinstance(value, str):
-        return value
-    if value.lstrip().startswith("{"):
-        return orjson.loads(value)
-    pairs = [each.rpartition("=") for each in value.split(",") if each.strip()]
-    return {name.strip(): number.strip() for name, _, number in pairs}
-
-
-Name = Annotated[str, Field(min_length=1)]
-#: NoDecode: pydantic-settings would accept only JSON.
-LimitsByName = Annotated[
-    dict[Name, Annotated[int, Field(ge=1)]], NoDecode, BeforeValidator(_parse_limits)
-]
-Network = ipaddress.IPv4Network | ipaddress.IPv6Network
-
-
-def _split(value: object) -> object:
-    """The members of a list with commas."""
-    if not isinstance(value, str):
-        return value
-    return [each.strip() for each in value.split(",") if each.strip()]
-
-
-def _parse_network(value: object) -> object:
-    try:
-        return ipaddress.ip_network(value) if isinstance(value, str) else value
-    except ValueError as error:
-        raise ValueError(f"{value!r} is no address or network: {error}") from error
-
-
-def _check_host_name(value: str) -> str:
-    name = value.lower().rstrip(".")
-    if name != "*" and not re.fullmatch(r"\.?[a-z0-9_-]+(\.[a-z0-9_-]+)*", name):
-        raise ValueError(f"{value!r} is no host name; a port is not part of it")
-    return name
-
-
-Networks = Annotated[
-    tuple[Annotated[Network, BeforeValidator(_parse_network)], ...],
-    NoDecode,
-    BeforeValidator(_split),
-]
-HostNames = Annotated[
-    tuple[Annotated[str, AfterValidator(_check_host_name)], ...],
-    NoDecode,
-    BeforeValidator(_split),
-]
-
-
-RequestKindName = Literal["submit", "read", "stream", "work"]
-
-
-def _parse_rates(value: object) -> object:
-    """Rates by kind of request, from `submit=100/minute,read=1000/minute`."""
-    if not isinstance(value, str):
-        return value
-    pairs = [each.partition("=") for each in value.split(",") if each.strip()]
-    return {kind.strip(): rate.strip() for kind, _, rate in pairs}
-
-
-def _check_rate(rate: str) -> str:
-    from limits import parse_many  # takes 80 ms, and most services have no rates
-
-    try:
-        [parsed] = parse_many(rate)
-    except ValueError:
-        raise ValueError(f"{rate!r} is not a rate like 100/minute or 5 per 10 seconds") from None
-    if parsed.amount < 1:
-        raise ValueError(f"{rate!r} permits nothing")
-    return rate
-
-
-RatesByKind = dict[RequestKindName, Annotated[str, AfterValidator(_check_rate)]]
-ParsedRates = Annotated[RatesByKind, NoDecode, BeforeValidator(_parse_rates)]
-
-
 class Settings(EnvironmentSettings):
     """The settings of the service. A variable is EVENTJOBS_ and the setting's name in capitals."""
 
@@ -190,6 +122,21 @@ class Settings(EnvironmentSettings):
         (),
         description="addresses and networks, with commas, of proxies whose Forwarded and"
         " X-Forwarded-* count",
+    )
+    jwt_secret: JWTSecret | None = Field(
+        None, description="secret that JWTs are signed with (HS256), at least 32 bytes"
+    )
+    jwks_url: JWKSAddress | None = Field(
+        None, description="address of the keys that JWTs are signed with (RS256, ES256)"
+    )
+    jwt_issuer: Name | None = Field(
+        None, validate_default=True, description="`iss` of JWTs; required with jwks_url"
+    )
+    jwt_audience: Name | None = Field(
+        None, validate_default=True, description="`aud` of JWTs; required with jwks_url"
+    )
+    jwt_scope_claim: Name = Field(
+        "scope", description="claim of JWTs with their scopes: a text with spaces, or a list"
     )
     port: int = Field(8080, ge=0, le=65535, description="port to listen on; 0 picks one")
 
@@ -341,6 +288,20 @@ class Settings(EnvironmentSettings):
     )
     streams_max: int = Field(15_000, ge=1, description="open streams")
     log_waiting_max: int = Field(20_000, ge=1, description="events waiting to be written")
+
+    @field_validator("jwks_url")
+    @classmethod
+    def _check_one_kind_of_key(cls, url: str | None, info: ValidationInfo) -> str | None:
+        if url is not None and info.data.get("jwt_secret") is not None:
+            raise ValueError("set either jwt_secret or jwks_url")
+        return url
+
+    @field_validator("jwt_issuer", "jwt_audience")
+    @classmethod
+    def _check_required(cls, value: str | None, info: ValidationInfo) -> str | None:
+        if value is None and info.data.get("jwks_url") is not None:
+            raise ValueError("it is required with jwks_url")
+        return value
 
     @property
     def backoff(self) -> Backoff:

@@ -1,0 +1,112 @@
+"""The formats of settings that are more than a number or a text."""
+
+import ipaddress
+import re
+from typing import Annotated, Literal
+
+import orjson
+from pydantic import AfterValidator, BeforeValidator, Field, SecretStr
+from pydantic_settings import NoDecode
+
+#: RFC 7518, 3.2.
+JWT_SECRET_BYTES_MIN = 32
+
+
+def _parse_limits(value: object) -> object:
+    """Limits by name from `a=2,b=5`, or from a JSON object for names with `=` or `,` in them."""
+    if not isinstance(value, str):
+        return value
+    if value.lstrip().startswith("{"):
+        return orjson.loads(value)
+    pairs = [each.rpartition("=") for each in value.split(",") if each.strip()]
+    return {name.strip(): number.strip() for name, _, number in pairs}
+
+
+Name = Annotated[str, Field(min_length=1)]
+#: NoDecode: pydantic-settings would accept only JSON.
+LimitsByName = Annotated[
+    dict[Name, Annotated[int, Field(ge=1)]], NoDecode, BeforeValidator(_parse_limits)
+]
+Network = ipaddress.IPv4Network | ipaddress.IPv6Network
+
+
+def _split(value: object) -> object:
+    """The members of a list with commas."""
+    if not isinstance(value, str):
+        return value
+    return [each.strip() for each in value.split(",") if each.strip()]
+
+
+def _parse_network(value: object) -> object:
+    try:
+        return ipaddress.ip_network(value) if isinstance(value, str) else value
+    except ValueError as error:
+        raise ValueError(f"{value!r} is no address or network: {error}") from error
+
+
+def _check_host_name(value: str) -> str:
+    name = value.lower().rstrip(".")
+    if name != "*" and not re.fullmatch(r"\.?[a-z0-9_-]+(\.[a-z0-9_-]+)*", name):
+        raise ValueError(f"{value!r} is no host name; a port is not part of it")
+    return name
+
+
+Networks = Annotated[
+    tuple[Annotated[Network, BeforeValidator(_parse_network)], ...],
+    NoDecode,
+    BeforeValidator(_split),
+]
+HostNames = Annotated[
+    tuple[Annotated[str, AfterValidator(_check_host_name)], ...],
+    NoDecode,
+    BeforeValidator(_split),
+]
+
+
+RequestKindName = Literal["submit", "read", "stream", "work"]
+
+
+def _parse_rates(value: object) -> object:
+    """Rates by kind of request, from `submit=100/minute,read=1000/minute`."""
+    if not isinstance(value, str):
+        return value
+    pairs = [each.partition("=") for each in value.split(",") if each.strip()]
+    return {kind.strip(): rate.strip() for kind, _, rate in pairs}
+
+
+def _check_rate(rate: str) -> str:
+    from limits import parse_many  # takes 80 ms, and most services have no rates
+
+    try:
+        [parsed] = parse_many(rate)
+    except ValueError:
+        raise ValueError(f"{rate!r} is not a rate like 100/minute or 5 per 10 seconds") from None
+    if parsed.amount < 1:
+        raise ValueError(f"{rate!r} permits nothing")
+    return rate
+
+
+RatesByKind = dict[RequestKindName, Annotated[str, AfterValidator(_check_rate)]]
+ParsedRates = Annotated[RatesByKind, NoDecode, BeforeValidator(_parse_rates)]
+
+
+def _check_jwt_secret(secret: SecretStr) -> SecretStr:
+    try:
+        size = len(secret.get_secret_value().encode())
+    except UnicodeEncodeError:
+        raise ValueError("a secret is a text of UTF-8") from None
+    if size < JWT_SECRET_BYTES_MIN:
+        raise ValueError(f"a secret has at least {JWT_SECRET_BYTES_MIN} bytes")
+    return secret
+
+
+def _check_jwks_url(url: str) -> str:
+    if not re.fullmatch(
+        r"(https://[^/?#@\s]+|http://(localhost|127\.0\.0\.1|\[::1\])(:\d+)?)(/[^#\s]*)?", url
+    ):
+        raise ValueError("a URL of https, or of http on this machine, without a password")
+    return url
+
+
+JWTSecret = Annotated[SecretStr, AfterValidator(_check_jwt_secret)]
+JWKSAddress = Annotated[str, AfterValidator(_check_jwks_url)]

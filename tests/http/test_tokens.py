@@ -1,0 +1,150 @@
+"""Requests with JWTs, over HTTP."""
+
+from collections.abc import AsyncIterator
+from typing import Any
+
+import pytest
+from aiohttp import web
+
+from eventjobs.outbound.jwks import INTERVAL_S
+from tests.conftest import Connect
+from tests.support.clock import FakeClock
+from tests.support.http_client import Client, Reply
+from tests.support.http_jobs import HANDLERS
+from tests.support.issuer import (
+    AUDIENCE,
+    ISSUER,
+    SECRET,
+    KeyServer,
+    claims,
+    ec_key,
+    public_jwk,
+    rsa_key,
+    serving_keys,
+    sign,
+)
+
+OIDC = {"auth": "required", "jwt_issuer": ISSUER, "jwt_audience": AUDIENCE}
+
+
+@pytest.fixture
+async def issuer() -> AsyncIterator[KeyServer]:
+    async with serving_keys(public_jwk(rsa_key(), kid="one")) as server:
+        yield server
+
+
+async def submit(api: Client, token: str) -> Reply:
+    headers = {"Authorization": f"Bearer {token}"}
+    return await api("POST", "/v1/jobs", {"type": "echo", "payload": 1}, headers=headers)
+
+
+async def test_a_job_is_submitted_and_read_with_a_token(
+    client: Connect, issuer: KeyServer, clock: FakeClock
+) -> None:
+    api = await client(*HANDLERS, clock=clock, jwks_url=issuer.url, **OIDC)
+    token = sign(rsa_key(), claims(clock), kid="one")
+    submitted = await submit(api, token)
+    assert submitted.status == 202, submitted.body
+    address = submitted.json["links"]["self"]
+    assert (await api.get(address, Authorization=f"bearer {token}")).status == 200
+    assert (await api("POST", "/v1/jobs", {"type": "echo"})).code == "unauthenticated"
+
+
+async def test_a_token_with_the_shared_secret(client: Connect, clock: FakeClock) -> None:
+    api = await client(*HANDLERS, clock=clock, auth="required", jwt_secret=SECRET)
+    assert (await submit(api, sign(SECRET, claims(clock, aud=None)))).status == 202
+
+
+async def test_tokens_are_refused_where_none_is_configured(
+    client: Connect, clock: FakeClock
+) -> None:
+    api = await client(*HANDLERS, clock=clock, auth="required")
+    assert (await submit(api, sign(SECRET, claims(clock)))).code == "invalid_credential"
+
+
+async def test_a_refused_token_says_why(
+    client: Connect, issuer: KeyServer, clock: FakeClock
+) -> None:
+    api = await client(*HANDLERS, clock=clock, jwks_url=issuer.url, **OIDC)
+    wrong = {
+        "another audience": sign(rsa_key(), claims(clock, aud="other.example"), kid="one"),
+        "not signed with a key": sign(rsa_key(1), claims(clock), kid="one"),
+        "RS256 or ES256": sign(SECRET, claims(clock), kid="one"),
+        "expired": sign(rsa_key(), claims(clock, exp=1), kid="one"),
+    }
+    for reason, token in wrong.items():
+        reply = await submit(api, token)
+        assert (reply.status, reply.code) == (401, "invalid_credential")
+        assert reason in reply.json["detail"]
+        assert 'error="invalid_token"' in reply.headers["WWW-Authenticate"]
+        assert token not in reply.body.decode()
+
+
+async def test_a_token_expires_although_it_was_valid_before(
+    client: Connect, issuer: KeyServer, clock: FakeClock
+) -> None:
+    api = await client(*HANDLERS, clock=clock, jwks_url=issuer.url, **OIDC)
+    token = sign(rsa_key(), claims(clock), kid="one")
+    assert (await submit(api, token)).status == 202
+    await clock.advance(331)
+    assert (await submit(api, token)).code == "invalid_credential"
+
+
+async def test_a_key_is_replaced_by_another(
+    client: Connect, issuer: KeyServer, clock: FakeClock
+) -> None:
+    """The tokens of the removed key were valid before, and have not expired."""
+    api = await client(*HANDLERS, clock=clock, jwks_url=issuer.url, **OIDC)
+    ended: list[str] = []
+    api.service.credentials.on_revoked(ended.append)
+    payload = claims(clock, exp=clock.now_us() // 1_000_000 + 86_400)
+    old, new = sign(rsa_key(), payload, kid="one"), sign(ec_key(), payload, kid="two")
+    assert (await submit(api, old)).status == 202
+    assert (await submit(api, new)).code == "invalid_credential"
+    issuer.keys = [public_jwk(ec_key(), kid="two")]
+    await clock.advance(60)
+    assert (await submit(api, new)).status == 202
+    assert (await submit(api, old)).code == "invalid_credential"
+    assert len(ended) == 1
+
+
+async def test_a_session_ends_with_the_key_of_its_token(
+    client: Connect, issuer: KeyServer, clock: FakeClock
+) -> None:
+    api = await client(*HANDLERS, clock=clock, jwks_url=issuer.url, **OIDC)
+    token = sign(rsa_key(), claims(clock, exp=clock.now_us() // 1_000_000 + 86_400), kid="one")
+    reply = await api("POST", "/v1/session", {"credential": token})
+    assert reply.status == 201, reply.body
+    cookie = reply.headers["Set-Cookie"].partition(";")[0]
+    assert (await api.get("/v1/session", Cookie=cookie)).json["name"] == "user:alice"
+    issuer.keys = []
+    await clock.advance(60)
+    assert (await submit(api, sign(ec_key(), claims(clock), kid="two"))).status == 401
+    assert (await api.get("/v1/session", Cookie=cookie)).code == "invalid_credential"
+
+
+async def test_a_removed_key_is_noticed_while_all_tokens_are_known(
+    client: Connect, issuer: KeyServer, clock: FakeClock
+) -> None:
+    api = await client(*HANDLERS, clock=clock, jwks_url=issuer.url, **OIDC)
+    payload = claims(clock, exp=clock.now_us() // 1_000_000 + 86_400)
+    token = sign(rsa_key(), payload, kid="one")
+    assert (await submit(api, token)).status == 202
+    issuer.keys = []
+    began_s = clock.monotonic_s()
+    while (await submit(api, token)).status == 202:
+        await clock.advance(30)
+        assert clock.monotonic_s() - began_s < 2 * INTERVAL_S
+    assert (await submit(api, token)).code == "invalid_credential"
+
+
+async def test_without_keys_the_token_may_be_right(
+    client: Connect, issuer: KeyServer, clock: FakeClock
+) -> None:
+    issuer.response = web.Response(status=503)
+    api = await client(*HANDLERS, clock=clock, jwks_url=issuer.url, **OIDC)
+    token = sign(rsa_key(), claims(clock), kid="one")
+    reply: Any = await submit(api, token)
+    assert (reply.status, reply.code) == (503, "keys_unavailable")
+    await clock.advance(float(reply.headers["Retry-After"]))
+    assert (await submit(api, token)).status == 202
