@@ -80,9 +80,25 @@ def test_networks_and_host_names_are_lists_with_commas() -> None:
     assert settings.allowed_hosts == ("jobs.example.com", ".b.dev", "*")
 
 
+def test_an_origin_is_as_browsers_send_it() -> None:
+    origins = "HTTPS://App.example.com:443,http://[::1]:3000, app://x,http://a.test:80"
+    assert Settings(cors_origins=origins).cors_origins == (
+        "https://app.example.com",
+        "http://[::1]:3000",
+        "app://x",
+        "http://a.test",
+    )
+
+
 @pytest.mark.parametrize(
     "wrong",
     [
+        {"cors_origins": "*"},
+        {"cors_origins": "null"},
+        {"cors_origins": "app.example.com"},
+        {"cors_origins": "https://*.example.com"},
+        {"cors_origins": "https://app.example.com/"},
+        {"cors_origins": "https://user@app.example.com"},
         {"trusted_proxies": "10.0.0.1/8"},
         {"trusted_proxies": "nginx"},
         {"trusted_proxies": "10.0.0.1:80"},

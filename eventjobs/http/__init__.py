@@ -5,6 +5,7 @@ from aiohttp import web
 from eventjobs.attempts.remote_claims import RemoteClaims
 from eventjobs.http.app_context import APP_CONTEXT, AppContext
 from eventjobs.http.auth import Authenticator
+from eventjobs.http.cors import CrossOriginPolicy
 from eventjobs.http.middleware import add_default_headers, wrap_endpoint
 from eventjobs.http.origin_guard import OriginGuard, check_host
 from eventjobs.http.problem import method_not_allowed
@@ -50,6 +51,8 @@ def create_app(service: Service) -> web.Application:
     unknown = wrap_endpoint(_unknown_address, context, kind=RequestKind.READ)
     app.router.add_route("*", "/{path:.*}", unknown)
     app.on_response_prepare.append(add_default_headers)
+    if context.cors is not None:
+        app.on_response_prepare.append(context.cors.on_prepare)
 
     async def end_waits(_: web.Application) -> None:
         service.leases.close()
@@ -82,13 +85,16 @@ def _make_context(service: Service) -> AppContext:
         proxies,
         OriginGuard(service.settings, proxies),
         RateLimits.of(service.settings, service.clock),
+        CrossOriginPolicy(origins) if (origins := service.settings.cors_origins) else None,
     )
 
 
 async def _unknown_method(context: AppContext, request: web.Request) -> web.StreamResponse:
-    """Refuse a method that the path does not have. Raises MethodNotAllowed."""
-    allowed = {each.method for each in request.match_info.route.resource or ()}
-    raise method_not_allowed(allowed - {"*"})
+    """Answer a preflight, or raise MethodNotAllowed for a method that the path does not have."""
+    allowed = {each.method for each in request.match_info.route.resource or ()} - {"*"}
+    if context.cors is not None and (answer := context.cors.preflight(request, allowed)):
+        return answer
+    raise method_not_allowed(allowed)
 
 
 async def _unknown_address(context: AppContext, request: web.Request) -> web.StreamResponse:

@@ -6,6 +6,7 @@ from aiohttp import web
 
 from eventjobs.attempts.remote_claims import RemoteClaims
 from eventjobs.http.auth import Authenticator
+from eventjobs.http.cors import CrossOriginPolicy
 from eventjobs.http.origin_guard import OriginGuard
 from eventjobs.http.proxies import TrustedProxies
 from eventjobs.http.rate_limits import RateLimits
@@ -31,6 +32,8 @@ class AppContext:
     guard: OriginGuard
     #: None where the settings have no rates.
     rate_limits: RateLimits | None
+    #: None where no other origin may use the service.
+    cors: CrossOriginPolicy | None
 
 
 APP_CONTEXT = web.AppKey("context", AppContext)

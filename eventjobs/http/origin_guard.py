@@ -10,6 +10,7 @@ from eventjobs.errors import InvalidInput
 from eventjobs.http.headers import host_name
 from eventjobs.http.proxies import TrustedProxies
 from eventjobs.http.request_errors import BadHost, CrossOrigin, Misdirected, RequestError
+from eventjobs.http.session_cookies import SessionCookies
 from eventjobs.settings import Settings
 
 SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS"})
@@ -44,6 +45,8 @@ class OriginGuard:
         self._allowed = settings.allowed_hosts
         self._proxies = proxies
         self._proxied = bool(settings.trusted_proxies)
+        self._cookies = SessionCookies(proxies)
+        self._cors_origins = frozenset(settings.cors_origins)
         #: The error of requests for a host, with or without a port; None if it is allowed.
         self.host_error: Callable[[str], type[RequestError] | None]
         self.host_error = lru_cache(maxsize=256)(self._host_error)
@@ -65,10 +68,18 @@ class OriginGuard:
         if request.method in SAFE_METHODS:
             return None
         site = headers.get("Sec-Fetch-Site")
-        if site is not None:
-            return None if site in {"same-origin", "none"} else CrossOrigin
         origin = headers.get("Origin")
-        return None if origin is None or origin.partition("://")[2] == host else CrossOrigin
+        if site is not None:
+            is_own = site in {"same-origin", "none"}
+        else:
+            is_own = origin is None or origin.partition("://")[2] == host
+        return None if is_own or self._is_permitted(request, origin) else CrossOrigin
+
+    def _is_permitted(self, request: web.BaseRequest, origin: str | None) -> bool:
+        """Whether *origin* may send requests, and this one is not sent with a session."""
+        return origin in self._cors_origins and (
+            "Authorization" in request.headers or self._cookies.read(request) is None
+        )
 
     def _host_error(self, host: str) -> type[RequestError] | None:
         """A malformed host is a bad request (RFC 9112, 3.2)."""

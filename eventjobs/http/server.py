@@ -11,6 +11,7 @@ from eventjobs.errors import EventjobsError
 from eventjobs.http.access_log import AccessLog
 from eventjobs.http.app_context import APP_CONTEXT
 from eventjobs.http.connection_limits import ConnectionLimits
+from eventjobs.http.cors import CrossOriginPolicy
 from eventjobs.http.origin_guard import check_host
 from eventjobs.http.protocol import (
     LINGER_S,
@@ -93,7 +94,9 @@ async def listen(app: web.Application, host: str, port: int) -> Listening:
         head_timeout_s=settings.head_timeout_s,
         stall_s=settings.stall_s,
     )
-    manager.request_handler = _with_problems(manager.request_handler, RequestIds(), connections)
+    manager.request_handler = _with_problems(
+        manager.request_handler, RequestIds(), connections, context.cors
+    )
     manager.request_factory = with_refusals(manager.request_factory, context.guard)
     loop = asyncio.get_running_loop()
     log = get_logger("eventjobs.http")
@@ -124,7 +127,9 @@ async def listen(app: web.Application, host: str, port: int) -> Listening:
     return Listening(bound[0], bound[1], connections, server, runner)
 
 
-def _with_problems(handle: Handler, ids: RequestIds, connections: Connections) -> Handler:
+def _with_problems(
+    handle: Handler, ids: RequestIds, connections: Connections, cors: CrossOriginPolicy | None
+) -> Handler:
     """*handle*, with refusals before routing answered as problems."""
 
     async def answer(request: web.BaseRequest) -> web.StreamResponse:
@@ -136,6 +141,8 @@ def _with_problems(handle: Handler, ids: RequestIds, connections: Connections) -
             response = await handle(request)
         except (web.HTTPException, EventjobsError) as error:
             response = refusal_response(request, error, ids.of(request))
+            if cors is not None:
+                cors.add_headers(request, response.headers)
         except ConnectionError as error:
             connection.connection_error = error
             raise

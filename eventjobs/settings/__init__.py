@@ -22,6 +22,7 @@ from eventjobs.settings.formats import (
     LimitsByName,
     Name,
     Networks,
+    Origins,
     ParsedRates,
 )
 
@@ -117,6 +118,11 @@ class Settings(EnvironmentSettings):
         (),
         description="host names of the service, with commas; .example.com has its subdomains, * is"
         " any; needs authentication",
+    )
+    cors_origins: Origins = Field(
+        (),
+        description="origins, with commas, whose pages may use the service with a key or token,"
+        " like https://app.example.com",
     )
     trusted_proxies: Networks = Field(
         (),

@@ -51,6 +51,15 @@ def _check_host_name(value: str) -> str:
     return name
 
 
+def _check_origin(value: str) -> str:
+    """Browsers send an origin in lower case, and without the port that is the scheme's own."""
+    origin = value.lower()
+    if not re.fullmatch(r"[a-z][a-z0-9+.-]*://(\[[0-9a-f:.]+\]|[a-z0-9._-]+)(:[0-9]+)?", origin):
+        raise ValueError(f"{value!r} is no origin like https://app.example.com")
+    scheme = origin.partition("://")[0]
+    return origin.removesuffix({"http": ":80", "https": ":443"}.get(scheme, ""))
+
+
 Networks = Annotated[
     tuple[Annotated[Network, BeforeValidator(_parse_network)], ...],
     NoDecode,
@@ -58,6 +67,11 @@ Networks = Annotated[
 ]
 HostNames = Annotated[
     tuple[Annotated[str, AfterValidator(_check_host_name)], ...],
+    NoDecode,
+    BeforeValidator(_split),
+]
+Origins = Annotated[
+    tuple[Annotated[str, AfterValidator(_check_origin)], ...],
     NoDecode,
     BeforeValidator(_split),
 ]

@@ -69,6 +69,8 @@ def get_cached(context: AppContext, request: web.Request) -> web.StreamResponse 
     if is_known(request, snapshot.etag):
         status, body = 304, b""
     fields = {"ETag": snapshot.etag, "Vary": "Accept"}
+    if context.cors is not None:
+        context.cors.add_headers(request, fields)
     request_id = context.request_ids.of(request)
     return raw_response(request, status, fields, body, request_id, service.clock.now_us())
 

@@ -101,6 +101,8 @@ async def _accept(
     headers = {"Location": f"/v1/jobs/{job_id}", "Retry-After": "1", "ETag": f'"{job.version}"'}
     body = context.snapshots.encode(JobView(job, None, None))
     if can_send_raw(request):
+        if context.cors is not None:
+            context.cors.add_headers(request, headers)
         return raw_response(
             request, 202, headers, body, request[REQUEST_ID], service.clock.now_us()
         )
