@@ -1,9 +1,12 @@
 // A worker for eventjobs in plain Node, from version 18: node worker.mjs http://127.0.0.1:8080
+// An API key is in EVENTJOBS_TOKEN.
 import { randomUUID } from "node:crypto";
 import { setTimeout as sleep } from "node:timers/promises";
 
 const url = process.argv[2] ?? "http://127.0.0.1:8080";
 const worker = `node-${randomUUID()}`; // drawn anew at each start: two must never be the same
+const token = process.env.EVENTJOBS_TOKEN;
+const headers = { "Content-Type": "application/json", ...(token && { Authorization: `Bearer ${token}` }) };
 let stopping = false;
 
 const handlers = {
@@ -20,7 +23,7 @@ const handlers = {
 // Repeat a request until the service accepts it, also over restarts; null when the attempt is lost.
 async function post(path, body = {}) {
   for (;;) {
-    const sent = { method: "POST", headers: { "Content-Type": "application/json" } };
+    const sent = { method: "POST", headers, redirect: "error" };
     const response = await fetch(url + path, { ...sent, body: JSON.stringify({ worker, ...body }) }).catch(() => null);
     if (response?.ok) return response.json().catch(() => null);
     if ([404, 409, 410].includes(response?.status)) return null;

@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from http import HTTPStatus
 
 import typer
 
@@ -9,9 +10,13 @@ from eventjobs.cli import standard_streams
 from eventjobs.cli.errors import EXIT_REFUSED, EXIT_UNREACHABLE, complain, exit_on_error, fail
 from eventjobs.cli.job_text import status_text
 from eventjobs.cli.output import emit
+from eventjobs.cli.setting_values import read_settings
 from eventjobs.client import ApiError, Client, Unreachable, WrongAddress
 from eventjobs.client.requests import JSONObject
+from eventjobs.client.settings import ClientSettings
 
+#: What to do when the service needs another credential.
+CREDENTIAL_HINT = "Set EVENTJOBS_TOKEN to an API key; `eventjobs keys create` makes one."
 #: What to do when there is no service.
 HINT = "start one with `eventjobs serve`, or name another with --url or EVENTJOBS_URL"
 
@@ -25,7 +30,7 @@ def run_with_client(url: str, command: Callable[[Client], Awaitable[None]]) -> N
 
     try:
         with exit_on_error():
-            client = Client(url)
+            client = Client(url, token=read_settings(ClientSettings, {}).token_text)
             try:
                 asyncio.run(run())
             except ApiError as error:
@@ -72,4 +77,5 @@ def run_for_each_job(
 
 def _detail(error: ApiError) -> str:
     fields = [f"{each.get('field')}: {each.get('message')}" for each in error.errors]
-    return f"{error.detail} ({'; '.join(fields)})" if fields else error.detail
+    detail = f"{error.detail} ({'; '.join(fields)})" if fields else error.detail
+    return f"{detail} {CREDENTIAL_HINT}" if error.status == HTTPStatus.UNAUTHORIZED else detail

@@ -12,6 +12,7 @@ from rich.text import Text
 from typer.core import TyperGroup, TyperOption
 
 from eventjobs.cli.output import emit, print_table
+from eventjobs.client.settings import ClientSettings
 from eventjobs.demo.settings import DemoSettings
 from eventjobs.errors import InvalidInput
 from eventjobs.settings import (
@@ -63,6 +64,7 @@ def all_settings(root: TyperGroup, options: dict[str, Any]) -> list[SettingValue
     return [
         *_values_of("service", Settings, options),
         *_values_of("demo", DemoSettings, {}),
+        *_values_of("client", ClientSettings, {}),
         *_command_line_values(root),
     ]
 

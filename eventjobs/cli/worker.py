@@ -28,12 +28,14 @@ def worker(
 ) -> None:
     """Run jobs of a service over HTTP until it is stopped.
 
-    Prints its name once it takes jobs. A service that is not there is waited for. The first SIGTERM
+    Prints its name once it takes jobs. A service that is not there is waited for. The API
+    key in EVENTJOBS_TOKEN is sent with every request. The first SIGTERM
     or SIGINT lets running jobs finish for a while, the second gives them back at once. Exits with 2
     when the service refuses it, or is not eventjobs; jobs that run then may finish before.
     """
     from eventjobs.cli.setting_values import read_settings
     from eventjobs.cli.worker_process import run_worker
+    from eventjobs.client.settings import ClientSettings
     from eventjobs.observability.logging import configure
     from eventjobs.settings import Settings
     from eventjobs.worker.worker import WorkerRefused
@@ -43,6 +45,7 @@ def worker(
         configure(log_level)
         try:
             settings = read_settings(Settings, without_unset(options))
-            run_worker(url, application, settings, lease)
+            token = read_settings(ClientSettings, {}).token_text
+            run_worker(url, application, settings, lease, token)
         except WorkerRefused as error:
             fail(error.code, error.message, EXIT_USAGE)

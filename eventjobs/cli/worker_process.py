@@ -14,7 +14,13 @@ from eventjobs.storage.scratch import scratch
 from eventjobs.worker.worker import Worker
 
 
-def run_worker(url: str, modules: Sequence[str], settings: Settings, lease_s: float | None) -> None:
+def run_worker(
+    url: str,
+    modules: Sequence[str],
+    settings: Settings,
+    lease_s: float | None,
+    token: str | None,
+) -> None:
     """Run jobs of the service at *url* until the process gets a signal.
 
     Raises InvalidInput, DataDirectoryError, WorkerRefused.
@@ -29,9 +35,8 @@ def run_worker(url: str, modules: Sequence[str], settings: Settings, lease_s: fl
     # Random at each start: a restarted process is another worker than the one that died.
     name = f"worker-{os.urandom(8).hex()}"
     with scratch(name) as directory:
-        run_main(
-            _until_signalled(Worker(name, base_url(url), handlers, settings, directory, lease_s))
-        )
+        worker = Worker(name, base_url(url), handlers, settings, directory, lease_s, token=token)
+        run_main(_until_signalled(worker))
 
 
 async def _until_signalled(worker: Worker) -> None:

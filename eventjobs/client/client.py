@@ -22,6 +22,7 @@ from eventjobs.client.requests import (
     BLOCK_BYTES,
     JSONObject,
     base_url,
+    bearer,
     blocks,
     check_readable,
     format_time,
@@ -45,19 +46,22 @@ class Client(StreamsAPI, AdminAPI):
 
     A stream that breaks is resumed, however long the service is away; *on_connection_lost* is
     called with the seconds until the next attempt. A stream without a byte for *silence_s* counts
-    as broken. Every method raises ApiError when the service refuses a request, and Unreachable.
+    as broken. *token*, an API key or a JWT, is sent with every request. Every method raises
+    ApiError when the service refuses a request, and Unreachable.
     """
 
     def __init__(
         self,
         url: str = DEFAULT_URL,
         *,
+        token: str | None = None,
         session: aiohttp.ClientSession | None = None,
         clock: Clock | None = None,
         silence_s: float = 60.0,
         on_connection_lost: Callable[[float], object] | None = None,
     ) -> None:
         self.url = base_url(url)
+        self._headers = bearer(self.url, token)
         self._session = session
         self._own_session: aiohttp.ClientSession | None = None
         self._clock = clock or SystemClock()
@@ -83,6 +87,7 @@ class Client(StreamsAPI, AdminAPI):
             self._clock,
             self._silence_s,
             self._notify_connection_lost,
+            self._headers,
         )
         return self
 

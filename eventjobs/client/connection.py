@@ -3,10 +3,11 @@
 import asyncio
 import os
 import ssl
-from collections.abc import AsyncGenerator, AsyncIterator, Callable
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping
 from contextlib import aclosing, asynccontextmanager, suppress
 from http import HTTPStatus
 from io import BytesIO
+from types import MappingProxyType
 from typing import Any
 
 import aiohttp
@@ -35,7 +36,7 @@ TRANSFER = aiohttp.ClientTimeout(total=None, sock_connect=10, sock_read=60)
 
 
 class Connection:
-    """One service at *url*, over *session*.
+    """One service at *url*, over *session*. Every request has *headers*.
 
     A stream without a byte for *silence_s* counts as broken; *on_connection_lost* is called with
     the seconds until it is resumed.
@@ -48,8 +49,10 @@ class Connection:
         clock: Clock,
         silence_s: float,
         on_connection_lost: Callable[[float], object],
+        headers: Mapping[str, str] = MappingProxyType({}),
     ) -> None:
         self._session = session
+        self._headers = headers
         self._url = url
         self._clock = clock
         self._stream_timeout = aiohttp.ClientTimeout(sock_connect=10, sock_read=silence_s)
@@ -108,10 +111,13 @@ class Connection:
 
         Raises WrongAddress for a redirect and for what does not speak HTTP.
         """
+        options["headers"] = {**options.get("headers", {}), **self._headers}
         try:
             url = URL(self._url + path, encoded=True)
-            options.setdefault("allow_redirects", False)
-            async with self._session.request(method, url, **options) as response:
+            # The token is for this service, and for no address that it or another one names.
+            async with self._session.request(
+                method, url, allow_redirects=False, **options
+            ) as response:
                 if response.status >= HTTPStatus.BAD_REQUEST:
                     raise await self._api_error(response)
                 if response.status >= HTTPStatus.MULTIPLE_CHOICES:

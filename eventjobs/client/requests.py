@@ -1,6 +1,7 @@
 """Paths, parameters and bodies of the client's requests."""
 
 import asyncio
+import re
 from collections.abc import AsyncIterator, Iterable
 from datetime import datetime
 from pathlib import Path
@@ -19,6 +20,8 @@ BLOCK_BYTES = 2**18
 
 JSONObject = dict[str, Any]
 
+_TOKEN = re.compile("[!-~]+")
+
 
 def base_url(url: str) -> str:
     """*url* in the form that paths are appended to. Raises InvalidInput."""
@@ -29,6 +32,19 @@ def base_url(url: str) -> str:
     if parsed.scheme not in ("http", "https") or parsed.host is None:
         raise InvalidInput(f"{url} is not an address like http://127.0.0.1:8080")
     return str(parsed).rstrip("/")
+
+
+def bearer(url: str, token: str | None) -> dict[str, str]:
+    """The headers of requests to *url* with *token* (RFC 6750, 2.1). Raises InvalidInput, whose
+    message does not have the token.
+    """
+    if token is None:
+        return {}
+    if type(token) is not str or not _TOKEN.fullmatch(token):
+        raise InvalidInput("the token is empty, or has characters that a header cannot have")
+    if URL(url).user is not None:
+        raise InvalidInput("there are a token and a user in the address; give one of them")
+    return {"Authorization": f"Bearer {token}"}
 
 
 def api_path(*parts: str) -> str:

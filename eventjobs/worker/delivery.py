@@ -38,6 +38,8 @@ REPORT_TIMEOUT = aiohttp.ClientTimeout(total=10)
 TOO_LARGE_ERRORS = {error.code: error for error in (TooLarge, StepTooLarge)}
 #: Problems after which no report of the attempt counts.
 LOST_CODES = frozenset({"stale_attempt", "job_not_found", "job_gone", "wrong_state"})
+#: Problems after which no request of the worker counts: its token was revoked, or has expired.
+REFUSED_CODES = frozenset({"unauthenticated", "invalid_credential"})
 
 
 class Delivery:
@@ -65,7 +67,7 @@ class Delivery:
             try:
                 return await send()
             except ApiError as error:
-                if error.code in LOST_CODES:
+                if self.is_lost(error):
                     self._held.lose(held)
                     raise StaleAttempt from error
                 if error.is_final:
@@ -75,6 +77,12 @@ class Delivery:
                 await self._outage.pause(error)
             except Unreachable as error:
                 await self._outage.pause(error)
+
+    def is_lost(self, error: ApiError) -> bool:
+        """Whether no report of the attempt counts any more. A refused token ends the worker."""
+        if error.code in REFUSED_CODES:
+            return self._outage.is_final(error, confirmed=True)
+        return error.code in LOST_CODES
 
     async def call(
         self,

@@ -6,7 +6,7 @@ import aiohttp
 
 from eventjobs.client.errors import ApiError, Unreachable
 from eventjobs.clock import Clock, sleep
-from eventjobs.worker.delivery import LOST_CODES, Delivery
+from eventjobs.worker.delivery import Delivery
 from eventjobs.worker.held_jobs import HeldJob, HeldJobs
 from eventjobs.worker.outage import Outage
 
@@ -42,7 +42,7 @@ class Heartbeats:
         try:
             await self._delivery.call(held.job, "heartbeat", {}, timeout)
         except ApiError as error:
-            if error.code not in LOST_CODES:
+            if not self._delivery.is_lost(error):
                 self._outage.log(error)
             elif not held.ending:
                 self._held.lose(held)

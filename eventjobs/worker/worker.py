@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Awaitable
+from http import HTTPStatus
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +10,7 @@ import aiohttp
 
 from eventjobs.client.connection import REQUEST, Connection
 from eventjobs.client.errors import ApiError, Unreachable
+from eventjobs.client.requests import bearer
 from eventjobs.clock import SystemClock
 from eventjobs.concurrency import forks
 from eventjobs.errors import EventjobsError, UnknownType
@@ -36,12 +38,17 @@ class WorkerRefused(EventjobsError):
             message = f"{url} refuses this worker: {error.detail}{fields}"
             if error.code == UnknownType.code:
                 message += "; serve its handler there, or name it in EVENTJOBS_WORKER_TYPES"
+            elif error.status in (HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN):
+                message += "; set EVENTJOBS_TOKEN to an API key with the scopes worker:TYPE"
         super().__init__(message)
         self.code = error.code  # type: ignore[misc]  # the code of the service's problem
 
 
 class Worker:
-    """Runs *handlers* for the jobs of the service at *url*. *folder* is for its files."""
+    """Runs *handlers* for the jobs of the service at *url*. *folder* is for its files.
+
+    *token*, an API key or a JWT, is sent with every request.
+    """
 
     def __init__(
         self,
@@ -51,8 +58,11 @@ class Worker:
         settings: Settings,
         folder: Path,
         lease_s: float | None,
+        *,
+        token: str | None = None,
     ) -> None:
         self._name = name
+        self._headers = bearer(url, token)
         self._url = url
         self._handlers = handlers
         self._settings = settings
@@ -72,7 +82,7 @@ class Worker:
         await asyncio.to_thread(files.prepare)
         connector = aiohttp.TCPConnector(limit=0, socket_factory=forks.create_private_socket)
         async with aiohttp.ClientSession(connector=connector, timeout=REQUEST) as session:
-            http = Connection(session, self._url, clock, 60.0, lambda delay_s: None)
+            http = Connection(session, self._url, clock, 60.0, lambda delay_s: None, self._headers)
             source = RemoteJobSource(
                 http,
                 worker=self._name,

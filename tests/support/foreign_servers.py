@@ -21,11 +21,17 @@ class Reply(NamedTuple):
 
 
 @contextmanager
-def answering(response: Reply, *, tls: bool = False) -> Iterator[str]:
-    """The address of a server that always sends *response*."""
+def answering(
+    response: Reply, *, tls: bool = False, seen: list[str | None] | None = None
+) -> Iterator[str]:
+    """The address of a server that always sends *response*. The Authorization of each request is
+    added to *seen*.
+    """
 
     class Handler(BaseHTTPRequestHandler):
         def respond(self) -> None:
+            if seen is not None:
+                seen.append(self.headers.get("Authorization"))
             self.rfile.read(int(self.headers.get("Content-Length") or 0))
             self.send_response(response.status)
             headers = {"Content-Type": response.kind, "Content-Length": str(len(response.body))}

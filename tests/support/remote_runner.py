@@ -9,6 +9,7 @@ from typing import Any
 import aiohttp
 
 from eventjobs.client.connection import Connection
+from eventjobs.client.requests import bearer
 from eventjobs.clock import SystemClock
 from eventjobs.execution.processes.pool import ProcessPool
 from eventjobs.execution.runner import Runner
@@ -90,6 +91,7 @@ async def remote_runner(
     lease_s: float | None = None,
     port: int | None = None,
     processes: int = 0,
+    token: str | None = None,
     **limits: int,
 ) -> AsyncIterator[InProcessWorker]:
     """A worker for the service behind *api*, or at *port*. Its files are in *folder*."""
@@ -97,7 +99,7 @@ async def remote_runner(
     await asyncio.to_thread(files.prepare)
     address = f"http://127.0.0.1:{port or api.listening.port}"
     async with aiohttp.ClientSession() as session:
-        http = Connection(session, address, CLOCK, 60, lambda delay_s: None)
+        http = Connection(session, address, CLOCK, 60, lambda delay_s: None, bearer(address, token))
         calls = CallPolicy(LocalBreakerRegistry(CLOCK))
         source = RemoteJobSource(
             http, worker="afar", lease_s=lease_s, files=files, calls=calls, clock=CLOCK

@@ -225,7 +225,7 @@ async def test_a_waiting_claim_is_ended_when_there_is_room_for_more_types(
 ) -> None:
     """While all threads are busy no type for them is claimed."""
     api = await client(*declare_remote(endless_thread, thread, loop))
-    limits = {"threads": 1, "concurrency": 3}
+    limits: dict[str, Any] = {"threads": 1, "concurrency": 3}
     async with remote_runner(api, folder, endless_thread, thread, loop, lease_s=1, **limits):
         first = await start_endless(api)
         sha256 = (await api("POST", "/v1/artifacts", data=b"text")).json["sha256"]
