@@ -35,12 +35,12 @@ class RequestKind(StrEnum):
 class Usage(NamedTuple):
     """What is left of a rate: requests, below 0 when there are too many, and seconds."""
 
-    rate: "Rate"
+    rate: "RequestRate"
     remaining: int
     reset_s: float
 
 
-class Rate:
+class RequestRate:
     """At most *amount* requests in *seconds*, for each key."""
 
     def __init__(self, name: str, amount: int, seconds: int, clock: Clock) -> None:
@@ -77,12 +77,14 @@ class Rate:
 class Quota:
     """The rates that apply to one request, and what is left of each."""
 
-    def __init__(self, address: str, of_address: Rate | None, of_principal: Rate | None) -> None:
+    def __init__(
+        self, address: str, of_address: RequestRate | None, of_principal: RequestRate | None
+    ) -> None:
         self._address = address
         self._of_principal = of_principal
         #: The rates that the request is counted for, and their keys.
-        self._keys: dict[Rate, str] = {}
-        self._usages: dict[Rate, Usage] = {}
+        self._keys: dict[RequestRate, str] = {}
+        self._usages: dict[RequestRate, Usage] = {}
         if of_address is not None:
             self._count(of_address, address)
 
@@ -99,7 +101,7 @@ class Quota:
             self._count(rate, key)
         self.check()
 
-    def _count(self, rate: Rate, key: str) -> None:
+    def _count(self, rate: RequestRate, key: str) -> None:
         self._keys[rate] = key
         self._usages[rate] = rate.count(key)
 
@@ -153,14 +155,14 @@ class RateLimits:
         return quota
 
 
-def _rates(subject: str, rates: RatesByKind, clock: Clock) -> dict[RequestKind, Rate]:
+def _rates(subject: str, rates: RatesByKind, clock: Clock) -> dict[RequestKind, RequestRate]:
     if not rates:
         return {}
     from limits import parse  # takes 80 ms, and most services have no rates
 
     parsed = {RequestKind(kind): parse(text) for kind, text in rates.items()}
     return {
-        kind: Rate(f"{kind}-{subject}", rate.amount, rate.get_expiry(), clock)
+        kind: RequestRate(f"{kind}-{subject}", rate.amount, rate.get_expiry(), clock)
         for kind, rate in parsed.items()
     }
 

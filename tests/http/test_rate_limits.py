@@ -10,7 +10,7 @@ from pydantic import ValidationError
 from eventjobs.auth.principals import USER_SCOPES, Principal
 from eventjobs.errors import InvalidCredential
 from eventjobs.http import rate_limits
-from eventjobs.http.rate_limits import Rate, address_key
+from eventjobs.http.rate_limits import RequestRate, address_key
 from eventjobs.settings import Settings
 from tests.conftest import Connect
 from tests.support.clock import FakeClock
@@ -73,7 +73,7 @@ def test_a_wrong_rate_stops_the_start(text: str) -> None:
 
 async def test_a_period_begins_with_a_request_and_the_next_one_after_it() -> None:
     clock = FakeClock()
-    rate = Rate("read-address", 2, 60, clock)
+    rate = RequestRate("read-address", 2, 60, clock)
     assert rate.count("a")[1:] == (1, 60.0)
     await clock.advance(20)
     assert rate.count("a")[1:] == (0, 40.0)
@@ -89,7 +89,7 @@ async def test_memory_is_bounded_however_many_addresses_there_are(
 ) -> None:
     monkeypatch.setattr(rate_limits, "PERIODS_MAX", 100)
     clock = FakeClock()
-    rate = Rate("read-address", 1, 60, clock)
+    rate = RequestRate("read-address", 1, 60, clock)
     for number in range(1000):
         rate.count(f"address {number}")
     assert len(rate) == 100
