@@ -23,6 +23,7 @@ EventjobsError
 │   ├── UnknownJob           a job that a submission names does not exist
 │   ├── ReservedId           an id of the form that only the service makes
 │   └── TooLarge
+│       ├── OwnerBytesLimit  the files of one owner have as many bytes as they may have
 │       └── StepTooLarge
 ├── InvalidCredential        the key, token or session is unknown, expired or revoked
 ├── KeysUnavailable          the keys that tokens are verified with were never fetched
@@ -168,6 +169,10 @@ class ReservedId(InvalidInput, code="reserved_id"):
 
 class TooLarge(InvalidInput, code="too_large"):
     """The input is larger than this service accepts."""
+
+
+class OwnerBytesLimit(TooLarge, code="owner_bytes_limit"):
+    """The files of this owner have as many bytes as they may have."""
 
 
 class StepTooLarge(TooLarge, code="step_too_large"):

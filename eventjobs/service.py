@@ -47,8 +47,9 @@ from eventjobs.outbound.webhooks.subscriptions import WebhookSubscriptions
 from eventjobs.projections import Views
 from eventjobs.settings import Settings, working_directory
 from eventjobs.storage.artifacts import Artifacts
-from eventjobs.storage.data_directory import LAST_USES, SCRATCH, lock
+from eventjobs.storage.data_directory import LAST_USES, SCRATCH, UPLOADS, lock
 from eventjobs.storage.last_uses import LastUses
+from eventjobs.storage.uploads import Uploads
 from eventjobs.supervision import Supervisor
 
 if TYPE_CHECKING:
@@ -78,6 +79,7 @@ class Service:
     job_source: LocalJobSource
     runner: Runner
     artifacts: Artifacts
+    uploads: Uploads
     master_key: MasterKey
     credentials: Credentials
     sessions: SessionSigner
@@ -217,7 +219,10 @@ class Service:
             step_bytes_max=settings.result_bytes_max,
             log_lines_max=settings.log_lines_max,
         )
-        self.submissions = Submissions(self.jobs, self.artifacts, self._defaults)
+        self.uploads = Uploads(settings.data / UPLOADS, self.artifacts, settings.owner_bytes_max)
+        self.submissions = Submissions(
+            self.jobs, self.artifacts, self.uploads, self.views, self._defaults
+        )
         # Random at each start: a restarted process must not look like the one before.
         worker = f"worker-{os.urandom(4).hex()}"
         self.breakers = LocalBreakerRegistry(self.clock)

@@ -8,7 +8,15 @@ import orjson
 
 from eventjobs.clock import Clock
 from eventjobs.domain.job import Job, Status
-from eventjobs.projections import breakers, dependencies, parked_events, progress, queue, status
+from eventjobs.projections import (
+    breakers,
+    dependencies,
+    files,
+    parked_events,
+    progress,
+    queue,
+    status,
+)
 from eventjobs.projections.attempt_progress import Progress
 from eventjobs.projections.breakers import LastBreakerChange
 from eventjobs.projections.dependencies import CancelCause
@@ -118,6 +126,11 @@ class ViewQueries(ABC):
         """The highest time of an event; 0 without events."""
         newest_us: int = await self.query(queue.SELECT_NEWEST_TIME)
         return newest_us
+
+    async def owns_file(self, owner: str, sha256: str) -> bool:
+        """Whether a job of *owner*, hidden or not, has or had this file."""
+        owned: bool = await self.query(files.SELECT_OWNED, owner, sha256)
+        return owned
 
     async def newest_tagged(self, tag: str) -> str | None:
         """The id of the newest job with *tag*, hidden or not."""

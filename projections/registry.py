@@ -8,6 +8,7 @@ from eventjobs.projections import (
     api_keys,
     breakers,
     dependencies,
+    files,
     parked_events,
     pauses,
     progress,
@@ -39,7 +40,7 @@ class EventProjection(Tables, Protocol):
 
 
 #: In this order: dependencies reads what status and queue have written.
-PROJECTIONS: tuple[Projection, ...] = (status, progress, queue, dependencies)
+PROJECTIONS: tuple[Projection, ...] = (status, progress, queue, dependencies, files)
 EVENT_PROJECTIONS: tuple[EventProjection, ...] = (webhooks, pauses, breakers, api_keys)
 
 

@@ -1,6 +1,6 @@
 """Submitting jobs: a specification is checked, completed from its handler, and appended."""
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -14,7 +14,9 @@ from eventjobs.domain.submission import is_checked, rebuild_spec
 from eventjobs.domain.validation import read_files
 from eventjobs.errors import InvalidInput, UnknownArtifact, UnknownJob
 from eventjobs.handlers.registry import HandlerRegistry
+from eventjobs.projections import Views
 from eventjobs.storage.artifacts import Artifacts
+from eventjobs.storage.uploads import Uploads
 
 
 class SpecDefaults:
@@ -55,9 +57,18 @@ class SpecDefaults:
 class Submissions:
     """Submits jobs for Python, HTTP, schedules and handlers alike."""
 
-    def __init__(self, jobs: Jobs, artifacts: Artifacts, defaults: SpecDefaults) -> None:
+    def __init__(
+        self,
+        jobs: Jobs,
+        artifacts: Artifacts,
+        uploads: Uploads,
+        views: Views,
+        defaults: SpecDefaults,
+    ) -> None:
         self._jobs = jobs
         self._artifacts = artifacts
+        self._uploads = uploads
+        self._views = views
         self.defaults = defaults
 
     async def submit(
@@ -83,20 +94,34 @@ class Submissions:
         completed = self.defaults.complete(spec)
         return await self._jobs.submit(completed, actor=actor, job_id=job_id, key=key)
 
-    async def artifacts_of(self, files: Mapping[str, str]) -> tuple[Artifact, ...]:
-        """The stored files *files*, {name: sha256}, as artifacts of a submission.
+    async def artifacts_of(
+        self, files: Mapping[str, str], owners: Collection[str] | None = None
+    ) -> tuple[Artifact, ...]:
+        """The stored files *files*, {name: sha256}, as artifacts of a submission. With *owners*,
+        each was uploaded by one of them, or is a file of one's job.
 
         Raises UnknownArtifact, InvalidInput.
         """
         artifacts = []
         for name, sha256 in read_files(files, "artifacts").items():
             size = await self._artifacts.size(sha256)
-            if size is None:
+            if size is None or not await self._may_use(sha256, owners):
                 raise UnknownArtifact(
                     errors=[{"field": f"artifacts.{name}", "message": f"{sha256} is not here"}]
                 )
             artifacts.append(Artifact(name, sha256, size))
         return tuple(artifacts)
+
+    async def _may_use(self, sha256: str, owners: Collection[str] | None) -> bool:
+        if owners is None:
+            return True
+        for each in owners:
+            if await self._uploads.has(each, sha256):
+                return True
+        for each in owners:
+            if await self._views.owns_file(each, sha256):
+                return True
+        return False
 
     async def _check_artifacts(self, spec: JobSpec) -> None:
         if not spec.artifacts:

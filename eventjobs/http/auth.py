@@ -102,6 +102,18 @@ def owner_of(principal: Principal, owner: str | None) -> str | None:
     return principal.owner
 
 
+def uploader_of(principal: Principal) -> str | None:
+    """Whose the files are that *principal* uploads; None while authentication is off."""
+    return None if principal is LOCAL else principal.owner or principal.name
+
+
+def file_owners(principal: Principal, owner: str | None) -> tuple[str, ...] | None:
+    """The owners whose files *principal* may give to a job of *owner*; None for all owners."""
+    if principal is LOCAL:
+        return None
+    return tuple(each for each in (uploader_of(principal), owner) if each is not None)
+
+
 def restrict_owner(principal: Principal, owner: str | None) -> str | None:
     """The owner of the jobs that a list has, where *owner* was asked for; None for all owners.
 

@@ -1,5 +1,6 @@
 """Reads of a request's ids, query and reason, and the checks that several endpoints share."""
 
+from collections.abc import Collection, Mapping
 from typing import Any, TypeVar
 
 from aiohttp import web
@@ -13,6 +14,7 @@ from eventjobs.commands.jobs import CommandReason
 from eventjobs.domain.ids import parse_id
 from eventjobs.domain.job import Job, require_readable
 from eventjobs.domain.outcomes import AttemptHolder
+from eventjobs.domain.spec import Artifact
 from eventjobs.domain.validation import field_errors
 from eventjobs.errors import InvalidInput, JobGone, JobNotFound
 from eventjobs.http.auth import principal_of
@@ -87,6 +89,18 @@ async def views_caught_up(service: Service) -> None:
                 await views.wait_for_position(head)
         except TimeoutError as error:
             raise ViewsBehind from error
+
+
+async def permitted_files(
+    service: Service, files: Mapping[str, str], owners: Collection[str] | None
+) -> tuple[Artifact, ...]:
+    """The stored files *files*, {name: sha256}, if they are those of *owners*; None is all owners.
+
+    Raises UnknownArtifact, also for a file of another owner; ViewsBehind.
+    """
+    if owners is not None:
+        await views_caught_up(service)  # they have the files of jobs
+    return await service.submissions.artifacts_of(files, owners)
 
 
 async def read_reason(service: Service, request: web.Request) -> CommandReason:

@@ -256,6 +256,9 @@ class Settings(EnvironmentSettings):
         524_288, ge=1, description="characters of one string in a request"
     )
     artifact_bytes_max: int = Field(8 * 2**30, ge=1, description="size of one uploaded file")
+    owner_bytes_max: int | None = Field(
+        None, ge=0, description="bytes of the uploaded files of one owner; unset: no limit"
+    )
     body_timeout_s: float = Field(
         30.0, gt=0, description="longest pause within a request's body; twice that for all of it"
     )

@@ -44,7 +44,7 @@ class Artifacts:
         incoming = self._directory / "incoming"
         shutil.rmtree(incoming, ignore_errors=True)
         make_directory(self._directory)
-        with suppress(DiskFull), _full_disk():  # the first upload creates it then
+        with suppress(DiskFull), full_disk():  # the first upload creates it then
             incoming.mkdir(mode=0o700)
 
     def path(self, sha256: str) -> Path:
@@ -197,7 +197,7 @@ class Artifacts:
     def _finish(self, incoming: "_Incoming") -> tuple[str, int]:
         sha256 = incoming.sha256
         path = self.path(sha256)
-        with incoming.whole() as file, _full_disk():
+        with incoming.whole() as file, full_disk():
             path.parent.mkdir(mode=0o700, exist_ok=True)
             incoming.path.replace(path)
             self._sync_names(path)
@@ -237,7 +237,7 @@ class _Incoming:
         if self._size > self._bytes_max:
             raise TooLarge(f"an artifact has at most {self._bytes_max} bytes")
         self._hash.update(block)
-        with self._lock, _full_disk():
+        with self._lock, full_disk():
             self._open_file().write(block)
 
     @property
@@ -249,7 +249,7 @@ class _Incoming:
         """The synced file. It may be renamed inside the block."""
         with self._lock:
             file = self._open_file()
-            with _full_disk():
+            with full_disk():
                 file.flush()
                 os.fsync(file.fileno())
             yield file
@@ -273,7 +273,8 @@ class _Incoming:
 
 
 @contextmanager
-def _full_disk() -> Iterator[None]:
+def full_disk() -> Iterator[None]:
+    """Raises DiskFull for the errors of a full disk."""
     try:
         yield
     except OSError as error:

@@ -12,9 +12,10 @@ from eventjobs.durability import make_directory
 from eventjobs.errors import DataDirectoryError, LogDamaged, LogMissing
 from eventjobs.storage.sqlite import is_full, lock_directory, may_be_disk_full
 
-#: The log, the views, the secret key, the files of jobs, and temporary files of handlers.
+#: The log, the views, the secret key, the files of jobs, who uploaded them, and temporary files of
+#: handlers.
 LOG, VIEWS, KEY = "log.db", "views.db", "secret.key"
-ARTIFACTS, SCRATCH = "artifacts", "scratch"
+ARTIFACTS, UPLOADS, SCRATCH = "artifacts", "uploads", "scratch"
 #: When API keys were last used. It may be missing.
 LAST_USES = "last_uses.json"
 
@@ -34,7 +35,7 @@ def check_log_exists(data: Path) -> None:
     log = data / LOG
     if has_content(log):
         return
-    belonging = (f"{LOG}-wal", VIEWS, KEY, ARTIFACTS)
+    belonging = (f"{LOG}-wal", VIEWS, KEY, ARTIFACTS, UPLOADS)
     if present := [name for name in belonging if has_content(data / name)]:
         raise LogMissing(
             f"{log} is missing beside {', '.join(present)}: put it back from a backup; "

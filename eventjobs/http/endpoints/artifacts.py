@@ -11,6 +11,7 @@ from eventjobs.domain.spec import Artifact
 from eventjobs.errors import ArtifactDamaged
 from eventjobs.http import slow_clients
 from eventjobs.http.app_context import AppContext
+from eventjobs.http.auth import principal_of, uploader_of
 from eventjobs.http.current_job import current_snapshot
 from eventjobs.http.headers import check_match, is_known
 from eventjobs.http.request_body import check_encoding, check_file, check_length, chunks
@@ -41,8 +42,12 @@ async def upload(context: AppContext, request: web.Request) -> web.StreamRespons
     """Store a file; a submission names it by the sha256 in the answer. Safe to repeat."""
     check_file(request)
     check_encoding(request)
-    check_length(request, context.service.settings.artifact_bytes_max)
-    sha256, size = await context.service.artifacts.receive(chunks(context.service, request))
+    service = context.service
+    check_length(request, service.settings.artifact_bytes_max)
+    owner = uploader_of(principal_of(request))
+    sha256, size = await service.uploads.receive(
+        owner, chunks(service, request), request.content_length or 0
+    )
     return reply({"sha256": sha256, "size": size}, status=201)
 
 

@@ -183,7 +183,7 @@ async def _submit(
             job_id = id_of_key(line.idempotency_key, owner or "")
         if job_id is not None and (task := asyncio.current_task()) is not None:
             named.setdefault(job_id, (number, task))
-        spec = await line.spec(service, owner, named=job_id is not None)
+        spec = await line.spec(service, principal, owner, named=job_id is not None)
         await _wait_for_named_jobs(spec, number, named)
         job_id = job_id or new_id(service.clock.now_us())
         job, changed = await service.submissions.submit(

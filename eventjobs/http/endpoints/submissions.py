@@ -87,7 +87,7 @@ async def _accept(
     """
     service = context.service
     principal = principal_of(request)
-    spec = await submission.spec(service, owner, named=job_id is not None)
+    spec = await submission.spec(service, principal, owner, named=job_id is not None)
     # Drawn before the submission, so that an unknown outcome is answered with the id.
     job_id = request[JOB_ID] = job_id or new_id(service.clock.now_us())
     job, changed = await service.submissions.submit(

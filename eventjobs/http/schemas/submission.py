@@ -4,8 +4,9 @@ from typing import Any
 
 from pydantic import Field, model_validator
 
+from eventjobs.auth.principals import Principal
 from eventjobs.domain.json_fields import as_fragment
-from eventjobs.domain.spec import JobSpec
+from eventjobs.domain.spec import Artifact, JobSpec
 from eventjobs.domain.submission import SubmissionOptions, mark_checked
 from eventjobs.domain.timestamps import microseconds
 from eventjobs.domain.validation import (
@@ -16,7 +17,9 @@ from eventjobs.domain.validation import (
     Name,
     Sha256,
 )
+from eventjobs.http.auth import file_owners
 from eventjobs.http.request_errors import RequestError
+from eventjobs.http.requests import permitted_files
 from eventjobs.http.schemas.problem import Problem
 from eventjobs.http.schemas.response_model import ResponseModel
 from eventjobs.service import Service
@@ -57,11 +60,13 @@ class Submission(SubmissionOptions):
             raise ValueError("give run_at or delay_s, not both")
         return self
 
-    async def spec(self, service: Service, owner: str | None, *, named: bool) -> JobSpec:
-        """The specification of the job of *owner*.
+    async def spec(
+        self, service: Service, principal: Principal, owner: str | None, *, named: bool
+    ) -> JobSpec:
+        """The specification of the job of *owner* that *principal* submits.
 
-        Raises UnknownArtifact, and RequestError for a delay of a submission that is *named* by an
-        id or key.
+        Raises UnknownArtifact, ViewsBehind, and RequestError for a delay of a submission that is
+        *named* by an id or key.
         """
         run_at_us = None
         if self.run_at is not None:
@@ -72,7 +77,9 @@ class Submission(SubmissionOptions):
                     "delay_s counts from now, so a repetition would be another job; give run_at"
                 )
             run_at_us = service.clock.now_us() + int(self.delay_s * 1e6)
-        files = await service.submissions.artifacts_of(self.artifacts) if self.artifacts else ()
+        files: tuple[Artifact, ...] = ()
+        if self.artifacts:
+            files = await permitted_files(service, self.artifacts, file_owners(principal, owner))
         # *checked* would copy the specification, which costs more than all its checks.
         attempts = 0 if self.max_attempts else service.submissions.defaults.max_attempts(self.type)
         payload = as_fragment(self.payload)
