@@ -1,11 +1,14 @@
 """Exports a log as JSON lines for an auditor, and checks every commitment.
 
-    eventjobs-audit DATA [--job ID] [--after N] [--until N] [-o FILE]
+    eventjobs-audit DATA [--job ID] [--after N] [--until N] [--unmask] [-o FILE]
 
 A line is an event as clients read it, with its proof: `facts` and `body` are the stored text,
-`salt` and `commitment` are hex; `body` and `salt` are null once erased. The last line on stderr has
-the number of events and the SHA-256 of the output. The exit code is 1 when a check fails, and the
-first bad position is printed; 2 when the log cannot be read. The service may run at the same time.
+`salt` and `commitment` are hex; `body` and `salt` are null once erased. Values of sensitive fields
+are hidden unless --unmask: such a line has `"masked": true`, `body` and `salt` are null, and its
+commitment, which was checked, cannot be checked from the line. The last line on stderr has the
+numbers of events and of masked ones, and the SHA-256 of the output. The exit code is 1 when a check
+fails, and the first bad position is printed; 2 when the log cannot be read. The service may run at
+the same time.
 """
 
 import argparse
@@ -22,7 +25,9 @@ from uuid import UUID
 
 import orjson
 
-from eventjobs.domain.events import Unreadable
+from eventjobs.cache import LRUCache
+from eventjobs.domain.events import JobSubmitted, Unreadable
+from eventjobs.domain.mask import UNKNOWN, Mask, MaskedEvent
 from eventjobs.domain.recorded import Recorded
 from eventjobs.durability import replacement
 from eventjobs.errors import EventjobsError, ForeignDatabase
@@ -30,6 +35,9 @@ from eventjobs.log.commitment import COMMITMENT
 from eventjobs.log.rows import recorded_from_bytes
 
 from .read_log import PAGE, LogFile, require_log
+
+#: Jobs whose masks are in memory.
+MASKS_MAX = 20_000
 
 READ = """
 SELECT position, CAST(job_id AS BLOB), version, CAST(type AS BLOB), at_us, CAST(actor AS BLOB),
@@ -74,6 +82,8 @@ class Stored(NamedTuple):
     def line(self) -> bytes:
         """The JSON line of the export."""
         facts, body = self.recorded.facts, self.recorded.body
+        if isinstance(self.recorded, MaskedEvent):
+            body = None
         proof = {
             "facts": facts.decode("utf-8", "replace"),
             "body": None if body is None else body.decode("utf-8", "replace"),
@@ -85,12 +95,45 @@ class Stored(NamedTuple):
             line = orjson.dumps(orjson.loads(line) | {"data": None})
         return line[:-1] + b"," + orjson.dumps(proof)[1:] + b"\n"
 
+    def hide(self, mask: Mask | None) -> "Stored":
+        """The row with hidden values. Its salt would confirm guesses of them."""
+        recorded = self.recorded if mask is None else mask.event(self.recorded)
+        return self if recorded is self.recorded else Stored(recorded, None, self.commitment)
+
+
+class JobMasks:
+    """The masks of jobs, from their first events."""
+
+    def __init__(self, log: LogFile) -> None:
+        self._log = log
+        self._cache: LRUCache[tuple[Mask | None]] = LRUCache(MASKS_MAX, MASKS_MAX)
+
+    async def of(self, recorded: Recorded) -> Mask | None:
+        """The mask for an event; None for one that is shown as it is."""
+        job_id = recorded.job_id
+        if (cached := self._cache.get(job_id)) is None:
+            first: Recorded | None = recorded
+            if recorded.version != 1:
+                events = await self._log.read_job(job_id, 1)
+                first = events[0] if events else None
+            cached = (_mask_of(first),)
+            self._cache.put(job_id, cached, 1)
+        return cached[0]
+
+
+def _mask_of(first: Recorded | None) -> Mask | None:
+    """The mask of the stream that begins with *first*: of a job, or of a part of the service."""
+    if first is None or first.version != 1 or isinstance(first.event, Unreadable):
+        return UNKNOWN
+    return Mask.of(first.event.spec) if isinstance(first.event, JobSubmitted) else None
+
 
 class Export:
     """Writes events to *file*; *first_bad* is the first fault."""
 
     def __init__(self, file: BinaryIO) -> None:
         self.events = 0
+        self.masked = 0
         self.first_bad: str | None = None
         self._file = file
         self._bad = 0
@@ -99,16 +142,23 @@ class Export:
         self._hash = hashlib.sha256()
 
     async def run(
-        self, data: Path, job_id: str | None = None, after: int = 0, until: int | None = None
+        self,
+        data: Path,
+        job_id: str | None = None,
+        after: int = 0,
+        until: int | None = None,
+        *,
+        unmask: bool = False,
     ) -> None:
         """Export the events of all jobs, or of one. Raises ForeignDatabase, DatabaseTooNew."""
         log = await LogFile.open(data)
+        masks = JobMasks(log)
         try:
             until = log.head if until is None else min(until, log.head)
             before: Stored | None = None
             async for row in _rows(log, job_id, after, until):
                 self._check(row, before, after, job_id is not None)
-                self._write(row)
+                self._write(row if unmask else row.hide(await masks.of(row.recorded)))
                 before = row
             if job_id is None and after < until and self._last != until:
                 self._refuse(self._last or after, "the events after it are missing")
@@ -139,12 +189,14 @@ class Export:
         self._file.write(line)
         self._hash.update(line)
         self.events += 1
+        self.masked += isinstance(row.recorded, MaskedEvent)
         self._first = self._first or row.position
         self._last = row.position
 
     def summary(self) -> str:
         where = f"positions {self._first} to {self._last}" if self.events else "no positions"
         held = f"{self._bad} faults" if self._bad else "every commitment holds"
+        held += f", {self.masked} masked" if self.masked else ""
         return f"{self.events} events, {where}, {held}, sha256 {self._hash.hexdigest()}"
 
 
@@ -165,6 +217,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--job", type=UUID, metavar="ID", help="only this job's events")
     parser.add_argument("--after", type=int, default=0, metavar="N", help="only later positions")
     parser.add_argument("--until", type=int, metavar="N", help="only positions up to N")
+    parser.add_argument("--unmask", action="store_true", help="with the values of sensitive fields")
     parser.add_argument("-o", "--output", type=Path, metavar="FILE", help="instead of stdout")
     options = parser.parse_args(arguments)
     try:
@@ -172,7 +225,8 @@ def main(arguments: list[str] | None = None) -> int:
         with _open_output(options.output) as file:
             export = Export(file)
             job_id = options.job and str(options.job)
-            asyncio.run(export.run(options.data, job_id, options.after, options.until))
+            places = job_id, options.after, options.until
+            asyncio.run(export.run(options.data, *places, unmask=options.unmask))
             file.flush()
     except EventjobsError as error:
         print(f"error: {error.code}: {error.message}", file=sys.stderr)

@@ -7,7 +7,7 @@ import aiosqlite
 
 from eventjobs.domain.recorded import Recorded
 from eventjobs.errors import ForeignDatabase
-from eventjobs.log.rows import READ, ROWS, recorded_from_bytes
+from eventjobs.log.rows import READ, READ_JOB, ROWS, recorded_from_bytes
 from eventjobs.log.sqlite import HEAD, LOG_ID
 from eventjobs.log.sqlite_authorizer import SCHEMA_VERSION
 from eventjobs.storage.sqlite import connect, fetch_value, initialize
@@ -47,6 +47,11 @@ class LogFile:
         except BaseException:
             await connection.close()
             raise
+
+    async def read_job(self, job_id: str, limit: int) -> list[Recorded]:
+        """At most *limit* events of one job, the first ones."""
+        rows = await self.connection.execute_fetchall(ROWS[READ_JOB], (job_id, 0, limit))
+        return [recorded_from_bytes(*row) for row in rows]
 
     async def read(self, after: int, limit: int) -> list[Recorded]:
         """At most *limit* events after position *after*."""

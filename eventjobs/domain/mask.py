@@ -103,7 +103,9 @@ class Mask:
     def event(self, recorded: Recorded) -> Recorded:
         """*recorded*, or a masked copy of it where something is hidden."""
         if isinstance(recorded.event, Unreadable):  # its fields are not known
-            return self._copy(recorded, Unreadable(HIDDEN), b"{}", None)
+            # The facts of a first event are no texts of a handler.
+            facts = recorded.facts if recorded.version == 1 else b"{}"
+            return self._copy(recorded, Unreadable(HIDDEN), facts, None)
         facts = self._hide(recorded.facts)
         body = None if recorded.body is None else self._hide(recorded.body)
         if facts is recorded.facts and body is recorded.body:

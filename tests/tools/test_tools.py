@@ -16,6 +16,7 @@ import pytest
 
 from eventjobs import Context, JobError, Service, Settings, handler
 from eventjobs.log.commitment import COMMITMENT
+from tests.support.log_rows import change
 
 ROOT = Path(__file__).parents[2]
 
@@ -76,17 +77,6 @@ async def run(tool: str, *arguments: object) -> tuple[int, str, str]:
     out, err = await process.communicate()
     assert process.returncode is not None
     return process.returncode, out.decode(), err.decode()
-
-
-def change(path: Path, *statements: str) -> None:
-    """Change a database in spite of its triggers."""
-    with closing(sqlite3.connect(path)) as connection, connection:
-        triggers = connection.execute("SELECT name, sql FROM sqlite_schema WHERE type = 'trigger'")
-        dropped = triggers.fetchall()
-        for name, _ in dropped:
-            connection.execute(f"DROP TRIGGER {name}")
-        for sql in (*statements, *(trigger for _, trigger in dropped)):
-            connection.execute(sql)
 
 
 def rows(path: Path, sql: str) -> list[Any]:
