@@ -21,7 +21,10 @@ from eventjobs.http.request_ids import JOB_ID, REQUEST_ID
 from eventjobs.http.routing import Endpoint, FastPath
 from eventjobs.observability.logging import get_logger
 
+#: Whether the response is JSON or a stream, by Accept.
 VARIES = web.RequestKey("varies", bool)
+#: The headers that the response depends on.
+VARY = web.RequestKey("vary", str)
 
 
 def wrap_endpoint(
@@ -37,9 +40,8 @@ def wrap_endpoint(
     """*endpoint* as a handler of aiohttp, with a request id, and with errors as problems.
 
     The request has a principal that is permitted the *action*; without an *action* it has none. It
-    counts as one of *kind*, or as a stream, against the rate limits. A route that *varies* answers
-    with `Vary: Accept`. An *unconditional* command is on a resource without an ETag, so that no
-    condition with a tag holds.
+    counts as one of *kind*, or as a stream, against the rate limits. A route that *varies* looks at
+    Accept. An *unconditional* command is on a resource without an ETag: no tag matches.
 
     This is a wrapper and not a middleware of aiohttp, because it is on the path of every request.
     """
@@ -47,16 +49,17 @@ def wrap_endpoint(
     if log.isEnabledFor(logging.DEBUG):
         fast_path = None  # the access log needs the request id, which only the long path sets
     limits = context.rate_limits
+    vary = _vary(context, action, varies=varies)
 
     async def handle(request: web.Request) -> web.StreamResponse:
         quota = None if limits is None else _count(context, limits, request, kind, varies=varies)
         if fast_path is not None and (quota is None or not quota.exceeded):  # noqa: SIM102
-            if (response := fast_path(context, request)) is not None:
+            if (response := fast_path(context, request, vary)) is not None:
                 return _with_quota(response, quota)
         request[REQUEST_ID] = request_id = context.request_ids.of(request)
         bind_contextvars(request_id=request_id)
-        if varies:
-            request[VARIES] = True
+        request[VARIES] = varies
+        request[VARY] = vary
         try:
             if quota is not None:
                 quota.check()
@@ -74,6 +77,14 @@ def wrap_endpoint(
             return await _answer_error(context, request, problem.translate(error), log)
 
     return handle
+
+
+def _vary(context: AppContext, action: Action | None, *, varies: bool) -> str:
+    """The value of Vary: the headers on which a response may depend."""
+    names = ["Accept"] if varies else []
+    if action is not None and context.service.settings.auth != "off":
+        names += ["Authorization", "Cookie"]
+    return ", ".join(names)
 
 
 def _count(
@@ -119,7 +130,7 @@ def _with_quota(response: web.StreamResponse, quota: Quota | None) -> web.Stream
 async def _answer_error(
     context: AppContext, request: web.Request, error: Exception, log: Any
 ) -> web.StreamResponse:
-    if isinstance(error, RateLimited) and VARIES in request and wants_stream(request):
+    if isinstance(error, RateLimited) and request[VARIES] and wants_stream(request):
         return await context.streams.refuse(request, error.wait_s)
     if not isinstance(error, EventjobsError | web.HTTPException):
         log.error("unexpected error", exc_info=error)
@@ -136,8 +147,9 @@ async def add_default_headers(request: web.BaseRequest, response: web.StreamResp
     """Set the headers of every response. It is a signal of aiohttp, so that streams have them."""
     if (request_id := request.get(REQUEST_ID)) is not None:
         set_default_headers(response.headers, request_id)
-    if VARIES in request:
-        response.headers["Vary"] = "Accept"
+    if vary := request.get(VARY):
+        response.headers["Vary"] = vary
+    response.headers.setdefault("Cache-Control", "no-store")
     if (quota := request.get(QUOTA)) is not None:
         response.headers.update(quota.headers)
 

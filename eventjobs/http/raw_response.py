@@ -13,7 +13,7 @@ from aiohttp import HttpVersion11, web
 
 _COMMON_HEADERS = (
     "Content-Type: application/json\r\n"
-    "Cache-Control: no-cache\r\n"
+    "Cache-Control: private, no-cache\r\n"
     "Server: eventjobs\r\n"
     "X-Content-Type-Options: nosniff\r\n"
 )

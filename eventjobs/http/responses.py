@@ -5,7 +5,8 @@ from typing import Any
 import orjson
 from aiohttp import web
 
-NO_CACHE = {"Cache-Control": "no-cache"}
+#: Most responses depend on who asks: no cache that others use may store them.
+NO_CACHE = {"Cache-Control": "private, no-cache"}
 JSON_HEADERS = {"Content-Type": "application/json", **NO_CACHE}
 
 

@@ -12,8 +12,8 @@ from eventjobs.http.app_context import AppContext
 from eventjobs.http.origin_guard import SAFE_METHODS
 from eventjobs.http.rate_limits import RequestKind
 
-#: Answers without an await, or returns None. It calls the origin guard itself.
-FastPath = Callable[[AppContext, web.Request], web.StreamResponse | None]
+#: Answers without an await, or returns None. It calls the origin guard itself. The text is Vary.
+FastPath = Callable[[AppContext, web.Request, str], web.StreamResponse | None]
 Endpoint = Callable[[AppContext, web.Request], Awaitable[web.StreamResponse]]
 
 

@@ -92,7 +92,7 @@ async def test_files_of_a_job_come_as_what_is_safe(client: Connect) -> None:
     job = (await api.get(f"/v1/jobs/{job['job_id']}")).json
     shown = {
         "my file (1) +x.csv": ("text/csv; charset=utf-8", "attachment"),
-        "chart.svg": ("image/svg+xml", "inline"),
+        "chart.svg": ("image/svg+xml", "attachment"),
         "page.html": ("application/octet-stream", "attachment"),
         "odd": ("text/plain; charset=utf-8", "attachment"),
         "empty": ("text/plain; charset=utf-8", "attachment"),

@@ -17,10 +17,10 @@ from eventjobs.http.headers import check_match, is_known
 from eventjobs.http.request_body import check_encoding, check_file, check_length, chunks
 from eventjobs.http.request_errors import ArtifactNotFound, RangeNotSatisfiable
 from eventjobs.http.requests import path_id
-from eventjobs.http.responses import reply
+from eventjobs.http.responses import NO_CACHE, reply
 from eventjobs.service import Service
 
-#: Media types that a browser may show or open. All others are sent as plain bytes.
+#: Media types that are sent as such. All others are sent as plain bytes.
 SAFE_TYPES = frozenset(
     {
         "application/json",
@@ -34,8 +34,9 @@ SAFE_TYPES = frozenset(
         "text/plain",
     }
 )
-#: An SVG can carry scripts. Opened as a page, it may only draw.
-SANDBOX = "sandbox; default-src 'none'; style-src 'unsafe-inline'"
+#: An SVG can carry scripts. A browser stores every file; one that is opened all the same may only
+#: draw.
+SANDBOX = "sandbox; default-src 'none'; style-src 'unsafe-inline'; frame-ancestors 'none'"
 
 
 async def upload(context: AppContext, request: web.Request) -> web.StreamResponse:
@@ -92,16 +93,17 @@ async def download(context: AppContext, request: web.Request) -> web.StreamRespo
 def _headers(artifact: Artifact) -> dict[str, str]:
     media_type = artifact.media_type.partition(";")[0].strip().lower()
     safe = media_type if media_type in SAFE_TYPES else "application/octet-stream"
-    shown = "inline" if safe.startswith("image/") else "attachment"
     name = re.sub(r"[^A-Za-z0-9._ ()+-]", "_", artifact.name)
     return {
         "Content-Type": f"{safe}; charset=utf-8" if safe.startswith("text/") else safe,
-        "Content-Disposition": f'{shown}; filename="{name}"',
+        "Content-Disposition": f'attachment; filename="{name}"',
         "Content-Security-Policy": SANDBOX,
+        "Cross-Origin-Resource-Policy": "same-origin",
+        "X-Frame-Options": "DENY",
         "Accept-Ranges": "bytes",
         "ETag": f'"{artifact.sha256}"',
         # The content of a name may change: revalidation mostly answers 304.
-        "Cache-Control": "private, no-cache",
+        **NO_CACHE,
     }
 
 

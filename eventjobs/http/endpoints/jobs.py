@@ -45,7 +45,7 @@ async def get(context: AppContext, request: web.Request) -> web.StreamResponse:
     return _unless_known(request, await current_snapshot(context, job_id))
 
 
-def get_cached(context: AppContext, request: web.Request) -> web.StreamResponse | None:
+def get_cached(context: AppContext, request: web.Request, vary: str) -> web.StreamResponse | None:
     """The job from memory, without an await; None where *get* has to answer."""
     service = context.service
     headers = request.headers
@@ -68,7 +68,7 @@ def get_cached(context: AppContext, request: web.Request) -> web.StreamResponse 
     status, body = 200, snapshot.body
     if is_known(request, snapshot.etag):
         status, body = 304, b""
-    fields = {"ETag": snapshot.etag, "Vary": "Accept"}
+    fields = {"ETag": snapshot.etag, "Vary": vary}
     if context.cors is not None:
         context.cors.add_headers(request, fields)
     request_id = context.request_ids.of(request)

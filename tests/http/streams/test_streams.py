@@ -20,7 +20,7 @@ from tests.support.stream_site import EVENTS, ME, Site, as_messages, events_path
 async def test_the_headers_are_those_of_a_stream_that_proxies_let_through(site: Site) -> None:
     stream = await site.watch(EVENTS, headers={"Accept-Encoding": "gzip, deflate, br"})
     assert stream.headers["content-type"] == "text/event-stream"
-    assert stream.headers["cache-control"] == "no-cache, no-transform"
+    assert stream.headers["cache-control"] == "private, no-cache, no-transform"
     assert stream.headers["x-accel-buffering"] == "no"
     assert stream.headers["x-content-type-options"] == "nosniff"
     assert stream.headers["transfer-encoding"] == "chunked"
