@@ -4,7 +4,7 @@ import re
 import sys
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import orjson
 import typer
@@ -12,10 +12,17 @@ import typer
 from eventjobs.cli.errors import fail
 from eventjobs.clock import SystemClock
 
-Host = Annotated[str | None, typer.Option(help="Loopback only. [127.0.0.1]")]
+Host = Annotated[str | None, typer.Option(help="Without authentication loopback only. [127.0.0.1]")]
 Port = Annotated[int | None, typer.Option(help="0 picks one. [8080]")]
 Data = Annotated[
     Path | None, typer.Option(readable=False, help="Directory of the log. [eventjobs-data]")
+]
+LogFormat = Annotated[
+    Literal["auto", "json", "console"],
+    typer.Option(
+        envvar="EVENTJOBS_LOG_FORMAT",
+        help="Of the lines of the log; auto: JSON, and readable in a terminal.",
+    ),
 ]
 
 Url = Annotated[str, typer.Option(envvar="EVENTJOBS_URL", help="Address of the service.")]

@@ -4,7 +4,7 @@ from typing import Annotated, Any, Literal
 
 import typer
 
-from eventjobs.cli.arguments import AsJson, Data, Host, Port, without_unset
+from eventjobs.cli.arguments import AsJson, Data, Host, LogFormat, Port, without_unset
 from eventjobs.cli.errors import exit_on_error
 
 
@@ -21,6 +21,7 @@ def serve(
         Literal["debug", "info", "warning", "error"],
         typer.Option(envvar="EVENTJOBS_LOG_LEVEL", help="Of the service's own log."),
     ] = "info",
+    log_format: LogFormat = "auto",
 ) -> None:
     """Run the service until it is stopped.
 
@@ -37,7 +38,7 @@ def serve(
 
     options: dict[str, Any] = {"host": host, "port": port, "data": data}
     with exit_on_error():
-        configure(log_level)
+        configure(log_level, format=log_format)
         settings = read_settings(Settings, without_unset(options))
         if demo:
             read_settings(DemoSettings, {})  # wrong ones stop the start, and not each job

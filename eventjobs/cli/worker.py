@@ -4,7 +4,7 @@ from typing import Annotated, Literal
 
 import typer
 
-from eventjobs.cli.arguments import Url, without_unset
+from eventjobs.cli.arguments import LogFormat, Url, without_unset
 from eventjobs.cli.errors import EXIT_USAGE, exit_on_error, fail
 from eventjobs.client.client import DEFAULT_URL
 
@@ -25,6 +25,7 @@ def worker(
         Literal["debug", "info", "warning", "error"],
         typer.Option(envvar="EVENTJOBS_LOG_LEVEL", help="Of the worker's own log."),
     ] = "info",
+    log_format: LogFormat = "auto",
 ) -> None:
     """Run jobs of a service over HTTP until it is stopped.
 
@@ -42,7 +43,7 @@ def worker(
 
     options = {"concurrency": concurrency, "threads": threads}
     with exit_on_error():
-        configure(log_level)
+        configure(log_level, format=log_format)
         try:
             settings = read_settings(Settings, without_unset(options))
             token = read_settings(ClientSettings, {}).token_text

@@ -3,6 +3,7 @@
 from aiohttp import web
 
 from eventjobs.attempts.remote_claims import RemoteClaims
+from eventjobs.http.access_log import AccessLog
 from eventjobs.http.app_context import APP_CONTEXT, AppContext
 from eventjobs.http.auth import Authenticator
 from eventjobs.http.cors import CrossOriginPolicy
@@ -19,6 +20,7 @@ from eventjobs.http.session_cookies import SessionCookies
 from eventjobs.http.streams.snapshots import Snapshots
 from eventjobs.http.streams.streams import Streams
 from eventjobs.log.long_poll import LongPolls
+from eventjobs.observability.logging import get_logger
 from eventjobs.service import Service
 
 __all__ = ["ROUTES", "Listening", "check_host", "create_app", "serve"]
@@ -67,6 +69,7 @@ def _make_context(service: Service) -> AppContext:
     snapshots = Snapshots(service.views, service.settings.ttl_s)
     long_polls = LongPolls(service.log, service.clock, service.settings.wait_max_s)
     proxies = TrustedProxies(service.settings.trusted_proxies)
+    all_requests = service.settings.log_requests == "all"
     return AppContext(
         service,
         snapshots,
@@ -86,6 +89,7 @@ def _make_context(service: Service) -> AppContext:
         OriginGuard(service.settings, proxies),
         RateLimits.of(service.settings, service.clock),
         CrossOriginPolicy(origins) if (origins := service.settings.cors_origins) else None,
+        AccessLog(get_logger("eventjobs.http"), proxies, all_requests=all_requests),
     )
 
 

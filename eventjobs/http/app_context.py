@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from aiohttp import web
 
 from eventjobs.attempts.remote_claims import RemoteClaims
+from eventjobs.http.access_log import AccessLog
 from eventjobs.http.auth import Authenticator
 from eventjobs.http.cors import CrossOriginPolicy
 from eventjobs.http.origin_guard import OriginGuard
@@ -34,6 +35,7 @@ class AppContext:
     rate_limits: RateLimits | None
     #: None where no other origin may use the service.
     cors: CrossOriginPolicy | None
+    access_log: AccessLog
 
 
 APP_CONTEXT = web.AppKey("context", AppContext)

@@ -1,6 +1,6 @@
 """What surrounds every endpoint: request id, origin check, errors as problems, headers."""
 
-import logging
+import asyncio
 from collections.abc import MutableMapping
 from typing import Any
 
@@ -8,7 +8,6 @@ from aiohttp import web
 from structlog.contextvars import bind_contextvars
 
 from eventjobs.auth.policy import Action
-from eventjobs.auth.principals import Principal
 from eventjobs.errors import EventjobsError
 from eventjobs.http import problem
 from eventjobs.http.app_context import AppContext
@@ -17,7 +16,7 @@ from eventjobs.http.headers import check_command, is_conditional, wants_stream
 from eventjobs.http.rate_limits import QUOTA, Quota, RateLimits, RequestKind
 from eventjobs.http.raw_response import RawResponse
 from eventjobs.http.request_errors import RateLimited
-from eventjobs.http.request_ids import JOB_ID, REQUEST_ID
+from eventjobs.http.request_ids import REQUEST_ID, job_id_of
 from eventjobs.http.routing import Endpoint, FastPath
 from eventjobs.observability.logging import get_logger
 
@@ -42,12 +41,11 @@ def wrap_endpoint(
     The request has a principal that is permitted the *action*; without an *action* it has none. It
     counts as one of *kind*, or as a stream, against the rate limits. A route that *varies* looks at
     Accept. An *unconditional* command is on a resource without an ETag: no tag matches.
-
     This is a wrapper and not a middleware of aiohttp, because it is on the path of every request.
     """
     log = get_logger("eventjobs.http")
-    if log.isEnabledFor(logging.DEBUG):
-        fast_path = None  # the access log needs the request id, which only the long path sets
+    if context.access_log.logs_success:
+        fast_path = None  # the access log needs what only the long path sets
     limits = context.rate_limits
     vary = _vary(context, action, varies=varies)
 
@@ -56,6 +54,7 @@ def wrap_endpoint(
         if fast_path is not None and (quota is None or not quota.exceeded):  # noqa: SIM102
             if (response := fast_path(context, request, vary)) is not None:
                 return _with_quota(response, quota)
+        began_s = asyncio.get_running_loop().time()
         request[REQUEST_ID] = request_id = context.request_ids.of(request)
         bind_contextvars(request_id=request_id)
         request[VARIES] = varies
@@ -68,10 +67,10 @@ def wrap_endpoint(
             if unconditional and is_conditional(request):
                 check_command(request, "")
             if action is not None:
-                request[PRINCIPAL] = await _authorize(context, request, action, quota)
+                await _authorize(context, request, action, quota)
             return _with_quota(await endpoint(context, request), quota)
         except ConnectionError:  # the client has disconnected; aiohttp does not log that
-            log.debug("request cut off", method=request.method, path=request.rel_url.raw_path)
+            context.access_log.log_cut_off(request, began_s)
             raise
         except Exception as error:  # noqa: BLE001 every error is answered
             return await _answer_error(context, request, problem.translate(error), log)
@@ -110,14 +109,14 @@ def _count(
 
 async def _authorize(
     context: AppContext, request: web.Request, action: Action, quota: Quota | None
-) -> Principal:
-    """The principal, which may do *action*. Raises RateLimited, and as *check_permission*."""
+) -> None:
+    """Set the principal, which may do *action*. Raises RateLimited, and as *check_permission*."""
     principal = await context.authenticator.authenticate(request)
+    request[PRINCIPAL] = principal  # the access log names it where it is refused, too
     if quota is not None:
         quota.count_principal(principal)
         quota.check()
     check_permission(principal, action)
-    return principal
 
 
 def _with_quota(response: web.StreamResponse, quota: Quota | None) -> web.StreamResponse:
@@ -139,8 +138,8 @@ async def _answer_error(
         if request.transport is not None:
             request.transport.abort()  # a close waits for the client to read
         raise ConnectionResetError("cut off after an error") from error
-    job_id = request.get(JOB_ID) or request.match_info.get("id")
-    return problem.response(error, request.rel_url.raw_path, request[REQUEST_ID], job_id)
+    path, request_id = request.rel_url.raw_path, request[REQUEST_ID]
+    return problem.response(error, path, request_id, job_id_of(request))
 
 
 async def add_default_headers(request: web.BaseRequest, response: web.StreamResponse) -> None:

@@ -59,7 +59,8 @@ class TrustedProxies:
 
     def __init__(self, networks: Iterable[Network]) -> None:
         self._networks = tuple(networks)
-        self._trusts: Callable[[str], bool] = lru_cache(maxsize=1024)(self._contains)
+        #: Whether a proxy at this address is trusted.
+        self.trusts: Callable[[str], bool] = lru_cache(maxsize=1024)(self._contains)
 
     def original(self, request: web.BaseRequest) -> OriginalRequest:
         """The request as its client sent it."""
@@ -68,7 +69,8 @@ class TrustedProxies:
             return cached
         peer = request.remote or ""
         original = OriginalRequest(peer, request.scheme, None)
-        if self._networks and self._trusts(peer):
+        # A request that aiohttp cannot parse has no headers, as a plain dict.
+        if self._networks and request.headers and self.trusts(peer):
             original = self._behind_proxy(request, original)
         request[ORIGINAL] = original
         return original
@@ -101,7 +103,7 @@ class TrustedProxies:
             if hop.address is None:
                 break
             address = hop.address
-            if not self._trusts(address):
+            if not self.trusts(address):
                 break
         return OriginalRequest(address, scheme, host)
 

@@ -13,6 +13,15 @@ JOB_ID = web.RequestKey("job_id", str)
 _ACCEPTED_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
 
 
+def job_id_of(request: web.BaseRequest) -> str | None:
+    """The id of the job that *request* submits or has in its path, where it may be malformed."""
+    if (job_id := request.get(JOB_ID)) is not None:
+        return str(job_id)
+    if isinstance(request, web.Request) and REQUEST_ID in request:  # it has a route
+        return request.match_info.get("id")
+    return None
+
+
 class RequestIds:
     """Ids of requests: the client's X-Request-ID, or a random prefix and a counter."""
 

@@ -8,10 +8,8 @@ from aiohttp import web
 
 from eventjobs.concurrency import forks
 from eventjobs.errors import EventjobsError
-from eventjobs.http.access_log import AccessLog
-from eventjobs.http.app_context import APP_CONTEXT
+from eventjobs.http.app_context import APP_CONTEXT, AppContext
 from eventjobs.http.connection_limits import ConnectionLimits
-from eventjobs.http.cors import CrossOriginPolicy
 from eventjobs.http.origin_guard import check_host
 from eventjobs.http.protocol import (
     LINGER_S,
@@ -28,7 +26,6 @@ from eventjobs.http.refusals import (
     refusal_response,
     with_refusals,
 )
-from eventjobs.http.request_ids import RequestIds
 from eventjobs.observability.logging import get_logger
 
 #: Seconds at a close in which an idle connection may still send a request.
@@ -89,14 +86,14 @@ async def listen(app: web.Application, host: str, port: int) -> Listening:
     manager = runner.server
     assert manager is not None
     connections = Connections(
-        ConnectionLimits(settings.connections_max, settings.address_connections_max),
+        ConnectionLimits(
+            settings.connections_max, settings.address_connections_max, context.proxies.trusts
+        ),
         service.clock,
         head_timeout_s=settings.head_timeout_s,
         stall_s=settings.stall_s,
     )
-    manager.request_handler = _with_problems(
-        manager.request_handler, RequestIds(), connections, context.cors
-    )
+    manager.request_handler = _with_problems(manager.request_handler, connections, context)
     manager.request_factory = with_refusals(manager.request_factory, context.guard)
     loop = asyncio.get_running_loop()
     log = get_logger("eventjobs.http")
@@ -109,7 +106,7 @@ async def listen(app: web.Application, host: str, port: int) -> Listening:
             keepalive_timeout=KEEPALIVE_S,
             lingering_time=LINGER_S,
             access_log=log,
-            access_log_class=AccessLog,
+            access_log_class=lambda *_: context.access_log,
             max_line_size=TARGET_BYTES_MAX,
             max_field_size=FIELD_BYTES_MAX,
             max_headers=FIELDS_MAX,
@@ -127,9 +124,7 @@ async def listen(app: web.Application, host: str, port: int) -> Listening:
     return Listening(bound[0], bound[1], connections, server, runner)
 
 
-def _with_problems(
-    handle: Handler, ids: RequestIds, connections: Connections, cors: CrossOriginPolicy | None
-) -> Handler:
+def _with_problems(handle: Handler, connections: Connections, context: AppContext) -> Handler:
     """*handle*, with refusals before routing answered as problems."""
 
     async def answer(request: web.BaseRequest) -> web.StreamResponse:
@@ -140,9 +135,9 @@ def _with_problems(
             check_expectation(request)
             response = await handle(request)
         except (web.HTTPException, EventjobsError) as error:
-            response = refusal_response(request, error, ids.of(request))
-            if cors is not None:
-                cors.add_headers(request, response.headers)
+            response = refusal_response(request, error, context.request_ids.of(request))
+            if context.cors is not None:
+                context.cors.add_headers(request, response.headers)
         except ConnectionError as error:
             connection.connection_error = error
             raise

@@ -9,7 +9,7 @@ import os
 import sys
 from collections.abc import Mapping, MutableMapping
 from contextlib import suppress
-from typing import TYPE_CHECKING, Any, TextIO
+from typing import TYPE_CHECKING, Any, Literal, TextIO
 
 import orjson
 
@@ -21,6 +21,8 @@ if TYPE_CHECKING:
     from structlog.typing import EventDict, Processor, WrappedLogger
 
 OURS = "eventjobs"
+#: How lines are rendered.
+Format = Literal["auto", "json", "console"]
 #: Arguments of logging; all others are fields.
 _STANDARD = frozenset({"exc_info", "stack_info", "stacklevel", "extra"})
 
@@ -68,8 +70,11 @@ def _word(value: Any) -> str:
     return orjson.dumps(value).decode()
 
 
-def configure(level: str = "INFO", stream: TextIO | None = None) -> None:
-    """Send all lines, of logging and structlog, from *level* to *stream*, or to stderr."""
+def configure(level: str = "INFO", stream: TextIO | None = None, format: Format = "auto") -> None:
+    """Send all lines, of logging and structlog, from *level* to *stream*, or to stderr.
+
+    The *format* auto is JSON, and readable lines in a terminal.
+    """
     import structlog
 
     stream = stream or sys.stderr
@@ -83,7 +88,7 @@ def configure(level: str = "INFO", stream: TextIO | None = None) -> None:
             structlog.processors.StackInfoRenderer(),
             structlog.processors.format_exc_info,
             hide_secrets,
-            _renderer(stream),
+            _renderer(stream, format),
         ],
         wrapper_class=structlog.make_filtering_bound_logger(number),
         logger_factory=lambda *names: _Lines(stream, *names),
@@ -142,13 +147,13 @@ def hide_secrets(logger: "WrappedLogger", method: str, event: "EventDict") -> "E
     return redact(event)
 
 
-def _renderer(stream: TextIO) -> "Processor":
+def _renderer(stream: TextIO, format: Format) -> "Processor":
     import structlog
 
-    if stream.isatty():
+    if format == "console" or (format == "auto" and stream.isatty()):
         # Not rich: its tracebacks show the values of local variables, secrets among them.
         return structlog.dev.ConsoleRenderer(
-            colors=not os.environ.get("NO_COLOR"),  # no-color.org
+            colors=stream.isatty() and not os.environ.get("NO_COLOR"),  # no-color.org
             exception_formatter=structlog.dev.plain_traceback,
         )
     return structlog.processors.JSONRenderer(ensure_ascii=False)

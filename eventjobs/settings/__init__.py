@@ -225,6 +225,10 @@ class Settings(EnvironmentSettings):
         "info",
         description="lowest level of handlers' log lines that the job's log gets; off: none",
     )
+    log_requests: Literal["failed", "all"] = Field(
+        "failed",
+        description="requests that have a line at level info or above; all makes reads slower",
+    )
     log_lines_max: int = Field(10_000, ge=1, description="lines in the log of one job")
 
     python_service_url: Annotated[str | None, Alias("PYTHON_SERVICE_URL")] = Field(

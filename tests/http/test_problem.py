@@ -47,7 +47,7 @@ async def test_a_refused_request_leaves_one_line_without_what_it_said(client: Co
     with capture_logs() as lines:
         await api("POST", "/v1/jobs?token=secret", b'{"type":"secret"}')
         await api.get("/healthz?token=secret")
-    [refused] = [each for each in lines if each["log_level"] == "info"]
+    [refused] = [each for each in lines if each["log_level"] == "warning"]
     assert (refused["event"], refused["status"]) == ("request refused", 422)
     assert (refused["method"], refused["path"]) == ("POST", "/v1/jobs")
     assert refused["code"] == "unknown_type"

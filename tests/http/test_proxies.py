@@ -152,7 +152,7 @@ def test_forwarded_may_have_several_lines() -> None:
         (", ".join(["1.1.1.1"] + ["10.0.0.2"] * HOPS_MAX), "10.0.0.2"),
     ],
 )
-def test_x_forwarded_for_is_followed_its_end(client: str, address: str) -> None:
+def test_x_forwarded_for_is_followed_back_to_front(client: str, address: str) -> None:
     assert from_x_forwarded(client) == (address, "http", None)
 
 

@@ -17,16 +17,20 @@ KEY = "ej_live_1234_abcdef"
 
 
 @contextmanager
-def configuration(stream: io.StringIO) -> Iterator[None]:
-    before, level = logging.root.handlers[:], logging.root.level
+def configuration(
+    stream: io.StringIO, level: str = "info", format: logs.Format = "auto"
+) -> Iterator[None]:
+    before, root_level = logging.root.handlers[:], logging.root.level
+    ours_level = logging.getLogger(logs.OURS).level
     logging.root.handlers.clear()
-    logs.configure("info", stream)
+    logs.configure(level, stream, format)
     try:
         yield
     finally:
         structlog.reset_defaults()
         logging.root.handlers[:] = before
-        logging.root.setLevel(level)
+        logging.root.setLevel(root_level)
+        logging.getLogger(logs.OURS).setLevel(ours_level)
 
 
 @pytest.fixture
@@ -144,3 +148,14 @@ def test_lines_in_a_terminal_have_colours_unless_told_otherwise(
         structlog.get_logger("eventjobs.here").warning("seen", jobs=3)
     assert "seen" in terminal.getvalue()
     assert ("\x1b[" in terminal.getvalue()) is coloured
+
+
+def test_the_format_is_a_setting() -> None:
+    with configuration(terminal := Terminal(), format="json"):
+        structlog.get_logger("eventjobs.here").warning("seen", jobs=3)
+    [line] = parse_lines(terminal)
+    assert (line["event"], line["jobs"]) == ("seen", 3)
+    with configuration(pipe := io.StringIO(), format="console"):
+        structlog.get_logger("eventjobs.here").warning("seen", jobs=3)
+    assert "jobs=3" in pipe.getvalue()
+    assert "\x1b[" not in pipe.getvalue()
