@@ -43,7 +43,7 @@ _SCOPES = {
 #: them, so that none of these includes anonymous jobs.
 _OF_OWNER = frozenset({Action.LIST, Action.SUBSCRIBE})
 _AUDITED = frozenset({Action.READ, Action.LIST, Action.INSPECT})
-#: What workers need for the jobs that they hold, and for the children of these.
+#: What a worker does: it reads the jobs that it holds and their children, and retries these.
 _WORKED = frozenset({Action.READ, Action.CONTROL, Action.SUPPLY, Action.WORK})
 
 
@@ -61,8 +61,11 @@ def permits(principal: Principal, action: Action, job: JobFacts | None = None) -
         return True
     if action in _AUDITED and Scope.AUDIT in principal.scopes:
         return True
-    if action in _WORKED and principal.worker_types and (job is None or _holds(principal, job)):
-        return True
+    if action in _WORKED and principal.worker_types:
+        if job is None or _holds(principal, job.parent_worker):
+            return True
+        if action is not Action.CONTROL and _holds(principal, job.worker):
+            return True
     scope = _SCOPES.get(action)
     if scope is None or scope not in principal.scopes:
         return False
@@ -88,7 +91,6 @@ def may_claim(principal: Principal, type: str) -> bool:
     return type in types or ALL_TYPES in types
 
 
-def _holds(principal: Principal, job: JobFacts) -> bool:
-    """Whether a worker of *principal* holds *job* or its parent."""
-    prefix = principal.worker_name("")
-    return any(each is not None and each.startswith(prefix) for each in job[1:])
+def _holds(principal: Principal, worker: str | None) -> bool:
+    """Whether *worker*, which holds a job, is one of *principal*."""
+    return worker is not None and worker.startswith(principal.worker_name(""))

@@ -55,8 +55,9 @@ def test_auditors_read_all_jobs_and_change_none() -> None:
 
 def test_a_worker_has_the_jobs_that_it_holds_and_their_children() -> None:
     mine, anothers = WORKER.worker_name("worker-1"), ADMIN.worker_name("worker-1")
+    assert permits(WORKER, Action.READ, JobFacts("alice", worker=mine))
+    assert not permits(WORKER, Action.CONTROL, JobFacts("alice", worker=mine))
     for action in (Action.READ, Action.CONTROL):
-        assert permits(WORKER, action, JobFacts("alice", worker=mine))
         assert permits(WORKER, action, JobFacts("alice", parent_worker=mine))
         assert not permits(WORKER, action, JobFacts("alice", worker=anothers))
         assert not permits(WORKER, action, JobFacts("alice", worker="worker-1"))
