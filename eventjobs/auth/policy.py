@@ -25,7 +25,7 @@ class Action(StrEnum):
     SUBSCRIBE = "subscribe"
     #: Claim jobs, and report on their attempts.
     WORK = "work"
-    #: Read what is about the whole service: types, queues, schedules, breakers.
+    #: Read what is about the whole service: types, queues, schedules, breakers, API keys.
     INSPECT = "inspect"
     #: Change what is about the whole service: pauses, views, API keys.
     OPERATE = "operate"

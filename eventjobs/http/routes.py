@@ -349,7 +349,7 @@ ROUTES = (
     _report_route("cancelled", reports.confirm_stop, WorkerReport, ENDED, WrongState),
     _report_route("release", reports.release, Release, ENDED),
     Route("POST", "/v1/keys", Action.OPERATE, keys.create, NEW_KEY, (KEY_CREATED, LimitReached)),
-    Route("GET", "/v1/keys", Action.OPERATE, keys.keys, LIST_PAGE, (KEYS, BadCursor)),
+    Route("GET", "/v1/keys", Action.INSPECT, keys.keys, LIST_PAGE, (KEYS, BadCursor)),
     Route(
         "DELETE",
         "/v1/keys/{key_id}",

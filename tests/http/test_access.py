@@ -18,7 +18,7 @@ from tests.conftest import Connect
 from tests.support.clock import FakeClock
 from tests.support.http_client import Client
 from tests.support.http_jobs import echo
-from tests.support.keys import bearer, make_key
+from tests.support.keys import bearer, id_of, make_key
 from tests.support.remote_worker import FAR, WORKER
 
 PAGE = Path(__file__).parents[2] / "docs" / "security.md"
@@ -225,6 +225,8 @@ REQUESTS: dict[str, Maker] = {
     "GET /readyz": plain("/readyz"),
     "GET /openapi.json": plain("/openapi.json"),
     "GET /": plain("/"),
+    "GET /login": plain("/login"),
+    "GET /login.js": plain("/login.js"),
     "GET /dashboard.js": plain("/dashboard.js"),
     "GET /dashboard.css": plain("/dashboard.css"),
 }
@@ -251,7 +253,7 @@ async def open_site(client: Connect, clock: FakeClock, auth: str, owner: str) ->
     }
     await clock.advance(2.0)
     headers = {name: bearer(key) for name, key in keys.items()} | {"nobody": {}, "optional": {}}
-    await service.api_keys.revoke(keys["revoked"].split("_")[2], actor="test")
+    await service.api_keys.revoke(id_of(keys["revoked"]), actor="test")
     return Site(api, headers, owner)
 
 

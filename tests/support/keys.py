@@ -22,3 +22,8 @@ async def make_key(
 def bearer(key: str) -> dict[str, str]:
     """The headers of a request with *key*."""
     return {"Authorization": f"Bearer {key}"}
+
+
+def id_of(key: str) -> str:
+    """The id in the text of a key."""
+    return key.split("_")[2]
