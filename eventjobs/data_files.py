@@ -4,12 +4,15 @@ import asyncio
 import os
 import shutil
 import sqlite3
-from contextlib import suppress
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from pathlib import Path
 from typing import NamedTuple
 
+from eventjobs.auth.credentials import Credentials
 from eventjobs.auth.master_key import MasterKey
-from eventjobs.clock import Clock
+from eventjobs.clock import Clock, SystemClock
+from eventjobs.commands.api_keys import APIKeys
 from eventjobs.errors import LogMissing, LogReplaced, SecretKeyMissing
 from eventjobs.log.sqlite import LOG_ID, SQLiteLog
 from eventjobs.observability.logging import get_logger
@@ -19,6 +22,7 @@ from eventjobs.storage.artifacts import Artifacts
 from eventjobs.storage.data_directory import (
     ARTIFACTS,
     KEY,
+    LAST_USES,
     LOG,
     SCRATCH,
     VIEWS,
@@ -28,6 +32,7 @@ from eventjobs.storage.data_directory import (
     lock,
     paths_open_to_others,
 )
+from eventjobs.storage.last_uses import LastUses
 from eventjobs.storage.sqlite import connect, fetch_value
 
 #: The name under which the log stores the mark of its secret key.
@@ -67,6 +72,26 @@ async def open_files(settings: Settings, clock: Clock) -> OpenFiles:
     except BaseException:
         await log.close()
         raise
+
+
+@asynccontextmanager
+async def open_api_keys(settings: Settings) -> AsyncIterator[APIKeys]:
+    """The API keys in the data directory, which no service has open. It is made when missing.
+
+    Raises DataDirectoryError.
+    """
+    clock, data = SystemClock(), settings.data
+    async with AsyncExitStack() as stack:
+        stack.callback(os.close, await lock(data))
+        files = await open_files(settings, clock)
+        stack.push_async_callback(files.log.close)
+        stack.push_async_callback(files.views.close)
+        following = asyncio.create_task(files.views.run(), name="views")
+        stack.push_async_callback(asyncio.wait, {following})
+        stack.callback(following.cancel)
+        credentials, uses = Credentials(clock, ()), LastUses(data / LAST_USES)
+        keys_max = settings.api_keys_max
+        yield APIKeys(files.log, files.views, clock, credentials, uses, keys_max)
 
 
 async def check_views(data: Path, log: SQLiteLog) -> None:

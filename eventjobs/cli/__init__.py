@@ -7,6 +7,7 @@ import typer
 from eventjobs.cli import standard_streams
 from eventjobs.cli.errors import EXIT_REFUSED, complain
 from eventjobs.cli.jobs import cancel, delete, download, list_jobs, logs, retry, show
+from eventjobs.cli.keys import keys
 from eventjobs.cli.queues import breakers, pause, queues, resume, schedules, types, why
 from eventjobs.cli.secret import new_key, secret
 from eventjobs.cli.serve import config, serve
@@ -49,6 +50,7 @@ app.command("pause")(pause)
 app.command("resume")(resume)
 app.command("download")(download)
 app.add_typer(webhooks, name="webhooks")
+app.add_typer(keys, name="keys")
 
 
 def main() -> None:

@@ -1,13 +1,14 @@
 """The part of the client that is about the service as a whole."""
 
 from collections.abc import Iterable
+from datetime import datetime
 
 from eventjobs.client.connection import Connection
-from eventjobs.client.requests import JSONObject, api_path
+from eventjobs.client.requests import JSONObject, api_path, format_time
 
 
 class AdminAPI:
-    """Types, queues, schedules, breakers and webhooks. Methods raise ApiError, Unreachable."""
+    """Types, queues, schedules, webhooks, API keys. Methods raise ApiError, Unreachable."""
 
     _http: Connection
 
@@ -74,6 +75,32 @@ class AdminAPI:
         response = await self._http.call("POST", path, json=body, retry=False)
         deliveries: list[str] = response["deliveries"]
         return deliveries
+
+    async def keys(self) -> list[JSONObject]:
+        """Every API key that is not revoked, the oldest first."""
+        return await self._list_all("keys")
+
+    async def create_key(
+        self,
+        name: str,
+        *,
+        owner: str | None = None,
+        scopes: Iterable[str] | None = None,
+        expires_at: datetime | None = None,
+    ) -> JSONObject:
+        """A new API key; its text is `key`. No other response has it."""
+        body = {
+            "name": name,
+            "owner": owner,
+            "scopes": None if scopes is None else [*scopes],
+            "expires_at": None if expires_at is None else format_time(expires_at, "expires_at"),
+        }
+        # Not retried: if the first request arrived, there would be a key whose text is lost.
+        return await self._http.call("POST", api_path("keys"), json=body, retry=False)
+
+    async def revoke_key(self, key_id: str) -> None:
+        """Refuse this key from now on. Harmless to repeat."""
+        await self._http.call("DELETE", api_path("keys", key_id))
 
     async def _list_all(self, collection: str) -> list[JSONObject]:
         items: list[JSONObject] = []
