@@ -23,6 +23,7 @@ from tests.support.issuer import (
     serving_keys,
     sign,
 )
+from tests.support.keys import bearer
 
 OIDC = {"auth": "required", "jwt_issuer": ISSUER, "jwt_audience": AUDIENCE}
 
@@ -34,8 +35,7 @@ async def issuer() -> AsyncIterator[KeyServer]:
 
 
 async def submit(api: Client, token: str) -> Reply:
-    headers = {"Authorization": f"Bearer {token}"}
-    return await api("POST", "/v1/jobs", {"type": "echo", "payload": 1}, headers=headers)
+    return await api("POST", "/v1/jobs", {"type": "echo", "payload": 1}, headers=bearer(token))
 
 
 async def test_a_job_is_submitted_and_read_with_a_token(
@@ -44,10 +44,15 @@ async def test_a_job_is_submitted_and_read_with_a_token(
     api = await client(*HANDLERS, clock=clock, jwks_url=issuer.url, **OIDC)
     token = sign(rsa_key(), claims(clock), kid="one")
     submitted = await submit(api, token)
-    assert submitted.status == 202, submitted.body
+    assert (submitted.status, submitted.json["owner"]) == (202, "alice")
     address = submitted.json["links"]["self"]
     assert (await api.get(address, Authorization=f"bearer {token}")).status == 200
+    assert (await api.get(address)).code == "unauthenticated"
     assert (await api("POST", "/v1/jobs", {"type": "echo"})).code == "unauthenticated"
+    bob = sign(rsa_key(), claims(clock, sub="bob"), kid="one")
+    assert (await api.get(address, **bearer(bob))).code == "job_not_found"
+    history = await api.get(f"{address}/events", **bearer(token))
+    assert history.json["events"][0]["actor"] == "user:alice"
 
 
 async def test_a_token_with_the_shared_secret(client: Connect, clock: FakeClock) -> None:
@@ -121,6 +126,20 @@ async def test_a_session_ends_with_the_key_of_its_token(
     await clock.advance(60)
     assert (await submit(api, sign(ec_key(), claims(clock), kid="two"))).status == 401
     assert (await api.get("/v1/session", Cookie=cookie)).code == "invalid_credential"
+
+
+async def test_a_stream_ends_with_the_key_of_its_token(
+    client: Connect, issuer: KeyServer, clock: FakeClock
+) -> None:
+    api = await client(*HANDLERS, clock=clock, jwks_url=issuer.url, **OIDC)
+    token = sign(rsa_key(), claims(clock, exp=clock.now_us() // 1_000_000 + 86_400), kid="one")
+    headers = {**bearer(token), "Accept": "text/event-stream"}
+    async with api.session.get("/v1/events", headers=headers) as stream:
+        assert stream.content_type == "text/event-stream"
+        issuer.keys = [public_jwk(ec_key(), kid="two")]
+        await clock.advance(60)
+        assert (await submit(api, sign(ec_key(), claims(clock), kid="two"))).status == 202
+        await stream.read()  # to its end
 
 
 async def test_a_removed_key_is_noticed_while_all_tokens_are_known(

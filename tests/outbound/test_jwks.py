@@ -121,12 +121,12 @@ async def test_keys_are_fetched_again_in_the_background(clock: FakeClock) -> Non
 
 
 RESPONSES = {
-    "an error": lambda: web.Response(status=500),
+    "an error": lambda: web.json_response({"keys": [TWO]}, status=500),
     "a redirect": lambda: web.Response(status=302, headers={"Location": "/other"}),
     "HTML": lambda: web.Response(text="<html>log in</html>", content_type="text/html"),
     "another document": lambda: web.json_response({"jwks_uri": "https://issuer.example/keys"}),
     "too many keys": lambda: web.json_response({"keys": [ONE] * 101}),
-    "too many bytes": lambda: web.Response(body=b" " * (DOCUMENT_BYTES_MAX + 1)),
+    "too many bytes": lambda: web.Response(body=b'{"keys":[]}' + b" " * DOCUMENT_BYTES_MAX),
     "something endless": lambda: web.Response(body=b'{"keys":[' + b"{}," * DOCUMENT_BYTES_MAX),
 }
 
