@@ -10,8 +10,9 @@ from eventjobs.domain.events import Event
 from eventjobs.domain.recorded import Recorded
 from eventjobs.errors import InvalidInput
 
-#: Longest job id or actor name, in characters.
-TEXT_CHARS_MAX = 200
+#: Longest job id or actor name, in characters. The longest name is that of a worker of a user: the
+#: owner's, percent-encoded, and the worker's own.
+TEXT_CHARS_MAX = 1000
 #: Events in one page of *read* and *follow*.
 PAGE_MAX = 512
 

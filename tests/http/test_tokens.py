@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 from aiohttp import web
 
+from eventjobs.handlers.declare import remote
 from eventjobs.outbound.jwks import INTERVAL_S
 from tests.conftest import Connect
 from tests.support.clock import FakeClock
@@ -58,6 +59,23 @@ async def test_a_job_is_submitted_and_read_with_a_token(
 async def test_a_token_with_the_shared_secret(client: Connect, clock: FakeClock) -> None:
     api = await client(*HANDLERS, clock=clock, auth="required", jwt_secret=SECRET)
     assert (await submit(api, sign(SECRET, claims(clock, aud=None)))).status == 202
+
+
+@pytest.mark.parametrize("subject", ["/" * 200, "\U0001f600" * 200])
+async def test_the_longest_names_are_recorded(
+    subject: str, client: Connect, clock: FakeClock
+) -> None:
+    api = await client(remote("far"), clock=clock, auth="required", jwt_secret=SECRET)
+    scopes = "jobs:submit jobs:read worker:far"
+    payload = claims(clock, aud=None, sub=subject, scope=scopes)
+    token, worker = bearer(sign(SECRET, payload)), "w" * 100
+    job = await api("POST", "/v1/jobs", {"type": "far", "payload": {}}, headers=token)
+    assert (job.status, job.json["owner"]) == (202, subject)
+    body = {"worker": worker, "types": ["far"]}
+    [claimed] = (await api("POST", "/v1/work/claim", body, headers=token)).json["jobs"]
+    path = f"/v1/work/{claimed['job_id']}/1/complete"
+    reply = await api("POST", path, {"worker": worker, "result": 1}, headers=token)
+    assert reply.status == 200, reply.body
 
 
 async def test_tokens_are_refused_where_none_is_configured(
