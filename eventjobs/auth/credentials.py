@@ -34,6 +34,8 @@ class Credentials:
         self._revocations = 0
         #: What was revoked since the start. Each is revoked for ever.
         self._revoked: set[str] = set()
+        #: Revoked credentials that expire, and when, in the order of their revocations.
+        self._ended: dict[str, int] = {}
         self._end_streams: list[Callable[[str], object]] = []
         #: When each principal was last recognized, by its name, since *take_uses*.
         self._uses: dict[str, int] = {}
@@ -73,11 +75,16 @@ class Credentials:
         principal = await verifier.verify(credential)
         if self.is_expired(principal):
             raise InvalidCredential("the credential has expired")
+        if not self._ended.keys().isdisjoint(principal.credentials):
+            raise InvalidCredential("the session has ended")
         return principal
 
     def is_valid(self, principal: Principal) -> bool:
         """Whether a principal that was verified is neither revoked nor expired since."""
-        return self._revoked.isdisjoint(principal.credentials) and not self.is_expired(principal)
+        is_revoked = any(
+            each in self._revoked or each in self._ended for each in principal.credentials
+        )
+        return not is_revoked and not self.is_expired(principal)
 
     def left_s(self, principal: Principal) -> float | None:
         """Seconds until the principal expires; None for one that does not."""
@@ -89,15 +96,25 @@ class Credentials:
         expires_us = principal.expires_us
         return expires_us is not None and expires_us <= self._clock.now_us()
 
-    def revoke(self, credential: str) -> None:
+    def revoke(self, credential: str, expires_us: int | None = None) -> None:
         """Forget the principals that have *credential* among their `credentials`, and end their
-        streams.
+        streams. One that expires is refused until then; of others the verifier has to know.
         """
         self._revocations += 1
-        self._revoked.add(credential)
+        if expires_us is None:
+            self._revoked.add(credential)
+        else:
+            self._forget_expired()
+            self._ended[credential] = expires_us
         self._principals.drop_where(lambda principal: credential in principal.credentials)
         for end_streams in self._end_streams:
             end_streams(credential)
+
+    def _forget_expired(self) -> None:
+        """Forget the credentials that ended first, up to one that has not expired."""
+        now_us = self._clock.now_us()
+        while self._ended and self._ended[first := next(iter(self._ended))] <= now_us:
+            del self._ended[first]
 
     def forget_all(self) -> None:
         """Verify every credential again, because what they are verified with has changed."""

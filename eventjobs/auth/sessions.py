@@ -23,8 +23,8 @@ CHARS_MAX = 3500
 class SessionSigner:
     """Makes sessions from principals, and verifies them.
 
-    A session is valid until it is ended, for at most *session_s* seconds, and as long as all
-    credentials of its principal are active: *is_active* is called with each of them.
+    A session is valid for at most *session_s* seconds, and as long as all credentials of its
+    principal are active: *is_active* is called with each of them.
     """
 
     def __init__(
@@ -38,8 +38,6 @@ class SessionSigner:
         self._clock = clock
         self._session_us = int(session_s * 1_000_000)
         self._is_active = is_active
-        #: The ids of ended sessions, and when these expire in microseconds since 1970.
-        self._ended: dict[str, int] = {}
 
     def begin(self, principal: Principal) -> tuple[str, Principal]:
         """A new session of *principal*, and the principal of its requests.
@@ -81,25 +79,7 @@ class SessionSigner:
         for each in facts["credentials"]:
             if not await self._is_active(each):
                 raise InvalidCredential("the key or token of this session was revoked")
-        if facts["session"] in self._ended:
-            raise InvalidCredential("this session has ended")
         return _principal(facts)
-
-    def end(self, principal: Principal) -> str:
-        """End the session of *principal*; the id of the session."""
-        self._forget_expired()
-        session_id = principal.credentials[0]
-        assert principal.expires_us is not None
-        self._ended[session_id] = principal.expires_us
-        return session_id
-
-    def _forget_expired(self) -> None:
-        """Forget ended sessions from the first one on, up to one that is not expired. No session
-        expires later than one that begins *session_s* seconds after it, so few are kept too long.
-        """
-        now_us = self._clock.now_us()
-        while self._ended and self._ended[first := next(iter(self._ended))] <= now_us:
-            del self._ended[first]
 
     def _signature(self, facts: bytes) -> bytes:
         return hmac.digest(self._key, facts, hashlib.sha256)

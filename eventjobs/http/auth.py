@@ -78,7 +78,8 @@ class Authenticator:
         these; this check holds for a browser that does not name the origin.
         """
         if (
-            request.body_exists
+            request.method == "POST"  # pages send no other unsafe method without a preflight
+            and request.body_exists
             and media_type(request) in FORM_TYPES
             and self.cookies.read(request) is not None
         ):

@@ -75,15 +75,21 @@ async def test_the_key_of_a_session_is_checked_again(clock: FakeClock) -> None:
 
 async def test_an_ended_session_is_refused_until_it_expires(clock: FakeClock) -> None:
     sessions = signer(clock)
+    credentials = Credentials(clock, [sessions])
     session, principal = sessions.begin(ALICE)
     other, _ = sessions.begin(ALICE)
-    assert sessions.end(principal) == principal.credentials[0]
+    await credentials.verify(session)
+    assert credentials.is_valid(principal)
+    credentials.revoke(principal.credentials[0], principal.expires_us)
+    assert not credentials.is_valid(principal)
     with pytest.raises(InvalidCredential, match="ended"):
-        await sessions.verify(session)
-    await sessions.verify(other)
+        await credentials.verify(session)
+    _, later = await credentials.verify(other), sessions.begin(ALICE)[1]
     await clock.advance(3600.0)
-    sessions.end(await sessions.verify(other))
-    assert len(sessions._ended) == 1
+    with pytest.raises(InvalidCredential, match="expired"):
+        await credentials.verify(session)
+    credentials.revoke(later.credentials[0], later.expires_us)
+    assert list(credentials._ended) == [later.credentials[0]]  # memory does not grow
 
 
 async def test_a_session_fits_in_a_cookie(clock: FakeClock) -> None:

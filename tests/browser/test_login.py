@@ -51,7 +51,7 @@ async def test_an_expired_session_leads_to_the_login(page: Page, client: Connect
     job = await api.service.submit("echo", owner="alice")
     cookies = await page.context.cookies()
     session = await api.service.credentials.verify(cookies[0].get("value", ""))
-    api.service.credentials.revoke(api.service.sessions.end(session))
+    api.service.credentials.revoke(session.credentials[0], session.expires_us)
     await page.locator(f'#jobs tr[data-job-id="{job.job_id}"]').click()
     await expect(page).to_have_url(f"{home}login?next=%2F&ended")
     await expect(page.get_by_text(LOGIN_ENDED)).to_be_visible()
@@ -101,3 +101,25 @@ async def test_without_authentication_the_login_leads_to_the_page(
     await page.goto(f"{api.listening.url}/login")
     await expect(page.locator("#connection")).to_have_text("live")
     await expect(page.locator("#user")).to_be_hidden()
+
+
+async def test_a_revoked_key_ends_the_page(page: Page, client: Connect) -> None:
+    api = await open_client(client)
+    key = await make_key(api.service)
+    home = f"{api.listening.url}/"
+    await page.goto(home)
+    await fill_in(page, key)
+    await expect(page.locator("#connection")).to_have_text("live")
+    await api.service.api_keys.revoke(key.split("_")[2], actor="test")
+    # The stream ends, and the browser reconnects after the delay that the service names.
+    await expect(page).to_have_url(f"{home}login?next=%2F&ended", timeout=15_000)
+    await expect(page.get_by_text(LOGIN_ENDED)).to_be_visible()
+    await fill_in(page, key)
+    await expect(page.get_by_role("alert")).to_contain_text("revoked")
+
+
+async def test_a_key_that_may_not_list_jobs_is_told_so(page: Page, client: Connect) -> None:
+    api = await open_client(client)
+    await page.goto(api.listening.url)
+    await fill_in(page, await make_key(api.service, ["worker:echo"]))
+    await expect(page.locator("#connection")).to_contain_text("does not permit")

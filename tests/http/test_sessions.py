@@ -5,6 +5,7 @@ import pytest
 from tests.conftest import Connect
 from tests.support.clock import FakeClock
 from tests.support.http_client import Reply
+from tests.support.issuer import SECRET, claims, sign
 from tests.support.keys import bearer, make_key
 from tests.support.sessions import log_in, open_client
 
@@ -162,3 +163,14 @@ async def test_optional_authentication_knows_those_who_log_in(client: Connect) -
     assert (session["mode"], session["owner"]) == ("optional", "anonymous")
     session = (await api("GET", "/v1/session", headers=await log_in(api))).json
     assert session["owner"] == "alice"
+
+
+async def test_a_session_ends_with_its_token(client: Connect, clock: FakeClock) -> None:
+    api = await open_client(client, clock=clock, jwt_secret=SECRET)
+    token = sign(SECRET, claims(clock, aud=None))
+    cookie = await log_in(api, token)
+    session = (await api("GET", "/v1/session", headers=cookie)).json
+    directly = (await api("GET", "/v1/session", headers=bearer(token))).json
+    assert session == directly  # also in when it expires
+    await clock.advance(3700.0)
+    assert (await api("GET", "/v1/session", headers=cookie)).code == "invalid_credential"

@@ -219,4 +219,6 @@ async function count() {
 }
 
 document.querySelector("#user button").addEventListener("click", logOut);
+// After a logout, the browser's button Back would show the list as it was.
+addEventListener("pageshow", (event) => event.persisted && location.reload());
 start();

@@ -44,7 +44,7 @@ async def end(context: AppContext, request: web.Request) -> web.StreamResponse:
     if (session := cookies.read(request)) is not None:
         with suppress(InvalidCredential):
             principal = await service.credentials.verify(session)
-            service.credentials.revoke(service.sessions.end(principal))
+            service.credentials.revoke(principal.credentials[0], principal.expires_us)
     response = web.Response(status=204)
     cookies.clear(request, response)
     return response
