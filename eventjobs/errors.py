@@ -27,6 +27,7 @@ EventjobsError
 │       └── StepTooLarge
 ├── InvalidCredential        the key, token or session is unknown, expired or revoked
 ├── KeysUnavailable          the keys that tokens are verified with were never fetched
+├── OwnerLimit               the owner has too many queued jobs, streams or long polls
 ├── LogError
 │   ├── Conflict             another append to the stream was first; load and decide again
 │   ├── Overloaded           too many appends are waiting
@@ -200,6 +201,10 @@ class InvalidCredential(EventjobsError, code="invalid_credential"):
 
 class KeysUnavailable(EventjobsError, code="keys_unavailable"):
     """The keys that tokens are verified with could not be fetched; try again shortly."""
+
+
+class OwnerLimit(EventjobsError, code="owner_limit"):
+    """This owner has as many of these as it may have; try again when some have ended."""
 
 
 class LogError(EventjobsError, code="log_error"):

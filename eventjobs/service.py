@@ -21,6 +21,7 @@ from eventjobs.clock import Clock, SystemClock, Timeline, sleep
 from eventjobs.commands.api_keys import APIKeys, APIKeyVerifier
 from eventjobs.commands.jobs import Jobs
 from eventjobs.commands.pauses import Pauses
+from eventjobs.commands.queued_jobs import QueuedJobs
 from eventjobs.commands.submissions import SpecDefaults, Submissions
 from eventjobs.data_files import open_files
 from eventjobs.domain.ids import parse_chosen_id, parse_id
@@ -67,6 +68,7 @@ class Service:
     log: SQLiteLog
     views: Views
     jobs: Jobs
+    queued_jobs: QueuedJobs
     submissions: Submissions
     pauses: Pauses
     limiter: ConcurrencyLimiter
@@ -220,8 +222,9 @@ class Service:
             log_lines_max=settings.log_lines_max,
         )
         self.uploads = Uploads(settings.data / UPLOADS, self.artifacts, settings.owner_bytes_max)
+        self.queued_jobs = QueuedJobs(self.views, settings.owner_queued_max)
         self.submissions = Submissions(
-            self.jobs, self.artifacts, self.uploads, self.views, self._defaults
+            self.jobs, self.artifacts, self.uploads, self.views, self.queued_jobs, self._defaults
         )
         # Random at each start: a restarted process must not look like the one before.
         worker = f"worker-{os.urandom(4).hex()}"
@@ -313,6 +316,7 @@ class Service:
         )
 
     async def _recover(self) -> None:
+        await self.queued_jobs.load()
         actor = self.job_source.worker
         await recover(self.jobs, self.views, self.recorder, self.leases, self.limiter, actor=actor)
         newest_us = await self.views.newest_us()

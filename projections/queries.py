@@ -88,6 +88,11 @@ class ViewQueries(ABC):
         """Numbers of the jobs of *owner* by type and status."""
         return _by_type(await self.query(status.SELECT_OWNER_COUNTS, owner))
 
+    async def queued_by_owner(self) -> tuple[int, dict[str, int]]:
+        """A position of the views, and the numbers of queued jobs at it, by owner."""
+        position, counts = await self.query(status.SELECT_QUEUED_BY_OWNER)
+        return position or 0, counts
+
     async def running(self) -> list[str]:
         """The ids of running jobs."""
         ids: list[str] = await self.query(status.SELECT_RUNNING)

@@ -118,6 +118,14 @@ SELECT json_group_array(json_array(type, status, jobs)) FROM (
   SELECT type, status, count(*) AS jobs FROM jobs WHERE listed AND owner = ?1
   GROUP BY type, status)
 """
+#: With the position of the views, at which they are counted.
+SELECT_QUEUED_BY_OWNER = """
+SELECT json_array(
+  (SELECT CAST(value AS INTEGER) FROM meta WHERE name = 'position'),
+  (SELECT json_group_object(owner, jobs) FROM (
+    SELECT owner, count(*) AS jobs FROM jobs
+    WHERE status = 'queued' AND owner IS NOT NULL GROUP BY owner)))
+"""
 
 #: Fields of a Job that are not in the column `state`.
 _NOT_IN_STATE = ("job_id", "spec", "born", "created_us")

@@ -2,17 +2,19 @@
 
 from collections.abc import Collection, Mapping
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 from eventjobs.auth.policy import Action
 from eventjobs.auth.principals import LOCAL, Principal
 from eventjobs.commands.access import permits_job
 from eventjobs.commands.jobs import CommandResult, Jobs
-from eventjobs.domain.ids import parse_id
+from eventjobs.commands.queued_jobs import QueuedJobs
+from eventjobs.domain.ids import new_id, parse_id
 from eventjobs.domain.spec import Artifact, JobSpec
 from eventjobs.domain.submission import is_checked, rebuild_spec
 from eventjobs.domain.validation import read_files
-from eventjobs.errors import InvalidInput, UnknownArtifact, UnknownJob
+from eventjobs.errors import InvalidInput, OwnerLimit, UnknownArtifact, UnknownJob
 from eventjobs.handlers.registry import HandlerRegistry
 from eventjobs.projections import Views
 from eventjobs.storage.artifacts import Artifacts
@@ -63,12 +65,14 @@ class Submissions:
         artifacts: Artifacts,
         uploads: Uploads,
         views: Views,
+        queued_jobs: QueuedJobs,
         defaults: SpecDefaults,
     ) -> None:
         self._jobs = jobs
         self._artifacts = artifacts
         self._uploads = uploads
         self._views = views
+        self._queued_jobs = queued_jobs
         self.defaults = defaults
 
     async def submit(
@@ -83,7 +87,8 @@ class Submissions:
         """Check *spec*, fill in its open fields, and submit it as *job_id* or under a new id.
 
         The jobs that *spec* names have to be jobs that *principal* may read.
-        Raises what Jobs.submit does, UnknownType, UnknownJob, UnknownArtifact, InvalidInput.
+        Raises what Jobs.submit does, OwnerLimit, UnknownType, UnknownJob, UnknownArtifact,
+        InvalidInput.
         """
         if not is_checked(spec):
             spec = rebuild_spec(spec)
@@ -92,7 +97,16 @@ class Submissions:
             await self._check_named_jobs(spec, principal)
         job_id = None if job_id is None else parse_id(job_id)
         completed = self.defaults.complete(spec)
-        return await self._jobs.submit(completed, actor=actor, job_id=job_id, key=key)
+        if spec.owner is None:
+            return await self._jobs.submit(completed, actor=actor, job_id=job_id, key=key)
+        job_id = job_id or new_id(self._jobs.clock.now_us())
+        submit = partial(self._jobs.submit, completed, actor=actor, job_id=job_id, key=key)
+        try:
+            return await self._queued_jobs.queue(spec.owner, job_id, submit)
+        except OwnerLimit:
+            if await self._jobs.load(job_id) is None:
+                raise
+            return await submit()  # again: it queues nothing
 
     async def artifacts_of(
         self, files: Mapping[str, str], owners: Collection[str] | None = None

@@ -9,6 +9,7 @@ from eventjobs.http.auth import Authenticator
 from eventjobs.http.cors import CrossOriginPolicy
 from eventjobs.http.middleware import add_default_headers, wrap_endpoint
 from eventjobs.http.origin_guard import OriginGuard, check_host
+from eventjobs.http.owner_limits import OwnerLimits
 from eventjobs.http.problem import method_not_allowed
 from eventjobs.http.proxies import TrustedProxies
 from eventjobs.http.rate_limits import RateLimits, RequestKind
@@ -88,6 +89,7 @@ def _make_context(service: Service) -> AppContext:
         proxies,
         OriginGuard(service.settings, proxies),
         RateLimits.of(service.settings, service.clock),
+        OwnerLimits(service.settings.owner_long_polls_max, "long polls"),
         CrossOriginPolicy(origins) if (origins := service.settings.cors_origins) else None,
         AccessLog(get_logger("eventjobs.http"), proxies, all_requests=all_requests),
     )

@@ -9,6 +9,7 @@ from eventjobs.http.access_log import AccessLog
 from eventjobs.http.auth import Authenticator
 from eventjobs.http.cors import CrossOriginPolicy
 from eventjobs.http.origin_guard import OriginGuard
+from eventjobs.http.owner_limits import OwnerLimits
 from eventjobs.http.proxies import TrustedProxies
 from eventjobs.http.rate_limits import RateLimits
 from eventjobs.http.request_ids import RequestIds
@@ -33,6 +34,7 @@ class AppContext:
     guard: OriginGuard
     #: None where the settings have no rates.
     rate_limits: RateLimits | None
+    owner_polls: OwnerLimits
     #: None where no other origin may use the service.
     cors: CrossOriginPolicy | None
     access_log: AccessLog

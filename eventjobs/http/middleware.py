@@ -8,7 +8,7 @@ from aiohttp import web
 from structlog.contextvars import bind_contextvars
 
 from eventjobs.auth.policy import Action
-from eventjobs.errors import EventjobsError
+from eventjobs.errors import EventjobsError, OwnerLimit
 from eventjobs.http import problem
 from eventjobs.http.app_context import AppContext
 from eventjobs.http.auth import PRINCIPAL, check_permission
@@ -129,8 +129,9 @@ def _with_quota(response: web.StreamResponse, quota: Quota | None) -> web.Stream
 async def _answer_error(
     context: AppContext, request: web.Request, error: Exception, log: Any
 ) -> web.StreamResponse:
-    if isinstance(error, RateLimited) and request[VARIES] and wants_stream(request):
-        return await context.streams.refuse(request, error.wait_s)
+    if isinstance(error, RateLimited | OwnerLimit) and request[VARIES] and wants_stream(request):
+        wait_s = error.wait_s if isinstance(error, RateLimited) else 0.0
+        return await context.streams.refuse(request, wait_s)
     if not isinstance(error, EventjobsError | web.HTTPException):
         log.error("unexpected error", exc_info=error)
     if request.writer.output_size > 0:

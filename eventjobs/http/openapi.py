@@ -21,6 +21,7 @@ from eventjobs.errors import (
     LogUnavailable,
     OutcomeUnknown,
     Overloaded,
+    OwnerLimit,
     PreconditionFailed,
     TooLarge,
 )
@@ -169,7 +170,7 @@ def _errors(route: Route, auth: str) -> list[type[EventjobsError]]:
     if auth != "off" and route.action is not None:
         listed += [Unauthenticated, InvalidCredential, Forbidden]
     if route.kind is not None:
-        listed.append(RateLimited)
+        listed += [RateLimited, OwnerLimit]
     if route.method != "GET":
         listed += [CrossOrigin, *_WRITES]
     if route.method != "GET" or "If-Match" in route.request.headers:

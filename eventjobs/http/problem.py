@@ -28,6 +28,7 @@ from eventjobs.errors import (
     OutboundRefused,
     OutcomeUnknown,
     Overloaded,
+    OwnerLimit,
     PreconditionFailed,
     Rejected,
     TooLarge,
@@ -53,6 +54,7 @@ TABLE: dict[type[EventjobsError], tuple[int, int | None]] = {
     JobExists: (409, None),
     IdempotencyKeyReused: (422, None),
     PreconditionFailed: (412, None),
+    OwnerLimit: (429, 5),
     Rejected: (409, None),  # WrongState, StaleAttempt
     TooLarge: (413, None),
     InvalidInput: (422, None),  # UnknownType, UnknownArtifact, UnknownJob, ReservedId

@@ -15,6 +15,7 @@ from eventjobs.errors import (
     KeyNotFound,
     LimitReached,
     OutboundRefused,
+    OwnerBytesLimit,
     StaleAttempt,
     UnknownSchedule,
     UnknownStep,
@@ -287,7 +288,9 @@ ROUTES = (
     Route(
         "GET", "/v1/breakers", Action.INSPECT, breakers.breakers, LIST_PAGE, (BREAKERS, BadCursor)
     ),
-    Route("POST", "/v1/artifacts", Action.SUPPLY, artifacts.upload, FILE, (STORED,)),
+    Route(
+        "POST", "/v1/artifacts", Action.SUPPLY, artifacts.upload, FILE, (STORED, OwnerBytesLimit)
+    ),
     Route(
         "GET",
         "/v1/jobs/{id}/artifacts/{name}",

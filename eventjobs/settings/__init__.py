@@ -260,6 +260,15 @@ class Settings(EnvironmentSettings):
         524_288, ge=1, description="characters of one string in a request"
     )
     artifact_bytes_max: int = Field(8 * 2**30, ge=1, description="size of one uploaded file")
+    owner_queued_max: int | None = Field(
+        None, ge=1, description="queued jobs of one owner; unset: no limit"
+    )
+    owner_streams_max: int | None = Field(
+        None, ge=1, description="open streams of one owner; unset: no limit"
+    )
+    owner_long_polls_max: int | None = Field(
+        None, ge=1, description="open long polls and claims of one owner; unset: no limit"
+    )
     owner_bytes_max: int | None = Field(
         None, ge=0, description="bytes of the uploaded files of one owner; unset: no limit"
     )

@@ -49,7 +49,8 @@ async def claim(context: AppContext, request: web.Request) -> web.StreamResponse
 
     worker = principal.worker_name(claim.worker)
     claim_request = _claim_request(claim, worker, service.settings.lease_s)
-    jobs = await context.remote_claims.claim(claim_request, is_gone)
+    with context.owner_polls.hold(principal, waits=claim.wait_s > 0):
+        jobs = await context.remote_claims.claim(claim_request, is_gone)
     bodies = [_render(job, await step_results(service.jobs, job)) for job in jobs]
     return reply({"jobs": bodies})
 

@@ -53,7 +53,8 @@ async def job_events(context: AppContext, request: web.Request) -> web.StreamRes
         ended = job.finished and (last == job.position or not events)
         return Page(events, last, ended) if events or ended else None
 
-    page = await context.long_polls.wait_until(look, query.wait, job_id)
+    with context.owner_polls.hold(principal_of(request), waits=query.wait > 0):
+        page = await context.long_polls.wait_until(look, query.wait, job_id)
     return _reply(page or Page([], after), service.log)
 
 
@@ -75,7 +76,8 @@ async def logs(context: AppContext, request: web.Request) -> web.StreamResponse:
         ended = all_read and job.finished and seen >= job.position
         return Page(lines, seen, ended) if lines or ended or not all_read else None
 
-    page = await context.long_polls.wait_until(look, query.wait, job_id)
+    with context.owner_polls.hold(principal_of(request), waits=query.wait > 0):
+        page = await context.long_polls.wait_until(look, query.wait, job_id)
     return _reply(page or Page([], seen), service.log)
 
 
@@ -115,7 +117,8 @@ async def events(context: AppContext, request: web.Request) -> web.StreamRespons
         seen = page.next
         return page if page.events or seen - first >= EVENTS_READ_MAX else None
 
-    page = await context.long_polls.wait_until(look, query.wait)
+    with context.owner_polls.hold(principal_of(request), waits=query.wait > 0):
+        page = await context.long_polls.wait_until(look, query.wait)
     return _reply(page or Page([], seen), service.log)
 
 

@@ -1,5 +1,6 @@
 """Jobs: list, read, cancel, retry, delete."""
 
+from functools import partial
 from typing import Any
 
 import orjson
@@ -86,7 +87,8 @@ async def _when_changed(context: AppContext, request: web.Request) -> web.Respon
         check_match(request, snapshot.etag)
         return None if is_known(request, snapshot.etag) else snapshot
 
-    changed = await context.long_polls.wait_until(look, wait_s or 0, job_id)
+    with context.owner_polls.hold(principal_of(request), waits=bool(wait_s)):
+        changed = await context.long_polls.wait_until(look, wait_s or 0, job_id)
     response = _unless_known(request, changed or await current_snapshot(context, job_id))
     if wait_s is not None:
         response.headers["Preference-Applied"] = f"wait={wait_s}"
@@ -147,14 +149,20 @@ async def retry(context: AppContext, request: web.Request) -> web.StreamResponse
         if request.can_read_body
         else RetryOptions()
     )
-    result = await context.service.jobs.retry(
-        await path_id(context.service, request, Action.CONTROL),
+    jobs = context.service.jobs
+    job_id = await path_id(context.service, request, Action.CONTROL)
+    job = await jobs.load(job_id)
+    owner = None if job is None else job.spec.owner
+    retry_job = partial(
+        jobs.retry,
+        job_id,
         options.reason,
         from_step=options.from_step,
         restart=options.restart,
         actor=principal_of(request).name,
         guard=_guard(request),
     )
+    result = await context.service.queued_jobs.queue(owner, job_id, retry_job)
     return snapshot_response(await snapshot_since(context, result.job))
 
 

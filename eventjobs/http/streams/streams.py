@@ -16,6 +16,7 @@ from eventjobs.domain.job import Job
 from eventjobs.errors import JobNotFound, JobUnreadable
 from eventjobs.http.auth import principal_of
 from eventjobs.http.headers import last_event_id
+from eventjobs.http.owner_limits import OwnerLimits
 from eventjobs.http.request_errors import ViewsBehind
 from eventjobs.http.requests import require_job, views_caught_up
 from eventjobs.http.streams.backpressure import drain, limit_buffers
@@ -60,6 +61,7 @@ class Streams:
         )
         #: The timer of each is for the end of its credential.
         self._open: dict[Subscriber, Timer | None] = {}
+        self._owner_streams = OwnerLimits(self._settings.owner_streams_max, "streams")
         self._none_open = asyncio.Event()
         self._closing = False
         self._tasks: list[asyncio.Task[None]] = []
@@ -75,9 +77,10 @@ class Streams:
         self, request: web.Request, job_filter: JobFilter, after: int | None
     ) -> web.StreamResponse:
         """Every matching event after the cursor, in order."""
-        return await self._stream(
-            request, job_filter, after, self._events, self._missed_events.frames
-        )
+        with self._owner_streams.hold(principal_of(request)):
+            return await self._stream(
+                request, job_filter, after, self._events, self._missed_events.frames
+            )
 
     async def snapshots(
         self, request: web.Request, job_filter: JobFilter, after: int | None = None
@@ -88,9 +91,10 @@ class Streams:
         """
         with suppress(ViewsBehind):
             await views_caught_up(self._service)
-        return await self._stream(
-            request, job_filter, after, self._snapshots, self._missed_snapshots.frames
-        )
+        with self._owner_streams.hold(principal_of(request)):
+            return await self._stream(
+                request, job_filter, after, self._snapshots, self._missed_snapshots.frames
+            )
 
     async def refuse(self, request: web.Request, wait_s: float = 0.0) -> web.StreamResponse:
         """A stream that ends at once. The client reconnects *wait_s* seconds later or more.

@@ -1,0 +1,36 @@
+"""Limits of what one owner has open at a time: streams, and long polls."""
+
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from eventjobs.auth.principals import Principal
+from eventjobs.errors import OwnerLimit
+
+
+class OwnerLimits:
+    """Counts what each owner has open: at most *limit*; None is no limit. Principals without an
+    owner have none.
+    """
+
+    def __init__(self, limit: int | None, name: str) -> None:
+        self._limit = limit
+        self._name = name
+        self._open: Counter[str] = Counter()
+
+    @contextmanager
+    def hold(self, principal: Principal, *, waits: bool = True) -> Iterator[None]:
+        """Count one more while the block runs, unless it does not wait. Raises OwnerLimit."""
+        owner, limit = principal.owner, self._limit
+        if owner is None or limit is None or not waits:
+            yield
+            return
+        if self._open[owner] >= limit:
+            raise OwnerLimit(f"an owner has at most {limit} open {self._name}")
+        self._open[owner] += 1
+        try:
+            yield
+        finally:
+            self._open[owner] -= 1
+            if not self._open[owner]:
+                del self._open[owner]
