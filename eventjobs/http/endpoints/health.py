@@ -4,9 +4,11 @@ from typing import Any
 
 from aiohttp import web
 
+from eventjobs.auth.policy import sees_all
+from eventjobs.errors import InvalidCredential
 from eventjobs.http.app_context import AppContext
 from eventjobs.http.auth import principal_of, restrict_owner
-from eventjobs.http.request_errors import NotReady
+from eventjobs.http.request_errors import NotReady, RequestError
 from eventjobs.http.requests import views_caught_up
 from eventjobs.http.responses import reply
 from eventjobs.projections import Views
@@ -37,7 +39,9 @@ async def healthz(context: AppContext, request: web.Request) -> web.StreamRespon
 
 
 async def readyz(context: AppContext, request: web.Request) -> web.StreamResponse:
-    """Whether the service serves, and how far its views are behind the log."""
+    """Whether the service serves, and how far its views are behind the log. The parked events are
+    listed for those who may read all jobs.
+    """
     service = context.service
     if not service.ready:
         names = ", ".join(service.failing)
@@ -46,6 +50,7 @@ async def readyz(context: AppContext, request: web.Request) -> web.StreamRespons
         )
     head, views = service.log.head, service.views
     unwritable = await service.log.unwritable()
+    listed = PARKED_MAX if await _sees_all(context, request) else 0
     return reply(
         {
             "ready": True,
@@ -58,14 +63,24 @@ async def readyz(context: AppContext, request: web.Request) -> web.StreamRespons
             "unwritable": unwritable,
             "views_failing": views.failing,
             "recovered": service.recovered,
-            "parked": await _parked_events(views),
+            "parked": await _parked_events(views, listed),
         }
     )
 
 
-async def _parked_events(views: Views) -> dict[str, Any] | None:
-    """The events that cannot be applied; None while the views are failing."""
+async def _sees_all(context: AppContext, request: web.Request) -> bool:
+    """Whether the request, on a public route, is by a principal that may read all jobs."""
+    try:
+        return sees_all(await context.authenticator.authenticate(request))
+    except (InvalidCredential, RequestError):
+        return False
+
+
+async def _parked_events(views: Views, limit: int) -> dict[str, Any] | None:
+    """The number of events that cannot be applied, and the first of them; None while the views are
+    failing.
+    """
     if views.failing is not None:
         return None
-    count, first = await views.parked_events(PARKED_MAX)
+    count, first = await views.parked_events(limit)
     return {"count": count, "first": [each._asdict() for each in first]}
