@@ -8,11 +8,12 @@ from aiohttp import web
 from structlog.contextvars import bind_contextvars
 
 from eventjobs.auth.policy import Action
-from eventjobs.errors import EventjobsError, OwnerLimit
+from eventjobs.errors import EventjobsError, InvalidCredential, OwnerLimit
 from eventjobs.http import problem
 from eventjobs.http.app_context import AppContext
 from eventjobs.http.auth import PRINCIPAL, check_permission
 from eventjobs.http.headers import check_command, is_conditional, wants_stream
+from eventjobs.http.origin_guard import SAFE_METHODS
 from eventjobs.http.rate_limits import QUOTA, Quota, RateLimits, RequestKind
 from eventjobs.http.raw_response import RawResponse
 from eventjobs.http.request_errors import RateLimited
@@ -68,7 +69,10 @@ def wrap_endpoint(
                 check_command(request, "")
             if action is not None:
                 await _authorize(context, request, action, quota)
-            return _with_quota(await endpoint(context, request), quota)
+            response = await endpoint(context, request)
+            if action is not None and request.method in SAFE_METHODS:
+                _check_validity(context, request, response)
+            return _with_quota(response, quota)
         except ConnectionError:  # the client has disconnected; aiohttp does not log that
             context.access_log.log_cut_off(request, began_s)
             raise
@@ -76,6 +80,14 @@ def wrap_endpoint(
             return await _answer_error(context, request, problem.translate(error), log)
 
     return handle
+
+
+def _check_validity(
+    context: AppContext, request: web.Request, response: web.StreamResponse
+) -> None:
+    """Raises InvalidCredential for a read whose credential was revoked while it waited."""
+    if not context.service.credentials.is_valid(request[PRINCIPAL]) and not response.prepared:
+        raise InvalidCredential
 
 
 def _vary(context: AppContext, action: Action | None, *, varies: bool) -> str:

@@ -305,7 +305,22 @@ async def test_an_open_claim_of_a_revoked_worker_gets_no_job(client: Connect) ->
     assert (await site.get(ANN, f"/v1/jobs/{job_id}")).json["status"] == "queued"
 
 
-# --- streams
+# --- streams and waits
+
+
+async def test_a_long_poll_of_a_revoked_key_is_refused(client: Connect) -> None:
+    site = await open_site(client)
+    key = await site.add("second")
+    job_id = await site.submit("second")
+    path = f"/v1/jobs/{job_id}/events?after=99&wait=20"
+    after = (await site.get("second", f"/v1/jobs/{job_id}/events")).json["next"]
+    waiting = asyncio.create_task(site.get("second", path.replace("99", str(after))))
+    await site.api.wait_for_long_poll()
+    service = site.api.service
+    await service.api_keys.revoke(id_of(key), actor="test")
+    await service.jobs.cancel(job_id, actor="test")
+    reply = await waiting
+    assert (reply.status, reply.code) == (401, "invalid_credential")
 
 
 async def test_streams_have_the_jobs_of_the_owner(client: Connect) -> None:
