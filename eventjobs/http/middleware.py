@@ -69,10 +69,7 @@ def wrap_endpoint(
                 check_command(request, "")
             if action is not None:
                 await _authorize(context, request, action, quota)
-            response = await endpoint(context, request)
-            if action is not None and request.method in SAFE_METHODS:
-                _check_validity(context, request, response)
-            return _with_quota(response, quota)
+            return _with_quota(await _serve(endpoint, context, request), quota)
         except ConnectionError:  # the client has disconnected; aiohttp does not log that
             context.access_log.log_cut_off(request, began_s)
             raise
@@ -82,12 +79,18 @@ def wrap_endpoint(
     return handle
 
 
-def _check_validity(
-    context: AppContext, request: web.Request, response: web.StreamResponse
-) -> None:
-    """Raises InvalidCredential for a read whose credential was revoked while it waited."""
-    if not context.service.credentials.is_valid(request[PRINCIPAL]) and not response.prepared:
+async def _serve(
+    endpoint: Endpoint, context: AppContext, request: web.Request
+) -> web.StreamResponse:
+    """The response of *endpoint*. Raises InvalidCredential for a read whose credential was revoked
+    while it waited.
+    """
+    response = await endpoint(context, request)
+    principal = request.get(PRINCIPAL)
+    is_read = request.method in SAFE_METHODS and not response.prepared
+    if principal is not None and is_read and not context.service.credentials.is_valid(principal):
         raise InvalidCredential
+    return response
 
 
 def _vary(context: AppContext, action: Action | None, *, varies: bool) -> str:
