@@ -50,13 +50,15 @@ $(TEST): pyproject.toml Makefile
 	$(call setup,$(DEMO_AND_TEST))
 	@touch $(RUN) $@
 
-# What tests run besides Python: a browser, a worker in another language, faults, HTTP load.
+# What tests run besides Python: a browser, a worker in another language, faults, HTTP load, a proxy.
+# Where there is systemd, the package of nginx would start a server on port 80.
 programs:
 	@exec >/dev/null; missing=; \
 	command -v chromium || command -v chromium-browser || command -v google-chrome || missing="chromium"; \
 	command -v node || missing="$$missing nodejs"; \
 	command -v strace || missing="$$missing strace"; \
 	command -v wrk || missing="$$missing wrk"; \
+	[ -d /run/systemd/system ] || [ -x /usr/sbin/nginx ] || command -v nginx || missing="$$missing nginx-light"; \
 	[ -n "$$missing" ] || exit 0; \
 	if [ "$$(id -u)" = 0 ] && command -v apt-get; then \
 		echo "installing $$missing"  >&2; \

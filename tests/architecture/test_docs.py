@@ -31,8 +31,8 @@ README = (ROOT / "README.md").read_text()
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 BLOCKS = [block for page in PAGES for block in blocks(page)]
 RUN = [block for block in BLOCKS if block.language in COMMENTS and block.sketch is None]
-#: Languages of blocks that are not run: output, drawings, and bodies of HTTP.
-SHOWN = {"text", "json"}
+#: Languages of blocks that are not run: output, drawings, bodies of HTTP, files of other programs.
+SHOWN = {"text", "json", "nginx", "yaml", "ini"}
 
 
 @pytest.mark.parametrize("page", sorted({block.page for block in RUN}), ids=lambda page: page.name)
