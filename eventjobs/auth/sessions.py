@@ -67,7 +67,15 @@ class SessionSigner:
         return credential.startswith(PREFIX)
 
     async def verify(self, credential: str) -> Principal:
-        """The principal of a session. Raises InvalidCredential."""
+        """The principal of a session. Raises InvalidCredential, and as *is_active*."""
+        principal = self.read(credential)
+        for each in principal.credentials[1:]:
+            if not await self._is_active(each):
+                raise InvalidCredential("the key or token of this session was revoked")
+        return principal
+
+    def read(self, credential: str) -> Principal:
+        """The principal of a session that may have ended. Raises InvalidCredential."""
         text, _, signature = credential.removeprefix(PREFIX).partition(".")
         try:
             encoded, signed = _decode(text), _decode(signature)
@@ -75,11 +83,7 @@ class SessionSigner:
             raise InvalidCredential from error
         if not hmac.compare_digest(signed, self._signature(encoded)):
             raise InvalidCredential
-        facts = orjson.loads(encoded)
-        for each in facts["credentials"]:
-            if not await self._is_active(each):
-                raise InvalidCredential("the key or token of this session was revoked")
-        return _principal(facts)
+        return _principal(orjson.loads(encoded))
 
     def _signature(self, facts: bytes) -> bytes:
         return hmac.digest(self._key, facts, hashlib.sha256)

@@ -73,6 +73,13 @@ async def test_the_key_of_a_session_is_checked_again(clock: FakeClock) -> None:
     await signer(clock, "key:2").verify(session)
 
 
+async def test_a_session_is_read_while_its_key_cannot_be_checked(clock: FakeClock) -> None:
+    session, principal = signer(clock).begin(ALICE)
+    assert signer(clock, "key:1").read(session) == principal  # so that it can be ended
+    with pytest.raises(InvalidCredential):
+        signer(clock, key=b"x" * 32).read(session)
+
+
 async def test_an_ended_session_is_refused_until_it_expires(clock: FakeClock) -> None:
     sessions = signer(clock)
     credentials = Credentials(clock, [sessions])

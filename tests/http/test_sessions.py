@@ -75,7 +75,7 @@ async def test_logging_out_ends_the_session_and_its_streams(client: Connect) -> 
     await api("GET", "/v1/session", headers=cookie)
     for _ in range(2):
         reply = await api("DELETE", "/v1/session", headers=cookie)
-        assert reply.status == 204
+        assert (reply.status, reply.headers["Cache-Control"]) == (204, "no-store")
         assert reply.headers["Set-Cookie"].startswith('eventjobs="";')
         assert attributes(reply) == ["HttpOnly", "Max-Age=0", "Path=/", "SameSite=Lax"]
     assert [each.partition(":")[0] for each in ended] == ["session"]

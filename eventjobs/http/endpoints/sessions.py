@@ -39,12 +39,14 @@ async def current(context: AppContext, request: web.Request) -> web.StreamRespon
 
 async def end(context: AppContext, request: web.Request) -> web.StreamResponse:
     """Log out: the session in the cookie ends, and its streams. Harmless to repeat."""
-    service = context.service
-    cookies = context.authenticator.cookies
+    cookies, credentials = context.authenticator.cookies, context.service.credentials
     if (session := cookies.read(request)) is not None:
-        with suppress(InvalidCredential):
-            principal = await service.credentials.verify(session)
-            service.credentials.revoke(principal.credentials[0], principal.expires_us)
+        with suppress(
+            InvalidCredential
+        ):  # of a session of another service only the cookie is removed
+            principal = context.service.sessions.read(session)
+            if credentials.is_valid(principal):
+                credentials.revoke(principal.credentials[0], principal.expires_us)
     response = web.Response(status=204)
     cookies.clear(request, response)
     return response
