@@ -1,17 +1,23 @@
 """Requests with JWTs, over HTTP."""
 
+import asyncio
 from collections.abc import AsyncIterator
+from pathlib import Path
 from typing import Any
 
 import pytest
 from aiohttp import web
 
+from eventjobs.auth.jwt import LEEWAY_S
+from eventjobs.errors import InvalidCredential
 from eventjobs.handlers.declare import remote
 from eventjobs.outbound.jwks import INTERVAL_S
+from eventjobs.service import Service
+from eventjobs.settings import Settings
 from tests.conftest import Connect
 from tests.support.clock import FakeClock
 from tests.support.http_client import Client, Reply
-from tests.support.http_jobs import HANDLERS
+from tests.support.http_jobs import HANDLERS, echo
 from tests.support.issuer import (
     AUDIENCE,
     ISSUER,
@@ -158,6 +164,35 @@ async def test_a_stream_ends_with_the_key_of_its_token(
         await clock.advance(60)
         assert (await submit(api, sign(ec_key(), claims(clock), kid="two"))).status == 202
         await stream.read()  # to its end
+
+
+async def test_a_stream_ends_when_its_token_expires(client: Connect, clock: FakeClock) -> None:
+    api = await client(*HANDLERS, clock=clock, auth="required", jwt_secret=SECRET)
+    token = sign(SECRET, claims(clock, aud=None))
+    headers = {**bearer(token), "Accept": "text/event-stream"}
+    async with api.session.get("/v1/events", headers=headers) as stream:
+        assert stream.content_type == "text/event-stream"
+        reading = asyncio.create_task(stream.read())
+        await clock.advance(300 + LEEWAY_S - 1)
+        assert not reading.done()
+        await clock.advance(2)
+        await reading
+
+
+async def test_another_secret_ends_tokens_and_sessions(tmp_path: Path, clock: FakeClock) -> None:
+    def service(secret: str) -> Service:
+        settings = Settings(auth="required", jwt_secret=secret)
+        return Service(tmp_path, [echo], settings=settings, clock=clock)
+
+    token = sign(SECRET, claims(clock, aud=None))
+    async with service(SECRET) as before:
+        session, _ = before.sessions.begin(await before.credentials.verify(token))
+    async with service(SECRET) as same:
+        assert (await same.credentials.verify(session)).owner == "alice"
+    async with service(SECRET + ".") as after:
+        for credential in (token, session):
+            with pytest.raises(InvalidCredential):
+                await after.credentials.verify(credential)
 
 
 async def test_a_removed_key_is_noticed_while_all_tokens_are_known(
