@@ -27,10 +27,10 @@ def check_host(settings: Settings, host: str) -> None:
         return
     if not _is_loopback(host):
         raise InvalidInput(_TO_LISTEN.format(host=host))
-    if settings.allowed_hosts:
-        raise InvalidInput(
-            "EVENTJOBS_ALLOWED_HOSTS needs authentication: set EVENTJOBS_AUTH=required"
-        )
+    for name in ("allowed_hosts", "jwt_secret", "jwks_url"):
+        if getattr(settings, name):
+            variable = f"EVENTJOBS_{name.upper()}"
+            raise InvalidInput(f"{variable} needs authentication: set EVENTJOBS_AUTH=required")
 
 
 class OriginGuard:

@@ -9,8 +9,9 @@ import pytest
 from aiohttp import web
 
 from eventjobs.auth.jwt import LEEWAY_S
-from eventjobs.errors import InvalidCredential
+from eventjobs.errors import InvalidCredential, InvalidInput
 from eventjobs.handlers.declare import remote
+from eventjobs.http.origin_guard import check_host
 from eventjobs.outbound.jwks import INTERVAL_S
 from eventjobs.service import Service
 from eventjobs.settings import Settings
@@ -89,6 +90,19 @@ async def test_tokens_are_refused_where_none_is_configured(
 ) -> None:
     api = await client(*HANDLERS, clock=clock, auth="required")
     assert (await submit(api, sign(SECRET, claims(clock)))).code == "invalid_credential"
+
+
+@pytest.mark.parametrize(
+    ("name", "settings"),
+    [
+        ("EVENTJOBS_JWT_SECRET", {"jwt_secret": SECRET}),
+        ("EVENTJOBS_JWKS_URL", {**OIDC, "jwks_url": "https://issuer.example/keys"}),
+    ],
+)
+def test_settings_of_tokens_need_authentication(name: str, settings: dict[str, Any]) -> None:
+    with pytest.raises(InvalidInput, match=f"{name} needs authentication"):
+        check_host(Settings(**{**settings, "auth": "off"}), "127.0.0.1")
+    check_host(Settings(**{**settings, "auth": "optional"}), "127.0.0.1")
 
 
 async def test_a_refused_token_says_why(
