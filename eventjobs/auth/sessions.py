@@ -11,7 +11,7 @@ import orjson
 
 from eventjobs.auth.principals import Principal
 from eventjobs.clock import Clock
-from eventjobs.errors import InvalidCredential
+from eventjobs.errors import InvalidCredential, InvalidInput
 
 PREFIX = "ej_ses_"
 #: The id of a session among the `credentials` of its principal.
@@ -42,7 +42,7 @@ class SessionSigner:
     def begin(self, principal: Principal) -> tuple[str, Principal]:
         """A new session of *principal*, and the principal of its requests.
 
-        Raises InvalidCredential where its scopes do not fit in a cookie.
+        Raises InvalidInput where its names and scopes do not fit in a cookie.
         """
         expires_us = self._clock.now_us() + self._session_us
         if principal.expires_us is not None:
@@ -60,7 +60,7 @@ class SessionSigner:
         )
         session = f"{PREFIX}{_encode(facts)}.{_encode(self._signature(facts))}"
         if len(session) > CHARS_MAX:
-            raise InvalidCredential("this credential has too many scopes for a session")
+            raise InvalidInput("the scopes and names of this credential do not fit in a session")
         return session, _principal(orjson.loads(facts))
 
     def recognizes(self, credential: str) -> bool:

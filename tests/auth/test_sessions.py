@@ -8,7 +8,7 @@ import pytest
 from eventjobs.auth.credentials import Credentials
 from eventjobs.auth.principals import USER_SCOPES, Principal
 from eventjobs.auth.sessions import CHARS_MAX, SessionSigner
-from eventjobs.errors import InvalidCredential
+from eventjobs.errors import InvalidCredential, InvalidInput
 from tests.support.clock import FakeClock
 
 ALICE = Principal("key:1", "alice", USER_SCOPES, ("key:1",))
@@ -105,5 +105,5 @@ async def test_a_session_fits_in_a_cookie(clock: FakeClock) -> None:
     session, _ = sessions.begin(Principal("key:1", "alice", scopes, ("key:1",)))
     assert len(session) <= CHARS_MAX
     scopes = frozenset(f"worker:type-{number}" for number in range(200))
-    with pytest.raises(InvalidCredential, match="too many scopes"):
+    with pytest.raises(InvalidInput, match="do not fit"):
         sessions.begin(Principal("key:1", "alice", scopes, ("key:1",)))
