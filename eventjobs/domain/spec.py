@@ -60,12 +60,15 @@ class JobSpec:
     sensitive: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
-        # JSON has lists and dicts where the fields have tuples and Artifacts.
+        # JSON has lists and dicts where the fields have tuples and Artifacts. The __iter__ of a
+        # subclass may be endless.
         if isinstance(self.artifacts, list):
-            object.__setattr__(self, "artifacts", tuple(map(_artifact_of, self.artifacts)))
+            object.__setattr__(
+                self, "artifacts", tuple(map(_artifact_of, list.__iter__(self.artifacts)))
+            )
         if isinstance(self.tags, list):
-            object.__setattr__(self, "tags", tuple(self.tags))
+            object.__setattr__(self, "tags", tuple(list.__iter__(self.tags)))
         if isinstance(self.after, list):
-            object.__setattr__(self, "after", tuple(self.after))
+            object.__setattr__(self, "after", tuple(list.__iter__(self.after)))
         if isinstance(self.sensitive, list):
-            object.__setattr__(self, "sensitive", tuple(self.sensitive))
+            object.__setattr__(self, "sensitive", tuple(list.__iter__(self.sensitive)))
