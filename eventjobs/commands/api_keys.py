@@ -1,7 +1,7 @@
 """API keys: created and revoked by events in the log, verified by them, listed from the views."""
 
 import asyncio
-from collections.abc import Iterable
+from collections.abc import Sequence
 from contextlib import suppress
 from datetime import datetime
 from typing import Annotated, Any, NamedTuple
@@ -153,7 +153,7 @@ class APIKeys:
         name: str,
         *,
         owner: str | None = None,
-        scopes: Iterable[str] | None = None,
+        scopes: Sequence[str] | None = None,
         expires_at: datetime | None = None,
         actor: str,
     ) -> tuple[KeyInfo, str]:
@@ -190,11 +190,12 @@ class APIKeys:
         stream_id = stream_of(key_id) if isinstance(key_id, str) else None
         if stream_id is None or (stored := await _read(self._log, key_id)) is None:
             raise KeyNotFound
-        if stored[1]:
-            with suppress(Conflict):  # it is revoked already
-                await self._log.append(stream_id, 1, KeyRevoked(reason), actor=actor)
-        # Also when it was revoked before: an append whose outcome was unknown may have happened.
-        self._credentials.revoke(_principal_name(key_id))
+        try:
+            if stored[1]:
+                with suppress(Conflict):  # it is revoked already
+                    await self._log.append(stream_id, 1, KeyRevoked(reason), actor=actor)
+        finally:  # an append that is cancelled, or whose outcome is unknown, may have happened
+            self._credentials.revoke(_principal_name(key_id))
         self._take_uses()
         self._uses.drop(key_id)
 

@@ -20,6 +20,7 @@ from eventjobs.errors import (
     JobNotFound,
     KeyNotFound,
     LimitReached,
+    OutcomeUnknown,
 )
 from eventjobs.handlers.context import Context
 from eventjobs.handlers.declare import handler
@@ -133,6 +134,25 @@ async def test_an_expired_key_is_refused_also_when_it_was_verified_before(serve:
     await clock.advance(61.0)
     assert service.credentials.get_cached(text) is None
     assert "expired" in await refusal(service, text)
+
+
+async def test_a_revocation_whose_outcome_is_unknown_counts_if_it_happened(
+    serve: Serve, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    service = await serve()
+    text = await make_key(service)
+    await service.credentials.verify(text)
+    append = service.log.append
+
+    async def append_unknown(*arguments: Any, **more: Any) -> Any:
+        await append(*arguments, **more)
+        raise OutcomeUnknown
+
+    monkeypatch.setattr(service.log, "append", append_unknown)
+    with pytest.raises(OutcomeUnknown):
+        await service.api_keys.revoke(id_in(text), actor="ann")
+    assert service.credentials.get_cached(text) is None
+    assert "revoked" in await refusal(service, text)
 
 
 @pytest.mark.parametrize("key_id", ["", "x", "z" * 22, "0" * 22, 5, None])

@@ -98,8 +98,9 @@ async def test_what_only_the_views_know_is_a_503(api: Client, broken: Broken) ->
         assert (reply.status, reply.code) == (503, "views_behind"), path
         assert reply.headers["Retry-After"] == "1"
     claim = {"types": ["echo"], "worker": "w", "wait_s": 5}
-    reply = await api("POST", "/v1/work/claim", claim)
-    assert (reply.status, reply.code) == (503, "views_behind")
+    for path, body in (("/v1/work/claim", claim), ("/v1/keys", {"name": "ann"})):
+        reply = await api("POST", path, body)
+        assert (reply.status, reply.code) == (503, "views_behind")
 
 
 async def test_readyz_tells_why_and_all_is_well_again(api: Client, broken: Broken) -> None:

@@ -1,6 +1,6 @@
 """API keys for tests."""
 
-from collections.abc import Iterable
+from collections.abc import Sequence
 from typing import Any
 
 from eventjobs.auth.principals import Scope
@@ -10,7 +10,7 @@ ADMIN = (Scope.ADMIN,)
 
 
 async def make_key(
-    service: Service, scopes: Iterable[str] | None = None, *, owner: str = "ann", **options: Any
+    service: Service, scopes: Sequence[str] | None = None, *, owner: str = "ann", **options: Any
 ) -> str:
     """The text of a new key; without *scopes*, those of a user."""
     _, text = await service.api_keys.create(
