@@ -17,6 +17,10 @@ def serve(
         typer.Option("--app", metavar="MODULE[:NAME]", help="Where handlers are; repeatable."),
     ] = None,
     demo: Annotated[bool, typer.Option("--demo", help="Run the demo's jobs, too.")] = False,
+    dialects: Annotated[
+        str | None,
+        typer.Option(metavar="NAMES", help="Front ends to serve, as 000,003. [with --demo: all]"),
+    ] = None,
     log_level: Annotated[
         Literal["debug", "info", "warning", "error"],
         typer.Option(envvar="EVENTJOBS_LOG_LEVEL", help="Of the service's own log."),
@@ -36,12 +40,14 @@ def serve(
     from eventjobs.observability.logging import configure
     from eventjobs.settings import Settings
 
-    options: dict[str, Any] = {"host": host, "port": port, "data": data}
+    options: dict[str, Any] = {"host": host, "port": port, "data": data, "dialects": dialects}
     with exit_on_error():
         configure(log_level, format=log_format)
         settings = read_settings(Settings, without_unset(options))
         if demo:
             read_settings(DemoSettings, {})  # wrong ones stop the start, and not each job
+            if "dialects" not in settings.model_fields_set:
+                settings = settings.model_copy(update={"dialects": "all"})
         run_service(settings, load_handlers(application or [], demo=demo))
 
 

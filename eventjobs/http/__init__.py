@@ -7,6 +7,7 @@ from eventjobs.http.access_log import AccessLog
 from eventjobs.http.app_context import APP_CONTEXT, AppContext
 from eventjobs.http.auth import Authenticator
 from eventjobs.http.cors import CrossOriginPolicy
+from eventjobs.http.dialects.registry import select_dialects
 from eventjobs.http.middleware import add_default_headers, wrap_endpoint
 from eventjobs.http.origin_guard import OriginGuard, check_host
 from eventjobs.http.owner_limits import OwnerLimits
@@ -15,7 +16,7 @@ from eventjobs.http.proxies import TrustedProxies
 from eventjobs.http.rate_limits import RateLimits, RequestKind
 from eventjobs.http.request_errors import RouteNotFound
 from eventjobs.http.request_ids import RequestIds
-from eventjobs.http.routes import ROUTES
+from eventjobs.http.routes import ROUTES, all_routes
 from eventjobs.http.server import Listening, listen
 from eventjobs.http.session_cookies import SessionCookies
 from eventjobs.http.streams.snapshots import Snapshots
@@ -32,9 +33,10 @@ def create_app(service: Service) -> web.Application:
     context = _make_context(service)
     app = web.Application(client_max_size=service.settings.body_bytes_max)
     app[APP_CONTEXT] = context
-    for path in dict.fromkeys(each.path for each in ROUTES):
+    routes = all_routes(context)
+    for path in dict.fromkeys(each.path for each in routes):
         resource = app.router.add_resource(path)
-        for each in ROUTES:
+        for each in routes:
             if each.path == path:
                 handler = wrap_endpoint(
                     each.endpoint,
@@ -42,13 +44,14 @@ def create_app(service: Service) -> web.Application:
                     each.fast_path,
                     action=each.action,
                     kind=each.kind,
+                    error_format=each.error_format,
                     varies=each.varies,
                     unconditional=each.unconditional,
                 )
                 resource.add_route(each.method, handler)
                 if each.method == "GET":
                     resource.add_route("HEAD", handler)
-        varies = any(each.varies for each in ROUTES if each.path == path)
+        varies = any(each.varies for each in routes if each.path == path)
         unknown = wrap_endpoint(_unknown_method, context, kind=RequestKind.READ, varies=varies)
         resource.add_route("*", unknown)
     unknown = wrap_endpoint(_unknown_address, context, kind=RequestKind.READ)
@@ -92,6 +95,7 @@ def _make_context(service: Service) -> AppContext:
         OwnerLimits(service.settings.owner_long_polls_max, "long polls"),
         CrossOriginPolicy(origins) if (origins := service.settings.cors_origins) else None,
         AccessLog(get_logger("eventjobs.http"), proxies, all_requests=all_requests),
+        select_dialects(service.settings.dialects),
     )
 
 

@@ -38,6 +38,8 @@ class AppContext:
     #: None where no other origin may use the service.
     cors: CrossOriginPolicy | None
     access_log: AccessLog
+    #: The names of the dialects that are served.
+    dialects: frozenset[str]
 
 
 APP_CONTEXT = web.AppKey("context", AppContext)

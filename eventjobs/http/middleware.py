@@ -22,7 +22,6 @@ from eventjobs.http.routing import Endpoint, FastPath
 from eventjobs.observability.logging import get_logger
 
 #: Whether the response is JSON or a stream, by Accept.
-VARIES = web.RequestKey("varies", bool)
 #: The headers that the response depends on.
 VARY = web.RequestKey("vary", str)
 
@@ -34,6 +33,7 @@ def wrap_endpoint(
     *,
     action: Action | None = None,
     kind: RequestKind | None = None,
+    error_format: problem.ErrorFormat | None = None,
     varies: bool = False,
     unconditional: bool = False,
 ) -> Any:
@@ -58,7 +58,6 @@ def wrap_endpoint(
         began_s = asyncio.get_running_loop().time()
         request[REQUEST_ID] = request_id = context.request_ids.of(request)
         bind_contextvars(request_id=request_id)
-        request[VARIES] = varies
         request[VARY] = vary
         try:
             if quota is not None:
@@ -74,7 +73,7 @@ def wrap_endpoint(
             context.access_log.log_cut_off(request, began_s)
             raise
         except Exception as error:  # noqa: BLE001 every error is answered
-            return await _answer_error(context, request, problem.translate(error), log)
+            return await _answer_error(context, request, error, error_format, log)
 
     return handle
 
@@ -142,9 +141,18 @@ def _with_quota(response: web.StreamResponse, quota: Quota | None) -> web.Stream
 
 
 async def _answer_error(
-    context: AppContext, request: web.Request, error: Exception, log: Any
+    context: AppContext,
+    request: web.Request,
+    error: Exception,
+    error_format: problem.ErrorFormat | None,
+    log: Any,
 ) -> web.StreamResponse:
-    if isinstance(error, RateLimited | OwnerLimit) and request[VARIES] and wants_stream(request):
+    error = problem.translate(error)
+    if (
+        isinstance(error, RateLimited | OwnerLimit)
+        and "Accept" in request[VARY]
+        and wants_stream(request)
+    ):
         wait_s = error.wait_s if isinstance(error, RateLimited) else 0.0
         return await context.streams.refuse(request, wait_s)
     if not isinstance(error, EventjobsError | web.HTTPException):
@@ -155,7 +163,8 @@ async def _answer_error(
             request.transport.abort()  # a close waits for the client to read
         raise ConnectionResetError("cut off after an error") from error
     path, request_id = request.rel_url.raw_path, request[REQUEST_ID]
-    return problem.response(error, path, request_id, job_id_of(request))
+    now_us, job_id = context.service.clock.now_us(), job_id_of(request)
+    return problem.response(error, path, request_id, job_id, error_format, now_us)
 
 
 async def add_default_headers(request: web.BaseRequest, response: web.StreamResponse) -> None:

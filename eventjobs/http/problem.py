@@ -1,7 +1,7 @@
 """Errors as application/problem+json (RFC 9457), and the table of their statuses."""
 
 import errno
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from http import HTTPStatus
 from typing import Any
 
@@ -40,6 +40,9 @@ MEDIA_TYPE = "application/problem+json"
 #: The code of a problem, on its response.
 CODE = web.ResponseKey("code", str)
 
+
+#: The status and another body for the members of a problem, at a time in microseconds since 1970.
+ErrorFormat = Callable[[dict[str, Any], int], tuple[int, dict[str, Any]]]
 
 #: Status and Retry-After in seconds. The nearest ancestor of an error counts.
 TABLE: dict[type[EventjobsError], tuple[int, int | None]] = {
@@ -113,9 +116,16 @@ def members(error: BaseException, **more: Any) -> dict[str, Any]:
     return problem | {"errors": errors} if errors else problem
 
 
-def response(error: BaseException, path: str, request_id: str, job_id: str | None) -> web.Response:
+def response(
+    error: BaseException,
+    path: str,
+    request_id: str,
+    job_id: str | None,
+    error_format: ErrorFormat | None = None,
+    now_us: int = 0,
+) -> web.Response:
     """The response to a request that ended with *error*. *job_id* is shown where the outcome is
-    unknown, so that the client can look the job up.
+    unknown, so that the client can look the job up. *error_format* makes another body.
     """
     more = {"request_id": request_id, "instance": encodable(path)}
     headers = {"Content-Type": MEDIA_TYPE, "Cache-Control": "no-store"}
@@ -129,8 +139,12 @@ def response(error: BaseException, path: str, request_id: str, job_id: str | Non
         _, retry_after_s = status_of(type(error))
         if retry_after_s is not None:
             headers["Retry-After"] = str(retry_after_s)
-    problem = members(error, **more)
-    response = web.Response(status=problem["status"], body=orjson.dumps(problem), headers=headers)
+    body = problem = members(error, **more)
+    status = problem["status"]
+    if error_format is not None:
+        status, body = error_format(problem, now_us)
+        headers["Content-Type"] = "application/json"
+    response = web.Response(status=status, body=orjson.dumps(body), headers=headers)
     response[CODE] = problem["code"]
     return response
 

@@ -24,6 +24,7 @@ from eventjobs.errors import (
     WrongState,
 )
 from eventjobs.http.app_context import AppContext
+from eventjobs.http.dialects.registry import routes_of
 from eventjobs.http.endpoints import (
     artifacts,
     batch,
@@ -181,8 +182,13 @@ STYLE = ResponseSpec(200, "the style of the pages", None, "text/css")
 async def openapi(context: AppContext, request: web.Request) -> web.StreamResponse:
     """This document."""
     service = context.service
-    body = document(ROUTES, service.handlers, service.settings.auth)
+    body = document(all_routes(context), service.handlers, service.settings.auth)
     return web.Response(body=body, headers=JSON_HEADERS)
+
+
+def all_routes(context: AppContext) -> tuple[Route, ...]:
+    """The routes of the service, and those of the dialects that it serves."""
+    return (*ROUTES, *routes_of(context.dialects))
 
 
 def _report_route(

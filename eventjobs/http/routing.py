@@ -10,6 +10,7 @@ from eventjobs.auth.policy import Action
 from eventjobs.errors import EventjobsError
 from eventjobs.http.app_context import AppContext
 from eventjobs.http.origin_guard import SAFE_METHODS
+from eventjobs.http.problem import ErrorFormat
 from eventjobs.http.rate_limits import RequestKind
 
 #: Answers without an await, or returns None. It calls the origin guard itself. The text is Vary.
@@ -63,6 +64,8 @@ class Route:
     request: RequestSpec
     responses: tuple[ResponseSpec | type[EventjobsError], ...]
     fast_path: FastPath | None = None
+    #: Of the body of errors; None: a problem (RFC 9457).
+    error_format: ErrorFormat | None = None
     kind: RequestKind | None = RequestKind.READ
 
     def __post_init__(self) -> None:

@@ -146,6 +146,12 @@ class Settings(EnvironmentSettings):
     )
     port: int = Field(8080, ge=0, le=65535, description="port to listen on; 0 picks one")
 
+    dialects: str = Field(
+        "", description="front ends to serve, with commas, such as 000,003; all: every one"
+    )
+    queue_job_type: str = Field(
+        "analyze-text", description="type of the jobs of POST /api/queue-job (dialect 000)"
+    )
     concurrency: int = Field(256, ge=0, description="jobs that run at once; 0 runs none")
     threads: int = Field(16, ge=1, description="jobs that run at once in threads")
     processes: int | None = Field(

@@ -1,0 +1,63 @@
+"""Reads and submissions of jobs for the routes of dialects, under the policy of all routes."""
+
+from collections.abc import Mapping
+from contextlib import suppress
+from typing import Any
+
+from aiohttp import web
+
+from eventjobs.auth.policy import Action
+from eventjobs.commands.access import permits_id
+from eventjobs.domain.ids import new_id
+from eventjobs.domain.job import Job
+from eventjobs.errors import JobNotFound
+from eventjobs.http.app_context import AppContext
+from eventjobs.http.auth import owner_of, principal_of
+from eventjobs.http.request_errors import ViewsBehind
+from eventjobs.http.request_ids import JOB_ID
+from eventjobs.http.requests import require_job, views_caught_up
+from eventjobs.http.schemas.submission import Submission
+from eventjobs.projections import JobView
+
+
+async def check_access(
+    context: AppContext, request: web.Request, job_id: str, action: Action = Action.READ
+) -> None:
+    """Raises JobNotFound for a job with which the principal may not do *action*."""
+    jobs = context.service.jobs
+    if not await permits_id(jobs, principal_of(request), action, job_id):
+        raise JobNotFound
+
+
+async def find_view(context: AppContext, request: web.Request, job_id: str) -> JobView:
+    """The job with its progress, as it is now. Raises JobNotFound, JobGone, JobUnreadable."""
+    await check_access(context, request, job_id)
+    with suppress(ViewsBehind):
+        await views_caught_up(context.service)
+        if (view := await context.service.views.job(job_id)) is not None:
+            require_job(view.job)
+            return view
+    return JobView(require_job(await context.service.jobs.current(job_id)), None, None)
+
+
+async def submit(
+    context: AppContext,
+    request: web.Request,
+    type: str,
+    payload: Any,
+    *,
+    artifacts: Mapping[str, str] | None = None,
+    **options: Any,
+) -> Job:
+    """Submit a job of the principal. *artifacts* are uploaded files, {name: sha256}; *options* are
+    further fields of a submission. Raises as Submissions.submit.
+    """
+    service, principal = context.service, principal_of(request)
+    submission = Submission(type=type, payload=payload, artifacts=dict(artifacts or {}), **options)
+    owner = owner_of(principal, None)
+    spec = await submission.spec(service, principal, owner, named=False)
+    job_id = request[JOB_ID] = new_id(service.clock.now_us())
+    submitted = await service.submissions.submit(
+        spec, actor=principal.name, principal=principal, job_id=job_id
+    )
+    return submitted.job
