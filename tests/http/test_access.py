@@ -12,6 +12,7 @@ import pytest
 from eventjobs.auth.principals import Scope
 from eventjobs.domain.timestamps import parse_rfc3339, rfc3339
 from eventjobs.handlers.schedule import schedule
+from eventjobs.http.dialects.registry import DIALECTS, routes_of
 from eventjobs.http.routes import ROUTES
 from eventjobs.http.routing import Route
 from tests.conftest import Connect
@@ -35,6 +36,8 @@ def table() -> dict[str, list[str]]:
 
 
 TABLE = table()
+#: The routes of the service and of all dialects.
+ALL_ROUTES = (*ROUTES, *routes_of(DIALECTS))
 
 
 def name_of(route: Route) -> str:
@@ -42,8 +45,8 @@ def name_of(route: Route) -> str:
 
 
 def test_every_route_has_a_row() -> None:
-    assert set(TABLE) == {name_of(each) for each in ROUTES}
-    for route in ROUTES:
+    assert set(TABLE) == {name_of(each) for each in ALL_ROUTES}
+    for route in ALL_ROUTES:
         action, *statuses = TABLE[name_of(route)]
         assert action == (route.action or "public"), name_of(route)
         assert len(statuses) == len(COLUMNS), name_of(route)
@@ -221,6 +224,9 @@ REQUESTS: dict[str, Maker] = {
     "GET /v1/session": plain("/v1/session"),
     "DELETE /v1/session": plain("/v1/session"),
     "POST /v1/views/rebuild": plain("/v1/views/rebuild"),
+    "POST /api/queue-job": plain("/api/queue-job", {"text": "a text"}),
+    "GET /api/job-status/{id}": about("claim", "/api/job-status/{}"),
+    "GET /health": plain("/health"),
     "GET /healthz": plain("/healthz"),
     "GET /readyz": plain("/readyz"),
     "GET /openapi.json": plain("/openapi.json"),
@@ -238,7 +244,15 @@ MEDIA_TYPES = {
 
 async def open_site(client: Connect, clock: FakeClock, auth: str, owner: str) -> Site:
     api = await client(
-        FAR, echo, NIGHTLY, clock=clock, auth=auth, concurrency=0, outbound_allow="127.0.0.1:9"
+        FAR,
+        echo,
+        NIGHTLY,
+        clock=clock,
+        auth=auth,
+        concurrency=0,
+        dialects="all",
+        queue_job_type="echo",
+        outbound_allow="127.0.0.1:9",
     )
     service = api.service
     expiry = parse_rfc3339(rfc3339(clock.now_us() + 1_000_000))
