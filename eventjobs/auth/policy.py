@@ -80,9 +80,12 @@ def sees_all(principal: Principal) -> bool:
     return Scope.ADMIN in principal.scopes or Scope.AUDIT in principal.scopes
 
 
-def may_unmask(principal: Principal, owner: str | None) -> bool:
-    """Whether *principal* may read the sensitive fields of a job of *owner*."""
-    return principal is LOCAL or (owner is not None and owner == principal.owner)
+def may_unmask(principal: Principal, job: JobFacts) -> bool:
+    """Whether *principal* may read the sensitive fields of *job*: its owner, and its workers."""
+    if principal is LOCAL or (job.owner is not None and job.owner == principal.owner):
+        return True
+    holds = _holds(principal, job.worker) or _holds(principal, job.parent_worker)
+    return holds and bool(principal.worker_types)
 
 
 def may_claim(principal: Principal, type: str) -> bool:

@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Collection, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 from urllib.parse import quote
 
@@ -12,17 +12,20 @@ from eventjobs.domain.codec import decode_or_unreadable
 from eventjobs.domain.events import Unreadable
 from eventjobs.domain.recorded import Recorded
 from eventjobs.domain.spec import JobSpec
+from eventjobs.storable import TEXT_CHARS_MAX
 
 HIDDEN = "[hidden]"
 #: Shorter values are not looked for in texts: they would be found in ordinary words.
 CHARS_MIN = 6
 #: A job with more sensitive values has all its texts hidden: to look for each takes too long.
 VALUES_MAX = 32
+#: So has one with more characters in them: a text that was cut may have a part of such a value.
+VALUES_CHARS_MAX = TEXT_CHARS_MAX
 
 #: What identifies, counts or orders. It is never hidden: clients decide by it.
 _PLAIN = frozenset({"job_id", "jobId", "type", "owner", "queue", "worker", "after", "parent"})
 _PLAIN |= {"status", "state", "outcome", "level", "class", "code", "report", "after_failure"}
-_PLAIN |= {"media_type", "links", "at", "since", "until", "timestamp", "next"}
+_PLAIN |= {"media_type", "links", "pace", "by", "at", "since", "until", "timestamp", "next"}
 #: JSON of a user. In it, names of fields are the user's.
 _JSON = frozenset({"payload", "result", "issues", "data", "fields", "details"})
 #: The digest of a file that contains a value would tell whether a guess of the value is right.
@@ -38,7 +41,8 @@ class Mask:
     def __init__(self, keys: Collection[str], values: Collection[str] | None) -> None:
         self._keys = frozenset(keys)
         self._values = None
-        if values is not None and len(values) <= VALUES_MAX:
+        fits = values is not None and len(values) <= VALUES_MAX
+        if values is not None and fits and sum(map(len, values)) <= VALUES_CHARS_MAX:
             forms = {form for value in values for form in _forms(value)}
             self._values = sorted(forms, key=len, reverse=True)
 
@@ -125,6 +129,14 @@ class Mask:
 
 #: Of a job whose first event cannot be read.
 UNKNOWN = Mask((), None)
+
+
+def drop_payload(spec: JobSpec) -> JobSpec:
+    """*spec* without its payload. It has the mask of *spec*."""
+    slim = replace(spec, payload=None)
+    if (mask := Mask.of(spec)) is not None:
+        vars(slim)["_mask"] = mask
+    return slim
 
 
 @dataclass(slots=True)

@@ -4,13 +4,17 @@ from contextlib import suppress
 
 from aiohttp import web
 
+from eventjobs.commands.access import mask_for
 from eventjobs.domain.job import Job
+from eventjobs.domain.recorded import Recorded
 from eventjobs.errors import JobUnreadable
 from eventjobs.http.app_context import AppContext
+from eventjobs.http.auth import principal_of
+from eventjobs.http.headers import header_list
 from eventjobs.http.request_errors import ViewsBehind
 from eventjobs.http.requests import require_job, views_caught_up
 from eventjobs.http.responses import JSON_HEADERS
-from eventjobs.http.streams.snapshots import Snapshot
+from eventjobs.http.streams.snapshots import Snapshot, etag_of, masked_etag
 from eventjobs.projections import JobView
 from eventjobs.service import Service
 
@@ -43,6 +47,20 @@ async def snapshot_since(context: AppContext, job: Job) -> Snapshot:
     return Snapshot(job, body, f'"{job.version}"')
 
 
+async def mask_snapshot(context: AppContext, request: web.Request, snapshot: Snapshot) -> Snapshot:
+    """*snapshot* as the principal of *request* may read it."""
+    mask = await mask_for(context.service.jobs, principal_of(request), snapshot.job)
+    return snapshot.hide(mask)
+
+
+async def hide_events(
+    context: AppContext, request: web.Request, job: Job, events: list[Recorded]
+) -> list[Recorded]:
+    """*events* of *job* as the principal of *request* may read them."""
+    mask = await mask_for(context.service.jobs, principal_of(request), job)
+    return events if mask is None else [mask.event(each) for each in events]
+
+
 async def require_logged_job(service: Service, job_id: str) -> Job:
     """The job from the log. One with a damaged event is returned as it was before that event, so
     that its events can be inspected.
@@ -55,6 +73,18 @@ async def require_logged_job(service: Service, job_id: str) -> Job:
         if (parked := await service.jobs.load_even_parked(job_id)) is None:
             raise
         return parked
+
+
+def etag_for(request: web.Request, job: Job) -> str:
+    """The entity tag that the conditions of a command are checked against: that of the masked body
+    where the request names it. Both are of the version that the command changes.
+    """
+    etag = etag_of(job)
+    if not job.spec.sensitive:
+        return etag
+    masked = masked_etag(etag)
+    named = header_list(request, "If-Match"), header_list(request, "If-None-Match")
+    return masked if any(masked in each for each in named) else etag
 
 
 def snapshot_response(snapshot: Snapshot, status: int = 200, **headers: str) -> web.Response:

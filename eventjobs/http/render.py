@@ -28,6 +28,7 @@ def render(view: JobView, ttl_s: float = math.inf) -> dict[str, Any]:
         | _attempt(job)
         | _times(job, ttl_s)
         | {"version": job.version, "position": job.position, "links": _links(job)}
+        | {"masked": False}
     )
 
 

@@ -51,6 +51,10 @@ class Forbidden(RequestError, code="forbidden", status=403):
     """This credential does not permit that."""
 
 
+class ArtifactMasked(RequestError, code="artifact_masked", status=403):
+    """The files of a job with sensitive fields are for its owner."""
+
+
 class CrossOrigin(RequestError, code="cross_origin", status=403):
     """A page of another site may not change anything here."""
 

@@ -49,6 +49,7 @@ from eventjobs.http.lists import ListQuery
 from eventjobs.http.openapi import document
 from eventjobs.http.rate_limits import RequestKind
 from eventjobs.http.request_errors import (
+    ArtifactMasked,
     ArtifactNotFound,
     AuthenticationOff,
     BadCursor,
@@ -155,6 +156,7 @@ WHY = ResponseSpec(200, "the reasons", Explanation, JSON)
 STORED = ResponseSpec(201, "the file is stored", UploadedFile, JSON)
 WHOLE_FILE = ResponseSpec(200, "the file", None, BYTES, ("ETag",))
 PARTIAL_FILE = ResponseSpec(206, "a range of the file", None, BYTES, ("ETag", "Content-Range"))
+FILE_RESPONSES = (WHOLE_FILE, PARTIAL_FILE, NOT_MODIFIED)
 SUBSCRIBED = ResponseSpec(201, "events are sent to it from now on", NewWebhook, JSON, ("Location",))
 WEBHOOKS = ResponseSpec(200, "a page of webhooks", WebhookList, JSON, ("Link",))
 WEBHOOK = ResponseSpec(200, "the webhook", Webhook, JSON)
@@ -303,7 +305,7 @@ ROUTES = (
         Action.READ,
         artifacts.download,
         FILE_RANGE,
-        (WHOLE_FILE, PARTIAL_FILE, NOT_MODIFIED, ArtifactNotFound, RangeNotSatisfiable),
+        (*FILE_RESPONSES, ArtifactMasked, ArtifactNotFound, RangeNotSatisfiable),
     ),
     Route(
         "POST",

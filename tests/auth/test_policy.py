@@ -72,10 +72,16 @@ def test_a_worker_claims_the_types_of_its_scopes() -> None:
     assert not may_claim(ALICE, "resize")
 
 
-def test_sensitive_fields_are_for_the_owner() -> None:
-    assert may_unmask(ALICE, "alice")
-    assert may_unmask(LOCAL, "alice")  # without authentication, all are one
+def test_sensitive_fields_are_for_the_owner_and_its_workers() -> None:
+    job = JobFacts("alice")
+    assert may_unmask(ALICE, job)
+    assert may_unmask(LOCAL, job)  # without authentication, all are one
     for reader in (ADMIN, AUDITOR, WORKER, ANONYMOUS):
-        assert not may_unmask(reader, "alice")
-        assert not may_unmask(reader, None)
+        assert not may_unmask(reader, job)
+        assert not may_unmask(reader, JobFacts(None))
+    mine = WORKER.worker_name("worker-1")
+    assert may_unmask(WORKER, JobFacts("alice", worker=mine))
+    assert may_unmask(WORKER, JobFacts("alice", parent_worker=mine))
+    assert not may_unmask(WORKER, JobFacts("alice", worker="worker-1"))
+    assert not may_unmask(AUDITOR, JobFacts("alice", worker=AUDITOR.worker_name("worker-1")))
     assert [each for each in (ALICE, AUDITOR, ADMIN, WORKER) if sees_all(each)] == [AUDITOR, ADMIN]

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from eventjobs.domain import events as e
 from eventjobs.domain.codec import encode
-from eventjobs.domain.mask import HIDDEN, UNKNOWN, VALUES_MAX, Mask
+from eventjobs.domain.mask import HIDDEN, UNKNOWN, VALUES_CHARS_MAX, VALUES_MAX, Mask, drop_payload
 from eventjobs.domain.recorded import Recorded
 from eventjobs.domain.spec import JobSpec
 from tests.support.decisions import JOB_ID
@@ -90,13 +90,22 @@ def test_the_digest_of_a_file_is_hidden() -> None:
     assert orjson.loads(stored.data)["sha256"] == HIDDEN
 
 
-def test_many_values_hide_all_texts() -> None:
-    mask = mask_of({"password": [f"value {n:04}" for n in range(VALUES_MAX + 1)]})
+@pytest.mark.parametrize(
+    "values", [[f"value {n:04}" for n in range(VALUES_MAX + 1)], "x" * (VALUES_CHARS_MAX + 1)]
+)
+def test_many_or_long_values_hide_all_texts(values: Any) -> None:
+    mask = mask_of({"password": values})
     assert mask.text("any text") == HIDDEN
     assert mask.fields({"data": {"n": 5, "password": 6}, "status": "queued"}) == {
         "data": {HIDDEN: HIDDEN},
         "status": "queued",
     }
+
+
+def test_a_specification_without_its_payload_has_its_mask() -> None:
+    spec = drop_payload(JobSpec("charge", {"password": SECRET}, sensitive=("password",)))
+    mask = Mask.of(spec)
+    assert (spec.payload, mask and mask.text(SECRET)) == (None, HIDDEN)
 
 
 def test_an_event_says_that_something_in_it_is_hidden() -> None:

@@ -7,6 +7,7 @@ from contextlib import suppress
 
 from aiohttp import web
 
+from eventjobs.commands.access import mask_for
 from eventjobs.domain.spec import Artifact
 from eventjobs.errors import ArtifactDamaged
 from eventjobs.http import slow_clients
@@ -15,7 +16,7 @@ from eventjobs.http.auth import principal_of, uploader_of
 from eventjobs.http.current_job import current_snapshot
 from eventjobs.http.headers import check_match, is_known
 from eventjobs.http.request_body import check_encoding, check_file, check_length, chunks
-from eventjobs.http.request_errors import ArtifactNotFound, RangeNotSatisfiable
+from eventjobs.http.request_errors import ArtifactMasked, ArtifactNotFound, RangeNotSatisfiable
 from eventjobs.http.requests import path_id
 from eventjobs.http.responses import NO_CACHE, reply
 from eventjobs.service import Service
@@ -60,6 +61,8 @@ async def download(context: AppContext, request: web.Request) -> web.StreamRespo
     artifact = next((a for a in job.artifacts if a.name == request.match_info["name"]), None)
     if artifact is None:
         raise ArtifactNotFound
+    if await mask_for(service.jobs, principal_of(request), job) is not None:
+        raise ArtifactMasked
     headers = _headers(artifact)
     etag = headers["ETag"]
     check_match(request, etag)

@@ -12,7 +12,7 @@ from eventjobs.domain.recorded import Recorded
 from eventjobs.errors import JobNotFound
 from eventjobs.http.app_context import AppContext
 from eventjobs.http.auth import principal_of
-from eventjobs.http.current_job import require_logged_job
+from eventjobs.http.current_job import hide_events, require_logged_job
 from eventjobs.http.headers import wants_stream
 from eventjobs.http.request_errors import BadCursor
 from eventjobs.http.requests import path_id, read_query
@@ -51,6 +51,7 @@ async def job_events(context: AppContext, request: web.Request) -> web.StreamRes
         last = events[-1].position if events else after
         # An event that followed the read of *job* may have queued it again.
         ended = job.finished and (last == job.position or not events)
+        events = await hide_events(context, request, job, events)
         return Page(events, last, ended) if events or ended else None
 
     with context.owner_polls.hold(principal_of(request), waits=query.wait > 0):
@@ -74,6 +75,7 @@ async def logs(context: AppContext, request: web.Request) -> web.StreamResponse:
         job = await require_logged_job(service, job_id)
         lines, seen, all_read = await _lines(service.log, job_id, seen, limit)
         ended = all_read and job.finished and seen >= job.position
+        lines = await hide_events(context, request, job, lines)
         return Page(lines, seen, ended) if lines or ended or not all_read else None
 
     with context.owner_polls.hold(principal_of(request), waits=query.wait > 0):
@@ -115,6 +117,7 @@ async def events(context: AppContext, request: web.Request) -> web.StreamRespons
         first = seen
         page = await _page(service, principal, selection, seen, limit)
         seen = page.next
+        page = page._replace(events=await context.streams.lookup.hide(selection, page.events))
         return page if page.events or seen - first >= EVENTS_READ_MAX else None
 
     with context.owner_polls.hold(principal_of(request), waits=query.wait > 0):

@@ -5,8 +5,9 @@ from aiohttp import web
 from eventjobs.attempts.limiter import LimitKind
 from eventjobs.auth.policy import Action
 from eventjobs.auth.principals import Principal
-from eventjobs.commands.access import permits_id
+from eventjobs.commands.access import mask_for, permits_id
 from eventjobs.domain.job import Job, Status
+from eventjobs.domain.recorded import Recorded
 from eventjobs.http.app_context import AppContext
 from eventjobs.http.auth import principal_of
 from eventjobs.http.current_job import current_snapshot
@@ -33,15 +34,24 @@ async def get(context: AppContext, request: web.Request) -> web.StreamResponse:
     service = context.service
     job = (await current_snapshot(context, await path_id(service, request))).job
     await views_caught_up(service)
-    reasons = await _reasons(service, principal_of(request), job)
+    principal = principal_of(request)
+    mask = await mask_for(service.jobs, principal, job)
+    events: list[Recorded] = []
+    if job.status != Status.QUEUED or job.error is not None:
+        events = await service.log.read_job(job.job_id)
+    if mask is not None:  # also before parts of it are cut
+        events = [mask.event(each) for each in events]
+    reasons = await _reasons(service, principal, job, events)
+    if mask is not None:
+        reasons = [mask.fields(each) for each in reasons]
     return reply({"job_id": job.job_id, "status": job.status, "reasons": reasons})
 
 
-async def _reasons(service: Service, principal: Principal, job: Job) -> list[Reason]:
+async def _reasons(
+    service: Service, principal: Principal, job: Job, events: list[Recorded]
+) -> list[Reason]:
     if job.status == Status.QUEUED:
-        events = await service.log.read_job(job.job_id) if job.error is not None else []
         return explain_queued(job, await _situation(service, principal, job), events)
-    events = await service.log.read_job(job.job_id)
     if job.finished:
         return explain_ended(job, events)
     silent_s = service.leases.silence_s(job.job_id)

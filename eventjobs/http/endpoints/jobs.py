@@ -6,14 +6,21 @@ from typing import Any
 import orjson
 from aiohttp import web
 
-from eventjobs.auth.policy import Action, JobFacts, permits
+from eventjobs.auth.policy import Action, JobFacts, may_unmask, permits
 from eventjobs.auth.principals import Principal
 from eventjobs.commands.access import permits_id
 from eventjobs.commands.jobs import Guard, RetryOptions
+from eventjobs.domain.job import Job
 from eventjobs.errors import JobGone, WrongState
 from eventjobs.http.app_context import AppContext
 from eventjobs.http.auth import principal_of, restrict_owner
-from eventjobs.http.current_job import current_snapshot, snapshot_response, snapshot_since
+from eventjobs.http.current_job import (
+    current_snapshot,
+    etag_for,
+    mask_snapshot,
+    snapshot_response,
+    snapshot_since,
+)
 from eventjobs.http.cursors import born_of, cursor
 from eventjobs.http.headers import (
     check_command,
@@ -30,7 +37,7 @@ from eventjobs.http.requests import path_id, read_query, read_reason, views_caug
 from eventjobs.http.responses import JSON_HEADERS, NO_CACHE
 from eventjobs.http.schemas.queries import JobQuery, JobsQuery
 from eventjobs.http.streams.job_filter import JobFilter, restrict_filter
-from eventjobs.http.streams.snapshots import Snapshot, etag_of
+from eventjobs.http.streams.snapshots import Snapshot
 from eventjobs.service import Service
 
 
@@ -43,7 +50,12 @@ async def get(context: AppContext, request: web.Request) -> web.StreamResponse:
     if "Prefer" in request.headers and "If-None-Match" in request.headers:
         return await _when_changed(context, request)
     job_id = await path_id(context.service, request)
-    return _unless_known(request, await current_snapshot(context, job_id))
+    return _unless_known(request, await _snapshot(context, request, job_id))
+
+
+async def _snapshot(context: AppContext, request: web.Request, job_id: str) -> Snapshot:
+    """The job as it is now, as the principal may read it. Raises as *current_snapshot*."""
+    return await mask_snapshot(context, request, await current_snapshot(context, job_id))
 
 
 def get_cached(context: AppContext, request: web.Request, vary: str) -> web.StreamResponse | None:
@@ -66,6 +78,8 @@ def get_cached(context: AppContext, request: web.Request, vary: str) -> web.Stre
     facts = JobFacts(snapshot.job.spec.owner)
     if principal is None or not permits(principal, Action.READ, facts):
         return None
+    if snapshot.job.spec.sensitive and not may_unmask(principal, facts):
+        return None
     status, body = 200, snapshot.body
     if is_known(request, snapshot.etag):
         status, body = 304, b""
@@ -83,13 +97,13 @@ async def _when_changed(context: AppContext, request: web.Request) -> web.Respon
     wait_s = int(value) if value.isascii() and value.isdigit() and len(value) < 10 else None
 
     async def look() -> Snapshot | None:
-        snapshot = await current_snapshot(context, job_id)
+        snapshot = await _snapshot(context, request, job_id)
         check_match(request, snapshot.etag)
         return None if is_known(request, snapshot.etag) else snapshot
 
     with context.owner_polls.hold(principal_of(request), waits=bool(wait_s)):
         changed = await context.long_polls.wait_until(look, wait_s or 0, job_id)
-    response = _unless_known(request, changed or await current_snapshot(context, job_id))
+    response = _unless_known(request, changed or await _snapshot(context, request, job_id))
     if wait_s is not None:
         response.headers["Preference-Applied"] = f"wait={wait_s}"
     return response
@@ -114,6 +128,7 @@ async def jobs(context: AppContext, request: web.Request) -> web.StreamResponse:
     position = service.views.position
     views = await service.views.jobs(filters, order=query.order, cursor=born, limit=limit + 1)
     page = [context.snapshots.of(view) for view in views[:limit]]
+    bodies = [(await mask_snapshot(context, request, each)).body for each in page]
     headers = dict(JSON_HEADERS)
     following = None
     if len(views) > limit:
@@ -121,7 +136,7 @@ async def jobs(context: AppContext, request: web.Request) -> web.StreamResponse:
         address = request.rel_url.update_query(cursor=following)
         headers["Link"] = f'<{address}>; rel="next"'
     body = b'{"jobs":[%b],"next":%b,"position":%d}' % (
-        b",".join([each.body for each in page]),
+        b",".join(bodies),
         orjson.dumps(following),
         position,
     )
@@ -137,7 +152,7 @@ async def cancel(context: AppContext, request: web.Request) -> web.StreamRespons
         actor=principal_of(request).name,
         guard=_guard(request),
     )
-    return snapshot_response(await snapshot_since(context, result.job))
+    return await _changed_job(context, request, result.job)
 
 
 async def retry(context: AppContext, request: web.Request) -> web.StreamResponse:
@@ -163,7 +178,7 @@ async def retry(context: AppContext, request: web.Request) -> web.StreamResponse
         guard=_guard(request),
     )
     result = await context.service.queued_jobs.queue(owner, job_id, retry_job)
-    return snapshot_response(await snapshot_since(context, result.job))
+    return await _changed_job(context, request, result.job)
 
 
 async def delete(context: AppContext, request: web.Request) -> web.StreamResponse:
@@ -177,7 +192,7 @@ async def delete(context: AppContext, request: web.Request) -> web.StreamRespons
     try:
         job = (await jobs.cancel(job_id, "deleted", actor=actor, guard=guard)).job
         if not job.finished:
-            return snapshot_response(await snapshot_since(context, job), status=202)
+            return await _changed_job(context, request, job, status=202)
         guard = None  # the cancellation made a new version
     except WrongState:
         pass  # it has ended: there is nothing to cancel
@@ -185,6 +200,13 @@ async def delete(context: AppContext, request: web.Request) -> web.StreamRespons
         return web.Response(status=204)
     await jobs.expire(job_id, "deleted", actor=actor, guard=guard)
     return web.Response(status=204)
+
+
+async def _changed_job(
+    context: AppContext, request: web.Request, job: Job, status: int = 200
+) -> web.Response:
+    snapshot = await snapshot_since(context, job)
+    return snapshot_response(await mask_snapshot(context, request, snapshot), status)
 
 
 async def _restrict(service: Service, principal: Principal, filters: dict[str, Any]) -> None:
@@ -202,7 +224,7 @@ def _guard(request: web.Request) -> Guard | None:
     """The check of the request's conditions, against the version that the command changes."""
     if not is_conditional(request):
         return None
-    return lambda job: check_command(request, etag_of(job))
+    return lambda job: check_command(request, etag_for(request, job))
 
 
 def _unless_known(request: web.Request, snapshot: Snapshot) -> web.Response:

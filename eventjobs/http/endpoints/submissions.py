@@ -7,7 +7,12 @@ from eventjobs.domain.ids import child_id, id_of_key, is_reserved, new_id, parse
 from eventjobs.errors import JobExists, PreconditionFailed, ReservedId
 from eventjobs.http.app_context import AppContext
 from eventjobs.http.auth import check_permission, owner_of, principal_of
-from eventjobs.http.current_job import snapshot_response, snapshot_since
+from eventjobs.http.current_job import (
+    etag_for,
+    mask_snapshot,
+    snapshot_response,
+    snapshot_since,
+)
 from eventjobs.http.headers import check_command, is_conditional
 from eventjobs.http.idempotency import idempotency_key
 from eventjobs.http.json_body import child_limits, read_json, request_limits
@@ -17,7 +22,7 @@ from eventjobs.http.request_ids import JOB_ID, REQUEST_ID
 from eventjobs.http.requests import checked_holder
 from eventjobs.http.responses import JSON_HEADERS
 from eventjobs.http.schemas.submission import Submission
-from eventjobs.http.streams.snapshots import etag_of
+from eventjobs.http.streams.snapshots import Snapshot
 from eventjobs.projections import JobView
 from eventjobs.worker.wire import CHILD_HEADER, parse_child_header
 
@@ -49,7 +54,7 @@ async def put(context: AppContext, request: web.Request) -> web.StreamResponse:
     if job is not None and job.spec.owner != owner:
         raise JobExists
     visible = job is not None and job.expired_us is None
-    check_command(request, etag_of(job) if job is not None and visible else None)
+    check_command(request, etag_for(request, job) if job is not None and visible else None)
     return await _accept(context, request, submission, owner, job_id, new=not visible)
 
 
@@ -96,10 +101,12 @@ async def _accept(
     if not changed:
         if new:  # a concurrent request submitted it first
             raise PreconditionFailed
-        snapshot = await snapshot_since(context, job)
+        snapshot = await mask_snapshot(context, request, await snapshot_since(context, job))
         return snapshot_response(snapshot, Location=f"/v1/jobs/{job_id}")
-    headers = {"Location": f"/v1/jobs/{job_id}", "Retry-After": "1", "ETag": f'"{job.version}"'}
     body = context.snapshots.encode(JobView(job, None, None))
+    snapshot = await mask_snapshot(context, request, Snapshot(job, body, f'"{job.version}"'))
+    body = snapshot.body
+    headers = {"Location": f"/v1/jobs/{job_id}", "Retry-After": "1", "ETag": snapshot.etag}
     if can_send_raw(request):
         if context.cors is not None:
             context.cors.add_headers(request, headers)

@@ -1,6 +1,6 @@
 """Bodies with events."""
 
-from typing import Any
+from typing import Any, Literal
 
 from pydantic import Field
 
@@ -17,6 +17,9 @@ class Event(ResponseModel):
     at: str = Time
     actor: str
     data: dict[str, Any]
+    masked: Literal[True] | None = Field(
+        None, description="true where values of sensitive fields are hidden; absent elsewhere"
+    )
 
 
 class EventPage(ResponseModel):

@@ -100,6 +100,7 @@ class Job(ResponseModel):
     version: int
     position: int
     links: Links
+    masked: bool = Field(description="values of sensitive fields are hidden from this reader")
 
 
 class JobPage(ResponseModel):

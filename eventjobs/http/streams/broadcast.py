@@ -44,6 +44,7 @@ class EventBroadcaster(LiveSubscribers):
                 continue
             events = prefix_that_fits(await self._log.read(self.position, PAGE_MAX), event_size)
             filtered = any(not each.matches_everything for each in self._filters_without_ids)
+            filtered = filtered or bool(self._filters_with_reader)
             jobs = await self._lookup.jobs_of(events) if filtered else {}
             # No await from here to the new position: a subscriber joins before or after the whole
             # batch, and its own position says which.
@@ -73,7 +74,7 @@ class EventBroadcaster(LiveSubscribers):
                 events = batch
             else:
                 events = [each for each in batch if job_filter.matches(jobs.get(each.job_id))]
-            self._write(events, subscribers)
+            self._write(job_filter.hide(events, jobs), subscribers)
         return finished
 
     def _write(self, events: Sequence[Recorded], subscribers: Iterable[Subscriber]) -> None:
@@ -155,7 +156,8 @@ class SnapshotBroadcaster(LiveSubscribers):
                 finished |= named  # a hidden job has ended, too
             for job_filter in self._filters_without_ids | named:
                 if job_filter.matches_change(job, changed[job.job_id]):
-                    matches.setdefault(job_filter, []).append(snapshot)
+                    masked = snapshot.hide(job_filter.mask_of(job))
+                    matches.setdefault(job_filter, []).append(masked)
         for job_filter, snapshots in matches.items():
             self._write(snapshots, self._by_filter[job_filter], upto)
         self.position = max(self.position, min(batch[-1].job.position, upto))

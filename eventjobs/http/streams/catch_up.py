@@ -50,6 +50,7 @@ class EventCatchUp:
             limit = min(PAGE_MAX, 2 * len(page))  # what does not fit is read again
             subscriber.position = page[-1].position
             page = await self._select_matching(page, job_filter)
+            page = await self._lookup.hide(job_filter, page)
             frames = b"".join(map(event_frame, page))
             del page  # a client that does not read holds these frames alone
             yield frames
@@ -81,7 +82,9 @@ class EventCatchUp:
                 fitting = prefix_that_fits(unsent, event_size)
                 batch = [each for each in fitting if each.position <= upto]
                 unsent = unsent[len(batch) :]
-                yield b"".join(map(event_frame, subscriber.job_filter.select(batch)))
+                batch = subscriber.job_filter.select(batch)
+                batch = await self._lookup.hide(subscriber.job_filter, batch)
+                yield b"".join(map(event_frame, batch))
 
 
 class SnapshotCatchUp:
@@ -112,6 +115,7 @@ class SnapshotCatchUp:
                 # One by one: a client that does not read holds a few snapshots at most.
                 snapshot = await self._snapshots.get(job_id)
                 if snapshot is not None:
+                    snapshot = snapshot.hide(job_filter.mask_of(snapshot.job))
                     frames.append(snapshot_frame(snapshot, min(position, upto)))
                 if sum(map(len, frames)) > WRITE_BYTES:
                     yield b"".join(frames)

@@ -1,12 +1,13 @@
 """Which jobs a list or a stream is about."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
-from eventjobs.auth.principals import Principal
-from eventjobs.domain.events import LogWritten
+from eventjobs.auth.principals import LOCAL, Principal
+from eventjobs.domain.events import SERVICE_EVENTS, LogWritten
 from eventjobs.domain.job import Job
+from eventjobs.domain.mask import UNKNOWN, Mask
 from eventjobs.domain.recorded import Recorded
 from eventjobs.http.auth import restrict_owner
 
@@ -24,10 +25,13 @@ class JobFilter:
     status: frozenset[str] | None = None
     #: Of the events, only the lines of the jobs' logs.
     logs: bool = False
+    #: The owner who reads, and from whom the sensitive fields of others are hidden; "" for no
+    #: owner. None: nothing is hidden.
+    reader: str | None = None
 
     @property
     def matches_everything(self) -> bool:
-        return self == _EVERYTHING
+        return replace(self, reader=None) == _EVERYTHING
 
     @property
     def _includes_internal_jobs(self) -> bool:
@@ -77,7 +81,7 @@ class JobFilter:
         if self.ids is None:
             return self
         ids = frozenset(job.job_id for job in jobs if self.matches(job))
-        return JobFilter(ids=ids, status=self.status, logs=self.logs)
+        return JobFilter(ids=ids, status=self.status, logs=self.logs, reader=self.reader)
 
     def select(self, events: list[Recorded]) -> list[Recorded]:
         """Those of the *events* of matching jobs that the stream has."""
@@ -85,14 +89,35 @@ class JobFilter:
             return events
         return [each for each in events if isinstance(each.event, LogWritten)]
 
+    def mask_of(self, job: Job) -> Mask | None:
+        """The mask through which the reader sees *job*; None where nothing is hidden."""
+        if self.reader is None or not job.spec.sensitive or job.spec.owner == self.reader:
+            return None
+        return Mask.of(job.spec)
+
+    def hide(self, events: list[Recorded], jobs: Mapping[str, Job | None]) -> list[Recorded]:
+        """*events* of *jobs* as the reader may see them."""
+        if self.reader is None:
+            return events
+        return [self._hide(each, jobs.get(each.job_id)) for each in events]
+
+    def _hide(self, recorded: Recorded, job: Job | None) -> Recorded:
+        if job is not None:
+            mask = self.mask_of(job)
+        else:  # the event is about the service, or the first event of the job cannot be read
+            mask = None if type(recorded.event) in SERVICE_EVENTS else UNKNOWN
+        return recorded if mask is None else mask.event(recorded)
+
 
 def restrict_filter(principal: Principal, job_filter: JobFilter) -> JobFilter:
-    """*job_filter* for the jobs that *principal* may see. Named jobs are checked one by one
-    instead. Raises as *restrict_owner*.
+    """*job_filter* for the jobs that *principal* may see, and for what it may read of them. Named
+    jobs are checked one by one instead. Raises as *restrict_owner*.
     """
+    reader = None if principal is LOCAL else principal.owner or ""
     if job_filter.ids is not None:
-        return job_filter
-    return replace(job_filter, owner=restrict_owner(principal, job_filter.owner))
+        return replace(job_filter, reader=reader)
+    owner = restrict_owner(principal, job_filter.owner)
+    return replace(job_filter, owner=owner, reader=None if owner == reader else reader)
 
 
 _EVERYTHING = JobFilter()

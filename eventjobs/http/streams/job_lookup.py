@@ -1,13 +1,14 @@
 """Jobs by the events of theirs that a filter is applied to."""
 
 from collections.abc import Sequence
-from dataclasses import replace
 
 from eventjobs.cache import LRUCache
 from eventjobs.commands.jobs import Jobs
 from eventjobs.domain.events import JobSubmitted
 from eventjobs.domain.job import Job, evolve
+from eventjobs.domain.mask import drop_payload
 from eventjobs.domain.recorded import Recorded
+from eventjobs.http.streams.job_filter import JobFilter
 
 
 class JobLookup:
@@ -30,6 +31,12 @@ class JobLookup:
                 jobs[job_id] = self._cache.get(job_id) or await self._load(recorded)
         return jobs
 
+    async def hide(self, job_filter: JobFilter, events: list[Recorded]) -> list[Recorded]:
+        """*events* as the reader of *job_filter* may see them."""
+        if job_filter.reader is None:
+            return events
+        return job_filter.hide(events, await self.jobs_of(events))
+
     async def _load(self, recorded: Recorded) -> Job | None:
         if isinstance(recorded.event, JobSubmitted):
             job = evolve(None, recorded)
@@ -39,7 +46,7 @@ class JobLookup:
             return None
         slim = Job(
             job.job_id,
-            replace(job.spec, payload=None),
+            drop_payload(job.spec),
             job.born,
             job.created_us,
             job.version,

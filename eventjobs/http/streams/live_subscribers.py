@@ -16,6 +16,8 @@ class LiveSubscribers:
         self._by_filter: dict[JobFilter, set[Subscriber]] = {}
         self._filters_by_job: dict[str, set[JobFilter]] = {}
         self._filters_without_ids: set[JobFilter] = set()
+        #: Those that hide something from their readers.
+        self._filters_with_reader: set[JobFilter] = set()
 
     def __bool__(self) -> bool:
         return bool(self._by_filter)
@@ -28,6 +30,8 @@ class LiveSubscribers:
         self._by_filter[job_filter] = {subscriber}
         if job_filter.ids is None:
             self._filters_without_ids.add(job_filter)
+        if job_filter.reader is not None:
+            self._filters_with_reader.add(job_filter)
         for job_id in job_filter.ids or ():
             self._filters_by_job.setdefault(job_id, set()).add(job_filter)
 
@@ -39,6 +43,7 @@ class LiveSubscribers:
             return
         del self._by_filter[job_filter]
         self._filters_without_ids.discard(job_filter)
+        self._filters_with_reader.discard(job_filter)
         for job_id in job_filter.ids or ():
             self._filters_by_job[job_id].discard(job_filter)
             if not self._filters_by_job[job_id]:

@@ -7,6 +7,7 @@ import orjson
 
 from eventjobs.cache import LRUCache
 from eventjobs.domain.job import Job, Status
+from eventjobs.domain.mask import Mask
 from eventjobs.http.render import render
 from eventjobs.projections import JobView, Views
 
@@ -17,6 +18,13 @@ class Snapshot(NamedTuple):
     job: Job
     body: bytes
     etag: str
+
+    def hide(self, mask: Mask | None) -> "Snapshot":
+        """The snapshot through *mask*, with an entity tag of its own."""
+        if mask is None:
+            return self
+        body = mask.fields(orjson.loads(self.body)) | {"masked": True}
+        return Snapshot(self.job, orjson.dumps(body), masked_etag(self.etag))
 
 
 class Snapshots:
@@ -63,3 +71,8 @@ class Snapshots:
 def etag_of(job: Job) -> str:
     """The version as an entity tag: weak while the job runs, for the remaining time changes."""
     return f'W/"{job.version}"' if job.status == Status.RUNNING else f'"{job.version}"'
+
+
+def masked_etag(etag: str) -> str:
+    """The entity tag of the masked body of the same version."""
+    return f'{etag[:-1]}-masked"'

@@ -4,6 +4,7 @@ import asyncio
 import random
 from collections.abc import Sequence
 from contextlib import aclosing, suppress
+from dataclasses import replace
 from functools import partial
 
 from aiohttp import web
@@ -11,7 +12,7 @@ from aiohttp import web
 from eventjobs.auth.policy import Action
 from eventjobs.auth.principals import Principal
 from eventjobs.clock import Timer, sleep
-from eventjobs.commands.access import permits_id
+from eventjobs.commands.access import mask_for, permits_id
 from eventjobs.domain.job import Job
 from eventjobs.errors import JobNotFound, JobUnreadable
 from eventjobs.http.auth import principal_of
@@ -52,7 +53,7 @@ class Streams:
     def __init__(self, service: Service, snapshots: Snapshots) -> None:
         self._service = service
         self._settings = service.settings
-        lookup = JobLookup(service.jobs)
+        self.lookup = lookup = JobLookup(service.jobs)
         self._events = EventBroadcaster(service.log, lookup)
         self._snapshots = SnapshotBroadcaster(service.views, snapshots)
         self._missed_events = EventCatchUp(service.log, lookup)
@@ -177,9 +178,8 @@ class Streams:
         limit = self._settings.stream_buffer_bytes_max
         limit_buffers(transport, limit)
         chunked = request.version >= (1, 1)
-        subscriber = Subscriber(
-            transport, job_filter.among(jobs), limit, principal=principal, chunked=chunked
-        )
+        job_filter = await self._for_reader(principal, job_filter, jobs)
+        subscriber = Subscriber(transport, job_filter, limit, principal=principal, chunked=chunked)
         try:
             if not chunked:
                 response.force_close()  # the end of the connection is the end of the body
@@ -289,6 +289,16 @@ class Streams:
         for broadcaster in (self._events, self._snapshots):
             broadcaster.detach(subscriber, "revoked")
         self._service.clock.call_later(GOODBYE_S, subscriber.abort)
+
+    async def _for_reader(
+        self, principal: Principal, job_filter: JobFilter, jobs: Sequence[Job]
+    ) -> JobFilter:
+        """*job_filter* for the named *jobs*, and for what *principal* may read of them."""
+        if job_filter.ids is None:
+            return job_filter
+        masks = [await mask_for(self._service.jobs, principal, job) for job in jobs]
+        reader = None if masks.count(None) == len(masks) else principal.owner or ""
+        return replace(job_filter.among(jobs), reader=reader)
 
     async def _named_jobs(self, principal: Principal, job_filter: JobFilter) -> list[Job]:
         """The jobs that *job_filter* names. Raises JobNotFound, also for a job that *principal* may
