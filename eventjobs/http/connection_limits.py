@@ -1,12 +1,12 @@
 """Limits of open connections: of all, of one client address, and by file descriptors."""
 
 import asyncio
-import ipaddress
 import resource
 from collections import Counter
 from collections.abc import Callable
 from typing import Any
 
+from eventjobs.http.proxies import client_network
 from eventjobs.http.request_errors import (
     OutOfDescriptors,
     RequestError,
@@ -19,8 +19,6 @@ from eventjobs.observability.logging import get_logger
 RESERVED_DESCRIPTORS = 64
 #: Seconds between two log lines about connections that are refused for one reason.
 REPEATED_S = 10.0
-#: A client with IPv6 usually has a network of this size, and can use each address of it.
-CLIENT_PREFIX = 64
 
 
 class ConnectionLimits:
@@ -75,11 +73,7 @@ class ConnectionLimits:
         peer = transport.get_extra_info("peername")
         if self._address_connections_max is None or not peer or self._is_proxy(peer[0]):
             return ""
-        address = str(peer[0])
-        if ":" not in address:
-            return address
-        host = address.partition("%")[0]
-        return str(ipaddress.ip_network(f"{host}/{CLIENT_PREFIX}", strict=False))
+        return client_network(str(peer[0]))
 
     def _refusal(self, error: type[RequestError], **more: Any) -> RequestError:
         now_s = asyncio.get_running_loop().time()

@@ -117,6 +117,20 @@ class TrustedProxies:
         return any(ip in each for each in self._networks)
 
 
+@lru_cache(maxsize=10_000)
+def client_network(address: str) -> str:
+    """The network around *address* that one client holds: of IPv6 its first 64 bits (RFC 6177)."""
+    try:
+        parsed = ipaddress.ip_address(address.partition("%")[0])
+    except ValueError:
+        return ""  # a socket without addresses
+    if isinstance(parsed, ipaddress.IPv6Address):
+        if parsed.ipv4_mapped is None:
+            return str(ipaddress.IPv6Network((parsed, 64), strict=False))
+        parsed = parsed.ipv4_mapped
+    return str(parsed)
+
+
 def _hops_of_forwarded(request: web.BaseRequest) -> list[_Hop]:
     """The hops of Forwarded; none where any part of it is malformed: quotes may then span what a
     client wrote and what a proxy appended.

@@ -4,17 +4,16 @@ A period begins with a request and ends after the seconds of the rate; the next 
 next request. Refused requests do not lengthen it.
 """
 
-import ipaddress
 import math
 from collections import OrderedDict
 from enum import StrEnum
-from functools import lru_cache
 from typing import NamedTuple
 
 from aiohttp import web
 
 from eventjobs.auth.principals import ANONYMOUS, LOCAL, Principal
 from eventjobs.clock import Clock
+from eventjobs.http.proxies import client_network
 from eventjobs.http.request_errors import RateLimited
 from eventjobs.settings import Settings
 from eventjobs.settings.formats import RatesByKind
@@ -151,7 +150,7 @@ class RateLimits:
         of_address, of_principal = self._address.get(kind), self._principal.get(kind)
         if of_address is None and of_principal is None:
             return None
-        request[QUOTA] = quota = Quota(address_key(address), of_address, of_principal)
+        request[QUOTA] = quota = Quota(client_network(address), of_address, of_principal)
         return quota
 
 
@@ -165,17 +164,3 @@ def _rates(subject: str, rates: RatesByKind, clock: Clock) -> dict[RequestKind, 
         kind: RequestRate(f"{kind}-{subject}", rate.amount, rate.get_expiry(), clock)
         for kind, rate in parsed.items()
     }
-
-
-@lru_cache(maxsize=10_000)
-def address_key(address: str) -> str:
-    """The part of *address* that one client holds: of an IPv6 address its first 64 bits."""
-    try:
-        parsed = ipaddress.ip_address(address.partition("%")[0])
-    except ValueError:
-        return ""  # a socket without addresses
-    if isinstance(parsed, ipaddress.IPv4Address):
-        return str(parsed)
-    if parsed.ipv4_mapped is not None:
-        return str(parsed.ipv4_mapped)
-    return str(ipaddress.IPv6Network((parsed, 64), strict=False))

@@ -1,4 +1,4 @@
-"""The limit of queued jobs of one owner is exact, whatever happens at the same time."""
+"""The limit of queued jobs of one owner is exact, also for concurrent submissions."""
 
 import asyncio
 from typing import Any

@@ -10,7 +10,8 @@ from pydantic import ValidationError
 from eventjobs.auth.principals import USER_SCOPES, Principal
 from eventjobs.errors import InvalidCredential
 from eventjobs.http import rate_limits
-from eventjobs.http.rate_limits import RequestRate, address_key
+from eventjobs.http.proxies import client_network
+from eventjobs.http.rate_limits import RequestRate
 from eventjobs.settings import Settings
 from tests.conftest import Connect
 from tests.support.clock import FakeClock
@@ -100,12 +101,12 @@ async def test_memory_is_bounded_however_many_addresses_there_are(
 
 
 def test_addresses_of_one_network_of_ipv6_count_as_one() -> None:
-    assert address_key("2001:db8:0:1::5") == address_key("2001:db8:0:1:ffff::9")
-    assert address_key("2001:db8:0:1::5") != address_key("2001:db8:0:2::5")
-    assert address_key("::ffff:192.0.2.1") == address_key("192.0.2.1") == "192.0.2.1"
-    assert address_key("192.0.2.1") != address_key("192.0.2.2")
-    assert address_key("fe80::1%eth0") == address_key("fe80::2%eth1")
-    assert address_key("") == ""
+    assert client_network("2001:db8:0:1::5") == client_network("2001:db8:0:1:ffff::9")
+    assert client_network("2001:db8:0:1::5") != client_network("2001:db8:0:2::5")
+    assert client_network("::ffff:192.0.2.1") == client_network("192.0.2.1") == "192.0.2.1"
+    assert client_network("192.0.2.1") != client_network("192.0.2.2")
+    assert client_network("fe80::1%eth0") == client_network("fe80::2%eth1")
+    assert client_network("") == ""
 
 
 # --- over HTTP
