@@ -91,7 +91,7 @@ def _make_context(service: Service) -> AppContext:
         Authenticator(service.settings, service.credentials, SessionCookies(proxies)),
         proxies,
         OriginGuard(service.settings, proxies),
-        RateLimits.of(service.settings, service.clock),
+        RateLimits(service.settings, service.clock),
         OwnerLimits(service.settings.owner_long_polls_max, "long polls"),
         CrossOriginPolicy(origins) if (origins := service.settings.cors_origins) else None,
         AccessLog(get_logger("eventjobs.http"), proxies, all_requests=all_requests),

@@ -32,8 +32,7 @@ class AppContext:
     authenticator: Authenticator
     proxies: TrustedProxies
     guard: OriginGuard
-    #: None where the settings have no rates.
-    rate_limits: RateLimits | None
+    rate_limits: RateLimits
     owner_polls: OwnerLimits
     #: None where no other origin may use the service.
     cors: CrossOriginPolicy | None

@@ -14,7 +14,8 @@ from eventjobs.http.app_context import AppContext
 from eventjobs.http.auth import PRINCIPAL, check_permission
 from eventjobs.http.headers import check_command, is_conditional, wants_stream
 from eventjobs.http.origin_guard import SAFE_METHODS
-from eventjobs.http.rate_limits import QUOTA, Quota, RateLimits, RequestKind
+from eventjobs.http.proxies import client_network
+from eventjobs.http.rate_limits import QUOTA, Quota, RequestKind, RouteRates
 from eventjobs.http.raw_response import RawResponse
 from eventjobs.http.request_errors import RateLimited
 from eventjobs.http.request_ids import REQUEST_ID, job_id_of
@@ -47,11 +48,11 @@ def wrap_endpoint(
     log = get_logger("eventjobs.http")
     if context.access_log.logs_success:
         fast_path = None  # the access log needs what only the long path sets
-    limits = context.rate_limits
+    rates = context.rate_limits.of_route(kind, varies=varies)
     vary = _vary(context, action, varies=varies)
 
     async def handle(request: web.Request) -> web.StreamResponse:
-        quota = None if limits is None else _count(context, limits, request, kind, varies=varies)
+        quota = None if rates is None else _count(context, request, rates)
         if fast_path is not None and (quota is None or not quota.exceeded):  # noqa: SIM102
             if (response := fast_path(context, request, vary)) is not None:
                 return _with_quota(response, quota)
@@ -100,21 +101,16 @@ def _vary(context: AppContext, action: Action | None, *, varies: bool) -> str:
     return ", ".join(names)
 
 
-def _count(
-    context: AppContext,
-    limits: RateLimits,
-    request: web.Request,
-    kind: RequestKind | None,
-    *,
-    varies: bool,
-) -> Quota | None:
+def _count(context: AppContext, request: web.Request, route_rates: RouteRates) -> Quota | None:
     """Count the request for its address, and for its principal if that is cached."""
-    if kind is None:
+    rates, stream_rates = route_rates
+    if rates is not stream_rates and wants_stream(request):
+        rates = stream_rates
+    if rates is None:
         return None
-    if varies and wants_stream(request):
-        kind = RequestKind.STREAM
-    quota = limits.count(request, kind, context.proxies.original(request).address)
-    if quota is not None and not quota.exceeded:
+    address = context.proxies.original(request).address
+    request[QUOTA] = quota = Quota(rates, client_network(address))
+    if not quota.exceeded and rates.of_principal is not None:
         principal = context.authenticator.get_cached(request)
         if principal is not None:
             quota.count_principal(principal)

@@ -13,7 +13,6 @@ from aiohttp import web
 
 from eventjobs.auth.principals import ANONYMOUS, LOCAL, Principal
 from eventjobs.clock import Clock
-from eventjobs.http.proxies import client_network
 from eventjobs.http.request_errors import RateLimited
 from eventjobs.settings import Settings
 from eventjobs.settings.formats import RatesByKind
@@ -32,9 +31,10 @@ class RequestKind(StrEnum):
 
 
 class Usage(NamedTuple):
-    """What is left of a rate: requests, below 0 when there are too many, and seconds."""
+    """What is left of a rate for a key: requests, below 0 when there are too many, and seconds."""
 
     rate: "RequestRate"
+    key: str
     remaining: int
     reset_s: float
 
@@ -44,8 +44,9 @@ class RequestRate:
 
     def __init__(self, name: str, amount: int, seconds: int, clock: Clock) -> None:
         self.name = name
-        self.amount = amount
-        self.seconds = seconds
+        self.policy = f'"{name}";q={amount};w={seconds}'
+        self._amount = amount
+        self._seconds = seconds
         self._clock = clock
         #: By key: the end of its period and the requests in it. In the order of their ends.
         self._periods: OrderedDict[str, tuple[float, int]] = OrderedDict()
@@ -60,9 +61,9 @@ class RequestRate:
         if end_s <= now_s:
             self._drop_ended(now_s)
             self._periods.pop(key, None)
-            end_s, count = now_s + self.seconds, 0
+            end_s, count = now_s + self._seconds, 0
         self._periods[key] = end_s, count + 1
-        return Usage(self, self.amount - count - 1, end_s - now_s)
+        return Usage(self, key, self._amount - count - 1, end_s - now_s)
 
     def _drop_ended(self, now_s: float) -> None:
         """Drop the periods that have ended, and one that has not where there are too many."""
@@ -73,58 +74,66 @@ class RequestRate:
             periods.popitem(last=False)
 
 
-class Quota:
-    """The rates that apply to one request, and what is left of each."""
+class KindRates(NamedTuple):
+    """The rates of one kind of request."""
 
-    def __init__(
-        self, address: str, of_address: RequestRate | None, of_principal: RequestRate | None
-    ) -> None:
+    of_address: RequestRate | None
+    of_principal: RequestRate | None
+
+
+#: The rates of the requests of a route, and of those among them that open a stream.
+RouteRates = tuple[KindRates | None, KindRates | None]
+
+
+class Quota:
+    """The rates that apply to one request, which is counted for its address, and what is left."""
+
+    __slots__ = ("_address", "_of_principal", "_usages", "exceeded")
+
+    def __init__(self, rates: KindRates, address: str) -> None:
         self._address = address
-        self._of_principal = of_principal
-        #: The rates that the request is counted for, and their keys.
-        self._keys: dict[RequestRate, str] = {}
-        self._usages: dict[RequestRate, Usage] = {}
-        if of_address is not None:
-            self._count(of_address, address)
+        self._of_principal = rates.of_principal
+        self._usages: list[Usage] = []
+        #: Whether there are too many requests.
+        self.exceeded = False
+        if rates.of_address is not None:
+            self._count(rates.of_address, address)
 
     def count_principal(self, principal: Principal) -> None:
         """Count the request for its principal, once. Without a credential that is the address."""
-        rate = self._of_principal
-        if rate is not None and rate not in self._keys:
+        if (rate := self._of_principal) is not None:
+            self._of_principal = None
             has_credential = principal is not LOCAL and principal is not ANONYMOUS
             self._count(rate, principal.name if has_credential else self._address)
 
     def count_again(self) -> None:
         """Count one more request of the same sender. Raises RateLimited."""
-        for rate, key in self._keys.items():
-            self._count(rate, key)
+        usages, self._usages = self._usages, []
+        for each in usages:
+            self._count(each.rate, each.key)
         self.check()
 
     def _count(self, rate: RequestRate, key: str) -> None:
-        self._keys[rate] = key
-        self._usages[rate] = rate.count(key)
-
-    @property
-    def exceeded(self) -> bool:
-        return any(each.remaining < 0 for each in self._usages.values())
+        usage = rate.count(key)
+        self._usages.append(usage)
+        if usage.remaining < 0:
+            self.exceeded = True
 
     def check(self) -> None:
         """Raises RateLimited when there are too many requests."""
-        waits = [each.reset_s for each in self._usages.values() if each.remaining < 0]
-        if waits:
-            raise RateLimited(max(waits))
+        if self.exceeded:
+            raise RateLimited(max(each.reset_s for each in self._usages if each.remaining < 0))
 
     @property
     def headers(self) -> dict[str, str]:
         """RateLimit-Policy and RateLimit (draft-ietf-httpapi-ratelimit-headers)."""
-        usages = self._usages.values()
-        if not usages:
+        if not self._usages:
             return {}
-        policies = [f'"{rate.name}";q={rate.amount};w={rate.seconds}' for rate, _, _ in usages]
         left = [
             f'"{rate.name}";r={max(remaining, 0)};t={math.ceil(reset_s)}'
-            for rate, remaining, reset_s in usages
+            for rate, _, remaining, reset_s in self._usages
         ]
+        policies = [each.rate.policy for each in self._usages]
         return {"RateLimit-Policy": ", ".join(policies), "RateLimit": ", ".join(left)}
 
 
@@ -139,19 +148,19 @@ class RateLimits:
         self._address = _rates("address", settings.address_rates, clock)
         self._principal = _rates("principal", settings.principal_rates, clock)
 
-    @classmethod
-    def of(cls, settings: Settings, clock: Clock) -> "RateLimits | None":
-        """The rates of *settings*; None without any."""
-        rates = settings.address_rates or settings.principal_rates
-        return cls(settings, clock) if rates else None
+    def of_route(self, kind: RequestKind | None, *, varies: bool) -> RouteRates | None:
+        """The rates of requests of *kind*, and of those that open a stream, where a route *varies*.
+        None without any.
+        """
+        rates = self._of_kind(kind)
+        stream_rates = self._of_kind(RequestKind.STREAM) if varies else rates
+        return None if rates is stream_rates is None else (rates, stream_rates)
 
-    def count(self, request: web.BaseRequest, kind: RequestKind, address: str) -> Quota | None:
-        """Count the request, of *kind*, for *address*. It gets a Quota, if a rate applies."""
-        of_address, of_principal = self._address.get(kind), self._principal.get(kind)
-        if of_address is None and of_principal is None:
+    def _of_kind(self, kind: RequestKind | None) -> KindRates | None:
+        if kind is None:
             return None
-        request[QUOTA] = quota = Quota(client_network(address), of_address, of_principal)
-        return quota
+        rates = KindRates(self._address.get(kind), self._principal.get(kind))
+        return None if rates == (None, None) else rates
 
 
 def _rates(subject: str, rates: RatesByKind, clock: Clock) -> dict[RequestKind, RequestRate]:
