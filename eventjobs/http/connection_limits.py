@@ -32,7 +32,7 @@ class ConnectionLimits:
         self,
         connections_max: int,
         address_connections_max: int | None,
-        is_proxy: Callable[[str], bool] = lambda address: False,
+        is_proxy: Callable[[str], bool],
     ) -> None:
         self._connections_max = connections_max
         self._address_connections_max = address_connections_max

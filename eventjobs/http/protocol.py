@@ -221,7 +221,11 @@ class ServerConnection(web.RequestHandler):
     def _end_head(self) -> None:
         """Take the end of a head; of several, the last one has a body that is not received yet."""
         if self._messages:
-            self._body = self._messages[-1][1]
+            message, self._body = self._messages[-1]
+            if isinstance(message, _ErrInfo):
+                # Its frames hold what was received, up to 256 KiB, and refer to the connection: a
+                # cycle that would keep it in memory until the next garbage collection.
+                message.exc.__traceback__ = None
         self._head_bytes = 0
         if self._head_timer is not None:
             self._head_timer.cancel()

@@ -253,6 +253,16 @@ async def test_one_address_cannot_take_all_connections(
     assert "address=127.0.0.2" in caplog.text
 
 
+async def test_connections_from_a_trusted_proxy_are_of_many_clients(client: Connect) -> None:
+    api = await client(
+        echo, address_connections_max=1, trusted_proxies="127.0.0.2", auth="optional"
+    )
+    async with connection(api, "127.0.0.2") as one, connection(api, "127.0.0.2") as two:
+        for each in (one, two):
+            each.writer.write(GET)
+            assert (await each.answer())[0] == 200
+
+
 class From:
     """A transport of a client at an address."""
 
@@ -269,7 +279,7 @@ def admit(limits: ConnectionLimits, address: str) -> str:
 
 
 async def test_a_network_of_ipv6_is_one_client() -> None:
-    limits = ConnectionLimits(100, 1)
+    limits = ConnectionLimits(100, 1, is_proxy=lambda _: False)
     admit(limits, "2001:db8::1")
     admit(limits, "2001:db8:0:1::1")
     admit(limits, "fe80::1%lo")

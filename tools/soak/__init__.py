@@ -4,6 +4,8 @@
   and received in a History; the Checker compares it with the log after every start.
 - `leases`: kill and pause remote workers, and kill the service. Fates record when; the checker of
   `kills` and rules about leases judge the log.
+- `hostile`: send malformed, ambiguous and slow requests, each text in every field, and mutations of
+  them; then compare answers, streams, memory and sockets with what they have to be.
 - `power`: trace the system calls of one run of the service, build the disks that a power cut at any
   moment may leave, and start the service on each.
 - `model_check`: search every order of claims, reports, lost leases, restarts and requests for a few

@@ -3,9 +3,9 @@
     python -m eventjobs.tools.soak [CAMPAIGN ...] [--rounds N | --seconds S] [--seed N] [--keep DIR]
 
 A round runs each campaign once: `kills` and `stops` of the service, `workers` that are killed and
-paused, `power` cuts, the search of the `model`, and `properties`, the tests of hypothesis with
-other examples than the gate's. The exit code is 1 when a promise is broken; the data directory is
-then kept, and its path printed.
+paused, `hostile` clients, `power` cuts, the search of the `model`, and `properties`, the tests of
+hypothesis with other examples than the gate's. The exit code is 1 when a promise is broken; the
+data directory is then kept, and its path printed.
 """
 
 import argparse
@@ -20,6 +20,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
+from .hostile import campaign as hostile
 from .kills import campaign as kills
 from .kills.stops import Stops
 from .leases import campaign as leases
@@ -30,6 +31,8 @@ from .power import campaign as power
 ROOT = Path(__file__).resolve().parents[2]
 #: Faults and jobs of one data directory: the checks take longer as it grows.
 KILLS, STOPS, JOBS = 400, 200, 5_000
+#: Rounds of hostile requests; each has thousands.
+HOSTILE = 10
 #: Disks after each scenario of power cuts.
 STATES = 2_000
 #: Larger models than the gate's, one each round; only this many states of each are searched.
@@ -68,6 +71,11 @@ def run_workers(data: Path, seed: int) -> Report:
     return Report(str(outcome), outcome.faults)
 
 
+def run_hostile(data: Path, seed: int) -> Report:
+    outcome = asyncio.run(hostile.Campaign(data, hostile.Plan(HOSTILE, seed)).run())
+    return Report(str(outcome), outcome.faults)
+
+
 def run_power(data: Path, seed: int) -> Report:
     outcome = power.campaign(data, seed, STATES)
     lines = [str(outcome), *(f"{name}: {each}" for name, each in outcome.tallies.items())]
@@ -96,6 +104,7 @@ CAMPAIGNS: dict[str, Callable[[Path, int], Report]] = {
     "kills": run_kills,
     "stops": run_stops,
     "workers": run_workers,
+    "hostile": run_hostile,
     "power": run_power,
     "model": model,
     "properties": properties,

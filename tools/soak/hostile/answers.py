@@ -5,9 +5,10 @@ from typing import NamedTuple
 
 import orjson
 
-_STATUS = re.compile(rb"HTTP/1\.[01] (\d{3}) [A-Za-z ]+")
+_STATUS = re.compile(rb"HTTP/1\.[01] (\d{3}) [A-Za-z -]+")
 #: No byte that a proxy or a terminal may take for something else.
 _FIELD = re.compile(rb"([A-Za-z][A-Za-z-]*): ([\x20-\x7e]*)")
+_REQUEST_ID = re.compile("[A-Za-z0-9._-]{1,64}")
 _SIZE = re.compile(rb"[0-9a-f]{1,8}")
 _WITHOUT_BODY = {204, 304}
 #: Statuses above 500 that say what the request asks for, and not that the service has failed.
@@ -83,13 +84,15 @@ def _check(answer: Answer, *, heads: bool) -> None:
     _require(answer.status < 500 or answer.status in UNSUPPORTED, "a failure", answer)
     _require(headers.get("x-content-type-options") == "nosniff", "no nosniff", answer)
     _require(headers.get("server") == "eventjobs", "another server", answer)
+    request_id = headers.get("x-request-id", "")
+    _require(_REQUEST_ID.fullmatch(request_id) is not None, "no request id", answer)
     if answer.status < 400:
         return
     _require(headers.get("content-type") == "application/problem+json", "no problem", answer)
     if not heads:
         problem = orjson.loads(answer.body)
         _require(problem["status"] == answer.status, "another status in the problem", answer)
-        _require(problem["request_id"] == headers["x-request-id"], "another request id", answer)
+        _require(problem["request_id"] == request_id, "another request id", answer)
         _require(re.fullmatch("[a-z_]+", problem["code"]) is not None, "no code", answer)
 
 

@@ -94,6 +94,7 @@ FIELDS = {
     "open parameters": _field(b"Prefer: " + b";=" * 4_000 + b"\r\n", 200),
     "entity tags": _field(b"If-None-Match: " + b'W/"a",' * 1_200 + b"\r\n", 200),
     "ranges": _field(b"Range: bytes=" + b"0-1," * 2_000 + b"\r\n", 200),
+    "an X-Request-ID above ASCII": _field(b"X-Request-ID: \xff\xe9\r\n", 200),
     "an X-Request-ID of 8 KB": _field(b"X-Request-ID: " + b"a" * 8_000 + b"\r\n", 200),
 }
 
