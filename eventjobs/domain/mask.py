@@ -2,7 +2,8 @@
 
 import json
 from collections.abc import Collection, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, is_dataclass, replace
+from dataclasses import fields as dataclass_fields
 from typing import Any
 from urllib.parse import quote
 
@@ -73,7 +74,20 @@ class Mask:
             return self.text(value)
         if isinstance(value, dict):
             return self.fields(value)
-        return [self._field(name, each) for each in value] if isinstance(value, list) else value
+        if isinstance(value, list):
+            return [self._field(name, each) for each in value]
+        if type(value) is tuple:
+            return tuple(self._field(name, each) for each in value)
+        return self.record(value)
+
+    def record(self, record: Any) -> Any:
+        """A copy of a dataclass or a named tuple about the job, such as Job itself."""
+        if is_dataclass(record) and not isinstance(record, type):
+            names = [each.name for each in dataclass_fields(record)]
+            return replace(record, **self.fields({name: getattr(record, name) for name in names}))
+        if hasattr(record, "_asdict"):
+            return record._replace(**self.fields(record._asdict()))
+        return record
 
     def json(self, value: Any) -> Any:
         """JSON of a user, at any depth."""

@@ -11,8 +11,11 @@ from eventjobs.domain import events as e
 from eventjobs.domain.codec import encode
 from eventjobs.domain.mask import HIDDEN, UNKNOWN, VALUES_CHARS_MAX, VALUES_MAX, Mask, drop_payload
 from eventjobs.domain.recorded import Recorded
-from eventjobs.domain.spec import JobSpec
+from eventjobs.domain.spec import Artifact, JobSpec
+from eventjobs.projections import JobView
+from eventjobs.projections.attempt_progress import Progress, Stage
 from tests.support.decisions import JOB_ID
+from tests.support.decisions import given as given_events
 from tests.support.histories import events, json_values, texts
 
 SECRET = "hunter2-Zoë"
@@ -106,6 +109,29 @@ def test_a_specification_without_its_payload_has_its_mask() -> None:
     spec = drop_payload(JobSpec("charge", {"password": SECRET}, sensitive=("password",)))
     mask = Mask.of(spec)
     assert (spec.payload, mask and mask.text(SECRET)) == (None, HIDDEN)
+
+
+def test_a_job_is_copied_with_hidden_values() -> None:
+    spec = JobSpec("charge", {"password": SECRET}, tags=(SECRET,), sensitive=("password",))
+    job = given_events(
+        e.JobSubmitted(spec),
+        e.AttemptStarted(1, "w"),
+        e.StepCompleted(1, f"try {SECRET}", 0, SECRET),
+        e.ArtifactStored(1, "a.txt", "ab" * 32, 9, "text/plain"),
+        e.AttemptFailed(1, "broken", False, None, f"not {SECRET}"),
+    ).job
+    assert job is not None
+    masked = mask_of(spec.payload).record(
+        JobView(job, Progress(0.5, SECRET, stages=(Stage(SECRET, 5),)), None)
+    )
+    assert masked.job.error["message"] == f"not {HIDDEN}"
+    assert masked.job.artifacts == (Artifact("a.txt", HIDDEN, 9, "text/plain"),)
+    assert (masked.job.status, masked.job.steps[0].name) == ("failed", f"try {HIDDEN}")
+    assert masked.progress == Progress(0.5, HIDDEN, stages=(Stage(HIDDEN, 5),))
+    assert SECRET not in repr(masked)
+    assert masked.job.spec == JobSpec(
+        "charge", {"password": HIDDEN}, tags=(HIDDEN,), sensitive=("password",)
+    )
 
 
 def test_an_event_says_that_something_in_it_is_hidden() -> None:

@@ -7,7 +7,7 @@ from typing import Any
 from aiohttp import web
 
 from eventjobs.auth.policy import Action
-from eventjobs.commands.access import permits_id
+from eventjobs.commands.access import mask_for, permits_id
 from eventjobs.domain.ids import new_id
 from eventjobs.domain.job import Job
 from eventjobs.errors import JobNotFound
@@ -30,8 +30,17 @@ async def check_access(
 
 
 async def find_view(context: AppContext, request: web.Request, job_id: str) -> JobView:
-    """The job with its progress, as it is now. Raises JobNotFound, JobGone, JobUnreadable."""
+    """The job with its progress, as it is now, and as the principal may read it.
+
+    Raises JobNotFound, JobGone, JobUnreadable.
+    """
     await check_access(context, request, job_id)
+    view = await _find_view(context, job_id)
+    mask = await mask_for(context.service.jobs, principal_of(request), view.job)
+    return view if mask is None else mask.record(view)
+
+
+async def _find_view(context: AppContext, job_id: str) -> JobView:
     with suppress(ViewsBehind):
         await views_caught_up(context.service)
         if (view := await context.service.views.job(job_id)) is not None:

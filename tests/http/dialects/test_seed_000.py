@@ -1,9 +1,13 @@
 """The front end of a "Check Status" button."""
 
+from typing import Any
 from uuid import uuid4
 
+from eventjobs.handlers.context import Context
+from eventjobs.handlers.declare import handler
 from tests.conftest import Connect
 from tests.support.http_jobs import HANDLERS, ended_job
+from tests.support.keys import ADMIN, bearer, make_key
 
 MISSING = "00000000-0000-0000-0000-000000000000"
 
@@ -45,3 +49,19 @@ async def test_dialects_are_served_only_where_they_are_switched_on(client: Conne
     api = await client(*HANDLERS)
     assert (await api.get(f"/api/job-status/{uuid4()}")).code == "not_found"
     assert "/api/queue-job" not in (await api.get("/openapi.json")).json["paths"]
+
+
+@handler("secret", sensitive=("text",))
+async def echo_secret(context: Context, payload: Any) -> Any:
+    return payload
+
+
+async def test_values_of_sensitive_fields_are_for_the_owner(client: Connect) -> None:
+    api = await client(echo_secret, dialects="000", queue_job_type="secret", auth="required")
+    ann = bearer(await make_key(api.service, owner="ann"))
+    root = bearer(await make_key(api.service, ADMIN, owner="root"))
+    queued = await api("POST", "/api/queue-job", {"text": "not for all"}, headers=ann)
+    await ended_job(api, queued.json)
+    for key, text in ((ann, "not for all"), (root, "[hidden]")):
+        status = await api.get(f"/api/job-status/{queued.json['job_id']}", **key)
+        assert status.json["payload"] == status.json["result"] == {"text": text}
