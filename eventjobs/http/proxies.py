@@ -175,6 +175,7 @@ def _hop(node: str | None, scheme: str | None, host: str | None) -> _Hop:
     return _Hop(_address(node or ""), scheme if scheme in _SCHEMES else None, named)
 
 
+@lru_cache(maxsize=1024)
 def _address(node: str) -> str | None:
     """The IP address of *node*; None for an unknown, obfuscated or malformed one."""
     match = _NODE.fullmatch(node.strip())

@@ -88,7 +88,7 @@ def configure(level: str = "INFO", stream: TextIO | None = None, format: Format 
             structlog.processors.StackInfoRenderer(),
             structlog.processors.format_exc_info,
             hide_secrets,
-            _renderer(stream, format),
+            *_renderers(stream, format),
         ],
         wrapper_class=structlog.make_filtering_bound_logger(number),
         logger_factory=lambda *names: _Lines(stream, *names),
@@ -147,13 +147,35 @@ def hide_secrets(logger: "WrappedLogger", method: str, event: "EventDict") -> "E
     return redact(event)
 
 
-def _renderer(stream: TextIO, format: Format) -> "Processor":
+def escape_controls(logger: "WrappedLogger", method: str, event: "EventDict") -> "EventDict":
+    """A processor that escapes the control characters of texts: one could begin a line of its own,
+    or command the terminal. The lines of a traceback are indented.
+    """
+    shown: EventDict = {
+        _printable(name): _printable(value) if isinstance(value, str) else value
+        for name, value in event.items()
+    }
+    if isinstance(trace := event.get("exception"), str):
+        shown["exception"] = "\n".join(f"  {_printable(line)}" for line in trace.split("\n"))
+    return shown
+
+
+def _printable(text: str) -> str:
+    if text.isprintable():
+        return text
+    return "".join(
+        each if each.isprintable() else each.encode("unicode-escape").decode() for each in text
+    )
+
+
+def _renderers(stream: TextIO, format: Format) -> "list[Processor]":
     import structlog
 
-    if format == "console" or (format == "auto" and stream.isatty()):
-        # Not rich: its tracebacks show the values of local variables, secrets among them.
-        return structlog.dev.ConsoleRenderer(
-            colors=stream.isatty() and not os.environ.get("NO_COLOR"),  # no-color.org
-            exception_formatter=structlog.dev.plain_traceback,
-        )
-    return structlog.processors.JSONRenderer(ensure_ascii=False)
+    if format == "json" or (format == "auto" and not stream.isatty()):
+        return [structlog.processors.JSONRenderer(ensure_ascii=False)]
+    # Not rich: its tracebacks show the values of local variables, secrets among them.
+    console = structlog.dev.ConsoleRenderer(
+        colors=stream.isatty() and not os.environ.get("NO_COLOR"),  # no-color.org
+        exception_formatter=structlog.dev.plain_traceback,
+    )
+    return [escape_controls, console]

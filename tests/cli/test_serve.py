@@ -39,6 +39,15 @@ def test_handlers_are_found_in_the_folder_one_is_in(folder: Path, tmp_path: Path
         assert serving.wait(20) == 0
 
 
+@pytest.mark.parametrize("format", ["auto", "console"])
+def test_the_log_has_the_format_of_the_setting(folder: Path, tmp_path: Path, format: str) -> None:
+    with serving(tmp_path, EVENTJOBS_LOG_FORMAT=format):
+        pass
+    first = (tmp_path / "data.log").read_text().splitlines()[0]
+    assert "serving" in first
+    assert first.startswith("{") is (format == "auto")
+
+
 @pytest.mark.parametrize(
     ("arguments", "beginning"),
     [

@@ -1,11 +1,15 @@
 """The client behind trusted proxies, as Forwarded and X-Forwarded-* describe it."""
 
 import time
+from ipaddress import ip_address
 
 import pytest
 from aiohttp.test_utils import make_mocked_request
+from hypothesis import given
+from hypothesis import strategies as st
 from multidict import CIMultiDict
 
+from eventjobs.http.headers import host_name
 from eventjobs.http.proxies import FORWARDED_CHARS_MAX, HOPS_MAX, OriginalRequest, TrustedProxies
 from eventjobs.settings import Settings
 
@@ -204,6 +208,21 @@ def test_a_client_with_tls_is_secure() -> None:
     request = make_mocked_request("GET", "/", {"X-Forwarded-Proto": "https"}).clone(remote=PROXY)
     assert TrustedProxies(Settings(trusted_proxies=PROXY).trusted_proxies).is_secure(request)
     assert TrustedProxies(()).is_secure(make_mocked_request("GET", "/").clone(scheme="https"))
+
+
+NODES = st.sampled_from([CLIENT, "10.0.0.2", '"[2001:db8::1]:80"', "unknown", "_x", "999.1.1.1"])
+PIECES = st.sampled_from(
+    ["for=", "proto=", "host=", "https", ",", ";", '"', "\\", " ", "=", "é", "\x85"]
+)
+TEXTS = st.lists(NODES | PIECES | st.text(max_size=3), max_size=8).map("".join)
+
+
+@given(st.dictionaries(st.sampled_from([name for name, _ in SPOOFED]), TEXTS))
+def test_no_header_is_an_error_or_leads_to_what_is_no_address(headers: dict[str, str]) -> None:
+    address, scheme, host = original(list(headers.items()))
+    assert str(ip_address(address)) == address
+    assert scheme in ("http", "https")
+    assert host is None or host_name(host)
 
 
 @pytest.mark.parametrize(

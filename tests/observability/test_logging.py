@@ -2,6 +2,7 @@
 
 import io
 import logging
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -159,3 +160,18 @@ def test_the_format_is_a_setting() -> None:
         structlog.get_logger("eventjobs.here").warning("seen", jobs=3)
     assert "jobs=3" in pipe.getvalue()
     assert "\x1b[" not in pipe.getvalue()
+
+
+def test_control_characters_of_a_text_are_escaped_in_readable_lines() -> None:
+    hostile = "a\x1b[2J\n2026-01-01 [info] forged\u202e\x9b"
+    with configuration(terminal := Terminal(), format="console"):
+        structlog.get_logger("eventjobs.here").warning(hostile, path="/\x1b[0m", **{"k\ne\x07y": 1})
+        try:
+            raise ValueError(hostile)
+        except ValueError:
+            logs.get_logger("eventjobs.here").exception("failed", texts=[hostile])
+    text = re.sub(r"\x1b\[\d*m", "", terminal.getvalue().replace("/\x1b", "BAD"))
+    assert text.replace("\n", "").isprintable()
+    assert "BAD" not in text
+    assert "\n  2026-01-01 [info] forged\\u202e\\x9b\n" in text  # a traceback keeps its lines
+    assert not any(line.startswith("2026-01-01") for line in text.splitlines())
