@@ -5,6 +5,8 @@ from typing import Any
 
 import pytest
 
+from eventjobs.commands.jobs import CommandResult
+from eventjobs.commands.queued_jobs import QueuedJobs
 from eventjobs.errors import JobExists, LogUnavailable, OwnerLimit
 from eventjobs.handlers.context import Context
 from eventjobs.handlers.declare import handler
@@ -89,6 +91,36 @@ async def test_queued_jobs_are_counted_at_a_start_and_after_a_rebuild(serve: Ser
         await service.submit("echo", owner="ann")
     await service.views.rebuild()
     assert count_queued(service, "ann") == 2
+
+
+async def test_jobs_that_are_queued_while_the_others_are_counted_count_once(
+    serve: Serve, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    service = await serve(echo, concurrency=0)
+    queued_jobs = QueuedJobs(service.views, 3)
+    count = service.views.queued_by_owner
+
+    async def submit() -> CommandResult:
+        job = await service.submit("echo", owner="ann")
+        await service.views.wait_for_position(job.position)
+        return CommandResult(job, True)
+
+    async def count_slowly() -> tuple[int, dict[str, int]]:
+        counts = await count()
+        await submit()
+        return counts
+
+    monkeypatch.setattr(service.views, "queued_by_owner", count_slowly)
+    await submit()
+    with pytest.raises(LogUnavailable):
+        await queued_jobs.queue("ann", IDS[0], submit)
+    await queued_jobs.load()
+    assert queued_jobs._counts == {"ann": 2}
+    await queued_jobs.load()
+    await submit()
+    assert queued_jobs._counts == {"ann": 3}
+    with pytest.raises(OwnerLimit):
+        await queued_jobs.queue("ann", IDS[0], submit)
 
 
 async def test_children_of_a_running_job_are_not_refused(serve: Serve) -> None:
