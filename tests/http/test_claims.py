@@ -37,7 +37,7 @@ async def test_a_worker_gets_all_that_it_needs(client: Connect) -> None:
     job = await api.submit("far", {"x": 1}, artifacts={"data.csv": upload}, timeout_s=60)
     [given] = await claim(api)
     shown = (await api.get(f"/v1/jobs/{job['job_id']}")).json
-    assert given == shown | {"lease_s": 30.0, "steps": []}
+    assert given == shown | {"lease_s": 30.0, "steps": [], "sensitive": []}
     assert (given["status"], given["attempt"], given["payload"]) == ("running", 1, {"x": 1})
     assert (await api.get(given["artifacts"][0]["url"])).body == b"1,2"
     [started] = await recorded_of(api.service, job["job_id"], AttemptStarted)

@@ -19,7 +19,7 @@ from eventjobs.domain.events import (
 )
 from eventjobs.errors import DiskFull, JobError
 from eventjobs.handlers.context import Context
-from eventjobs.handlers.declare import handler
+from eventjobs.handlers.declare import handler, remote
 from eventjobs.handlers.registry import Handler
 from eventjobs.handlers.thread_context import ThreadContext
 from tests.conftest import Connect
@@ -111,6 +111,24 @@ async def test_an_error_keeps_its_code_and_details(client: Connect, folder: Path
     [failed] = await recorded_of(api.service, job["job_id"], AttemptFailed)
     assert isinstance(failed.event, AttemptFailed)
     assert failed.event.details == {"x": 1}
+
+
+@handler("charge")
+async def charge(context: Context, payload: Any) -> None:
+    raise JobError("declined", f"{payload['card']} is declined", retryable=False)
+
+
+async def test_no_log_has_a_value_of_a_field_that_the_service_declares_sensitive(
+    client: Connect, folder: Path
+) -> None:
+    api = await client(remote("charge", sensitive=("card",)))
+    with capture_logs() as lines:
+        async with remote_runner(api, folder, charge):
+            job = await api.submit("charge", {"card": "4111-1111"})
+            await api.service.wait(job["job_id"])
+    failed = [each for each in lines if each["event"] == "attempt failed"]
+    assert [each["error"] for each in failed] == ["[hidden] is declined"] * 2
+    assert "4111-1111" not in str(failed)
 
 
 @handler("large")

@@ -72,4 +72,4 @@ def _render(job: Job, results: dict[str, Any]) -> dict[str, Any]:
     """A claimed job as JSON, with the *results* of its steps by name."""
     body = render(JobView(job, None, None))
     steps = [{**each, "result": results[each["name"]]} for each in body["steps"]]
-    return body | {"lease_s": job.lease_s, "steps": steps}
+    return body | {"lease_s": job.lease_s, "steps": steps, "sensitive": job.spec.sensitive}

@@ -128,7 +128,10 @@ async def jobs(context: AppContext, request: web.Request) -> web.StreamResponse:
     position = service.views.position
     views = await service.views.jobs(filters, order=query.order, cursor=born, limit=limit + 1)
     page = [context.snapshots.of(view) for view in views[:limit]]
-    bodies = [(await mask_snapshot(context, request, each)).body for each in page]
+    masked = [
+        await mask_snapshot(context, request, each) if each.job.spec.sensitive else each
+        for each in page
+    ]
     headers = dict(JSON_HEADERS)
     following = None
     if len(views) > limit:
@@ -136,7 +139,7 @@ async def jobs(context: AppContext, request: web.Request) -> web.StreamResponse:
         address = request.rel_url.update_query(cursor=following)
         headers["Link"] = f'<{address}>; rel="next"'
     body = b'{"jobs":[%b],"next":%b,"position":%d}' % (
-        b",".join(bodies),
+        b",".join([each.body for each in masked]),
         orjson.dumps(following),
         position,
     )

@@ -65,6 +65,9 @@ class ClaimedJob(Job):
     steps: Sequence[StepDone] = Field(
         description="completed steps of earlier attempts, which are not repeated"
     )
+    sensitive: Sequence[str] = Field(
+        description="names of fields whose values the worker keeps out of its own log"
+    )
 
 
 class Claimed(ResponseModel):
