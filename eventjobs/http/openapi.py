@@ -43,6 +43,7 @@ from eventjobs.http.schemas.events import Event
 from eventjobs.http.schemas.problem import Problem
 from eventjobs.http.schemas.submission import BatchLine, Submission
 from eventjobs.version import __version__
+from eventjobs.worker.wire import CHILD_HEADER
 
 SCHEMAS = "#/components/schemas/"
 
@@ -50,6 +51,7 @@ SCHEMAS = "#/components/schemas/"
 HEADERS = {
     "Authorization": "`Bearer` and the token of the attempt",
     "Idempotency-Key": "1 to 255 characters; requests with one key submit one job",
+    CHILD_HEADER: "of a worker: the attempt whose child this is; its client library writes it",
     "If-Match": "the ETag of the job; 412, and nothing is done, when the job has another one",
     "If-None-Match": "the client's ETag; 304 when nothing changed; `*` with PUT: only a new job",
     "Prefer": "`wait=20`, with If-None-Match: answer when the job changes, or after 20 seconds",
@@ -68,6 +70,10 @@ _IN_PATHS: dict[str, dict[str, Any]] = {
     "id": {"type": "string", "format": "uuid"},
     "attempt": {"type": "integer", "minimum": 1, "maximum": 999_999_999},
 }
+
+BINARY = {"type": "string", "format": "binary"}
+#: Content without a model that is no bytes, or may be anything.
+_CONTENTS = {"application/json": {"type": "object"}, "*/*": {}}
 
 _WRITES = (Overloaded, LogUnavailable, OutcomeUnknown, DiskFull)
 _BODIES = (RequestError, BodyTimeout, TooLarge, UnsupportedMediaType)
@@ -176,7 +182,7 @@ def _errors(route: Route, auth: str) -> list[type[EventjobsError]]:
     if route.method != "GET" or "If-Match" in route.request.headers:
         listed.append(PreconditionFailed)
     if "{id}" in route.path:
-        listed += [JobNotFound, JobGone] if route.method != "PUT" else [JobGone]
+        listed += [JobNotFound, JobGone]
     if route.request.media_type is not None:
         listed += _BODIES
     if route.request.body is not None:
@@ -213,7 +219,7 @@ def _content(model: type[BaseModel] | None, media_type: str | None) -> dict[str,
     if media_type is None:
         return None
     if model is None:
-        return {media_type: {"schema": {"type": "string", "format": "binary"}}}
+        return {media_type: {"schema": _CONTENTS.get(media_type, BINARY)}}
     if not media_type.endswith("json") or media_type.endswith("ndjson"):
         # A sequence of lines: the schema describes each line.
         return {media_type: {"schema": {"type": "string"}, "x-line-schema": _reference(model)}}

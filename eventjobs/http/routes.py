@@ -90,9 +90,12 @@ from eventjobs.http.schemas.schedules import Schedule, Schedules
 from eventjobs.http.schemas.sessions import Login, Session
 from eventjobs.http.schemas.submission import BatchLine, BatchOutcome, Submission
 from eventjobs.http.schemas.webhooks import NewWebhook, Redelivered, Webhook, WebhookList
+from eventjobs.worker.wire import CHILD_HEADER
 
 JSON = "application/json"
 BYTES = "application/octet-stream"
+#: A file is sent with its own type, if that is a safe one.
+ANY_TYPE = "*/*"
 
 # --- requests
 
@@ -100,13 +103,13 @@ NOTHING = RequestSpec()
 CONDITIONS = ("If-Match", "If-None-Match")
 DELETE = RequestSpec(headers=CONDITIONS)
 SUBMISSION = RequestSpec(Submission, JSON, headers=("Idempotency-Key",))
-SUBMISSION_WITH_ID = RequestSpec(Submission, JSON, headers=CONDITIONS)
+SUBMISSION_WITH_ID = RequestSpec(Submission, JSON, headers=(*CONDITIONS, CHILD_HEADER))
 LINES = RequestSpec(BatchLine, batch.NDJSON)
 REASON = RequestSpec(CommandReason, JSON, optional=True)
 CANCEL = RequestSpec(CommandReason, JSON, optional=True, headers=CONDITIONS)
 REPORT = RequestSpec(Callback, JSON, headers=("Authorization",))
 RETRY = RequestSpec(RetryOptions, JSON, optional=True, headers=CONDITIONS)
-FILE = RequestSpec(None, BYTES)
+FILE = RequestSpec(None, BYTES, optional=True)
 SUBSCRIPTION = RequestSpec(Subscription, JSON)
 REDELIVERY = RequestSpec(Redelivery, JSON)
 NEW_KEY = RequestSpec(NewKey, JSON)
@@ -154,8 +157,8 @@ ENDED = ResponseSpec(200, "the attempt has ended", Ended, JSON)
 COMPLETED = ResponseSpec(200, "an outcome for each report", CompletedJobs, JSON)
 WHY = ResponseSpec(200, "the reasons", Explanation, JSON)
 STORED = ResponseSpec(201, "the file is stored", UploadedFile, JSON)
-WHOLE_FILE = ResponseSpec(200, "the file", None, BYTES, ("ETag",))
-PARTIAL_FILE = ResponseSpec(206, "a range of the file", None, BYTES, ("ETag", "Content-Range"))
+WHOLE_FILE = ResponseSpec(200, "the file", None, ANY_TYPE, ("ETag",))
+PARTIAL_FILE = ResponseSpec(206, "a range of the file", None, ANY_TYPE, ("ETag", "Content-Range"))
 FILE_RESPONSES = (WHOLE_FILE, PARTIAL_FILE, NOT_MODIFIED)
 SUBSCRIBED = ResponseSpec(201, "events are sent to it from now on", NewWebhook, JSON, ("Location",))
 WEBHOOKS = ResponseSpec(200, "a page of webhooks", WebhookList, JSON, ("Link",))
@@ -245,7 +248,7 @@ ROUTES = (
         Action.SUPPLY,
         submissions.put,
         SUBMISSION_WITH_ID,
-        (SUBMITTED, ALREADY_SUBMITTED, JobExists),
+        (SUBMITTED, ALREADY_SUBMITTED, JobExists, StaleAttempt),
     ),
     Route("POST", "/v1/jobs/batch", Action.SUBMIT, batch.submit_batch, LINES, (OUTCOMES,)),
     Route("POST", "/v1/jobs/{id}/cancel", Action.CONTROL, jobs.cancel, CANCEL, (JOB, WrongState)),

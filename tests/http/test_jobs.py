@@ -37,6 +37,17 @@ async def test_head_is_get_without_the_body(client: Connect) -> None:
         assert reply.headers["Content-Length"] == str(len(got.body))
 
 
+@pytest.mark.parametrize("query", ["after=-1", "after=x", "colour=red"])
+async def test_the_query_of_one_job_is_checked(client: Connect, query: str) -> None:
+    api = await client(*HANDLERS, concurrency=0)
+    address = (await api.submit("echo"))["links"]["self"]
+    for _ in range(2):  # from the database, then from memory
+        reply = await api.get(f"{address}?{query}")
+        assert (reply.status, reply.code) == (422, "invalid_input")
+        assert reply.fields == [query.partition("=")[0]]
+        assert (await api.get(f"{address}?after=1")).status == 200
+
+
 async def test_a_client_of_http_1_0_is_answered(client: Connect) -> None:
     api = await client(*HANDLERS, concurrency=0)
     address = (await api.submit("echo"))["links"]["self"].encode()

@@ -8,6 +8,8 @@
   them; then compare answers, streams, memory and sockets with what they have to be.
 - `power`: trace the system calls of one run of the service, build the disks that a power cut at any
   moment may leave, and start the service on each.
+- `api`: send what schemathesis draws from the OpenAPI document, with an admin's key, a user's and
+  none, in each mode of authentication.
 - `model_check`: search every order of claims, reports, lost leases, restarts and requests for a few
   jobs, decided by eventjobs.domain.decisions.
 

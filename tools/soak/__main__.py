@@ -3,9 +3,9 @@
     python -m eventjobs.tools.soak [CAMPAIGN ...] [--rounds N | --seconds S] [--seed N] [--keep DIR]
 
 A round runs each campaign once: `kills` and `stops` of the service, `workers` that are killed and
-paused, `hostile` clients, `power` cuts, the search of the `model`, and `properties`, the tests of
-hypothesis with other examples than the gate's. The exit code is 1 when a promise is broken; the
-data directory is then kept, and its path printed.
+paused, `hostile` clients, `power` cuts, the search of the `model`, requests to the `api`, and
+`properties`, the tests of hypothesis with other examples than the gate's. The exit code is 1 when a
+promise is broken; the data directory is then kept, and its path printed.
 """
 
 import argparse
@@ -20,6 +20,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
+from .api import campaign as api
 from .hostile import campaign as hostile
 from .kills import campaign as kills
 from .kills.stops import Stops
@@ -35,6 +36,13 @@ KILLS, STOPS, JOBS = 400, 200, 5_000
 HOSTILE = 10
 #: Disks after each scenario of power cuts.
 STATES = 2_000
+#: One mode of authentication each round; the requests of one operation for each caller.
+EXAMPLES = 30
+APIS = (
+    api.Plan("required", 0, EXAMPLES),
+    api.Plan("off", 0, EXAMPLES),
+    api.Plan("optional", 0, EXAMPLES, rates="submit=1000/minute,read=10000/minute"),
+)
 #: Larger models than the gate's, one each round; only this many states of each are searched.
 STATES_MAX = 2_000_000
 WORLDS = (
@@ -83,6 +91,12 @@ def run_power(data: Path, seed: int) -> Report:
     return Report("\n  ".join(lines), outcome.faults)
 
 
+def run_api(data: Path, seed: int) -> Report:
+    plan = APIS[seed % len(APIS)]._replace(seed=seed)
+    outcome = asyncio.run(api.campaign(data, plan))
+    return Report(str(outcome), outcome.faults)
+
+
 def model(data: Path, seed: int) -> Report:
     bounds = WORLDS[seed % len(WORLDS)]
     result = search(bounds, states_max=STATES_MAX)
@@ -107,6 +121,7 @@ CAMPAIGNS: dict[str, Callable[[Path, int], Report]] = {
     "hostile": run_hostile,
     "power": run_power,
     "model": model,
+    "api": run_api,
     "properties": properties,
 }
 

@@ -43,8 +43,8 @@ from eventjobs.service import Service
 
 async def get(context: AppContext, request: web.Request) -> web.StreamResponse:
     """The job as it is now: at once, when it changes (`Prefer: wait`), or as a stream."""
+    query = read_query(request, JobQuery)
     if wants_stream(request):
-        query = read_query(request, JobQuery)
         selection = JobFilter(ids=frozenset({await path_id(context.service, request)}))
         return await context.streams.snapshots(request, selection, query.after)
     if "Prefer" in request.headers and "If-None-Match" in request.headers:
@@ -66,6 +66,7 @@ def get_cached(context: AppContext, request: web.Request, vary: str) -> web.Stre
         service.views.position < service.log.head
         or "Prefer" in headers
         or "If-Match" in headers
+        or request.query_string
         or wants_stream(request)
         or not can_send_raw(request)
         or context.guard.check(request)

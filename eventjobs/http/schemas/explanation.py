@@ -38,6 +38,7 @@ class Reason(ResponseModel):
     attempt: int | None = None
     max_attempts: int | None = None
     error: JobFailure | None = None
+    trace: str | None = Field(None, description="the end of the traceback, or of other details")
 
 
 class Explanation(ResponseModel):

@@ -16,7 +16,7 @@ from eventjobs.storable import PROGRESS_BYTES_MAX, TEXT_CHARS_MAX, bounded_json
 DIGITS_MAX = 9
 
 #: A job id that is not checked here: each entry has an outcome of its own.
-UncheckedId = Annotated[str, Field(json_schema_extra={"format": "uuid"})]
+UncheckedId = Annotated[str, Field(description="the id of a job, a UUID")]
 
 Worker = Annotated[
     str,
