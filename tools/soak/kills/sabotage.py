@@ -29,7 +29,7 @@ def __getattr__(name: str) -> list[Handler]:
 
 def _forgets_keys() -> list[Handler]:
     """Idempotency keys are ignored."""
-    setattr(submissions, "id_of_key", lambda key: str(uuid4()))  # noqa: B010 mypy knows its type
+    setattr(submissions, "id_of_key", lambda key, owner: str(uuid4()))  # noqa: B010 mypy knows its type
     return HANDLERS
 
 
