@@ -11,6 +11,7 @@ import orjson
 
 from eventjobs.domain.codec import decode_or_unreadable
 from eventjobs.domain.events import Unreadable
+from eventjobs.domain.json_fields import fragment_of
 from eventjobs.domain.recorded import Recorded
 from eventjobs.domain.spec import JobSpec
 from eventjobs.storable import TEXT_CHARS_MAX
@@ -18,8 +19,11 @@ from eventjobs.storable import TEXT_CHARS_MAX
 HIDDEN = "[hidden]"
 #: Shorter values are not looked for in texts: they would be found in ordinary words.
 CHARS_MIN = 6
-#: A job with more sensitive values has all its texts hidden: to look for each takes too long.
+#: A job with more sensitive values, counted in all their spellings, has all its texts hidden: to
+#: look for each takes too long.
 VALUES_MAX = 32
+#: So has one whose payload in bytes, times the number of values, is more: a read takes up to 0.2 s.
+SEARCH_MAX = 4_000_000
 #: So has one with more characters in them: a text that was cut may have a part of such a value.
 VALUES_CHARS_MAX = TEXT_CHARS_MAX
 
@@ -39,12 +43,15 @@ class Mask:
     Without *values* it is not known what to hide, and everything in JSON and texts is hidden.
     """
 
-    def __init__(self, keys: Collection[str], values: Collection[str] | None) -> None:
+    def __init__(
+        self, keys: Collection[str], values: Collection[str] | None, payload_bytes: int = 0
+    ) -> None:
         self._keys = frozenset(keys)
-        self._values = None
-        fits = values is not None and len(values) <= VALUES_MAX
-        if values is not None and fits and sum(map(len, values)) <= VALUES_CHARS_MAX:
-            forms = {form for value in values for form in _forms(value)}
+        self._values: list[str] | None = None
+        if values is None or len(values) > VALUES_MAX or sum(map(len, values)) > VALUES_CHARS_MAX:
+            return
+        forms = {form for value in values for form in _forms(value)}
+        if len(forms) <= VALUES_MAX and len(forms) * payload_bytes <= SEARCH_MAX:
             self._values = sorted(forms, key=len, reverse=True)
 
     @classmethod
@@ -56,7 +63,8 @@ class Mask:
         mask: Mask | None = vars(spec).get("_mask")
         if mask is None:
             keys = frozenset(spec.sensitive)
-            mask = vars(spec)["_mask"] = cls(keys, set(_values(spec.payload, keys)))
+            size = len(orjson.dumps(fragment_of(spec, "payload")))
+            mask = vars(spec)["_mask"] = cls(keys, set(_values(spec.payload, keys)), size)
         return mask
 
     def fields(self, fields: dict[str, Any]) -> dict[str, Any]:
@@ -109,6 +117,8 @@ class Mask:
     def text(self, text: str) -> str:
         if self._values is None:
             return HIDDEN
+        if len(text) < CHARS_MIN:
+            return text
         for value in self._values:
             if value in text:
                 text = text.replace(value, HIDDEN)

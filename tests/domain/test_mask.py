@@ -105,6 +105,13 @@ def test_many_or_long_values_hide_all_texts(values: Any) -> None:
     }
 
 
+def test_a_large_payload_with_several_values_hides_all_texts() -> None:
+    """To look for each value in each text of it would hold up the service."""
+    values = [f"value{n:04}" for n in range(20)]
+    assert mask_of({"password": values, "more": "x" * 150_000}).text("any text") == "any text"
+    assert mask_of({"password": values, "more": "x" * 250_000}).text("any text") == HIDDEN
+
+
 def test_a_specification_without_its_payload_has_its_mask() -> None:
     spec = drop_payload(JobSpec("charge", {"password": SECRET}, sensitive=("password",)))
     mask = Mask.of(spec)
