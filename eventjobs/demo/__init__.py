@@ -1,7 +1,19 @@
 """Jobs to try eventjobs with; `eventjobs serve --demo` runs them."""
 
+from eventjobs.demo.cases import analyze_calls, analyze_documents, analyze_with_agent
 from eventjobs.demo.handlers import analyze_csv, analyze_text, countdown, flaky, noop
 from eventjobs.demo.llm_summary import llm_summary
 from eventjobs.demo.primes import primes
 
-HANDLERS = [analyze_csv, analyze_text, countdown, flaky, llm_summary, noop, primes]
+HANDLERS = [
+    analyze_calls,
+    analyze_csv,
+    analyze_documents,
+    analyze_text,
+    analyze_with_agent,
+    countdown,
+    flaky,
+    llm_summary,
+    noop,
+    primes,
+]

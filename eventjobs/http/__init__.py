@@ -16,7 +16,7 @@ from eventjobs.http.proxies import TrustedProxies
 from eventjobs.http.rate_limits import RateLimits, RequestKind
 from eventjobs.http.request_errors import RouteNotFound
 from eventjobs.http.request_ids import RequestIds
-from eventjobs.http.routes import ROUTES, all_routes
+from eventjobs.http.routes import APP_ROUTES, ROUTES, all_routes
 from eventjobs.http.server import Listening, listen
 from eventjobs.http.session_cookies import SessionCookies
 from eventjobs.http.streams.snapshots import Snapshots
@@ -33,7 +33,7 @@ def create_app(service: Service) -> web.Application:
     context = _make_context(service)
     app = web.Application(client_max_size=service.settings.body_bytes_max)
     app[APP_CONTEXT] = context
-    routes = all_routes(context)
+    routes = app[APP_ROUTES] = all_routes(context)
     for path in dict.fromkeys(each.path for each in routes):
         resource = app.router.add_resource(path)
         for each in routes:

@@ -25,6 +25,7 @@ from eventjobs.errors import (
 )
 from eventjobs.http.app_context import AppContext
 from eventjobs.http.dialects.registry import routes_of
+from eventjobs.http.dialects.seed_003 import CASE_ROUTES
 from eventjobs.http.endpoints import (
     artifacts,
     batch,
@@ -184,16 +185,23 @@ SCRIPT = ResponseSpec(200, "the script of the page", None, "text/javascript")
 STYLE = ResponseSpec(200, "the style of the pages", None, "text/css")
 
 
+#: The routes of an application, which its document describes.
+APP_ROUTES = web.AppKey("routes", tuple)
+
+
 async def openapi(context: AppContext, request: web.Request) -> web.StreamResponse:
     """This document."""
     service = context.service
-    body = document(all_routes(context), service.handlers, service.settings.auth)
+    body = document(request.app[APP_ROUTES], service.handlers, service.settings.auth)
     return web.Response(body=body, headers=JSON_HEADERS)
 
 
 def all_routes(context: AppContext) -> tuple[Route, ...]:
     """The routes of the service, and those of the dialects that it serves."""
-    return (*ROUTES, *routes_of(context.dialects))
+    return (
+        *ROUTES,
+        *routes_of(context.dialects, context.service.settings.domain_routes or CASE_ROUTES),
+    )
 
 
 def _report_route(

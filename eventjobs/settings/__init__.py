@@ -16,6 +16,7 @@ from pydantic_settings import (
 
 from eventjobs.backoff import Backoff
 from eventjobs.settings.formats import (
+    DomainRoutes,
     HostNames,
     JWKSAddress,
     JWTSecret,
@@ -151,6 +152,10 @@ class Settings(EnvironmentSettings):
     )
     queue_job_type: str = Field(
         "analyze-text", description="type of the jobs of POST /api/queue-job (dialect 000)"
+    )
+    domain_routes: DomainRoutes | None = Field(
+        None,
+        description="paths of dialect 003 and their job types, as a JSON list; unset: its own",
     )
     concurrency: int = Field(256, ge=0, description="jobs that run at once; 0 runs none")
     threads: int = Field(16, ge=1, description="jobs that run at once in threads")

@@ -2,10 +2,18 @@
 
 import ipaddress
 import re
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import orjson
-from pydantic import AfterValidator, BeforeValidator, Field, SecretStr
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    SecretStr,
+    field_validator,
+)
 from pydantic_settings import NoDecode
 
 #: RFC 7518, 3.2.
@@ -124,3 +132,29 @@ def _check_jwks_url(url: str) -> str:
 
 JWTSecret = Annotated[SecretStr, AfterValidator(_check_jwt_secret)]
 JWKSAddress = Annotated[str, AfterValidator(_check_jwks_url)]
+
+
+class DomainRoute(BaseModel):
+    """A path of dialect 003, and the job that a POST to it submits. `{name}` in a text of the
+    payload is the part of the path with this name.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    path: str = Field(pattern=r"^(/([A-Za-z0-9_.~-]+|\{[a-z][a-z0-9_]*\}))+$")
+    type: Name
+    payload: dict[str, Any] = Field(default_factory=dict)
+
+    @field_validator("path")
+    @classmethod
+    def _check_path(cls, path: str) -> str:
+        if path.split("/")[1] in ("v1", "api"):
+            raise ValueError("a path outside of /v1 and /api; it is served below /api, too")
+        return path
+
+
+def _parse_json(value: object) -> object:
+    return orjson.loads(value) if isinstance(value, str) else value
+
+
+DomainRoutes = Annotated[tuple[DomainRoute, ...], NoDecode, BeforeValidator(_parse_json)]

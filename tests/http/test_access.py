@@ -11,8 +11,10 @@ import pytest
 
 from eventjobs.auth.principals import Scope
 from eventjobs.domain.timestamps import parse_rfc3339, rfc3339
+from eventjobs.handlers.declare import remote
 from eventjobs.handlers.schedule import schedule
 from eventjobs.http.dialects.registry import DIALECTS, routes_of
+from eventjobs.http.dialects.seed_003 import CASE_ROUTES
 from eventjobs.http.routes import ROUTES
 from eventjobs.http.routing import Route
 from tests.conftest import Connect
@@ -24,6 +26,8 @@ from tests.support.remote_worker import FAR, WORKER
 
 PAGE = Path(__file__).parents[2] / "docs" / "security.md"
 NIGHTLY = schedule("nightly", "0 3 * * *", "echo")
+#: The types of the jobs of domain routes.
+CASES = [remote(each.type) for each in CASE_ROUTES]
 #: The columns of the table, after the route and its action.
 PRINCIPALS = ("nobody", "owner", "other", "worker", "auditor", "admin", "expired", "revoked")
 COLUMNS = (*PRINCIPALS, "optional")
@@ -37,7 +41,7 @@ def table() -> dict[str, list[str]]:
 
 TABLE = table()
 #: The routes of the service and of all dialects.
-ALL_ROUTES = (*ROUTES, *routes_of(DIALECTS))
+ALL_ROUTES = (*ROUTES, *routes_of(DIALECTS, CASE_ROUTES))
 
 
 def name_of(route: Route) -> str:
@@ -226,6 +230,13 @@ REQUESTS: dict[str, Maker] = {
     "POST /v1/views/rebuild": plain("/v1/views/rebuild"),
     "POST /api/queue-job": plain("/api/queue-job", {"text": "a text"}),
     "GET /api/job-status/{id}": about("claim", "/api/job-status/{}"),
+    "GET /api/jobs/{id}": about("claim", "/api/jobs/{}"),
+    "GET /jobs/{id}": about("claim", "/jobs/{}"),
+    **{
+        f"POST {prefix}{each.path}": plain(f"{prefix}{each.path.format(case_id=7)}")
+        for each in CASE_ROUTES
+        for prefix in ("", "/api")
+    },
     "GET /health": plain("/health"),
     "GET /healthz": plain("/healthz"),
     "GET /readyz": plain("/readyz"),
@@ -246,6 +257,7 @@ async def open_site(client: Connect, clock: FakeClock, auth: str, owner: str) ->
     api = await client(
         FAR,
         echo,
+        *CASES,
         NIGHTLY,
         clock=clock,
         auth=auth,

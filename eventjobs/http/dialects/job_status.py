@@ -11,9 +11,8 @@ from eventjobs.domain.json_fields import fragment_of
 from eventjobs.http.app_context import AppContext
 from eventjobs.http.dialects.error_body import as_dialect_error
 from eventjobs.http.dialects.job_ids import IdForm, parse_any_id
-from eventjobs.http.dialects.jobs import find_view
+from eventjobs.http.dialects.jobs import find_view, render_for_reader
 from eventjobs.http.dialects.times import naive
-from eventjobs.http.responses import reply
 from eventjobs.http.routing import RequestSpec, ResponseSpec, Route
 from eventjobs.projections import JobView
 
@@ -65,7 +64,7 @@ async def get(context: AppContext, request: web.Request) -> web.StreamResponse:
     form, job_id = parse_any_id(request.match_info["id"])
     view = await find_view(context, request, job_id)
     assert form is IdForm.UUID
-    return reply(render(view))
+    return await render_for_reader(context, request, view, render)
 
 
 ROUTE = Route(

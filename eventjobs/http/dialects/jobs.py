@@ -1,9 +1,10 @@
 """Reads and submissions of jobs for the routes of dialects, under the policy of all routes."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from typing import Any
 
+import orjson
 from aiohttp import web
 
 from eventjobs.auth.policy import Action
@@ -16,6 +17,7 @@ from eventjobs.http.auth import owner_of, principal_of
 from eventjobs.http.request_errors import ViewsBehind
 from eventjobs.http.request_ids import JOB_ID
 from eventjobs.http.requests import require_job, views_caught_up
+from eventjobs.http.responses import reply
 from eventjobs.http.schemas.submission import Submission
 from eventjobs.projections import JobView
 
@@ -47,6 +49,20 @@ async def _find_view(context: AppContext, job_id: str) -> JobView:
             require_job(view.job)
             return view
     return JobView(require_job(await context.service.jobs.current(job_id)), None, None)
+
+
+async def render_for_reader(
+    context: AppContext,
+    request: web.Request,
+    view: JobView,
+    render: Callable[[JobView], dict[str, Any]],
+) -> web.Response:
+    """The response with the rendered job, without sensitive values that are not for the reader."""
+    body = render(view)
+    mask = await mask_for(context.service.jobs, principal_of(request), view.job)
+    if mask is not None:
+        body = mask.fields(orjson.loads(orjson.dumps(body)))
+    return reply(body)
 
 
 async def submit(

@@ -1,12 +1,13 @@
 """The dialects that there are, and those that the settings select."""
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 
 from eventjobs.errors import InvalidInput
-from eventjobs.http.dialects import seed_000
+from eventjobs.http.dialects import seed_000, seed_003
 from eventjobs.http.routing import Route
+from eventjobs.settings.formats import DomainRoute
 
-DIALECTS = {each.name: each for each in (seed_000.DIALECT,)}
+DIALECTS = {each.name: each for each in (seed_000.DIALECT, seed_003.DIALECT)}
 
 
 def select_dialects(names: str) -> frozenset[str]:
@@ -21,7 +22,9 @@ def select_dialects(names: str) -> frozenset[str]:
     return selected
 
 
-def routes_of(names: Iterable[str]) -> tuple[Route, ...]:
+def routes_of(names: Collection[str], domain_routes: Iterable[DomainRoute]) -> tuple[Route, ...]:
     """The routes of these dialects, each once."""
-    routes = (route for name in sorted(names) for route in DIALECTS[name].routes)
+    routes = [route for name in sorted(names) for route in DIALECTS[name].routes]
+    if seed_003.DIALECT.name in names:
+        routes += seed_003.submission_routes(domain_routes)
     return tuple(dict.fromkeys(routes))

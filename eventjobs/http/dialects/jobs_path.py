@@ -1,0 +1,87 @@
+"""A job at `/api/jobs/{id}` and `/jobs/{id}`, paths that two front ends share.
+
+One body has the fields of both: none of their names mean two things.
+"""
+
+from typing import Any
+
+from aiohttp import web
+from pydantic import BaseModel, ConfigDict
+
+from eventjobs.auth.policy import Action
+from eventjobs.domain.job import Job, Status
+from eventjobs.domain.json_fields import fragment_of
+from eventjobs.errors import JobNotFound
+from eventjobs.http.app_context import AppContext
+from eventjobs.http.dialects.error_body import as_dialect_error
+from eventjobs.http.dialects.job_ids import BadJobId, parse_any_id
+from eventjobs.http.dialects.jobs import find_view, render_for_reader
+from eventjobs.http.dialects.times import seconds
+from eventjobs.http.routing import RequestSpec, ResponseSpec, Route
+from eventjobs.projections import JobView
+
+#: These front ends know no cancelled jobs, and would poll one for ever.
+_STATUSES = {Status.QUEUED: "pending", Status.CANCELLED: "failed"}
+
+
+class CaseJob(BaseModel):
+    """The job, for the front ends of dialects 002 and 003."""
+
+    model_config = ConfigDict(extra="allow")
+
+
+def render(view: JobView) -> dict[str, Any]:
+    """The job with the fields of both front ends. Null is a value that does not exist yet."""
+    job, progress, _ = view
+    return {
+        "job_id": job.job_id,
+        "job_type": job.spec.type,
+        "status": _STATUSES.get(Status(job.status), job.status),
+        "progress": percent(view),
+        "progress_message": None if progress is None else progress.message,
+        "result": fragment_of(job, "result"),
+        "error": error_text(job),
+        "created_at": seconds(job.created_us),
+        "started_at": seconds(job.started_us),
+        "completed_at": seconds(job.finished_us),
+    }
+
+
+def percent(view: JobView) -> int:
+    """The progress in whole percent: 100 only for a completed job."""
+    if view.job.status == Status.COMPLETED:
+        return 100
+    return 0 if view.progress is None else min(99, int(view.progress.fraction * 100))
+
+
+def error_text(job: Job) -> str | None:
+    """Why the job has failed, for people; None for a job that has not."""
+    if job.status == Status.CANCELLED:
+        return "Job was cancelled"
+    if job.status == Status.FAILED and job.error is not None:
+        return str(job.error["message"] or job.error["code"])
+    return None
+
+
+async def get(context: AppContext, request: web.Request) -> web.StreamResponse:
+    """The job as it is now."""
+    try:
+        _, job_id = parse_any_id(request.match_info["id"])
+    except BadJobId as error:
+        raise JobNotFound from error
+    view = await find_view(context, request, job_id)
+    return await render_for_reader(context, request, view, render)
+
+
+ROUTES = tuple(
+    Route(
+        "GET",
+        path,
+        Action.READ,
+        get,
+        RequestSpec(),
+        (ResponseSpec(200, "the job", CaseJob, "application/json"),),
+        error_format=as_dialect_error,
+    )
+    for path in ("/api/jobs/{id}", "/jobs/{id}")
+)
