@@ -32,7 +32,7 @@ class Credentials:
         self._principals: LRUCache[Principal] = LRUCache(entries_max=10_000, bytes_max=10_000)
         #: Counts revocations: a verification that one overtakes is repeated.
         self._revocations = 0
-        #: What was revoked since the start. Each is revoked for ever.
+        #: What was revoked since the start, and has not been verified again.
         self._revoked: set[str] = set()
         #: Revoked credentials that expire, and when, in the order of their revocations.
         self._ended: dict[str, int] = {}
@@ -65,6 +65,8 @@ class Credentials:
             revocations = self._revocations
             verified = await self._verify(credential)
             if revocations == self._revocations:
+                # A key of an issuer that was removed may be back.
+                self._revoked.difference_update(verified.credentials)
                 self._principals.put(_digest(credential), verified, 1)
         return principal
 
@@ -115,11 +117,6 @@ class Credentials:
         now_us = self._clock.now_us()
         while self._ended and self._ended[first := next(iter(self._ended))] <= now_us:
             del self._ended[first]
-
-    def forget_all(self) -> None:
-        """Verify every credential again, because what they are verified with has changed."""
-        self._revocations += 1
-        self._principals.drop_where(lambda principal: True)
 
     def on_revoked(self, end_streams: Callable[[str], object]) -> None:
         """Call *end_streams* with each credential that is revoked."""

@@ -70,3 +70,12 @@ async def test_a_revocation_during_a_verification_is_noticed() -> None:
     credentials = Credentials(FakeClock(), [verifier])
     await credentials.verify("ok-1")
     assert verifier.verified == ["ok-1", "ok-1"]
+
+
+async def test_a_credential_that_is_verified_after_its_revocation_is_valid_again() -> None:
+    """An issuer removed the key of a token, and has published it again."""
+    credentials = Credentials(FakeClock(), [Verifier()])
+    principal = await credentials.verify("ok-1")
+    credentials.revoke("key:1")
+    assert not credentials.is_valid(principal)
+    assert credentials.is_valid(await credentials.verify("ok-1"))
