@@ -79,6 +79,12 @@ class TrustedProxies:
         """Whether the client uses TLS."""
         return self.original(request).scheme == "https"
 
+    def base_url(self, request: web.BaseRequest) -> str:
+        """The address of the service as the client uses it; empty where no header names a host."""
+        original = self.original(request)
+        host = original.host or request.headers.get("Host")
+        return f"{original.scheme}://{host}" if host else ""
+
     def _behind_proxy(self, request: web.BaseRequest, direct: OriginalRequest) -> OriginalRequest:
         """Forwarded counts before X-Forwarded-*.
 

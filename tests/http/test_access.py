@@ -91,6 +91,19 @@ class Site:
         assert reply.status == 200, reply.body
         return job_id
 
+    async def complete_job(self) -> str:
+        return await self._end("complete")
+
+    async def fail_job(self) -> str:
+        return await self._end("fail", code="x", message="no", retryable=False)
+
+    async def _end(self, report: str, **body: Any) -> str:
+        job_id = await self.claim()
+        path, headers = f"/v1/work/{job_id}/1/{report}", self.headers["worker"]
+        reply = await self.api("POST", path, {"worker": WORKER, **body}, headers=headers)
+        assert reply.status == 200, reply.body
+        return job_id
+
     async def claim_with_file(self) -> str:
         """The id of a claimed job that has the artifact `x`."""
         if not self.sha256:
@@ -238,6 +251,9 @@ REQUESTS: dict[str, Maker] = {
         for prefix in ("", "/api")
     },
     "GET /health": plain("/health"),
+    "POST /api/cancel": about("claim", "/api/cancel?jobId={}"),
+    "GET /api/results/{id}/result.json": about("complete_job", "/api/results/{}/result.json"),
+    "GET /api/results/{id}/error.json": about("fail_job", "/api/results/{}/error.json"),
     "GET /healthz": plain("/healthz"),
     "GET /readyz": plain("/readyz"),
     "GET /openapi.json": plain("/openapi.json"),

@@ -9,10 +9,12 @@ from eventjobs.auth.policy import Action
 from eventjobs.domain.job import Job, Status
 from eventjobs.domain.json_fields import fragment_of
 from eventjobs.http.app_context import AppContext
+from eventjobs.http.dialects import prefixed_status
 from eventjobs.http.dialects.error_body import as_dialect_error
 from eventjobs.http.dialects.job_ids import IdForm, parse_any_id
 from eventjobs.http.dialects.jobs import find_view, render_for_reader
 from eventjobs.http.dialects.times import naive
+from eventjobs.http.responses import reply
 from eventjobs.http.routing import RequestSpec, ResponseSpec, Route
 from eventjobs.projections import JobView
 
@@ -63,7 +65,8 @@ async def get(context: AppContext, request: web.Request) -> web.StreamResponse:
     """The status of a job. The form of the id decides in whose words."""
     form, job_id = parse_any_id(request.match_info["id"])
     view = await find_view(context, request, job_id)
-    assert form is IdForm.UUID
+    if form is IdForm.PREFIXED:
+        return reply(prefixed_status.render(view, context.proxies.base_url(request)))
     return await render_for_reader(context, request, view, render)
 
 
