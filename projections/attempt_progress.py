@@ -9,6 +9,7 @@ from eventjobs.domain.events import (
     AttemptStarted,
     JobCancelled,
     JobCompleted,
+    JobImported,
     ProgressReported,
 )
 from eventjobs.domain.json_fields import as_fragments, fragment_of, json_fields
@@ -54,6 +55,8 @@ def advance(progress: Progress | None, recorded: Recorded) -> Progress | None:
     match recorded.event:
         case ProgressReported() as event:
             return _with_report(progress or Progress(), event, recorded.at_us)
+        case JobImported() as event:
+            return _of_record(event)
         case AttemptStarted():
             return Progress(reported_us=recorded.at_us) if progress is not None else None
         case JobCompleted() if progress is not None:
@@ -62,6 +65,22 @@ def advance(progress: Progress | None, recorded: Recorded) -> Progress | None:
             return _with_end(progress, recorded.at_us, progress.fraction)
         case _:
             return progress
+
+
+def _of_record(event: JobImported) -> Progress | None:
+    """The progress in the record of another store, which may contain anything there."""
+    record = event.record
+    if not isinstance(record, dict) or not isinstance(
+        percent := record.get("progress"), int | float
+    ):
+        return None
+    stage, message = record.get("stage"), record.get("message")
+    return Progress(
+        max(0.0, min(percent / 100, 1.0)),
+        stage if isinstance(stage, str) else None,
+        message if isinstance(message, str) else None,
+        reported_us=event.updated_us,
+    )
 
 
 def _with_report(progress: Progress, event: ProgressReported, at_us: int) -> Progress:

@@ -5,8 +5,9 @@ from typing import Any
 
 import orjson
 
-from eventjobs.domain.events import JobSubmitted
+from eventjobs.domain.events import JobImported, JobSubmitted
 from eventjobs.domain.job import Job
+from eventjobs.domain.json_fields import fragment_of
 from eventjobs.domain.recorded import Recorded
 from eventjobs.projections.attempt_progress import Progress
 
@@ -28,6 +29,12 @@ class JobChange:
     def submission(self) -> orjson.Fragment:
         """The specification as it was recorded. For a job that is new in this batch."""
         first = self.events[0]
+        if isinstance(first.event, JobImported):
+            spec = self.after.spec
+            fields = {"type": spec.type, "owner": spec.owner}
+            return orjson.Fragment(
+                orjson.dumps({**fields, "payload": fragment_of(spec, "payload")})
+            )
         assert isinstance(first.event, JobSubmitted)
         return orjson.Fragment(first.data)
 

@@ -194,6 +194,19 @@ def _full(code: str, what: str, full: FullLimit) -> Reason:
     return {"code": code, "text": text, "limit": limit, "running": running, "jobs": jobs}
 
 
+# --- jobs of other stores
+
+
+def explain_imported(job: Job) -> list[Reason]:
+    """Who runs *job*, or ran it: the program of the store that it was imported from."""
+    assert job.imported is not None
+    source, at = job.imported["source"], rfc3339(job.imported["at_us"])
+    text = f"it was imported from {source}, where it is {job.status}; "
+    text += "another program runs it" if not job.finished else "another program ran it"
+    since = rfc3339(job.updated_us)
+    return [{"code": "imported", "text": text, "since": since, "source": source, "read_at": at}]
+
+
 # --- running, ended
 
 

@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
-from eventjobs.domain.events import SERVICE_EVENTS, JobSubmitted, Unreadable
+from eventjobs.domain.events import SERVICE_EVENTS, JobImported, JobSubmitted, Unreadable
 from eventjobs.domain.job import Job, evolve, park
 from eventjobs.domain.recorded import Recorded
 from eventjobs.projections.attempt_progress import Progress, advance
@@ -66,8 +66,8 @@ def parked_event(recorded: Recorded, why: str) -> ParkedEvent:
 
 
 def _begins_job(recorded: Recorded, refused: str | None) -> bool:
-    submitted = recorded.event.__class__ is JobSubmitted
-    return refused is None and submitted and recorded.version == 1
+    begins = recorded.event.__class__ in (JobSubmitted, JobImported)
+    return refused is None and begins and recorded.version == 1
 
 
 def _evolved_job(job: Job, recorded: Recorded, refused: str | None) -> Job:

@@ -16,6 +16,7 @@ from eventjobs.domain.events import (
     JobCancelled,
     JobCompleted,
     JobExpired,
+    JobImported,
     JobRetried,
     JobSubmitted,
     LateReportRefused,
@@ -111,6 +112,8 @@ def _sentence(event: Any) -> str | None:
     match event:
         case JobSubmitted(spec=spec):
             return f"submitted as {spec.type}"
+        case JobImported(source=source, status=status, updated_us=at_us):
+            return f"imported from {source}: {status}, as of {rfc3339(at_us)}"
         case AttemptStarted(attempt=number, worker=worker):
             return f"attempt {number} started on {worker}"
         case AttemptHandedOver(attempt=number, worker=worker):

@@ -219,6 +219,8 @@ def apply(changes: Iterable[JobChange]) -> Iterator[Statement]:
         job = change.after
         for recorded in change.events:
             newest_us = max(newest_us, recorded.at_us)
+        if job.imported is not None:
+            continue  # it is in no queue of this service
         if change.before is not None and change.before.status == Status.QUEUED:
             removed.append(job.born)
         if job.status == Status.QUEUED:

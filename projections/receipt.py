@@ -8,6 +8,7 @@ from eventjobs.domain.events import (
     AttemptFailed,
     AttemptHandedOver,
     AttemptStarted,
+    JobImported,
     LateReportRefused,
 )
 from eventjobs.domain.recorded import Recorded
@@ -51,6 +52,8 @@ def describe_receipt(events: list[Recorded]) -> dict[str, Any]:
     runs = _runs(events)
     attempts = [_attempt_entry(run, runs) for run in runs]
     text = [line for attempt in attempts for line in _text(attempt)]
+    if events and isinstance(first := events[0].event, JobImported):
+        text = [f"imported from {first.source}; another program runs it, or ran it"]
     overlaps = any(attempt["overlaps"] for attempt in attempts)
     return {"attempts": attempts, "overlaps": overlaps, "text": text}
 

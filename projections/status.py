@@ -67,6 +67,8 @@ SELECT value ->> 0, value ->> 6, value ->> 7, value ->> 8, value ->> 9, value ->
 FROM json_each(?1)
 """
 HIDE_JOBS = "UPDATE jobs SET listed = 0 WHERE born IN (SELECT value FROM json_each(?1))"
+#: A hidden job is shown again when it is imported again.
+SHOW_JOBS = "UPDATE jobs SET listed = 1 WHERE born IN (SELECT value FROM json_each(?1))"
 #: Apart from ADD_JOBS: to extract a value from JSON costs more than to store it.
 CHANGE_JOBS = """
 UPDATE jobs SET status = new.status, state = new.state, outcome = new.outcome,
@@ -124,7 +126,8 @@ SELECT json_array(
   (SELECT CAST(value AS INTEGER) FROM meta WHERE name = 'position'),
   (SELECT json_group_object(owner, jobs) FROM (
     SELECT owner, count(*) AS jobs FROM jobs
-    WHERE status = 'queued' AND owner IS NOT NULL GROUP BY owner)))
+    WHERE status = 'queued' AND owner IS NOT NULL AND state ->> 'imported' IS NULL
+    GROUP BY owner)))
 """
 
 #: Fields of a Job that are not in the column `state`.
@@ -135,6 +138,7 @@ def apply(changes: Iterable[JobChange]) -> Iterator[Statement]:
     added = []
     changed = []
     hidden = []
+    shown = []
     specs = []
     tags = []
     counts: dict[tuple[str, str], int] = {}
@@ -156,6 +160,8 @@ def apply(changes: Iterable[JobChange]) -> Iterator[Statement]:
             listed_before = _listed_status(before)
             if listed is None and listed_before is not None:
                 hidden.append(job.born)
+            elif listed is not None and listed_before is None:
+                shown.append(job.born)
         if listed_before != listed:
             for status, difference in ((listed_before, -1), (listed, +1)):
                 if status is not None:
@@ -167,6 +173,8 @@ def apply(changes: Iterable[JobChange]) -> Iterator[Statement]:
         yield CHANGE_JOBS, rows(changed)
     if hidden:
         yield HIDE_JOBS, rows(hidden)
+    if shown:
+        yield SHOW_JOBS, rows(shown)
     if specs:
         yield ADD_SPECS, rows(specs)
     if tags:
@@ -193,11 +201,11 @@ def _end(job: Job) -> tuple[int | None, int | None]:
 
     (None, None) when the job is not to be hidden.
     """
-    if job.finished_us is None or job.expired_us is not None:
+    if (ended_us := job.ended_us) is None or job.expired_us is not None:
         return None, None
     if job.spec.ttl_s is None:
-        return job.finished_us, None
-    return None, job.finished_us + int(job.spec.ttl_s * 1e6)
+        return ended_us, None
+    return None, ended_us + int(job.spec.ttl_s * 1e6)
 
 
 def _queue(name: str | None) -> str | None:

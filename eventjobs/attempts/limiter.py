@@ -5,7 +5,7 @@ from typing import Literal
 
 from eventjobs.attempts.rate_window import RateWindow
 from eventjobs.clock import Clock
-from eventjobs.domain.job import Job, Status
+from eventjobs.domain.job import Job
 from eventjobs.domain.limits import (
     KEY_CONCURRENCY,
     RECEIVER,
@@ -135,7 +135,7 @@ class ConcurrencyLimiter:
         spec = job.spec
         if spec.concurrency_key is None and not self._has_limits:
             return
-        if job.status != Status.RUNNING:
+        if not job.runs:
             self._running.discard(job.job_id)
             self._release_unused(job.job_id)
         elif keys := self._limit_keys(spec.type, job.queue, spec.concurrency_key):

@@ -8,7 +8,6 @@ from eventjobs.attempts.recorder import OutcomeRecorder
 from eventjobs.clock import Clock
 from eventjobs.commands.jobs import Jobs
 from eventjobs.domain.events import AttemptStarted
-from eventjobs.domain.job import Status
 from eventjobs.errors import LogError
 from eventjobs.log import PAGE_MAX, EventLog
 from eventjobs.observability.logging import get_logger
@@ -35,7 +34,7 @@ async def recover(
     for job_id in await views.running():
         try:
             job = await jobs.load(job_id)
-            if job is None or job.status != Status.RUNNING:
+            if job is None or not job.runs:
                 continue
             limiter.update(job)
             if is_remote(job):

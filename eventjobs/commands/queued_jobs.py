@@ -5,7 +5,7 @@ from collections.abc import Awaitable, Callable, Sequence
 
 from eventjobs.commands.jobs import CommandResult
 from eventjobs.domain.ids import is_reserved
-from eventjobs.domain.job import Job, Status
+from eventjobs.domain.job import Job
 from eventjobs.errors import LogUnavailable, OwnerLimit
 from eventjobs.projections import JobChange, Views
 
@@ -95,4 +95,4 @@ class QueuedJobs:
 
 
 def _is_queued(job: Job | None) -> bool:
-    return job is not None and job.status == Status.QUEUED
+    return job is not None and job.waits

@@ -16,6 +16,7 @@ from eventjobs.domain.events import (
     JobCancelled,
     JobCompleted,
     JobExpired,
+    JobImported,
     JobRetried,
     JobSubmitted,
     LateReportRefused,
@@ -23,7 +24,7 @@ from eventjobs.domain.events import (
     ProgressReported,
     StepCompleted,
 )
-from eventjobs.domain.job import Job, Status, require_readable
+from eventjobs.domain.job import Job, Status, record_digest, require_readable
 from eventjobs.domain.spec import JSON, JobSpec
 from eventjobs.domain.steps import check_count
 from eventjobs.errors import JobExists, JobGone, JobNotFound, StaleAttempt, UnknownStep, WrongState
@@ -54,11 +55,28 @@ def submit(job: Job | None, spec: JobSpec) -> JobSubmitted | None:
     return None
 
 
+def import_job(
+    job: Job | None, imported: JobImported, *, newest: bool = True
+) -> JobImported | None:
+    """Record the state of a job in another store; a no-op when it is the recorded one.
+
+    A state that is not the *newest* is part of the job's old history, and is recorded once. Raises
+    JobExists for a job that was submitted to this service.
+    """
+    if job is None:
+        return imported
+    if (origin := require_readable(job).imported) is None:
+        raise JobExists("a job with this id was submitted to this service")
+    if not newest and (imported.line or 0) <= (origin["line"] or 0):
+        return None
+    return None if origin["digest"] == record_digest(imported) else imported
+
+
 def start(
     job: Job | None, now_us: int, worker: str, lease_s: float | None = None
 ) -> AttemptStarted:
     """Claim a job that is due. Raises WrongState when it is not queued, or not due yet."""
-    job = _require_visible(job)
+    job = _require_own(job)
     if job.status != Status.QUEUED or job.due_us > now_us:
         raise WrongState(f"the job is {job.status} and cannot be started now")
     return AttemptStarted(job.attempt + 1, worker, lease_s)
@@ -134,7 +152,7 @@ def cancel(job: Job | None, reason: str | None = None) -> CancelRequested | JobC
     """Cancel a job: at once when it is queued, by a request when it runs. Raises WrongState when it
     has completed or failed.
     """
-    job = _require_visible(job)
+    job = _require_own(job)
     if job.status == Status.QUEUED:
         return JobCancelled(None, reason)
     if job.status == Status.RUNNING:
@@ -163,7 +181,7 @@ def retry(
     All completed steps are kept; with *from_step* only those before it, with *restart* none.
     Raises WrongState, UnknownStep.
     """
-    job = _require_visible(job)
+    job = _require_own(job)
     names = [each.name for each in job.steps]
     if job.status == Status.QUEUED and from_step is None and not (restart and names):
         return None
@@ -190,6 +208,13 @@ def _require_visible(job: Job | None) -> Job:
         raise JobNotFound
     if require_readable(job).expired_us is not None:
         raise JobGone(expired_us=job.expired_us)
+    return job
+
+
+def _require_own(job: Job | None) -> Job:
+    job = _require_visible(job)
+    if job.imported is not None and not job.finished:
+        raise WrongState(f"the job is {job.status} in another program, which alone can change it")
     return job
 
 

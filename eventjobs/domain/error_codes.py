@@ -57,6 +57,9 @@ ERROR_CODES: dict[str, ErrorCode] = {
     ),
     "service_unreachable": ErrorCode("dependency", "the external service could not be reached"),
     "service_timeout": ErrorCode("dependency", "the external service did not answer in time"),
+    "failed_elsewhere": ErrorCode(
+        "dependency", "the job was imported; the program that ran it recorded the failure"
+    ),
     "service_error": ErrorCode(
         "dependency", "the external service answered with an error of its own"
     ),

@@ -22,6 +22,39 @@ class JobSubmitted:
     spec: JobSpec
 
 
+#: The statuses that an imported job may have.
+IMPORTED_STATUSES = frozenset({"queued", "running", "completed", "failed", "cancelled"})
+
+
+@json_fields("record")
+@dataclass(frozen=True)
+class JobImported:
+    """The state of a job in another store, with the times of that store.
+
+    The first one begins the job, a later one changes it. The program of that store runs the job,
+    not this service.
+    """
+
+    BODY: ClassVar = frozenset({"record"})
+
+    type: str
+    status: str
+    source: str  # the file that it was read from
+    created_us: int
+    updated_us: int
+    started_us: int | None = None
+    finished_us: int | None = None
+    owner: str | None = None
+    #: Number of the line in the job's old history that led to this state.
+    line: int | None = None
+    #: The job as the other store has it, whole: its payload, result, error message, progress.
+    record: JSON = None
+
+    def __post_init__(self) -> None:
+        if self.status not in IMPORTED_STATUSES:
+            raise ValueError(f"status cannot be {self.status!r:.100}")
+
+
 @dataclass(frozen=True, slots=True)
 class AttemptStarted:
     """A worker has claimed the job. A remote worker has a lease of *lease_s* seconds, which each of
@@ -272,6 +305,7 @@ ENDS_ATTEMPT: dict[type[Any], str] = {
 
 JobEvent = (
     JobSubmitted
+    | JobImported
     | AttemptStarted
     | AttemptHandedOver
     | ProgressReported

@@ -3,8 +3,10 @@
 from dataclasses import dataclass
 from enum import StrEnum
 from functools import reduce
+from hashlib import sha256
 from typing import Any, assert_never
 
+import orjson
 from orjson import Fragment
 
 from eventjobs.domain.error_codes import error_class
@@ -19,6 +21,7 @@ from eventjobs.domain.events import (
     JobCancelled,
     JobCompleted,
     JobExpired,
+    JobImported,
     JobRetried,
     JobSubmitted,
     KeyCreated,
@@ -33,7 +36,7 @@ from eventjobs.domain.events import (
     WebhookAdded,
     WebhookRemoved,
 )
-from eventjobs.domain.json_fields import as_fragment, json_fields
+from eventjobs.domain.json_fields import as_fragment, fragment_of, json_fields
 from eventjobs.domain.recorded import Recorded
 from eventjobs.domain.spec import JSON, Artifact, JobSpec
 from eventjobs.domain.steps import Step, insert_step, steps_kept_by
@@ -49,6 +52,8 @@ class Status(StrEnum):
 
 
 DEFAULT_QUEUE = "default"
+#: The error code of an imported job that has failed.
+ELSEWHERE = "failed_elsewhere"
 FINISHED = frozenset({Status.COMPLETED, Status.FAILED, Status.CANCELLED})
 
 
@@ -96,6 +101,9 @@ class Job:
     lines: int = 0
     #: (attempt, report) of the recorded late reports
     late: tuple[tuple[int, str], ...] = ()
+    #: {"source", "at_us", "line", "digest"} of the newest JobImported; None for a job of this
+    #: service. The digest is that of its record.
+    imported: dict[str, Any] | None = None
     #: {"position", "why"} of its first unreadable event, which parks and hides the job
     parked: dict[str, Any] | None = None
 
@@ -109,7 +117,29 @@ class Job:
 
     @property
     def can_retry(self) -> bool:
-        return self.expired_us is None and self.status in (Status.FAILED, Status.CANCELLED)
+        ended = self.status in (Status.FAILED, Status.CANCELLED)
+        return ended and self.expired_us is None and self.imported is None
+
+    @property
+    def waits(self) -> bool:
+        """Whether this service is to run it. A queued job of another store does not wait here."""
+        return self.status == Status.QUEUED and self.imported is None
+
+    @property
+    def runs(self) -> bool:
+        """Whether a worker of this service runs it."""
+        return self.status == Status.RUNNING and self.imported is None
+
+    @property
+    def ended_us(self) -> int | None:
+        """The time from which its time to live counts; None before its end.
+
+        A job that was imported long after its end is not hidden at once: its import counts.
+        """
+        if self.finished_us is None or self.imported is None:
+            return self.finished_us
+        at_us: int = self.imported["at_us"]
+        return at_us
 
 
 def require_readable(job: Job) -> Job:
@@ -146,14 +176,18 @@ def _release(job: Job, recorded: Recorded, status: Status, *resets: str, **chang
 
 def _first_state(recorded: Recorded) -> Job:
     event, at_us = recorded.event, recorded.at_us
-    assert isinstance(event, JobSubmitted), f"a job begins with {recorded.type}"
-    spec = event.spec
+    if isinstance(event, JobImported):
+        payload = as_fragment(_field(event.record, "payload"))
+        spec, created_us = JobSpec(event.type, payload, owner=event.owner), event.created_us
+    else:
+        assert isinstance(event, JobSubmitted), f"a job begins with {recorded.type}"
+        spec, created_us = event.spec, at_us
     job = object.__new__(Job)  # as in _with
     job.__dict__.update(
         job_id=recorded.job_id,
         spec=spec,
         born=recorded.position,
-        created_us=at_us,
+        created_us=created_us,
         version=recorded.version,
         position=recorded.position,
         updated_us=at_us,
@@ -162,7 +196,46 @@ def _first_state(recorded: Recorded) -> Job:
     )
     if spec.artifacts:
         job.__dict__["artifacts"] = spec.artifacts
-    return job
+    return _with_import(job, event, recorded) if isinstance(event, JobImported) else job
+
+
+#: Fields that an import sets or resets.
+_IMPORT_FIELDS = ("started_us", "finished_us", "cancel_requested_us", "result", "error")
+
+
+def _with_import(job: Job, event: JobImported, recorded: Recorded) -> Job:
+    """*job* in the state that *event* has read, and no longer hidden."""
+    record = event.record
+    state: dict[str, Any] = {"started_us": event.started_us, "finished_us": event.finished_us}
+    match event.status:
+        case Status.COMPLETED:
+            state["result"] = as_fragment(_field(record, "result"))
+        case Status.FAILED:
+            message = _field(record, "error_message")
+            message = message if isinstance(message, str) else None
+            state["error"] = _error_of(AttemptFailed(0, ELSEWHERE, False, None, message))
+        case Status.CANCELLED:
+            state["cancel_requested_us"] = event.finished_us
+    state = {name: each for name, each in state.items() if each is not None}
+    state["status"] = Status(event.status)
+    state["imported"] = {
+        "source": event.source,
+        "at_us": recorded.at_us,
+        "line": event.line,
+        "digest": record_digest(event),
+    }
+    changed = _copy(job, recorded, *_IMPORT_FIELDS, "expired_us")
+    changed.__dict__.update(state, updated_us=event.updated_us)
+    return changed
+
+
+def record_digest(event: JobImported) -> str:
+    """Identifies the record of *event*, to find out whether it has changed."""
+    return sha256(orjson.dumps(fragment_of(event, "record"))).hexdigest()
+
+
+def _field(record: Any, name: str) -> Any:
+    return record.get(name) if isinstance(record, dict) else None
 
 
 def evolve(job: Job | None, recorded: Recorded) -> Job:
@@ -210,9 +283,7 @@ def _apply(job: Job, recorded: Recorded) -> Job:
         case StepCompleted() as event:
             return _copy(job, recorded, steps=insert_step(job.steps, event, recorded))
         case ArtifactStored() as event:
-            stored = Artifact(event.name, event.sha256, event.size, event.media_type)
-            others = tuple(each for each in job.artifacts if each.name != event.name)
-            return _copy(job, recorded, artifacts=(*others, stored))
+            return _copy(job, recorded, artifacts=_with_artifact(job.artifacts, event))
         case AttemptFailed(retry_at_us=None) as event:
             return _release(job, recorded, Status.FAILED, finished_us=at_us, error=_error_of(event))
         case AttemptFailed(retry_at_us=due_us) as event:
@@ -232,7 +303,9 @@ def _apply(job: Job, recorded: Recorded) -> Job:
             return _copy(job, recorded, expired_us=at_us)
         case LateReportRefused(attempt=number, report=report):
             return _copy(job, recorded, late=(*job.late, (number, report)))
-        case JobSubmitted():
+        case JobImported() as event if job.imported is not None:
+            return _with_import(job, event, recorded)
+        case JobSubmitted() | JobImported():
             raise AssertionError("a job is submitted once")
         case Paused() | Resumed() | WebhookAdded() | WebhookRemoved() | KeyCreated() | KeyRevoked():
             raise AssertionError(f"{recorded.type} is not about a job")
@@ -240,6 +313,11 @@ def _apply(job: Job, recorded: Recorded) -> Job:
             return park(job, recorded, why)
         case _ as never:
             assert_never(never)
+
+
+def _with_artifact(artifacts: tuple[Artifact, ...], event: ArtifactStored) -> tuple[Artifact, ...]:
+    stored = Artifact(event.name, event.sha256, event.size, event.media_type)
+    return (*(each for each in artifacts if each.name != event.name), stored)
 
 
 def park(job: Job, recorded: Recorded, why: str) -> Job:
@@ -267,6 +345,6 @@ def fold(events: list[Recorded]) -> Job | None:
     """
     if events and isinstance(first := events[0].event, Unreadable):
         raise JobUnreadable(f"event {events[0].position} of this job cannot be read: {first.why}")
-    if not events or not isinstance(events[0].event, JobSubmitted):
+    if not events or not isinstance(events[0].event, JobSubmitted | JobImported):
         return None
     return reduce(evolve, events, None)

@@ -32,7 +32,7 @@ _PLAIN = frozenset({"job_id", "jobId", "type", "owner", "queue", "worker", "afte
 _PLAIN |= {"status", "state", "outcome", "level", "class", "code", "report", "after_failure"}
 _PLAIN |= {"media_type", "links", "pace", "by", "at", "since", "until", "timestamp", "next"}
 #: JSON of a user. In it, names of fields are the user's.
-_JSON = frozenset({"payload", "result", "issues", "data", "fields", "details"})
+_JSON = frozenset({"payload", "result", "issues", "data", "fields", "details", "record"})
 #: The digest of a file that contains a value would tell whether a guess of the value is right.
 _DIGEST = "sha256"
 

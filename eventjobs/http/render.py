@@ -101,13 +101,12 @@ def _artifacts(job: Job) -> list[dict[str, Any]]:
 
 
 def _times(job: Job, ttl_s: float) -> dict[str, Any]:
-    waits = job.status == Status.QUEUED
     ttl_s = ttl_s if job.spec.ttl_s is None else job.spec.ttl_s
     expires_us = None
-    if job.finished_us is not None and math.isfinite(ttl_s):
-        expires_us = job.finished_us + int(ttl_s * 1e6)
+    if job.ended_us is not None and math.isfinite(ttl_s):
+        expires_us = job.ended_us + int(ttl_s * 1e6)
     return {
-        "run_at": time_or_none(job.due_us if waits else job.spec.run_at_us),
+        "run_at": time_or_none(job.due_us if job.waits else job.spec.run_at_us),
         "created_at": rfc3339(job.created_us),
         "updated_at": rfc3339(job.updated_us),
         "started_at": time_or_none(job.started_us),

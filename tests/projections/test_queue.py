@@ -64,7 +64,7 @@ async def test_what_is_due_comes_by_priority_and_age(
     due = []
     lanes = Counter[tuple[str, str, str]]()
     for job in sorted(jobs, key=lambda job: (rank(job), job.born)):
-        if job.status != Status.QUEUED or unmet(job, jobs) or not may_start(job, types, held):
+        if not job.waits or unmet(job, jobs) or not may_start(job, types, held):
             continue
         key = job.spec.concurrency_key
         if key is not None and job.due_us <= history[-1].at_us:

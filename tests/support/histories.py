@@ -54,6 +54,19 @@ specs = st.builds(
 #: A strategy for each class of events.
 BY_CLASS: dict[type[Any], st.SearchStrategy[e.Event]] = {
     e.JobSubmitted: st.builds(e.JobSubmitted, specs),
+    e.JobImported: st.builds(
+        e.JobImported,
+        texts,
+        st.sampled_from(sorted(e.IMPORTED_STATUSES)),
+        texts,
+        small,
+        small,
+        st.none() | small,
+        st.none() | small,
+        maybe_text,
+        st.none() | small,
+        json_values,
+    ),
     e.AttemptStarted: st.builds(e.AttemptStarted, small, texts, st.none() | st.floats(0, 1e9)),
     e.AttemptHandedOver: st.builds(
         e.AttemptHandedOver, small, texts, st.floats(0, 1e9), maybe_text
@@ -133,6 +146,17 @@ def _artifact(job: Job | None, number: int) -> e.ArtifactStored:
 
 RESULTS: tuple[object, ...] = (None, {"rows": 3}, [1, 2.5, "\u0000"], "ü", {})
 
+
+def _import_of(number: int) -> e.JobImported:
+    status = ("queued", "running", "completed", "failed", "cancelled")[number % 5]
+    done = {"progress": number * 5} if number % 2 else {}
+    record = {"status": status, "result": RESULTS[number % 5], "payload": {"n": 1}, **done}
+    finished_us = START_US - SECOND if number % 5 > 1 else None
+    times = START_US - 60 * SECOND, START_US - number * SECOND, None, finished_us
+    owner = (None, "ann")[number % 2]
+    return e.JobImported("csv", status, "file", *times, owner, number % 4 or None, record)
+
+
 #: What a running job does is tried more often: without it there is little to see.
 COMMANDS: dict[str, Command] = {
     "start": lambda job, now, n: decisions.start(
@@ -168,6 +192,7 @@ COMMANDS: dict[str, Command] = {
     "retry": lambda job, now, n: decisions.retry(
         job, None, from_step="step 1" if n % 3 == 0 else None, restart=n % 3 == 1
     ),
+    "import": lambda job, now, n: decisions.import_job(job, _import_of(n), newest=n % 3 > 0),
     "expire": lambda job, now, n: decisions.expire(job, "ttl"),
 }
 
@@ -216,7 +241,7 @@ _steps = st.tuples(
 
 @st.composite
 def histories(draw: st.DrawFn, jobs_max: int = 5, steps_max: int = 60) -> list[Recorded]:
-    """A whole log of a few jobs; each is submitted by its first step."""
+    """A whole log of a few jobs; each is submitted, or imported, by its first step."""
     specs = draw(st.lists(submissions, min_size=1, max_size=jobs_max))
     steps = draw(st.lists(_steps, min_size=1, max_size=steps_max))
     return play(specs, steps)
@@ -234,7 +259,7 @@ def play(specs: Sequence[JobSpec], steps: Sequence[tuple[int, str, int, int]]) -
         try:
             event = (
                 decisions.submit(None, specs[chosen])
-                if job is None
+                if job is None and command != "import"
                 else COMMANDS[command](job, now_us, number)
             )
         except Rejected:

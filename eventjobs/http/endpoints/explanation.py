@@ -20,6 +20,7 @@ from eventjobs.projections.explanation import (
     RateReached,
     Reason,
     explain_ended,
+    explain_imported,
     explain_queued,
     explain_running,
 )
@@ -50,6 +51,8 @@ async def get(context: AppContext, request: web.Request) -> web.StreamResponse:
 async def _reasons(
     service: Service, principal: Principal, job: Job, events: list[Recorded]
 ) -> list[Reason]:
+    if job.imported is not None:
+        return explain_imported(job)
     if job.status == Status.QUEUED:
         return explain_queued(job, await _situation(service, principal, job), events)
     if job.finished:

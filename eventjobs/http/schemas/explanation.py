@@ -35,6 +35,8 @@ class Reason(ResponseModel):
     worker: str | None = None
     lease_s: float | None = None
     heard_at: str | None = None
+    source: str | None = Field(None, description="the file that an imported job was read from")
+    read_at: str | None = Field(None, description="when it was read")
     attempt: int | None = None
     max_attempts: int | None = None
     error: JobFailure | None = None

@@ -26,7 +26,7 @@ def violation(job: Job | None, recorded: Recorded) -> str | None:
         return None if isinstance(event, e.JobSubmitted) else "its job was never submitted"
     running = job.status == Status.RUNNING
     match event:
-        case e.JobSubmitted():
+        case e.JobSubmitted() | e.JobImported():
             return "its job is submitted already"
         case e.AttemptStarted(attempt=attempt):
             if job.status != Status.QUEUED:
