@@ -12,7 +12,7 @@ from eventjobs.domain.steps import Step
 from eventjobs.projections.change import JobChange, Statement, rows
 
 NAME = "status"
-VERSION = 7
+VERSION = 8
 
 SCHEMA = """
 CREATE TABLE jobs (

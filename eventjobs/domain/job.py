@@ -81,6 +81,8 @@ class Job:
     attempt: int = 0
     #: attempts counted against max_attempts: without released ones and those before a manual retry
     tries: int = 0
+    #: manual retries
+    retries: int = 0
     worker: str | None = None
     #: the lease of a remote worker; None for this process, and without a worker
     lease_s: float | None = None
@@ -297,8 +299,8 @@ def _apply(job: Job, recorded: Recorded) -> Job:
             times = {"cancel_requested_us": job.cancel_requested_us or at_us, "finished_us": at_us}
             return _release(job, recorded, Status.CANCELLED, **times)
         case JobRetried() as event:
-            again = {"due_us": at_us, "tries": 0, "steps": steps_kept_by(job.steps, event)}
-            return _release(job, recorded, Status.QUEUED, *_END_FIELDS, **again)
+            again = _retried_fields(job, event)
+            return _release(job, recorded, Status.QUEUED, *_END_FIELDS, due_us=at_us, **again)
         case JobExpired():
             return _copy(job, recorded, expired_us=at_us)
         case LateReportRefused(attempt=number, report=report):
@@ -318,6 +320,11 @@ def _apply(job: Job, recorded: Recorded) -> Job:
 def _with_artifact(artifacts: tuple[Artifact, ...], event: ArtifactStored) -> tuple[Artifact, ...]:
     stored = Artifact(event.name, event.sha256, event.size, event.media_type)
     return (*(each for each in artifacts if each.name != event.name), stored)
+
+
+def _retried_fields(job: Job, event: JobRetried) -> dict[str, Any]:
+    steps = steps_kept_by(job.steps, event)
+    return {"tries": 0, "retries": job.retries + 1, "steps": steps}
 
 
 def park(job: Job, recorded: Recorded, why: str) -> Job:

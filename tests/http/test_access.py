@@ -245,6 +245,9 @@ REQUESTS: dict[str, Maker] = {
     "GET /api/job-status/{id}": about("claim", "/api/job-status/{}"),
     "GET /api/jobs/{id}": about("claim", "/api/jobs/{}"),
     "GET /jobs/{id}": about("claim", "/jobs/{}"),
+    "POST /api/jobs/{id}/retry": about("cancel", "/api/jobs/{}/retry"),
+    "POST /api/jobs/{id}/cancel": about("claim", "/api/jobs/{}/cancel"),
+    "POST /api/jobs/{id}/callback": about("claim", "/api/jobs/{}/callback", {"progress": 1}),
     **{
         f"POST {prefix}{each.path}": plain(f"{prefix}{each.path.format(case_id=7)}")
         for each in CASE_ROUTES

@@ -12,7 +12,7 @@ def as_dialect_error(problem: dict[str, Any], now_us: int) -> tuple[int, dict[st
     """The status and the body for *problem*. A hidden job is not found: dialects have no 410."""
     text = _TEXTS.get(problem["code"], problem["detail"])
     status = 404 if problem["code"] == "job_gone" else problem["status"]
-    return status, {
+    body = {
         "error": text,
         "detail": text,
         "code": "job_not_found" if status == 404 else problem["code"],
@@ -20,3 +20,6 @@ def as_dialect_error(problem: dict[str, Any], now_us: int) -> tuple[int, dict[st
         "path": problem["instance"],
         "request_id": problem["request_id"],
     }
+    if "errors" in problem:  # the fields that do not fit
+        body["errors"] = problem["errors"]
+    return status, body

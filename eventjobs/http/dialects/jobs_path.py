@@ -16,6 +16,7 @@ from eventjobs.http.app_context import AppContext
 from eventjobs.http.dialects.error_body import as_dialect_error
 from eventjobs.http.dialects.job_ids import BadJobId, parse_any_id
 from eventjobs.http.dialects.jobs import find_view, render_for_reader
+from eventjobs.http.dialects.processing_page import page_fields
 from eventjobs.http.dialects.times import seconds
 from eventjobs.http.routing import RequestSpec, ResponseSpec, Route
 from eventjobs.projections import JobView
@@ -24,7 +25,7 @@ from eventjobs.projections import JobView
 _STATUSES = {Status.QUEUED: "pending", Status.CANCELLED: "failed"}
 
 
-class CaseJob(BaseModel):
+class SharedJob(BaseModel):
     """The job, for the front ends of dialects 002 and 003."""
 
     model_config = ConfigDict(extra="allow")
@@ -33,18 +34,25 @@ class CaseJob(BaseModel):
 def render(view: JobView) -> dict[str, Any]:
     """The job with the fields of both front ends. Null is a value that does not exist yet."""
     job, progress, _ = view
+    error = error_text(job)
     return {
         "job_id": job.job_id,
         "job_type": job.spec.type,
-        "status": _STATUSES.get(Status(job.status), job.status),
+        "status": status_word(job),
         "progress": percent(view),
         "progress_message": None if progress is None else progress.message,
         "result": fragment_of(job, "result"),
-        "error": error_text(job),
+        "error": error,
         "created_at": seconds(job.created_us),
         "started_at": seconds(job.started_us),
         "completed_at": seconds(job.finished_us),
+        **page_fields(view, error),
     }
+
+
+def status_word(job: Job) -> str:
+    """The status of the job in the words of these front ends."""
+    return _STATUSES.get(Status(job.status), job.status)
 
 
 def percent(view: JobView) -> int:
@@ -63,16 +71,21 @@ def error_text(job: Job) -> str | None:
     return None
 
 
-async def get(context: AppContext, request: web.Request) -> web.StreamResponse:
-    """The job as it is now."""
+def job_id_of(request: web.Request) -> str:
+    """The UUID of the job in the path. Raises JobNotFound for a text that is no id."""
     try:
-        _, job_id = parse_any_id(request.match_info["id"])
+        return parse_any_id(request.match_info["id"])[1]
     except BadJobId as error:
         raise JobNotFound from error
-    view = await find_view(context, request, job_id)
+
+
+async def get(context: AppContext, request: web.Request) -> web.StreamResponse:
+    """The job as it is now."""
+    view = await find_view(context, request, job_id_of(request))
     return await render_for_reader(context, request, view, render)
 
 
+JOB = ResponseSpec(200, "the job", SharedJob, "application/json")
 ROUTES = tuple(
     Route(
         "GET",
@@ -80,7 +93,7 @@ ROUTES = tuple(
         Action.READ,
         get,
         RequestSpec(),
-        (ResponseSpec(200, "the job", CaseJob, "application/json"),),
+        (JOB,),
         error_format=as_dialect_error,
     )
     for path in ("/api/jobs/{id}", "/jobs/{id}")

@@ -3,11 +3,17 @@
 from collections.abc import Collection, Iterable
 
 from eventjobs.errors import InvalidInput
-from eventjobs.http.dialects import seed_000, seed_001, seed_003, seed_004
+from eventjobs.http.dialects import seed_000, seed_001, seed_002, seed_003, seed_004
 from eventjobs.http.routing import Route
 from eventjobs.settings.formats import DomainRoute
 
-_ALL = (seed_000.DIALECT, seed_001.DIALECT, seed_003.DIALECT, seed_004.DIALECT)
+_ALL = (
+    seed_000.DIALECT,
+    seed_001.DIALECT,
+    seed_002.DIALECT,
+    seed_003.DIALECT,
+    seed_004.DIALECT,
+)
 DIALECTS = {each.name: each for each in _ALL}
 
 
