@@ -6,6 +6,7 @@ import typer
 
 from eventjobs.cli import standard_streams
 from eventjobs.cli.errors import EXIT_REFUSED, complain
+from eventjobs.cli.inspection import inspect
 from eventjobs.cli.jobs import cancel, delete, download, list_jobs, logs, retry, show
 from eventjobs.cli.keys import keys
 from eventjobs.cli.queues import breakers, pause, queues, resume, schedules, types, why
@@ -49,6 +50,7 @@ app.command("breakers")(breakers)
 app.command("pause")(pause)
 app.command("resume")(resume)
 app.command("download")(download)
+app.add_typer(inspect, name="inspect")
 app.add_typer(webhooks, name="webhooks")
 app.add_typer(keys, name="keys")
 

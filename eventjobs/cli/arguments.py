@@ -11,6 +11,7 @@ import typer
 
 from eventjobs.cli.errors import fail
 from eventjobs.clock import SystemClock
+from eventjobs.domain.ids import parse_prefixed_id
 
 Host = Annotated[str | None, typer.Option(help="Without authentication loopback only. [127.0.0.1]")]
 Port = Annotated[int | None, typer.Option(help="0 picks one. [8080]")]
@@ -26,8 +27,22 @@ LogFormat = Annotated[
 ]
 
 Url = Annotated[str, typer.Option(envvar="EVENTJOBS_URL", help="Address of the service.")]
-Id = Annotated[str, typer.Argument(metavar="ID", help="A job, by its id.")]
-Ids = Annotated[list[str], typer.Argument(metavar="ID...", help="Jobs, by their ids.")]
+
+
+def read_job_id(text: str) -> str:
+    """The UUID of an id `job_…`; another *text* as it is, which the service judges."""
+    return parse_prefixed_id(text) or text
+
+
+def read_job_ids(texts: list[str]) -> list[str]:
+    """Each of *texts* as by *read_job_id*."""
+    return list(map(read_job_id, texts))
+
+
+Id = Annotated[str, typer.Argument(metavar="ID", callback=read_job_id, help="A job, by its id.")]
+Ids = Annotated[
+    list[str], typer.Argument(metavar="ID...", callback=read_job_ids, help="Jobs, by their ids.")
+]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON, one object a line.")]
 Reason = Annotated[str | None, typer.Option(help="Why; shown in the job's history.")]
 

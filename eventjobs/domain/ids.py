@@ -25,6 +25,7 @@ delivery or a pause of that time is found under its old id and not made again.
 """
 
 import os
+import re
 from hashlib import sha256
 from struct import unpack
 from uuid import UUID, uuid5
@@ -61,6 +62,16 @@ def parse_id(text: str) -> str:
         return uuid_text(text)
     except ValueError as error:
         raise InvalidInput(str(error)) from error
+
+
+#: A UUID without hyphens after `job_`, as some front ends name jobs.
+_PREFIXED = re.compile(r"job_([0-9a-f]{32})")
+
+
+def parse_prefixed_id(text: str) -> str | None:
+    """The UUID in *text*, which is `job_` and its 32 digits; None for another form."""
+    digits = _PREFIXED.fullmatch(text)
+    return None if digits is None else str(UUID(hex=digits[1]))
 
 
 def parse_chosen_id(text: str) -> str:

@@ -4,12 +4,11 @@ import re
 from enum import Enum
 from uuid import UUID
 
-from eventjobs.domain.ids import parse_id
+from eventjobs.domain.ids import parse_id, parse_prefixed_id
 from eventjobs.errors import InvalidInput, JobNotFound
 from eventjobs.http.request_errors import RequestError
 
 _PREFIXED = re.compile(r"job_[A-Za-z0-9_-]{1,64}")
-_DIGITS = re.compile(r"job_([0-9a-f]{32})")
 
 
 class IdForm(Enum):
@@ -34,9 +33,9 @@ def parse_any_id(text: str) -> tuple[IdForm, str]:
     Raises BadJobId for another form, and JobNotFound for a `job_…` that is no job's here.
     """
     if _PREFIXED.fullmatch(text):
-        if (digits := _DIGITS.fullmatch(text)) is None:
+        if (job_id := parse_prefixed_id(text)) is None:
             raise JobNotFound
-        return IdForm.PREFIXED, str(UUID(hex=digits[1]))
+        return IdForm.PREFIXED, job_id
     try:
         return IdForm.UUID, parse_id(text)
     except InvalidInput as error:
