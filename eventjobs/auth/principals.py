@@ -1,6 +1,6 @@
 """Principals: who sends a request, and the scopes that say what it may do."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import StrEnum
 
 
@@ -46,20 +46,25 @@ class Principal:
     scopes: frozenset[str]
     credentials: tuple[str, ...] = ()
     expires_us: int | None = None
+    #: The job types that it may claim. ALL_TYPES stands for all.
+    worker_types: frozenset[str] = field(init=False, compare=False)
 
-    @property
-    def worker_types(self) -> frozenset[str]:
-        """The job types that it may claim. ALL_TYPES stands for all."""
-        if Scope.ADMIN in self.scopes:
-            return frozenset({ALL_TYPES})
-        names = (each for each in self.scopes if each.startswith(WORKER_SCOPE))
-        return frozenset(each.removeprefix(WORKER_SCOPE) for each in names)
+    def __post_init__(self) -> None:
+        # Not a property: the policy reads it for almost every request.
+        object.__setattr__(self, "worker_types", _worker_types(self.scopes))
 
     def worker_name(self, name: str) -> str:
         """The worker *name* of this principal, as events have it. Another principal's worker of the
         same name is another worker.
         """
         return name if self is LOCAL else f"{self.name}/{name}"
+
+
+def _worker_types(scopes: frozenset[str]) -> frozenset[str]:
+    if Scope.ADMIN in scopes:
+        return frozenset({ALL_TYPES})
+    names = (each for each in scopes if each.startswith(WORKER_SCOPE))
+    return frozenset(each.removeprefix(WORKER_SCOPE) for each in names)
 
 
 #: Everybody, while authentication is off.

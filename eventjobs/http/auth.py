@@ -44,6 +44,10 @@ class Authenticator:
         """The principal, without an await; None where *authenticate* has to answer."""
         if self._off:
             return LOCAL
+        authorization = request.headers.get("Authorization")
+        if authorization is not None and authorization.startswith("Bearer "):
+            # The usual form. In another one a credential is not known; *authenticate* reads all.
+            return self._credentials.get_cached(authorization[len("Bearer ") :])
         credential = self._credential(request)
         return self._default if credential is None else self._credentials.get_cached(credential)
 

@@ -24,6 +24,7 @@ TINY = Size(
     rebuilt=200,
     wrk_s=1,
     connections=2,
+    checks=20,
     lines=20,
     watchers=3,
     paced=3,
@@ -49,15 +50,19 @@ def light_wrk(monkeypatch: pytest.MonkeyPatch) -> None:
     """The real one takes a whole second each time, where it is installed at all."""
 
     def few(
-        bench: Bench, server: tuple[Child, Answer], path: str, script: Path | None = None
+        bench: Bench,
+        server: tuple[Child, Answer],
+        path: str,
+        script: Path | None = None,
+        headers: dict[str, str] | None = None,
     ) -> Sample:
         connection = HTTPConnection("127.0.0.1", server[1]["port"], timeout=10)
-        method, body, headers = "GET", b"", {}
+        method, body, sent = "GET", b"", dict(headers or {})
         if script is not None:
             method, body = "POST", orjson.dumps(bench_http.JOB)
-            headers = {"Content-Type": "application/json"}
+            sent["Content-Type"] = "application/json"
         with closing(connection):
-            connection.request(method, path, body, headers)
+            connection.request(method, path, body, sent)
             answer = connection.getresponse()
             assert answer.status in {200, 202}, answer.read()
         return Sample(1.0, 1.0)

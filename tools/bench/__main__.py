@@ -6,7 +6,7 @@ A shared machine may be half as fast a minute later. So a figure and its raw lim
 turns, each in a process of its own. Printed are the median of the runs with the least and the most,
 and the median share of the limit, pair by pair.
 
-Only this module imports the service; the other measurements stand beside it.
+This module and auth.py import the service; the other measurements stand beside it.
 """
 
 import argparse
@@ -36,7 +36,7 @@ from eventjobs.observability.logging import configure
 from eventjobs.service import Service
 from eventjobs.settings import Settings
 
-from . import baseline_http, baseline_pool, http, log, sse, workers
+from . import auth, baseline_http, baseline_pool, http, log, sse, workers
 from .processes import (
     ROOT,
     Answer,
@@ -173,15 +173,16 @@ def latency(directory: str, seconds: float) -> Answer:
     return run(work())
 
 
-def serve_http(directory: str, concurrency: int) -> None:
-    """The service over HTTP, until stdin ends."""
+def serve_http(directory: str, concurrency: int, required: bool = False) -> None:
+    """The service over HTTP, until stdin ends; where *required*, with authentication."""
     from eventjobs.http import serve
 
     async def work() -> None:
         raise_descriptor_limit()
         with TemporaryDirectory(dir=directory) as data, log.seen_commits() as seen:
             # Heartbeats would be uncounted deliveries.
-            async with service(data, concurrency=concurrency, heartbeat_s=3600) as started:
+            more = auth.settings() if required else {}
+            async with service(data, concurrency=concurrency, heartbeat_s=3600, **more) as started:
                 listening = await serve(started, HOST, 0)
 
                 async def send(number: int, job: str) -> float:
@@ -198,8 +199,10 @@ def serve_http(directory: str, concurrency: int) -> None:
                     return {"rate": await ending_rate(started, count)}
 
                 publisher = sse.Publisher(send)
+                commands = publisher.commands | auth.commands(started)
+                commands |= {"job": job, "ending_rate": rate}
                 ready = {"port": listening.port, "acks": await publisher.listen(HOST)}
-                await obey(ready, publisher.commands | {"job": job, "ending_rate": rate})
+                await obey(ready, commands)
 
     run(work())
 
@@ -316,6 +319,7 @@ SECTIONS: dict[str, Callable[[Bench], list[Row]]] = {
     "rebuild": log.rebuilds,
     "post": http.posts,
     "get": http.gets,
+    "auth": auth.rates,
     "batch": http.batches,
     "watched": sse.watch,
     "idle": sse.idle,

@@ -29,13 +29,19 @@ def has_wrk() -> bool:
 
 
 def wrk(
-    bench: Bench, server: tuple[Child, Answer], path: str, script: Path | None = None
+    bench: Bench,
+    server: tuple[Child, Answer],
+    path: str,
+    script: Path | None = None,
+    headers: dict[str, str] | None = None,
 ) -> Sample:
     """Requests a second, all with a 2xx response."""
     child, at = server
     size = bench.size
-    scripted = [] if script is None else ["-s", str(script)]
-    command = ["wrk", "-t1", f"-c{size.connections}", f"-d{size.wrk_s}s", *scripted]
+    command = ["wrk", "-t1", f"-c{size.connections}", f"-d{size.wrk_s}s"]
+    command += [] if script is None else ["-s", str(script)]
+    for name, value in (headers or {}).items():
+        command += ["-H", f"{name}: {value}"]
     cpu_s = child.cpu_s()
     output = subprocess.run(
         [*command, f"http://{HOST}:{at['port']}{path}"],
@@ -110,8 +116,9 @@ def batch(server: tuple[Child, Answer], path: str, body: bytes, lines: int) -> S
     return Sample(lines / seconds, cpu_s / lines * 1e6)
 
 
-def submit(at: Answer) -> str:
-    response = request(at, "/v1/jobs", orjson.dumps(JOB), {"Content-Type": "application/json"})
+def submit(at: Answer, headers: dict[str, str] | None = None) -> str:
+    sent = {"Content-Type": "application/json", **(headers or {})}
+    response = request(at, "/v1/jobs", orjson.dumps(JOB), sent)
     job_id: str = orjson.loads(response)["job_id"]
     return job_id
 

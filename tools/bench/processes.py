@@ -45,6 +45,7 @@ class Size:
     rebuilt: int = 60_000
     wrk_s: int = 2
     connections: int = 64
+    checks: int = 20_000
     lines: int = 10_000
     watchers: int = 1_000
     paced: int = 150

@@ -39,6 +39,8 @@ DELIVERIES = Unit("deliveries/s")
 MILLISECONDS = Unit("ms", 2, less=True)
 KIBIBYTES = Unit("KiB", 1, less=True)
 SECONDS = Unit("s", 2, less=True)
+#: A part of the raw figure; the share says how large it is.
+PART_US = Unit("µs", 1)
 
 
 @dataclass(frozen=True)

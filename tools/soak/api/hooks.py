@@ -8,8 +8,8 @@ from typing import Any
 
 import schemathesis
 
-#: The request needs a credential, or there were too many.
-REFUSALS = frozenset({401, 429})
+#: The request needs a credential, has another method, or there were too many.
+REFUSALS = frozenset({401, 405, 429})
 #: More take long to draw.
 LINES_MAX = 2
 
