@@ -15,6 +15,10 @@ from eventjobs.domain.ids import parse_prefixed_id
 
 Host = Annotated[str | None, typer.Option(help="Without authentication loopback only. [127.0.0.1]")]
 Port = Annotated[int | None, typer.Option(help="0 picks one. [8080]")]
+Listen = Annotated[
+    str | None,
+    typer.Option(metavar="ADDRESSES", help="More addresses, as 127.0.0.1:5328, with commas."),
+]
 Data = Annotated[
     Path | None, typer.Option(readable=False, help="Directory of the log. [eventjobs-data]")
 ]

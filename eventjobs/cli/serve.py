@@ -4,13 +4,14 @@ from typing import Annotated, Any, Literal
 
 import typer
 
-from eventjobs.cli.arguments import AsJson, Data, Host, LogFormat, Port, without_unset
+from eventjobs.cli.arguments import AsJson, Data, Host, Listen, LogFormat, Port, without_unset
 from eventjobs.cli.errors import exit_on_error
 
 
 def serve(
     host: Host = None,
     port: Port = None,
+    listen: Listen = None,
     data: Data = None,
     application: Annotated[
         list[str] | None,
@@ -29,7 +30,7 @@ def serve(
 ) -> None:
     """Run the service until it is stopped.
 
-    Prints its address once it is ready. Everything else is set by EVENTJOBS_* in the environment.
+    Prints its addresses once it is ready. Everything else is set by EVENTJOBS_* in the environment.
     The first SIGTERM or SIGINT lets running jobs finish for a while, the second gives them back
     at once. Exits with 1 when the data directory or the port is taken.
     """
@@ -40,7 +41,8 @@ def serve(
     from eventjobs.observability.logging import configure
     from eventjobs.settings import Settings
 
-    options: dict[str, Any] = {"host": host, "port": port, "data": data, "dialects": dialects}
+    options: dict[str, Any] = {"host": host, "port": port, "listen": listen, "data": data}
+    options["dialects"] = dialects
     with exit_on_error():
         configure(log_level, format=log_format)
         settings = read_settings(Settings, without_unset(options))
@@ -55,6 +57,7 @@ def config(
     context: typer.Context,
     host: Host = None,
     port: Port = None,
+    listen: Listen = None,
     data: Data = None,
     json: AsJson = False,
 ) -> None:
@@ -67,5 +70,5 @@ def config(
 
     root: Any = context.find_root().command
     with exit_on_error():
-        options = {"host": host, "port": port, "data": data}
+        options = {"host": host, "port": port, "listen": listen, "data": data}
         print_settings(root, without_unset(options), json=json)

@@ -3,6 +3,8 @@
 import asyncio
 import errno
 import sqlite3
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 from eventjobs import gc_tuning
 from eventjobs.cli.process import Signals, run_main
@@ -15,6 +17,7 @@ from eventjobs.observability.log_capture import allow_level
 from eventjobs.observability.logging import get_logger
 from eventjobs.service import Service
 from eventjobs.settings import Settings
+from eventjobs.settings.formats import split_address
 
 
 class AddressInUse(EventjobsError, code="address_in_use"):
@@ -25,7 +28,8 @@ def run_service(settings: Settings, handlers: HandlerRegistry) -> None:
     """Serve until the process gets a signal. Raises InvalidInput, DataDirectoryError,
     AddressInUse.
     """
-    check_host(settings, settings.host)
+    for host, _ in _addresses(settings):
+        check_host(settings, host)
     allow_level(settings.capture_logs)
     gc_tuning.raise_gc_thresholds()
     run_main(_Process(settings, handlers).run())
@@ -75,13 +79,17 @@ class _Process:
         return True
 
     async def _listen(self) -> Listening:
-        host, port = self._settings.host, self._settings.port
+        (host, port), *more = _addresses(self._settings)
+        with _errors_with_address(host, port):
+            listening = await serve(self._service, host, port)
         try:
-            return await serve(self._service, host, port)
-        except OSError as error:
-            if error.errno == errno.EADDRINUSE:
-                raise AddressInUse(f"another program listens on port {port} of {host}") from error
-            raise InvalidInput(f"cannot listen on port {port} of {host}: {error}") from error
+            for host, port in more:
+                with _errors_with_address(host, port):
+                    await listening.add(host, port)
+        except BaseException:
+            await listening.close()
+            raise
+        return listening
 
     def _announce(self, listening: Listening) -> None:
         self._log.info(
@@ -90,9 +98,25 @@ class _Process:
             types=sorted(self._service.handlers.types()),
             position=self._service.log.head,
         )
-        print(listening.url, flush=True)
+        print(*listening.urls, sep="\n", flush=True)
 
     async def _hurry(self) -> None:
         self._log.info("hurrying")
         if self._running:
             await self._service.drain(0.0)
+
+
+def _addresses(settings: Settings) -> list[tuple[str, int]]:
+    """The host and the port of each address to listen on."""
+    return [(settings.host, settings.port), *map(split_address, settings.listen)]
+
+
+@contextmanager
+def _errors_with_address(host: str, port: int) -> Iterator[None]:
+    """Raise AddressInUse or InvalidInput, which name the address, in place of OSError."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno == errno.EADDRINUSE:
+            raise AddressInUse(f"another program listens on port {port} of {host}") from error
+        raise InvalidInput(f"cannot listen on port {port} of {host}: {error}") from error

@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from aiohttp import web
 
@@ -27,6 +27,7 @@ from eventjobs.http.refusals import (
     with_refusals,
 )
 from eventjobs.observability.logging import get_logger
+from eventjobs.settings.formats import format_address
 
 #: Seconds at a close in which an idle connection may still send a request.
 LAST_REQUEST_S = 0.1
@@ -40,18 +41,44 @@ Handler = Callable[[web.BaseRequest], Awaitable[web.StreamResponse]]
 
 @dataclass(frozen=True)
 class Listening:
-    """A server on a bound address."""
+    """A server on one or more bound addresses. The limits of connections count over all."""
 
-    host: str
-    port: int
     connections: Connections
-    _server: asyncio.Server
+    _context: AppContext
     _runner: web.AppRunner
+    _connect: Callable[[], ServerConnection]
+    _servers: list[asyncio.Server] = field(default_factory=list)
+    #: The host and the port of each server.
+    _bound: list[tuple[str, int]] = field(default_factory=list)
+
+    @property
+    def host(self) -> str:
+        """The host of the first address."""
+        return self._bound[0][0]
+
+    @property
+    def port(self) -> int:
+        return self._bound[0][1]
 
     @property
     def url(self) -> str:
-        host = f"[{self.host}]" if ":" in self.host else self.host
-        return f"http://{host}:{self.port}"
+        return self.urls[0]
+
+    @property
+    def urls(self) -> list[str]:
+        """The URL of each address, in the order in which they were added."""
+        return [f"http://{format_address(host, port)}" for host, port in self._bound]
+
+    async def add(self, host: str, port: int) -> None:
+        """Listen on one more address; port 0 selects a free port. Raises as *listen*."""
+        check_host(self._context.service.settings, host)
+        loop = asyncio.get_running_loop()
+        server = await loop.create_server(self._connect, host, port, backlog=1024)
+        for each in server.sockets:
+            forks.close_in_children(each.fileno())
+        self._servers.append(server)
+        bound = server.sockets[0].getsockname()
+        self._bound.append((bound[0], bound[1]))
 
     async def close(self) -> None:
         """Accept no more connections, end streams and long polls, and answer received requests.
@@ -60,7 +87,8 @@ class Listening:
         every request that was carried out is answered. A body that does not arrive within
         SHUTDOWN_S seconds is refused.
         """
-        self._server.close()
+        for server in self._servers:
+            server.close()
         self.connections.closing = True
         await self._runner.shutdown()
         await self.connections.wait_closed(LAST_REQUEST_S)
@@ -80,7 +108,6 @@ async def listen(app: web.Application, host: str, port: int) -> Listening:
     context = app[APP_CONTEXT]
     service = context.service
     settings = service.settings
-    check_host(settings, host)
     runner = web.AppRunner(app, handler_cancellation=False, shutdown_timeout=SHUTDOWN_S)
     await runner.setup()
     manager = runner.server
@@ -113,15 +140,13 @@ async def listen(app: web.Application, host: str, port: int) -> Listening:
             auto_decompress=False,
         )
 
+    listening = Listening(connections, context, runner, connect)
     try:
-        server = await loop.create_server(connect, host, port, backlog=1024)
+        await listening.add(host, port)
     except BaseException:
         await runner.cleanup()
         raise
-    for each in server.sockets:
-        forks.close_in_children(each.fileno())
-    bound = server.sockets[0].getsockname()
-    return Listening(bound[0], bound[1], connections, server, runner)
+    return listening
 
 
 def _with_problems(handle: Handler, connections: Connections, context: AppContext) -> Handler:

@@ -16,6 +16,7 @@ from pydantic_settings import (
 
 from eventjobs.backoff import Backoff
 from eventjobs.settings.formats import (
+    Addresses,
     DomainRoutes,
     HostNames,
     JWKSAddress,
@@ -146,6 +147,9 @@ class Settings(EnvironmentSettings):
         "scope", description="claim of JWTs with their scopes: a text with spaces, or a list"
     )
     port: int = Field(8080, ge=0, le=65535, description="port to listen on; 0 picks one")
+    listen: Addresses = Field(
+        (), description="more addresses to listen on, with commas, like 127.0.0.1:5328"
+    )
 
     dialects: str = Field(
         "", description="front ends to serve, with commas, such as 000,003; all: every one"

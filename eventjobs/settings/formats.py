@@ -59,6 +59,23 @@ def _check_host_name(value: str) -> str:
     return name
 
 
+def split_address(address: str) -> tuple[str, int]:
+    """The host and the port of `127.0.0.1:8000` or `[::1]:8000`. Raises ValueError."""
+    match = re.fullmatch(r"(?:\[([0-9A-Fa-f:.]+)\]|([^\[\]:/@\s]+)):([0-9]{1,5})", address)
+    if match is None or (port := int(match[3])) > 65_535:
+        raise ValueError(f"{address!r} is no address like 127.0.0.1:8000 or [::1]:8000")
+    return match[1] or match[2], port
+
+
+def format_address(host: str, port: int) -> str:
+    """The address as *split_address* reads it."""
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+
+
+def _check_address(value: str) -> str:
+    return format_address(*split_address(value))
+
+
 def _check_origin(value: str) -> str:
     """Browsers send an origin in lower case, and without the port that is the scheme's own."""
     origin = value.lower()
@@ -70,6 +87,11 @@ def _check_origin(value: str) -> str:
 
 Networks = Annotated[
     tuple[Annotated[Network, BeforeValidator(_parse_network)], ...],
+    NoDecode,
+    BeforeValidator(_split),
+]
+Addresses = Annotated[
+    tuple[Annotated[str, AfterValidator(_check_address)], ...],
     NoDecode,
     BeforeValidator(_split),
 ]

@@ -7,6 +7,7 @@ import sqlite3
 import subprocess
 from contextlib import closing
 from pathlib import Path
+from urllib.request import urlopen
 
 import orjson
 import pytest
@@ -217,3 +218,40 @@ def wait_for_line(log: Path, event: str) -> None:
 def facts(server: Server) -> list[tuple[str, str]]:
     with closing(sqlite3.connect(server.data / "log.db")) as connection:
         return connection.execute("SELECT type, job_id FROM events ORDER BY position").fetchall()
+
+
+def test_a_service_listens_on_several_addresses(tmp_path: Path) -> None:
+    with serving(tmp_path, "--listen", "127.0.0.1:0,[::1]:0") as server:
+        assert server.process.stdout is not None
+        urls = [server.url, *(server.process.stdout.readline().strip() for _ in range(2))]
+        assert [url.rpartition(":")[0] for url in urls] == [
+            "http://127.0.0.1",
+            "http://127.0.0.1",
+            "http://[::1]",
+        ]
+        for url in urls:
+            with urlopen(f"{url}/healthz") as answer:
+                assert answer.status == 200
+
+
+@pytest.mark.parametrize(
+    ("listen", "error"),
+    [
+        ("0.0.0.0:0", "error: invalid_input: without authentication"),
+        ("5328", "error: settings: listen: Value error, '5328' is no address like"),
+        ("127.0.0.1:99999", "error: settings: listen: Value error, '127.0.0.1:99999' is no"),
+    ],
+)
+def test_every_address_has_to_be_one_and_loopback(tool: Tool, listen: str, error: str) -> None:
+    run = tool.spawn("serve", "--data", "data", "--port", "0", "--listen", listen)
+    assert (run.returncode != 0, run.stdout) == (True, "")
+    assert run.stderr.startswith(error)
+
+
+def test_a_further_port_that_is_taken_is_named(tool: Tool) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        run = tool.spawn("serve", "--data", "data", "--port", "0", "--listen", f"127.0.0.1:{port}")
+    assert (run.returncode, run.stdout) == (1, "")
+    assert "another program listens on port" in run.stderr
+    assert f"port {port} of 127.0.0.1" in run.stderr

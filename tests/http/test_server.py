@@ -11,6 +11,7 @@ import pytest
 
 from eventjobs import Context, handler
 from eventjobs.domain.events import JobSubmitted
+from eventjobs.errors import InvalidInput
 from eventjobs.http import server as listening
 from tests.conftest import Connect
 from tests.support.http_client import Client
@@ -171,3 +172,27 @@ async def test_the_lines_of_a_batch_that_came_are_answered(client: Connect) -> N
     assert [(each["line"], each["status"]) for each in lines] == [(1, 202), (2, 202), (3, 503)]
     assert lines[2]["error"]["code"] == "not_ready"
     assert await submissions(api) == 2
+
+
+async def test_one_more_address_serves_the_same_and_closes_with_the_first(client: Connect) -> None:
+    api = await client(echo, connections_max=1)
+    await api.listening.add("127.0.0.1", 0)
+    first, second = api.listening.urls
+    assert (first, first != second) == (api.listening.url, True)
+    port = int(second.rpartition(":")[2])
+    # The client has an open connection to the first address: the limit counts over both.
+    assert (await api.get("/healthz")).status == 200
+    reader, writer = await asyncio.open_connection("127.0.0.1", port)
+    writer.write(b"GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n")
+    assert (await reader.read()).startswith(b"HTTP/1.1 503 ")
+    writer.close()
+    await api.listening.close()
+    with pytest.raises(ConnectionRefusedError):
+        await asyncio.open_connection("127.0.0.1", port)
+
+
+async def test_an_address_that_is_not_loopback_is_not_added(client: Connect) -> None:
+    api = await client(echo)
+    with pytest.raises(InvalidInput, match="without authentication"):
+        await api.listening.add("0.0.0.0", 0)
+    assert len(api.listening.urls) == 1
