@@ -180,25 +180,26 @@ def no_thread_is_left() -> Iterator[None]:
     assert not left, "close what started these threads"
 
 
-@pytest.fixture(scope="session")
-def chromium() -> str:
-    """The path of the browser. Without one a test is skipped, but fails in CI."""
-    for name in ("chromium", "chromium-browser", "google-chrome"):
+def program(*names: str) -> str:
+    """The path of the first of these programs. Without one a test is skipped, but fails in CI."""
+    for name in names:
         if path := shutil.which(name):
             return path
     if CI:
-        pytest.fail("Chromium is missing")
-    pytest.skip("Chromium is missing")
+        pytest.fail(f"{names[0]} is missing")
+    pytest.skip(f"{names[0]} is missing")
+
+
+@pytest.fixture(scope="session")
+def chromium() -> str:
+    """The path of the browser."""
+    return program("chromium", "chromium-browser", "google-chrome")
 
 
 @pytest.fixture(scope="session")
 def strace() -> str:
-    """The path of strace. Without it a test is skipped, but fails in CI."""
-    if path := shutil.which("strace"):
-        return path
-    if CI:
-        pytest.fail("strace is missing; apt-get install strace")
-    pytest.skip("strace is missing; apt-get install strace")
+    """The path of strace."""
+    return program("strace")
 
 
 #: A part of a service.

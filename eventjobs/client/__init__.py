@@ -1,6 +1,6 @@
 """The Python client of the HTTP API."""
 
-from eventjobs.client.client import Client
+from eventjobs.client.client import Client, poll
 from eventjobs.client.errors import (
     ApiError,
     ConnectionLost,
@@ -9,4 +9,12 @@ from eventjobs.client.errors import (
     WrongAddress,
 )
 
-__all__ = ["ApiError", "Client", "ConnectionLost", "LogChanged", "Unreachable", "WrongAddress"]
+__all__ = [
+    "ApiError",
+    "Client",
+    "ConnectionLost",
+    "LogChanged",
+    "Unreachable",
+    "WrongAddress",
+    "poll",
+]

@@ -18,6 +18,7 @@ import aiohttp
 
 from eventjobs.client.admin import AdminAPI
 from eventjobs.client.connection import REQUEST, TRANSFER, Connection
+from eventjobs.client.poll import PollAPI, split_address
 from eventjobs.client.requests import (
     BLOCK_BYTES,
     JSONObject,
@@ -30,7 +31,6 @@ from eventjobs.client.requests import (
     query_params,
     quote_key,
 )
-from eventjobs.client.streams import StreamsAPI
 from eventjobs.clock import Clock, SystemClock
 from eventjobs.domain.events import DELIVERY
 from eventjobs.domain.ids import new_id
@@ -41,7 +41,7 @@ from eventjobs.storable import storable_json
 DEFAULT_URL = "http://127.0.0.1:8080"
 
 
-class Client(StreamsAPI, AdminAPI):
+class Client(PollAPI, AdminAPI):
     """One service, used as `async with Client(url) as client`.
 
     A stream that breaks is resumed, however long the service is away; *on_connection_lost* is
@@ -234,3 +234,14 @@ class Client(StreamsAPI, AdminAPI):
                 await asyncio.to_thread(part.unlink, missing_ok=True)
                 raise
         return size
+
+
+def poll(url: str, *, token: str | None = None, **options: Any) -> JSONObject:
+    """Client.poll for scripts without an event loop. *url* is the whole address of the job."""
+
+    async def run() -> JSONObject:
+        service, path = split_address(url)
+        async with Client(service, token=token) as client:
+            return await client.poll(path, **options)
+
+    return asyncio.run(run())

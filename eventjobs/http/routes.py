@@ -360,4 +360,5 @@ ROUTES = (
     Route("GET", "/login.js", None, dashboard.page, NOTHING, (SCRIPT,)),
     Route("GET", "/dashboard.js", None, dashboard.page, NOTHING, (SCRIPT,)),
     Route("GET", "/dashboard.css", None, dashboard.page, NOTHING, (STYLE,)),
+    Route("GET", "/poll.js", None, dashboard.page, NOTHING, (SCRIPT,)),
 )

@@ -265,6 +265,7 @@ REQUESTS: dict[str, Maker] = {
     "GET /login.js": plain("/login.js"),
     "GET /dashboard.js": plain("/dashboard.js"),
     "GET /dashboard.css": plain("/dashboard.css"),
+    "GET /poll.js": plain("/poll.js"),
 }
 MEDIA_TYPES = {
     "POST /v1/artifacts": "application/octet-stream",

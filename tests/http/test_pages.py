@@ -11,7 +11,8 @@ from tests.support.keys import ADMIN, bearer, make_key
 
 
 @pytest.mark.parametrize(
-    "path", ["/", "/login", "/dashboard.js", "/login.js", "/dashboard.css", "/login?next=/x"]
+    "path",
+    ["/", "/login", "/dashboard.js", "/login.js", "/dashboard.css", "/poll.js", "/login?next=/x"],
 )
 @pytest.mark.parametrize("auth", ["off", "required"])
 async def test_a_page_is_public_and_locked_in(client: Connect, path: str, auth: str) -> None:

@@ -1,8 +1,6 @@
 """`eventjobs worker`, and one in another language, as processes: signals, crashes and silence."""
 
-import os
 import re
-import shutil
 import signal
 import socket
 import subprocess
@@ -15,10 +13,9 @@ import orjson
 import pytest
 
 from eventjobs.client import Client
+from tests.conftest import program
 from tests.support.cli import ROOT, Tool
 from tests.support.servers import Server, serving, start
-
-CI = os.environ.get("CI") == "true"
 
 APP = '''
 import asyncio
@@ -229,12 +226,7 @@ NODE = ROOT / "docs" / "worker.mjs"
 
 @pytest.fixture
 def node() -> str:
-    """Without Node a test is skipped, but fails in CI."""
-    if path := shutil.which("node"):
-        return path
-    if CI:
-        pytest.fail("Node is missing")
-    pytest.skip("Node is missing")
+    return program("node")
 
 
 @contextmanager

@@ -1,4 +1,7 @@
-"""The dashboard and the login page: files without a build step. They use the public API only."""
+"""The dashboard, the login page, and a module for pages of others: files without a build step.
+
+They use the public API only.
+"""
 
 from importlib.resources import files
 
@@ -20,12 +23,13 @@ _PAGES = {
         ("/login.js", "login.js", "text/javascript"),
         ("/dashboard.js", "dashboard.js", "text/javascript"),
         ("/dashboard.css", "dashboard.css", "text/css"),
+        ("/poll.js", "poll.js", "text/javascript"),
     )
 }
 
 
 async def page(context: AppContext, request: web.Request) -> web.StreamResponse:
-    """A file of the dashboard or the login page."""
+    """A file of the dashboard or the login page, or the module that polls."""
     body, content_type = _PAGES[request.path]
     headers = {
         "Content-Type": content_type,
