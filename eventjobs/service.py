@@ -19,6 +19,7 @@ from eventjobs.auth.principals import JWK_PREFIX
 from eventjobs.auth.sessions import SessionSigner
 from eventjobs.clock import Clock, SystemClock, Timeline, sleep
 from eventjobs.commands.api_keys import APIKeys, APIKeyVerifier
+from eventjobs.commands.imports import ImportsAtRead
 from eventjobs.commands.jobs import Jobs
 from eventjobs.commands.pauses import Pauses
 from eventjobs.commands.queued_jobs import QueuedJobs
@@ -70,6 +71,7 @@ class Service:
     jobs: Jobs
     queued_jobs: QueuedJobs
     submissions: Submissions
+    imports: ImportsAtRead
     pauses: Pauses
     limiter: ConcurrencyLimiter
     claims: ClaimQueue
@@ -226,6 +228,7 @@ class Service:
         self.submissions = Submissions(
             self.jobs, self.artifacts, self.uploads, self.views, self.queued_jobs, self._defaults
         )
+        self.imports = ImportsAtRead(self.jobs, self.views, settings)
         # Random at each start: a restarted process must not look like the one before.
         worker = f"worker-{os.urandom(4).hex()}"
         self.breakers = LocalBreakerRegistry(self.clock)

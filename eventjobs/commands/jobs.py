@@ -1,6 +1,7 @@
 """The commands on jobs. Each loads a job, decides, appends one event, and repeats on Conflict."""
 
 from collections.abc import Callable
+from contextlib import suppress
 from functools import partial
 from typing import NamedTuple
 
@@ -12,7 +13,13 @@ from eventjobs.clock import Clock, SystemClock
 from eventjobs.concurrency.keyed_lock import KeyedLock
 from eventjobs.domain import decisions
 from eventjobs.domain.decisions import Report
-from eventjobs.domain.events import AttemptFailed, AttemptHandedOver, Event, StepCompleted
+from eventjobs.domain.events import (
+    AttemptFailed,
+    AttemptHandedOver,
+    Event,
+    JobImported,
+    StepCompleted,
+)
 from eventjobs.domain.ids import child_id, legacy_child_id, new_id, parse_id
 from eventjobs.domain.job import Job, evolve, fold, require_readable
 from eventjobs.domain.json_fields import fragment_of
@@ -102,14 +109,32 @@ class Jobs:
             )
         except Conflict:
             assert job_id is not None, "two new ids were equal"
-        if await self.load(job_id) is None:
-            raise JobExists("this id belongs to a webhook, a pause or an API key")
+        await self._require_stream_of_job(job_id)
         try:
             return await self._execute(job_id, partial(decisions.submit, spec=spec), actor)
         except JobExists as error:
             if key:
                 raise IdempotencyKeyReused from error
             raise
+
+    async def import_state(
+        self, job_id: str, imported: JobImported, *, newest: bool = True, actor: str
+    ) -> CommandResult:
+        """Record the state of a job in another store; its recorded state again changes nothing.
+
+        A state that is not the *newest* is part of the job's old history. Raises JobExists for a
+        job that was submitted to this service.
+        """
+        if self._cache.get(job_id) is None:
+            with suppress(Conflict):  # most are new, as in *submit*
+                return await self._append(None, job_id, imported, actor)
+            await self._require_stream_of_job(job_id)
+        decide = partial(decisions.import_job, imported=imported, newest=newest)
+        return await self._execute(job_id, decide, actor)
+
+    async def _require_stream_of_job(self, job_id: str) -> None:
+        if await self.load(job_id) is None:
+            raise JobExists("this id belongs to a webhook, a pause or an API key")
 
     async def start(
         self, job_id: str, *, worker: str, lease_s: float | None = None, now_us: int | None = None

@@ -35,6 +35,7 @@ async def path_id(service: Service, request: web.Request, action: Action = Actio
     Raises JobNotFound, and the same for a job that the principal may not use.
     """
     job_id = parse_job_id(request.match_info["id"])
+    await service.imports.refresh(job_id)
     if not await permits_id(service.jobs, principal_of(request), action, job_id):
         raise JobNotFound
     return job_id

@@ -161,6 +161,15 @@ class Settings(EnvironmentSettings):
         None,
         description="paths of dialect 003 and their job types, as a JSON list; unset: its own",
     )
+    job_store_dirs: str = Field(
+        "",
+        description="directories, with commas, of job files that are imported when they are read;"
+        " unset: jobs,shadow/jobs with dialects 000 and 001; off: none",
+    )
+    job_store_owner: Name | None = Field(
+        None, description="owner of jobs imported from files; unset: only administrators see them"
+    )
+    job_file_bytes_max: int = Field(1_048_576, ge=1024, description="size of one such file")
     concurrency: int = Field(256, ge=0, description="jobs that run at once; 0 runs none")
     threads: int = Field(16, ge=1, description="jobs that run at once in threads")
     processes: int | None = Field(

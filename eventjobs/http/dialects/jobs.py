@@ -27,6 +27,7 @@ async def check_access(
 ) -> None:
     """Raises JobNotFound for a job with which the principal may not do *action*."""
     jobs = context.service.jobs
+    await context.service.imports.refresh(job_id)
     if not await permits_id(jobs, principal_of(request), action, job_id):
         raise JobNotFound
 

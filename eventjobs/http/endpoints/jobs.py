@@ -75,6 +75,8 @@ def get_cached(context: AppContext, request: web.Request, vary: str) -> web.Stre
     snapshot = context.snapshots.get_cached(request.match_info["id"])
     if snapshot is None or snapshot.job.expired_us is not None:
         return None
+    if snapshot.job.imported is not None:  # its file may have changed
+        return None
     principal = context.authenticator.get_cached(request)
     facts = JobFacts(snapshot.job.spec.owner)
     if principal is None or not permits(principal, Action.READ, facts):
