@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from eventjobs.handlers.breaker_state import BreakerOpen
     from eventjobs.handlers.context import Context
     from eventjobs.handlers.declare import external, handler, remote
+    from eventjobs.handlers.hooks import CompletedJob, completion_hook, on_completion
     from eventjobs.handlers.registry import HandlerRegistry
     from eventjobs.handlers.schedule import schedule
     from eventjobs.handlers.thread_context import ThreadContext
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "BreakerOpen",
+    "CompletedJob",
     "Context",
     "EventjobsError",
     "HandlerRegistry",
@@ -35,19 +37,24 @@ __all__ = [
     "Settings",
     "ThreadContext",
     "__version__",
+    "completion_hook",
     "external",
     "handler",
+    "on_completion",
     "remote",
     "schedule",
 ]
 
 _LATER = {
     "BreakerOpen": "eventjobs.handlers.breaker_state",
+    "CompletedJob": "eventjobs.handlers.hooks",
     "Context": "eventjobs.handlers.context",
     "HandlerRegistry": "eventjobs.handlers.registry",
     "ThreadContext": "eventjobs.handlers.thread_context",
+    "completion_hook": "eventjobs.handlers.hooks",
     "external": "eventjobs.handlers.declare",
     "handler": "eventjobs.handlers.declare",
+    "on_completion": "eventjobs.handlers.hooks",
     "remote": "eventjobs.handlers.declare",
     "schedule": "eventjobs.handlers.schedule",
     "Service": "eventjobs.service",

@@ -33,16 +33,16 @@ from eventjobs.execution.build import build_call_policy, build_dispatch_runner, 
 from eventjobs.execution.loop_monitor import LoopMonitor
 from eventjobs.execution.runner import Runner
 from eventjobs.handlers.breaker_state import LocalBreakerRegistry
-from eventjobs.handlers.declare import remote
-from eventjobs.handlers.registry import Handler, HandlerRegistry
-from eventjobs.handlers.schedule import CronSchedule
+from eventjobs.handlers.registry import HandlerRegistry, Part
 from eventjobs.log.sqlite import SQLiteLog
 from eventjobs.maintenance.cascade import CascadeCanceller
+from eventjobs.maintenance.completion_hooks import CompletionHooks
 from eventjobs.maintenance.cron import CronScheduler
 from eventjobs.maintenance.expiry import JobExpirer
 from eventjobs.observability.logging import get_logger
 from eventjobs.outbound.client import OutboundClient
 from eventjobs.outbound.dispatch import ExternalDispatcher, dispatch_urls, service_name
+from eventjobs.outbound.hook_calls import HookCaller, with_settings
 from eventjobs.outbound.webhooks.deliveries import WebhookDeliveries
 from eventjobs.outbound.webhooks.sender import WebhookSender
 from eventjobs.outbound.webhooks.subscriptions import WebhookSubscriptions
@@ -97,7 +97,7 @@ class Service:
     def __init__(
         self,
         data: Path | str | None = None,
-        handlers: Iterable[Handler | CronSchedule] | HandlerRegistry = (),
+        handlers: Iterable[Part] | HandlerRegistry = (),
         *,
         settings: Settings | None = None,
         clock: Clock | None = None,
@@ -106,13 +106,12 @@ class Service:
         # Absolute: a handler that changes the working directory moves no file of the service.
         directory = Path(working_directory() or "", settings.data if data is None else data)
         self.settings = settings.model_copy(update={"data": directory})
-        remote_types = filter(None, map(str.strip, self.settings.worker_types.split(",")))
-        self.handlers = HandlerRegistry.of(handlers).with_defaults(map(remote, remote_types))
+        self.clock = clock or SystemClock()
+        self.outbound = OutboundClient(self.clock, self.settings.outbound_allow)
+        self.handlers = with_settings(HandlerRegistry.of(handlers), self.settings, self.outbound)
         self._defaults = SpecDefaults(
             self.handlers, self.settings.max_attempts, self.settings.timeout_s
         )
-        self.clock = clock or SystemClock()
-        self.outbound = OutboundClient(self.clock, self.settings.outbound_allow)
         base_url = self.settings.python_service_url
         self._service_urls = dispatch_urls(self.handlers, self.outbound, base_url)
         self.supervisor = Supervisor(self.clock)
@@ -204,11 +203,12 @@ class Service:
         if self.limiter.limits.rates:
             start("rates", self._recall_starts)
         for number, each in enumerate(self.runners):
-            start(f"dispatcher {number}" if number else "runner", each.run)
+            start(f"runner {number}" if number else "runner", each.run)
         start("deliveries", self.webhook_sender.runner.run)
         start("webhooks", self.deliveries.follow)
         if self.settings.auth != "off":
             start("last uses", self.api_keys.run)
+        start("hooks", CompletionHooks(self.jobs, self.views, self.handlers).run)
         start("cascade", CascadeCanceller(self.jobs, self.views).run)
         timeline = self.claims.due_times.timeline
         start("expiry", JobExpirer(self.jobs, self.views, self.settings.ttl_s, timeline).run)
@@ -297,6 +297,10 @@ class Service:
             build_dispatch_runner(settings, self._job_source(worker), each)
             for each in self.dispatcher.local_handlers(self.handlers)
         ]
+        if hooks := self.handlers.hooks:
+            source = self._job_source(worker)
+            caller = HookCaller(self.jobs, source, self.outbound, self.master_key, hooks, settings)
+            self.runners.append(caller.runner)
         policy, count_max = self.outbound.policy, settings.webhooks_max
         self.webhooks = WebhookSubscriptions(
             self.log, self.views, self.clock, self.master_key, policy, count_max
@@ -387,6 +391,8 @@ class Service:
         job_id = None if job_id is None else parse_chosen_id(job_id)
         return (await self.submissions.submit(job_spec, actor=actor, job_id=job_id)).job
 
-    async def wait(self, job_id: str) -> Job:
-        """The job, once it has ended. Raises JobNotFound, JobUnreadable, InvalidInput."""
-        return await self.jobs.wait_until_finished(parse_id(job_id))
+    async def wait(self, job_id: str, *, hooks: bool = False) -> Job:
+        """The job, once it has ended, with *hooks* once its completion hooks have, too. Raises
+        JobNotFound, JobUnreadable, InvalidInput.
+        """
+        return await self.jobs.wait_until_finished(parse_id(job_id), hooks=hooks)

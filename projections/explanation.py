@@ -14,6 +14,7 @@ from eventjobs.domain.events import (
     CancelRequested,
     JobCancelled,
 )
+from eventjobs.domain.ids import hook_id
 from eventjobs.domain.job import Job, Status
 from eventjobs.domain.recorded import Recorded
 from eventjobs.domain.timestamps import rfc3339
@@ -256,9 +257,8 @@ def explain_ended(job: Job, events: Sequence[Recorded]) -> list[Reason]:
     at = rfc3339(job.finished_us or job.updated_us)
     common = {"since": at, "attempt": job.attempt or None}
     if job.status == Status.COMPLETED:
-        return [
-            common | {"code": "completed", "text": f"attempt {job.attempt} completed it at {at}"}
-        ]
+        text = f"attempt {job.attempt} completed it at {at}"
+        return [common | {"code": "completed", "text": text}, *_hooks(job)]
     if job.status == Status.FAILED:
         return [common | _failure_reason(job, events)]
     by, reason = _cancelled_by(events)
@@ -272,6 +272,19 @@ def explain_ended(job: Job, events: Sequence[Recorded]) -> list[Reason]:
         jobs = [{"job_id": job.spec.parent}]
         return [common | {"code": "parent_cancelled", "text": text, "jobs": jobs}]
     return [common | {"code": "cancelled", "text": text}]
+
+
+def _hooks(job: Job) -> Iterator[Reason]:
+    """The completion hooks of a completed job that have made no record."""
+    ended = {each.name: each for each in job.hooks}
+    for name in job.spec.hooks:
+        jobs = [{"job_id": hook_id(job.job_id, name)}]
+        if name not in ended:
+            text = f"its completion hook {name} has not ended"
+            yield {"code": "hook_pending", "text": text, "hook": name, "jobs": jobs}
+        elif (error := ended[name].error) is not None:
+            text = f"its completion hook {name} failed with {error['code']}"
+            yield {"code": "hook_failed", "text": text, "hook": name, "jobs": jobs}
 
 
 def _failure_reason(job: Job, events: Sequence[Recorded]) -> Reason:

@@ -13,6 +13,8 @@ from eventjobs.domain.events import (
     AttemptStarted,
     BreakerChanged,
     CancelRequested,
+    HookCompleted,
+    HookFailed,
     JobCancelled,
     JobCompleted,
     JobExpired,
@@ -142,6 +144,10 @@ def _sentence(event: Any) -> str | None:
             return f"the circuit breaker of {name} is {state}"
         case LateReportRefused(attempt=number, report=report):
             return f"attempt {number} came too late with {report}, and was refused"
+        case HookCompleted(name=name, id=id, url=url):
+            return f"the completion hook {name} made the record {url or id or ''}".rstrip()
+        case HookFailed(name=name, code=code, message=message):
+            return f"the completion hook {name} failed with {code}{_because(message)}"
         case JobExpired(reason=reason):
             return f"hidden{_because(reason)}"
         case _:

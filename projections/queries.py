@@ -12,6 +12,7 @@ from eventjobs.projections import (
     breakers,
     dependencies,
     files,
+    hooks,
     parked_events,
     progress,
     queue,
@@ -20,6 +21,7 @@ from eventjobs.projections import (
 from eventjobs.projections.attempt_progress import Progress
 from eventjobs.projections.breakers import LastBreakerChange
 from eventjobs.projections.dependencies import CancelCause
+from eventjobs.projections.hooks import PendingHook
 from eventjobs.projections.parked_events import ParkedEvent
 from eventjobs.projections.progress import Estimate
 from eventjobs.projections.queue import NO_FULL_LIMITS, DueJob, FullLimits
@@ -150,6 +152,10 @@ class ViewQueries(ABC):
     async def jobs_to_cancel(self, limit: int) -> list[CancelCause]:
         """Up to *limit* unfinished jobs that must be cancelled because of another one."""
         return [CancelCause(*row) for row in await self.query(dependencies.SELECT_TO_CANCEL, limit)]
+
+    async def pending_hooks(self, limit: int) -> list[PendingHook]:
+        """Up to *limit* completion hooks whose job has to be submitted, or has ended."""
+        return [PendingHook(*row) for row in await self.query(hooks.SELECT_HOOKS, limit)]
 
     async def expiring(
         self,

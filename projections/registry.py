@@ -9,6 +9,7 @@ from eventjobs.projections import (
     breakers,
     dependencies,
     files,
+    hooks,
     parked_events,
     pauses,
     progress,
@@ -40,7 +41,7 @@ class EventProjection(Tables, Protocol):
 
 
 #: In this order: dependencies reads what status and queue have written.
-PROJECTIONS: tuple[Projection, ...] = (status, progress, queue, dependencies, files)
+PROJECTIONS: tuple[Projection, ...] = (status, progress, queue, dependencies, files, hooks)
 EVENT_PROJECTIONS: tuple[EventProjection, ...] = (webhooks, pauses, breakers, api_keys)
 
 

@@ -5,6 +5,7 @@ from typing import Any
 
 import orjson
 
+from eventjobs.domain.hook_results import HookResult
 from eventjobs.domain.job import DEFAULT_QUEUE, Job
 from eventjobs.domain.json_fields import as_fragments
 from eventjobs.domain.spec import Artifact, JobSpec
@@ -219,6 +220,8 @@ def job_from_row(row: list[Any]) -> Job:
         state["artifacts"] = tuple(Artifact(**each) for each in state["artifacts"])
     if "steps" in state:
         state["steps"] = tuple(Step(**each) for each in state["steps"])
+    if "hooks" in state:
+        state["hooks"] = tuple(HookResult(**each) for each in state["hooks"])
     if "late" in state:
         state["late"] = tuple(map(tuple, state["late"]))
     spec = JobSpec(**as_fragments(JobSpec, spec))

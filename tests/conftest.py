@@ -20,8 +20,7 @@ import structlog
 from blockbuster import BlockBuster, BlockingError
 
 from eventjobs.clock import Clock
-from eventjobs.handlers.registry import Handler
-from eventjobs.handlers.schedule import CronSchedule
+from eventjobs.handlers.registry import Part
 from eventjobs.service import Service
 from eventjobs.settings import Settings
 from tests.support import threads
@@ -203,7 +202,6 @@ def strace() -> str:
 
 
 #: A part of a service.
-Part = Handler | CronSchedule
 
 
 class Serve(Protocol):

@@ -8,8 +8,7 @@ from importlib import import_module
 from typing import Any
 
 from eventjobs.errors import InvalidInput
-from eventjobs.handlers.registry import Handler, HandlerRegistry
-from eventjobs.handlers.schedule import CronSchedule
+from eventjobs.handlers.registry import HandlerRegistry, Part
 from eventjobs.observability.logging import get_logger
 from eventjobs.observability.tracebacks import trace
 from eventjobs.settings import working_directory
@@ -30,7 +29,7 @@ def load_handlers(names: Iterable[str], *, demo: bool = False) -> HandlerRegistr
         raise InvalidInput(str(error)) from error
 
 
-def _handlers_at(name: str) -> list[Handler | CronSchedule]:
+def _handlers_at(name: str) -> list[Part]:
     module, _, attribute = name.partition(":")
     try:
         holder: object = import_module(module)
@@ -39,9 +38,9 @@ def _handlers_at(name: str) -> list[Handler | CronSchedule]:
         registry = HandlerRegistry.of(holder)
     except (ImportError, AttributeError, TypeError, ValueError) as error:
         raise InvalidInput(f"{name}: {error}") from error
-    if not (handlers := [*registry, *registry.schedules]):
+    if not registry.parts:
         raise InvalidInput(f"{name} has no handlers")
-    return handlers
+    return registry.parts
 
 
 def run_main(main: Coroutine[Any, Any, None]) -> None:

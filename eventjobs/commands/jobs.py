@@ -17,6 +17,8 @@ from eventjobs.domain.events import (
     AttemptFailed,
     AttemptHandedOver,
     Event,
+    HookCompleted,
+    HookFailed,
     JobImported,
     StepCompleted,
 )
@@ -218,6 +220,12 @@ class Jobs:
         decide = partial(decisions.expire, reason=reason)
         return await self._execute(job_id, _with_guard(decide, guard), actor)
 
+    async def end_hook(
+        self, job_id: str, event: HookCompleted | HookFailed, *, actor: str
+    ) -> CommandResult:
+        """Record the end of a completion hook. After the first record nothing changes."""
+        return await self._execute(job_id, partial(decisions.end_hook, event=event), actor)
+
     async def child_id(self, parent: Job, name: str) -> str:
         """The id of the child *name*: its legacy id if an earlier version submitted the child."""
         reserved_after = self.log.reserved_after
@@ -260,14 +268,16 @@ class Jobs:
         """The job with all events that are in the log now. Raises JobUnreadable."""
         return await self._catch_up(job_id, await self.load(job_id))
 
-    async def wait_until_finished(self, job_id: str) -> Job:
-        """The job, once it has ended. Raises JobNotFound, JobUnreadable."""
+    async def wait_until_finished(self, job_id: str, *, hooks: bool = False) -> Job:
+        """The job, once it has ended, with *hooks* once its completion hooks have, too. Raises
+        JobNotFound, JobUnreadable.
+        """
         while True:
             head = self.log.head
             job = await self.current(job_id)
             if job is None:
                 raise JobNotFound(f"there is no job {job_id}")
-            if job.finished:
+            if job.is_over or (job.finished and not hooks):
                 return job
             await self.log.wait(head, job_id)
 

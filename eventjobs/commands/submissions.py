@@ -51,6 +51,8 @@ class SpecDefaults:
             open_fields["queue"] = handler.limits.queue
         if handler.sensitive:
             open_fields["sensitive"] = handler.sensitive
+        if hooks := self._handlers.hook_names(spec.type):
+            open_fields["hooks"] = hooks
         if spec.max_attempts == 0:
             open_fields["max_attempts"] = self.max_attempts(spec.type)
         return replace(spec, **open_fields) if open_fields else spec

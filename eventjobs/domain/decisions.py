@@ -13,6 +13,8 @@ from eventjobs.domain.events import (
     AttemptStarted,
     BreakerChanged,
     CancelRequested,
+    HookCompleted,
+    HookFailed,
     JobCancelled,
     JobCompleted,
     JobExpired,
@@ -42,7 +44,7 @@ Report = ProgressReported | LogWritten | ArtifactStored | StepCompleted | Breake
 def submit(job: Job | None, spec: JobSpec) -> JobSubmitted | None:
     """Submit a job. The same specification again is a no-op. Raises JobExists for another one.
 
-    The handler may have declared other sensitive fields since then.
+    Other sensitive fields and hooks may have been declared since then.
     """
     if job is None:
         return JobSubmitted(spec)
@@ -50,7 +52,9 @@ def submit(job: Job | None, spec: JobSpec) -> JobSubmitted | None:
         raise JobExists
     if require_readable(job).expired_us is not None:
         raise JobGone(expired_us=job.expired_us)
-    if job.spec != spec and job.spec != replace(spec, sensitive=job.spec.sensitive):
+    if job.spec != spec and job.spec != replace(
+        spec, sensitive=job.spec.sensitive, hooks=job.spec.hooks
+    ):
         raise JobExists
     return None
 
@@ -201,6 +205,20 @@ def expire(job: Job | None, reason: str) -> JobExpired | None:
     if not job.finished:
         raise WrongState(f"cannot hide a job that is {job.status}")
     return JobExpired(reason)
+
+
+def end_hook(
+    job: Job | None, event: HookCompleted | HookFailed
+) -> HookCompleted | HookFailed | None:
+    """Record the end of a completion hook of a completed job, which may be hidden. The first record
+    counts: after it nothing changes. Raises WrongState for a hook that the job does not have.
+    """
+    if job is None:
+        raise JobNotFound
+    if require_readable(job).status != Status.COMPLETED or event.name not in job.spec.hooks:
+        raise WrongState(f"the job is {job.status} and has no completion hook {event.name!r}")
+    done = any(each.name == event.name and each.error is None for each in job.hooks)
+    return None if done else event
 
 
 def _require_visible(job: Job | None) -> Job:

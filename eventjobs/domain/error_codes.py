@@ -35,6 +35,9 @@ ERROR_CODES: dict[str, ErrorCode] = {
     ),
     "result_not_json": ErrorCode("handler", "the handler returned something that JSON cannot hold"),
     "step_not_json": ErrorCode("handler", "a step returned something that JSON cannot hold"),
+    "bad_hook_result": ErrorCode(
+        "handler", "a completion hook returned something that names no record"
+    ),
     "step_too_large": ErrorCode("handler", "a step returned more than EVENTJOBS_RESULT_BYTES_MAX"),
     "too_many_steps": ErrorCode("handler", "a job has at most 1000 steps"),
     "invalid_payload": ErrorCode("input", "the payload no longer fits the handler's model"),
@@ -70,7 +73,9 @@ ERROR_CODES: dict[str, ErrorCode] = {
     "not_accepted": ErrorCode("dependency", "of a webhook: its address answered with an error"),
     "gone": ErrorCode("dependency", "of a webhook: its address answered 410 Gone"),
     "webhook_removed": ErrorCode("dependency", "of a webhook: it was removed before the delivery"),
-    "erased": ErrorCode("dependency", "of a webhook: the event of the message is erased"),
+    "erased": ErrorCode(
+        "dependency", "of a webhook or a completion hook: what it is about is erased"
+    ),
     "artifact_not_stored": ErrorCode("artifact", "a file could not be written in several tries"),
     "too_many_waiting": ErrorCode(
         "dependency", "the number of jobs that wait for other jobs is at its limit"

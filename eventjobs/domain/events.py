@@ -15,6 +15,11 @@ from eventjobs.domain.spec import JSON, JobSpec
 
 #: The type of webhook deliveries, which are jobs. The payload names the webhook and the position.
 DELIVERY = "eventjobs.webhook"
+#: The types of the service's own jobs begin so.
+OWN_TYPES = "eventjobs."
+#: The types of jobs that run completion hooks begin so; the hooked type and the hook's name follow.
+#: The payload names the job and the hook.
+HOOK_TYPES = "eventjobs.hook."
 
 
 @dataclass(frozen=True, slots=True)
@@ -220,6 +225,31 @@ class LateReportRefused:
     report: str
 
 
+@dataclass(frozen=True, slots=True)
+class HookCompleted:
+    """A completion hook has made its record of the completed job: the record's id and URL."""
+
+    BODY: ClassVar = frozenset({"id", "url"})
+
+    name: str
+    id: str | None = None
+    url: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class HookFailed:
+    """A completion hook has failed, with no attempt left. The job stays completed.
+
+    Its own job can be retried by a user; a HookCompleted may follow.
+    """
+
+    BODY: ClassVar = frozenset({"message"})
+
+    name: str
+    code: str
+    message: str | None = None
+
+
 # --- events of the service: each type, queue, schedule, webhook and API key has its own stream
 
 
@@ -321,6 +351,8 @@ JobEvent = (
     | JobRetried
     | JobExpired
     | LateReportRefused
+    | HookCompleted
+    | HookFailed
 )
 ServiceEvent = Paused | Resumed | WebhookAdded | WebhookRemoved | KeyCreated | KeyRevoked
 Stored = JobEvent | ServiceEvent
@@ -333,3 +365,8 @@ def ends_job(event: Event) -> bool:
     if isinstance(event, AttemptFailed):
         return event.retry_at_us is None
     return isinstance(event, JobCompleted | JobCancelled)
+
+
+def is_own(type: str) -> bool:
+    """Whether jobs of *type* are the service's own, such as deliveries of webhooks."""
+    return type.startswith(OWN_TYPES)

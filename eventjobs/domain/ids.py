@@ -12,9 +12,10 @@ is needed.
 | of a schedule's job | the schedule and the time | firing_id |
 | of a child job | the parent and the name that its handler gives it | child_id |
 | of a webhook delivery | the webhook and the event's position | delivery_id |
+| of a completion hook's job | the completed job and the hook's name | hook_id |
 | of the pauses of a type, queue or schedule | its kind and name | switch_id |
 
-The last four are *reserved*: UUIDv8 (RFC 9562, 5.8) that begin with TAG and hold a SHA-256 of what
+The last five are *reserved*: UUIDv8 (RFC 9562, 5.8) that begin with TAG and hold a SHA-256 of what
 they are computed from. A client cannot submit a job under a reserved id, so it cannot prevent a
 firing or a delivery by taking its id first. The message of a delivery is not a stream: its id,
 message_id, is for the receiver.
@@ -123,6 +124,11 @@ def message_id(webhook_id: str, position: int) -> str:
     Receivers recognize repeated messages by it.
     """
     return f"msg_{webhook_id}_{position}"
+
+
+def hook_id(job_id: str, name: str) -> str:
+    """The job that runs the completion hook *name* of a job."""
+    return _derive("hook", job_id, name)
 
 
 def switch_id(kind: str, name: str) -> str:

@@ -18,6 +18,8 @@ from eventjobs.domain.events import (
     AttemptStarted,
     BreakerChanged,
     CancelRequested,
+    HookCompleted,
+    HookFailed,
     JobCancelled,
     JobCompleted,
     JobExpired,
@@ -36,6 +38,7 @@ from eventjobs.domain.events import (
     WebhookAdded,
     WebhookRemoved,
 )
+from eventjobs.domain.hook_results import HookResult, replace_result, result_of
 from eventjobs.domain.json_fields import as_fragment, fragment_of, json_fields
 from eventjobs.domain.recorded import Recorded
 from eventjobs.domain.spec import JSON, Artifact, JobSpec
@@ -106,6 +109,8 @@ class Job:
     #: {"source", "at_us", "line", "digest"} of the newest JobImported; None for a job of this
     #: service. The digest is that of its record.
     imported: dict[str, Any] | None = None
+    #: of the completion hooks that have ended
+    hooks: tuple[HookResult, ...] = ()
     #: {"position", "why"} of its first unreadable event, which parks and hides the job
     parked: dict[str, Any] | None = None
 
@@ -116,6 +121,13 @@ class Job:
     @property
     def finished(self) -> bool:
         return self.status in FINISHED
+
+    @property
+    def is_over(self) -> bool:
+        """Whether it has ended, and so have its completion hooks. A hidden job is over."""
+        if not self.spec.hooks or self.status != Status.COMPLETED or self.expired_us is not None:
+            return self.finished
+        return len(self.hooks) == len(self.spec.hooks)
 
     @property
     def can_retry(self) -> bool:
@@ -268,10 +280,8 @@ _END_FIELDS = ("finished_us", "cancel_requested_us")
 def _apply(job: Job, recorded: Recorded) -> Job:
     at_us = recorded.at_us
     match recorded.event:
-        case AttemptStarted(attempt=number, worker=worker, lease_s=lease_s):
-            started = {"attempt": number, "tries": job.tries + 1, "started_us": at_us}
-            lease = {} if lease_s is None else {"lease_s": lease_s}
-            return _copy(job, recorded, status=Status.RUNNING, worker=worker, **started, **lease)
+        case AttemptStarted() as event:
+            return _copy(job, recorded, status=Status.RUNNING, **_start_of(job, event, at_us))
         case AttemptHandedOver(worker=worker, silence_s=silence_s):
             return _copy(job, recorded, worker=worker, silence_s=silence_s)
         case JobCompleted() as event:
@@ -307,6 +317,8 @@ def _apply(job: Job, recorded: Recorded) -> Job:
             return _copy(job, recorded, late=(*job.late, (number, report)))
         case JobImported() as event if job.imported is not None:
             return _with_import(job, event, recorded)
+        case HookCompleted() | HookFailed() as event:
+            return _copy(job, recorded, hooks=replace_result(job.hooks, result_of(event)))
         case JobSubmitted() | JobImported():
             raise AssertionError("a job is submitted once")
         case Paused() | Resumed() | WebhookAdded() | WebhookRemoved() | KeyCreated() | KeyRevoked():
@@ -325,6 +337,12 @@ def _with_artifact(artifacts: tuple[Artifact, ...], event: ArtifactStored) -> tu
 def _retried_fields(job: Job, event: JobRetried) -> dict[str, Any]:
     steps = steps_kept_by(job.steps, event)
     return {"tries": 0, "retries": job.retries + 1, "steps": steps}
+
+
+def _start_of(job: Job, event: AttemptStarted, at_us: int) -> dict[str, Any]:
+    started = {"attempt": event.attempt, "tries": job.tries + 1, "started_us": at_us}
+    lease = {} if event.lease_s is None else {"lease_s": event.lease_s}
+    return {"worker": event.worker, **started, **lease}
 
 
 def park(job: Job, recorded: Recorded, why: str) -> Job:

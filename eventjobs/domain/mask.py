@@ -10,7 +10,7 @@ from urllib.parse import quote
 import orjson
 
 from eventjobs.domain.codec import decode_or_unreadable
-from eventjobs.domain.events import Unreadable
+from eventjobs.domain.events import HOOK_TYPES, Unreadable
 from eventjobs.domain.json_fields import fragment_of
 from eventjobs.domain.recorded import Recorded
 from eventjobs.domain.spec import JobSpec
@@ -64,7 +64,10 @@ class Mask:
         if mask is None:
             keys = frozenset(spec.sensitive)
             size = len(orjson.dumps(fragment_of(spec, "payload")))
-            mask = vars(spec)["_mask"] = cls(keys, set(_values(spec.payload, keys)), size)
+            # The values in the texts of a hook's job are those of another job's payload.
+            is_hook = spec.type.startswith(HOOK_TYPES)
+            values = None if is_hook else set(_values(spec.payload, keys))
+            mask = vars(spec)["_mask"] = cls(keys, values, size)
         return mask
 
     def fields(self, fields: dict[str, Any]) -> dict[str, Any]:

@@ -58,6 +58,8 @@ class JobSpec:
     parent: str | None = None
     #: The names of fields whose values only its owner may read. The handler's; set at submit.
     sensitive: tuple[str, ...] = ()
+    #: The names of the completion hooks of its type. Of the handler registry; set at submit.
+    hooks: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         # JSON has lists and dicts where the fields have tuples and Artifacts. The __iter__ of a
@@ -72,3 +74,5 @@ class JobSpec:
             object.__setattr__(self, "after", tuple(list.__iter__(self.after)))
         if isinstance(self.sensitive, list):
             object.__setattr__(self, "sensitive", tuple(list.__iter__(self.sensitive)))
+        if isinstance(self.hooks, list):
+            object.__setattr__(self, "hooks", tuple(list.__iter__(self.hooks)))

@@ -175,7 +175,8 @@ def rebuild_spec(spec: JobSpec) -> JobSpec:
     except ValueError as error:  # its payload is a Fragment that is not JSON
         raise _invalid("payload", str(error)) from None
     options = {name: value for name, value in values.items() if value is not _DEFAULTS[name]}
-    options.pop("sensitive", None)  # the handler's declaration counts
+    for declared in ("sensitive", "hooks"):  # the service's declarations count
+        options.pop(declared, None)
     return build_spec(options.pop("type", None), options.pop("payload", None), options)
 
 

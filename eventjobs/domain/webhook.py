@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from eventjobs.domain.events import JobEvent, ends_job
+from eventjobs.domain.events import JobEvent, ends_job, is_own
 from eventjobs.domain.job import Job
 from eventjobs.domain.recorded import Recorded
 
@@ -27,10 +27,12 @@ class Webhook(NamedTuple):
     owner: str | None
 
     def wants(self, recorded: Recorded, job: Job) -> bool:
-        """Whether the webhook subscribed to this event of *job*."""
+        """Whether the webhook subscribed to this event of *job*. The service's own jobs match only
+        a webhook that names their type.
+        """
         event = recorded.event
         return (
             (type(event).__name__ in self.events if self.events else ends_job(event))
-            and (not self.types or job.spec.type in self.types)
+            and (job.spec.type in self.types if self.types else not is_own(job.spec.type))
             and (self.owner is None or job.spec.owner == self.owner)
         )

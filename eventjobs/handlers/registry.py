@@ -1,4 +1,4 @@
-"""Handlers by job type, and schedules by name."""
+"""Handlers and completion hooks by job type, and schedules by name."""
 
 import builtins
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -21,6 +21,7 @@ from eventjobs.domain.validation import (
     field_errors,
 )
 from eventjobs.errors import InvalidInput, UnknownType
+from eventjobs.handlers.hooks import CompletionHook
 from eventjobs.handlers.schedule import CronSchedule
 
 #: loop, thread, process: run here. external: an HTTP service runs it. remote: workers run it.
@@ -96,32 +97,46 @@ class OptionsModel(BaseModel):
     sensitive: Annotated[Names, Field(max_length=100)] = ()
 
 
-class HandlerRegistry:
-    """The handlers of one service, by type, and its schedules."""
+#: What programs declare.
+Part = Handler | CronSchedule | CompletionHook
 
-    def __init__(self, parts: Iterable[Handler | CronSchedule] = ()) -> None:
+
+class HandlerRegistry:
+    """The handlers of one service, by type, their completion hooks, and its schedules."""
+
+    def __init__(self, parts: Iterable[Part] = ()) -> None:
         self._by_type: dict[str, Handler] = {}
         self._by_name: dict[str, CronSchedule] = {}
+        self._hooks: dict[str, dict[str, CompletionHook]] = {}
         for each in parts:
-            if isinstance(each, CronSchedule):
-                if each.name in self._by_name:
-                    raise ValueError(f"two schedules are called {each.name!r}")
-                self._by_name[each.name] = each
-                continue
-            if each.type in self._by_type:
-                raise ValueError(f"two handlers for {each.type!r}")
-            self._by_type[each.type] = each
+            self._add(each)
+        self._hook_names = {type: tuple(hooks) for type, hooks in self._hooks.items()}
+
+    def _add(self, part: Part) -> None:
+        match part:
+            case CronSchedule(name=name):
+                if name in self._by_name:
+                    raise ValueError(f"two schedules are called {name!r}")
+                self._by_name[name] = part
+            case CompletionHook(type=type, name=name):
+                hooks = self._hooks.setdefault(type, {})
+                if name in hooks:
+                    raise ValueError(f"two completion hooks of {type!r} are called {name!r}")
+                hooks[name] = part
+            case _:
+                if part.type in self._by_type:
+                    raise ValueError(f"two handlers for {part.type!r}")
+                self._by_type[part.type] = part
 
     @classmethod
     def of(cls, holder: object) -> "HandlerRegistry":
-        """From a module, an iterable of handlers and schedules, or one alone. Raises TypeError."""
+        """From a module, an iterable of parts, or one alone. Raises TypeError."""
         if isinstance(holder, HandlerRegistry):
             return holder
-        if isinstance(holder, Handler | CronSchedule):
+        if isinstance(holder, Part):
             return cls([holder])
         if isinstance(holder, ModuleType):
-            values = vars(holder).values()
-            return cls(each for each in values if isinstance(each, Handler | CronSchedule))
+            return cls(each for each in vars(holder).values() if isinstance(each, Part))
         if isinstance(holder, Iterable):
             return cls(holder)
         raise TypeError(f"{holder!r} holds no handlers")
@@ -129,11 +144,27 @@ class HandlerRegistry:
     def with_defaults(self, more: Iterable[Handler]) -> "HandlerRegistry":
         """A registry with the handlers of *more* for types that have none here."""
         types = self._by_type | {each.type: each for each in more} | self._by_type
-        return HandlerRegistry([*types.values(), *self.schedules])
+        return HandlerRegistry([*types.values(), *self.schedules, *self.hooks])
+
+    def with_hooks(self, more: Iterable[CompletionHook]) -> "HandlerRegistry":
+        """A registry with *more* hooks. Raises ValueError for two of one name."""
+        return HandlerRegistry([*self.parts, *more])
+
+    @property
+    def parts(self) -> list[Part]:
+        return [*self, *self.schedules, *self.hooks]
 
     @property
     def schedules(self) -> list[CronSchedule]:
         return list(self._by_name.values())
+
+    @property
+    def hooks(self) -> list[CompletionHook]:
+        return [hook for hooks in self._hooks.values() for hook in hooks.values()]
+
+    def hook_names(self, type: str) -> tuple[str, ...]:
+        """The names of the completion hooks of *type*."""
+        return self._hook_names.get(type, ())
 
     def __iter__(self) -> Iterator[Handler]:
         return iter(self._by_type.values())

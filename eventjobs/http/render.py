@@ -1,10 +1,13 @@
 """A job as its JSON body."""
 
 import math
+from collections.abc import Iterable, Mapping
 from typing import Any
 from urllib.parse import quote
 
 from eventjobs.attempts.error_report import ERROR_ARTIFACT
+from eventjobs.domain.hook_results import HookResult
+from eventjobs.domain.ids import hook_id
 from eventjobs.domain.job import Job, Status
 from eventjobs.domain.json_fields import fragment_of
 from eventjobs.domain.timestamps import rfc3339
@@ -21,13 +24,15 @@ def render(view: JobView, ttl_s: float = math.inf) -> dict[str, Any]:
     *ttl_s* is the time to live in seconds of jobs that have none of their own.
     """
     job, progress, estimate = view
+    hooks = _hooks(job) if job.spec.hooks else []
+    links = _links(job) | hook_links(hooks)
     return (
         {"job_id": job.job_id, "type": job.spec.type, "status": job.status}
         | _progress(job, progress)
         | _estimate(estimate)
         | _attempt(job)
         | _times(job, ttl_s)
-        | {"version": job.version, "position": job.position, "links": _links(job)}
+        | {"version": job.version, "position": job.position, "links": links, "hooks": hooks}
         | {"masked": False}
     )
 
@@ -114,6 +119,24 @@ def _times(job: Job, ttl_s: float) -> dict[str, Any]:
         "cancel_requested_at": time_or_none(job.cancel_requested_us),
         "expires_at": time_or_none(expires_us),
     }
+
+
+def hook_links(hooks: Iterable[Mapping[str, Any]]) -> dict[str, str | None]:
+    """The links of a job to the records of its completion *hooks*; None where there is none yet."""
+    return {each["name"]: each["url"] or each["id"] for each in hooks}
+
+
+def _hooks(job: Job) -> list[dict[str, Any]]:
+    """The completion hooks of a job, each as the JSON of it."""
+    results = {each.name: each for each in job.hooks}
+    return [_hook(job.job_id, name, results.get(name)) for name in job.spec.hooks]
+
+
+def _hook(job_id: str, name: str, result: HookResult | None) -> dict[str, Any]:
+    status = "pending" if result is None else "completed" if result.error is None else "failed"
+    id, url, error = (result.id, result.url, result.error) if result else (None, None, None)
+    job = hook_id(job_id, name)
+    return {"name": name, "status": status, "id": id, "url": url, "error": error, "job_id": job}
 
 
 def _links(job: Job) -> dict[str, str | None]:

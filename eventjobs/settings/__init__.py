@@ -267,6 +267,11 @@ class Settings(EnvironmentSettings):
         gt=0,
         description="longest time without a report of an external service; a job's limits win",
     )
+    completion_hooks: tuple[dict[str, Any], ...] = Field(
+        (),
+        description="completion hooks that are POSTed to a URL, as a JSON list of"
+        ' {"type", "name", "url", …}; see docs/hooks.md',
+    )
     outbound_allow: str = Field(
         "",
         description="hosts, addresses and networks, with commas, that webhooks and external"

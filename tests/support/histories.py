@@ -50,6 +50,7 @@ specs = st.builds(
     after_failure=st.sampled_from([None, "run"]),
     parent=maybe_text,
     sensitive=st.lists(texts, max_size=2).map(tuple),
+    hooks=st.lists(texts, max_size=2).map(tuple),
 )
 #: A strategy for each class of events.
 BY_CLASS: dict[type[Any], st.SearchStrategy[e.Event]] = {
@@ -94,6 +95,8 @@ BY_CLASS: dict[type[Any], st.SearchStrategy[e.Event]] = {
     e.JobRetried: st.builds(e.JobRetried, maybe_text, maybe_text, st.none() | st.just(True)),
     e.JobExpired: st.builds(e.JobExpired, texts),
     e.LateReportRefused: st.builds(e.LateReportRefused, small, texts),
+    e.HookCompleted: st.builds(e.HookCompleted, texts, maybe_text, maybe_text),
+    e.HookFailed: st.builds(e.HookFailed, texts, texts, maybe_text),
     e.Paused: st.builds(e.Paused, texts, texts, maybe_text),
     e.Resumed: st.builds(e.Resumed, texts, texts),
     e.WebhookAdded: st.builds(
@@ -193,6 +196,12 @@ COMMANDS: dict[str, Command] = {
         job, None, from_step="step 1" if n % 3 == 0 else None, restart=n % 3 == 1
     ),
     "import": lambda job, now, n: decisions.import_job(job, _import_of(n), newest=n % 3 > 0),
+    "hook made": lambda job, now, n: decisions.end_hook(
+        job, e.HookCompleted("story" if n % 2 else "mail", f"record {n}", None)
+    ),
+    "hook failed": lambda job, now, n: decisions.end_hook(
+        job, e.HookFailed("story" if n % 2 else "mail", f"code_{n}", None)
+    ),
     "expire": lambda job, now, n: decisions.expire(job, "ttl"),
 }
 
@@ -217,6 +226,7 @@ submissions = st.builds(
         after=tuple(map(job_id, ties[0])),
         after_failure=ties[1],
         parent=None if ties[2] is None else job_id(ties[2]),
+        hooks=("story", "mail") if type == "csv" else (),
     ),
     st.sampled_from(["csv", "render", "mail"]),
     st.lists(st.sampled_from(["a", "b", "ü", 'q"']), max_size=3),

@@ -50,7 +50,7 @@ async def job_events(context: AppContext, request: web.Request) -> web.StreamRes
         events = await service.log.read_job(job_id, after, limit)
         last = events[-1].position if events else after
         # An event that followed the read of *job* may have queued it again.
-        ended = job.finished and (last == job.position or not events)
+        ended = job.is_over and (last == job.position or not events)
         events = await hide_events(context, request, job, events)
         return Page(events, last, ended) if events or ended else None
 
@@ -74,7 +74,7 @@ async def logs(context: AppContext, request: web.Request) -> web.StreamResponse:
         nonlocal seen
         job = await require_logged_job(service, job_id)
         lines, seen, all_read = await _lines(service.log, job_id, seen, limit)
-        ended = all_read and job.finished and seen >= job.position
+        ended = all_read and job.is_over and seen >= job.position
         lines = await hide_events(context, request, job, lines)
         return Page(lines, seen, ended) if lines or ended or not all_read else None
 

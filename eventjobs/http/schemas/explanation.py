@@ -28,6 +28,7 @@ class Reason(ResponseModel):
     queue: str | None = None
     key: str | None = None
     rate: str | None = None
+    hook: str | None = None
     breaker: str | None = None
     limit: int | None = None
     running: int | None = None

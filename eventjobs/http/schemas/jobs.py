@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from typing import Any, Literal
 
-from pydantic import Field
+from pydantic import ConfigDict, Field
 
 from eventjobs.domain.job import Status
 from eventjobs.http.schemas.response_model import ResponseModel, Time
@@ -43,6 +43,11 @@ class JobArtifact(ResponseModel):
 
 
 class Links(ResponseModel):
+    """Also the record of each completion hook, by the hook's name: its URL, or its id."""
+
+    model_config = ConfigDict(extra="allow")
+    __pydantic_extra__: dict[str, str | None]
+
     self: str
     events: str
     history: str
@@ -55,6 +60,22 @@ class Links(ResponseModel):
     error: str | None = Field(
         description="of a failed job: error.json, with the details for operators"
     )
+
+
+class HookError(ResponseModel):
+    code: str
+    message: str | None
+
+
+class Hook(ResponseModel):
+    """A completion hook of the job, and the record that it made."""
+
+    name: str
+    status: Literal["pending", "completed", "failed"]
+    id: str | None
+    url: str | None
+    error: HookError | None
+    job_id: str = Field(description="the job that runs the hook")
 
 
 class Job(ResponseModel):
@@ -100,6 +121,7 @@ class Job(ResponseModel):
     version: int
     position: int
     links: Links
+    hooks: list[Hook]
     masked: bool = Field(description="values of sensitive fields are hidden from this reader")
 
 

@@ -152,7 +152,7 @@ class SnapshotBroadcaster(LiveSubscribers):
         for snapshot in batch:
             job = snapshot.job
             named = self._filters_by_job.get(job.job_id, set())
-            if job.finished:
+            if job.is_over:
                 finished |= named  # a hidden job has ended, too
             for job_filter in self._filters_without_ids | named:
                 if job_filter.matches_change(job, changed[job.job_id]):

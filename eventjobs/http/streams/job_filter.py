@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from eventjobs.auth.principals import LOCAL, Principal
-from eventjobs.domain.events import SERVICE_EVENTS, LogWritten
+from eventjobs.domain.events import SERVICE_EVENTS, LogWritten, is_own
 from eventjobs.domain.job import Job
 from eventjobs.domain.mask import UNKNOWN, Mask
 from eventjobs.domain.recorded import Recorded
@@ -72,7 +72,7 @@ class JobFilter:
         """
         return (
             self.matches(job)
-            and (self._includes_internal_jobs or not job.spec.type.startswith("eventjobs."))
+            and (self._includes_internal_jobs or not is_own(job.spec.type))
             and (self.status is None or statuses is None or not self.status.isdisjoint(statuses))
         )
 

@@ -8,7 +8,7 @@ import orjson
 from eventjobs.cache import LRUCache
 from eventjobs.domain.job import Job, Status
 from eventjobs.domain.mask import Mask
-from eventjobs.http.render import render
+from eventjobs.http.render import hook_links, render
 from eventjobs.projections import JobView, Views
 
 
@@ -24,6 +24,7 @@ class Snapshot(NamedTuple):
         if mask is None:
             return self
         body = mask.fields(orjson.loads(self.body)) | {"masked": True}
+        body["links"] |= hook_links(body["hooks"])  # those of the job itself are not masked
         return Snapshot(self.job, orjson.dumps(body), masked_etag(self.etag))
 
 

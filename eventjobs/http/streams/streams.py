@@ -273,7 +273,7 @@ class Streams:
                 job = await self._service.jobs.current(job_id)
             except JobUnreadable:
                 continue  # such a job has no further events
-            if job is not None and not (job.finished and job.position <= subscriber.position):
+            if job is not None and not (job.is_over and job.position <= subscriber.position):
                 return False
         return True
 
@@ -318,7 +318,7 @@ class Streams:
 
 def _is_over(jobs: Sequence[Job], after: int) -> bool:
     """Whether a stream of the named *jobs* has nothing after that position, and never will."""
-    return bool(jobs) and all(job.finished and job.position <= after for job in jobs)
+    return bool(jobs) and all(job.is_over and job.position <= after for job in jobs)
 
 
 def _cursor(request: web.BaseRequest, after: int | None) -> tuple[int, bool]:

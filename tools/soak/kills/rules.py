@@ -29,9 +29,7 @@ def violation(job: Job | None, recorded: Recorded) -> str | None:
         case e.JobSubmitted() | e.JobImported():
             return "its job is submitted already"
         case e.AttemptStarted(attempt=attempt):
-            if job.status != Status.QUEUED:
-                return f"its job is {job.status}, not queued"
-            return None if attempt == job.attempt + 1 else f"it follows attempt {job.attempt}"
+            return _start_violation(job, attempt)
         case (
             e.ProgressReported()
             | e.LogWritten()
@@ -58,17 +56,32 @@ def violation(job: Job | None, recorded: Recorded) -> str | None:
             return None if job.status in FINISHED - {Status.COMPLETED} else f"it is {job.status}"
         case e.JobExpired():
             return None if job.finished else f"its job is {job.status}"
+        case e.HookCompleted(name=name) | e.HookFailed(name=name):
+            return _hook_violation(job, name)
         case e.LateReportRefused(attempt=attempt):
             held = running and attempt == job.attempt
             return "it was not late" if held or attempt > job.attempt else None
-        case e.Paused() | e.Resumed():
+        case e.WebhookAdded() | e.WebhookRemoved() | e.KeyCreated() | e.KeyRevoked() | e.Paused():
             return "it is not about a job"
-        case e.WebhookAdded() | e.WebhookRemoved() | e.KeyCreated() | e.KeyRevoked():
+        case e.Resumed():
             return "it is not about a job"
         case e.Unreadable(why=why):
             return why
         case _ as never:
             assert_never(never)
+
+
+def _start_violation(job: Job, attempt: int) -> str | None:
+    if job.status != Status.QUEUED:
+        return f"its job is {job.status}, not queued"
+    return None if attempt == job.attempt + 1 else f"it follows attempt {job.attempt}"
+
+
+def _hook_violation(job: Job, name: str) -> str | None:
+    if job.status != Status.COMPLETED or name not in job.spec.hooks:
+        return f"its job is {job.status} and has the hooks {job.spec.hooks}"
+    has_record = any(each.name == name and each.error is None for each in job.hooks)
+    return "it has made a record before" if has_record else None
 
 
 def _of_its_attempt(job: Job, recorded: Recorded, event: Own | e.AttemptFailed) -> str | None:
