@@ -7,11 +7,14 @@ from typing import Any, cast
 
 from aiohttp import web
 
+from eventjobs.auth.credentials import Credentials
+from eventjobs.auth.principals import LOCAL
 from eventjobs.clock import SystemClock
 from eventjobs.commands.jobs import Jobs
 from eventjobs.domain.job import Job, evolve
 from eventjobs.domain.recorded import Recorded
 from eventjobs.errors import JobGone
+from eventjobs.http.auth import PRINCIPAL
 from eventjobs.http.streams.job_filter import JobFilter
 from eventjobs.http.streams.snapshots import Snapshots
 from eventjobs.http.streams.streams import Streams
@@ -137,6 +140,7 @@ class World:
         self.slowest_s = 1.0
         self.settings = SETTINGS
         self.clock = SystemClock()
+        self.credentials = Credentials(self.clock, ())
         self.snapshots = Snapshots(cast(Views, self.views))
         self.streams = Streams(cast(Service, self), self.snapshots)
         #: By the number in a request's path: the filter, and whether snapshots are streamed.
@@ -145,6 +149,7 @@ class World:
         self._server = web.Server(self._serve, access_log=None)
 
     async def _serve(self, request: web.BaseRequest) -> web.StreamResponse:
+        request[PRINCIPAL] = LOCAL
         job_filter, snapshots = self.subscriptions[int(request.path[1:])]
         open_stream = self.streams.snapshots if snapshots else self.streams.events
         after = int(request.query["after"]) if "after" in request.query else None
