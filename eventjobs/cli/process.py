@@ -82,17 +82,20 @@ class Signals:
     def __init__(self, hurry: Callable[[], Coroutine[Any, Any, None]]) -> None:
         self._hurry = hurry
         self._stop = asyncio.Event()
+        #: The number of the first signal; 0 before it.
+        self.received = 0
         self._hurrying: asyncio.Task[None] | None = None
 
     def install(self) -> None:
         for each in SIGNALS:
-            asyncio.get_running_loop().add_signal_handler(each, self._on_signal)
+            asyncio.get_running_loop().add_signal_handler(each, self._on_signal, each)
 
     async def wait_for_stop(self) -> None:
         await self._stop.wait()
 
-    def _on_signal(self) -> None:
+    def _on_signal(self, number: int) -> None:
         if not self._stop.is_set():
+            self.received = number
             self._stop.set()
             return
         for each in SIGNALS:

@@ -2,6 +2,7 @@
 
 import asyncio
 import errno
+import logging
 import sqlite3
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -11,10 +12,12 @@ from eventjobs.cli.process import Signals, run_main
 from eventjobs.errors import DataDirectoryError, EventjobsError, InvalidInput
 from eventjobs.handlers.registry import HandlerRegistry
 from eventjobs.http import serve
+from eventjobs.http.dialects.registry import select_dialect_logs
+from eventjobs.http.dialects.seed_004_log import ShutdownLines
 from eventjobs.http.origin_guard import check_host
 from eventjobs.http.server import Listening
 from eventjobs.observability.log_capture import allow_level
-from eventjobs.observability.logging import get_logger
+from eventjobs.observability.logging import OURS, get_logger
 from eventjobs.service import Service
 from eventjobs.settings import Settings
 from eventjobs.settings.formats import split_address
@@ -31,6 +34,8 @@ def run_service(settings: Settings, handlers: HandlerRegistry) -> None:
     for host, _ in _addresses(settings):
         check_host(settings, host)
     allow_level(settings.capture_logs)
+    if "004" in select_dialect_logs(settings.dialect_logs):
+        logging.getLogger(OURS).addHandler(ShutdownLines())
     gc_tuning.raise_gc_thresholds()
     run_main(_Process(settings, handlers).run())
 
@@ -54,7 +59,7 @@ class _Process:
             gc_tuning.freeze_startup_objects()
             self._announce(listening)
             await self._signals.wait_for_stop()
-            self._log.info("stopping")
+            self._log.info("stopping", signal=int(self._signals.received))
             await listening.close()
         finally:
             await self._service.close()

@@ -7,7 +7,8 @@ from eventjobs.http.access_log import AccessLog
 from eventjobs.http.app_context import APP_CONTEXT, AppContext
 from eventjobs.http.auth import Authenticator
 from eventjobs.http.cors import CrossOriginPolicy
-from eventjobs.http.dialects.registry import select_dialects
+from eventjobs.http.dialects import seed_001_log, seed_004_log
+from eventjobs.http.dialects.registry import select_dialect_logs, select_dialects
 from eventjobs.http.middleware import add_default_headers, wrap_endpoint
 from eventjobs.http.origin_guard import OriginGuard, check_host
 from eventjobs.http.owner_limits import OwnerLimits
@@ -31,6 +32,10 @@ __all__ = ["ROUTES", "Listening", "check_host", "create_app", "serve"]
 def create_app(service: Service) -> web.Application:
     """The application for a started *service*. Closing the service is the caller's task."""
     context = _make_context(service)
+    if "001" in context.dialect_logs:
+        seed_001_log.start(service.settings)
+    if "004" in context.dialect_logs:
+        seed_004_log.start(service)
     app = web.Application(client_max_size=service.settings.body_bytes_max)
     app[APP_CONTEXT] = context
     routes = app[APP_ROUTES] = all_routes(context)
@@ -96,6 +101,7 @@ def _make_context(service: Service) -> AppContext:
         CrossOriginPolicy(origins) if (origins := service.settings.cors_origins) else None,
         AccessLog(get_logger("eventjobs.http"), proxies, all_requests=all_requests),
         select_dialects(service.settings.dialects),
+        select_dialect_logs(service.settings.dialect_logs),
     )
 
 

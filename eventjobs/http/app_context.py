@@ -39,6 +39,8 @@ class AppContext:
     access_log: AccessLog
     #: The names of the dialects that are served.
     dialects: frozenset[str]
+    #: The names of the dialects whose log lines are written.
+    dialect_logs: frozenset[str]
 
 
 APP_CONTEXT = web.AppKey("context", AppContext)

@@ -152,15 +152,16 @@ def escape_controls(logger: "WrappedLogger", method: str, event: "EventDict") ->
     or command the terminal. The lines of a traceback are indented.
     """
     shown: EventDict = {
-        _printable(name): _printable(value) if isinstance(value, str) else value
+        printable(name): printable(value) if isinstance(value, str) else value
         for name, value in event.items()
     }
     if isinstance(trace := event.get("exception"), str):
-        shown["exception"] = "\n".join(f"  {_printable(line)}" for line in trace.split("\n"))
+        shown["exception"] = "\n".join(f"  {printable(line)}" for line in trace.split("\n"))
     return shown
 
 
-def _printable(text: str) -> str:
+def printable(text: str) -> str:
+    """*text* with its control characters escaped."""
     if text.isprintable():
         return text
     return "".join(

@@ -154,6 +154,9 @@ class Settings(EnvironmentSettings):
     dialects: str = Field(
         "", description="front ends to serve, with commas, such as 000,003; all: every one"
     )
+    dialect_logs: str = Field(
+        "", description="front ends whose own log lines are written as well: 001,004; all: both"
+    )
     queue_job_type: str = Field(
         "analyze-text", description="type of the jobs of POST /api/queue-job (dialect 000)"
     )

@@ -8,7 +8,8 @@ from eventjobs.domain.ids import parse_id, parse_prefixed_id
 from eventjobs.errors import InvalidInput, JobNotFound
 from eventjobs.http.request_errors import RequestError
 
-_PREFIXED = re.compile(r"job_[A-Za-z0-9_-]{1,64}")
+PREFIX = "job_"
+_PREFIXED = re.compile(PREFIX + r"[A-Za-z0-9_-]{1,64}")
 
 
 class IdForm(Enum):
@@ -24,7 +25,7 @@ class BadJobId(RequestError, code="bad_job_id", status=400):
 
 def prefixed_id(job_id: str) -> str:
     """The id `job_…` of the job with this UUID."""
-    return f"job_{UUID(job_id).hex}"
+    return f"{PREFIX}{UUID(job_id).hex}"
 
 
 def parse_any_id(text: str) -> tuple[IdForm, str]:

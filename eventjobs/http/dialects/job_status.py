@@ -11,8 +11,9 @@ from eventjobs.domain.json_fields import fragment_of
 from eventjobs.http.app_context import AppContext
 from eventjobs.http.dialects import prefixed_status
 from eventjobs.http.dialects.error_body import as_dialect_error
-from eventjobs.http.dialects.job_ids import IdForm, parse_any_id
+from eventjobs.http.dialects.job_ids import PREFIX, IdForm, parse_any_id
 from eventjobs.http.dialects.jobs import find_view, render_for_reader
+from eventjobs.http.dialects.seed_001_log import log_request
 from eventjobs.http.dialects.times import naive
 from eventjobs.http.responses import reply
 from eventjobs.http.routing import RequestSpec, ResponseSpec, Route
@@ -63,11 +64,20 @@ def _error_message(job: Job) -> str | None:
 
 async def get(context: AppContext, request: web.Request) -> web.StreamResponse:
     """The status of a job. The form of the id decides in whose words."""
-    form, job_id = parse_any_id(request.match_info["id"])
-    view = await find_view(context, request, job_id)
+    text = request.match_info["id"]
+    lookup = _find(context, request, text)
+    if "001" in context.dialect_logs and not text.startswith(PREFIX):
+        lookup = log_request(text, lookup)
+    form, view = await lookup
     if form is IdForm.PREFIXED:
         return reply(prefixed_status.render(view, context.proxies.base_url(request)))
     return await render_for_reader(context, request, view, render)
+
+
+async def _find(context: AppContext, request: web.Request, text: str) -> tuple[IdForm, JobView]:
+    """The form of the id *text*, and its job. Raises as *parse_any_id* and *find_view*."""
+    form, job_id = parse_any_id(text)
+    return form, await find_view(context, request, job_id)
 
 
 ROUTE = Route(

@@ -17,14 +17,27 @@ _ALL = (
 DIALECTS = {each.name: each for each in _ALL}
 
 
+#: The dialects that have log lines.
+_LOGS = ("001", "004")
+
+
 def select_dialects(names: str) -> frozenset[str]:
     """The names in *names*, with commas, or `all`. Raises InvalidInput for an unknown one."""
+    return _select("dialect", names, DIALECTS)
+
+
+def select_dialect_logs(names: str) -> frozenset[str]:
+    """The dialects whose log lines are written. Raises InvalidInput as *select_dialects*."""
+    return _select("dialect with log lines", names, _LOGS)
+
+
+def _select(kind: str, names: str, choices: Collection[str]) -> frozenset[str]:
     selected = frozenset(filter(None, map(str.strip, names.split(","))))
     if selected == {"all"}:
-        return frozenset(DIALECTS)
-    if unknown := selected - DIALECTS.keys():
+        return frozenset(choices)
+    if unknown := selected - set(choices):
         raise InvalidInput(
-            f"there is no dialect {', '.join(sorted(unknown))}; there are {', '.join(DIALECTS)}"
+            f"there is no {kind} {', '.join(sorted(unknown))}; there are {', '.join(choices)}"
         )
     return selected
 
