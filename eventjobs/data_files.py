@@ -13,6 +13,7 @@ from eventjobs.auth.credentials import Credentials
 from eventjobs.auth.master_key import MasterKey
 from eventjobs.clock import Clock, SystemClock
 from eventjobs.commands.api_keys import APIKeys
+from eventjobs.commands.jobs import Jobs
 from eventjobs.errors import LogMissing, LogReplaced, SecretKeyMissing
 from eventjobs.log.sqlite import LOG_ID, SQLiteLog
 from eventjobs.observability.logging import get_logger
@@ -72,6 +73,21 @@ async def open_files(settings: Settings, clock: Clock) -> OpenFiles:
     except BaseException:
         await log.close()
         raise
+
+
+@asynccontextmanager
+async def open_jobs(settings: Settings) -> AsyncIterator[Jobs]:
+    """The jobs in the data directory, which no service has open. It is made when missing.
+
+    Raises DataDirectoryError.
+    """
+    clock = SystemClock()
+    async with AsyncExitStack() as stack:
+        stack.callback(os.close, await lock(settings.data))
+        files = await open_files(settings, clock)
+        stack.push_async_callback(files.log.close)
+        stack.push_async_callback(files.views.close)  # the next service brings them up to date
+        yield Jobs(files.log, clock)
 
 
 @asynccontextmanager

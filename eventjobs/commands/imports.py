@@ -35,6 +35,13 @@ class ReadFile(NamedTuple):
     skipped: Sequence[str] = ()
 
 
+class RecordedStates(NamedTuple):
+    """How many states of a job were recorded, and whether the job is new."""
+
+    events: int
+    is_new: bool
+
+
 class JobImporter:
     """Reads files in *directories*, and records what they say. Their jobs belong to *owner*."""
 
@@ -58,18 +65,18 @@ class JobImporter:
             return ReadFile([parse_job_file(text, source)])
         return ReadFile(*parse_history(text, source))
 
-    async def record(self, job_id: str, states: Sequence[JobImported]) -> int:
-        """Record the states that are not recorded yet, and return their number.
+    async def record(self, job_id: str, states: Sequence[JobImported]) -> RecordedStates:
+        """Record the states that are not recorded yet.
 
         An interrupted call is completed by the next one. Raises JobExists for a job that was
         submitted to this service, and LogError.
         """
-        changes = 0
+        events, version = 0, 0
         for state in states:
             newest = state is states[-1]
             result = await self._jobs.import_state(job_id, state, newest=newest, actor=ACTOR)
-            changes += result.changed
-        return changes
+            events, version = events + result.changed, result.job.version
+        return RecordedStates(events, 0 < events == version)
 
 
 class ImportsAtRead:
@@ -117,7 +124,7 @@ class ImportsAtRead:
         path = str(file.path)
         try:
             content = await asyncio.to_thread(self._importer.read, file)
-            changes = await self._importer.record(file.job_id, content.states)
+            events, _ = await self._importer.record(file.job_id, content.states)
         except MalformedJobFile as error:
             self._log.warning("job file not read", path=path, why=str(error))
         except JobExists as error:
@@ -125,8 +132,8 @@ class ImportsAtRead:
         else:
             if content.skipped:
                 self._log.warning("lines of a job file skipped", path=path, why=content.skipped[:5])
-            if changes:
-                self._log.info("job imported", job_id=file.job_id, path=path, events=changes)
+            if events:
+                self._log.info("job imported", job_id=file.job_id, path=path, events=events)
 
 
 def job_directories(settings: Settings) -> list[str]:

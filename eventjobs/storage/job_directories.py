@@ -80,20 +80,24 @@ class JobDirectories:
         """The content. Raises ValueError for a file that is none of a job, and OSError."""
         if file.fault is not None:
             raise ValueError(file.fault)
-        links = os.O_NOFOLLOW if file.has_history else 0
-        parent = os.open(file.path.parent, os.O_RDONLY | os.O_DIRECTORY | links)
-        try:
-            flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK
-            descriptor = os.open(file.path.name, flags, dir_fd=parent)
-        finally:
-            os.close(parent)
-        with os.fdopen(descriptor, "rb") as opened:
-            if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+        with os.fdopen(_open(file), "rb") as opened:
+            if not stat.S_ISREG(os.fstat(opened.fileno()).st_mode):
                 raise ValueError("it is not a regular file")
             content = opened.read(self._bytes_max + 1)
         if len(content) > self._bytes_max:
             raise ValueError(f"it has more than {self._bytes_max} bytes")
         return content
+
+
+def _open(file: FoundFile) -> int:
+    """A descriptor of the file, to which no symbolic link in its directory leads."""
+    links = os.O_NOFOLLOW if file.has_history else 0
+    parent = os.open(file.path.parent, os.O_RDONLY | os.O_DIRECTORY | links)
+    try:
+        flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK
+        return os.open(file.path.name, flags, dir_fd=parent)
+    finally:
+        os.close(parent)
 
 
 def newest(files: Iterator[FoundFile]) -> FoundFile | None:
