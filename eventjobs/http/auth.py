@@ -79,12 +79,14 @@ class Authenticator:
         send.
 
         Browsers add the cookie to requests that pages of other sites make. The origin guard refuses
-        these; this check holds for a browser that does not name the origin.
+        these where the browser says that; this check holds for a browser that names no origin.
         """
         if (
             request.method == "POST"  # pages send no other unsafe method without a preflight
             and request.body_exists
             and media_type(request) in FORM_TYPES
+            and "Sec-Fetch-Site" not in request.headers
+            and "Origin" not in request.headers
             and self.cookies.read(request) is not None
         ):
             raise UnsupportedMediaType("send another Content-Type than that of a form")

@@ -73,7 +73,16 @@ _IN_PATHS: dict[str, dict[str, Any]] = {
 
 BINARY = {"type": "string", "format": "binary"}
 #: Content without a model that is no bytes, or may be anything.
-_CONTENTS = {"application/json": {"type": "object"}, "*/*": {}}
+_CONTENTS: dict[str, dict[str, Any]] = {
+    "application/json": {"type": "object"},
+    "*/*": {},
+    "multipart/form-data": {
+        "type": "object",
+        "properties": {"file": BINARY},
+        "required": ["file"],
+        "additionalProperties": {"type": "string"},
+    },
+}
 
 _WRITES = (Overloaded, LogUnavailable, OutcomeUnknown, DiskFull)
 _BODIES = (RequestError, BodyTimeout, TooLarge, UnsupportedMediaType)

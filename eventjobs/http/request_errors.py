@@ -51,6 +51,26 @@ class Forbidden(RequestError, code="forbidden", status=403):
     """This credential does not permit that."""
 
 
+class BadForm(RequestError, code="bad_form"):
+    """The form is broken, or a field is not as it should be."""
+
+
+class FileMissing(RequestError, code="file_missing"):
+    """The form has no file."""
+
+
+class FileEmpty(RequestError, code="file_empty"):
+    """The file has no bytes."""
+
+
+class FileDamaged(RequestError, code="file_damaged"):
+    """The workbook is cut off or damaged; save it again, and upload it whole."""
+
+
+class FileProtected(RequestError, code="file_protected"):
+    """The workbook has a password; save it without one, and upload it again."""
+
+
 class ArtifactMasked(RequestError, code="artifact_masked", status=403):
     """The files of a job with sensitive fields are for its owner."""
 

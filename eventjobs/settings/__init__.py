@@ -26,6 +26,7 @@ from eventjobs.settings.formats import (
     Networks,
     Origins,
     ParsedRates,
+    Suffixes,
 )
 
 PREFIX = "EVENTJOBS_"
@@ -173,6 +174,16 @@ class Settings(EnvironmentSettings):
         None, description="owner of jobs imported from files; unset: only administrators see them"
     )
     job_file_bytes_max: int = Field(1_048_576, ge=1024, description="size of one such file")
+    upload_type: str = Field(
+        "analyze-csv", description="type of the jobs of POST /api/upload (dialects 002 and 004)"
+    )
+    upload_bytes_max: int = Field(
+        104_857_600, ge=1, description="size of a file in POST /api/upload"
+    )
+    upload_suffixes: Suffixes = Field(
+        (".csv", ".tsv", ".txt", ".xls", ".xlsx", ".xlsb", ".ods"),
+        description="ends of the names of files in POST /api/upload, with commas",
+    )
     concurrency: int = Field(256, ge=0, description="jobs that run at once; 0 runs none")
     threads: int = Field(16, ge=1, description="jobs that run at once in threads")
     processes: int | None = Field(

@@ -107,6 +107,12 @@ Origins = Annotated[
 ]
 
 
+#: Ends of file names, with the dot.
+Suffixes = Annotated[
+    tuple[Annotated[str, Field(pattern=r"^\.[a-z0-9]+$")], ...], NoDecode, BeforeValidator(_split)
+]
+
+
 RequestKindName = Literal["submit", "read", "stream", "work"]
 
 

@@ -19,6 +19,7 @@ from eventjobs.http.routes import ROUTES
 from eventjobs.http.routing import Route
 from tests.conftest import Connect
 from tests.support.clock import FakeClock
+from tests.support.forms import FORM_TYPE, form_with_file
 from tests.support.http_client import Client
 from tests.support.http_jobs import echo
 from tests.support.keys import bearer, id_of, make_key
@@ -248,6 +249,7 @@ REQUESTS: dict[str, Maker] = {
     "POST /api/jobs/{id}/retry": about("cancel", "/api/jobs/{}/retry"),
     "POST /api/jobs/{id}/cancel": about("claim", "/api/jobs/{}/cancel"),
     "POST /api/jobs/{id}/callback": about("claim", "/api/jobs/{}/callback", {"progress": 1}),
+    "POST /api/upload": plain("/api/upload", form_with_file("a.csv", b"a,b\n1,2\n")),
     **{
         f"POST {prefix}{each.path}": plain(f"{prefix}{each.path.format(case_id=7)}")
         for each in CASE_ROUTES
@@ -270,6 +272,7 @@ REQUESTS: dict[str, Maker] = {
 MEDIA_TYPES = {
     "POST /v1/artifacts": "application/octet-stream",
     "POST /v1/jobs/batch": "application/x-ndjson",
+    "POST /api/upload": FORM_TYPE,
 }
 
 
@@ -284,6 +287,7 @@ async def open_site(client: Connect, clock: FakeClock, auth: str, owner: str) ->
         concurrency=0,
         dialects="all",
         queue_job_type="echo",
+        upload_type="echo",
         outbound_allow="127.0.0.1:9",
     )
     service = api.service

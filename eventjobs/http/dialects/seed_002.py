@@ -15,7 +15,7 @@ from eventjobs.errors import StaleAttempt, WrongState
 from eventjobs.http.app_context import AppContext
 from eventjobs.http.auth import principal_of
 from eventjobs.http.callback_reports import holder_of, record
-from eventjobs.http.dialects import jobs_path
+from eventjobs.http.dialects import jobs_path, upload
 from eventjobs.http.dialects.dialect import Dialect
 from eventjobs.http.dialects.error_body import as_dialect_error
 from eventjobs.http.dialects.job_ids import prefixed_id
@@ -157,6 +157,7 @@ DIALECT = Dialect(
     "002",
     (
         *jobs_path.ROUTES,
+        upload.ROUTE,
         _command("retry", retry),
         _command("cancel", cancel),
         Route(

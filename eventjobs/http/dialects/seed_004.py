@@ -9,7 +9,7 @@ from eventjobs.auth.policy import Action
 from eventjobs.errors import JobNotFound, WrongState
 from eventjobs.http.app_context import AppContext
 from eventjobs.http.auth import principal_of
-from eventjobs.http.dialects import job_status
+from eventjobs.http.dialects import job_status, upload
 from eventjobs.http.dialects.dialect import Dialect
 from eventjobs.http.dialects.error_body import as_dialect_error
 from eventjobs.http.dialects.job_ids import BadJobId, parse_any_id, prefixed_id
@@ -124,6 +124,7 @@ DIALECT = Dialect(
     "004",
     (
         job_status.ROUTE,
+        upload.ROUTE,
         Route(
             "POST",
             "/api/cancel",
