@@ -120,19 +120,29 @@ class Jobs:
             raise
 
     async def import_state(
-        self, job_id: str, imported: JobImported, *, newest: bool = True, actor: str
+        self,
+        job_id: str,
+        imported: JobImported,
+        *,
+        newest: bool = True,
+        revive: bool = False,
+        actor: str,
     ) -> CommandResult:
         """Record the state of a job in another store; its recorded state again changes nothing.
 
-        A state that is not the *newest* is part of the job's old history. Raises JobExists for a
-        job that was submitted to this service.
+        A state that is not the *newest* is part of the job's old history. With *revive* a hidden
+        job is shown again in any case. Raises JobExists for a job submitted to this service.
         """
         if self._cache.get(job_id) is None:
             with suppress(Conflict):  # most are new, as in *submit*
                 return await self._append(None, job_id, imported, actor)
             await self._require_stream_of_job(job_id)
-        decide = partial(decisions.import_job, imported=imported, newest=newest)
+        decide = partial(decisions.import_job, imported=imported, newest=newest, revive=revive)
         return await self._execute(job_id, decide, actor)
+
+    async def delete_import(self, job_id: str, *, actor: str) -> CommandResult:
+        """Hide an imported job in any state. Raises WrongState for another job."""
+        return await self._execute(job_id, decisions.delete_import, actor)
 
     async def _require_stream_of_job(self, job_id: str) -> None:
         if await self.load(job_id) is None:

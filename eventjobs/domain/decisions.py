@@ -60,12 +60,13 @@ def submit(job: Job | None, spec: JobSpec) -> JobSubmitted | None:
 
 
 def import_job(
-    job: Job | None, imported: JobImported, *, newest: bool = True
+    job: Job | None, imported: JobImported, *, newest: bool = True, revive: bool = False
 ) -> JobImported | None:
     """Record the state of a job in another store; a no-op when it is the recorded one.
 
-    A state that is not the *newest* is part of the job's old history, and is recorded once. Raises
-    JobExists for a job that was submitted to this service.
+    A state that is not the *newest* is part of the job's old history, and is recorded once. With
+    *revive* a hidden job is shown again, although its state is the recorded one. Raises JobExists
+    for a job that was submitted to this service.
     """
     if job is None:
         return imported
@@ -73,7 +74,16 @@ def import_job(
         raise JobExists("a job with this id was submitted to this service")
     if not newest and (imported.line or 0) <= (origin["line"] or 0):
         return None
-    return None if origin["digest"] == record_digest(imported) else imported
+    hidden = revive and job.expired_us is not None
+    return imported if hidden or origin["digest"] != record_digest(imported) else None
+
+
+def delete_import(job: Job | None) -> JobExpired:
+    """Hide an imported job in any state, for the program that runs it."""
+    job = _require_visible(job)
+    if job.imported is None:
+        raise WrongState("the job was submitted to this service")
+    return JobExpired("deleted")
 
 
 def start(

@@ -9,7 +9,7 @@ from eventjobs.domain import decisions
 from eventjobs.domain import events as e
 from eventjobs.domain.job import Job, Status
 from eventjobs.domain.spec import JobSpec
-from eventjobs.errors import JobExists, WrongState
+from eventjobs.errors import JobExists, JobGone, WrongState
 from eventjobs.projections.attempt_progress import Progress, advance
 from eventjobs.projections.explanation import explain_imported
 from eventjobs.projections.history import describe_history
@@ -116,3 +116,12 @@ def test_people_read_where_it_came_from() -> None:
     ]
     [reason] = explain_imported(job_after(running))
     assert (reason["code"], reason["source"]) == ("imported", "jobs/1.json")
+
+
+def test_the_program_that_runs_a_job_may_delete_it_and_store_it_again() -> None:
+    given(running).when(decisions.delete_import).then(e.JobExpired("deleted"))
+    given(e.JobSubmitted(JobSpec("csv"))).when(decisions.delete_import).refused(WrongState)
+    deleted = given(running, e.JobExpired("deleted"))
+    deleted.when(decisions.delete_import).refused(JobGone)
+    deleted.when(decisions.import_job, running).then_nothing()
+    deleted.when(decisions.import_job, running, revive=True).then(running)
