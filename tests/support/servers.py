@@ -32,7 +32,11 @@ def start(
         )
     assert process.stdout is not None
     line = process.stdout.readline()
-    assert "http://" in line, f"the server did not start: {line!r}, see {data}.log"
+    if "http://" not in line:
+        process.kill()
+        process.wait()
+        process.stdout.close()
+        raise AssertionError(f"the server did not start: {line!r}, see {data}.log")
     return Server("http://" + line.split("http://")[1].split()[0], process, data)
 
 
