@@ -56,7 +56,7 @@ ERROR_CODES: dict[str, ErrorCode] = {
     ),
     "worker_not_started": ErrorCode("worker", "no process could be started to run it"),
     "worker_shutdown": ErrorCode(
-        "worker", 'the service was stopped, and the handler has on_shutdown="fail"'
+        "worker", "the service or worker was stopped, and jobs of this type fail then"
     ),
     "service_unreachable": ErrorCode("dependency", "the external service could not be reached"),
     "service_timeout": ErrorCode("dependency", "the external service did not answer in time"),

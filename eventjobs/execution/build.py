@@ -1,6 +1,7 @@
 """Runners as configured by the settings, for the service and for remote workers."""
 
 import os
+from dataclasses import replace
 from pathlib import Path
 
 from eventjobs.execution.processes.pool import ProcessPool
@@ -44,9 +45,12 @@ def build_runner(
         capture_logs=settings.capture_logs,
         grace_s=settings.grace_s,
     )
+    failing = settings.types_failed_at_shutdown
     return Runner(
         source,
-        handlers,
+        HandlerRegistry(
+            replace(each, on_shutdown="fail") if each.type in failing else each for each in handlers
+        ),
         concurrency=settings.concurrency,
         threads=settings.threads,
         processes=processes,

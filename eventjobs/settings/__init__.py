@@ -203,6 +203,11 @@ class Settings(EnvironmentSettings):
         5.0, ge=0, description="time to stop before an attempt is abandoned or its process killed"
     )
     drain_s: float = Field(10.0, ge=0, description="time for running jobs to finish at a shutdown")
+    shutdown_fails: str = Field(
+        "",
+        description="job types, with commas, whose running jobs fail at a shutdown; others run"
+        " again",
+    )
     progress_interval_s: float = Field(
         0.25, ge=0, description="shortest time between stored progress reports of a job"
     )
@@ -367,6 +372,11 @@ class Settings(EnvironmentSettings):
         if value is None and info.data.get("jwks_url") is not None:
             raise ValueError("it is required with jwks_url")
         return value
+
+    @property
+    def types_failed_at_shutdown(self) -> frozenset[str]:
+        """The types whose running jobs fail at a shutdown, besides those whose handler says so."""
+        return frozenset(filter(None, map(str.strip, self.shutdown_fails.split(","))))
 
     @property
     def backoff(self) -> Backoff:

@@ -73,6 +73,28 @@ async def test_a_type_says_what_becomes_of_its_jobs_at_a_shutdown(
     assert loaded.tries == (1 if policy == "fail" else 0)
 
 
+async def test_the_setting_makes_jobs_of_a_type_fail_at_a_shutdown(serve: Serve) -> None:
+    @handler("cut")
+    async def cut(context: Context, payload: Any) -> None:
+        await asyncio.Event().wait()
+
+    @handler("again")
+    async def again(context: Context, payload: Any) -> None:
+        await asyncio.Event().wait()
+
+    service = await serve(cut, again, drain_s=0, shutdown_fails="cut, other")
+    jobs = [(await service.submit(type)).job_id for type in ("cut", "again")]
+    for job_id in jobs:
+        await job_when(service, job_id, lambda job: job.status == "running")
+    await service.close()
+    later = await serve(cut, again, concurrency=0)
+    ends = [await later.jobs.current(job_id) for job_id in jobs]
+    assert [each and each.status for each in ends] == ["failed", "queued"]
+    assert ends[0] is not None
+    assert ends[0].error is not None
+    assert ends[0].error["code"] == "worker_shutdown"
+
+
 def test_a_policy_that_there_is_not_is_refused() -> None:
     with pytest.raises(ValueError, match="on_shutdown of 'cut' is one of release, fail"):
         handler("cut", on_shutdown="explode")  # type: ignore[arg-type]  # which is the point

@@ -204,6 +204,22 @@ async def test_a_cancel_arrives(client: Connect, folder: Path, forever: Handler)
         assert cancelled.actor == "afar"
 
 
+async def test_what_does_not_finish_fails_where_its_type_says_so(
+    client: Connect, folder: Path
+) -> None:
+    @handler("endless", on_shutdown="fail")
+    async def endless(context: Context, payload: Any) -> None:
+        context.progress(1, 2)
+        await asyncio.Event().wait()
+
+    api = await client(*declare_remote(endless))
+    async with remote_runner(api, folder, endless) as worker:
+        job_id = await start_endless(api)
+        await worker.stop(0.0)
+    job = await api.service.wait(job_id)
+    assert (job.status, job.error and job.error["code"]) == ("failed", "worker_shutdown")
+
+
 @BOTH_ENDLESS
 async def test_what_does_not_finish_is_given_back(
     client: Connect, folder: Path, forever: Handler
