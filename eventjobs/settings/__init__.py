@@ -203,10 +203,10 @@ class Settings(EnvironmentSettings):
         5.0, ge=0, description="time to stop before an attempt is abandoned or its process killed"
     )
     drain_s: float = Field(10.0, ge=0, description="time for running jobs to finish at a shutdown")
-    shutdown_fails: str = Field(
-        "",
+    shutdown_fails: str | None = Field(
+        None,
         description="job types, with commas, whose running jobs fail at a shutdown; others run"
-        " again",
+        " again; unset: with dialect 004 the type of its uploads; off: none",
     )
     progress_interval_s: float = Field(
         0.25, ge=0, description="shortest time between stored progress reports of a job"
@@ -376,7 +376,11 @@ class Settings(EnvironmentSettings):
     @property
     def types_failed_at_shutdown(self) -> frozenset[str]:
         """The types whose running jobs fail at a shutdown, besides those whose handler says so."""
-        return frozenset(filter(None, map(str.strip, self.shutdown_fails.split(","))))
+        types = self.shutdown_fails
+        if types is None:
+            dialects = set(map(str.strip, self.dialects.split(",")))
+            types = self.upload_type if dialects & {"004", "all"} else ""
+        return frozenset(filter(None, map(str.strip, types.split(",")))) - {"off"}
 
     @property
     def backoff(self) -> Backoff:

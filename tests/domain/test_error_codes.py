@@ -10,6 +10,7 @@ import pytest
 from eventjobs.domain.error_codes import CLASSES, ERROR_CODES, error_class
 from eventjobs.handlers.context import Context
 from eventjobs.handlers.declare import handler
+from eventjobs.settings import Settings
 from tests.conftest import Serve
 from tests.support.waiting import job_when
 
@@ -93,6 +94,23 @@ async def test_the_setting_makes_jobs_of_a_type_fail_at_a_shutdown(serve: Serve)
     assert ends[0] is not None
     assert ends[0].error is not None
     assert ends[0].error["code"] == "worker_shutdown"
+
+
+@pytest.mark.parametrize(
+    ("settings", "types"),
+    [
+        ({}, set()),
+        ({"dialects": "000,002"}, set()),
+        ({"dialects": "002, 004"}, {"analyze-csv"}),
+        ({"dialects": "all", "upload_type": "table"}, {"table"}),
+        ({"dialects": "004", "shutdown_fails": "mail, bill"}, {"mail", "bill"}),
+        ({"dialects": "004", "shutdown_fails": "off"}, set()),
+    ],
+)
+def test_uploads_of_dialect_004_fail_at_a_shutdown_unless_the_setting_has_other_types(
+    settings: dict[str, Any], types: set[str]
+) -> None:
+    assert Settings(**settings).types_failed_at_shutdown == types
 
 
 def test_a_policy_that_there_is_not_is_refused() -> None:

@@ -34,6 +34,7 @@ def render(view: JobView, base_url: str) -> dict[str, Any]:
     job = view.job
     error = _error_of(job)
     path = _result_path(job)
+    issues = {"issues": job.issues} if job.issues else {}
     return {
         "jobId": prefixed_id(job.job_id),
         "status": status_of(job),
@@ -44,6 +45,7 @@ def render(view: JobView, base_url: str) -> dict[str, Any]:
         "createdAt": seconds(job.created_us),
         "updatedAt": seconds(job.updated_us),
         "cancelledAt": cancelled_at(job),
+        **issues,
     }
 
 

@@ -1,7 +1,5 @@
 """The front end of jobs `job_…`: the command to cancel, and the file of a job that has ended."""
 
-from typing import Any
-
 from aiohttp import web
 from pydantic import BaseModel, Field
 
@@ -21,6 +19,7 @@ from eventjobs.http.dialects.prefixed_status import (
     status_of,
 )
 from eventjobs.http.json_body import read_json
+from eventjobs.http.problem import CODE
 from eventjobs.http.request_errors import ArtifactNotFound, RequestError
 from eventjobs.http.requests import read_query, require_job
 from eventjobs.http.responses import reply
@@ -75,11 +74,19 @@ async def cancel(context: AppContext, request: web.Request) -> web.StreamRespons
     except WrongState:
         status = status_of(require_job(await jobs.current(job_id)))
         error = f"Cannot cancel job with status '{status}'"
-        return reply({"error": error, "jobId": prefixed_id(job_id), "status": status}, 409)
-    body: dict[str, Any] = {"jobId": prefixed_id(job_id), "status": status_of(result.job)}
-    if not result.changed:
-        body["message"] = "Job was already cancelled"
-    return reply(body | {"cancelledAt": cancelled_at(result.job)})
+        body = {"error": error, "jobId": prefixed_id(job_id), "status": status}
+        refused = reply(body, 409)
+        refused[CODE] = WrongState.code  # for the log
+        return refused
+    repeated = {} if result.changed else {"message": "Job was already cancelled"}
+    return reply(
+        {
+            "jobId": prefixed_id(job_id),
+            "status": status_of(result.job),
+            **repeated,
+            "cancelledAt": cancelled_at(result.job),
+        }
+    )
 
 
 async def _job_to_cancel(context: AppContext, request: web.Request) -> str:

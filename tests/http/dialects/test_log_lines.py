@@ -176,6 +176,7 @@ async def test_a_circuit_breaker_has_lines_and_the_fallback_is_an_issue(
         assert [each["code"] for each in job["issues"]] == ["llm_failure_fallback"]
         status = (await api.get(f"/api/job-status/{prefixed_id(job['job_id'])}")).json
         assert (status["status"], status["error"]) == ("completed", None)
+        assert [each["code"] for each in status["issues"]] == ["llm_failure_fallback"]
     await clock.advance(601)
     await ended_job(api, await api.submit("guarded", True))
     closing = "Circuit breaker cooldown complete. Closing circuit."
