@@ -7,6 +7,7 @@ from collections.abc import Callable
 from itertools import islice
 from pathlib import Path
 from typing import Any
+from uuid import UUID
 
 from pydantic import BaseModel, Field, field_validator
 
@@ -15,6 +16,7 @@ from eventjobs.demo.settings import DemoSettings
 from eventjobs.errors import JobError
 from eventjobs.handlers.context import Context
 from eventjobs.handlers.declare import handler
+from eventjobs.handlers.hooks import CompletedJob, on_completion
 from eventjobs.handlers.thread_context import ThreadContext
 
 #: Where each stage of analyze-csv begins and ends, in percent of the whole job.
@@ -106,6 +108,12 @@ def analyze_csv(ctx: ThreadContext, payload: CsvRequest) -> dict[str, Any]:
         ctx.artifact(charts[-1], svg, "image/svg+xml")
     report("visualizing", 1, "Done")
     return {**profile, "sentences": sentences, "charts": charts}
+
+
+@on_completion("analyze-csv", name="story")
+async def link_story(job: CompletedJob) -> dict[str, str]:
+    """The story of an analyzed file: its sentences, charts and numbers, which the job has."""
+    return {"id": f"story_{UUID(job.job_id).hex}", "url": f"/v1/jobs/{job.job_id}"}
 
 
 @handler("analyze-text")

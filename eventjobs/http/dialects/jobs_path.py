@@ -35,30 +35,35 @@ def render(view: JobView) -> dict[str, Any]:
     """The job with the fields of both front ends. Null is a value that does not exist yet."""
     job, progress, _ = view
     error = error_text(job)
+    over = job.is_over
     return {
         "job_id": job.job_id,
         "job_type": job.spec.type,
         "status": status_word(job),
         "progress": percent(view),
         "progress_message": None if progress is None else progress.message,
-        "result": fragment_of(job, "result"),
+        "result": fragment_of(job, "result") if over else None,
         "error": error,
         "created_at": seconds(job.created_us),
         "started_at": seconds(job.started_us),
-        "completed_at": seconds(job.finished_us),
+        "completed_at": seconds(job.finished_us) if over else None,
         **page_fields(view, error),
     }
 
 
 def status_word(job: Job) -> str:
-    """The status of the job in the words of these front ends."""
+    """The status of the job in the words of these front ends. They read its records as soon as it
+    is completed, so that it is still running until its completion hooks have ended.
+    """
+    if job.finished and not job.is_over:
+        return Status.RUNNING
     return _STATUSES.get(Status(job.status), job.status)
 
 
 def percent(view: JobView) -> int:
     """The progress in whole percent: 100 only for a completed job."""
     if view.job.status == Status.COMPLETED:
-        return 100
+        return 100 if view.job.is_over else 99
     return 0 if view.progress is None else min(99, int(view.progress.fraction * 100))
 
 

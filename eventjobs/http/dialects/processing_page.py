@@ -12,6 +12,8 @@ from eventjobs.projections import JobView
 #: How often a user may run a job: at its submission, and by retries. Each run has all the attempts
 #: of the job's type.
 RUNS_MAX = 3
+#: The completion hook whose record the page redirects to.
+STORY = "story"
 
 
 class PageStage(NamedTuple):
@@ -64,12 +66,17 @@ def page_fields(view: JobView, error: str | None) -> dict[str, Any]:
         "jobId": prefixed_id(job.job_id),
         "attempt": job.retries + 1,
         "canRetry": may_retry(job),
-        "storyId": None,
+        "storyId": _story_id(job),
         "errorDetails": details,
         "stages": _stages(view),
         "etaSeconds": _eta_s(view),
         "metadata": _metadata(job),
     }
+
+
+def _story_id(job: Job) -> str | None:
+    """The id, or the URL, of the record that the completion hook "story" has made."""
+    return next((each.id or each.url for each in job.hooks if each.name == STORY), None)
 
 
 def may_retry(job: Job) -> bool:

@@ -5,7 +5,7 @@ from typing import TypeVar
 
 import orjson
 
-from eventjobs.domain.events import JobExpired, ends_job
+from eventjobs.domain.events import HookCompleted, HookFailed, JobExpired, ends_job
 from eventjobs.domain.recorded import Recorded
 from eventjobs.domain.timestamps import rfc3339
 from eventjobs.http.streams.snapshots import Snapshot
@@ -67,5 +67,8 @@ def prefix_that_fits(items: list[T], size: Callable[[T], int]) -> list[T]:
 
 
 def is_end(recorded: Recorded) -> bool:
-    """Whether the event ends its job, unless a later event reopens it."""
-    return ends_job(recorded.event) or isinstance(recorded.event, JobExpired)
+    """Whether the event ends its job or a completion hook, or hides the job. A stream of named jobs
+    may end after it.
+    """
+    event = recorded.event
+    return ends_job(event) or isinstance(event, JobExpired | HookCompleted | HookFailed)

@@ -1,5 +1,6 @@
 """The front end of a processing page: the job that it polls, retries, cancels, and callbacks."""
 
+import asyncio
 from typing import Any
 
 import pytest
@@ -7,6 +8,7 @@ import pytest
 from eventjobs.errors import JobError
 from eventjobs.handlers.context import Context
 from eventjobs.handlers.declare import handler
+from eventjobs.handlers.hooks import CompletedJob, on_completion
 from eventjobs.http.dialects.processing_page import page_fields
 from eventjobs.projections import JobView
 from eventjobs.projections.progress import Estimate
@@ -251,3 +253,40 @@ async def test_a_callback_that_is_not_valid_changes_nothing(client: Connect) -> 
         await api("POST", path, {"status": "failed"}, headers=token)
         late = await api("POST", path, {"progress": 1}, headers=token)
         assert (late.status, late.json["code"]) == (409, "stale_attempt")
+
+
+# --- the story
+
+
+async def test_a_job_is_completed_once_its_story_is_there(client: Connect) -> None:
+    """The page redirects to the story as soon as the job is completed."""
+    gate = asyncio.Event()
+
+    @on_completion("echo", name="story")
+    async def save(job: CompletedJob) -> dict[str, str]:
+        await gate.wait()
+        return {"id": "story-7", "url": "/stories/7"}
+
+    api = await client(echo, save, dialects="002")
+    job_id = (await api.submit("echo", {"a": 1}))["job_id"]
+    await api.service.wait(job_id)
+    page = await page_of(api, job_id)
+    assert (page["status"], page["progress"], page["storyId"]) == ("running", 99, None)
+    assert (page["result"], page["completed_at"]) == (None, None)
+    gate.set()
+    await api.service.wait(job_id, hooks=True)
+    page = await page_of(api, job_id)
+    assert (page["status"], page["progress"], page["storyId"]) == ("completed", 100, "story-7")
+    assert page["result"] == {"a": 1}
+
+
+async def test_a_job_without_a_story_is_completed_all_the_same(client: Connect) -> None:
+    @on_completion("echo", name="story")
+    async def save(job: CompletedJob) -> str:
+        raise JobError("no_such_user", "There is no user ann.", retryable=False)
+
+    api = await client(echo, save, dialects="002")
+    job_id = (await api.submit("echo", {"a": 1}))["job_id"]
+    await api.service.wait(job_id, hooks=True)
+    page = await page_of(api, job_id)
+    assert (page["status"], page["storyId"]) == ("completed", None)
