@@ -24,11 +24,14 @@ _SPAN = {"reading": (0, 40), "analyzing": (40, 85), "narrating": (85, 88), "visu
 
 
 class CsvRequest(BaseModel, extra="forbid"):
-    """By default, *artifact* is the first file, and its separator and encoding are detected."""
+    """By default, *artifact* is the first file, its separator and encoding are detected, and of a
+    workbook the first visible sheet with rows is read.
+    """
 
     artifact: str | None = None
     separator: str | None = Field(None, pattern=r"^[\t !#-/:-@\[-`{-~]$")
     encoding: str | None = None
+    sheet: str | None = Field(None, pattern=r"^[^\x00]{1,200}$", description="Of a workbook.")
     header: bool = Field(True, description="Whether the first line holds the column names.")
     charts_max: int = Field(8, ge=0, le=50)
     sentences_max: int = Field(8, ge=1, le=30)
@@ -79,7 +82,8 @@ def _report(ctx: ThreadContext) -> Callable[[str, float, str], None]:
 
 @handler("analyze-csv")
 def analyze_csv(ctx: ThreadContext, payload: CsvRequest) -> dict[str, Any]:
-    """Profile an uploaded CSV file: columns, correlations, sentences, and charts as artifacts.
+    """Profile an uploaded CSV file, or a sheet of a workbook (Excel, OpenDocument): columns,
+    correlations, sentences, and charts as artifacts.
 
     The result is bounded in size. A file that cannot be read fails the job for good.
     """
@@ -88,6 +92,7 @@ def analyze_csv(ctx: ThreadContext, payload: CsvRequest) -> dict[str, Any]:
         from eventjobs.demo.csv.narrative import narrate
         from eventjobs.demo.csv.profile import profile_csv
         from eventjobs.demo.csv.reader import CsvFile
+        from eventjobs.demo.csv.workbook import is_workbook, read_sheet
     except ImportError as error:
         message = "This job needs packages that are missing: pip install 'eventjobs[demo]'"
         raise JobError("demo_extra_missing", message, retryable=False) from error
@@ -95,9 +100,15 @@ def analyze_csv(ctx: ThreadContext, payload: CsvRequest) -> dict[str, Any]:
     ctx.sleep(DemoSettings().simulated_slow_processing_s)
     report = _report(ctx)
     with tempfile.TemporaryDirectory(prefix="eventjobs-csv-") as workspace:
-        options = (payload.separator or "", payload.encoding or "", payload.header)
-        file = CsvFile(ctx.input(payload.artifact), report, *options)
+        source, notes = ctx.input(payload.artifact), []
+        separator, encoding = payload.separator or "", payload.encoding or ""
+        if is_workbook(source):
+            report("reading", 0, "Reading the workbook")
+            sheet = read_sheet(source, payload.sheet or "", Path(workspace), ctx.check_cancelled)
+            source, separator, encoding, notes = sheet.path, ",", "utf-8", [sheet.note]
+        file = CsvFile(source, report, separator, encoding, payload.header)
         profile = profile_csv(file, Path(workspace))
+    profile["notes"] = notes + profile["notes"]
     ctx.log("profiled", rows=profile["rows"], notes=profile["notes"])
     report("narrating", 0, "Putting the numbers into words")
     sentences = list(islice(narrate(profile), payload.sentences_max))

@@ -105,8 +105,8 @@ BROKEN = {
     "a NUL byte": (b"a,b\n1,\x00\n", "csv_binary", "NUL byte on line 2"),
     "a workbook": (
         b"PK\x03\x04\x14\x00\x08\x00" + bytes(range(256)),
-        "csv_binary",
-        "an Excel",
+        "excel_broken",
+        "no whole workbook",
     ),
     "an archive": (b"\x1f\x8b\x08\x00abc", "csv_binary", "gzip"),
     "a PDF": (b"%PDF-1.7\n%\xe2\xe3\xcf\xd3\n", "csv_binary", "PDF"),

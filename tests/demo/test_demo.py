@@ -53,7 +53,7 @@ def test_without_the_extra_the_job_says_what_to_install(
 
 
 def test_the_demo_can_be_imported_without_the_extra() -> None:
-    extra = ["charset_normalizer", "duckdb", "pygal"]
+    extra = ["charset_normalizer", "duckdb", "pygal", "python_calamine"]
     script = f"import sys; sys.modules.update(dict.fromkeys({extra})); import eventjobs.demo"
     subprocess.run([sys.executable, "-c", script], check=True)
 

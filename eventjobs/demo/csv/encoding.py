@@ -18,8 +18,6 @@ LEGACY = (
     "cp1250", "cp1253", "cp1254", "cp1255", "cp1256", "koi8_r",
 )  # fmt: skip
 _OTHER_KINDS = (
-    ("csv_binary", rb"PK\x03\x04", "an Excel workbook or another ZIP archive"),
-    ("csv_binary", rb"\xd0\xcf\x11\xe0", "an old Excel workbook"),
     ("csv_binary", rb"\x1f\x8b", "a gzip archive"),
     ("csv_binary", rb"%PDF-", "a PDF document"),
     ("csv_binary", rb"PAR1", "a Parquet file"),

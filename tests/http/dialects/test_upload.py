@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from eventjobs.demo.handlers import analyze_csv
 from eventjobs.handlers.context import Context
 from eventjobs.handlers.declare import handler
 from eventjobs.http.dialects.file_types import base_name, safe_name
@@ -20,6 +21,7 @@ from tests.support.forms import BOUNDARY, FORM_TYPE, file_part, form_of, form_wi
 from tests.support.http_client import Client, Reply
 from tests.support.keys import bearer, make_key
 from tests.support.sessions import log_in
+from tests.support.workbooks import xlsx
 
 CSV = b"city,people\r\nRome,3\r\n"
 OLE = b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1"
@@ -292,6 +294,24 @@ async def test_a_page_of_the_service_uploads_with_its_session(client: Connect) -
     ):
         reply = await post(api, form_with_file("a.csv", CSV), **cookie, **headers)
         assert reply.status == status, headers
+
+
+async def test_a_workbook_is_analyzed_or_fails_in_the_first_stage(client: Connect) -> None:
+    api = await client(analyze_csv, dialects="002")
+    book = xlsx({"Cities": [["city", "people"], ["Rome", 3]], "Other": [["a"], ["b"], ["c"]]})
+    other = form_of(file_part("a.xlsx", book), part('name="sheet"', b"Other"))
+    for form, rows in ((form_with_file("a.xlsx", book), 1), (other, 2)):
+        uploaded = (await post(api, form)).json
+        await api.service.wait(uploaded["job_id"])
+        page = (await api.get(uploaded["poll_url"])).json
+        assert (page["status"], page["result"]["rows"]) == ("completed", rows)
+        assert {each["status"] for each in page["stages"]} == {"done"}
+    uploaded = (await post(api, form_with_file("a.xlsx", archive("a")))).json
+    await api.service.wait(uploaded["job_id"])
+    page = (await api.get(uploaded["poll_url"])).json
+    assert page["errorDetails"]["code"] == "PREPROCESSING_ERROR"
+    assert page["error"] == "This is no whole workbook: the archive has no workbook"
+    assert page["stages"][0]["status"] == "failed"
 
 
 async def test_the_types_of_files_are_a_setting(client: Connect) -> None:
