@@ -50,7 +50,8 @@ $(TEST): pyproject.toml Makefile
 	$(call setup,$(DEMO_AND_TEST))
 	@touch $(RUN) $@
 
-# What tests run besides Python: a browser, a worker in another language, faults, HTTP load, a proxy.
+# What tests run besides Python: a browser, a worker in another language, faults, HTTP load,
+# a client of Redis, a proxy.
 # Where there is systemd, the package of nginx would start a server on port 80.
 programs:
 	@exec >/dev/null; missing=; \
@@ -58,6 +59,7 @@ programs:
 	command -v node || missing="$$missing nodejs"; \
 	command -v strace || missing="$$missing strace"; \
 	command -v wrk || missing="$$missing wrk"; \
+	command -v redis-cli || missing="$$missing redis-tools"; \
 	[ -d /run/systemd/system ] || [ -x /usr/sbin/nginx ] || command -v nginx || missing="$$missing nginx-light"; \
 	[ -n "$$missing" ] || exit 0; \
 	if [ "$$(id -u)" = 0 ] && command -v apt-get; then \

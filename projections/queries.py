@@ -82,6 +82,18 @@ class ViewQueries(ABC):
 
         return await self._read(lookup)
 
+    async def listed_ids(
+        self, owner: str | None, *, cursor: int, limit: int
+    ) -> tuple[list[str], int]:
+        """A page of the ids of the jobs that lists have, the oldest first; None is all owners.
+
+        *cursor* is the `born` of the last job of the page before; that of this page is returned.
+        """
+        sql = status.SELECT_LISTED_IDS if owner is None else status.SELECT_LISTED_IDS_OF_OWNER
+        parameters = {"owner": owner, "cursor": cursor, "limit": limit}
+        ids, last = await self._read(lambda store: store.read_list(sql, parameters))
+        return ids, last or cursor
+
     async def counts(self) -> dict[str, dict[str, int]]:
         """Numbers of jobs by type and status."""
         return _by_type(await self.query(status.SELECT_COUNTS))

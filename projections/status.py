@@ -238,6 +238,13 @@ SELECT json_group_array(json_array(
   job_id, born, created_us, json(state), (SELECT json(spec) FROM specs WHERE born = page.born)))
 FROM (SELECT job_id, born, created_us, state FROM jobs WHERE listed
 """
+#: Ids of the listed jobs born after :cursor, and where the last of them is.
+SELECT_LISTED_IDS = """
+SELECT json_array(json_group_array(job_id), max(born)) FROM (
+  SELECT job_id, born FROM jobs
+  WHERE listed AND born > :cursor AND type NOT GLOB 'eventjobs.*' ORDER BY born LIMIT :limit)
+"""
+SELECT_LISTED_IDS_OF_OWNER = SELECT_LISTED_IDS.replace("born >", "owner = :owner AND born >")
 _FILTERS = {
     "status": "AND status IN (SELECT value FROM json_each(:status))",
     "type": "AND type IN (SELECT value FROM json_each(:type))",

@@ -5,7 +5,8 @@ import errno
 import logging
 import sqlite3
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AsyncExitStack, contextmanager
+from typing import TYPE_CHECKING
 
 from eventjobs import gc_tuning
 from eventjobs.cli.process import Signals, run_main
@@ -21,6 +22,9 @@ from eventjobs.observability.logging import OURS, get_logger
 from eventjobs.service import Service
 from eventjobs.settings import Settings
 from eventjobs.settings.formats import split_address
+
+if TYPE_CHECKING:
+    from eventjobs.resp.server import RespListening
 
 
 class AddressInUse(EventjobsError, code="address_in_use"):
@@ -54,15 +58,17 @@ class _Process:
         self._signals.install()
         if not await self._start():
             return
-        try:
+        async with AsyncExitStack() as stack:
+            stack.push_async_callback(self._service.close)
             listening = await self._listen()
+            stack.push_async_callback(listening.close)
+            if self._settings.redis_port is not None:
+                redis = await self._listen_for_redis(listening, self._settings.redis_port)
+                stack.push_async_callback(redis.close)
             gc_tuning.freeze_startup_objects()
             self._announce(listening)
             await self._signals.wait_for_stop()
             self._log.info("stopping", signal=int(self._signals.received))
-            await listening.close()
-        finally:
-            await self._service.close()
         self._log.info("stopped")
 
     async def _start(self) -> bool:
@@ -95,6 +101,14 @@ class _Process:
             await listening.close()
             raise
         return listening
+
+    async def _listen_for_redis(self, listening: Listening, port: int) -> "RespListening":
+        # Imported where it is used: without the setting it costs nothing.
+        from eventjobs.resp import server
+
+        base_url = self._settings.public_url or listening.url
+        with _errors_with_address(server.HOST, port):
+            return await server.listen(listening.context, port, base_url)
 
     def _announce(self, listening: Listening) -> None:
         self._log.info(

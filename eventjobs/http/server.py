@@ -44,7 +44,7 @@ class Listening:
     """A server on one or more bound addresses. The limits of connections count over all."""
 
     connections: Connections
-    _context: AppContext
+    context: AppContext
     _runner: web.AppRunner
     _connect: Callable[[], ServerConnection]
     _servers: list[asyncio.Server] = field(default_factory=list)
@@ -71,7 +71,7 @@ class Listening:
 
     async def add(self, host: str, port: int) -> None:
         """Listen on one more address; port 0 selects a free port. Raises as *listen*."""
-        check_host(self._context.service.settings, host)
+        check_host(self.context.service.settings, host)
         loop = asyncio.get_running_loop()
         server = await loop.create_server(self._connect, host, port, backlog=1024)
         for each in server.sockets:

@@ -151,6 +151,15 @@ class Settings(EnvironmentSettings):
     listen: Addresses = Field(
         (), description="more addresses to listen on, with commas, like 127.0.0.1:5328"
     )
+    redis_port: int | None = Field(
+        None,
+        ge=0,
+        le=65535,
+        description="port on 127.0.0.1 where redis-cli can read jobs; 0 picks one; unset: none",
+    )
+    redis_queue: str = Field(
+        "data_jobs", min_length=1, max_length=256, description="key of the queued uploads there"
+    )
 
     dialects: str = Field(
         "", description="front ends to serve, with commas, such as 000,003; all: every one"

@@ -8,6 +8,7 @@ import orjson
 from aiohttp import web
 
 from eventjobs.auth.policy import Action
+from eventjobs.auth.principals import Principal
 from eventjobs.commands.access import mask_for, permits_id
 from eventjobs.domain.ids import new_id
 from eventjobs.domain.job import Job
@@ -20,36 +21,47 @@ from eventjobs.http.requests import require_job, views_caught_up
 from eventjobs.http.responses import reply
 from eventjobs.http.schemas.submission import Submission
 from eventjobs.projections import JobView
+from eventjobs.service import Service
 
 
 async def check_access(
     context: AppContext, request: web.Request, job_id: str, action: Action = Action.READ
 ) -> None:
     """Raises JobNotFound for a job with which the principal may not do *action*."""
-    jobs = context.service.jobs
-    await context.service.imports.refresh(job_id)
-    if not await permits_id(jobs, principal_of(request), action, job_id):
+    await _check_access(context.service, principal_of(request), job_id, action)
+
+
+async def _check_access(
+    service: Service, principal: Principal, job_id: str, action: Action
+) -> None:
+    await service.imports.refresh(job_id)
+    if not await permits_id(service.jobs, principal, action, job_id):
         raise JobNotFound
 
 
 async def find_view(context: AppContext, request: web.Request, job_id: str) -> JobView:
-    """The job with its progress, as it is now, and as the principal may read it.
+    """The job as the sender of *request* may read it. Raises as *view_for*."""
+    return await view_for(context.service, principal_of(request), job_id)
+
+
+async def view_for(service: Service, principal: Principal, job_id: str) -> JobView:
+    """The job with its progress, as it is now, and as *principal* may read it.
 
     Raises JobNotFound, JobGone, JobUnreadable.
     """
-    await check_access(context, request, job_id)
-    view = await _find_view(context, job_id)
-    mask = await mask_for(context.service.jobs, principal_of(request), view.job)
+    await _check_access(service, principal, job_id, Action.READ)
+    view = await _find_view(service, job_id)
+    mask = await mask_for(service.jobs, principal, view.job)
     return view if mask is None else mask.record(view)
 
 
-async def _find_view(context: AppContext, job_id: str) -> JobView:
+async def _find_view(service: Service, job_id: str) -> JobView:
     with suppress(ViewsBehind):
-        await views_caught_up(context.service)
-        if (view := await context.service.views.job(job_id)) is not None:
+        await views_caught_up(service)
+        if (view := await service.views.job(job_id)) is not None:
             require_job(view.job)
             return view
-    return JobView(require_job(await context.service.jobs.current(job_id)), None, None)
+    return JobView(require_job(await service.jobs.current(job_id)), None, None)
 
 
 async def render_for_reader(
