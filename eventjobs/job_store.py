@@ -13,10 +13,13 @@ import os
 import threading
 from collections.abc import Callable, Coroutine
 from concurrent.futures import Future
-from functools import cache
+from contextlib import AsyncExitStack
+from functools import cache, partial
 from pathlib import Path
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, NamedTuple, Protocol, TypeVar
 from uuid import uuid4
+
+import aiosqlite
 
 from eventjobs.cache import LRUCache
 from eventjobs.clock import SystemClock
@@ -27,12 +30,17 @@ from eventjobs.data_files import open_jobs
 from eventjobs.domain.events import JobExpired, JobImported
 from eventjobs.domain.ids import parse_id
 from eventjobs.domain.job_files import MalformedJobFile, Source, parse_job_file
+from eventjobs.domain.recorded import Recorded
 from eventjobs.domain.timestamps import rfc3339
-from eventjobs.errors import InvalidInput
+from eventjobs.errors import DirectoryLocked, InvalidInput
+from eventjobs.log import PAGE_MAX
+from eventjobs.log.rows import READ, READ_JOB, ROWS, recorded_from_bytes
 from eventjobs.observability.logging import get_logger
 from eventjobs.settings import Settings
 from eventjobs.storable import encode_json
+from eventjobs.storage.data_directory import LOG
 from eventjobs.storage.job_directories import FoundFile, JobDirectories
+from eventjobs.storage.sqlite import connect
 
 JSON = dict[str, Any]
 Result = TypeVar("Result")
@@ -46,7 +54,8 @@ class JobStore:
 
     No method raises: after a failure the log has a line, and the result is None, False or []. A job
     has a `job_id` (a UUID) and a `status`; its other fields are kept as they are. One process at a
-    time can use the directory, from its first call until *close* or its end.
+    time can change jobs: the one that has opened the directory, from its first call until *close*
+    or its end. Beside it, and beside a service, the jobs are only read.
     """
 
     def __init__(self, base_dir: str | Path = "jobs") -> None:
@@ -66,12 +75,15 @@ class JobStore:
         async def store(stored: _Records) -> bool:
             return await stored.store(parse_id(job["job_id"]), job)
 
-        return self._attempt("store_job", False, store)
+        return self._attempt("store_job", False, store, writes=True)
 
     def update_job(self, job_id: str, updates: JSON) -> bool:
         """Change fields of a job, and its `updated_at`. False for an unknown job."""
         return self._attempt(
-            "update_job", False, lambda stored: stored.update(parse_id(job_id), updates)
+            "update_job",
+            False,
+            lambda stored: stored.update(parse_id(job_id), updates),
+            writes=True,
         )
 
     def list_jobs(self, status: str | None = None, limit: int = 100) -> list[JSON]:
@@ -80,24 +92,31 @@ class JobStore:
 
     def delete_job(self, job_id: str) -> bool:
         """Delete a job. False for an unknown one. The log keeps its events."""
-        return self._attempt("delete_job", False, lambda stored: stored.delete(parse_id(job_id)))
+        return self._attempt(
+            "delete_job", False, lambda stored: stored.delete(parse_id(job_id)), writes=True
+        )
 
     def close(self) -> None:
         """Let another process use the directory. The next call opens it again."""
         with self._lock:
-            opened, self._opened = self._opened, None
-            if opened is not None and opened.pid == os.getpid():
-                opened.loop.call_soon_threadsafe(opened.stop.set)
-                opened.thread.join()
+            self._close()
+
+    def _close(self) -> None:
+        opened, self._opened = self._opened, None
+        if opened is not None and opened.pid == os.getpid():
+            opened.loop.call_soon_threadsafe(opened.stop.set)
+            opened.thread.join()
 
     def _attempt(
         self,
         name: str,
         failed: Result,
         command: "Callable[[_Records], Coroutine[Any, Any, Result]]",
+        *,
+        writes: bool = False,
     ) -> Result:
         try:
-            opened = self._open()
+            opened = self._open(writes)
             return asyncio.run_coroutine_threadsafe(
                 _run(command, opened.stored), opened.loop
             ).result()
@@ -107,12 +126,14 @@ class JobStore:
             self._log.error(f"❌ {name} failed: {error}", exc_info=error)
         return failed
 
-    def _open(self) -> "_OpenStore":
+    def _open(self, writes: bool) -> "_OpenStore":
         """Open the directory in a thread of its own. Raises DataDirectoryError, OSError."""
         with self._lock:
+            if writes and self._opened is not None and self._opened.stored.locked is not None:
+                self._close()  # the other process may have ended since
             if self._opened is None or self._opened.pid != os.getpid():  # a forked child opens anew
                 started: Future[_OpenStore] = Future()
-                work = lambda: asyncio.run(_serve(self._path, started))  # noqa: E731
+                work = partial(_run_thread, self._path, started)
                 threading.Thread(target=work, name="job store", daemon=True).start()
                 self._opened = started.result()
             return self._opened
@@ -134,34 +155,117 @@ async def _run(
     return await command(stored)  # what *command* raises before its first await is raised here too
 
 
-async def _serve(path: Path, started: "Future[_OpenStore]") -> None:
-    stop = asyncio.Event()
+def _run_thread(path: Path, started: "Future[_OpenStore]") -> None:
     try:
-        settings = Settings(data=path)
-        async with open_jobs(settings) as jobs:
-            directories = JobDirectories([path], settings.job_file_bytes_max)
-            stored = _Records(jobs, JobImporter(jobs, directories))
-            loop = asyncio.get_running_loop()
-            started.set_result(
-                _OpenStore(os.getpid(), threading.current_thread(), loop, stop, stored)
-            )
-            await stop.wait()
+        asyncio.run(_serve(path, started))
     except BaseException as error:
         if started.done():
             raise
         started.set_exception(error)
 
 
-class _Records:
-    """The jobs of the log that were imported, as dicts."""
+async def _serve(path: Path, started: "Future[_OpenStore]") -> None:
+    """Open the directory *path* until the store is closed."""
+    stop, loop = asyncio.Event(), asyncio.get_running_loop()
+    settings = Settings(data=path)
+    async with AsyncExitStack() as stack:
+        try:
+            jobs = await stack.enter_async_context(open_jobs(settings))
+        except DirectoryLocked as error:
+            connection = await connect(path / LOG, read_only=True)
+            stack.push_async_callback(connection.close)
+            stored = _Records(_ReadOnlyLog(connection), locked=error)
+        else:
+            directories = JobDirectories([path], settings.job_file_bytes_max)
+            stored = _Writer(jobs, JobImporter(jobs, directories))
+        thread = threading.current_thread()
+        started.set_result(_OpenStore(os.getpid(), thread, loop, stop, stored))
+        await stop.wait()
 
-    def __init__(self, jobs: Jobs, importer: JobImporter) -> None:
-        self._jobs = jobs
-        self._importer = importer
-        self._locks = KeyedLock()
+
+class _ReadableLog(Protocol):
+    async def read(self, after: int) -> list[Recorded]: ...
+    async def read_job(self, job_id: str) -> list[Recorded]: ...
+
+
+class _ReadOnlyLog:
+    """The log of a directory that another process has open."""
+
+    def __init__(self, connection: aiosqlite.Connection) -> None:
+        self._connection = connection
+
+    async def read(self, after: int) -> list[Recorded]:
+        return await self._fetch(READ, after, PAGE_MAX)
+
+    async def read_job(self, job_id: str) -> list[Recorded]:
+        return await self._fetch(READ_JOB, job_id, 0, -1)
+
+    async def _fetch(self, sql: str, *parameters: Any) -> list[Recorded]:
+        rows = await self._connection.execute_fetchall(ROWS[sql], parameters)
+        return [recorded_from_bytes(*row) for row in rows]
+
+
+class _Records:
+    """The jobs of the log that were imported, as dicts. They are only read."""
+
+    def __init__(self, log: _ReadableLog, locked: DirectoryLocked | None = None) -> None:
+        self._stored = log
+        #: Why jobs cannot be changed.
+        self.locked = locked
         #: (created_us, status) of each job, up to *_position*.
         self._index: dict[str, tuple[int, str]] = {}
         self._position = 0
+
+    async def get(self, job_id: str) -> JSON | None:
+        for recorded in reversed(await self._stored.read_job(job_id)):
+            if isinstance(recorded.event, JobExpired):
+                return None
+            if isinstance(recorded.event, JobImported):
+                record: JSON | None = recorded.event.record
+                return record
+        return None
+
+    async def list(self, status: str | None, limit: int) -> list[JSON]:
+        await self._read_index()
+        ids = [job_id for job_id, entry in self._index.items() if status in (None, entry[1])]
+        ids.sort(key=lambda job_id: self._index[job_id], reverse=True)
+        records = [await self.get(job_id) for job_id in ids[: max(0, limit)]]
+        return [each for each in records if each is not None]
+
+    async def _read_index(self) -> None:
+        while page := await self._stored.read(self._position):
+            for recorded in page:
+                match recorded.event:
+                    case JobImported(created_us=created_us, status=status):
+                        self._index[recorded.job_id] = created_us, status
+                    case JobExpired():
+                        self._index.pop(recorded.job_id, None)
+                    case _:
+                        pass
+            self._position = page[-1].position
+
+    async def store(self, job_id: str, record: JSON) -> bool:
+        return self._refuse()
+
+    async def update(self, job_id: str, updates: JSON) -> bool:
+        return self._refuse()
+
+    async def delete(self, job_id: str) -> bool:
+        return self._refuse()
+
+    def _refuse(self) -> bool:
+        assert self.locked is not None
+        raise self.locked
+
+
+class _Writer(_Records):
+    """The jobs of the log that were imported, and the files of jobs beside it."""
+
+    def __init__(self, jobs: Jobs, importer: JobImporter) -> None:
+        super().__init__(jobs.log)
+        self._jobs = jobs
+        self._importer = importer
+        self._locks = KeyedLock()
         self._stamps: LRUCache[tuple[int, ...]] = LRUCache(STAMPS_MAX, STAMPS_MAX)
         self._log = get_logger("eventjobs.job_store")
 
@@ -169,13 +273,13 @@ class _Records:
         file = await asyncio.to_thread(self._importer.directories.find, job_id)
         if file is not None:
             await self._import(file)
-        for recorded in reversed(await self._jobs.log.read_job(job_id)):
-            if isinstance(recorded.event, JobExpired):
-                return None
-            if isinstance(recorded.event, JobImported):
-                record: JSON | None = recorded.event.record
-                return record
-        return None
+        return await super().get(job_id)
+
+    async def list(self, status: str | None, limit: int) -> list[JSON]:
+        for file in await asyncio.to_thread(lambda: [*self._importer.directories.scan()]):
+            if file.job_id:
+                await self._import(file)
+        return await super().list(status, limit)
 
     async def store(self, job_id: str, record: JSON) -> bool:
         source = Source(job_id, SOURCE, self._jobs.clock.now_us())
@@ -197,28 +301,6 @@ class _Records:
         if await self.get(job_id) is None:
             return False
         return (await self._jobs.delete_import(job_id, actor=ACTOR)).changed
-
-    async def list(self, status: str | None, limit: int) -> list[JSON]:
-        for file in await asyncio.to_thread(lambda: [*self._importer.directories.scan()]):
-            if file.job_id:
-                await self._import(file)
-        await self._read_index()
-        ids = [job_id for job_id, entry in self._index.items() if status in (None, entry[1])]
-        ids.sort(key=lambda job_id: self._index[job_id], reverse=True)
-        records = [await self.get(job_id) for job_id in ids[: max(0, limit)]]
-        return [each for each in records if each is not None]
-
-    async def _read_index(self) -> None:
-        while page := await self._jobs.log.read(self._position):
-            for recorded in page:
-                match recorded.event:
-                    case JobImported(created_us=created_us, status=status):
-                        self._index[recorded.job_id] = created_us, status
-                    case JobExpired():
-                        self._index.pop(recorded.job_id, None)
-                    case _:
-                        pass
-            self._position = page[-1].position
 
     async def _import(self, file: FoundFile) -> None:
         """Import a file that is new, or was written after its job was stored last."""

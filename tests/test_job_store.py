@@ -137,18 +137,28 @@ def test_create_job_queues_a_payload(store: JobStore) -> None:
     assert job["created_at"] == job["updated_at"]
 
 
-def test_a_service_opens_the_same_directory_when_the_store_is_closed(
+def test_jobs_are_read_beside_a_service_and_changed_after_it(
     store: JobStore, tmp_path: Path
 ) -> None:
     store.store_job(JOB)
     store.update_job(ID, {"status": "completed", "result": 5})
     store.close()
 
+    def use() -> None:
+        job = store.get_job(ID)
+        assert job is not None
+        assert [job] == store.list_jobs("completed")
+        with capture_logs() as logs:
+            assert store.update_job(ID, {"status": "failed"}) is False
+            assert store.store_job(JOB) is False
+            assert store.delete_job(ID) is False
+        refused = [each for each in logs if each["log_level"] == "error"]
+        assert len(refused) == 3
+        assert "is writing to" in refused[0]["event"]
+
     async def check() -> None:
         async with Service(tmp_path) as service:
-            with capture_logs() as logs:
-                assert await asyncio.to_thread(JobStore(tmp_path).get_job, ID) is None
-            assert "is writing to" in str(logs[-1])
+            await asyncio.to_thread(use)
             job = await service.jobs.load(ID)
             assert job is not None
             assert (job.status, job.result, job.version) == ("completed", 5, 2)
@@ -156,5 +166,5 @@ def test_a_service_opens_the_same_directory_when_the_store_is_closed(
             assert [type(each) for each in events] == [JobImported, JobImported]
 
     asyncio.run(check())
-    store.delete_job(ID)
+    assert store.delete_job(ID) is True
     assert store.get_job(ID) is None
