@@ -40,7 +40,7 @@ from eventjobs.http.request_errors import (
 )
 from eventjobs.http.routing import ResponseSpec, Route
 from eventjobs.http.schemas.events import Event
-from eventjobs.http.schemas.problem import Problem
+from eventjobs.http.schemas.problem import DialectError, Problem
 from eventjobs.http.schemas.submission import BatchLine, Submission
 from eventjobs.version import __version__
 from eventjobs.worker.wire import CHILD_HEADER
@@ -172,9 +172,11 @@ def _responses(route: Route, auth: str) -> dict[str, Any]:
     codes: dict[int, list[str]] = {}
     for error in _errors(route, auth):
         codes.setdefault(status_of(error)[0], []).append(error.code)
+    if route.error_format is not None:
+        codes.pop(410, None)  # dialects say that a hidden job is not found
     for status, named in sorted(codes.items()):
-        responses[str(status)] = _problem(status, sorted(set(named)))
-    responses["default"] = _problem(500, ["internal"])
+        responses[str(status)] = _error(route, status, sorted(set(named)))
+    responses["default"] = _error(route, 500, ["internal"])
     return responses
 
 
@@ -216,11 +218,14 @@ def _response(response: ResponseSpec) -> dict[str, Any]:
     return entry
 
 
-def _problem(status: int, codes: list[str]) -> dict[str, Any]:
+def _error(route: Route, status: int, codes: list[str]) -> dict[str, Any]:
+    media_type, model = MEDIA_TYPE, Problem.__name__
+    if route.error_format is not None:
+        media_type, model = "application/json", DialectError.__name__
     listed = ", ".join(f"`{code}`" for code in codes)
     return {
         "description": f"{HTTPStatus(status).phrase}: {listed}",
-        "content": {MEDIA_TYPE: {"schema": {"$ref": SCHEMAS + Problem.__name__}}},
+        "content": {media_type: {"schema": {"$ref": SCHEMAS + model}}},
     }
 
 
@@ -248,6 +253,8 @@ def _schemas(routes: tuple[Route, ...], handlers: HandlerRegistry) -> dict[str, 
         for each in route.responses
         if isinstance(each, ResponseSpec) and each.model is not None
     }
+    if any(each.error_format is not None for each in routes):
+        models.add(DialectError)
     listed = sorted(bodies | models | {Event, Problem}, key=lambda each: each.__name__)
     inputs: list[tuple[Any, Literal["validation"]]] = [(each, "validation") for each in listed]
     _, generated = models_json_schema(inputs, ref_template=SCHEMAS + "{model}")

@@ -23,3 +23,15 @@ class Problem(BaseModel):
     job_id: str | None = Field(None, description="the job that was perhaps submitted")
     expired_at: str | None = Field(None, description="when the job was hidden")
     errors: list[FieldError] | None = None
+
+
+class DialectError(BaseModel):
+    """The body of all errors of dialects. `error` and `detail` are the same text."""
+
+    error: str
+    detail: str
+    code: str
+    timestamp: str
+    path: str
+    request_id: str
+    errors: list[FieldError] | None = None
