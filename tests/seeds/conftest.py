@@ -56,6 +56,8 @@ def start_in(folder: Path, settings: Mapping[str, str], *arguments: str, port: i
     environment = {
         "LLM_BASE_URL": "http://127.0.0.1:1/",
         "EVENTJOBS_CORS_ORIGINS": "http://app.example",
+        "EVENTJOBS_DIALECT_LOGS": "all",
+        "EVENTJOBS_DRAIN_S": "0",
         **settings,
     }
     under = ("env", "-C", str(folder))

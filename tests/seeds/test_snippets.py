@@ -3,6 +3,7 @@
 SCENARIOS and OUT_OF_REACH have every block between them: a new one in neither is a failure.
 """
 
+import inspect
 import json
 import os
 import re
@@ -15,7 +16,8 @@ from typing import Any
 import pytest
 
 from eventjobs.http.dialects.job_ids import prefixed_id
-from tests.seeds.conftest import PORTS, call, submit, wait
+from eventjobs.job_store import JobStore
+from tests.seeds.conftest import PORTS, call, printed_settings, start_in, stop, submit, wait
 from tests.support.seed_texts import COPIES, ORIGINALS, Snippet, differences, snippets
 from tests.support.servers import Server
 
@@ -36,6 +38,26 @@ BLOCKS_OUT_OF_REACH = {
 LINES_OUT_OF_REACH = {
     "000.19": {'ssh your-server "ls -la /path/to/backend/shadow/jobs/"': "it logs in to a machine"},
     "000.20": {"tail -f server.log": "it never ends, and the file is that of the seed's program"},
+    "004.15": {
+        "Download http://example.com/file: Attempt 3/3": "no job of the demo downloads a file;"
+        " tests/http/dialects/test_log_lines.py has the line",
+    },
+    "004.16": {
+        "Circuit breaker cooldown complete. Closing circuit.": "it takes a model that answers;"
+        " tests/http/dialects/test_log_lines.py has the line",
+    },
+    "004.17": {
+        "Job job_123 was cancelled during parsing.": "a small file is parsed too fast to be"
+        " cancelled meanwhile; tests/http/dialects/test_log_lines.py has the line",
+    },
+    "004.18": {
+        "Job job_123 timed out during parsing.": "as for cancellation;"
+        " tests/http/dialects/test_log_lines.py has the line",
+    },
+    "004.19": {
+        "Marked job job_123 as failed due to shutdown": "no job runs when the server stops;"
+        " tests/http/dialects/test_log_lines.py has the line",
+    },
     "003.5": {
         "cd backend": "the folder of the seed's own program",
         "python test_job_queue.py": "a test of the seed's own program, which is not printed",
@@ -44,19 +66,16 @@ LINES_OUT_OF_REACH = {
 }
 #: Blocks whose part of the service is not there yet.
 NOT_YET = {
-    "000.0": "JobStore",
-    "001.0": "JobStore",
-    **{f"004.{n}": "uploads" for n in (12, 13, 14)},
-    **{f"004.{n}": "log lines" for n in (15, 16, 17, 18, 19)},
+    "004.14": "insights of a model for uploads",
     "004.20": "RESP",
 }
 #: Blocks that are compared with responses below, or that other files of tests run.
 OTHERWISE = {
-    **{f"000.{n}": "test_javascript.py or test_pages.py" for n in (4, 5, 6, 7, 8, 9, 10)},
+    **{f"000.{n}": "test_javascript.py or test_front_ends.py" for n in (4, 5, 6, 7, 8, 9, 10)},
     "001.13": "test_javascript.py",
     "003.0": "test_javascript.py",
     "003.1": "test_javascript.py",
-    "003.6": "test_pages.py",
+    "003.6": "test_front_ends.py",
     "004.9": "test_javascript.py",
     "002.1": "conftest.py: the server is started with it",
     "004.8": "conftest.py: the server is started with it",
@@ -128,7 +147,7 @@ def assert_like(key: str, actual: Any) -> None:
 
 # --- the scenarios, each with the blocks that it runs
 
-Scenario = Callable[[Server], None]
+Scenario = Callable[..., None]
 SCENARIOS: dict[Scenario, tuple[str, ...]] = {}
 
 
@@ -257,6 +276,97 @@ def a_failed_job_has_its_error_file(server: Server) -> None:
     assert (error["error"], error["message"]) == ("timeout", status["errorMessage"])
 
 
+@runs("004.12")
+def a_file_is_uploaded_and_its_job_cancelled(server: Server) -> None:
+    cancelled, status = run_shell(server, "004.12")
+    # The small file of the test may be analyzed before it is cancelled.
+    assert cancelled["status"] in {"cancelled", "completed"}
+    assert status["status"] == cancelled["status"]
+    assert status["jobId"] == cancelled["jobId"]
+
+
+@runs("004.13")
+def a_job_of_another_server_times_out(server: Server, tmp_path: Path) -> None:
+    """The server is started with the exported values, ten times smaller: 1 s and 2 s."""
+    exported = re.findall(r"^export ([A-Z_]+)=(\d+)", SNIPPETS["004.13"].code, re.MULTILINE)
+    settings = {name: str(int(value) / 10) for name, value in exported}
+    assert len(settings) == 2
+    slow = start_in(tmp_path, settings | {"EVENTJOBS_MAX_ATTEMPTS": "1"})
+    try:
+        [status] = run_shell(slow, "004.13")
+    finally:
+        stop(slow)
+    assert (status["status"], status["error"]) == ("failed", "timeout")
+
+
+@runs("004.15", "004.16", "004.17", "004.18", "004.19")
+def what_happens_to_jobs_is_logged(server: Server, tmp_path: Path) -> None:
+    quick = {"RETRY_INITIAL_DELAY": "0.01", "SIMULATED_SLOW_PROCESSING_SECONDS": "0"}
+    logging = start_in(tmp_path, printed_settings() | quick)
+    endless = {"steps": 100, "interval_s": 1}
+    try:
+        for _ in range(6):  # no model can be reached; from the sixth job on none is tried
+            wait(logging, submit(logging, "llm-summary", {"text": "A text."}))
+        wait(logging, submit(logging, "countdown", endless, timeout_s=0.1, max_attempts=1))
+        for job_id in (submit(logging, "noop", delay_s=600), start_job(logging, endless)):
+            call("POST", f"{logging.url}/api/cancel?jobId={job_id}")
+            wait(logging, job_id)
+        uploaded = "JOB_ID=$(curl -sF file=@dev-samples/sales_demo.csv $BASE/api/upload |"
+        uploaded += (
+            """ python -c "import sys, json; print(json.load(sys.stdin)['jobId'])")\nsleep 1"""
+        )
+        run_shell(logging, code=uploaded)
+    finally:
+        stop(logging)
+    lines = (tmp_path / "data.log").read_text()
+    for key in ("004.15", "004.16", "004.17", "004.18", "004.19"):
+        for line in command_lines(SNIPPETS[key]).splitlines():
+            form = re.escape(line).replace("test\\.csv", r"[\w.-]+").replace("job_123", r"job_\w+")
+            assert re.search(form, lines), line
+
+
+def start_job(server: Server, payload: Any) -> str:
+    """A countdown that runs."""
+    job_id = submit(server, "countdown", payload)
+    url = f"{server.url}/v1/jobs/{job_id}"
+    while (reply := call("GET", url)).body["status"] == "queued":
+        call("GET", url, headers={"Prefer": "wait=5", "If-None-Match": reply.headers["ETag"]})
+    return job_id
+
+
+@runs("000.0")
+def a_job_is_created_in_a_store(server: Server, tmp_path: Path) -> None:
+    before = (
+        "import uuid\nfrom datetime import datetime\nfrom typing import Any, Dict\n"
+        "from eventjobs.job_store import JobStore\njob_store = JobStore('jobs')\n"
+    )
+    after = "print(job_store.get_job(create_job({'text': 'Test'}))['status'])\n"
+    ran = subprocess.run(
+        [sys.executable, "-W", "ignore", "-c", before + SNIPPETS["000.0"].code + after],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert (ran.returncode, ran.stdout) == (0, "queued\n"), ran.stderr
+
+
+@runs("001.0")
+def a_store_has_the_methods_of_the_text(server: Server) -> None:
+    methods = re.findall(r"def (\w+)\(((?:self, )?(.*))\)(?: -> .*)?\n", SNIPPETS["001.0"].code)
+    assert len(methods) == 6
+    for name, _, printed in methods:
+        parameters = inspect.signature(getattr(JobStore, name)).parameters
+        expected = re.findall(
+            r"(\w+): [^,=]+?(?: = ([^,]+))?(?:, |$)", re.sub(r"\[.*?\]+", "", printed)
+        )
+        assert [
+            (each.name, "" if each.default is each.empty else json.dumps(each.default))
+            for each in list(parameters.values())[1 : len(expected) + 1]
+        ] == [(name, default.replace("None", "null")) for name, default in expected], name
+
+
 @runs("004.10")
 def a_python_program_polls(server: Server) -> None:
     running = {"steps": 2, "interval_s": 0.2}
@@ -287,8 +397,9 @@ def a_python_program_polls(server: Server) -> None:
 
 
 @pytest.mark.parametrize("scenario", SCENARIOS, ids=lambda each: each.__name__)
-def test_snippets_run_as_printed(scenario: Scenario, server: Server) -> None:
-    scenario(server)
+def test_snippets_run_as_printed(scenario: Scenario, server: Server, tmp_path: Path) -> None:
+    own = {"tmp_path": tmp_path} if "tmp_path" in inspect.signature(scenario).parameters else {}
+    scenario(server, **own)
 
 
 def test_each_snippet_is_run_or_has_a_reason() -> None:
