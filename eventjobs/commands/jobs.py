@@ -22,7 +22,14 @@ from eventjobs.domain.events import (
     JobImported,
     StepCompleted,
 )
-from eventjobs.domain.ids import child_id, legacy_child_id, new_id, parse_id
+from eventjobs.domain.ids import (
+    child_id,
+    id_of_key,
+    legacy_child_id,
+    legacy_id_of_key,
+    new_id,
+    parse_id,
+)
 from eventjobs.domain.job import Job, evolve, fold, require_readable
 from eventjobs.domain.json_fields import fragment_of
 from eventjobs.domain.spec import JSON, JobSpec
@@ -246,6 +253,17 @@ class Jobs:
             if child is not None and is_child and child.born <= reserved_after:
                 return legacy_id
         return child_id(parent.job_id, name)
+
+    async def id_of_key(self, key: str, owner: str | None) -> str:
+        """The job id of an idempotency key of *owner*: its legacy id if an earlier version
+        submitted the job.
+        """
+        if reserved_after := self.log.reserved_after:
+            legacy_id = legacy_id_of_key(key, owner or "")
+            job = await self.load_even_parked(legacy_id)
+            if job is not None and job.spec.owner == owner and job.born <= reserved_after:
+                return legacy_id
+        return id_of_key(key, owner or "")
 
     async def load(self, job_id: str) -> Job | None:
         """The job, possibly a cached one that lags behind the log. Raises JobUnreadable."""

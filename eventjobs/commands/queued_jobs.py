@@ -4,7 +4,7 @@ from collections import Counter, defaultdict
 from collections.abc import Awaitable, Callable, Sequence
 
 from eventjobs.commands.jobs import CommandResult
-from eventjobs.domain.ids import is_reserved
+from eventjobs.domain.ids import is_of_service
 from eventjobs.domain.job import Job
 from eventjobs.errors import LogUnavailable, OwnerLimit
 from eventjobs.projections import JobChange, Views
@@ -45,7 +45,7 @@ class QueuedJobs:
         Raises OwnerLimit without calling it when the owner has too many, LogUnavailable before
         they are counted, and what *command* raises.
         """
-        if owner is None or self._limit is None or is_reserved(job_id):
+        if owner is None or self._limit is None or is_of_service(job_id):
             return await command()
         is_new = self._reserve(owner, job_id, self._limit)
         try:

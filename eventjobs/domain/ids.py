@@ -8,21 +8,22 @@ is needed.
 |---|---|---|
 | of a new job, webhook or API key | the time and random bits (UUIDv7) | new_id |
 | chosen by a client | its own UUID, not of the reserved form | parse_chosen_id |
-| from an Idempotency-Key | the key (UUIDv5) | id_of_key |
+| from an Idempotency-Key | the owner and the key | id_of_key |
 | of a schedule's job | the schedule and the time | firing_id |
 | of a child job | the parent and the name that its handler gives it | child_id |
 | of a webhook delivery | the webhook and the event's position | delivery_id |
 | of a completion hook's job | the completed job and the hook's name | hook_id |
 | of the pauses of a type, queue or schedule | its kind and name | switch_id |
 
-The last five are *reserved*: UUIDv8 (RFC 9562, 5.8) that begin with TAG and hold a SHA-256 of what
-they are computed from. A client cannot submit a job under a reserved id, so it cannot prevent a
-firing or a delivery by taking its id first. The message of a delivery is not a stream: its id,
+The last six are *reserved*: UUIDv8 (RFC 9562, 5.8) that begin with a tag and hold a SHA-256 of
+what they are computed from. A client cannot name a reserved id for its job, so it cannot prevent a
+firing, a delivery or the job of another owner's key by taking its id first, nor find out whether
+that exists. The message of a delivery is not a stream: its id,
 message_id, is for the receiver.
 
 Earlier versions computed these ids as UUIDv5, and clients could choose them. The `legacy_`
 functions compute them for logs that such a version began (EventLog.reserved_after): a child, a
-delivery or a pause of that time is found under its old id and not made again.
+delivery, a pause or the job of a key of that time is found under its old id, not made again.
 """
 
 import os
@@ -83,23 +84,25 @@ def parse_chosen_id(text: str) -> str:
     return job_id
 
 
-#: The namespace of ids that are computed from idempotency keys.
-KEYS = UUID("5d0f6f6c-6a3f-5a55-9d5b-3c1c0f1f7a10")
-
-
-def id_of_key(key: str, owner: str = "") -> str:
-    """The job id of an idempotency key of *owner*."""
-    return str(uuid5(KEYS, f"{owner}\0{key}"))
-
-
 # --- ids that only the service makes
 
 TAG = "65766a62"  # "evjb"
+KEY_TAG = "65766a6b"  # "evjk"
 
 
 def is_reserved(job_id: str) -> bool:
     """Whether *job_id* has the form of ids that only the service makes."""
-    return job_id.startswith(TAG) and job_id[14:15] == "8"
+    return job_id.startswith((TAG, KEY_TAG)) and job_id[14:15] == "8"
+
+
+def is_of_service(job_id: str) -> bool:
+    """Whether *job_id* is reserved, and of nothing that a client submitted."""
+    return is_reserved(job_id) and not job_id.startswith(KEY_TAG)
+
+
+def id_of_key(key: str, owner: str = "") -> str:
+    """The job of an idempotency key of *owner*."""
+    return _derive("key", owner, key, tag=KEY_TAG)
 
 
 def firing_id(schedule: str, at: str, again: int = 0) -> str:
@@ -136,18 +139,19 @@ def switch_id(kind: str, name: str) -> str:
     return _derive("switch", kind, name)
 
 
-def _derive(*parts: str) -> str:
+def _derive(*parts: str, tag: str = TAG) -> str:
     # Each part has its length in front, so different parts never make the same text.
     text = "".join(f"{len(part)}:{part}" for part in parts)
     digits = sha256(text.encode("utf-8", "surrogatepass")).hexdigest()
     variant = "89ab"[int(digits[7], 16) & 3]
-    return f"{TAG}-{digits[:4]}-8{digits[4:7]}-{variant}{digits[8:11]}-{digits[11:23]}"
+    return f"{tag}-{digits[:4]}-8{digits[4:7]}-{variant}{digits[8:11]}-{digits[11:23]}"
 
 
 # --- ids of earlier versions
 
 _FIRINGS = UUID("197ed900-755e-440b-99ed-6e67f79b0984")
 _SWITCHES = UUID("0b9d4f1e-52c7-5e0a-8c7d-7f9a3f2f6f31")
+_KEYS = UUID("5d0f6f6c-6a3f-5a55-9d5b-3c1c0f1f7a10")
 
 
 def legacy_firing_id(schedule: str, at: str) -> str:
@@ -164,3 +168,7 @@ def legacy_delivery_id(webhook_id: str, position: int, again: int = 0) -> str:
 
 def legacy_switch_id(kind: str, name: str) -> str:
     return str(uuid5(_SWITCHES, f"{kind}\0{name}"))
+
+
+def legacy_id_of_key(key: str, owner: str = "") -> str:
+    return str(uuid5(_KEYS, f"{owner}\0{key}"))

@@ -39,6 +39,7 @@ DERIVED = [
     identity.child_id(PARENT, "part"),
     identity.child_id(PARENT, "\0001"),
     identity.switch_id("type", "mail"),
+    identity.id_of_key("order-1", "ann"),
 ]
 
 
@@ -158,6 +159,20 @@ async def test_a_child_from_before_an_upgrade_is_found_and_later_ones_are_not_pr
     await service.jobs.submit(JobSpec("ok", parent=job.job_id), actor="http", job_id=late)
     assert await service.jobs.child_id(job, "part") == legacy_id
     assert await service.jobs.child_id(job, "late") == identity.child_id(job.job_id, "late")
+
+
+async def test_the_job_of_a_key_from_before_an_upgrade_is_found(client: Connect) -> None:
+    api = await client(ok)
+    legacy_id = identity.legacy_id_of_key("order-1")
+    await api.service.jobs.submit(JobSpec("ok", max_attempts=3), actor="http", job_id=legacy_id)
+    await pretend_upgrade(api.service)
+    for key, legacy in (("order-1", True), ("order-2", False), ("order-2", False)):
+        taken = identity.legacy_id_of_key(key)
+        await api("PUT", f"/v1/jobs/{taken}", {"type": "ok", "payload": "a stranger's"})
+        reply = await api("POST", "/v1/jobs", {"type": "ok"}, headers={"Idempotency-Key": key})
+        assert (reply.json["job_id"] == taken) is legacy
+        assert reply.json["payload"] is None
+    assert reply.status == 200, "the second time"
 
 
 async def test_a_pause_from_before_an_upgrade_holds_and_can_be_ended(client: Connect) -> None:

@@ -10,7 +10,7 @@ import pytest
 from aiohttp import ClientResponse
 
 from eventjobs.auth.principals import Scope
-from eventjobs.domain.ids import child_id
+from eventjobs.domain.ids import child_id, id_of_key, legacy_id_of_key
 from eventjobs.domain.timestamps import parse_rfc3339, rfc3339
 from eventjobs.handlers.declare import handler
 from tests.conftest import Connect
@@ -178,6 +178,25 @@ async def test_an_idempotency_key_counts_for_its_owner(client: Connect) -> None:
     assert batch.json["error"]["code"] == "idempotency_key_reused"
     batch = await site.send("ops", "POST", "/v1/jobs/batch", data=line, headers=named)
     assert batch.json["status"] == 202
+
+
+async def test_an_idempotency_key_of_another_owner_is_neither_found_nor_taken(
+    client: Connect,
+) -> None:
+    """Its job's id can be computed by those who guess the key."""
+    site = await open_site(client, owner_queued_max=1)
+    answers = []
+    for job_id in (id_of_key("order-17", ANN), legacy_id_of_key("order-18", ANN)):
+        for _ in range(2):  # before and after the submission with the key
+            answers.append(await site.send(BOB, "PUT", f"/v1/jobs/{job_id}", {"type": "echo"}))
+            headers = {"Idempotency-Key": "order-17"}
+            reply = await site.send(ANN, "POST", "/v1/jobs", {"type": "echo"}, headers=headers)
+            assert reply.json["owner"] == ANN, reply.body
+    assert [each.code for each in answers[:2]] == ["reserved_id", "reserved_id"]
+    assert answers[0].json["detail"] == answers[1].json["detail"]
+    headers = {"Idempotency-Key": "order-18"}
+    reply = await site.send(ANN, "POST", "/v1/jobs", {"type": "echo"}, headers=headers)
+    assert (reply.status, reply.code) == (429, "owner_limit"), "jobs of keys count, too"
 
 
 async def test_the_id_of_another_owners_job_is_taken_and_no_more(client: Connect) -> None:

@@ -10,7 +10,7 @@ import orjson
 from aiohttp import web
 
 from eventjobs.auth.principals import Principal
-from eventjobs.domain.ids import id_of_key, new_id, parse_chosen_id
+from eventjobs.domain.ids import new_id, parse_chosen_id
 from eventjobs.domain.spec import JobSpec
 from eventjobs.errors import EventjobsError, OutcomeUnknown, TooLarge
 from eventjobs.http import problem, slow_clients
@@ -180,7 +180,7 @@ async def _submit(
         if line.job_id is not None:
             job_id = parse_chosen_id(line.job_id)
         elif line.idempotency_key is not None:
-            job_id = id_of_key(line.idempotency_key, owner or "")
+            job_id = await service.jobs.id_of_key(line.idempotency_key, owner)
         if job_id is not None and (task := asyncio.current_task()) is not None:
             named.setdefault(job_id, (number, task))
         spec = await line.spec(service, principal, owner, named=job_id is not None)

@@ -3,7 +3,7 @@
 from aiohttp import web
 
 from eventjobs.auth.policy import Action
-from eventjobs.domain.ids import child_id, id_of_key, is_reserved, new_id, parse_id
+from eventjobs.domain.ids import child_id, is_reserved, new_id, parse_id
 from eventjobs.errors import JobExists, PreconditionFailed, ReservedId
 from eventjobs.http.app_context import AppContext
 from eventjobs.http.auth import check_permission, owner_of, principal_of
@@ -32,7 +32,7 @@ async def submit(context: AppContext, request: web.Request) -> web.StreamRespons
     key = idempotency_key(request.headers.getall("Idempotency-Key", []))
     submission = await read_json(context.service, request, Submission)
     owner = owner_of(principal_of(request), submission.owner)
-    job_id = id_of_key(key, owner or "") if key else None
+    job_id = await context.service.jobs.id_of_key(key, owner) if key else None
     return await _accept(context, request, submission, owner, job_id, key=bool(key))
 
 
