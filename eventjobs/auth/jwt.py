@@ -156,6 +156,8 @@ class JWTVerifier:
             raise InvalidCredential(f"the sub of a token is not {ANONYMOUS_OWNER!r}")
         credentials = [key.id]
         if "jti" in claims:
+            if not claims["jti"].isprintable():  # half of a character cannot be stored or sent
+                raise InvalidCredential("the jti of a token is printable")
             credentials.append(f"token:{claims['jti']}")
         name = subject.replace("%", "%25").replace("/", "%2F")
         scopes = _parse_scopes(claims.get(self._scope_claim))

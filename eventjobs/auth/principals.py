@@ -29,7 +29,8 @@ JWK_PREFIX = "jwk:"
 
 def is_scope(text: str) -> bool:
     """Whether a credential can have the scope *text*."""
-    return text in set(Scope) or bool(text.startswith(WORKER_SCOPE) and text != WORKER_SCOPE)
+    is_worker = text.startswith(WORKER_SCOPE) and text != WORKER_SCOPE
+    return text in set(Scope) or (is_worker and text.isprintable())
 
 
 @dataclass(frozen=True, slots=True)

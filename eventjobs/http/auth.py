@@ -5,7 +5,7 @@ import re
 from aiohttp import web
 
 from eventjobs.auth.credentials import Credentials
-from eventjobs.auth.policy import Action, JobFacts, permits, sees_all
+from eventjobs.auth.policy import Action, JobFacts, permits
 from eventjobs.auth.principals import ANONYMOUS, LOCAL, Principal
 from eventjobs.errors import InvalidCredential
 from eventjobs.http.headers import media_type
@@ -121,13 +121,15 @@ def file_owners(principal: Principal, owner: str | None) -> tuple[str, ...] | No
     return tuple(each for each in (uploader_of(principal), owner) if each is not None)
 
 
-def restrict_owner(principal: Principal, owner: str | None) -> str | None:
-    """The owner of the jobs that a list has, where *owner* was asked for; None for all owners.
+def restrict_owner(
+    principal: Principal, owner: str | None, action: Action = Action.LIST
+) -> str | None:
+    """The owner of the jobs that *action* is about, where *owner* was asked for; None for all.
 
     Raises Forbidden for another owner's jobs, and as *check_permission*.
     """
-    check_permission(principal, Action.LIST)
-    if sees_all(principal):
+    check_permission(principal, action)
+    if permits(principal, action, JobFacts(None)):
         return owner
     if owner not in (None, principal.owner):
         raise Forbidden("these are the jobs of another owner")

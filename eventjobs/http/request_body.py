@@ -8,7 +8,8 @@ from aiohttp import web
 from aiohttp.http_exceptions import HttpProcessingError
 
 from eventjobs.clock import expire_now, timeout
-from eventjobs.errors import TooLarge
+from eventjobs.errors import InvalidCredential, TooLarge
+from eventjobs.http.auth import PRINCIPAL
 from eventjobs.http.headers import media_type
 from eventjobs.http.request_errors import BodyTimeout, NotReady, RequestError, UnsupportedMediaType
 from eventjobs.service import Service
@@ -50,7 +51,8 @@ async def read_body(service: Service, request: web.Request, limit: int) -> bytes
 
 async def chunks(service: Service, request: web.Request) -> AsyncIterator[bytes]:
     """The parts of the body as they arrive. Raises BodyTimeout when it arrives too slowly,
-    RequestError when it is broken, and NotReady when the service stops first.
+    RequestError when it is broken, InvalidCredential when the credential is revoked or expires
+    before its end, and NotReady when the service stops first.
     """
     clock, pause_s = service.clock, service.settings.body_timeout_s
     waited_s, size = 0.0, 0  # seconds of waiting: the caller's own work does not count
@@ -72,6 +74,9 @@ async def chunks(service: Service, request: web.Request) -> AsyncIterator[bytes]
             raise RequestError("the body is broken, or ended early") from error
         finally:
             del request[_READ_TIMEOUT]
+        principal = request.get(PRINCIPAL)
+        if principal is not None and not service.credentials.is_valid(principal):
+            raise InvalidCredential
         if not part:
             return
         waited_s += clock.monotonic_s() - began_s

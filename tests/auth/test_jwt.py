@@ -1,5 +1,6 @@
 """Tokens that are valid, and everything that is no valid token."""
 
+import json
 from collections.abc import Sequence
 from typing import Any
 
@@ -253,6 +254,28 @@ async def test_a_subject_can_be_an_owner(subject: str, clock: FakeClock) -> None
 async def test_half_of_a_character_is_no_subject(clock: FakeClock) -> None:
     token = sign(SECRET, claims(clock, sub="\ud800"))
     assert "the sub of a token is printable" in await refusal(verifier(clock), token)
+
+
+@pytest.mark.parametrize("text", ["\ud800", "worker:\ud800", "worker:\0", "a\udfffb"])
+@pytest.mark.parametrize("name", ["iss", "aud", "sub", "jti", "scope", "kid", "typ", "other"])
+async def test_what_a_principal_has_of_a_token_can_be_sent(
+    name: str, text: str, clock: FakeClock
+) -> None:
+    """JSON can write half of a character; UTF-8 cannot."""
+    header = {"alg": "HS256"} | ({name: text} if name in ("kid", "typ") else {})
+    for value in (text, [text]):
+        body = {} if name in header else {name: value}
+        payload = orjson.Fragment(json.dumps(claims(clock, **body)))
+        try:
+            principal = await verifier(clock).verify(
+                forge(orjson.Fragment(json.dumps(header)), payload)
+            )
+        except InvalidCredential as error:
+            orjson.dumps(error.message)
+        else:
+            sent = [principal.name, principal.owner, *principal.scopes, *principal.credentials]
+            orjson.dumps(sent)
+            assert all(each.isprintable() for each in sent if each is not None)
 
 
 # --- times

@@ -1,5 +1,7 @@
 """Which principal may do what, and with which job."""
 
+from itertools import combinations, product
+
 import pytest
 
 from eventjobs.auth.policy import Action, JobFacts, may_claim, may_unmask, permits, sees_all
@@ -46,6 +48,19 @@ def test_users_have_their_own_jobs_and_anonymous_ones(action: Action) -> None:
     for job in (JobFacts("bob"), JobFacts(None)):
         assert not permits(ALICE, action, job)
         assert not permits(ANONYMOUS, action, job)
+
+
+def test_several_scopes_permit_what_each_of_them_permits() -> None:
+    """And no more: an auditor who is a user as well changes no jobs of others."""
+    scopes = [Scope.SUBMIT, Scope.READ, Scope.CONTROL, Scope.AUDIT, "worker:mail"]
+    owners = ("alice", "bob", ANONYMOUS_OWNER, None)
+    jobs = [None, *(JobFacts(owner, worker) for owner in owners for worker in (None, "key:a/w"))]
+    for one, another in combinations(scopes, 2):
+        both = Principal("key:a", "alice", frozenset({one, another}))
+        each = [Principal("key:a", "alice", frozenset({scope})) for scope in (one, another)]
+        for action, job in product(Action, jobs):
+            alone = any(permits(principal, action, job) for principal in each)
+            assert permits(both, action, job) == alone, (one, another, action, job)
 
 
 def test_auditors_read_all_jobs_and_change_none() -> None:

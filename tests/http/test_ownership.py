@@ -9,7 +9,8 @@ from uuid import uuid4
 import pytest
 from aiohttp import ClientResponse
 
-from eventjobs.auth.principals import Scope
+from eventjobs.auth.principals import USER_SCOPES, Scope
+from eventjobs.domain.events import JobSubmitted
 from eventjobs.domain.ids import child_id, id_of_key, legacy_id_of_key
 from eventjobs.domain.timestamps import parse_rfc3339, rfc3339
 from eventjobs.handlers.declare import handler
@@ -62,6 +63,14 @@ async def open_site(client: Connect, *parts: Any, **settings: Any) -> Site:
     await site.add("ops", Scope.ADMIN)
     await site.add("audit", Scope.AUDIT)
     return site
+
+
+async def job_submitted(site: Site) -> None:
+    """Return when there is a job."""
+    while not any(
+        isinstance(each.event, JobSubmitted) for each in await site.api.service.log.read(0)
+    ):
+        await site.api.service.log.wait(site.api.service.log.head)
 
 
 def job_ids(reply: Reply) -> list[str]:
@@ -254,9 +263,14 @@ async def test_webhooks_are_of_an_owner(client: Connect) -> None:
     for owner in (BOB, "ops"):
         reply = await site.send(ANN, "POST", "/v1/webhooks", {**body, "owner": owner})
         assert reply.code == "forbidden"
+    await site.add("both", Scope.AUDIT, *USER_SCOPES)  # it reads all jobs, and controls its own
+    assert (await site.send("both", "POST", "/v1/webhooks", body)).json["owner"] == "both"
+    reply = await site.send("both", "POST", "/v1/webhooks", {**body, "owner": ANN})
+    assert reply.code == "forbidden"
+    boths = (await site.get("both", "/v1/webhooks")).json["webhooks"][1]
     alls = (await site.send("ops", "POST", "/v1/webhooks", body)).json
     assert alls["owner"] is None
-    for name, expected in ((ANN, [anns]), (BOB, []), ("ops", [anns, alls])):
+    for name, expected in ((ANN, [anns]), (BOB, []), ("ops", [anns, boths, alls])):
         listed = (await site.get(name, "/v1/webhooks")).json["webhooks"]
         assert [each["webhook_id"] for each in listed] == [each["webhook_id"] for each in expected]
 
@@ -325,6 +339,33 @@ async def test_an_open_claim_of_a_revoked_worker_gets_no_job(client: Connect) ->
 
 
 # --- streams and waits
+
+
+@pytest.mark.parametrize("path", ["/v1/jobs", "/v1/jobs/batch", "/v1/artifacts"])
+async def test_a_body_that_arrives_after_the_revocation_counts_no_more(
+    client: Connect, path: str
+) -> None:
+    site = await open_site(client)
+    key = await site.add("second")
+    service = site.api.service
+    line = b'{"type":"echo"}\n'
+
+    async def body() -> AsyncIterator[bytes]:
+        yield line
+        if path == "/v1/jobs/batch":
+            await job_submitted(site)
+        await service.api_keys.revoke(id_of(key), actor="test")
+        head = service.log.head
+        yield line if path != "/v1/jobs" else b" "
+        heads.append(head)
+
+    heads: list[int] = []
+    kind = "x-ndjson" if path == "/v1/jobs/batch" else "octet-stream"
+    headers = {"Content-Type": "application/json" if path == "/v1/jobs" else f"application/{kind}"}
+    reply = await site.send("second", "POST", path, data=body(), headers=headers)
+    assert reply.body.count(b'"invalid_credential"') == 1, reply.body
+    assert [service.log.head] == heads, "nothing was submitted after the revocation"
+    assert (reply.status == 401) or reply.body.count(b'"status":202') == 1
 
 
 async def test_a_long_poll_of_a_revoked_key_is_refused(client: Connect) -> None:

@@ -24,7 +24,8 @@ async def add(context: AppContext, request: web.Request) -> web.StreamResponse:
     """Have events sent to an address from now on. The answer has the secret that signs messages."""
     body = await read_json(context.service, request, Subscription)
     principal = principal_of(request)
-    added = WebhookAdded(body.events, body.types, restrict_owner(principal, body.owner), body.url)
+    owner = restrict_owner(principal, body.owner, Action.SUBSCRIBE)
+    added = WebhookAdded(body.events, body.types, owner, body.url)
     webhook = await context.service.webhooks.add(added, actor=principal.name)
     secret = context.service.webhooks.secret(webhook.webhook_id)
     response = reply(_render(webhook) | {"secret": secret}, status=201)
