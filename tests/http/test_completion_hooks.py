@@ -22,6 +22,7 @@ from tests.support.http_client import Client
 from tests.support.http_jobs import echo
 from tests.support.keys import bearer, make_key
 from tests.support.waiting import time_passing
+from tests.support.webhook_receiver import deliveries, receiving, subscribe
 
 LOOPBACK = "127.0.0.0/8"
 
@@ -153,6 +154,21 @@ async def test_a_stream_ends_after_the_link(client: Connect, path: str) -> None:
                 gate.set()
     assert b"event: end" in seen
     assert seen.index(b"event: end") > seen.index(b'"7"')
+
+
+async def test_a_webhook_gets_the_link_and_nothing_of_the_hooks_job(client: Connect) -> None:
+    @on_completion("echo", name="story")
+    async def save(job: CompletedJob) -> str:
+        return "7"
+
+    api = await client(echo, save, outbound_allow=LOOPBACK)
+    async with receiving() as receiver:
+        webhook = await subscribe(api, receiver, events=["JobCompleted", "HookCompleted"])
+        job = await over(api, "echo", 1)
+        messages = await receiver.has(2)
+        assert {each["type"] for each in messages} == {"JobCompleted", "HookCompleted"}
+        assert {each["data"]["job_id"] for each in messages} == {job["job_id"]}
+        assert len(await deliveries(api, webhook)) == 2
 
 
 # --- a hook that is a URL
