@@ -242,6 +242,8 @@ REQUESTS: dict[str, Maker] = {
     "GET /v1/session": plain("/v1/session"),
     "DELETE /v1/session": plain("/v1/session"),
     "POST /v1/views/rebuild": plain("/v1/views/rebuild"),
+    "GET /api/jobs": plain("/api/jobs"),
+    "DELETE /api/job/{id}": about("claim", "/api/job/{}"),
     "POST /api/queue-job": plain("/api/queue-job", {"text": "a text"}),
     "GET /api/job-status/{id}": about("claim", "/api/job-status/{}"),
     "GET /api/jobs/{id}": about("claim", "/api/jobs/{}"),

@@ -12,7 +12,7 @@ from eventjobs.http.app_context import AppContext
 from eventjobs.http.dialects import prefixed_status
 from eventjobs.http.dialects.error_body import as_dialect_error
 from eventjobs.http.dialects.job_ids import PREFIX, IdForm, parse_any_id
-from eventjobs.http.dialects.jobs import find_view, render_for_reader
+from eventjobs.http.dialects.jobs import find_view
 from eventjobs.http.dialects.seed_001_log import log_request
 from eventjobs.http.dialects.times import naive
 from eventjobs.http.responses import reply
@@ -71,7 +71,7 @@ async def get(context: AppContext, request: web.Request) -> web.StreamResponse:
     form, view = await lookup
     if form is IdForm.PREFIXED:
         return reply(prefixed_status.render(view, context.proxies.base_url(request)))
-    return await render_for_reader(context, request, view, render)
+    return reply(render(view))
 
 
 async def _find(context: AppContext, request: web.Request, text: str) -> tuple[IdForm, JobView]:

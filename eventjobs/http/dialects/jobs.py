@@ -1,10 +1,9 @@
 """Reads and submissions of jobs for the routes of dialects, under the policy of all routes."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from contextlib import suppress
 from typing import Any
 
-import orjson
 from aiohttp import web
 
 from eventjobs.auth.policy import Action
@@ -18,7 +17,6 @@ from eventjobs.http.auth import owner_of, principal_of
 from eventjobs.http.request_errors import ViewsBehind
 from eventjobs.http.request_ids import JOB_ID
 from eventjobs.http.requests import require_job, views_caught_up
-from eventjobs.http.responses import reply
 from eventjobs.http.schemas.submission import Submission
 from eventjobs.projections import JobView
 from eventjobs.service import Service
@@ -50,9 +48,7 @@ async def view_for(service: Service, principal: Principal, job_id: str) -> JobVi
     Raises JobNotFound, JobGone, JobUnreadable.
     """
     await _check_access(service, principal, job_id, Action.READ)
-    view = await _find_view(service, job_id)
-    mask = await mask_for(service.jobs, principal, view.job)
-    return view if mask is None else mask.record(view)
+    return await mask_view(service, principal, await _find_view(service, job_id))
 
 
 async def _find_view(service: Service, job_id: str) -> JobView:
@@ -64,18 +60,10 @@ async def _find_view(service: Service, job_id: str) -> JobView:
     return JobView(require_job(await service.jobs.current(job_id)), None, None)
 
 
-async def render_for_reader(
-    context: AppContext,
-    request: web.Request,
-    view: JobView,
-    render: Callable[[JobView], dict[str, Any]],
-) -> web.Response:
-    """The response with the rendered job, without sensitive values that are not for the reader."""
-    body = render(view)
-    mask = await mask_for(context.service.jobs, principal_of(request), view.job)
-    if mask is not None:
-        body = mask.fields(orjson.loads(orjson.dumps(body)))
-    return reply(body)
+async def mask_view(service: Service, principal: Principal, view: JobView) -> JobView:
+    """*view* without the sensitive values that *principal* may not read."""
+    mask = await mask_for(service.jobs, principal, view.job)
+    return view if mask is None else mask.record(view)
 
 
 async def submit(

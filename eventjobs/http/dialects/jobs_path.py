@@ -15,9 +15,10 @@ from eventjobs.errors import JobNotFound
 from eventjobs.http.app_context import AppContext
 from eventjobs.http.dialects.error_body import as_dialect_error
 from eventjobs.http.dialects.job_ids import BadJobId, parse_any_id
-from eventjobs.http.dialects.jobs import find_view, render_for_reader
+from eventjobs.http.dialects.jobs import find_view
 from eventjobs.http.dialects.processing_page import page_fields
 from eventjobs.http.dialects.times import seconds
+from eventjobs.http.responses import reply
 from eventjobs.http.routing import RequestSpec, ResponseSpec, Route
 from eventjobs.projections import JobView
 
@@ -87,7 +88,7 @@ def job_id_of(request: web.Request) -> str:
 async def get(context: AppContext, request: web.Request) -> web.StreamResponse:
     """The job as it is now."""
     view = await find_view(context, request, job_id_of(request))
-    return await render_for_reader(context, request, view, render)
+    return reply(render(view))
 
 
 JOB = ResponseSpec(200, "the job", SharedJob, "application/json")

@@ -5,7 +5,7 @@ from pydantic import BaseModel, ConfigDict
 
 from eventjobs.auth.policy import Action
 from eventjobs.http.app_context import AppContext
-from eventjobs.http.dialects import job_status
+from eventjobs.http.dialects import job_pages, job_status
 from eventjobs.http.dialects.dialect import Dialect
 from eventjobs.http.dialects.error_body import as_dialect_error
 from eventjobs.http.dialects.jobs import submit
@@ -63,6 +63,7 @@ DIALECT = Dialect(
             error_format=as_dialect_error,
         ),
         job_status.ROUTE,
+        *job_pages.ROUTES,
         Route("GET", "/health", None, health, RequestSpec(), (HEALTH,), kind=None),
     ),
 )

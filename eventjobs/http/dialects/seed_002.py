@@ -19,7 +19,7 @@ from eventjobs.http.dialects import jobs_path, upload
 from eventjobs.http.dialects.dialect import Dialect
 from eventjobs.http.dialects.error_body import as_dialect_error
 from eventjobs.http.dialects.job_ids import prefixed_id
-from eventjobs.http.dialects.jobs import check_access, find_view, render_for_reader
+from eventjobs.http.dialects.jobs import check_access, find_view
 from eventjobs.http.dialects.jobs_path import job_id_of
 from eventjobs.http.dialects.processing_page import OTHER_ERROR, RUNS_MAX, may_retry
 from eventjobs.http.json_body import read_json
@@ -127,7 +127,7 @@ async def _changed_job(
     context: AppContext, request: web.Request, job_id: str
 ) -> web.StreamResponse:
     view = await find_view(context, request, job_id)
-    return await render_for_reader(context, request, view, jobs_path.render)
+    return reply(jobs_path.render(view))
 
 
 async def callback(context: AppContext, request: web.Request) -> web.StreamResponse:
