@@ -249,6 +249,6 @@ def _require_own(job: Job | None) -> Job:
 def _require_running(job: Job | None, attempt: int) -> Job:
     if job is None:
         raise JobNotFound
-    if require_readable(job).status != Status.RUNNING or job.attempt != attempt:
+    if not require_readable(job).runs or job.attempt != attempt:
         raise StaleAttempt(f"attempt {attempt} no longer holds the job")
     return job

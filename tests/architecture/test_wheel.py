@@ -202,3 +202,6 @@ def test_a_service_works_beside_modules_of_these_names(environment: Path, tmp_pa
     events = [orjson.loads(line)["type"] for line in run("eventjobs-audit", "data").splitlines()]
     assert events[0] == "JobSubmitted"
     assert events[-1] == "JobCompleted"
+    (tmp_path / "jobs").mkdir()
+    (tmp_path / f"jobs/{job['job_id'][:-4]}0000.json").write_text('{"status": "queued"}')
+    assert run("eventjobs-import", "jobs", "--data", "data").startswith("1 imported")

@@ -9,7 +9,7 @@ from eventjobs.domain import decisions
 from eventjobs.domain import events as e
 from eventjobs.domain.job import Job, Status
 from eventjobs.domain.spec import JobSpec
-from eventjobs.errors import JobExists, JobGone, WrongState
+from eventjobs.errors import JobExists, JobGone, StaleAttempt, WrongState
 from eventjobs.projections.attempt_progress import Progress, advance
 from eventjobs.projections.explanation import explain_imported
 from eventjobs.projections.history import describe_history
@@ -77,6 +77,7 @@ def test_a_job_that_another_program_runs_is_not_changed_here(imported: e.JobImpo
         given(imported).when(decision).refused(WrongState)
     given(imported).when(decisions.start, 10**18, "worker").refused(WrongState)
     given(imported).when(decisions.expire, "deleted").refused(WrongState)
+    given(imported).when(decisions.complete, 0, "forged").refused(StaleAttempt)
     job = job_after(imported)
     assert (job.waits, job.runs, job.can_retry) == (False, False, False)
 
