@@ -6,11 +6,12 @@ import tempfile
 from collections.abc import Callable
 from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 from uuid import UUID
 
 from pydantic import BaseModel, Field, field_validator
 
+from eventjobs.demo.language_model import LLMBusy, ask
 from eventjobs.demo.protocol.review import review
 from eventjobs.demo.settings import DemoSettings
 from eventjobs.errors import JobError
@@ -21,6 +22,9 @@ from eventjobs.handlers.thread_context import ThreadContext
 
 #: Where each stage of analyze-csv begins and ends, in percent of the whole job.
 _SPAN = {"reading": (0, 40), "analyzing": (40, 85), "narrating": (85, 88), "visualizing": (88, 100)}
+
+
+_TASK = "Say in a few sentences what matters in these findings about a table. Add no facts."
 
 
 class CsvRequest(BaseModel, extra="forbid"):
@@ -112,13 +116,39 @@ def analyze_csv(ctx: ThreadContext, payload: CsvRequest) -> dict[str, Any]:
     ctx.log("profiled", rows=profile["rows"], notes=profile["notes"])
     report("narrating", 0, "Putting the numbers into words")
     sentences = list(islice(narrate(profile), payload.sentences_max))
+    insights = _insights(ctx, " ".join(sentences))
     charts: list[str] = []
     for name, title, svg in islice(draw_charts(profile), payload.charts_max):
         report("visualizing", len(charts) / payload.charts_max, f"Chart of {title}")
         charts.append(f"chart-{len(charts) + 1:02}-{name}.svg")
         ctx.artifact(charts[-1], svg, "image/svg+xml")
     report("visualizing", 1, "Done")
-    return {**profile, "sentences": sentences, "charts": charts}
+    return {**profile, "sentences": sentences, "insights": insights, "charts": charts}
+
+
+def _insights(ctx: ThreadContext, findings: str) -> dict[str, str]:
+    """The *findings* in the words of the language model; as they are where there is none."""
+    settings = DemoSettings()
+
+    def fallback(*_: Any) -> dict[str, str]:
+        return {"text": findings, "by": "narrative"}
+
+    if settings.openrouter_api_key is None or not findings:
+        return fallback()
+
+    def ask_model() -> dict[str, str]:
+        ctx.check_cancelled()
+        return {"text": asyncio.run(ask(settings, _TASK, findings)), "by": settings.llm_model}
+
+    breaker = ctx.breaker(
+        "llm",
+        threshold=settings.llm_circuit_threshold,
+        window_s=settings.llm_circuit_window_s,
+        cooldown_s=settings.llm_circuit_cooldown_s,
+    )
+    name = f"LLM call ({settings.llm_model})"
+    retrying = ctx.retrying(name, attempts=settings.llm_retry_attempts, on=LLMBusy)
+    return cast(dict[str, str], breaker.call(retrying, ask_model, fallback=fallback))
 
 
 @on_completion("analyze-csv", name="story")

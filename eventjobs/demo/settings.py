@@ -11,7 +11,7 @@ class DemoSettings(EnvironmentSettings):
     """Of the demo. The variable of a setting is EVENTJOBS_ and its name in capitals."""
 
     openrouter_api_key: Annotated[SecretStr | None, Alias("OPENROUTER_API_KEY")] = Field(
-        None, description="llm-summary asks a model with it; unset, it makes do without"
+        None, description="analyze-csv and llm-summary ask a model with it; unset, they do without"
     )
     llm_base_url: Annotated[str, Alias("LLM_BASE_URL")] = Field(
         "https://openrouter.ai/api/v1", description="any service that speaks OpenAI's protocol"

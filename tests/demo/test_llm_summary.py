@@ -7,10 +7,10 @@ from typing import Any
 
 import orjson
 import pytest
-from aiohttp import web
+from aiohttp import FormData, web
 
 from eventjobs.demo.extract import extract
-from eventjobs.demo.handlers import analyze_text
+from eventjobs.demo.handlers import analyze_csv, analyze_text
 from eventjobs.demo.llm_summary import llm_summary
 from eventjobs.domain.events import LogWritten
 from tests.conftest import Connect
@@ -251,3 +251,31 @@ def test_the_sentences_that_say_most_are_kept_in_their_order() -> None:
 @pytest.mark.parametrize("text", ["", "...", "\n\n", "word", "a" * 300_000, "Ähm? " * 50_000])
 def test_any_text_has_a_summary_of_bounded_length(text: str) -> None:
     assert len(extract(text, 3)) <= 3 * 401
+
+
+async def test_an_uploaded_table_has_insights_of_the_model_or_its_own(
+    client: Connect, model: Model, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = await client(analyze_csv, dialects="004", call_delay_s=0)
+
+    async def insights() -> tuple[dict[str, str], list[str], list[str]]:
+        """The insights of an uploaded table, its sentences, and the codes of its issues."""
+        form = FormData()
+        form.add_field("file", b"a,b\n1,2\n3,4\n", filename="sales_demo.csv")
+        upload = await asked("POST", "/api/upload", data=form)
+        await asked.service.wait(upload.json["job_id"])
+        status = (await asked.get(f"/api/job-status/{upload.json['jobId']}")).json
+        assert status["status"] == "completed"
+        result = (await asked.get(status["resultUrl"].removeprefix(asked.listening.url))).json
+        codes = [each["code"] for each in status.get("issues", ())]
+        return result["insights"], result["sentences"], codes
+
+    by_model = {"text": "A summary.", "by": "deepseek/deepseek-r1"}
+    assert (await insights())[::2] == (by_model, [])
+    model.state = "401"  # an invalid key
+    own, sentences, codes = await insights()
+    assert own == {"text": " ".join(sentences), "by": "narrative"}
+    assert codes == ["llm_failure_fallback"]
+    monkeypatch.delenv("OPENROUTER_API_KEY")
+    own, sentences, codes = await insights()
+    assert (own["by"], codes, len(model.requests)) == ("narrative", [], 2)
