@@ -9,6 +9,7 @@ from functools import partial
 from typing import Any
 
 import orjson
+from yarl import URL
 
 from eventjobs.auth.master_key import MasterKey
 from eventjobs.commands.jobs import Jobs
@@ -141,7 +142,7 @@ def _request_body(hook: CompletionHook, completed: CompletedJob, mask: Mask | No
     """The request as JSON. It may be large."""
     at = rfc3339(int(completed.completed_at.timestamp() * 1_000_000))
     artifacts = [
-        asdict(each) | {"url": f"/v1/jobs/{completed.job_id}/artifacts/{each.name}"}
+        asdict(each) | {"url": f"/v1/jobs/{completed.job_id}/artifacts/{URL.build(path=each.name)}"}
         for each in completed.artifacts
     ]
     fields = vars(completed) | {"artifacts": artifacts, "tags": list(completed.tags)}

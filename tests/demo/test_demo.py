@@ -113,7 +113,7 @@ async def run_service(tmp_path: Path, content: bytes) -> Job:
         kept = await asyncio.to_thread(service.artifacts.store, content)
         artifacts = (Artifact("table.csv", *kept),)
         submitted = await service.submit("analyze-csv", {}, artifacts=artifacts)
-        return await asyncio.wait_for(service.wait(submitted.job_id), 30)
+        return await asyncio.wait_for(service.wait(submitted.job_id, hooks=True), 30)
 
 
 def test_a_real_service_profiles_an_uploaded_file(tmp_path: Path) -> None:
@@ -121,6 +121,8 @@ def test_a_real_service_profiles_an_uploaded_file(tmp_path: Path) -> None:
     assert job.status == "completed"
     assert job.result["rows"] == 300
     assert [each.name for each in job.artifacts] == ["table.csv", *job.result["charts"]]
+    [story] = job.hooks
+    assert (story.name, story.url) == ("story", f"/v1/jobs/{job.job_id}")
 
 
 def test_a_real_service_fails_a_broken_file_for_good(tmp_path: Path) -> None:

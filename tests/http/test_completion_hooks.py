@@ -200,6 +200,19 @@ async def test_a_url_gets_the_job_and_answers_with_the_record(
     }
 
 
+async def test_a_url_gets_the_addresses_of_files(client: Connect, stories: Stories) -> None:
+    @handler("draw")
+    async def draw(context: Context, payload: Any) -> None:
+        await context.artifact("a chart.svg", b"<svg/>", "image/svg+xml")
+
+    hook = completion_hook("draw", name="story", url=stories.url)
+    api = await client(draw, hook, outbound_allow=LOOPBACK)
+    job = await over(api, "draw", None)
+    [artifact] = stories.bodies[0]["artifacts"]
+    assert artifact == job["artifacts"][0]
+    assert (await api.get(artifact["url"])).body == b"<svg/>"
+
+
 async def test_a_url_is_called_again_with_the_same_key(
     client: Connect, stories: Stories, clock: FakeClock
 ) -> None:
