@@ -2,11 +2,14 @@
 
 import asyncio
 import shutil
+import signal
 import sqlite3
 from copy import copy
 from pathlib import Path
 from typing import Any
+from urllib.request import Request, urlopen
 
+import orjson
 import pytest
 
 from eventjobs import CompletedJob, Context, JobError, handler, on_completion
@@ -20,6 +23,7 @@ from eventjobs.handlers.registry import HandlerRegistry
 from eventjobs.service import Service
 from tests.conftest import Serve
 from tests.support.clock import FakeClock
+from tests.support.servers import serving, start
 from tests.support.waiting import job_when, kinds, recorded_of, time_passing
 
 ID = "00000000-0000-4000-8000-000000000001"
@@ -272,6 +276,52 @@ async def test_a_kill_at_any_moment_leaves_one_record(
             [end] = await recorded_of(again, job_id, HookCompleted)
             assert end.event == HookCompleted("story", job_id, f"/stories/{job_id}")
             assert len(await recorded_of(again, hook_id(job_id, "story"), JobSubmitted)) == 1
+
+
+HOOKED = """
+import os, signal, sqlite3
+from eventjobs import handler, on_completion
+
+@handler("analyze")
+async def analyze(context, payload):
+    return payload
+
+@on_completion("analyze", name="story", retry_delay_s=0)
+def save(job):
+    with sqlite3.connect(os.environ["STORIES"]) as db:
+        db.execute("CREATE TABLE IF NOT EXISTS stories (job_id TEXT UNIQUE)")
+        added = db.execute("INSERT OR IGNORE INTO stories VALUES (?)", (job.job_id,)).rowcount
+    if added:
+        os.kill(os.getpid(), signal.SIGKILL)  # the record is made, and the service does not know
+    return {"url": f"/stories/{job.job_id}"}
+"""
+
+
+def request(url: str, body: Any = None, **headers: str) -> bytes:
+    data = None if body is None else orjson.dumps(body)
+    with urlopen(Request(url, data, headers), timeout=30) as response:
+        content: bytes = response.read()
+    return content
+
+
+def test_a_real_kill_between_the_record_and_its_event(tmp_path: Path) -> None:
+    (tmp_path / "hooked.py").write_text(HOOKED)
+    environment: Any = {"STORIES": str(tmp_path / "stories.db"), "PYTHONPATH": str(tmp_path)}
+    server = start(tmp_path / "data", "--app", "hooked", **environment)
+    job = {"type": "analyze", "payload": 3}
+    reply = request(f"{server.url}/v1/jobs", job, **{"Content-Type": "application/json"})
+    job_id = orjson.loads(reply)["job_id"]
+    assert server.process.wait(30) == -signal.SIGKILL
+    assert server.process.stdout is not None
+    server.process.stdout.close()
+    with serving(tmp_path, "--app", "hooked", **environment) as server:
+        # The stream ends once the hook has ended.
+        stream = request(f"{server.url}/v1/jobs/{job_id}/events", Accept="text/event-stream")
+        shown = orjson.loads(request(f"{server.url}/v1/jobs/{job_id}"))
+    assert stream.count(b"HookCompleted") == 1
+    assert shown["links"]["story"] == f"/stories/{job_id}"
+    with sqlite3.connect(environment["STORIES"]) as db:
+        assert db.execute("SELECT count(*) FROM stories").fetchone() == (1,)
 
 
 async def test_a_full_disk_delays_a_hook(
