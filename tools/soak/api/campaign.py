@@ -18,8 +18,15 @@ from ..kills.server import Servers
 
 FOLDER = Path(__file__).parent
 APP = "eventjobs.tools.soak.api.handlers:HANDLERS"
-#: Nothing waits, so that every request ends at once.
-ENVIRONMENT = {"EVENTJOBS_WAIT_MAX_S": "0", "EVENTJOBS_DRAIN_S": "0"}
+#: Nothing waits, so that every request ends at once. All dialects are served.
+ENVIRONMENT = {
+    "EVENTJOBS_WAIT_MAX_S": "0",
+    "EVENTJOBS_DRAIN_S": "0",
+    "EVENTJOBS_DIALECTS": "all",
+    "EVENTJOBS_QUEUE_JOB_TYPE": "echo",
+    "EVENTJOBS_UPLOAD_TYPE": "echo",
+    "EVENTJOBS_DOMAIN_ROUTES": '[{"path": "/cases/{case_id}/analyze", "type": "echo"}]',
+}
 REQUEST_S = 30
 #: The number of requests, in what schemathesis prints.
 _REQUESTS = re.compile(r"^ *(\d+) generated", re.MULTILINE)
