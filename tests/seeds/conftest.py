@@ -58,6 +58,7 @@ def start_in(folder: Path, settings: Mapping[str, str], *arguments: str, port: i
         "EVENTJOBS_CORS_ORIGINS": "http://app.example",
         "EVENTJOBS_DIALECT_LOGS": "all",
         "EVENTJOBS_DRAIN_S": "0",
+        "EVENTJOBS_REDIS_PORT": "0",
         **settings,
     }
     under = ("env", "-C", str(folder))

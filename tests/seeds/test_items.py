@@ -13,8 +13,6 @@ from typing import NamedTuple
 ROOT = Path(__file__).parents[2]
 TABLE = Path(__file__).with_name("items.tsv")
 ITEMS = 306
-#: Items whose part of the service is not there yet: `open: ` and the part.
-OPEN = 3
 
 
 class Item(NamedTuple):
@@ -56,7 +54,7 @@ def test_the_tests_that_items_name_exist() -> None:
     lost = [
         f"{each.number}: {name}"
         for each in read_items()
-        if not each.shown_by.startswith(("not: ", "open: "))
+        if not each.shown_by.startswith("not: ")
         for name in each.shown_by.split(" ")
         if name.partition("::")[2] not in names_of_tests(name.partition("::")[0])
     ]
@@ -76,8 +74,3 @@ def test_the_tests_that_reasons_mention_exist() -> None:
         path, _, test = name.partition("::")
         assert names_of_tests(path), path
         assert not test or test in names_of_tests(path), name
-
-
-def test_as_many_items_are_open_as_is_said() -> None:
-    still_open = [each for each in read_items() if each.shown_by.startswith("open: ")]
-    assert len(still_open) == OPEN, [f"{each.number}: {each.shown_by}" for each in still_open]

@@ -12,12 +12,15 @@ import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
+from uuid import UUID
 
 import pytest
 
 from eventjobs.http.dialects.job_ids import prefixed_id
 from eventjobs.job_store import JobStore
+from tests.conftest import program
 from tests.seeds.conftest import PORTS, call, printed_settings, start_in, stop, submit, wait
+from tests.support.foreign_servers import Reply, answering
 from tests.support.seed_texts import COPIES, ORIGINALS, Snippet, differences, snippets
 from tests.support.servers import Server
 
@@ -63,11 +66,6 @@ LINES_OUT_OF_REACH = {
         "python test_job_queue.py": "a test of the seed's own program, which is not printed",
         "python -m uvicorn app.main:app --reload": "it starts the seed's own program",
     },
-}
-#: Blocks whose part of the service is not there yet.
-NOT_YET = {
-    "004.14": "insights of a model for uploads",
-    "004.20": "RESP",
 }
 #: Blocks that are compared with responses below, or that other files of tests run.
 OTHERWISE = {
@@ -117,6 +115,10 @@ def rewrite(code: str, server: Server, **names: str) -> str:
 
 def run_shell(server: Server, *keys: str, code: str = "", **names: str) -> list[Any]:
     """The JSON documents that the blocks print, run one after the other in one shell."""
+    return list(documents(output_of(server, *keys, code=code, **names)))
+
+
+def output_of(server: Server, *keys: str, code: str = "", **names: str) -> str:
     code += "\n".join(command_lines(SNIPPETS[key]) for key in keys)
     ran = subprocess.run(
         ["bash", "-c", PRELUDE + rewrite(code, server, **names)],
@@ -129,7 +131,7 @@ def run_shell(server: Server, *keys: str, code: str = "", **names: str) -> list[
         check=False,
     )
     assert ran.returncode == 0, ran.stderr
-    return list(documents(ran.stdout))
+    return ran.stdout
 
 
 def documents(text: str) -> Sequence[Any]:
@@ -299,6 +301,24 @@ def a_job_of_another_server_times_out(server: Server, tmp_path: Path) -> None:
     assert (status["status"], status["error"]) == ("failed", "timeout")
 
 
+@runs("004.14")
+def an_invalid_key_gives_insights_of_the_file_itself(server: Server, tmp_path: Path) -> None:
+    """The server is started with the exported key, which the model's service refuses."""
+    exported = dict(re.findall(r'^export ([A-Z_]+)="(.*)"', SNIPPETS["004.14"].code, re.MULTILINE))
+    assert list(exported) == ["OPENROUTER_API_KEY"]
+    with answering(Reply(401, "application/json", b"{}")) as model:
+        other = start_in(tmp_path, exported | {"LLM_BASE_URL": model})
+        try:
+            [status] = run_shell(other, "004.14")
+            result = call("GET", status["resultUrl"]).body
+            job = call("GET", f"{other.url}/v1/jobs/{UUID(hex=status['jobId'][4:])}").body
+        finally:
+            stop(other)
+    assert status["status"] == "completed"
+    assert result["insights"] == {"text": " ".join(result["sentences"]), "by": "narrative"}
+    assert [each["code"] for each in job["issues"]] == ["llm_failure_fallback"]
+
+
 @runs("004.15", "004.16", "004.17", "004.18", "004.19")
 def what_happens_to_jobs_is_logged(server: Server, tmp_path: Path) -> None:
     quick = {"RETRY_INITIAL_DELAY": "0.01", "SIMULATED_SLOW_PROCESSING_SECONDS": "0"}
@@ -332,6 +352,18 @@ def start_job(server: Server, payload: Any) -> str:
     while (reply := call("GET", url)).body["status"] == "queued":
         call("GET", url, headers={"Prefer": "wait=5", "If-None-Match": reply.headers["ETag"]})
     return job_id
+
+
+@runs("004.20")
+def redis_is_asked(server: Server) -> None:
+    """The port of Redis belongs to Redis: the commands get that of the server."""
+    job_id = prefixed_id(submit(server, "noop", delay_s=600))
+    [line] = re.findall(r".*serving redis-cli.*", (server.data.parent / "data.log").read_text())
+    code = f'redis-cli() {{ {program("redis-cli")} -p {json.loads(line)["port"]} "$@"; }}\n'
+    job, queued, *keys = output_of(server, "004.20", code=code, job_abc123=job_id).splitlines()
+    assert json.loads(job)["jobId"] == job_id
+    assert int(queued) >= 0
+    assert f"job:{job_id}" in keys
 
 
 @runs("000.0")
@@ -405,7 +437,7 @@ def test_snippets_run_as_printed(scenario: Scenario, server: Server, tmp_path: P
 def test_each_snippet_is_run_or_has_a_reason() -> None:
     run = [key for keys in SCENARIOS.values() for key in keys]
     assert len(run) == len(set(run))
-    accounted = [*run, *BLOCKS_OUT_OF_REACH, *OTHERWISE, *NOT_YET]
+    accounted = [*run, *BLOCKS_OUT_OF_REACH, *OTHERWISE]
     assert sorted(accounted) == sorted(set(accounted))
     assert set(SNIPPETS) == set(accounted)
     assert set(LINES_OUT_OF_REACH) <= set(run)
