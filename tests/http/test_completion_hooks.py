@@ -21,7 +21,7 @@ from tests.support.clock import FakeClock
 from tests.support.http_client import Client
 from tests.support.http_jobs import echo
 from tests.support.keys import bearer, make_key
-from tests.support.waiting import time_passing
+from tests.support.waiting import job_when, time_passing
 from tests.support.webhook_receiver import deliveries, receiving, subscribe
 
 LOOPBACK = "127.0.0.0/8"
@@ -272,6 +272,50 @@ async def test_a_function_gets_the_values_and_readers_do_not(client: Connect) ->
             assert b"4111" not in masked.body
     masked = await api.get(f"/v1/jobs/{job_id}", **bearer(auditor))
     assert masked.json["links"]["story"] == masked.json["hooks"][0]["id"] == "story of [hidden]"
+
+
+async def test_a_link_is_hidden_where_all_texts_are(client: Connect) -> None:
+    """So it is with a job of very many sensitive values."""
+
+    @handler("secrets", sensitive=["cards"])
+    async def pay(context: Context, payload: Any) -> None:
+        pass
+
+    @on_completion("secrets", name="story")
+    async def save(job: CompletedJob) -> str:
+        return f"story of {job.payload['cards'][0]}"
+
+    api = await client(pay, save, auth="required")
+    key = await make_key(api.service)
+    auditor = await make_key(api.service, ["audit:export"], owner="eve")
+    cards = {"cards": [f"41111111{number:08}" for number in range(40)]}
+    reply = await api(
+        "POST", "/v1/jobs", {"type": "secrets", "payload": cards}, headers=bearer(key)
+    )
+    job_id = reply.json["job_id"]
+    await api.service.wait(job_id, hooks=True)
+    masked = await api.get(f"/v1/jobs/{job_id}", **bearer(auditor))
+    assert b"4111" not in masked.body
+    assert masked.json["links"]["story"] == "[hidden]"
+    own = await api.get(f"/v1/jobs/{job_id}", **bearer(key))
+    assert own.json["links"]["story"] == "story of 4111111100000000"
+
+
+async def test_a_paused_hook_waits(client: Connect) -> None:
+    @on_completion("echo", name="story")
+    async def save(job: CompletedJob) -> str:
+        return "7"
+
+    api = await client(echo, save)
+    path = "/v1/types/eventjobs.hook.echo.story"
+    assert (await api("POST", f"{path}/pause")).status == 200
+    job_id = (await api.submit("echo", 1))["job_id"]
+    own = hook_id(job_id, "story")
+    await job_when(api.service, own, lambda job: True)
+    [reason, *_] = (await api.get(f"/v1/jobs/{own}/why")).json["reasons"]
+    assert reason["code"] == "paused_type"
+    assert (await api("POST", f"{path}/resume")).status == 200
+    await api.service.wait(job_id, hooks=True)
 
 
 SECRET_JOB = {"type": "secret", "payload": {"card": "4111111111111111"}}

@@ -23,8 +23,11 @@ class Snapshot(NamedTuple):
         """The snapshot through *mask*, with an entity tag of its own."""
         if mask is None:
             return self
-        body = mask.fields(orjson.loads(self.body)) | {"masked": True}
-        body["links"] |= hook_links(body["hooks"])  # those of the job itself are not masked
+        fields = orjson.loads(self.body)
+        body = mask.fields(fields) | {"masked": True}
+        for hook, masked in zip(fields["hooks"], body["hooks"], strict=True):
+            masked["name"] = hook["name"]  # it is declared, and not a text of the job
+        body["links"] |= hook_links(body["hooks"])  # all other links are not masked
         return Snapshot(self.job, orjson.dumps(body), masked_etag(self.etag))
 
 
