@@ -100,8 +100,8 @@ class RespListening:
 
     async def _serve(self, connection: _Connection, reader: asyncio.StreamReader) -> None:
         """Reply to the commands until one side ends. Raises ConnectionError, TimeoutError."""
-        address = connection.writer.get_extra_info("peername")[0]
-        session = Session(self._context, self._base_url, address)
+        peer = connection.writer.get_extra_info("peername")  # none of a client that has gone
+        session = Session(self._context, self._base_url, peer[0] if peer else "")
         try:
             while not session.ended and not self._closing:
                 command = connection.parser.next_command()

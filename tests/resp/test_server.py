@@ -1,13 +1,12 @@
 """The listener: hostile, slow and many clients, and its close."""
 
 import asyncio
-import shutil
 import subprocess
 
 import pytest
 
 from eventjobs.resp import server
-from tests.conftest import CI, Connect
+from tests.conftest import Connect, program
 from tests.support.clock import FakeClock
 from tests.support.http_jobs import HANDLERS
 from tests.support.resp import serving_redis
@@ -160,18 +159,14 @@ async def test_a_close_does_not_wait_for_ever(
 
 
 async def test_redis_cli_prints_what_is_printed(client: Connect) -> None:
-    program = shutil.which("redis-cli")
-    if program is None:
-        if CI:
-            pytest.fail("redis-cli is missing; apt-get install redis-tools")
-        pytest.skip("redis-cli is missing; apt-get install redis-tools")
+    path = program("redis-cli")
     api = await client(*HANDLERS, concurrency=0, upload_type="echo")
     job = await api.submit("echo", 1)
     async with serving_redis(api) as site:
 
         async def redis_cli(*arguments: str) -> str:
             process = await asyncio.create_subprocess_exec(
-                program, "-p", str(site.listening.port), *arguments, stdout=subprocess.PIPE
+                path, "-p", str(site.listening.port), *arguments, stdout=subprocess.PIPE
             )
             out, _ = await process.communicate()
             return out.decode()
