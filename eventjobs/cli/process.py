@@ -1,6 +1,7 @@
 """What long-running commands share: loading handlers, the event loop, signals."""
 
 import asyncio
+import logging
 import signal
 import sys
 from collections.abc import Callable, Coroutine, Iterable
@@ -9,9 +10,9 @@ from typing import Any
 
 from eventjobs.errors import InvalidInput
 from eventjobs.handlers.registry import HandlerRegistry, Part
-from eventjobs.observability.logging import get_logger
+from eventjobs.observability.logging import OURS, get_logger
 from eventjobs.observability.tracebacks import trace
-from eventjobs.settings import working_directory
+from eventjobs.settings import Settings, working_directory
 
 SIGNALS = (signal.SIGTERM, signal.SIGINT)
 
@@ -41,6 +42,21 @@ def _handlers_at(name: str) -> list[Part]:
     if not registry.parts:
         raise InvalidInput(f"{name} has no handlers")
     return registry.parts
+
+
+def write_shutdown_lines(settings: Settings) -> None:
+    """Write the log lines of a shutdown as dialect 004 has them, if *settings* select them.
+
+    Raises InvalidInput for a dialect without log lines.
+    """
+    if not settings.dialect_logs:
+        return
+    # Imported where it is used: a worker needs nothing else of the HTTP service.
+    from eventjobs.http.dialects.registry import select_dialect_logs
+    from eventjobs.http.dialects.seed_004_log import ShutdownLines
+
+    if "004" in select_dialect_logs(settings.dialect_logs):
+        logging.getLogger(OURS).addHandler(ShutdownLines())
 
 
 def run_main(main: Coroutine[Any, Any, None]) -> None:
@@ -82,20 +98,21 @@ class Signals:
     def __init__(self, hurry: Callable[[], Coroutine[Any, Any, None]]) -> None:
         self._hurry = hurry
         self._stop = asyncio.Event()
-        #: The number of the first signal; 0 before it.
-        self.received = 0
+        self._first = 0
         self._hurrying: asyncio.Task[None] | None = None
 
     def install(self) -> None:
         for each in SIGNALS:
             asyncio.get_running_loop().add_signal_handler(each, self._on_signal, each)
 
-    async def wait_for_stop(self) -> None:
+    async def wait_for_stop(self) -> int:
+        """The number of the first signal, once the process has it."""
         await self._stop.wait()
+        return int(self._first)
 
     def _on_signal(self, number: int) -> None:
         if not self._stop.is_set():
-            self.received = number
+            self._first = number
             self._stop.set()
             return
         for each in SIGNALS:

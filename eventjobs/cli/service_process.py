@@ -2,23 +2,20 @@
 
 import asyncio
 import errno
-import logging
 import sqlite3
 from collections.abc import Iterator
 from contextlib import AsyncExitStack, contextmanager
 from typing import TYPE_CHECKING
 
 from eventjobs import gc_tuning
-from eventjobs.cli.process import Signals, run_main
+from eventjobs.cli.process import Signals, run_main, write_shutdown_lines
 from eventjobs.errors import DataDirectoryError, EventjobsError, InvalidInput
 from eventjobs.handlers.registry import HandlerRegistry
 from eventjobs.http import serve
-from eventjobs.http.dialects.registry import select_dialect_logs
-from eventjobs.http.dialects.seed_004_log import ShutdownLines
 from eventjobs.http.origin_guard import check_host
 from eventjobs.http.server import Listening
 from eventjobs.observability.log_capture import allow_level
-from eventjobs.observability.logging import OURS, get_logger
+from eventjobs.observability.logging import get_logger
 from eventjobs.service import Service
 from eventjobs.settings import Settings
 from eventjobs.settings.formats import split_address
@@ -38,8 +35,7 @@ def run_service(settings: Settings, handlers: HandlerRegistry) -> None:
     for host, _ in _addresses(settings):
         check_host(settings, host)
     allow_level(settings.capture_logs)
-    if "004" in select_dialect_logs(settings.dialect_logs):
-        logging.getLogger(OURS).addHandler(ShutdownLines())
+    write_shutdown_lines(settings)
     gc_tuning.raise_gc_thresholds()
     run_main(_Process(settings, handlers).run())
 
@@ -67,8 +63,8 @@ class _Process:
                 stack.push_async_callback(redis.close)
             gc_tuning.freeze_startup_objects()
             self._announce(listening)
-            await self._signals.wait_for_stop()
-            self._log.info("stopping", signal=int(self._signals.received))
+            signal = await self._signals.wait_for_stop()
+            self._log.info("stopping", signal=signal)
         self._log.info("stopped")
 
     async def _start(self) -> bool:

@@ -4,7 +4,7 @@ import os
 from collections.abc import Sequence
 
 from eventjobs import gc_tuning
-from eventjobs.cli.process import Signals, load_handlers, run_main
+from eventjobs.cli.process import Signals, load_handlers, run_main, write_shutdown_lines
 from eventjobs.client.requests import base_url
 from eventjobs.errors import InvalidInput
 from eventjobs.execution.runner import REMOTE_MODES
@@ -31,6 +31,7 @@ def run_worker(
     if settings.concurrency == 0:
         raise InvalidInput("a worker with concurrency 0 would never do anything")
     allow_level(settings.capture_logs)
+    write_shutdown_lines(settings)
     gc_tuning.raise_gc_thresholds()
     # Random at each start: a restarted process is another worker than the one that died.
     name = f"worker-{os.urandom(8).hex()}"

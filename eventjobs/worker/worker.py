@@ -106,7 +106,7 @@ class Worker:
         ends: set[asyncio.Future[Any]] = {heartbeats, running, stopped, source.outage.refused}
         try:
             await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)
-            self._log.info("stopping")
+            self._log.info("stopping", signal=stopped.result() if stopped.done() else None)
             await source.stop_claiming()
             await runner.stop(settings.drain_s)
             await running

@@ -1,10 +1,12 @@
 """`eventjobs serve` as a process: real signals, real crashes, and one line for each error."""
 
+import os
 import re
 import signal
 import socket
 import sqlite3
 import subprocess
+import sys
 from contextlib import closing
 from pathlib import Path
 from urllib.request import urlopen
@@ -255,3 +257,26 @@ def test_a_further_port_that_is_taken_is_named(tool: Tool) -> None:
     assert (run.returncode, run.stdout) == (1, "")
     assert "another program listens on port" in run.stderr
     assert f"port {port} of 127.0.0.1" in run.stderr
+
+
+def test_a_shutdown_has_the_lines_of_a_dialect(folder: Path, tmp_path: Path) -> None:
+    environment = {"EVENTJOBS_DIALECT_LOGS": "004", "PYTHONPATH": str(folder)}
+    with serving(tmp_path, "--app", "shop:HANDLERS", **environment) as server:
+        environment = {**os.environ, **environment, "EVENTJOBS_URL": server.url}
+        command = [sys.executable, "-m", "eventjobs", "worker", "--app", "shop:HANDLERS"]
+        pipe = subprocess.PIPE
+        with subprocess.Popen(
+            command, env=environment, stdout=pipe, stderr=pipe, text=True
+        ) as worker:
+            assert worker.stdout is not None
+            assert worker.stdout.readline()  # its name
+            worker.send_signal(signal.SIGINT)
+            assert worker.stderr is not None
+            of_worker = worker.stderr.read()
+    of_service = (tmp_path / "data.log").read_text()
+    for log, number in ((of_service, 15), (of_worker, 2)):
+        events = [orjson.loads(line)["event"] for line in log.splitlines()]
+        assert [each for each in events if each[0].isupper()] == [
+            f"Received signal {number}. Shutting down gracefully...",
+            "Worker shutdown complete.",
+        ]

@@ -43,7 +43,7 @@ class JobToCancel(BaseModel):
     job_id: str | None = Field(None, alias="jobId")
 
 
-class CancelledJob(ResponseModel):
+class Cancellation(ResponseModel):
     job_id: str = Field(alias="jobId")
     status: str
     cancelled_at: str = Field(alias="cancelledAt")
@@ -139,7 +139,7 @@ DIALECT = Dialect(
             cancel,
             RequestSpec(JobToCancel, JSON, optional=True, query=JobToCancel),
             (
-                ResponseSpec(200, "cancelled, or asked to stop", CancelledJob, JSON),
+                ResponseSpec(200, "cancelled, or asked to stop", Cancellation, JSON),
                 ResponseSpec(409, "the job has ended", NotCancelled, JSON),
             ),
             error_format=as_dialect_error,

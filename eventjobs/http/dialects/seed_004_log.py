@@ -78,7 +78,7 @@ class ShutdownLines(logging.Handler):
     def emit(self, record: logging.LogRecord) -> None:
         event, fields = getattr(record, "event", None), getattr(record, "fields", {})
         match event:
-            case "stopping":
+            case "stopping" if fields["signal"]:
                 _LOG.info(f"Received signal {fields['signal']}. Shutting down gracefully...")
             case "attempt failed" if fields["code"] == "worker_shutdown":
                 job_id = prefixed_id(fields["job_id"])
