@@ -234,6 +234,41 @@ async def test_a_poller_of_004_gives_up(site: Page, jobs: dict[str, str], state:
     assert await site.evaluate("refusal") == "Job polling timeout"
 
 
+async def poll_003(page: Page, start: str) -> str:
+    """What the poller of 003 prints or raises, after *start*."""
+    await page.evaluate(
+        f"""async () => {{
+        const token = "YOUR_TOKEN";
+        window.end = new Promise((resolve) => {{
+            window.console.log = (...words) => resolve(words.map(String).join(" "));
+            window.addEventListener("unhandledrejection", (event) => {{
+                event.preventDefault();
+                resolve(event.reason.message);
+            }});
+        }});
+        {start}
+        {SNIPPETS["003.1"].code}
+        }}"""
+    )
+    await page.evaluate("void end.then(() => { window.isOver = true })")
+    while not await page.evaluate("window.isOver === true"):
+        await page.clock.run_for(2000)
+    return str(await page.evaluate("end"))
+
+
+async def test_a_poller_of_003_prints_the_result(site: Page) -> None:
+    assert await poll_003(site, SNIPPETS["003.0"].code) == "Result: [object Object]"
+
+
+@pytest.mark.parametrize("state", ["failed", "cancelled"])
+async def test_a_poller_of_003_raises_the_error_of_a_job(
+    site: Page, jobs: dict[str, str], state: str
+) -> None:
+    message = await poll_003(site, f"const job_id = {jobs[state]!r};")
+    expected = "Job was cancelled" if state == "cancelled" else "longer than"
+    assert expected in message
+
+
 # --- the React component of 003
 
 

@@ -143,6 +143,10 @@ def documents(text: str) -> Sequence[Any]:
     return values
 
 
+def log_of(server: Server) -> str:
+    return (server.data.parent / "data.log").read_text()
+
+
 def assert_like(key: str, actual: Any) -> None:
     assert not differences(SNIPPETS[key].json, actual), actual
 
@@ -191,12 +195,16 @@ def a_missing_job_is_not_found(server: Server) -> None:
         [missing] = run_shell(server, key)
         assert missing["detail"] == "Job not found"
         assert_like("001.4", missing)
+    job_id = missing["path"].rpartition("/")[2]
+    assert f"📊 Job status request for job_id: {job_id}" in log_of(server)
+    assert f"ℹ️ Job {job_id} not found (404)" in log_of(server)  # noqa: RUF001
 
 
 @runs("001.10", "001.5")
 def a_text_that_is_no_id_is_refused(server: Server) -> None:
     [refused] = run_shell(server, "001.10")
     assert_like("001.5", refused)
+    assert "⚠️ Invalid job_id format (not UUID): not-a-uuid" in log_of(server)
 
 
 @runs("000.19")
@@ -225,6 +233,8 @@ def a_job_file_is_served_at_once(server: Server) -> None:
     written = json.loads((server.data.parent / "jobs" / f"{job['job_id']}.json").read_text())
     assert {name: job[name] for name in written} == written
     assert_like("001.3", job)
+    assert "📁 JobStore initialized with base_dir: jobs" in log_of(server)
+    assert f"✅ Returning job {job['job_id']} status: completed" in log_of(server)
     method, path = SNIPPETS["001.2"].code.split()
     reply = call(method, server.url + path)
     assert (reply.status, reply.body) == (200, job)
@@ -358,7 +368,7 @@ def start_job(server: Server, payload: Any) -> str:
 def redis_is_asked(server: Server) -> None:
     """The port of Redis belongs to Redis: the commands get that of the server."""
     job_id = prefixed_id(submit(server, "noop", delay_s=600))
-    [line] = re.findall(r".*serving redis-cli.*", (server.data.parent / "data.log").read_text())
+    [line] = re.findall(r".*serving redis-cli.*", log_of(server))
     code = f'redis-cli() {{ {program("redis-cli")} -p {json.loads(line)["port"]} "$@"; }}\n'
     job, queued, *keys = output_of(server, "004.20", code=code, job_abc123=job_id).splitlines()
     assert json.loads(job)["jobId"] == job_id
