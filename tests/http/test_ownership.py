@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from typing import Any
 from uuid import uuid4
 
@@ -381,6 +381,35 @@ async def test_a_long_poll_of_a_revoked_key_is_refused(client: Connect) -> None:
     await service.jobs.cancel(job_id, actor="test")
     reply = await waiting
     assert (reply.status, reply.code) == (401, "invalid_credential")
+
+
+async def test_a_stream_of_a_worker_ends_when_it_holds_the_job_no_longer(
+    client: Connect, clock: FakeClock
+) -> None:
+    site = await open_site(client, clock=clock)
+    await site.add("near", "worker:far")
+    far, held = [await site.submit(ANN, "far") for _ in range(2)]
+    claim = {"worker": "w", "types": ["far"], "wait_s": 0, "max": 2}
+    await site.send("near", "POST", "/v1/work/claim", claim)
+    header = f"parent={far}&attempt=1&worker=w&name=part"
+    body, child = {"type": "echo", "parent": far}, child_id(far, "part")
+    reply = await site.send(
+        "near", "PUT", f"/v1/jobs/{child}", body, headers={"Eventjobs-Child": header}
+    )
+    assert reply.status == 202
+    paths = [f"/v1/jobs/{far}", f"/v1/jobs/{far}/events", f"/v1/jobs/{child}", f"/v1/jobs/{held}"]
+    async with AsyncExitStack() as stack:
+        *lost, kept = [await stack.enter_async_context(site.stream("near", path)) for path in paths]
+        for each, path in zip((*lost, kept), paths, strict=True):
+            await until_contains(each, path.split("/")[3])
+        left = {"worker": "w", "reason": "moved"}
+        reply = await site.send("near", "POST", f"/v1/work/{far}/1/release", left)
+        assert reply.status == 200, reply.body
+        await clock.advance(site.api.service.settings.heartbeat_s)
+        for each in lost:
+            await each.content.read()
+        assert not kept.content.at_eof()
+    assert (await site.get("near", paths[2])).status == 404
 
 
 async def test_streams_have_the_jobs_of_the_owner(client: Connect) -> None:

@@ -10,11 +10,11 @@ from functools import partial
 from aiohttp import web
 
 from eventjobs.auth.policy import Action
-from eventjobs.auth.principals import Principal
+from eventjobs.auth.principals import LOCAL, Principal
 from eventjobs.clock import Timer, sleep
 from eventjobs.commands.access import mask_for, permits_id
 from eventjobs.domain.job import Job
-from eventjobs.errors import JobNotFound, JobUnreadable
+from eventjobs.errors import EventjobsError, JobGone, JobNotFound, JobUnreadable
 from eventjobs.http.auth import principal_of
 from eventjobs.http.headers import last_event_id
 from eventjobs.http.owner_limits import OwnerLimits
@@ -135,6 +135,7 @@ class Streams:
         for broadcaster in (self._events, self._snapshots):
             name = type(broadcaster).__name__
             self._tasks.append(asyncio.create_task(self._run(broadcaster), name=name))
+        self._tasks.append(asyncio.create_task(self._end_unheld(), name="unheld"))
         self._send_heartbeats()
 
     async def _run(self, broadcaster: EventBroadcaster | SnapshotBroadcaster) -> None:
@@ -282,6 +283,29 @@ class Streams:
         for subscriber in list(self._open):
             if credential in subscriber.principal.credentials:
                 self._revoke(subscriber)
+
+    async def _end_unheld(self) -> None:
+        """End the streams of jobs that their workers hold no longer, from time to time."""
+        while True:
+            await sleep(self._service.clock, self._settings.heartbeat_s)
+            for subscriber in list(self._open):
+                if not await self._is_permitted(subscriber):
+                    self._revoke(subscriber)
+
+    async def _is_permitted(self, subscriber: Subscriber) -> bool:
+        """Whether the principal may still read what the stream has. That changes for the jobs that
+        a worker holds, and their children.
+        """
+        principal, job_filter = subscriber.principal, subscriber.job_filter
+        if principal is LOCAL or not principal.worker_types or job_filter.ids is None:
+            return True
+        try:
+            jobs = await self._named_jobs(principal, job_filter)
+            return await self._for_reader(principal, job_filter, jobs) == job_filter
+        except JobGone:
+            return True  # it ends by itself
+        except EventjobsError:
+            return False
 
     def _revoke(self, subscriber: Subscriber) -> None:
         """End the stream. A client that does not read the end is cut off after GOODBYE_S."""

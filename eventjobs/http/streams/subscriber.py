@@ -34,7 +34,7 @@ class Subscriber:
     ) -> None:
         self.job_filter = job_filter
         self.principal = principal
-        #: Whether its credential was revoked or has expired.
+        #: Whether its credential was revoked or has expired, or permits the stream no longer.
         self.is_revoked = False
         #: All that matches up to this position was written. While the subscriber is live, the
         #: broadcaster's position counts, if that is higher.
