@@ -16,6 +16,7 @@ from eventjobs.client.requests import JSONObject
 from eventjobs.client.streams import StreamsAPI
 from eventjobs.clock import Clock, sleep, timeout
 from eventjobs.domain.job import FINISHED
+from eventjobs.errors import EventjobsError
 
 #: Seconds between two requests. The last number is repeated.
 DELAYS_S = (1.0, 2.0, 4.0, 8.0, 15.0)
@@ -67,12 +68,13 @@ class PollAPI(StreamsAPI):
             raise TimeoutError("Job polling timeout") from None
         finally:
             ended.cancel()
+            await asyncio.wait([ended])  # it closes its stream before the session is closed
         raise AssertionError("a job has ended, or the deadline has passed")
 
     async def _wait_for_end(self, job_id: str | None) -> None:
         """Return when the job has ended; never where the service has no stream of it."""
         if job_id is not None:
-            with suppress(ApiError, Unreachable):
+            with suppress(EventjobsError):
                 await self.wait(str(UUID(job_id)))
                 return
         await asyncio.Event().wait()
