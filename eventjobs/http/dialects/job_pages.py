@@ -48,7 +48,7 @@ class PageOfJobs(BaseModel):
     model_config = ConfigDict(extra="allow")
 
 
-class CancelledJob(ResponseModel):
+class DeletedJob(ResponseModel):
     job_id: str
     status: str
 
@@ -102,7 +102,7 @@ ROUTES = (
         Action.CONTROL,
         cancel,
         RequestSpec(),
-        (ResponseSpec(200, "the job is cancelled, or stops soon", CancelledJob, JSON),),
+        (ResponseSpec(200, "the job is cancelled, or stops soon", DeletedJob, JSON),),
         error_format=as_dialect_error,
     ),
 )
