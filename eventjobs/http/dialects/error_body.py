@@ -2,6 +2,7 @@
 
 from typing import Any
 
+from eventjobs.domain.job import Job, Status
 from eventjobs.http.dialects.times import naive
 
 #: What dialects say where the service has another code, or another status.
@@ -23,3 +24,12 @@ def as_dialect_error(problem: dict[str, Any], now_us: int) -> tuple[int, dict[st
     if "errors" in problem:  # the fields that do not fit
         body["errors"] = problem["errors"]
     return status, body
+
+
+def error_text(job: Job) -> str | None:
+    """Why the job has failed, for people; None for a job that has not."""
+    if job.status == Status.CANCELLED:
+        return "Job was cancelled"
+    if job.status == Status.FAILED and job.error is not None:
+        return str(job.error["message"] or job.error["code"])
+    return None

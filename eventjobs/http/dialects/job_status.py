@@ -6,11 +6,11 @@ from aiohttp import web
 from pydantic import BaseModel, ConfigDict
 
 from eventjobs.auth.policy import Action
-from eventjobs.domain.job import Job, Status
+from eventjobs.domain.job import Status
 from eventjobs.domain.json_fields import fragment_of
 from eventjobs.http.app_context import AppContext
 from eventjobs.http.dialects import prefixed_status
-from eventjobs.http.dialects.error_body import as_dialect_error
+from eventjobs.http.dialects.error_body import as_dialect_error, error_text
 from eventjobs.http.dialects.job_ids import PREFIX, IdForm, parse_any_id
 from eventjobs.http.dialects.jobs import find_view
 from eventjobs.http.dialects.seed_001_log import log_request
@@ -43,7 +43,7 @@ def render(view: JobView) -> dict[str, Any]:
         body["payload"] = payload
     if job.status == Status.COMPLETED:
         body["result"] = fragment_of(job, "result")
-    if (message := _error_message(job)) is not None:
+    if (message := error_text(job)) is not None:
         body["error_message"] = message
     return body
 
@@ -52,14 +52,6 @@ def _percent(view: JobView) -> float:
     if view.job.status == Status.COMPLETED:
         return 100
     return 0 if view.progress is None else round(view.progress.fraction * 100, 1)
-
-
-def _error_message(job: Job) -> str | None:
-    if job.status == Status.CANCELLED:
-        return "Job was cancelled"
-    if job.status == Status.FAILED and job.error is not None:
-        return str(job.error["message"] or job.error["code"])
-    return None
 
 
 async def get(context: AppContext, request: web.Request) -> web.StreamResponse:

@@ -13,7 +13,7 @@ from eventjobs.domain.job import Job, Status
 from eventjobs.domain.json_fields import fragment_of
 from eventjobs.errors import JobNotFound
 from eventjobs.http.app_context import AppContext
-from eventjobs.http.dialects.error_body import as_dialect_error
+from eventjobs.http.dialects.error_body import as_dialect_error, error_text
 from eventjobs.http.dialects.job_ids import BadJobId, parse_any_id
 from eventjobs.http.dialects.jobs import find_view
 from eventjobs.http.dialects.processing_page import page_fields
@@ -66,15 +66,6 @@ def percent(view: JobView) -> int:
     if view.job.status == Status.COMPLETED:
         return 100 if view.job.is_over else 99
     return 0 if view.progress is None else min(99, int(view.progress.fraction * 100))
-
-
-def error_text(job: Job) -> str | None:
-    """Why the job has failed, for people; None for a job that has not."""
-    if job.status == Status.CANCELLED:
-        return "Job was cancelled"
-    if job.status == Status.FAILED and job.error is not None:
-        return str(job.error["message"] or job.error["code"])
-    return None
 
 
 def job_id_of(request: web.Request) -> str:
