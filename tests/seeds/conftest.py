@@ -14,11 +14,8 @@ from urllib.request import Request, urlopen
 
 import pytest
 
-from tests.browser.conftest import page
 from tests.support.seed_texts import snippets
 from tests.support.servers import Server, start
-
-__all__ = ["page"]
 
 #: The ports of the texts. Where one of them is taken, the snippets get the server's own address.
 PORTS = (8000, 5328)

@@ -7,9 +7,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from playwright.async_api import Page, Route, expect
+import pytest_asyncio
+from playwright.async_api import Browser, Page, Route, async_playwright, expect
 
 from eventjobs.http.dialects.job_ids import prefixed_id
+from tests.browser.conftest import FLAGS
 from tests.seeds.conftest import call, submit, wait
 from tests.support.seed_texts import snippets
 from tests.support.servers import Server
@@ -38,10 +40,24 @@ def jobs(server: Server) -> dict[str, str]:
     return jobs | {"unknown": UNKNOWN, "running": submit(server, "countdown", ENDLESS)}
 
 
-@pytest.fixture
-async def site(page: Page, server: Server) -> AsyncIterator[Page]:
+#: One browser for all tests, in one loop: to start it takes longer than most of them.
+pytestmark = pytest.mark.asyncio(loop_scope="module")
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def browser(chromium: str) -> AsyncIterator[Browser]:
+    async with async_playwright() as playwright:
+        browser = await playwright.chromium.launch(executable_path=chromium, args=list(FLAGS))
+        yield browser
+        await browser.close()
+
+
+@pytest_asyncio.fixture(loop_scope="module")
+async def site(browser: Browser, server: Server) -> AsyncIterator[Page]:
     """An empty page of the front end, which has the origin of the service."""
+    page = await browser.new_page()
     errors: list[str] = []
+    page.on("pageerror", lambda error: errors.append(str(error)))
 
     def record(message: Any) -> None:
         # A browser reports each response from 400 on.
@@ -56,6 +72,7 @@ async def site(page: Page, server: Server) -> AsyncIterator[Page]:
     await page.clock.install()
     await page.goto(f"{server.url}/site")
     yield page
+    await page.close()
     assert not errors
 
 
@@ -106,7 +123,7 @@ async function checkJobStatus(jobId, isManualCheck) {{
 """
 
 
-@pytest.fixture
+@pytest_asyncio.fixture(loop_scope="module")
 async def button_page(site: Page) -> Page:
     await site.add_script_tag(content=CHECK_STATUS)
     return site
@@ -286,7 +303,7 @@ async def mount(page: Page) -> None:
     )
 
 
-def test_the_component_is_the_one_of_the_text() -> None:
+async def test_the_component_is_the_one_of_the_text() -> None:
     """AnalyzeButton.js is made of it: `esbuild AnalyzeButton.tsx --target=es2020`."""
     digest = hashlib.sha256(SNIPPETS["003.6"].code.encode()).hexdigest()
     assert digest == "f8bea1e0d07f053a37e6953e34719117e9409926097b7091eaee86d608e1679b"
