@@ -127,6 +127,7 @@ async def test_children_of_a_running_job_are_not_refused(serve: Serve) -> None:
     service = await serve(echo, parent, owner_queued_max=1)
     job = await service.submit("parent", owner="ann")
     assert (await service.wait(job.job_id)).status == "completed"
+    await service.views.wait_for_position(service.log.head)
     children = await service.views.jobs(
         {"parent": job.job_id}, order="newest", cursor=None, limit=9
     )

@@ -7,12 +7,13 @@ from typing import Any
 from uuid import uuid4
 
 from eventjobs import Context, handler
+from eventjobs.commands.jobs import Jobs
 from eventjobs.commands.submissions import Submissions
+from eventjobs.domain.ids import id_of_key
 from eventjobs.domain.outcomes import Failed, Outcome
 from eventjobs.execution.attempt import RunningAttempt
 from eventjobs.handlers.registry import Handler
 from eventjobs.http import server as listening
-from eventjobs.http.endpoints import submissions
 
 from .handlers import HANDLERS
 
@@ -29,7 +30,11 @@ def __getattr__(name: str) -> list[Handler]:
 
 def _forgets_keys() -> list[Handler]:
     """Idempotency keys are ignored."""
-    setattr(submissions, "id_of_key", lambda key, owner: str(uuid4()))  # noqa: B010 mypy knows its type
+
+    async def id_of_no_key(self: Jobs, key: str, owner: str | None) -> str:
+        return id_of_key(str(uuid4()))
+
+    setattr(Jobs, "id_of_key", id_of_no_key)  # noqa: B010 mypy knows its type
     return HANDLERS
 
 
