@@ -77,7 +77,8 @@ class TrustedProxies:
 
     def is_secure(self, request: web.BaseRequest) -> bool:
         """Whether the client uses TLS."""
-        return self.original(request).scheme == "https"
+        scheme = self.original(request).scheme if self._networks else request.scheme
+        return scheme == "https"
 
     def base_url(self, request: web.BaseRequest) -> str:
         """The address of the service as the client uses it; empty where no header names a host."""

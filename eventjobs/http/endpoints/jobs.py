@@ -66,7 +66,7 @@ def get_cached(context: AppContext, request: web.Request, vary: str) -> web.Stre
         service.views.position < service.log.head
         or "Prefer" in headers
         or "If-Match" in headers
-        or request.query_string
+        or request.rel_url.raw_query_string
         or wants_stream(request)
         or not can_send_raw(request)
         or context.guard.check(request)
