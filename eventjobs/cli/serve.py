@@ -49,7 +49,7 @@ def serve(
         if demo:
             read_settings(DemoSettings, {})  # wrong ones stop the start, and not each job
             if "dialects" not in settings.model_fields_set:
-                settings = settings.model_copy(update={"dialects": "all"})
+                settings = settings.model_copy(update={"dialects": ("all",)})
         run_service(settings, load_handlers(application or [], demo=demo))
 
 

@@ -22,7 +22,7 @@ ACTOR = "import"
 #: Files whose stamps are in memory.
 STAMPS_MAX = 20_000
 #: The directories while dialects of services with such files are on, and these dialects.
-DEFAULT_DIRECTORIES = "jobs,shadow/jobs"
+DEFAULT_DIRECTORIES = ("jobs", "shadow/jobs")
 _DIALECTS = frozenset({"000", "001", "all"})
 #: The value of the setting for no directories.
 OFF = "off"
@@ -136,9 +136,9 @@ class ImportsAtRead:
                 self._log.info("job imported", job_id=file.job_id, path=path, events=events)
 
 
-def job_directories(settings: Settings) -> list[str]:
+def job_directories(settings: Settings) -> tuple[str, ...]:
     """The directories with files of jobs: those of the setting, else those of the dialects."""
     names = settings.job_store_dirs
-    if not names and _DIALECTS & set(map(str.strip, settings.dialects.split(","))):
+    if not names and _DIALECTS & {*settings.dialects}:
         names = DEFAULT_DIRECTORIES
-    return [] if names == OFF else [each for each in map(str.strip, names.split(",")) if each]
+    return () if names == (OFF,) else names

@@ -40,8 +40,7 @@ def with_settings(
     """*handlers* with the remote types and the hooks of the settings. Raises InvalidInput for a
     hook of a type without a handler, or at an address that is not allowed.
     """
-    types = filter(None, map(str.strip, settings.worker_types.split(",")))
-    registry = handlers.with_defaults(map(remote, types))
+    registry = handlers.with_defaults(map(remote, settings.worker_types))
     try:
         registry = registry.with_hooks(map(build_hook, settings.completion_hooks))
     except ValueError as error:

@@ -10,6 +10,7 @@ from pydantic.fields import FieldInfo
 from pydantic_settings import (
     BaseSettings,
     EnvSettingsSource,
+    NoDecode,
     PydanticBaseSettingsSource,
     SettingsConfigDict,
 )
@@ -23,6 +24,7 @@ from eventjobs.settings.formats import (
     JWTSecret,
     LimitsByName,
     Name,
+    Names,
     Networks,
     Origins,
     ParsedRates,
@@ -161,11 +163,11 @@ class Settings(EnvironmentSettings):
         "data_jobs", min_length=1, max_length=256, description="key of the queued uploads there"
     )
 
-    dialects: str = Field(
-        "", description="front ends to serve, with commas, such as 000,003; all: every one"
+    dialects: Names = Field(
+        (), description="front ends to serve, with commas, such as 000,003; all: every one"
     )
-    dialect_logs: str = Field(
-        "", description="front ends whose own log lines are written as well: 001,004; all: both"
+    dialect_logs: Names = Field(
+        (), description="front ends whose own log lines are written as well: 001,004; all: both"
     )
     queue_job_type: str = Field(
         "analyze-text", description="type of the jobs of POST /api/queue-job (dialect 000)"
@@ -174,8 +176,8 @@ class Settings(EnvironmentSettings):
         None,
         description="paths of dialect 003 and their job types, as a JSON list; unset: its own",
     )
-    job_store_dirs: str = Field(
-        "",
+    job_store_dirs: Names = Field(
+        (),
         description="directories, with commas, of job files that are imported when they are read;"
         " unset: jobs,shadow/jobs with dialects 000 and 001; off: none",
     )
@@ -212,7 +214,7 @@ class Settings(EnvironmentSettings):
         5.0, ge=0, description="time to stop before an attempt is abandoned or its process killed"
     )
     drain_s: float = Field(10.0, ge=0, description="time for running jobs to finish at a shutdown")
-    shutdown_fails: str | None = Field(
+    shutdown_fails: Annotated[Names | None, NoDecode] = Field(
         None,
         description="job types, with commas, whose running jobs fail at a shutdown; others run"
         " again; unset: with dialect 004 the type of its uploads; off: none",
@@ -235,8 +237,8 @@ class Settings(EnvironmentSettings):
         1.0, ge=0, description="delay before the second attempt; doubled for each later one"
     )
     retry_delay_max_s: float = Field(300.0, ge=0, description="longest delay between attempts")
-    worker_types: str = Field(
-        "", description="job types, with commas, that only remote workers run"
+    worker_types: Names = Field(
+        (), description="job types, with commas, that only remote workers run"
     )
     lease_s: float = Field(
         30.0,
@@ -387,9 +389,8 @@ class Settings(EnvironmentSettings):
         """The types whose running jobs fail at a shutdown, besides those whose handler says so."""
         types = self.shutdown_fails
         if types is None:
-            dialects = set(map(str.strip, self.dialects.split(",")))
-            types = self.upload_type if dialects & {"004", "all"} else ""
-        return frozenset(filter(None, map(str.strip, types.split(",")))) - {"off"}
+            types = (self.upload_type,) if {"004", "all"} & {*self.dialects} else ()
+        return frozenset(types) - {"off"}
 
     @property
     def backoff(self) -> Backoff:

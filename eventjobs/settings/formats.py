@@ -2,7 +2,7 @@
 
 import ipaddress
 import re
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, TypeVar
 
 import orjson
 from pydantic import (
@@ -30,19 +30,22 @@ def _parse_limits(value: object) -> object:
     return {name.strip(): number.strip() for name, _, number in pairs}
 
 
-Name = Annotated[str, Field(min_length=1)]
-#: NoDecode: pydantic-settings would accept only JSON.
-LimitsByName = Annotated[
-    dict[Name, Annotated[int, Field(ge=1)]], NoDecode, BeforeValidator(_parse_limits)
-]
-Network = ipaddress.IPv4Network | ipaddress.IPv6Network
-
-
 def _split(value: object) -> object:
     """The members of a list with commas."""
     if not isinstance(value, str):
         return value
     return [each.strip() for each in value.split(",") if each.strip()]
+
+
+Item = TypeVar("Item")
+#: A list with commas. NoDecode: pydantic-settings would accept only JSON.
+ListWithCommas = Annotated[tuple[Item, ...], NoDecode, BeforeValidator(_split)]
+Name = Annotated[str, Field(min_length=1)]
+Names = ListWithCommas[Name]
+LimitsByName = Annotated[
+    dict[Name, Annotated[int, Field(ge=1)]], NoDecode, BeforeValidator(_parse_limits)
+]
+Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 
 
 def _parse_network(value: object) -> object:
@@ -85,32 +88,12 @@ def _check_origin(value: str) -> str:
     return origin.removesuffix({"http": ":80", "https": ":443"}.get(scheme, ""))
 
 
-Networks = Annotated[
-    tuple[Annotated[Network, BeforeValidator(_parse_network)], ...],
-    NoDecode,
-    BeforeValidator(_split),
-]
-Addresses = Annotated[
-    tuple[Annotated[str, AfterValidator(_check_address)], ...],
-    NoDecode,
-    BeforeValidator(_split),
-]
-HostNames = Annotated[
-    tuple[Annotated[str, AfterValidator(_check_host_name)], ...],
-    NoDecode,
-    BeforeValidator(_split),
-]
-Origins = Annotated[
-    tuple[Annotated[str, AfterValidator(_check_origin)], ...],
-    NoDecode,
-    BeforeValidator(_split),
-]
-
-
+Networks = ListWithCommas[Annotated[Network, BeforeValidator(_parse_network)]]
+Addresses = ListWithCommas[Annotated[str, AfterValidator(_check_address)]]
+HostNames = ListWithCommas[Annotated[str, AfterValidator(_check_host_name)]]
+Origins = ListWithCommas[Annotated[str, AfterValidator(_check_origin)]]
 #: Ends of file names, with the dot.
-Suffixes = Annotated[
-    tuple[Annotated[str, Field(pattern=r"^\.[a-z0-9]+$")], ...], NoDecode, BeforeValidator(_split)
-]
+Suffixes = ListWithCommas[Annotated[str, Field(pattern=r"^\.[a-z0-9]+$")]]
 
 
 RequestKindName = Literal["submit", "read", "stream", "work"]

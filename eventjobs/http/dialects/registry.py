@@ -21,18 +21,18 @@ DIALECTS = {each.name: each for each in _ALL}
 _LOGS = ("001", "004")
 
 
-def select_dialects(names: str) -> frozenset[str]:
-    """The names in *names*, with commas, or `all`. Raises InvalidInput for an unknown one."""
+def select_dialects(names: tuple[str, ...]) -> frozenset[str]:
+    """The dialects *names*; `all` is every one. Raises InvalidInput for an unknown one."""
     return _select("dialect", names, DIALECTS)
 
 
-def select_dialect_logs(names: str) -> frozenset[str]:
+def select_dialect_logs(names: tuple[str, ...]) -> frozenset[str]:
     """The dialects whose log lines are written. Raises InvalidInput as *select_dialects*."""
     return _select("dialect with log lines", names, _LOGS)
 
 
-def _select(kind: str, names: str, choices: Collection[str]) -> frozenset[str]:
-    selected = frozenset(filter(None, map(str.strip, names.split(","))))
+def _select(kind: str, names: tuple[str, ...], choices: Collection[str]) -> frozenset[str]:
+    selected = frozenset(names)
     if selected == {"all"}:
         return frozenset(choices)
     if unknown := selected - set(choices):

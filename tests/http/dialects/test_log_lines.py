@@ -107,9 +107,9 @@ async def test_there_are_no_such_lines_unless_they_are_switched_on(
 
 
 def test_a_dialect_without_log_lines_is_refused() -> None:
-    assert select_dialect_logs("all") == {"001", "004"}
+    assert select_dialect_logs(("all",)) == {"001", "004"}
     with pytest.raises(InvalidInput, match="no dialect with log lines 000; there are 001, 004"):
-        select_dialect_logs("000")
+        select_dialect_logs(("000",))
 
 
 # --- 004
