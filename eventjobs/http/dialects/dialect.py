@@ -1,8 +1,13 @@
 """A dialect: the routes of one front end, in its own words."""
 
 from dataclasses import dataclass
+from functools import partial
 
+from eventjobs.http.dialects.error_body import as_dialect_error
 from eventjobs.http.routing import Route
+
+#: A route whose errors have the body of dialects.
+dialect_route = partial(Route, error_format=as_dialect_error)
 
 
 @dataclass(frozen=True)

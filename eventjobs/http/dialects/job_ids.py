@@ -41,3 +41,11 @@ def parse_any_id(text: str) -> tuple[IdForm, str]:
         return IdForm.UUID, parse_id(text)
     except InvalidInput as error:
         raise BadJobId from error
+
+
+def uuid_of(text: str) -> str:
+    """The UUID of the job with the id *text*. Raises JobNotFound, also for what is no id."""
+    try:
+        return parse_any_id(text)[1]
+    except BadJobId as error:
+        raise JobNotFound from error

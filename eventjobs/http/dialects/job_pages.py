@@ -9,14 +9,14 @@ from eventjobs.auth.policy import Action
 from eventjobs.http.app_context import AppContext
 from eventjobs.http.auth import principal_of, restrict_owner
 from eventjobs.http.cursors import POSITION_MAX
-from eventjobs.http.dialects.error_body import as_dialect_error
+from eventjobs.http.dialects.dialect import dialect_route
 from eventjobs.http.dialects.job_ids import parse_any_id
 from eventjobs.http.dialects.job_status import render
 from eventjobs.http.dialects.jobs import check_access, mask_view
 from eventjobs.http.request_errors import query_error
 from eventjobs.http.requests import read_query, views_caught_up
 from eventjobs.http.responses import reply
-from eventjobs.http.routing import RequestSpec, ResponseSpec, Route
+from eventjobs.http.routing import RequestSpec, ResponseSpec
 from eventjobs.http.schemas.queries import Many, Query
 from eventjobs.http.schemas.response_model import ResponseModel
 
@@ -87,22 +87,20 @@ async def cancel(context: AppContext, request: web.Request) -> web.StreamRespons
 
 
 ROUTES = (
-    Route(
+    dialect_route(
         "GET",
         "/api/jobs",
         Action.LIST,
         pages,
         RequestSpec(query=PageQuery),
         (ResponseSpec(200, "a page of jobs", PageOfJobs, JSON),),
-        error_format=as_dialect_error,
     ),
-    Route(
+    dialect_route(
         "DELETE",
         "/api/job/{id}",
         Action.CONTROL,
         cancel,
         RequestSpec(),
         (ResponseSpec(200, "the job is cancelled, or stops soon", DeletedJob, JSON),),
-        error_format=as_dialect_error,
     ),
 )

@@ -10,13 +10,14 @@ from eventjobs.domain.job import Status
 from eventjobs.domain.json_fields import fragment_of
 from eventjobs.http.app_context import AppContext
 from eventjobs.http.dialects import prefixed_status
-from eventjobs.http.dialects.error_body import as_dialect_error, error_text
+from eventjobs.http.dialects.dialect import dialect_route
+from eventjobs.http.dialects.error_body import error_text
 from eventjobs.http.dialects.job_ids import PREFIX, IdForm, parse_any_id
 from eventjobs.http.dialects.jobs import find_view
 from eventjobs.http.dialects.seed_001_log import log_request
 from eventjobs.http.dialects.times import naive
 from eventjobs.http.responses import reply
-from eventjobs.http.routing import RequestSpec, ResponseSpec, Route
+from eventjobs.http.routing import RequestSpec, ResponseSpec
 from eventjobs.projections import JobView
 
 #: These front ends know no other statuses: one that they do not know would be polled for ever.
@@ -72,12 +73,11 @@ async def _find(context: AppContext, request: web.Request, text: str) -> tuple[I
     return form, await find_view(context, request, job_id)
 
 
-ROUTE = Route(
+ROUTE = dialect_route(
     "GET",
     "/api/job-status/{id}",
     Action.READ,
     get,
     RequestSpec(),
     (ResponseSpec(200, "the job", JobStatus, "application/json"),),
-    error_format=as_dialect_error,
 )

@@ -11,15 +11,15 @@ from pydantic import BaseModel, ConfigDict
 from eventjobs.auth.policy import Action
 from eventjobs.domain.job import Job, Status
 from eventjobs.domain.json_fields import fragment_of
-from eventjobs.errors import JobNotFound
 from eventjobs.http.app_context import AppContext
-from eventjobs.http.dialects.error_body import as_dialect_error, error_text
-from eventjobs.http.dialects.job_ids import BadJobId, parse_any_id
+from eventjobs.http.dialects.dialect import dialect_route
+from eventjobs.http.dialects.error_body import error_text
+from eventjobs.http.dialects.job_ids import uuid_of
 from eventjobs.http.dialects.jobs import find_view
 from eventjobs.http.dialects.processing_page import page_fields
 from eventjobs.http.dialects.times import seconds
 from eventjobs.http.responses import reply
-from eventjobs.http.routing import RequestSpec, ResponseSpec, Route
+from eventjobs.http.routing import RequestSpec, ResponseSpec
 from eventjobs.projections import JobView
 
 #: These front ends know no cancelled jobs, and would poll one for ever.
@@ -68,30 +68,21 @@ def percent(view: JobView) -> int:
     return 0 if view.progress is None else min(99, int(view.progress.fraction * 100))
 
 
-def job_id_of(request: web.Request) -> str:
-    """The UUID of the job in the path. Raises JobNotFound for a text that is no id."""
-    try:
-        return parse_any_id(request.match_info["id"])[1]
-    except BadJobId as error:
-        raise JobNotFound from error
-
-
 async def get(context: AppContext, request: web.Request) -> web.StreamResponse:
     """The job as it is now."""
-    view = await find_view(context, request, job_id_of(request))
+    view = await find_view(context, request, uuid_of(request.match_info["id"]))
     return reply(render(view))
 
 
 JOB = ResponseSpec(200, "the job", SharedJob, "application/json")
 ROUTES = tuple(
-    Route(
+    dialect_route(
         "GET",
         path,
         Action.READ,
         get,
         RequestSpec(),
         (JOB,),
-        error_format=as_dialect_error,
     )
     for path in ("/api/jobs/{id}", "/jobs/{id}")
 )

@@ -6,8 +6,7 @@ from pydantic import BaseModel, ConfigDict
 from eventjobs.auth.policy import Action
 from eventjobs.http.app_context import AppContext
 from eventjobs.http.dialects import job_pages, job_status
-from eventjobs.http.dialects.dialect import Dialect
-from eventjobs.http.dialects.error_body import as_dialect_error
+from eventjobs.http.dialects.dialect import Dialect, dialect_route
 from eventjobs.http.dialects.jobs import submit
 from eventjobs.http.dialects.times import naive
 from eventjobs.http.json_body import read_json
@@ -53,14 +52,13 @@ HEALTH = ResponseSpec(200, "the service serves", HealthOfService, JSON)
 DIALECT = Dialect(
     "000",
     (
-        Route(
+        dialect_route(
             "POST",
             "/api/queue-job",
             Action.SUBMIT,
             queue_job,
             RequestSpec(QueueJob, JSON),
             (QUEUED,),
-            error_format=as_dialect_error,
         ),
         job_status.ROUTE,
         *job_pages.ROUTES,

@@ -16,11 +16,9 @@ from eventjobs.http.app_context import AppContext
 from eventjobs.http.auth import principal_of
 from eventjobs.http.callback_reports import holder_of, record
 from eventjobs.http.dialects import jobs_path, upload
-from eventjobs.http.dialects.dialect import Dialect
-from eventjobs.http.dialects.error_body import as_dialect_error
-from eventjobs.http.dialects.job_ids import prefixed_id
+from eventjobs.http.dialects.dialect import Dialect, dialect_route
+from eventjobs.http.dialects.job_ids import prefixed_id, uuid_of
 from eventjobs.http.dialects.jobs import check_access, find_view
-from eventjobs.http.dialects.jobs_path import job_id_of
 from eventjobs.http.dialects.processing_page import OTHER_ERROR, RUNS_MAX, may_retry
 from eventjobs.http.json_body import read_json
 from eventjobs.http.rate_limits import RequestKind
@@ -105,7 +103,7 @@ def _check_runs(job: Job) -> None:
 
 async def retry(context: AppContext, request: web.Request) -> web.StreamResponse:
     """Run a failed job again. A user may run a job three times in all."""
-    service, job_id = context.service, job_id_of(request)
+    service, job_id = context.service, uuid_of(request.match_info["id"])
     await check_access(context, request, job_id, Action.CONTROL)
     job = await service.jobs.load(job_id)
     owner = None if job is None else job.spec.owner
@@ -117,7 +115,7 @@ async def retry(context: AppContext, request: web.Request) -> web.StreamResponse
 
 async def cancel(context: AppContext, request: web.Request) -> web.StreamResponse:
     """Cancel a job, at once if it waits. A running one is asked to stop. Harmless to repeat."""
-    job_id = job_id_of(request)
+    job_id = uuid_of(request.match_info["id"])
     await check_access(context, request, job_id, Action.CONTROL)
     await context.service.jobs.cancel(job_id, actor=principal_of(request).name)
     return await _changed_job(context, request, job_id)
@@ -133,7 +131,7 @@ async def _changed_job(
 async def callback(context: AppContext, request: web.Request) -> web.StreamResponse:
     """Report on an attempt that was dispatched to you, with its token. Safe to repeat."""
     service = context.service
-    holder = holder_of(service, request, job_id_of(request))
+    holder = holder_of(service, request, uuid_of(request.match_info["id"]))
     update = await read_json(service, request, StatusUpdate)
     result = await record(service, holder, update.callback())
     status = jobs_path.status_word(result.job)
@@ -142,14 +140,13 @@ async def callback(context: AppContext, request: web.Request) -> web.StreamRespo
 
 
 def _command(name: str, endpoint: Endpoint) -> Route:
-    return Route(
+    return dialect_route(
         "POST",
         f"/api/jobs/{{id}}/{name}",
         Action.CONTROL,
         endpoint,
         RequestSpec(),
         (jobs_path.JOB, WrongState),
-        error_format=as_dialect_error,
     )
 
 
@@ -160,14 +157,13 @@ DIALECT = Dialect(
         upload.ROUTE,
         _command("retry", retry),
         _command("cancel", cancel),
-        Route(
+        dialect_route(
             "POST",
             "/api/jobs/{id}/callback",
             None,
             callback,
             RequestSpec(StatusUpdate, JSON, headers=("Authorization",)),
             (ResponseSpec(200, "the report is in the log", Updated, JSON), BadToken, StaleAttempt),
-            error_format=as_dialect_error,
             kind=RequestKind.WORK,
         ),
     ),

@@ -8,8 +8,7 @@ from aiohttp import web
 from eventjobs.auth.policy import Action
 from eventjobs.http.app_context import AppContext
 from eventjobs.http.dialects import jobs_path
-from eventjobs.http.dialects.dialect import Dialect
-from eventjobs.http.dialects.error_body import as_dialect_error
+from eventjobs.http.dialects.dialect import Dialect, dialect_route
 from eventjobs.http.dialects.jobs import submit
 from eventjobs.http.responses import reply
 from eventjobs.http.routing import Endpoint, RequestSpec, ResponseSpec, Route
@@ -40,14 +39,13 @@ def submission_routes(declared: Iterable[DomainRoute]) -> Iterator[Route]:
     for each in declared:
         endpoint = _endpoint_of(each)
         for path in (each.path, f"/api{each.path}"):
-            yield Route(
+            yield dialect_route(
                 "POST",
                 path,
                 Action.SUBMIT,
                 endpoint,
                 RequestSpec(),
                 (ResponseSpec(200, "the job is in the log", AcceptedJob, "application/json"),),
-                error_format=as_dialect_error,
             )
 
 

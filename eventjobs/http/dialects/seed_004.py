@@ -4,13 +4,12 @@ from aiohttp import web
 from pydantic import BaseModel, Field
 
 from eventjobs.auth.policy import Action
-from eventjobs.errors import JobNotFound, WrongState
+from eventjobs.errors import WrongState
 from eventjobs.http.app_context import AppContext
 from eventjobs.http.auth import principal_of
 from eventjobs.http.dialects import job_status, upload
-from eventjobs.http.dialects.dialect import Dialect
-from eventjobs.http.dialects.error_body import as_dialect_error
-from eventjobs.http.dialects.job_ids import BadJobId, parse_any_id, prefixed_id
+from eventjobs.http.dialects.dialect import Dialect, dialect_route
+from eventjobs.http.dialects.job_ids import prefixed_id, uuid_of
 from eventjobs.http.dialects.jobs import check_access, find_view
 from eventjobs.http.dialects.prefixed_status import (
     cancelled_at,
@@ -23,7 +22,7 @@ from eventjobs.http.problem import CODE
 from eventjobs.http.request_errors import ArtifactNotFound, RequestError
 from eventjobs.http.requests import read_query, require_job
 from eventjobs.http.responses import reply
-from eventjobs.http.routing import RequestSpec, ResponseSpec, Route
+from eventjobs.http.routing import RequestSpec, ResponseSpec
 from eventjobs.http.schemas.response_model import ResponseModel
 
 JSON = "application/json"
@@ -99,21 +98,13 @@ async def _job_to_cancel(context: AppContext, request: web.Request) -> str:
         raise AmbiguousJobId
     for text in named:
         assert text is not None
-        return _parse(text)
+        return uuid_of(text)
     raise MissingJobId
-
-
-def _parse(text: str) -> str:
-    """The UUID that is meant. Raises JobNotFound."""
-    try:
-        return parse_any_id(text)[1]
-    except BadJobId as error:
-        raise JobNotFound from error
 
 
 async def result_file(context: AppContext, request: web.Request) -> web.StreamResponse:
     """The result of a completed job. One that is an artifact is served as an artifact."""
-    job = (await find_view(context, request, _parse(request.match_info["id"]))).job
+    job = (await find_view(context, request, uuid_of(request.match_info["id"]))).job
     if job.status != "completed" or is_large_result(job):
         raise ArtifactNotFound
     return reply(job.result)
@@ -121,7 +112,7 @@ async def result_file(context: AppContext, request: web.Request) -> web.StreamRe
 
 async def error_file(context: AppContext, request: web.Request) -> web.StreamResponse:
     """The error of a failed job."""
-    job = (await find_view(context, request, _parse(request.match_info["id"]))).job
+    job = (await find_view(context, request, uuid_of(request.match_info["id"]))).job
     if (body := render_error_file(job)) is None:
         raise ArtifactNotFound
     return reply(body)
@@ -132,7 +123,7 @@ DIALECT = Dialect(
     (
         job_status.ROUTE,
         upload.ROUTE,
-        Route(
+        dialect_route(
             "POST",
             "/api/cancel",
             Action.CONTROL,
@@ -142,25 +133,22 @@ DIALECT = Dialect(
                 ResponseSpec(200, "cancelled, or asked to stop", Cancellation, JSON),
                 ResponseSpec(409, "the job has ended", NotCancelled, JSON),
             ),
-            error_format=as_dialect_error,
         ),
-        Route(
+        dialect_route(
             "GET",
             "/api/results/{id}/result.json",
             Action.READ,
             result_file,
             RequestSpec(),
             (ResponseSpec(200, "the result", None, JSON),),
-            error_format=as_dialect_error,
         ),
-        Route(
+        dialect_route(
             "GET",
             "/api/results/{id}/error.json",
             Action.READ,
             error_file,
             RequestSpec(),
             (ResponseSpec(200, "the error", ErrorFile, JSON),),
-            error_format=as_dialect_error,
         ),
     ),
 )

@@ -6,7 +6,7 @@ from eventjobs.auth.policy import Action
 from eventjobs.errors import OwnerBytesLimit, TooLarge
 from eventjobs.http.app_context import AppContext
 from eventjobs.http.auth import principal_of, uploader_of
-from eventjobs.http.dialects.error_body import as_dialect_error
+from eventjobs.http.dialects.dialect import dialect_route
 from eventjobs.http.dialects.file_types import name_tags, safe_name
 from eventjobs.http.dialects.job_ids import prefixed_id
 from eventjobs.http.dialects.jobs import submit
@@ -20,7 +20,7 @@ from eventjobs.http.request_errors import (
     FileProtected,
 )
 from eventjobs.http.responses import reply
-from eventjobs.http.routing import RequestSpec, ResponseSpec, Route
+from eventjobs.http.routing import RequestSpec, ResponseSpec
 from eventjobs.http.schemas.response_model import ResponseModel
 
 
@@ -57,7 +57,7 @@ async def upload(context: AppContext, request: web.Request) -> web.StreamRespons
     )
 
 
-ROUTE = Route(
+ROUTE = dialect_route(
     "POST",
     "/api/upload",
     Action.SUBMIT,
@@ -73,5 +73,4 @@ ROUTE = Route(
         TooLarge,
         OwnerBytesLimit,
     ),
-    error_format=as_dialect_error,
 )
