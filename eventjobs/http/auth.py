@@ -68,11 +68,9 @@ class Authenticator:
 
     def _credential(self, request: web.BaseRequest) -> str | None:
         """The key, token or session of *request*; empty where Authorization has another scheme."""
-        authorization = request.headers.get("Authorization")
-        if authorization is None:
+        if "Authorization" not in request.headers:
             return self.cookies.read(request)
-        bearer = _BEARER.fullmatch(authorization)
-        return "" if bearer is None else bearer[1]
+        return bearer_of(request)
 
     def _check_form(self, request: web.BaseRequest) -> None:
         """Raises UnsupportedMediaType for a session with a body that a form of another site can
@@ -90,6 +88,12 @@ class Authenticator:
             and self.cookies.read(request) is not None
         ):
             raise UnsupportedMediaType("send another Content-Type than that of a form")
+
+
+def bearer_of(request: web.BaseRequest) -> str:
+    """The credential in Authorization (RFC 6750, 2.1); empty where there is none of this scheme."""
+    match = _BEARER.fullmatch(request.headers.get("Authorization", ""))
+    return "" if match is None else match[1]
 
 
 def principal_of(request: web.BaseRequest) -> Principal:

@@ -1,17 +1,14 @@
 """Reports of external services on their attempts, each with the token of its attempt."""
 
-import re
-
 from aiohttp import web
 
 from eventjobs.attempts.fencing import End, ReportResult
 from eventjobs.domain.outcomes import AttemptHolder, Succeeded
 from eventjobs.errors import InvalidInput
+from eventjobs.http.auth import bearer_of
 from eventjobs.http.request_errors import BadToken
 from eventjobs.http.schemas.callbacks import Callback
 from eventjobs.service import Service
-
-_BEARER = re.compile(r"(?i:bearer) +(\S+)")
 
 
 def holder_of(service: Service, request: web.Request, job_id: str) -> AttemptHolder:
@@ -19,8 +16,7 @@ def holder_of(service: Service, request: web.Request, job_id: str) -> AttemptHol
 
     Raises BadToken, and the same for a job that does not exist.
     """
-    bearer = _BEARER.fullmatch(request.headers.get("Authorization", ""))
-    attempt = service.master_key.attempt_of(bearer[1], job_id) if bearer else None
+    attempt = service.master_key.attempt_of(bearer_of(request), job_id)
     if attempt is None:
         raise BadToken(headers={"WWW-Authenticate": "Bearer"})
     return AttemptHolder(job_id, attempt)

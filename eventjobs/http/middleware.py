@@ -22,7 +22,6 @@ from eventjobs.http.request_ids import REQUEST_ID, job_id_of
 from eventjobs.http.routing import Endpoint, FastPath
 from eventjobs.observability.logging import get_logger
 
-#: Whether the response is JSON or a stream, by Accept.
 #: The headers that the response depends on.
 VARY = web.RequestKey("vary", str)
 

@@ -7,9 +7,10 @@ from aiohttp import web
 from eventjobs.commands.api_keys import KeyInfo, NewKey
 from eventjobs.domain.timestamps import rfc3339
 from eventjobs.http.app_context import AppContext
-from eventjobs.http.auth import PRINCIPAL
+from eventjobs.http.auth import principal_of
 from eventjobs.http.json_body import read_json
 from eventjobs.http.lists import page
+from eventjobs.http.render import time_or_none
 from eventjobs.http.requests import views_caught_up
 from eventjobs.http.responses import reply
 
@@ -19,7 +20,7 @@ async def create(context: AppContext, request: web.Request) -> web.StreamRespons
     service = context.service
     await views_caught_up(service)  # else it waits for their repair to count the keys
     options = dict(await read_json(service, request, NewKey))
-    info, text = await service.api_keys.create(**options, actor=request[PRINCIPAL].name)
+    info, text = await service.api_keys.create(**options, actor=principal_of(request).name)
     response = reply(render_key(info) | {"key": text}, status=201)
     response.headers["Cache-Control"] = "no-store"
     return response
@@ -34,7 +35,7 @@ async def keys(context: AppContext, request: web.Request) -> web.StreamResponse:
 
 async def revoke(context: AppContext, request: web.Request) -> web.StreamResponse:
     """Revoke an API key: it is refused from now on, and its streams end. Harmless to repeat."""
-    actor = request[PRINCIPAL].name
+    actor = principal_of(request).name
     await context.service.api_keys.revoke(request.match_info["key_id"], actor=actor)
     return web.Response(status=204)
 
@@ -47,10 +48,6 @@ def render_key(key: KeyInfo) -> dict[str, Any]:
         "scopes": key.scopes,
         "created_at": rfc3339(key.created_us),
         "actor": key.actor,
-        "expires_at": _time(key.expires_us),
-        "last_used_at": _time(key.last_used_us),
+        "expires_at": time_or_none(key.expires_us),
+        "last_used_at": time_or_none(key.last_used_us),
     }
-
-
-def _time(at_us: int | None) -> str | None:
-    return None if at_us is None else rfc3339(at_us)

@@ -6,11 +6,11 @@ from contextlib import suppress
 from aiohttp import web
 
 from eventjobs.auth.principals import Principal
-from eventjobs.domain.timestamps import rfc3339
 from eventjobs.errors import InvalidCredential
 from eventjobs.http.app_context import AppContext
-from eventjobs.http.auth import PRINCIPAL
+from eventjobs.http.auth import principal_of
 from eventjobs.http.json_body import read_json
+from eventjobs.http.render import time_or_none
 from eventjobs.http.request_errors import AuthenticationOff
 from eventjobs.http.responses import reply
 from eventjobs.http.schemas.sessions import Login
@@ -34,16 +34,15 @@ async def begin(context: AppContext, request: web.Request) -> web.StreamResponse
 
 async def current(context: AppContext, request: web.Request) -> web.StreamResponse:
     """Who sends this request."""
-    return _reply(context, request[PRINCIPAL], 200)
+    return _reply(context, principal_of(request), 200)
 
 
 async def end(context: AppContext, request: web.Request) -> web.StreamResponse:
     """Log out: the session in the cookie ends, and its streams. Harmless to repeat."""
     cookies, credentials = context.authenticator.cookies, context.service.credentials
     if (session := cookies.read(request)) is not None:
-        with suppress(
-            InvalidCredential
-        ):  # of a session of another service only the cookie is removed
+        # Of a session of another service only the cookie is removed.
+        with suppress(InvalidCredential):
             principal = context.service.sessions.read(session)
             if credentials.is_valid(principal):
                 credentials.revoke(principal.credentials[0], principal.expires_us)
@@ -53,13 +52,12 @@ async def end(context: AppContext, request: web.Request) -> web.StreamResponse:
 
 
 def _reply(context: AppContext, principal: Principal, status: int) -> web.Response:
-    expires_us = principal.expires_us
     session = {
         "mode": context.service.settings.auth,
         "name": principal.name,
         "owner": principal.owner,
         "scopes": sorted(principal.scopes),
-        "expires_at": None if expires_us is None else rfc3339(expires_us),
+        "expires_at": time_or_none(principal.expires_us),
     }
     response = reply(session, status)
     response.headers["Cache-Control"] = "no-store"
