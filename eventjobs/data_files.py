@@ -76,18 +76,25 @@ async def open_files(settings: Settings, clock: Clock) -> OpenFiles:
 
 
 @asynccontextmanager
+async def _open_stopped(settings: Settings, clock: Clock) -> AsyncIterator[OpenFiles]:
+    """The files in the data directory, which no service has open. Raises DataDirectoryError."""
+    async with AsyncExitStack() as stack:
+        stack.callback(os.close, await lock(settings.data))
+        files = await open_files(settings, clock)
+        stack.push_async_callback(files.log.close)
+        stack.push_async_callback(files.views.close)
+        yield files
+
+
+@asynccontextmanager
 async def open_jobs(settings: Settings) -> AsyncIterator[Jobs]:
     """The jobs in the data directory, which no service has open. It is made when missing.
 
     Raises DataDirectoryError.
     """
     clock = SystemClock()
-    async with AsyncExitStack() as stack:
-        stack.callback(os.close, await lock(settings.data))
-        files = await open_files(settings, clock)
-        stack.push_async_callback(files.log.close)
-        stack.push_async_callback(files.views.close)  # the next service brings them up to date
-        yield Jobs(files.log, clock)
+    async with _open_stopped(settings, clock) as files:
+        yield Jobs(files.log, clock)  # the next service brings the views up to date
 
 
 @asynccontextmanager
@@ -96,16 +103,12 @@ async def open_api_keys(settings: Settings) -> AsyncIterator[APIKeys]:
 
     Raises DataDirectoryError.
     """
-    clock, data = SystemClock(), settings.data
-    async with AsyncExitStack() as stack:
-        stack.callback(os.close, await lock(data))
-        files = await open_files(settings, clock)
-        stack.push_async_callback(files.log.close)
-        stack.push_async_callback(files.views.close)
+    clock = SystemClock()
+    async with _open_stopped(settings, clock) as files, AsyncExitStack() as stack:
         following = asyncio.create_task(files.views.run(), name="views")
         stack.push_async_callback(asyncio.wait, {following})
         stack.callback(following.cancel)
-        credentials, uses = Credentials(clock, ()), LastUses(data / LAST_USES)
+        credentials, uses = Credentials(clock, ()), LastUses(settings.data / LAST_USES)
         keys_max = settings.api_keys_max
         yield APIKeys(files.log, files.views, clock, credentials, uses, keys_max)
 
