@@ -31,7 +31,7 @@ from eventjobs.domain.events import JobExpired, JobImported
 from eventjobs.domain.ids import parse_id
 from eventjobs.domain.job_files import MalformedJobFile, Source, parse_job_file
 from eventjobs.domain.recorded import Recorded
-from eventjobs.domain.timestamps import rfc3339
+from eventjobs.domain.timestamps import naive
 from eventjobs.errors import DirectoryLocked, InvalidInput
 from eventjobs.log import PAGE_MAX
 from eventjobs.log.rows import READ, READ_JOB, ROWS, recorded_from_bytes
@@ -292,7 +292,7 @@ class _Writer(_Records):
         try:
             if (record := await self.get(job_id)) is None:
                 return False
-            times = {"updated_at": _naive(self._jobs.clock.now_us())}
+            times = {"updated_at": naive(self._jobs.clock.now_us())}
             return await self.store(job_id, record | times | updates)
         finally:
             self._locks.release(job_id)
@@ -317,17 +317,12 @@ class _Writer(_Records):
             self._log.warning(f"⚠️ {file.path} is not read: {error}")
 
 
-def _naive(at_us: int) -> str:
-    """UTC without a zone."""
-    return rfc3339(at_us).removesuffix("Z")
-
-
 def create_job(payload: JSON, store: JobStore | None = None) -> str:
     """Store a new job with *payload* as `queued`, and return its id. Without a *store* it is in
     `shadow/jobs`.
     """
     job_id = str(uuid4())
-    now = _naive(SystemClock().now_us())
+    now = naive(SystemClock().now_us())
     times = {"created_at": now, "updated_at": now}
     job = {"job_id": job_id, "status": "queued", "payload": payload, **times}
     (store or _default_store()).store_job(job)

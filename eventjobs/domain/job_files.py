@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 import orjson
 
-from eventjobs.domain.events import IMPORTED_STATUSES, JobImported
+from eventjobs.domain.events import IMPORTED_STATUSES, JobImported, is_own
 from eventjobs.domain.timestamps import MAX_US, microseconds
 from eventjobs.domain.validation import NAME_CHARS_MAX, uuid_text
 from eventjobs.errors import NotJSON
@@ -138,7 +138,7 @@ def _type(record: JSON) -> str:
     name = record.get("type") or record.get("job_type")
     if not isinstance(name, str) or not name.isprintable() or len(name) > NAME_CHARS_MAX:
         return TYPE
-    return TYPE if not name or name.startswith("eventjobs.") else name
+    return TYPE if not name or is_own(name) else name
 
 
 def _first_time(record: JSON, *names: str) -> int | None:

@@ -20,6 +20,11 @@ def rfc3339(at_us: int) -> str:
     return f"{_second(seconds)}.{micros:06d}Z"
 
 
+def naive(at_us: int) -> str:
+    """*at_us* in UTC without a zone, as Python's utcnow().isoformat() has it."""
+    return rfc3339(at_us).removesuffix("Z").removesuffix(".000000")
+
+
 def parse_rfc3339(text: str) -> datetime:
     """The time in *text*, which has an offset. Raises ValueError."""
     if not _RFC3339.fullmatch(text):

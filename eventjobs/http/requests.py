@@ -7,7 +7,7 @@ from aiohttp import web
 from pydantic import BaseModel, ValidationError
 
 from eventjobs.auth.policy import Action, may_claim
-from eventjobs.auth.principals import ALL_TYPES
+from eventjobs.auth.principals import ALL_TYPES, Principal
 from eventjobs.clock import timeout
 from eventjobs.commands.access import permits_id
 from eventjobs.commands.jobs import CommandReason
@@ -17,7 +17,7 @@ from eventjobs.domain.outcomes import AttemptHolder
 from eventjobs.domain.spec import Artifact
 from eventjobs.domain.validation import field_errors
 from eventjobs.errors import InvalidInput, JobGone, JobNotFound
-from eventjobs.http.auth import principal_of
+from eventjobs.http.auth import principal_of, restrict_owner
 from eventjobs.http.headers import wants_stream
 from eventjobs.http.json_body import read_json
 from eventjobs.http.request_errors import ViewsBehind, query_error
@@ -90,6 +90,20 @@ async def views_caught_up(service: Service) -> None:
                 await views.wait_for_position(head)
         except TimeoutError as error:
             raise ViewsBehind from error
+
+
+async def permitted_counts(
+    service: Service, principal: Principal
+) -> tuple[dict[str, dict[str, int]], int]:
+    """The numbers of the jobs that *principal* may list, by type and status, and a position of the
+    views that they are not older than.
+
+    Raises Forbidden, Unauthenticated, ViewsBehind.
+    """
+    owner, views = restrict_owner(principal, None), service.views
+    await views_caught_up(service)
+    position = views.position
+    return await (views.counts() if owner is None else views.counts_of(owner)), position
 
 
 async def permitted_files(

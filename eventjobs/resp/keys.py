@@ -5,13 +5,14 @@ from typing import Any
 
 from eventjobs.auth.policy import Action
 from eventjobs.auth.principals import Principal
+from eventjobs.domain.events import is_own
 from eventjobs.domain.job import Status
 from eventjobs.errors import InvalidInput, JobNotFound
 from eventjobs.http.auth import check_permission, restrict_owner
 from eventjobs.http.dialects.job_ids import parse_any_id
 from eventjobs.http.dialects.jobs import view_for
 from eventjobs.http.dialects.prefixed_status import render
-from eventjobs.http.requests import views_caught_up
+from eventjobs.http.requests import permitted_counts, views_caught_up
 from eventjobs.resp.patterns import compile_pattern
 from eventjobs.service import Service
 
@@ -73,16 +74,12 @@ class Keys:
         """The number of jobs that *principal* may list. Raises Forbidden, ViewsBehind."""
         counts = await self._counts(principal)
         return sum(
-            sum(by_status.values())
-            for type, by_status in counts.items()
-            if not type.startswith("eventjobs.")
+            sum(by_status.values()) for type, by_status in counts.items() if not is_own(type)
         )
 
     async def _counts(self, principal: Principal) -> dict[str, dict[str, int]]:
-        owner = restrict_owner(principal, None)
-        await views_caught_up(self._service)
-        views = self._service.views
-        return await (views.counts() if owner is None else views.counts_of(owner))
+        counts, _ = await permitted_counts(self._service, principal)
+        return counts
 
     async def matching(self, principal: Principal, pattern: bytes) -> JobKeys:
         """The keys of jobs that match *pattern*, the oldest first.

@@ -3,7 +3,7 @@
 from typing import Any
 
 from eventjobs.domain.job import Job, Status
-from eventjobs.http.dialects.times import naive
+from eventjobs.domain.timestamps import naive
 
 #: What dialects say where the service has another code, or another status.
 _TEXTS = {"job_not_found": "Job not found", "job_gone": "Job not found"}

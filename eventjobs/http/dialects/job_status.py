@@ -8,6 +8,7 @@ from pydantic import BaseModel, ConfigDict
 from eventjobs.auth.policy import Action
 from eventjobs.domain.job import Status
 from eventjobs.domain.json_fields import fragment_of
+from eventjobs.domain.timestamps import naive
 from eventjobs.http.app_context import AppContext
 from eventjobs.http.dialects import prefixed_status
 from eventjobs.http.dialects.dialect import dialect_route
@@ -15,7 +16,6 @@ from eventjobs.http.dialects.error_body import error_text
 from eventjobs.http.dialects.job_ids import PREFIX, IdForm, parse_any_id
 from eventjobs.http.dialects.jobs import find_view
 from eventjobs.http.dialects.seed_001_log import log_request
-from eventjobs.http.dialects.times import naive
 from eventjobs.http.responses import reply
 from eventjobs.http.routing import RequestSpec, ResponseSpec
 from eventjobs.projections import JobView

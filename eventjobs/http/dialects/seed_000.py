@@ -4,11 +4,11 @@ from aiohttp import web
 from pydantic import BaseModel, ConfigDict
 
 from eventjobs.auth.policy import Action
+from eventjobs.domain.timestamps import naive
 from eventjobs.http.app_context import AppContext
 from eventjobs.http.dialects import job_pages, job_status
 from eventjobs.http.dialects.dialect import Dialect, dialect_route
 from eventjobs.http.dialects.jobs import submit
-from eventjobs.http.dialects.times import naive
 from eventjobs.http.json_body import read_json
 from eventjobs.http.responses import reply
 from eventjobs.http.routing import RequestSpec, ResponseSpec, Route

@@ -3,11 +3,6 @@
 from eventjobs.domain.timestamps import rfc3339
 
 
-def naive(at_us: int | None) -> str | None:
-    """UTC without a zone, as Python's utcnow().isoformat() has it; None for None."""
-    return None if at_us is None else rfc3339(at_us).removesuffix("Z").removesuffix(".000000")
-
-
 def seconds(at_us: int | None) -> str | None:
     """UTC in whole seconds with `Z`; None for None."""
     return None if at_us is None else f"{rfc3339(at_us)[:19]}Z"

@@ -7,9 +7,9 @@ from aiohttp import web
 from eventjobs.auth.policy import sees_all
 from eventjobs.errors import InvalidCredential
 from eventjobs.http.app_context import AppContext
-from eventjobs.http.auth import principal_of, restrict_owner
+from eventjobs.http.auth import principal_of
 from eventjobs.http.request_errors import NotReady, RequestError
-from eventjobs.http.requests import views_caught_up
+from eventjobs.http.requests import permitted_counts
 from eventjobs.http.responses import reply
 from eventjobs.projections import Views
 from eventjobs.version import __version__
@@ -20,11 +20,7 @@ PARKED_MAX = 10
 
 async def counts(context: AppContext, request: web.Request) -> web.StreamResponse:
     """The number of your jobs by type and status."""
-    owner = restrict_owner(principal_of(request), None)
-    await views_caught_up(context.service)
-    views = context.service.views
-    position = views.position
-    counts = await (views.counts() if owner is None else views.counts_of(owner))
+    counts, position = await permitted_counts(context.service, principal_of(request))
     return reply({"counts": counts, "position": position})
 
 
