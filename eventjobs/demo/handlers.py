@@ -140,12 +140,7 @@ def _insights(ctx: ThreadContext, findings: str) -> dict[str, str]:
         ctx.check_cancelled()
         return {"text": asyncio.run(ask(settings, _TASK, findings)), "by": settings.llm_model}
 
-    breaker = ctx.breaker(
-        "llm",
-        threshold=settings.llm_circuit_threshold,
-        window_s=settings.llm_circuit_window_s,
-        cooldown_s=settings.llm_circuit_cooldown_s,
-    )
+    breaker = ctx.breaker("llm", **settings.llm_circuit)
     name = f"LLM call ({settings.llm_model})"
     retrying = ctx.retrying(name, attempts=settings.llm_retry_attempts, on=LLMBusy)
     return cast(dict[str, str], breaker.call(retrying, ask_model, fallback=fallback))

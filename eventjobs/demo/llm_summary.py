@@ -48,12 +48,7 @@ async def llm_summary(ctx: Context, payload: SummaryRequest) -> dict[str, Any]:
         why = "OPENROUTER_API_KEY is not set: no language model was asked"
         ctx.issue("llm_failure_fallback", why)
         return fallback()
-    breaker = ctx.breaker(
-        "llm",
-        threshold=settings.llm_circuit_threshold,
-        window_s=settings.llm_circuit_window_s,
-        cooldown_s=settings.llm_circuit_cooldown_s,
-    )
+    breaker = ctx.breaker("llm", **settings.llm_circuit)
     name = f"LLM call ({settings.llm_model})"
     retrying = ctx.retrying(name, attempts=settings.llm_retry_attempts, on=LLMBusy)
     task = TASK.format(payload.sentences_max)

@@ -1,6 +1,6 @@
 """Settings of the demo's jobs. They are read when a job runs."""
 
-from typing import Annotated
+from typing import Annotated, Any
 
 from pydantic import Field, SecretStr
 
@@ -37,3 +37,12 @@ class DemoSettings(EnvironmentSettings):
             0.0, ge=0, description="analyze-csv, analyze-text and llm-summary take so much longer"
         )
     )
+
+    @property
+    def llm_circuit(self) -> dict[str, Any]:
+        """The options of the circuit breaker that all jobs share which ask the model."""
+        return {
+            "threshold": self.llm_circuit_threshold,
+            "window_s": self.llm_circuit_window_s,
+            "cooldown_s": self.llm_circuit_cooldown_s,
+        }
