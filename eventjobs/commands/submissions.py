@@ -8,7 +8,7 @@ from typing import Any
 from eventjobs.auth.policy import Action
 from eventjobs.auth.principals import LOCAL, Principal
 from eventjobs.commands.access import permits_job
-from eventjobs.commands.jobs import CommandResult, Jobs
+from eventjobs.commands.jobs import CommandResult, Guard, Jobs, RetryOptions
 from eventjobs.commands.queued_jobs import QueuedJobs
 from eventjobs.domain.ids import new_id, parse_id
 from eventjobs.domain.spec import Artifact, JobSpec
@@ -59,7 +59,7 @@ class SpecDefaults:
 
 
 class Submissions:
-    """Submits jobs for Python, HTTP, schedules and handlers alike."""
+    """Submits jobs for Python, HTTP, schedules and handlers alike, and queues them again."""
 
     def __init__(
         self,
@@ -109,6 +109,15 @@ class Submissions:
             if await self._jobs.load(job_id) is None:
                 raise
             return await submit()  # again: it queues nothing
+
+    async def retry(
+        self, job_id: str, options: RetryOptions, *, actor: str, guard: Guard | None = None
+    ) -> CommandResult:
+        """Queue a job that has ended again. Raises what Jobs.retry does, and OwnerLimit."""
+        job = await self._jobs.load(job_id)
+        owner = None if job is None else job.spec.owner
+        retry = partial(self._jobs.retry, job_id, **options.model_dump(), actor=actor, guard=guard)
+        return await self._queued_jobs.queue(owner, job_id, retry)
 
     async def artifacts_of(
         self, files: Mapping[str, str], owners: Collection[str] | None = None

@@ -3,13 +3,13 @@
 Its analysis service reports by callbacks, with the token of the attempt.
 """
 
-from functools import partial
 from typing import Any, Literal
 
 from aiohttp import web
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from eventjobs.auth.policy import Action
+from eventjobs.commands.jobs import RetryOptions
 from eventjobs.domain.job import Job
 from eventjobs.errors import StaleAttempt, WrongState
 from eventjobs.http.app_context import AppContext
@@ -105,11 +105,8 @@ async def retry(context: AppContext, request: web.Request) -> web.StreamResponse
     """Run a failed job again. A user may run a job three times in all."""
     service, job_id = context.service, uuid_of(request.match_info["id"])
     await check_access(context, request, job_id, Action.CONTROL)
-    job = await service.jobs.load(job_id)
-    owner = None if job is None else job.spec.owner
     actor = principal_of(request).name
-    retry_job = partial(service.jobs.retry, job_id, actor=actor, guard=_check_runs)
-    await service.queued_jobs.queue(owner, job_id, retry_job)
+    await service.submissions.retry(job_id, RetryOptions(), actor=actor, guard=_check_runs)
     return await _changed_job(context, request, job_id)
 
 

@@ -1,6 +1,5 @@
 """Jobs: list, read, cancel, retry, delete."""
 
-from functools import partial
 from typing import Any
 
 import orjson
@@ -170,20 +169,12 @@ async def retry(context: AppContext, request: web.Request) -> web.StreamResponse
         if request.can_read_body
         else RetryOptions()
     )
-    jobs = context.service.jobs
-    job_id = await path_id(context.service, request, Action.CONTROL)
-    job = await jobs.load(job_id)
-    owner = None if job is None else job.spec.owner
-    retry_job = partial(
-        jobs.retry,
-        job_id,
-        options.reason,
-        from_step=options.from_step,
-        restart=options.restart,
+    result = await context.service.submissions.retry(
+        await path_id(context.service, request, Action.CONTROL),
+        options,
         actor=principal_of(request).name,
         guard=_guard(request),
     )
-    result = await context.service.queued_jobs.queue(owner, job_id, retry_job)
     return await _changed_job(context, request, result.job)
 
 
