@@ -14,6 +14,7 @@ from eventjobs import Context, Service, handler
 from eventjobs.client import ApiError, Client, ConnectionLost, LogChanged
 from eventjobs.clock import SystemClock, Timer
 from eventjobs.http import serve
+from tests.support.external_service import http_server
 
 
 @handler("echo")
@@ -134,18 +135,12 @@ async def script_server(
     *answers: bytes | web.Response | None, **options: Any
 ) -> AsyncIterator[tuple[Scripted, Client, Hasty]]:
     script, clock = Scripted(*answers), Hasty()
-    app = web.Application()
-    app.router.add_route("*", "/{path:.*}", script.answer)
-    runner = web.AppRunner(app)
-    await runner.setup()
-    site = web.TCPSite(runner, "127.0.0.1", 0)
-    await site.start()
-    try:
-        async with Client(f"http://127.0.0.1:{site.port}", clock=clock, **options) as client:
-            yield script, client, clock
-    finally:
-        script.over.set()
-        await runner.cleanup()
+    async with http_server(script.answer) as port:
+        try:
+            async with Client(f"http://127.0.0.1:{port}", clock=clock, **options) as client:
+                yield script, client, clock
+        finally:
+            script.over.set()
     assert script.answers == []
 
 

@@ -15,6 +15,7 @@ from eventjobs.demo.llm_summary import llm_summary
 from eventjobs.domain.events import LogWritten
 from tests.conftest import Connect
 from tests.support.clock import FakeClock
+from tests.support.external_service import http_server
 from tests.support.http_client import Client
 from tests.support.waiting import events_of, time_passing
 
@@ -56,19 +57,12 @@ class Model:
 
 @asynccontextmanager
 async def serve(model: Model) -> AsyncIterator[Model]:
-    app = web.Application()
-    app.router.add_post("/v1/chat/completions", model.answer)
-    runner = web.AppRunner(app)
-    await runner.setup()
-    site = web.TCPSite(runner, "127.0.0.1", 0)
-    await site.start()
-    host, port = runner.addresses[0][:2]
-    model.url = f"http://{host}:{port}/v1"
-    try:
-        yield model
-    finally:
-        model.over.set()
-        await runner.cleanup()
+    async with http_server(model.answer, "POST", "/v1/chat/completions") as port:
+        model.url = f"http://127.0.0.1:{port}/v1"
+        try:
+            yield model
+        finally:
+            model.over.set()
 
 
 @pytest.fixture

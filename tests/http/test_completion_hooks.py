@@ -18,6 +18,7 @@ from eventjobs.settings import Settings
 from eventjobs.storage.data_directory import KEY
 from tests.conftest import Connect
 from tests.support.clock import FakeClock
+from tests.support.external_service import http_server
 from tests.support.http_client import Client
 from tests.support.http_jobs import echo
 from tests.support.keys import bearer, make_key
@@ -55,14 +56,9 @@ class Stories:
 @pytest.fixture
 async def stories() -> AsyncIterator[Stories]:
     stories = Stories()
-    app = web.Application()
-    app.router.add_post("/stories", stories.add)
-    runner = web.AppRunner(app)
-    await runner.setup()
-    await web.TCPSite(runner, "127.0.0.1", 0).start()
-    stories.url = f"http://127.0.0.1:{runner.addresses[0][1]}/stories"
-    yield stories
-    await runner.cleanup()
+    async with http_server(stories.add, "POST", "/stories") as port:
+        stories.url = f"http://127.0.0.1:{port}/stories"
+        yield stories
 
 
 async def over(api: Client, type: str, payload: Any) -> Any:

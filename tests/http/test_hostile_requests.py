@@ -18,22 +18,11 @@ from eventjobs.settings import Settings
 from eventjobs.tools.soak.hostile import message_ends, message_syntax
 from eventjobs.tools.soak.hostile.answers import Malformed, read_answers
 from tests.conftest import Connect
-from tests.support.http_client import connect_client
+from tests.support.http_client import connect_client, half_closed
 from tests.support.http_jobs import echo
 from tests.support.waiting import turns
 
 SHAPES = message_ends.SHAPES | message_syntax.SHAPES
-
-
-async def exchange(listening: Listening, sent: bytes) -> bytes:
-    """All bytes that a client receives that sends *sent*, and then ends its side."""
-    reader, writer = await asyncio.open_connection(listening.host, listening.port)
-    try:
-        writer.write(sent)
-        writer.write_eof()
-        return await asyncio.wait_for(reader.read(), 20)
-    finally:
-        writer.close()
 
 
 async def wait_until_idle(listening: Listening) -> None:
@@ -46,7 +35,7 @@ async def wait_until_idle(listening: Listening) -> None:
 async def check_shapes(service: Service, listening: Listening) -> None:
     """Each shape has its statuses, and no request that was hidden in another one is carried out."""
     for name, shape in SHAPES.items():
-        received = await exchange(listening, shape.sent)
+        received = await half_closed(listening, shape.sent)
         answers = read_answers(received, heads=shape.sent.startswith(b"HEAD"))
         assert (name, [each.status for each in answers]) == (name, list(shape.statuses))
     for recorded in await service.log.read(0, 100_000):
@@ -78,7 +67,7 @@ async def test_a_refused_request_leaves_nothing_large_to_the_garbage_collector(
     gc.disable()
     try:
         for name in ("an extension that never ends", "a field that never ends", "100,000 fields"):
-            await exchange(api.listening, SHAPES[name].sent)
+            await half_closed(api.listening, SHAPES[name].sent)
         await wait_until_idle(api.listening)
         gc.set_debug(gc.DEBUG_SAVEALL)
         gc.collect()

@@ -19,7 +19,7 @@ from eventjobs.service import Service
 from eventjobs.settings import Settings
 from tests.conftest import Connect
 from tests.support.clock import FakeClock
-from tests.support.http_client import Client, connect_client
+from tests.support.http_client import Client, connect_client, half_closed
 
 HOST = b"Host: 127.0.0.1\r\n"
 CLOSE = HOST + b"Connection: close\r\n\r\n"
@@ -170,7 +170,7 @@ def read(answer: bytes) -> tuple[int, str | None]:
 async def test_every_request_is_answered_as_the_rfcs_have_it(client: Connect) -> None:
     api = await client(echo)
     for name, (sent, status, code) in REQUESTS.items():
-        assert (name, *read(await half_closed(api, sent))) == (name, status, code)
+        assert (name, *read(await half_closed(api.listening, sent))) == (name, status, code)
 
 
 async def test_what_is_too_long_says_the_limit(client: Connect) -> None:
@@ -245,27 +245,16 @@ async def test_random_bytes_are_answered_or_closed(client: Connect) -> None:
                     sent[place:place] = drawn.choice([b"\r\n", b"\0", b"\xff", b":", b" ", b","])
                 case _:
                     sent[place:place] = sent[max(0, place - 9) : place]
-        answer = await half_closed(api, bytes(sent))
+        answer = await half_closed(api.listening, bytes(sent))
         assert answer == b"" or int(answer.split()[1]) != 500, bytes(sent)
 
 
 # --- half-closed: the client ends its side, and reads (aiohttp#3659)
 
 
-async def half_closed(api: Client, sent: bytes) -> bytes:
-    """All bytes that a client receives that ends its side at once."""
-    reader, writer = await asyncio.open_connection(api.listening.host, api.listening.port)
-    try:
-        writer.write(sent)
-        writer.write_eof()
-        return await asyncio.wait_for(reader.read(), 20)
-    finally:
-        writer.close()
-
-
 async def test_a_client_that_ends_its_side_is_answered(client: Connect) -> None:
     api = await client(echo, concurrency=0)
-    answer = await half_closed(api, POST + LENGTH + HOST + b"\r\n" + ECHO)
+    answer = await half_closed(api.listening, POST + LENGTH + HOST + b"\r\n" + ECHO)
     assert answer.startswith(b"HTTP/1.1 202 ")
     assert orjson.loads(answer.partition(b"\r\n\r\n")[2])["type"] == "echo"
 
@@ -273,7 +262,9 @@ async def test_a_client_that_ends_its_side_is_answered(client: Connect) -> None:
 async def test_every_request_of_a_pipeline_is_answered_before_the_end(client: Connect) -> None:
     api = await client(echo, concurrency=0)
     sent = POST + LENGTH + HOST + b"\r\n" + ECHO
-    answers = await half_closed(api, sent * 40 + b"GET /healthz HTTP/1.1\r\n" + HOST + b"\r\n")
+    answers = await half_closed(
+        api.listening, sent * 40 + b"GET /healthz HTTP/1.1\r\n" + HOST + b"\r\n"
+    )
     assert answers.count(b"HTTP/1.1 202 ") == 40
     assert answers.count(b"HTTP/1.1 200 ") == 1
 
@@ -283,7 +274,7 @@ async def test_a_long_poll_is_answered_to_a_client_that_ended_its_side(client: C
     job = await api.submit("echo")
     here = job["links"]["self"]
     waits = f'GET {here} HTTP/1.1\r\nPrefer: wait=20\r\nIf-None-Match: "1"\r\n'.encode()
-    polling = asyncio.create_task(half_closed(api, waits + HOST + b"\r\n"))
+    polling = asyncio.create_task(half_closed(api.listening, waits + HOST + b"\r\n"))
     await api.wait_for_long_poll()
     await api("POST", f"{here}/cancel")
     assert (await polling).startswith(b"HTTP/1.1 200 ")
@@ -294,7 +285,7 @@ async def test_a_stream_goes_on_for_a_client_that_ended_its_side(client: Connect
     job = await api.submit("echo")
     here = job["links"]["self"]
     sent = f"GET {here}/events HTTP/1.1\r\nAccept: text/event-stream\r\n".encode()
-    streaming = asyncio.create_task(half_closed(api, sent + HOST + b"\r\n"))
+    streaming = asyncio.create_task(half_closed(api.listening, sent + HOST + b"\r\n"))
     await until(lambda: any(each.input_ended for each in api.listening.connections))
     await api("POST", f"{here}/cancel")
     answer = await streaming
@@ -328,14 +319,14 @@ async def test_a_client_that_has_gone_does_not_keep_its_stream(
 )
 async def test_a_body_that_ends_early_is_refused_and_told(client: Connect, sent: bytes) -> None:
     api = await client(echo, concurrency=0)
-    assert read(await half_closed(api, sent)) == (400, "bad_request")
+    assert read(await half_closed(api.listening, sent)) == (400, "bad_request")
     assert api.service.log.head == 0
 
 
 async def test_nothing_keeps_a_connection_on_which_nothing_was_asked(client: Connect) -> None:
     api = await client(echo, concurrency=0)
     for sent in (b"", b"GET /healthz HTTP/1.1\r\nHos"):
-        assert await half_closed(api, sent) == b""
+        assert await half_closed(api.listening, sent) == b""
 
 
 async def test_a_worker_that_ended_its_side_gets_no_job(client: Connect) -> None:
@@ -345,7 +336,7 @@ async def test_a_worker_that_ended_its_side_gets_no_job(client: Connect) -> None
     asked = b'{"worker":"w","types":["far"],"max":1,"wait_s":0}'
     head = b"POST /v1/work/claim HTTP/1.1\r\nContent-Type: application/json\r\n"
     answer = await half_closed(
-        api, head + b"Content-Length: %d\r\n" % len(asked) + HOST + b"\r\n" + asked
+        api.listening, head + b"Content-Length: %d\r\n" % len(asked) + HOST + b"\r\n" + asked
     )
     assert answer.endswith(b'{"jobs":[]}')
     assert (await api("GET", "/v1/jobs?status=queued")).json["jobs"]
@@ -486,16 +477,16 @@ def test_all_of_it_holds_on_the_loop_that_the_server_has(
             connect_client(service) as api,
         ):
             for name, (sent, status, code) in REQUESTS.items():
-                assert (name, *read(await half_closed(api, sent))) == (name, status, code)
+                assert (name, *read(await half_closed(api.listening, sent))) == (name, status, code)
             sent = POST + LENGTH + HOST + b"\r\n" + ECHO
-            assert (await half_closed(api, sent * 40)).count(b"HTTP/1.1 202 ") == 40
-            assert read(await half_closed(api, sent[:-1])) == (400, "bad_request")
-            assert await half_closed(api, b"") == b""
+            assert (await half_closed(api.listening, sent * 40)).count(b"HTTP/1.1 202 ") == 40
+            assert read(await half_closed(api.listening, sent[:-1])) == (400, "bad_request")
+            assert await half_closed(api.listening, b"") == b""
             monkeypatch.setattr(resource, "getrlimit", lambda _: (20, 20))
             for _ in range(5):
                 assert read(await already_sent(api, get(b"/healthz")))[0] == 503
             monkeypatch.undo()
-            assert read(await half_closed(api, get(b"/healthz"))) == (200, None)
+            assert read(await half_closed(api.listening, get(b"/healthz"))) == (200, None)
 
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         runner.run(main())

@@ -10,7 +10,7 @@ from eventjobs.clock import SystemClock
 from eventjobs.errors import OutboundFailed, OutboundTimeout
 from eventjobs.outbound.client import OutboundClient, OutboundResponse
 from tests.support.clock import FakeClock
-from tests.support.external_service import somebody
+from tests.support.external_service import http_server
 from tests.support.outbound import post
 from tests.support.waiting import time_passing
 
@@ -27,7 +27,7 @@ async def test_a_redirect_is_an_answer_and_is_not_followed() -> None:
         paths.append(request.path)
         return web.Response(status=307, headers={"Location": "http://169.254.169.254/secret"})
 
-    async with somebody(handle) as port, OutboundClient(SystemClock(), "127.0.0.1") as outbound:
+    async with http_server(handle) as port, OutboundClient(SystemClock(), "127.0.0.1") as outbound:
         assert (await post(outbound, f"http://127.0.0.1:{port}/a")).status == 307
     assert paths == ["/a"]
 
@@ -40,7 +40,7 @@ async def test_a_proxy_in_the_environment_is_not_used(monkeypatch: pytest.Monkey
     async def handle(request: web.Request) -> web.Response:
         return web.Response(text="direct")
 
-    async with somebody(handle) as port, OutboundClient(SystemClock(), "127.0.0.1") as outbound:
+    async with http_server(handle) as port, OutboundClient(SystemClock(), "127.0.0.1") as outbound:
         assert (await post(outbound, f"http://127.0.0.1:{port}/")).body == b"direct"
 
 
@@ -54,7 +54,7 @@ async def test_what_is_sent_arrives_as_it_is() -> None:
         seen.append((request.method, await request.read(), dict(request.headers)))
         return web.json_response({"ok": True}, status=202)
 
-    async with somebody(handle) as port, OutboundClient(SystemClock(), "127.0.0.1") as outbound:
+    async with http_server(handle) as port, OutboundClient(SystemClock(), "127.0.0.1") as outbound:
         headers = {"Content-Type": "application/json", "X-One": "1"}
         url = f"http://127.0.0.1:{port}/"
         answer = await outbound.post(url, b'{"a":1}', headers, timeout_s=10.0)
@@ -71,7 +71,7 @@ async def test_an_answer_can_say_when_to_ask_again(header: str, seconds: float |
     async def handle(request: web.Request) -> web.Response:
         return web.Response(status=503, headers={"Retry-After": header})
 
-    async with somebody(handle) as port, OutboundClient(SystemClock(), "127.0.0.1") as outbound:
+    async with http_server(handle) as port, OutboundClient(SystemClock(), "127.0.0.1") as outbound:
         answer = await post(outbound, f"http://127.0.0.1:{port}/")
     assert (answer.status, answer.retry_after_s) == (503, seconds)
 
@@ -80,7 +80,7 @@ async def test_an_answer_is_read_so_far_and_no_further() -> None:
     async def handle(request: web.Request) -> web.Response:
         return web.Response(body=b"x" * 1_000_000)
 
-    async with somebody(handle) as port, OutboundClient(SystemClock(), "127.0.0.1") as outbound:
+    async with http_server(handle) as port, OutboundClient(SystemClock(), "127.0.0.1") as outbound:
         url = f"http://127.0.0.1:{port}/"
         answer = await outbound.post(url, b"", {}, timeout_s=10.0, response_bytes_max=1000)
     assert answer == OutboundResponse(200, b"x" * 1000, whole=False)
@@ -90,7 +90,7 @@ async def test_a_body_that_is_packed_small_is_not_unpacked() -> None:
     async def handle(request: web.Request) -> web.Response:
         return web.Response(body=b"not gzip", headers={"Content-Encoding": "gzip"})
 
-    async with somebody(handle) as port, OutboundClient(SystemClock(), "127.0.0.1") as outbound:
+    async with http_server(handle) as port, OutboundClient(SystemClock(), "127.0.0.1") as outbound:
         assert (await post(outbound, f"http://127.0.0.1:{port}/")).body == b"not gzip"
 
 
@@ -107,7 +107,7 @@ async def test_a_slow_answer_is_waited_for_so_long(begins: bool) -> None:
         await asyncio.Event().wait()
         return response
 
-    async with somebody(handle) as port, OutboundClient(clock, "127.0.0.1") as outbound:
+    async with http_server(handle) as port, OutboundClient(clock, "127.0.0.1") as outbound:
         began_s = clock.monotonic_s()
         with pytest.raises(OutboundTimeout, match="30 s"):
             await time_passing(clock, post(outbound, f"http://127.0.0.1:{port}/", 30.0), 1.0)
@@ -131,7 +131,7 @@ async def test_an_answer_that_breaks_off_is_a_failure() -> None:
         request.transport.abort()
         return response
 
-    async with somebody(handle) as port, OutboundClient(SystemClock(), "127.0.0.1") as outbound:
+    async with http_server(handle) as port, OutboundClient(SystemClock(), "127.0.0.1") as outbound:
         with pytest.raises(OutboundFailed, match="the connection broke"):
             await post(outbound, f"http://127.0.0.1:{port}/")
 
@@ -144,7 +144,7 @@ async def test_what_is_under_way_is_cut_off_by_closing() -> None:
         await asyncio.Event().wait()
         return web.Response()
 
-    async with somebody(handle) as port:
+    async with http_server(handle) as port:
         outbound = OutboundClient(SystemClock(), "127.0.0.1")
         asking = asyncio.create_task(post(outbound, f"http://127.0.0.1:{port}/"))
         await arrived.wait()

@@ -12,7 +12,7 @@ from eventjobs.clock import SystemClock
 from eventjobs.errors import OutboundFailed, OutboundRefused, OutboundTimeout
 from eventjobs.outbound.client import OutboundClient
 from tests.support.clock import FakeClock
-from tests.support.external_service import somebody
+from tests.support.external_service import http_server
 from tests.support.outbound import PreparedResolver, post
 from tests.support.waiting import time_passing
 
@@ -25,7 +25,7 @@ async def test_a_name_that_is_allowed_and_then_not_is_refused_when_it_is_connect
         reached.append(request.path)
         return web.Response()
 
-    async with somebody(handle) as port:
+    async with http_server(handle) as port:
         # 127.0.0.2 stands for a public address at which no server listens.
         names = PreparedResolver("127.0.0.2", "127.0.0.1")
         async with OutboundClient(SystemClock(), f"127.0.0.2:{port}", resolver=names) as outbound:
@@ -45,7 +45,7 @@ async def test_a_name_is_looked_up_for_each_request_and_no_connection_outlives_i
     async def handle(request: web.Request) -> web.Response:
         return web.Response()
 
-    async with somebody(handle) as port:
+    async with http_server(handle) as port:
         names = PreparedResolver("127.0.0.1", "127.0.0.2")
         async with OutboundClient(SystemClock(), "127.0.0.1", resolver=names) as outbound:
             url = f"http://rebinding.example:{port}/"
@@ -119,5 +119,5 @@ async def test_a_name_of_this_machine_is_looked_up_as_the_system_does() -> None:
     async def handle(request: web.Request) -> web.Response:
         return web.Response(text="here")
 
-    async with somebody(handle) as port, OutboundClient(SystemClock(), "localhost") as outbound:
+    async with http_server(handle) as port, OutboundClient(SystemClock(), "localhost") as outbound:
         assert (await post(outbound, f"http://localhost:{port}/")).body == b"here"

@@ -16,7 +16,7 @@ from eventjobs.log.sqlite import SQLiteLog
 from eventjobs.outbound.webhooks.sender import DELIVERIES_MAX, TIMEOUT_S, receiver_key
 from tests.conftest import Connect, Serve
 from tests.support.clock import FakeClock
-from tests.support.external_service import LOOPBACK, external_service, somebody
+from tests.support.external_service import LOOPBACK, external_service, http_server
 from tests.support.waiting import job_when, time_passing
 from tests.support.webhook_receiver import Receiver, deliveries, receiving, subscribe
 
@@ -91,7 +91,7 @@ async def test_a_receiver_whose_answer_never_ends_is_let_go_in_time(
         return response
 
     api = await client(work, clock=clock, outbound_allow=LOOPBACK)
-    async with somebody(drip) as port:
+    async with http_server(drip) as port:
         webhook = await subscribe(api, Receiver(url=f"http://127.0.0.1:{port}/"))
         await api.service.wait((await api.submit("work"))["job_id"])
         while not (sent := await deliveries(api, webhook)):

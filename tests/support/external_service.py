@@ -15,10 +15,14 @@ LOOPBACK = "127.0.0.0/8"
 
 
 @asynccontextmanager
-async def somebody(handle: Handle) -> AsyncIterator[int]:
-    """An HTTP server on this machine with the handler *handle*; its port."""
+async def http_server(
+    handle: Handle, method: str = "*", path: str = "/{path:.*}"
+) -> AsyncIterator[int]:
+    """An HTTP server on this machine with the handler *handle* for requests of *method* to *path*;
+    its port.
+    """
     app = web.Application()
-    app.router.add_route("*", "/{path:.*}", handle)
+    app.router.add_route(method, path, handle)
     runner = web.AppRunner(app, shutdown_timeout=0.1)
     await runner.setup()
     site = web.TCPSite(runner, "127.0.0.1", 0)
@@ -82,6 +86,6 @@ async def external_service(*answers: tuple[Any, ...] | None) -> AsyncIterator[Ex
         json = {"Content-Type": "application/json"}
         return web.Response(status=status, body=raw, headers=json | (headers or [{}])[0])
 
-    async with somebody(handle) as port:
+    async with http_server(handle) as port:
         services.append(ExternalService(port))
         yield services[0]

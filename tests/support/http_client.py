@@ -91,3 +91,14 @@ async def connect_client(service: Service) -> AsyncIterator[Client]:
             yield Client(service, listening, session)
     finally:
         await listening.close()
+
+
+async def half_closed(listening: Listening, sent: bytes) -> bytes:
+    """All bytes that a client receives that sends *sent*, and then ends its side."""
+    reader, writer = await asyncio.open_connection(listening.host, listening.port)
+    try:
+        writer.write(sent)
+        writer.write_eof()
+        return await asyncio.wait_for(reader.read(), 20)
+    finally:
+        writer.close()

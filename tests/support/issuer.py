@@ -17,7 +17,7 @@ from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from jwt.algorithms import ECAlgorithm, RSAAlgorithm
 
 from eventjobs.clock import Clock
-from tests.support.external_service import somebody
+from tests.support.external_service import http_server
 
 ISSUER = "https://issuer.example"
 AUDIENCE = "jobs.example"
@@ -96,6 +96,6 @@ class KeyServer:
 async def serving_keys(*keys: dict[str, Any]) -> AsyncIterator[KeyServer]:
     server = KeyServer(keys=list(keys))
     server.open.set()
-    async with somebody(server.respond) as port:
+    async with http_server(server.respond) as port:
         server.url = f"http://127.0.0.1:{port}/keys"
         yield server

@@ -9,6 +9,7 @@ from typing import Any
 import orjson
 from aiohttp import web
 
+from tests.support.external_service import http_server
 from tests.support.http_client import Client
 
 
@@ -39,15 +40,9 @@ class Receiver:
 @asynccontextmanager
 async def receiving() -> AsyncIterator[Receiver]:
     receiver = Receiver()
-    app = web.Application()
-    app.router.add_post("/hook", receiver.receive)
-    runner = web.AppRunner(app)
-    await runner.setup()
-    site = web.TCPSite(runner, "127.0.0.1", 0)
-    await site.start()
-    receiver.url = f"http://127.0.0.1:{runner.addresses[0][1]}/hook"
-    yield receiver
-    await runner.cleanup()
+    async with http_server(receiver.receive, "POST", "/hook") as port:
+        receiver.url = f"http://127.0.0.1:{port}/hook"
+        yield receiver
 
 
 async def subscribe(api: Client, receiver: Receiver, **more: Any) -> Any:
