@@ -1,92 +1,17 @@
 """What belongs to another owner is not shown, not counted, not streamed and not changed."""
 
 import asyncio
-from collections.abc import AsyncIterator
-from contextlib import AsyncExitStack, asynccontextmanager
 from typing import Any
 from uuid import uuid4
 
-import pytest
-from aiohttp import ClientResponse
-
 from eventjobs.auth.principals import USER_SCOPES, Scope
-from eventjobs.domain.events import JobSubmitted
 from eventjobs.domain.ids import child_id, id_of_key, legacy_id_of_key
-from eventjobs.domain.timestamps import parse_rfc3339, rfc3339
 from eventjobs.handlers.declare import handler
 from tests.conftest import Connect
-from tests.support.clock import FakeClock
-from tests.support.http_client import Client, Reply
 from tests.support.http_jobs import echo
-from tests.support.keys import bearer, id_of, make_key
-from tests.support.remote_worker import FAR
+from tests.support.keys import id_of
+from tests.support.owners import ANN, BOB, job_ids, open_site, until_contains
 from tests.support.waiting import job_when
-
-ANN, BOB = "ann", "bob"
-
-
-class Site:
-    """A service with authentication, and requests by owners and others."""
-
-    def __init__(self, api: Client) -> None:
-        self.api = api
-        self.keys: dict[str, str] = {}
-
-    async def add(self, name: str, *scopes: str) -> str:
-        self.keys[name] = await make_key(self.api.service, scopes or None, owner=name)
-        return self.keys[name]
-
-    async def send(self, name: str, method: str, path: str, json: Any = None, **more: Any) -> Reply:
-        headers = {**bearer(self.keys[name]), **more.pop("headers", {})}
-        return await self.api(method, path, json, headers=headers, **more)
-
-    async def get(self, name: str, path: str) -> Reply:
-        return await self.send(name, "GET", path)
-
-    async def submit(self, name: str, type: str = "echo", **spec: Any) -> str:
-        reply = await self.send(name, "POST", "/v1/jobs", {"type": type, **spec})
-        assert reply.status == 202, reply.body
-        return str(reply.json["job_id"])
-
-    @asynccontextmanager
-    async def stream(self, name: str, path: str) -> AsyncIterator[ClientResponse]:
-        headers = {**bearer(self.keys[name]), "Accept": "text/event-stream"}
-        async with self.api.session.get(path, headers=headers) as response:
-            yield response
-
-
-async def open_site(client: Connect, *parts: Any, **settings: Any) -> Site:
-    parts = parts or (echo, FAR)
-    site = Site(await client(*parts, auth="required", **{"concurrency": 0, **settings}))
-    for name in (ANN, BOB):
-        await site.add(name)
-    await site.add("ops", Scope.ADMIN)
-    await site.add("audit", Scope.AUDIT)
-    return site
-
-
-async def job_submitted(site: Site) -> None:
-    """Return when there is a job."""
-    while not any(
-        isinstance(each.event, JobSubmitted) for each in await site.api.service.log.read(0)
-    ):
-        await site.api.service.log.wait(site.api.service.log.head)
-
-
-def job_ids(reply: Reply) -> list[str]:
-    assert reply.status == 200, reply.body
-    return [each["job_id"] for each in reply.json["jobs"]]
-
-
-async def until_contains(response: ClientResponse, text: str) -> bytes:
-    """What the stream has sent, once *text* is in it."""
-    received = b""
-    while text.encode() not in received:
-        part = await response.content.readany()
-        assert part, f"the stream ended without {text!r}: {received!r}"
-        received += part
-    return received
-
 
 # --- reads
 
@@ -324,92 +249,7 @@ async def test_a_worker_without_the_scope_to_submit_submits_children(client: Con
     assert (await site.get(BOB, f"/v1/jobs/{child}")).status == 404
 
 
-async def test_an_open_claim_of_a_revoked_worker_gets_no_job(client: Connect) -> None:
-    site = await open_site(client)
-    key = await site.add("near", "worker:far")
-    claim = {"worker": "w", "types": ["far"], "wait_s": 20}
-    waiting = asyncio.create_task(site.send("near", "POST", "/v1/work/claim", claim))
-    claims = site.api.service.claims
-    while "far" not in claims.last_requested_us:  # noqa: ASYNC110  a claim has no event
-        await asyncio.sleep(0)
-    await site.api.service.api_keys.revoke(id_of(key), actor="test")
-    job_id = await site.submit(ANN, "far")
-    assert (await waiting).json["jobs"] == []
-    assert (await site.get(ANN, f"/v1/jobs/{job_id}")).json["status"] == "queued"
-
-
-# --- streams and waits
-
-
-@pytest.mark.parametrize("path", ["/v1/jobs", "/v1/jobs/batch", "/v1/artifacts"])
-async def test_a_body_that_arrives_after_the_revocation_counts_no_more(
-    client: Connect, path: str
-) -> None:
-    site = await open_site(client)
-    key = await site.add("second")
-    service = site.api.service
-    line = b'{"type":"echo"}\n'
-
-    async def body() -> AsyncIterator[bytes]:
-        yield line
-        if path == "/v1/jobs/batch":
-            await job_submitted(site)
-        await service.api_keys.revoke(id_of(key), actor="test")
-        head = service.log.head
-        yield line if path != "/v1/jobs" else b" "
-        heads.append(head)
-
-    heads: list[int] = []
-    kind = "x-ndjson" if path == "/v1/jobs/batch" else "octet-stream"
-    headers = {"Content-Type": "application/json" if path == "/v1/jobs" else f"application/{kind}"}
-    reply = await site.send("second", "POST", path, data=body(), headers=headers)
-    assert reply.body.count(b'"invalid_credential"') == 1, reply.body
-    assert [service.log.head] == heads, "nothing was submitted after the revocation"
-    assert (reply.status == 401) or reply.body.count(b'"status":202') == 1
-
-
-async def test_a_long_poll_of_a_revoked_key_is_refused(client: Connect) -> None:
-    site = await open_site(client)
-    key = await site.add("second")
-    job_id = await site.submit("second")
-    path = f"/v1/jobs/{job_id}/events"
-    after = (await site.get("second", path)).json["next"]
-    waiting = asyncio.create_task(site.get("second", f"{path}?after={after}&wait=20"))
-    await site.api.wait_for_long_poll()
-    service = site.api.service
-    await service.api_keys.revoke(id_of(key), actor="test")
-    await service.jobs.cancel(job_id, actor="test")
-    reply = await waiting
-    assert (reply.status, reply.code) == (401, "invalid_credential")
-
-
-async def test_a_stream_of_a_worker_ends_when_it_holds_the_job_no_longer(
-    client: Connect, clock: FakeClock
-) -> None:
-    site = await open_site(client, clock=clock)
-    await site.add("near", "worker:far")
-    far, held = [await site.submit(ANN, "far") for _ in range(2)]
-    claim = {"worker": "w", "types": ["far"], "wait_s": 0, "max": 2}
-    await site.send("near", "POST", "/v1/work/claim", claim)
-    header = f"parent={far}&attempt=1&worker=w&name=part"
-    body, child = {"type": "echo", "parent": far}, child_id(far, "part")
-    reply = await site.send(
-        "near", "PUT", f"/v1/jobs/{child}", body, headers={"Eventjobs-Child": header}
-    )
-    assert reply.status == 202
-    paths = [f"/v1/jobs/{far}", f"/v1/jobs/{far}/events", f"/v1/jobs/{child}", f"/v1/jobs/{held}"]
-    async with AsyncExitStack() as stack:
-        *lost, kept = [await stack.enter_async_context(site.stream("near", path)) for path in paths]
-        for each, path in zip((*lost, kept), paths, strict=True):
-            await until_contains(each, path.split("/")[3])
-        left = {"worker": "w", "reason": "moved"}
-        reply = await site.send("near", "POST", f"/v1/work/{far}/1/release", left)
-        assert reply.status == 200, reply.body
-        await clock.advance(site.api.service.settings.heartbeat_s)
-        for each in lost:
-            await each.content.read()
-        assert not kept.content.at_eof()
-    assert (await site.get("near", paths[2])).status == 404
+# --- streams
 
 
 async def test_streams_have_the_jobs_of_the_owner(client: Connect) -> None:
@@ -425,40 +265,3 @@ async def test_streams_have_the_jobs_of_the_owner(client: Connect) -> None:
             assert refused.status == 404
     async with site.stream(ANN, f"/v1/jobs?owner={BOB}") as refused:
         assert refused.status == 403
-
-
-STREAMS = ("/v1/jobs", "/v1/jobs/{}", "/v1/events", "/v1/jobs/{}/events", "/v1/jobs/{}/logs")
-
-
-@pytest.mark.parametrize("path", STREAMS)
-async def test_streams_end_when_their_key_is_revoked(client: Connect, path: str) -> None:
-    site = await open_site(client)
-    key = await site.add("second")
-    site.keys["third"] = await make_key(site.api.service, owner="second")
-    job_id = await site.submit("second")
-    path = path.format(job_id)
-    async with site.stream("second", path) as ending, site.stream("third", path) as staying:
-        for each in (ending, staying):
-            await until_contains(each, ":" if path.endswith("logs") else job_id)
-        await site.api.service.api_keys.revoke(id_of(key), actor="test")
-        assert b"event" not in await ending.content.read()  # returns at the end
-        refused = await site.get("second", "/v1/jobs")
-        assert (refused.status, refused.code) == (401, "invalid_credential")
-        await site.send("third", "POST", f"/v1/jobs/{job_id}/cancel")
-        await until_contains(staying, "end" if path.endswith("logs") else "ancelled")
-
-
-async def test_streams_end_when_their_credential_expires(client: Connect) -> None:
-    clock = FakeClock()
-    site = await open_site(client, clock=clock)
-    expiry = parse_rfc3339(rfc3339(clock.now_us() + 60_000_000))
-    site.keys["short"] = await make_key(site.api.service, owner=ANN, expires_at=expiry)
-    job_id = await site.submit(ANN)
-    async with site.stream("short", "/v1/events") as ending:
-        await until_contains(ending, job_id)
-        await clock.advance(59.0)
-        later = await site.submit(ANN)
-        await until_contains(ending, later)
-        await clock.advance(1.5)
-        assert b"event:" not in await ending.content.read()
-    assert (await site.get("short", "/v1/jobs")).code == "invalid_credential"
