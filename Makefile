@@ -9,7 +9,7 @@ BIN := $(VENV)/bin
 DEMO_AND_TEST := demo,test
 
 .DEFAULT_GOAL := help
-.PHONY: help test run soak bench format programs clean
+.PHONY: help test run soak mutants bench format programs clean
 
 help: ## list these commands
 	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST)
@@ -22,6 +22,9 @@ run: $(RUN) ## start the service with its demo jobs
 
 soak: $(TEST) ## look for broken promises, under load and faults
 	@$(BIN)/python -m eventjobs.tools.soak $(ARGS)
+
+mutants: $(TEST) ## change the code a little, and see whether a test fails
+	@$(BIN)/python -m eventjobs.tools.mutants $(ARGS)
 
 bench: $(RUN) ## measure this machine against the floors
 	@$(BIN)/python -m eventjobs.tools.bench $(ARGS)

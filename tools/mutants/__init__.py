@@ -1,0 +1,1 @@
+"""Changes of the code that a test must find."""
