@@ -13,7 +13,7 @@ from eventjobs.projections.attempt_progress import Progress
 from eventjobs.projections.change import JobChange, Statement, rows
 
 NAME = "progress"
-VERSION = 1
+VERSION = 2
 
 #: Durations stored for each type and stage: the newest ones.
 SAMPLES_MAX = 32
@@ -44,6 +44,7 @@ CREATE TABLE stage_times (
 """
 
 PUT_PROGRESS = "INSERT OR REPLACE INTO progress SELECT value ->> 0, value -> 1 FROM json_each(?1)"
+DELETE_PROGRESS = "DELETE FROM progress WHERE born IN (SELECT value FROM json_each(?1))"
 # SQLite materialises a SELECT that reads the table it inserts into. So the numbers are computed
 # before the first row is written.
 ADD_DURATIONS = """
@@ -69,10 +70,13 @@ SELECT json_group_array(json_array(type, stage, place, duration_us)) FROM (
 
 def apply(changes: Iterable[JobChange]) -> Iterator[Statement]:
     changed = []
+    removed = []
     completed: list[tuple[int, JobChange]] = []
     for change in changes:
         if change.progress is not None and change.progress is not change.progress_before:
             changed.append((change.after.born, change.progress.dump()))
+        elif change.progress is None and change.progress_before is not None:
+            removed.append(change.after.born)  # the newer record of an imported job has none
         if change.after.status == Status.COMPLETED:  # a completed job stays completed
             completed += [
                 (recorded.position, change)
@@ -87,6 +91,8 @@ def apply(changes: Iterable[JobChange]) -> Iterator[Statement]:
             durations.setdefault(key, []).append((place, duration_us))
     if changed:
         yield PUT_PROGRESS, rows(changed)
+    if removed:
+        yield DELETE_PROGRESS, rows(removed)
     samples = [
         (*key, number, *sample)
         for key, of_stage in durations.items()

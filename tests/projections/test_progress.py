@@ -122,6 +122,22 @@ def test_a_stage_ends_where_the_next_begins() -> None:
     )
 
 
+async def test_an_imported_job_has_the_progress_of_its_newest_record(clock: FakeClock) -> None:
+    """Lists, which read the file, used to show that of an earlier record when it has none."""
+    log = MemoryLog(clock)
+    seen = []
+    with quick_folder() as folder:
+        async with running(folder / "views.db", log, clock) as views:
+            for version, record in enumerate([{"progress": 35}, {}, {"progress": 70}]):
+                imported = e.JobImported("csv", "running", "file", 0, version, record=record)
+                await log.append(job_id(1), version, imported, actor="files")
+                await views.wait_for_position(log.head)
+                [listed] = await views.jobs({}, order="newest", cursor=None, limit=1)
+                assert listed == await views.job(job_id(1))
+                seen.append(listed.progress and listed.progress.fraction)
+    assert seen == [0.35, None, 0.7]
+
+
 # --- how long
 
 

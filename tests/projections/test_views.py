@@ -5,6 +5,7 @@ import sqlite3
 from collections.abc import Awaitable, Callable
 from contextlib import closing
 from pathlib import Path
+from random import Random
 from typing import Any
 
 import pytest
@@ -19,6 +20,7 @@ from eventjobs.projections import Views, progress, status
 from eventjobs.projections.attempt_progress import Progress, advance
 from eventjobs.projections.store import Store
 from eventjobs.projections.store_errors import StaleViews
+from tests.support.busy_log import busy_log
 from tests.support.clock import FakeClock
 from tests.support.histories import COMMANDS, histories, job_id, log_of, play
 from tests.support.memory_log import MemoryLog
@@ -64,6 +66,22 @@ async def test_views_rebuilt_at_any_moment_are_what_they_were_live(
             await apply(rebuilt, [history[:number]])
             assert dump(rebuilt) == dump(live.path)
         await live.close()
+
+
+@pytest.mark.parametrize("seed", range(2))
+async def test_views_of_a_busy_service_are_the_same_however_the_log_was_cut(
+    tmp_path: Path, seed: int
+) -> None:
+    """One batch has many events of each job, webhook, pause, key, hook and breaker."""
+    history = busy_log(seed)
+    sizes = [Random(seed).randrange(1, 99) for _ in range(99)]
+    await apply(tmp_path / "whole", [history])
+    await apply(tmp_path / "single", [[each] for each in history])
+    await apply(tmp_path / "cut", cut(history, sizes))
+    whole = dump(tmp_path / "whole")
+    assert {name for name, rows in whole.items() if not rows} <= {"moved", "parked"}
+    assert dump(tmp_path / "single") == whole
+    assert dump(tmp_path / "cut") == whole
 
 
 async def test_stage_times_are_the_same_when_more_jobs_end_than_are_remembered(
