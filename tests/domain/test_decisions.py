@@ -292,6 +292,23 @@ def test_a_retry_tells_why() -> None:
     )
 
 
+@pytest.mark.parametrize(
+    "events",
+    [
+        *STATUSES.values(),
+        (submitted, started, failed, hidden),
+        (submitted, e.JobCancelled(), hidden),
+    ],
+)
+def test_a_job_says_whether_a_retry_would_change_it(events: tuple[e.Event, ...]) -> None:
+    job = given(*events).job
+    try:
+        changes = retry(job) is not None
+    except Rejected:
+        changes = False
+    assert (job is not None and job.can_retry) == changes
+
+
 def test_a_retried_job_is_no_longer_asked_to_stop() -> None:
     running = given(submitted, started, asked_to_stop, cancelled, e.JobRetried(), started_again)
     running.when(fail, attempt_failed(2)).then(attempt_failed(2))

@@ -171,6 +171,25 @@ async def test_what_was_received_can_be_sent_again(client: Connect, receiver: Re
     assert again[0] == again[1], "its receiver can tell that it had it"
 
 
+async def test_an_event_whose_delivery_is_hidden_can_be_sent_again(
+    client: Connect, receiver: Receiver
+) -> None:
+    """A cancelled delivery is retried; one that is hidden, too, cannot be: there is a new one."""
+    receiver.answers = [500]
+    api = await client(work, outbound_allow=LOCAL)
+    webhook = await subscribe(api, receiver)
+    job = await api.submit("work")
+    ended = await api.service.wait(job["job_id"])
+    job_id = delivery_id(webhook["webhook_id"], ended.position)
+    await job_when(api.service, job_id, lambda job: job.attempt == 1 and job.status == "queued")
+    assert (await api("POST", f"/v1/jobs/{job_id}/cancel")).json["status"] == "cancelled"
+    assert (await api("DELETE", f"/v1/jobs/{job_id}")).status == 204
+    reply = await api("POST", webhook["links"]["redeliver"], {"after": 0})
+    assert reply.status == 202, reply.body
+    assert reply.json["deliveries"] == [delivery_id(webhook["webhook_id"], ended.position, 1)]
+    await receiver.has(2)
+
+
 async def test_a_job_is_no_webhook_and_cannot_be_removed_as_one(client: Connect) -> None:
     api = await client(remote("far"))
     job = await api.submit("far")
