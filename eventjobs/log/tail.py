@@ -68,7 +68,8 @@ class Tail:
     def _trim(self) -> None:
         if len(self._events) > 2 * self._events_max:
             self._drop(len(self._events) - self._events_max)
-        if self._bytes > self._bytes_max:
+        # The older half may be of small events: once would not be enough. The newest event stays.
+        while self._bytes > self._bytes_max and len(self._events) > 1:
             self._drop(len(self._events) // 2)
 
     def _drop(self, count: int) -> None:

@@ -113,6 +113,28 @@ async def test_it_goes_on_when_the_file_is_back(
     assert (await add(log, 3)).position == 2
 
 
+async def test_refused_appends_take_no_place_of_later_ones(path: Path, clock: FakeClock) -> None:
+    """Those that wait while the file cannot be opened again are refused, and wait no more."""
+    log = await SQLiteLog.open(path, clock, waiting_bytes_max=1000, waiting_max=9, batch_max=1)
+    event = JobSubmitted(JobSpec("test", "x" * 400))
+    for attempt in range(3):
+        path.rename(path.with_name("aside"))
+        outcomes = await asyncio.gather(
+            *(log.append(job_id(n), 0, event, actor="tester") for n in range(3)),
+            return_exceptions=True,
+        )
+        assert {type(each) for each in outcomes} == {LogUnavailable}
+        path.with_name("aside").rename(path)
+        while await log.unwritable() is not None:
+            await clock.advance(1.0)
+            await asyncio.to_thread(str)
+        # As many as may wait. One more would be refused as Overloaded.
+        appending = [add(log, 10 * (attempt + 1) + number) for number in range(9)]
+        await asyncio.gather(*appending)
+        assert log.head == 9 * (attempt + 1), "a refused one was written after all"
+    await log.close()
+
+
 async def test_a_service_says_so_and_answers_reads(client: Connect) -> None:
     api = await client()
     data = api.service.settings.data

@@ -11,15 +11,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from eventjobs.domain.codec import encode
-from eventjobs.domain.events import Event, JobSubmitted, LogWritten
+from eventjobs.domain.events import Event, JobSubmitted
 from eventjobs.domain.recorded import Recorded
 from eventjobs.domain.spec import JobSpec
 from eventjobs.errors import Conflict, LogError, LogUnavailable, NotJSON
 from eventjobs.log import EventLog, follow
 from eventjobs.log.sqlite import SQLiteLog
-from eventjobs.log.tail import Tail
 from tests.support.clock import FakeClock
-from tests.support.decisions import as_recorded
 from tests.support.histories import events, job_id, texts
 from tests.support.memory_log import MemoryLog
 from tests.support.views import quick_folder
@@ -433,30 +431,3 @@ async def test_every_refusal_is_a_log_error(log: EventLog) -> None:
     await log.close()
     with pytest.raises(LogError):
         await add(log, A, 0)
-
-
-# --- what is kept in memory
-
-
-@given(
-    st.lists(st.integers(1, 5), max_size=20),
-    st.integers(1, 6),
-    st.integers(1, 200),
-    st.integers(0, 3),
-)
-def test_the_tail_answers_rightly_or_not_at_all(
-    sizes: list[int], events_max: int, bytes_max: int, head: int
-) -> None:
-    """What is not in memory any more is None, never a gap; the newest few always are there."""
-    tail = Tail(head, events_max, bytes_max)
-    published: list[Recorded] = []
-    for size in sizes:
-        for each in as_recorded(*[LogWritten(1, "info")] * size):
-            each.position = head + len(published) + 1
-            published.append(each)
-        tail.publish(published[-size:])
-        assert len(tail._events) <= 2 * events_max
-        for after in range(head, tail.head + 2):
-            for limit in (1, 3, 100):
-                page = tail.since(after, limit)
-                assert page is None or page == published[after - head :][:limit]
