@@ -1,0 +1,63 @@
+"""A service that starts recovers every interrupted attempt that its log has."""
+
+import asyncio
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from eventjobs import Context, handler
+from eventjobs.domain.recorded import Recorded
+from eventjobs.projections import Views
+from eventjobs.projections.fold import Applied
+from eventjobs.projections.store import Store
+from tests.conftest import Serve
+from tests.support.waiting import kinds
+
+
+@handler("ok")
+async def ok(context: Context, payload: Any) -> None:
+    pass
+
+
+async def start_and_stop(serve: Serve, data: Path) -> str:
+    """A job that runs, as a log has it whose service was killed. Its views are gone."""
+    service = await serve(ok, data=data, concurrency=0)
+    job = await service.submit("ok")
+    await service.jobs.start(job.job_id, worker="killed")
+    await service.close()
+    await asyncio.to_thread(Store.remove, data / "views.db")
+    return job.job_id
+
+
+async def test_recovery_waits_for_views_that_are_behind_the_log(
+    serve: Serve, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """They apply nothing here before recovery waits for them, or has asked them what runs."""
+    job_id = await start_and_stop(serve, tmp_path / "data")
+    asked = asyncio.Event()
+    apply, wait, running = Store.apply, Views.wait_for_position, Views.running
+
+    async def apply_late(
+        store: Store, batch: Sequence[Recorded], *, parking: bool = False
+    ) -> Applied:
+        await asked.wait()
+        return await apply(store, batch, parking=parking)
+
+    async def wait_for_position(views: Views, position: int) -> None:
+        asked.set()
+        await wait(views, position)
+
+    async def read_running(views: Views) -> list[str]:
+        try:
+            return await running(views)
+        finally:
+            asked.set()
+
+    monkeypatch.setattr(Store, "apply", apply_late)
+    monkeypatch.setattr(Views, "wait_for_position", wait_for_position)
+    monkeypatch.setattr(Views, "running", read_running)
+    service = await serve(ok, data=tmp_path / "data", concurrency=0)
+    assert service.recovered
+    assert await kinds(service, job_id) == "JobSubmitted AttemptStarted AttemptFailed"
