@@ -1,16 +1,21 @@
 """Jobs that may not run hide none that may, and a change wakes the claimers that it concerns."""
 
 import asyncio
+from collections.abc import Awaitable, Callable
+from functools import partial
 from typing import Any
 
 import pytest
 
+from eventjobs.domain.ids import new_id
 from eventjobs.execution.source import Capacity
 from eventjobs.handlers.context import Context
 from eventjobs.handlers.declare import handler
 from eventjobs.service import Service
 from tests.conftest import Serve
+from tests.support.clock import FakeClock
 from tests.support.limited_jobs import free, most_at_once, paced, pair, two
+from tests.support.searches import during_a_search
 from tests.support.waiting import turns
 
 
@@ -90,6 +95,82 @@ async def test_a_job_that_is_cancelled_while_it_is_claimed_leaves_its_key(serve:
     await claims.claim(second.job_id, worker="w")
 
 
+async def test_a_search_that_is_cut_off_keeps_neither_its_jobs_nor_their_places(
+    serve: Serve, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    service = await serve(free, two, concurrency=0)
+    parent = await service.submit("two")
+    first, second = [
+        (await service.submit("free", parent=parent.job_id, concurrency_key="k")).job_id
+        for _ in range(2)
+    ]
+    await service.views.wait_for_position(service.log.head)
+    claims, due, wake = service.claims, service.views.due, service.claims.waiters.subscribe()
+    searches = asyncio.Event()
+
+    async def endless(now_us: int, types: list[str], *arguments: Any, **more: Any) -> Any:
+        if "two" not in types:
+            return await due(now_us, types, *arguments, **more)
+        searches.set()
+        return await asyncio.Event().wait()
+
+    async def cut_off() -> None:
+        capacities = [Capacity(["free"], 9, children_only=["free"]), Capacity(["two"], 9)]
+        searches.clear()
+        with monkeypatch.context() as patch:
+            patch.setattr(service.views, "due", endless)
+            search = asyncio.create_task(claims.select(service.clock.now_us(), capacities, 9))
+            await searches.wait()
+            search.cancel()
+            await asyncio.wait({search})
+
+    async def select() -> list[tuple[str, str]]:
+        return await claims.select(service.clock.now_us(), [Capacity(["free"], 9)], 9)
+
+    await cut_off()
+    assert wake.is_set(), "who looked in vain has to look again"
+    assert await select() == [(first, "free")]
+    await claims.claim(first, worker="w")
+    await service.jobs.complete(first, 1, None, actor="w")
+    await service.views.wait_for_position(service.log.head)
+    await cut_off()
+    await service.jobs.cancel(second, actor="ann")
+    third = await service.submit("free", concurrency_key="k")
+    await service.views.wait_for_position(service.log.head)
+    assert await select() == [(third.job_id, "free")]
+    await claims.claim(third.job_id, worker="w")
+
+
+async def test_a_claim_that_is_cut_off_keeps_its_place_until_the_views_show_what_came_of_it(
+    serve: Serve, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An append that has begun may still be made."""
+    service = await serve(free, concurrency=0)
+    first = await service.submit("free", concurrency_key="k")
+    await service.submit("free", concurrency_key="k")
+    appends = asyncio.Event()
+
+    async def select() -> list[tuple[str, str]]:
+        await service.views.wait_for_position(service.log.head)
+        return await service.claims.select(service.clock.now_us(), [Capacity(["free"], 9)], 9)
+
+    async def endless(*arguments: Any, **more: Any) -> Any:
+        appends.set()
+        return await asyncio.Event().wait()
+
+    assert await select() == [(first.job_id, "free")]
+    with monkeypatch.context() as patch:
+        patch.setattr(service.log, "append", endless)
+        claim = asyncio.create_task(service.claims.claim(first.job_id, worker="w"))
+        await appends.wait()
+        claim.cancel()
+        await asyncio.wait({claim})
+    assert await select() == []
+    await service.pauses.pause("type", "two", actor="ann")
+    assert await select() == [(first.job_id, "free")]
+    assert await service.claims.claim(first.job_id, worker="w") is not None
+
+
 async def test_a_key_may_hold_more_of_one_type_than_of_another(serve: Serve) -> None:
     service = await serve(free, pair, concurrency=0)
     for type in ("free", "pair", "pair", "free"):
@@ -160,9 +241,11 @@ async def asleep(service: Service, *types: str) -> asyncio.Task[None]:
 async def test_a_new_job_wakes_those_who_take_its_type(serve: Serve) -> None:
     service = await serve(free, two, concurrency=0)
     waiting, other = await asleep(service, "two", "pair"), await asleep(service, "paced")
+    searching = service.claims.waiters.subscribe()  # its search may have passed the new job
     await service.submit("free")
     await service.views.wait_for_position(service.log.head)
     await turns()
+    assert searching.is_set()
     assert not waiting.done()
     await service.submit("two")
     await waiting
@@ -181,3 +264,25 @@ async def test_whatever_else_happens_wakes_all_also_beside_a_new_job(serve: Serv
     waiting, job = await asleep(service, "two"), await service.submit("free")
     await asyncio.gather(service.jobs.cancel(job.job_id, actor="ann"), service.submit("free"))
     await waiting
+
+
+async def test_what_comes_while_a_runner_searches_starts_at_once(
+    serve: Serve, clock: FakeClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A new job, and the end of a pause. The clock stands still, so nothing else wakes it."""
+    service = await serve(free, clock=clock)
+
+    async def search_during(change: Callable[[], Awaitable[object]]) -> None:
+        done = during_a_search(service, monkeypatch, "free", change)
+        service.job_source.interrupt_wait()
+        await done.wait()
+
+    async with asyncio.timeout(20):
+        job_id = new_id(clock.now_us())
+        await search_during(partial(service.submit, "free", job_id=job_id))
+        assert (await service.wait(job_id)).status == "completed"
+        await service.pauses.pause("type", "free", actor="ann")
+        paused = await service.submit("free")
+        await service.views.wait_for_position(service.log.head)
+        await search_during(partial(service.pauses.resume, "type", "free", actor="ann"))
+        assert (await service.wait(paused.job_id)).status == "completed"

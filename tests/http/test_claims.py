@@ -1,6 +1,7 @@
 """Remote workers claim jobs, and wait for them."""
 
 import asyncio
+from functools import partial
 from typing import Any
 
 import orjson
@@ -15,6 +16,7 @@ from eventjobs.handlers.declare import handler, remote
 from tests.conftest import Connect
 from tests.support.clock import FakeClock
 from tests.support.remote_worker import WORKER, claim, report, submit_and_claim, wait_for_claims
+from tests.support.searches import during_a_search
 from tests.support.waiting import job_when, kinds, recorded_of
 
 
@@ -137,6 +139,16 @@ async def test_a_claim_that_does_not_wait_ends_the_wait_of_an_earlier_one(
     assert await waiting == []
     job = await api.submit("far")
     assert [each["job_id"] for each in await other] == [job["job_id"]]
+
+
+async def test_a_job_that_comes_while_a_claim_looks_for_jobs_is_its_answer(
+    client: Connect, clock: FakeClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The clock stands still, so nothing but the job ends the wait."""
+    api = await client(FAR, clock=clock)
+    during_a_search(api.service, monkeypatch, "far", partial(api.service.submit, "far", 1))
+    async with asyncio.timeout(20):
+        assert [each["payload"] for each in await claim(api, wait_s=20)] == [1]
 
 
 async def test_a_claim_whose_wait_is_ended_while_it_looks_for_jobs_does_not_begin_to_wait(
