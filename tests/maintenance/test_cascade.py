@@ -125,6 +125,33 @@ async def test_a_job_that_runs_anyway_waits_for_the_end_only(serve: Serve) -> No
     assert job.spec.after_failure == "run"
 
 
+async def test_a_job_that_runs_anyway_does_not_start_while_the_other_only_stops(
+    serve: Serve,
+) -> None:
+    stops, go = asyncio.Event(), asyncio.Event()
+
+    @handler("stubborn")
+    async def stubborn(context: Context, payload: Any) -> None:
+        try:
+            await asyncio.Event().wait()
+        finally:
+            stops.set()
+            await go.wait()
+
+    service = await serve(stubborn, ok)
+    root = await service.submit("stubborn")
+    job = await service.submit("ok", after=[root.job_id], after_failure="run", priority=1000)
+    await job_when(service, root.job_id, lambda job: job.status == "running")
+    await service.jobs.cancel(root.job_id, actor="test")
+    await stops.wait()
+    bystander = await service.submit("ok")
+    await service.wait(bystander.job_id)
+    assert await service.views.unmet_dependencies(job.job_id) == [(root.job_id, "running")]
+    assert await kinds(service, job.job_id) == "JobSubmitted"
+    go.set()
+    assert await when_ended(service, root.job_id, job.job_id) == ["cancelled", "completed"]
+
+
 async def test_retries_of_a_failing_job_are_waited_for(serve: Serve) -> None:
     @handler("flaky", max_attempts=3, retry_delay_s=0)
     async def flaky(context: Context, payload: Any) -> None:
