@@ -169,6 +169,20 @@ async def test_the_highest_priority_there_is_does_not_make_a_job_due_early(
     assert await due_of(log, clock) == [job_id(0), job_id(1)]
 
 
+async def test_the_newest_time_stays_when_the_clock_is_set_back(clock: FakeClock) -> None:
+    """Whether the events of before and after the step are of one batch or not."""
+    log, newest_us = MemoryLog(clock), clock.now_us()
+    for number in range(2):
+        await submit(log, number)
+        clock.jump_wall(-60 * MINUTE)
+    with quick_folder() as folder:
+        async with running(folder / "views.db", log, clock) as views:
+            for number in range(2, 4):
+                await views.wait_for_position(log.head)
+                assert await views.newest_us() == newest_us
+                await submit(log, number)
+
+
 # --- a backlog
 
 
@@ -220,3 +234,17 @@ async def test_a_look_costs_the_same_however_many_jobs_wait_for_(why: str) -> No
             assert [row[0] for row in result] == expected.get(why, [job_id(size)])
             costs.append(steps)
     assert costs[0] == costs[1], "SQLite went over what waits"
+
+
+@pytest.mark.parametrize(
+    "why",
+    [why for why in BACKLOGS if why not in ("a time to come", "one of them with the same key")],
+)
+async def test_a_job_whose_time_has_come_since_the_newest_event_still_waits_for_(why: str) -> None:
+    fields, held = BACKLOGS[why]
+    with quick_folder() as folder:
+        await backlog(path := folder / "views.db", 1, {**fields, "run_at_us": START_US + 1})
+        bound = queue.due_parameters(START_US + SECOND, ["csv", "render", "paused"], [], held, 2, 1)
+        result, _ = count_steps(path, queue.SELECT_DUE, bound)
+    due = [job_id(1), job_id(0)] if why == "nothing" else [job_id(1)]
+    assert [row[0] for row in result] == due
