@@ -1,21 +1,34 @@
 """One bad item, or one bad loop, does not take the others along."""
 
 import asyncio
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
 
+import eventjobs.service
+from eventjobs.attempts.leases import LeaseMonitor
+from eventjobs.commands.api_keys import APIKeys
 from eventjobs.commands.jobs import Jobs
 from eventjobs.errors import DiskFull, LogUnavailable
+from eventjobs.execution.runner import Runner
 from eventjobs.handlers.context import Context
 from eventjobs.handlers.declare import handler
+from eventjobs.maintenance.cascade import CascadeCanceller
+from eventjobs.maintenance.completion_hooks import CompletionHooks
+from eventjobs.maintenance.cron import CronScheduler
+from eventjobs.maintenance.expiry import JobExpirer
+from eventjobs.outbound.jwks import JWKS
+from eventjobs.outbound.webhooks.deliveries import WebhookDeliveries
 from eventjobs.projections import Views
 from eventjobs.service import Service
 from eventjobs.supervision import AGAIN_S, RECOVERED_S, Isolation, Supervisor
 from tests.conftest import Connect, Serve
 from tests.support.clock import FakeClock
+from tests.support.limited_jobs import paced
 from tests.support.log_lines import capture_logs
+from tests.support.schedules import minutely, tick
 from tests.support.waiting import job_when, time_passing, turns
 
 
@@ -166,6 +179,50 @@ async def test_readyz_names_a_part_that_fails_and_the_others_work(
 
 # --- the service's own loops
 
+LOOPS: list[tuple[Any, str]] = [
+    (APIKeys, "run"),
+    (CascadeCanceller, "run"),
+    (CompletionHooks, "run"),
+    (CronScheduler, "run"),
+    (JobExpirer, "run"),
+    (JWKS, "run"),
+    (LeaseMonitor, "run"),
+    (Runner, "run"),
+    (WebhookDeliveries, "follow"),
+    (eventjobs.service, "load_recent_starts"),
+    (eventjobs.service, "recover"),
+]
+
+
+async def test_every_loop_outlives_a_log_that_fails(
+    serve: Serve, clock: FakeClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    began = Counter[str]()
+
+    def failing_once(loop: Callable[..., Any]) -> Callable[..., Any]:
+        async def run(*arguments: Any, **more: Any) -> None:
+            task = asyncio.current_task()
+            assert task is not None
+            began[task.get_name()] += 1
+            if began[task.get_name()] == 1:
+                raise LogUnavailable
+            await loop(*arguments, **more)
+
+        return run
+
+    for owner, name in LOOPS:
+        monkeypatch.setattr(owner, name, failing_once(getattr(owner, name)))
+    tokens = {"jwks_url": "http://127.0.0.1:9/", "jwt_issuer": "i", "jwt_audience": "a"}
+    service = await serve(ok, paced, tick, minutely, clock=clock, auth="optional", **tokens)
+    assert began == {"recovery": 1}
+    await clock.advance(AGAIN_S)  # then the others begin
+    await clock.advance(AGAIN_S)
+    names = {task.get_name() for task in service.supervisor.tasks} - {"views"}
+    assert began == dict.fromkeys(names, 2)
+    assert service.ready
+    for type in ("ok", "paced"):
+        assert (await service.wait((await service.submit(type)).job_id)).status == "completed"
+
 
 @pytest.mark.parametrize("error", [RuntimeError("x"), SystemExit(3), LogUnavailable()])
 async def test_jobs_that_cannot_be_cancelled_keep_no_others_waiting(
@@ -178,29 +235,33 @@ async def test_jobs_that_cannot_be_cancelled_keep_no_others_waiting(
     bad = set(ids[:3])  # more than a page, and the first of all
     breaking(monkeypatch, "cancel", bad, error)
     await service.jobs.cancel(root.job_id, actor="test")
-    for job_id in ids[3:]:
-        waiting = job_when(service, job_id, lambda job: job.finished)
-        assert (await time_passing(clock, waiting)).status == "cancelled"
-    bad.clear()
-    for job_id in ids[:3]:
-        waiting = job_when(service, job_id, lambda job: job.finished)
-        assert (await time_passing(clock, waiting)).status == "cancelled"
+    async with asyncio.timeout(20):
+        for job_id in ids[3:]:
+            waiting = job_when(service, job_id, lambda job: job.finished)
+            assert (await time_passing(clock, waiting)).status == "cancelled"
+        bad.clear()
+        for job_id in ids[:3]:
+            waiting = job_when(service, job_id, lambda job: job.finished)
+            assert (await time_passing(clock, waiting)).status == "cancelled"
     assert service.ready
 
 
+@pytest.mark.parametrize("error", [RuntimeError("x"), LogUnavailable()])
 async def test_jobs_that_cannot_be_hidden_keep_no_others_from_it(
-    serve: Serve, clock: FakeClock, monkeypatch: pytest.MonkeyPatch
+    serve: Serve, clock: FakeClock, monkeypatch: pytest.MonkeyPatch, error: Any
 ) -> None:
     monkeypatch.setattr("eventjobs.maintenance.expiry.PAGE", 2)
     service = await serve(ok, clock=clock)
     bad = set[str]()
-    breaking(monkeypatch, "expire", bad, RuntimeError("x"))
+    breaking(monkeypatch, "expire", bad, error)
     ids = [(await service.submit("ok", ttl_s=60)).job_id for _ in range(5)]
     bad.update(ids[:3])
     for job_id in ids:
         await time_passing(clock, service.wait(job_id))
-    for job_id in ids[3:]:
-        await time_passing(clock, job_when(service, job_id, lambda job: job.expired_us is not None))
+    async with asyncio.timeout(20):
+        for job_id in ids[3:]:
+            waiting = job_when(service, job_id, lambda job: job.expired_us is not None)
+            await time_passing(clock, waiting)
     assert service.ready
 
 
