@@ -7,12 +7,15 @@ from typing import Any
 
 import pytest
 
-from eventjobs.domain.events import AttemptFailed
+from eventjobs.domain.events import ArtifactStored, AttemptFailed, Event
+from eventjobs.domain.recorded import Recorded
+from eventjobs.domain.timestamps import rfc3339
 from eventjobs.errors import DiskFull, JobError
 from eventjobs.handlers.context import Context
 from eventjobs.handlers.declare import handler
 from tests.conftest import Connect, Serve
-from tests.support.waiting import job_when, kinds, recorded_of
+from tests.support.clock import FakeClock
+from tests.support.waiting import job_when, kinds, recorded_of, time_passing
 
 
 @handler("fails")
@@ -69,6 +72,32 @@ async def test_only_a_failed_job_links_its_error(client: Connect) -> None:
     job = (await api.get(f"/v1/jobs/{job_id}")).json
     assert (job["status"], job["error"], job["links"]["error"]) == ("completed", None, None)
     assert [each["name"] for each in job["artifacts"]] == ["error.json"], "it happened all the same"
+
+
+async def test_error_json_has_the_time_of_its_failure_however_late_the_log_takes_that(
+    client: Connect, clock: FakeClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    api = await client(fails, clock=clock)
+    append, refusals = api.service.log.append, [DiskFull(), DiskFull(), DiskFull()]
+
+    async def refuse(job_id: str, version: int, event: Event, *, actor: str) -> Recorded:
+        if isinstance(event, AttemptFailed) and refusals:
+            raise refusals.pop()
+        return await append(job_id, version, event, actor=actor)
+
+    monkeypatch.setattr(api.service.log, "append", refuse)
+    job_id = (await api.submit("fails", max_attempts=1))["job_id"]
+    for tries in (4, 1):
+        failed_us = clock.now_us()
+        await time_passing(clock, api.service.wait(job_id))
+        report = (await api.get(f"/v1/jobs/{job_id}/artifacts/error.json")).json
+        assert report["timestamp"] == rfc3339(failed_us)
+        stored = (await recorded_of(api.service, job_id, ArtifactStored))[-tries:]
+        assert stored[0].at_us == failed_us
+        assert len({each.facts for each in stored}) == 1, "each time it is the same file"
+        await clock.advance(60)
+        await api("POST", f"/v1/jobs/{job_id}/retry")
+    assert not refusals
 
 
 @pytest.mark.parametrize("trouble", [DiskFull(), OSError(5, "the disk is broken")])
