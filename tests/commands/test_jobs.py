@@ -254,6 +254,13 @@ async def test_what_another_service_wrote_is_met_as_a_conflict_and_read(jobs: Jo
         await jobs.retry(A, actor="ann")
 
 
+async def test_a_command_is_refused_by_the_log_and_not_by_what_is_kept_of_it(jobs: Jobs) -> None:
+    other = Jobs(jobs.log, jobs.clock)
+    await run(jobs)
+    await other.fail(A, AttemptFailed(1, "bug", False), actor="w")
+    assert (await jobs.retry(A, actor="ann")).changed
+
+
 async def test_the_current_job_is_never_behind_the_log(jobs: Jobs) -> None:
     other = Jobs(jobs.log, jobs.clock)
     await submit(jobs)
@@ -294,6 +301,16 @@ async def test_a_read_that_is_late_does_not_bring_back_what_was(clock: FakeClock
     log.answers.set()
     await loading
     assert (await jobs.retry(A, actor="ann")).changed
+
+
+async def test_a_job_that_comes_while_it_is_looked_for_is_found(clock: FakeClock) -> None:
+    log = LateLog()
+    cancelling = asyncio.create_task(Jobs(log, clock).cancel(A, actor="ann"))
+    for _ in range(3):
+        await asyncio.sleep(0)
+    await submit(Jobs(log, clock))
+    log.answers.set()
+    assert (await cancelling).changed
 
 
 # --- ids
