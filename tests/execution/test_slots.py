@@ -5,7 +5,7 @@ import os
 import signal
 import threading
 from collections.abc import Iterator
-from contextlib import AsyncExitStack, contextmanager
+from contextlib import AsyncExitStack, ExitStack, contextmanager
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -194,43 +194,103 @@ async def test_a_job_without_a_parent_waits_for_a_slot_that_is_free(
 # --- Slots alone
 
 
-async def waits(slot: Slot, for_what: asyncio.Event, running_count: RunningCount) -> None:
+async def waits(slot: Slot, for_what: asyncio.Event, *counts: RunningCount) -> None:
     async with slot.released_while_waiting():
         await for_what.wait()
-    with running_count.one():
+    with ExitStack() as stack:
+        for each in counts:
+            stack.enter_context(each.one())
         await turns(3)
     slot.release()
 
 
 async def test_when_a_thousand_may_go_on_at_once_so_many_do_as_there_are_slots() -> None:
+    """And of those in threads, so many as there are threads."""
     pool, ended, running_count = Slots(5, {"thread": 2}), asyncio.Event(), RunningCount()
+    of_mode = {"thread": RunningCount(), "loop": RunningCount()}
     modes = ["thread" if number % 3 else "loop" for number in range(1_000)]
-    tasks = [asyncio.create_task(waits(pool.take(mode), ended, running_count)) for mode in modes]
+    tasks = [
+        asyncio.create_task(waits(pool.take(mode), ended, running_count, of_mode[mode]))
+        for mode in modes
+    ]
     await turns()
     [capacity], limit = pool.capacities({"thread": ["t"]}, {})
     assert (capacity.free, capacity.children_only, limit) == (2, ["t"], 5)
     ended.set()
     await asyncio.gather(*tasks)
-    assert running_count.most == 5
+    assert (running_count.most, of_mode["thread"].most) == (5, 2)
     [capacity], limit = pool.capacities({"thread": ["t"]}, {})
     assert (capacity.free, capacity.children_only, limit) == (2, (), 5)
 
 
-async def test_who_is_told_to_stop_while_it_waits_for_its_turn_goes_at_once() -> None:
-    pool, ended, running_count = Slots(1, {}), asyncio.Event(), RunningCount()
-    first, second = pool.take("loop"), pool.take("loop")
-    waiting = asyncio.create_task(waits(first, ended, running_count))
-    await turns()
+async def wait_for_turn(slot: Slot) -> asyncio.Task[None]:
+    """A task of the slot's job that waits to get the slot back."""
+    ended = asyncio.Event()
     ended.set()
+    task = asyncio.create_task(waits(slot, ended))
     await turns()
-    assert not waiting.done(), "the other one has the slot"
-    waiting.cancel()
+    assert not task.done(), "another job has the slot"
+    return task
+
+
+async def cancel(task: asyncio.Task[None]) -> None:
+    task.cancel()
     with pytest.raises(asyncio.CancelledError):
-        await waiting
-    first.release()
+        await task
+
+
+async def test_who_is_told_to_stop_while_it_waits_for_its_turn_goes_at_once() -> None:
+    pool = Slots(1, {})
+    first, second, third = [pool.take("loop") for _ in range(3)]
+    before = await wait_for_turn(first)
+    await cancel(await wait_for_turn(second))
+    third.release()
+    await turns()
+    assert not before.done(), "the one that goes on has the slot, for as long as it needs"
     assert pool.capacities({"loop": ["x"]}, {})[1] == 0
     second.release()
+    await before
     assert pool.capacities({"loop": ["x"]}, {})[1] == 1
+
+
+async def test_a_turn_that_is_cancelled_as_it_comes_takes_the_slot_from_no_child() -> None:
+    """Another task of the same handler waits for a child, which needs the slot that is lent."""
+    pool = Slots(1, {})
+    parent, other = pool.take("loop"), pool.take("loop")
+    waiting = await wait_for_turn(parent)
+    async with parent.released_while_waiting():
+        await cancel(waiting)
+        other.release()
+        [capacity], limit = pool.capacities({"loop": ["x"]}, {})
+        assert (capacity.free, capacity.children_only, limit) == (1, ["x"], 1)
+    parent.release()
+    assert pool.capacities({"loop": ["x"]}, {})[1] == 1
+
+
+async def test_waits_that_are_cut_short_lend_the_slot_until_the_last_of_them() -> None:
+    """A handler may go on after that: its wait was in a timeout, say."""
+    pool, child = Slots(1, {}), asyncio.Event()
+    parent = pool.take("loop")
+    waiting = [asyncio.create_task(waits(parent, child)) for _ in range(2)]
+    await turns()
+    for task, limit in zip(waiting, (1, 0), strict=True):
+        assert pool.capacities({"loop": ["x"]}, {})[1] == 1
+        await cancel(task)
+        assert pool.capacities({"loop": ["x"]}, {})[1] == limit
+
+
+@pytest.mark.parametrize("mode", ["loop", "thread"])
+async def test_what_a_handler_has_left_behind_lends_no_slot(mode: str) -> None:
+    """Nothing runs in that slot but the recording of the outcome."""
+    pool = Slots(1, {"thread": 1})
+    slot = pool.take(mode)
+    slot.free_mode()
+    async with slot.released_while_waiting():
+        assert pool.capacities({mode: ["x"]}, {})[1] == 0
+        slot.release()
+        assert pool.capacities({mode: ["x"]}, {})[1] == 1
+    async with slot.released_while_waiting():
+        assert pool.capacities({mode: ["x"]}, {})[1] == 1
 
 
 # --- how a parent that waits may end
