@@ -5,7 +5,9 @@ from typing import Any
 
 import pytest
 
-from eventjobs.domain.events import JobCompleted, LateReportRefused
+from eventjobs.domain.events import Event, JobCompleted, LateReportRefused
+from eventjobs.domain.recorded import Recorded
+from eventjobs.errors import DiskFull
 from eventjobs.handlers.declare import handler
 from tests.conftest import Connect
 from tests.support.clock import FakeClock
@@ -59,6 +61,50 @@ async def test_whatever_comes_late_is_refused(
     assert (reply.status, reply.code) == (409, "stale_attempt")
     [late] = await recorded_of(api.service, job_id, LateReportRefused)
     assert late.event == LateReportRefused(1, name)
+
+
+async def test_a_report_whose_attempt_is_lost_while_it_is_recorded_is_refused_and_on_record(
+    client: Connect, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The worker holds the attempt when its report arrives, and not when it is appended."""
+    api = await client(FAR)
+    service, record = api.service, api.service.jobs.report
+    job_id = await submit_and_claim(api)
+
+    async def lost_before(*args: Any, **kwargs: Any) -> Any:
+        job = await job_when(service, job_id, lambda job: True)
+        await service.recorder.record_lost(job, "no report", actor="service")
+        return await record(*args, **kwargs)
+
+    monkeypatch.setattr(service.jobs, "report", lost_before)
+    reply = await report(api, job_id, "progress", done=1)
+    assert (reply.status, reply.code) == (409, "stale_attempt")
+    [late] = await recorded_of(service, job_id, LateReportRefused)
+    assert late.event == LateReportRefused(1, "progress")
+    assert late.actor == WORKER
+
+
+@pytest.mark.parametrize("name", ["heartbeat", "complete"])
+async def test_a_late_report_is_refused_although_that_cannot_be_recorded(
+    client: Connect, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    """With another answer the worker would send it again, and go on with the job."""
+    api = await client(FAR)
+    job_id = await submit_and_claim(api)
+    job = await job_when(api.service, job_id, lambda job: True)
+    await api.service.recorder.record_lost(job, "no report", actor="service")
+    append = api.service.log.append
+    full = [DiskFull()]
+
+    async def refusing(job_id: str, version: int, event: Event, *, actor: str) -> Recorded:
+        if isinstance(event, LateReportRefused) and full:
+            raise full.pop()
+        return await append(job_id, version, event, actor=actor)
+
+    monkeypatch.setattr(api.service.log, "append", refusing)
+    reply = await report(api, job_id, name)
+    assert (reply.status, reply.code) == (409, "stale_attempt")
+    assert not full
 
 
 async def test_only_the_worker_that_claimed_may_report(client: Connect) -> None:

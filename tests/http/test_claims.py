@@ -210,6 +210,29 @@ async def test_a_claim_whose_answer_was_lost_is_answered_again(client: Connect) 
     assert (await report(api, lost, "complete")).status == 200
 
 
+async def test_a_claim_that_is_answered_again_renews_the_leases_of_its_jobs(
+    client: Connect, clock: FakeClock
+) -> None:
+    """Else the worker would lose them soon after it gets them."""
+    api = await client(FAR, clock=clock, lease_s=30)
+    job_id = await submit_and_claim(api)
+    await clock.advance(25)
+    assert [each["job_id"] for each in await claim(api, holds=[])] == [job_id]
+    await clock.advance(25)
+    assert (await report(api, job_id, "heartbeat")).status == 200
+
+
+async def test_a_job_whose_lease_has_outlived_its_attempt_is_not_answered_again(
+    client: Connect, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A lease ends when the views show the end of its attempt, which is later."""
+    api = await client(FAR)
+    job_id = await submit_and_claim(api)
+    await report(api, job_id, "complete")
+    monkeypatch.setattr(api.service.leases, "held_by", lambda worker: [job_id])
+    assert await claim(api, holds=[]) == []
+
+
 async def test_a_type_that_nobody_knows_cannot_be_claimed(client: Connect) -> None:
     api = await client(FAR)
     reply = await api("POST", "/v1/work/claim", {"worker": WORKER, "types": ["unheard"]})
