@@ -167,6 +167,7 @@ class ClaimQueue:
                 # It stays selected: the views still show it as due, and it must not come again.
                 self._log.error("not to be run", job_id=job_id, error=error.message)
                 self._limiter.cancel_start(job_id)
+                self._limiter.forget_selection(job_id)
                 return None
             except Rejected:
                 current = await self._jobs.current(job_id) if unknown else None

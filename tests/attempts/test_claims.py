@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from eventjobs.domain.ids import new_id
+from eventjobs.errors import DiskFull, JobUnreadable
 from eventjobs.execution.source import Capacity
 from eventjobs.handlers.context import Context
 from eventjobs.handlers.declare import handler
@@ -16,7 +17,7 @@ from tests.conftest import Serve
 from tests.support.clock import FakeClock
 from tests.support.limited_jobs import free, most_at_once, paced, pair, two
 from tests.support.searches import during_a_search
-from tests.support.waiting import turns
+from tests.support.waiting import time_passing, turns
 
 
 async def test_a_thousand_jobs_of_a_held_key_hide_nobody(serve: Serve) -> None:
@@ -169,6 +170,113 @@ async def test_a_claim_that_is_cut_off_keeps_its_place_until_the_views_show_what
     await service.pauses.pause("type", "two", actor="ann")
     assert await select() == [(first.job_id, "free")]
     assert await service.claims.claim(first.job_id, worker="w") is not None
+
+
+@handler("rare", rate="1/m")
+async def rare(context: Context, payload: Any) -> None: ...
+
+
+async def select_one(service: Service, type: str) -> list[str]:
+    """The id of the job that is selected, once the views show all that has happened."""
+    await service.views.wait_for_position(service.log.head)
+    now_us, capacities = service.clock.now_us(), [Capacity([type], 1)]
+    return [job_id for job_id, _ in await service.claims.select(now_us, capacities, 1)]
+
+
+@pytest.mark.parametrize("why", ["cancelled", "unreadable", "log full"])
+async def test_a_start_that_does_not_happen_does_not_count_for_the_rate(
+    serve: Serve, clock: FakeClock, monkeypatch: pytest.MonkeyPatch, why: str
+) -> None:
+    service = await serve(rare, clock=clock, concurrency=0)
+    ids = [(await service.submit("rare")).job_id for _ in range(3)]
+    assert await select_one(service, "rare") == ids[:1]
+    assert await select_one(service, "rare") == [], "the first one is about to start"
+    with monkeypatch.context() as patched:
+        if why == "cancelled":
+            await service.jobs.cancel(ids[0], actor="ann")
+        else:
+            error = JobUnreadable("no") if why == "unreadable" else DiskFull()
+
+            async def start(*_: Any, **__: Any) -> None:
+                raise error
+
+            patched.setattr(service.jobs, "start", start)
+        assert await time_passing(clock, service.claims.claim(ids[0], worker="w")) is None
+    left = ids if why == "log full" else ids[1:]
+    assert await select_one(service, "rare") == left[:1], "at once"
+    assert await service.claims.claim(left[0], worker="w") is not None
+    assert await select_one(service, "rare") == [], "one has started"
+    await clock.advance(60)
+    assert await select_one(service, "rare") == left[1:2]
+    await service.claims.claim(left[1], worker="w")
+
+
+async def test_a_job_that_cannot_be_read_keeps_no_place_from_others(
+    serve: Serve, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is not selected again and never ends, so it used to count for ever."""
+    service = await serve(free, concurrency=0, type_limits="free=1")
+    first, second = [await service.submit("free") for _ in range(2)]
+    assert await select_one(service, "free") == [first.job_id]
+    with monkeypatch.context() as patched:
+
+        async def start(*_: Any, **__: Any) -> None:
+            raise JobUnreadable("no")
+
+        patched.setattr(service.jobs, "start", start)
+        assert await service.claims.claim(first.job_id, worker="w") is None
+    assert await select_one(service, "free") == [second.job_id]
+    await service.claims.claim(second.job_id, worker="w")
+
+
+async def test_a_claim_that_is_cancelled_while_it_is_appended_counts_for_the_rate(
+    serve: Serve, clock: FakeClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The log may have it, and then the job has started."""
+    service = await serve(rare, clock=clock, concurrency=0)
+    for _ in range(2):
+        await service.submit("rare")
+    [picked] = await select_one(service, "rare")
+    start, started = service.jobs.start, asyncio.Event()
+
+    async def start_and_hang(*args: Any, **kwargs: Any) -> None:
+        await start(*args, **kwargs)
+        started.set()
+        await asyncio.Event().wait()
+
+    with monkeypatch.context() as patched:
+        patched.setattr(service.jobs, "start", start_and_hang)
+        claiming = asyncio.create_task(service.claims.claim(picked, worker="w"))
+        await started.wait()
+        claiming.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await claiming
+    assert await select_one(service, "rare") == []
+
+
+async def test_a_search_that_fails_keeps_none_of_the_jobs_that_it_has_selected(
+    serve: Serve, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    service = await serve(rare, free, concurrency=0)
+    parent = await service.submit("free")
+    child = await service.submit("rare", parent=parent.job_id)
+    claims, due, searches = service.claims, service.views.due, 0
+
+    async def fail_at_the_second_search(*args: Any, **kwargs: Any) -> Any:
+        nonlocal searches
+        searches += 1
+        if searches == 2:
+            raise OSError("no")
+        return await due(*args, **kwargs)
+
+    monkeypatch.setattr(service.views, "due", fail_at_the_second_search)
+    capacities = [Capacity(["rare"], 1, children_only=["rare"]), Capacity(["free"], 1)]
+    with pytest.raises(OSError, match="no"):
+        await claims.select(service.clock.now_us(), capacities, 2)
+    picked = await claims.select(service.clock.now_us(), capacities, 2)
+    assert picked == [(child.job_id, "rare"), (parent.job_id, "free")]
+    for job_id, _ in picked:
+        await claims.claim(job_id, worker="w")
 
 
 async def test_a_key_may_hold_more_of_one_type_than_of_another(serve: Serve) -> None:
