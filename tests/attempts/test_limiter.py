@@ -223,17 +223,19 @@ async def test_a_rate_holds_across_a_restart(serve: Serve, clock: FakeClock) -> 
     begun_us = clock.now_us()
     for n in range(3):
         await service.wait((await service.submit("paced", n)).job_id)
+        await clock.advance(10)
     await time_passing(clock, service.close(), 0.01)
     again = await serve(paced, free, clock=clock)
-    job = await again.submit("paced")
+    jobs = [await again.submit("paced") for _ in range(2)]
     other = await again.submit("free")
     await again.wait(other.job_id)
     await clock.advance(59.5 - (clock.now_us() - begun_us) / SECOND)
-    assert await kinds(again, job.job_id) == "JobSubmitted"
-    await clock.advance(0.5)
-    await again.wait(job.job_id)
-    [started] = await recorded_of(again, job.job_id, AttemptStarted)
-    assert started.at_us - begun_us == 60 * SECOND
+    assert await kinds(again, jobs[0].job_id) == "JobSubmitted"
+    for job, seconds in zip(jobs, (0.5, 10), strict=True):
+        await clock.advance(seconds)
+        await again.wait(job.job_id)
+    starts = [await recorded_of(again, job.job_id, AttemptStarted) for job in jobs]
+    assert [each.at_us - begun_us for [each] in starts] == [60 * SECOND, 70 * SECOND]
 
 
 async def test_a_retry_counts_as_a_start(serve: Serve, clock: FakeClock) -> None:
