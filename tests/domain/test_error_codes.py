@@ -8,11 +8,12 @@ from typing import Any
 import pytest
 
 from eventjobs.domain.error_codes import CLASSES, ERROR_CODES, error_class
+from eventjobs.domain.job import Job
 from eventjobs.handlers.context import Context
 from eventjobs.handlers.declare import handler
 from eventjobs.settings import Settings
 from tests.conftest import Serve
-from tests.support.waiting import job_when
+from tests.support.waiting import job_when, kinds, turns
 
 ROOT = Path(__file__).parents[2]
 #: Its handlers raise codes of their own.
@@ -72,6 +73,36 @@ async def test_a_type_says_what_becomes_of_its_jobs_at_a_shutdown(
     assert (loaded.status, loaded.error and loaded.error["code"]) == (status, code)
     assert loaded.can_retry == (policy == "fail")
     assert loaded.tries == (1 if policy == "fail" else 0)
+
+
+async def test_a_job_whose_handler_has_not_begun_does_not_fail_at_a_shutdown(
+    serve: Serve, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is claimed while the service stops, and nothing of it is half done."""
+    begun: list[int] = []
+
+    @handler("cut", on_shutdown="fail")
+    async def cut(context: Context, payload: Any) -> None:
+        begun.append(context.attempt)
+
+    service = await serve(cut)
+    start, claiming, go = service.jobs.start, asyncio.Event(), asyncio.Event()
+
+    async def slow(*args: Any, **kwargs: Any) -> Job:
+        claiming.set()
+        await go.wait()
+        return await start(*args, **kwargs)
+
+    monkeypatch.setattr(service.jobs, "start", slow)
+    job = await service.submit("cut")
+    await claiming.wait()
+    closing = asyncio.create_task(service.close())
+    await turns()
+    go.set()
+    await closing
+    again = await serve(cut, concurrency=0)
+    assert await kinds(again, job.job_id) == "JobSubmitted AttemptStarted AttemptReleased"
+    assert not begun
 
 
 async def test_the_setting_makes_jobs_of_a_type_fail_at_a_shutdown(serve: Serve) -> None:

@@ -10,6 +10,7 @@ from pydantic import BaseModel, model_validator
 
 from eventjobs.domain.job import Job
 from eventjobs.domain.spec import JobSpec
+from eventjobs.errors import JobError, NotJSON
 from eventjobs.handlers.context import Context
 from eventjobs.handlers.declare import handler
 from eventjobs.handlers.registry import Handler
@@ -264,6 +265,47 @@ async def test_whatever_is_raised_while_it_is_stopped_ends_the_attempt(
     for job_id in ids:
         job = await time_passing(clock, service.wait(job_id))
         assert job.status in (("cancelled", "failed") if ending == "cancel" else ("failed",))
+    await frees_all(service)
+
+
+@pytest.mark.parametrize("threaded", [False, True], ids=["loop", "thread"])
+@pytest.mark.parametrize(
+    ("error", "expected"),
+    [
+        (JobError("half_done", "Rows 1 to 9 are in.", retryable=False), ("half_done", False)),
+        (NotJSON("no"), ("invalid_input", False)),
+        (ConnectionError("cut off"), ("timeout", True)),
+    ],
+    ids=["JobError", "InvalidInput", "another"],
+)
+async def test_a_failure_that_a_handler_chose_is_kept_though_its_time_was_up(
+    serve: Serve,
+    clock: FakeClock,
+    error: Exception,
+    expected: tuple[str, bool],
+    threaded: bool,
+) -> None:
+    """Any other error is what the stop has brought about."""
+
+    @handler("stops", max_attempts=1)
+    async def stops(context: Context, payload: Any) -> None:
+        try:
+            await asyncio.Event().wait()
+        finally:
+            raise error
+
+    @handler("stops", max_attempts=1)
+    def stops_in_a_thread(context: ThreadContext, payload: Any) -> None:
+        try:
+            context.sleep(math.inf)
+        finally:
+            raise error
+
+    service = await serve(stops_in_a_thread if threaded else stops, good, clock=clock)
+    job = await service.submit("stops", timeout_s=5)
+    job = await time_passing(clock, service.wait(job.job_id))
+    assert job.error is not None
+    assert (job.error["code"], job.error["retryable"]) == expected
     await frees_all(service)
 
 

@@ -113,6 +113,8 @@ def tidy(context: ThreadContext, payload: Any) -> str | None:
         context.log("tidied up", cancelled=context.cancelled)
         if payload == "fail":
             raise RuntimeError("while it was tidied up") from None
+        if payload == "choose":
+            raise JobError("half_done", "Rows 1 to 9 are in.", retryable=False) from None
         if payload == "return":
             return "what there was"
         raise

@@ -158,6 +158,21 @@ async def test_a_handler_that_is_stopped_can_tidy_up(
     assert lines[-1] == LogWritten(1, "info", "tidied up", {"cancelled": True})
 
 
+@pytest.mark.parametrize(
+    ("does", "code"), [("choose", "half_done"), ("fail", "timeout"), ("return", "timeout")]
+)
+async def test_a_handler_whose_time_is_up_can_fail_with_an_error_of_its_own(
+    serve: Serve, clock: FakeClock, does: str, code: str
+) -> None:
+    service = await serve(tidy, clock=clock)
+    job_id = (await service.submit("tidy", does, timeout_s=60, max_attempts=1)).job_id
+    await first_report(service, job_id)
+    await clock.advance(60)
+    job = await service.wait(job_id)
+    assert job.error is not None
+    assert (job.status, job.error["code"]) == ("failed", code)
+
+
 async def test_a_job_is_cancelled_while_its_process_starts(serve: Serve) -> None:
     service = await serve(pid)
     job = await service.submit("pid")
