@@ -1,0 +1,101 @@
+"""A stop reaches the attempt that it is for, once and for the first reason."""
+
+import asyncio
+from typing import Any
+
+import pytest
+
+from eventjobs.domain.events import AttemptStarted, Event
+from eventjobs.domain.job import Job
+from eventjobs.domain.outcomes import Outcome
+from eventjobs.domain.recorded import Recorded
+from eventjobs.errors import OutcomeUnknown
+from eventjobs.handlers.context import Context
+from eventjobs.handlers.declare import handler
+from tests.conftest import Serve
+from tests.support.clock import FakeClock
+from tests.support.waiting import job_when, kinds, time_passing, turns
+
+
+async def test_a_handler_that_tidies_up_after_a_stop_is_not_stopped_again(
+    serve: Serve, clock: FakeClock
+) -> None:
+    """Its time is up while it does that: that is neither a second stop nor another reason."""
+    stopped, tidy = asyncio.Event(), asyncio.Event()
+
+    @handler("tidies")
+    async def tidies(context: Context, payload: Any) -> str:
+        try:
+            await asyncio.Event().wait()
+        except asyncio.CancelledError:
+            stopped.set()
+            await tidy.wait()
+        return "tidied up"
+
+    service = await serve(tidies, clock=clock, grace_s=60)
+    job = await service.submit("tidies", timeout_s=5)
+    await job_when(service, job.job_id, lambda job: job.status == "running")
+    await service.jobs.cancel(job.job_id, actor="test")
+    await stopped.wait()
+    await clock.advance(6)
+    tidy.set()
+    ended = await service.wait(job.job_id)
+    assert (ended.status, ended.result) == ("completed", "tidied up")
+
+
+async def test_a_cancel_reaches_an_attempt_that_begins_while_the_one_before_is_recorded(
+    serve: Serve, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    @handler("again", retry_delay_s=0)
+    async def again(context: Context, payload: Any) -> None:
+        if context.attempt == 1:
+            raise OSError("not now")
+        await asyncio.Event().wait()
+
+    service = await serve(again, concurrency=2)
+    record, go, recorded = service.job_source.record_outcome, asyncio.Event(), asyncio.Event()
+
+    async def slow(job: Job, outcome: Outcome) -> None:
+        await record(job, outcome)
+        if job.attempt == 1:
+            await go.wait()
+            recorded.set()
+
+    monkeypatch.setattr(service.job_source, "record_outcome", slow)
+    job = await service.submit("again")
+    await job_when(service, job.job_id, lambda job: job.status == "running" and job.attempt == 2)
+    go.set()
+    await recorded.wait()
+    await turns()
+    await service.jobs.cancel(job.job_id, actor="test")
+    async with asyncio.timeout(10):
+        assert (await service.wait(job.job_id)).status == "cancelled"
+
+
+async def test_a_cancel_reaches_an_attempt_whose_claim_is_not_confirmed_yet(
+    serve: Serve, clock: FakeClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The claim is in the log, but the runner is about to ask for it once more."""
+
+    @handler("endless")
+    async def endless(context: Context, payload: Any) -> None:
+        await asyncio.Event().wait()
+
+    service = await serve(endless, clock=clock)
+    append, unknown = service.log.append, [OutcomeUnknown()]
+
+    async def append_and_fail(job_id: str, version: int, event: Event, *, actor: str) -> Recorded:
+        appended = await append(job_id, version, event, actor=actor)
+        if isinstance(event, AttemptStarted) and unknown:
+            raise unknown.pop()
+        return appended
+
+    monkeypatch.setattr(service.log, "append", append_and_fail)
+    job = await service.submit("endless")
+    await job_when(service, job.job_id, lambda job: job.status == "running")
+    await service.jobs.cancel(job.job_id, actor="test")
+    await service.views.wait_for_position(service.log.head)
+    async with asyncio.timeout(10):
+        await time_passing(clock, service.wait(job.job_id))
+    expected = "JobSubmitted AttemptStarted CancelRequested JobCancelled"
+    assert await kinds(service, job.job_id) == expected
