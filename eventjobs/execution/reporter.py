@@ -39,6 +39,8 @@ class AttemptReporter:
         self._stage: str | None = None
         self._timer: Timer | None = None
         self._sender: asyncio.Task[None] | None = None
+        #: Steps that are being recorded.
+        self._steps: set[asyncio.Task[None]] = set()
         self._dropped = 0
         self._is_stale = False
         # Log lines of the sender task must not appear in the job's log.
@@ -77,20 +79,35 @@ class AttemptReporter:
     async def record(self, report: Report) -> None:
         """Record *report* after all earlier ones. Raises StaleAttempt, LogError.
 
-        A completed step is retried until the log accepts it: else its work would be repeated.
+        A completed step is retried until the log accepts it, also when the caller is cancelled:
+        else its work would be repeated. *flush* waits for it.
         """
-        await self.flush()
+        if isinstance(report, StepCompleted):
+            name = f"step {self._job.job_id}"
+            step = asyncio.create_task(self._record_step(report), name=name, context=self._context)
+            self._steps.add(step)
+            step.add_done_callback(self._on_step_recorded)
+            await asyncio.shield(step)
+        else:
+            await self._flush_queue()
+            await self._source.report(self._job, report)
+
+    async def _record_step(self, step: StepCompleted) -> None:
+        await self._flush_queue()
         for tries in count(1):
             try:
-                await self._source.report(self._job, report)
+                await self._source.report(self._job, step)
                 return
             except LogError as error:
-                if not isinstance(report, StepCompleted):
-                    raise
                 _LOG.warning(
-                    "step waits", job_id=self._job.job_id, step=report.name, error=error.code
+                    "step waits", job_id=self._job.job_id, step=step.name, error=error.code
                 )
                 await sleep(self.clock, RECORD_BACKOFF.delay_s(tries))
+
+    def _on_step_recorded(self, step: asyncio.Task[None]) -> None:
+        self._steps.discard(step)
+        if not step.cancelled():
+            step.exception()  # the caller may be gone: asyncio would log it as never retrieved
 
     async def steps(self) -> dict[str, Any]:
         """The stored results of completed steps, by name, in order of completion."""
@@ -108,6 +125,16 @@ class AttemptReporter:
 
     async def flush(self) -> None:
         """Wait until all reports so far are recorded, the newest progress too."""
+        await self._flush_queue()
+        if self._steps:
+            await asyncio.wait(self._steps)
+
+    def close(self) -> None:
+        """Record no more steps: the log accepts nothing."""
+        for step in self._steps:
+            step.cancel()
+
+    async def _flush_queue(self) -> None:
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None

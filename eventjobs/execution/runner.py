@@ -111,6 +111,8 @@ class Runner:
         self._outcomes.close()
         for task in self._tasks:
             task.cancel()  # the log accepts nothing; the next start finds them lost
+        for attempt in self._attempts.values():
+            attempt.reporter.close()
         if self._processes is not None:
             await self._processes.close()
         self._capture.stop()

@@ -6,8 +6,9 @@ from typing import Any
 import pytest
 
 from eventjobs.clock import sleep
-from eventjobs.domain.events import LogWritten, ProgressReported
+from eventjobs.domain.events import ArtifactStored, Event, LogWritten, ProgressReported
 from eventjobs.domain.recorded import Recorded
+from eventjobs.errors import DiskFull
 from eventjobs.execution import reporter
 from eventjobs.handlers.context import Context
 from eventjobs.handlers.declare import handler
@@ -124,3 +125,27 @@ async def test_the_newest_stage_is_told_after_a_flood_of_lines(
     await service.wait(job.job_id)
     reports = progress_of(await recorded_of(service, job.job_id, ProgressReported))
     assert [(each.done, each.stage) for each in reports] == [(2, "second")]
+
+
+async def test_a_file_that_the_log_does_not_take_is_an_error_of_the_handler_at_once(
+    serve: Serve, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It can be saved again. Only a step is tried until the log takes it."""
+
+    @handler("saves")
+    async def saves(context: Context, payload: Any) -> str:
+        with pytest.raises(DiskFull):
+            await context.artifact("a", b"1")
+        return "without"
+
+    service = await serve(saves)
+    append, full = service.log.append, [DiskFull()]
+
+    async def refusing(job_id: str, version: int, event: Event, *, actor: str) -> Recorded:
+        if isinstance(event, ArtifactStored) and full:
+            raise full.pop()
+        return await append(job_id, version, event, actor=actor)
+
+    monkeypatch.setattr(service.log, "append", refusing)
+    job = await service.submit("saves", max_attempts=1)
+    assert (await service.wait(job.job_id)).result == "without"

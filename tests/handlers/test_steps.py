@@ -18,7 +18,7 @@ from eventjobs.service import Service
 from tests.conftest import Connect, Serve
 from tests.support.clock import FakeClock
 from tests.support.remote_runner import declare_remote, remote_runner
-from tests.support.waiting import job_when, kinds, recorded_of, time_passing
+from tests.support.waiting import job_when, kinds, recorded_of, time_passing, turns
 
 
 class Work:
@@ -372,24 +372,63 @@ async def test_a_thread_that_should_stop_does_so_before_its_next_step(
     assert work.done == ["a"]
 
 
-async def test_a_step_waits_for_a_log_that_takes_no_writes(
-    serve: Serve, work: Work, clock: FakeClock, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Its work is done; if it failed, the next attempt would do it again."""
-    service = await serve(three(work, "a"), clock=clock)
+def refuse_steps(service: Service, monkeypatch: pytest.MonkeyPatch, errors: list[LogError]) -> None:
+    """The log refuses the next steps with these errors."""
     append = service.log.append
-    full = [DiskFull(), DiskFull(), LogError()]
 
     async def refusing(job_id: str, version: int, event: Event, *, actor: str) -> Recorded:
-        if isinstance(event, StepCompleted) and full:
-            raise full.pop()
+        if isinstance(event, StepCompleted) and errors:
+            raise errors.pop()
         return await append(job_id, version, event, actor=actor)
 
     monkeypatch.setattr(service.log, "append", refusing)
+
+
+@pytest.mark.parametrize("threaded", [False, True], ids=["loop", "thread"])
+async def test_a_step_waits_for_a_log_that_takes_no_writes(
+    serve: Serve, work: Work, clock: FakeClock, monkeypatch: pytest.MonkeyPatch, threaded: bool
+) -> None:
+    """Its work is done; if it failed, the next attempt would do it again."""
+
+    @handler("three")
+    def in_a_thread(context: ThreadContext, payload: Any) -> list[str]:
+        return [context.step("a", work, "a")]
+
+    service = await serve(in_a_thread if threaded else three(work, "a"), clock=clock)
+    full: list[LogError] = [DiskFull(), DiskFull(), LogError()]
+    refuse_steps(service, monkeypatch, full)
     job = await service.submit("three")
     ended = await time_passing(clock, service.wait(job.job_id))
     assert (ended.result, ended.attempt, work.done) == (["a"], 1, ["a"])
     assert not full
+    assert clock.monotonic_s() >= 0.1 + 0.2 + 0.4, "ever longer between the tries"
+
+
+async def test_a_step_that_waits_for_the_log_is_stored_though_its_attempt_is_stopped(
+    serve: Serve, work: Work, clock: FakeClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The next attempt used to repeat it."""
+    service = await serve(three(work, "a", "b"), clock=clock)
+    full: list[LogError] = [DiskFull() for _ in range(9)]
+    refuse_steps(service, monkeypatch, full)
+    job = await service.submit("three", timeout_s=1, max_attempts=2, retry_delay_s=0)
+    ended = await time_passing(clock, service.wait(job.job_id))
+    assert (ended.result, ended.attempt, work.done) == (["a", "b"], 2, ["a", "b"])
+    assert not full
+
+
+async def test_a_step_that_the_log_does_not_take_before_a_shutdown_is_given_up(
+    serve: Serve, work: Work, clock: FakeClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    service = await serve(three(work, "a"), clock=clock, drain_s=0, grace_s=0)
+    full: list[LogError] = [DiskFull() for _ in range(1_000)]
+    refuse_steps(service, monkeypatch, full)
+    await service.submit("three")
+    while len(full) == 1_000:  # noqa: ASYNC110  no event is set
+        await asyncio.sleep(0)
+    await time_passing(clock, service.close())
+    await turns()
+    assert not [task for task in asyncio.all_tasks() if task.get_name().startswith("step ")]
 
 
 async def test_the_command_line_and_the_client_retry_from_a_step(
