@@ -1,15 +1,18 @@
 """A stop reaches the attempt that it is for, once and for the first reason."""
 
 import asyncio
+from collections.abc import Callable
 from typing import Any
 
 import pytest
 
+from eventjobs.attempts.local_source import LocalJobSource
 from eventjobs.domain.events import AttemptStarted, Event
 from eventjobs.domain.job import Job
 from eventjobs.domain.outcomes import Outcome
 from eventjobs.domain.recorded import Recorded
 from eventjobs.errors import OutcomeUnknown
+from eventjobs.execution.source import WithdrawReason
 from eventjobs.handlers.context import Context
 from eventjobs.handlers.declare import handler
 from tests.conftest import Serve
@@ -70,6 +73,33 @@ async def test_a_cancel_reaches_an_attempt_that_begins_while_the_one_before_is_r
     await service.jobs.cancel(job.job_id, actor="test")
     async with asyncio.timeout(10):
         assert (await service.wait(job.job_id)).status == "cancelled"
+
+
+async def test_a_stop_of_the_attempt_before_does_not_stop_the_present_one(
+    serve: Serve, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As of a remote worker that learns late that it has lost a job, and has it again."""
+    begun, go = asyncio.Event(), asyncio.Event()
+    stops: list[Callable[[str, int, WithdrawReason], object]] = []
+
+    @handler("again", retry_delay_s=0)
+    async def again(context: Context, payload: Any) -> str:
+        if context.attempt == 1:
+            raise OSError("not now")
+        begun.set()
+        await go.wait()
+        return "done"
+
+    monkeypatch.setattr(LocalJobSource, "on_stop", lambda source, stop: stops.append(stop))
+    service = await serve(again)
+    job = await service.submit("again")
+    await begun.wait()
+    for stop in stops:
+        stop(job.job_id, 1, "lost")
+    await turns()
+    go.set()
+    ended = await service.wait(job.job_id)
+    assert (ended.result, ended.attempt) == ("done", 2)
 
 
 async def test_a_cancel_reaches_an_attempt_whose_claim_is_not_confirmed_yet(
