@@ -1,6 +1,6 @@
 """Reading a request's body: media types, length and time."""
 
-from typing import Any
+import asyncio
 
 import pytest
 
@@ -8,6 +8,12 @@ from tests.conftest import Connect
 from tests.support.clock import FakeClock
 from tests.support.http_jobs import HANDLERS
 from tests.support.waiting import time_passing
+
+ECHO = b'{"type":"echo"}'
+CHUNKED = (
+    b"POST /v1/jobs HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n"
+    b"Content-Type: application/json\r\nTransfer-Encoding: chunked\r\n"
+)
 
 
 @pytest.mark.parametrize(
@@ -39,16 +45,39 @@ async def test_json_may_be_called_more_exactly(client: Connect, kind: str) -> No
     assert reply.status == 202
 
 
-async def test_a_body_without_a_length_is_limited_too(client: Connect) -> None:
+def chunk(data: bytes) -> bytes:
+    return b"%x\r\n%b\r\n" % (len(data), data)
+
+
+@pytest.mark.parametrize("size", [1024, 1025])
+async def test_a_body_without_a_length_is_limited_too(client: Connect, size: int) -> None:
+    """It has arrived before it is read."""
     api = await client(*HANDLERS, body_bytes_max=1024)
+    answer = await api.raw(CHUNKED + b"\r\n" + chunk(ECHO.ljust(size)) + chunk(b""))
+    assert_limited(answer, size)
 
-    async def body() -> Any:
-        for _ in range(100):
-            yield b" " * 100
 
-    headers = {"Content-Type": "application/json"}
-    reply = await api("POST", "/v1/jobs", data=body(), headers=headers)
-    assert (reply.status, reply.code) == (413, "too_large")
+@pytest.mark.parametrize("size", [1024, 1025])
+async def test_a_body_that_arrives_in_parts_is_limited_before_its_end(
+    client: Connect, clock: FakeClock, size: int
+) -> None:
+    api = await client(*HANDLERS, clock=clock, body_bytes_max=1024)
+    reader, writer = await asyncio.open_connection(api.listening.host, api.listening.port)
+    writer.write(CHUNKED + b"Expect: 100-continue\r\n\r\n")
+    await reader.readuntil(b"100 Continue\r\n\r\n")
+    for part in (ECHO, b" " * 600, b" " * (size - len(ECHO) - 600)):
+        writer.write(chunk(part))
+        await clock.advance(1.0)
+    if size == 1024:
+        writer.write(chunk(b""))
+    answer = await time_passing(clock, reader.readuntil(b"}"))
+    writer.close()
+    assert_limited(answer, size)
+
+
+def assert_limited(answer: bytes, size: int) -> None:
+    assert answer.startswith(b"HTTP/1.1 202 " if size == 1024 else b"HTTP/1.1 413 ")
+    assert (b'"code":"too_large"' in answer) == (size > 1024)
 
 
 async def test_a_body_that_stops_coming_is_given_up(client: Connect, clock: FakeClock) -> None:
