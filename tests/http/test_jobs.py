@@ -91,6 +91,7 @@ async def test_a_long_poll_returns_when_the_job_changes(client: Connect) -> None
 async def test_a_long_poll_ends_when_its_time_is_up(client: Connect, clock: FakeClock) -> None:
     api = await client(*HANDLERS, clock=clock, concurrency=0)
     address = (await api.submit("echo"))["links"]["self"]
+    await api.get(address)  # a job in memory is waited for as well
     began_s = clock.monotonic_s()
     poll = api.get(address, If_None_Match='"1"', Prefer="respond-async, wait=999")
     reply = await time_passing(clock, poll)
@@ -294,6 +295,7 @@ async def test_a_deleted_job_is_hidden_everywhere(client: Connect) -> None:
     [*_, expired] = await api.service.log.read_job(job["job_id"])
     for method, path in (
         ("GET", ""),
+        ("GET", ""),  # from memory
         ("GET", "/events"),
         ("GET", "/logs"),
         ("GET", "/history"),

@@ -88,6 +88,22 @@ async def test_a_job_is_told_from_the_log(api: Client, broken: Broken, is_cached
     assert (missing.status, missing.code) == (404, "job_not_found")
 
 
+async def test_a_job_in_memory_is_told_from_the_log_once_it_has_changed(
+    client: Connect, broken: Broken
+) -> None:
+    """Memory is as late as the views are."""
+    api = await client(echo, concurrency=0)
+    about = (await api.submit("echo", 2))["links"]["self"]
+    for _ in range(2):  # from the database, then from memory
+        assert (await api.get(about)).json["status"] == "queued"
+    broken.fail(sqlite3.SQLITE_FULL)
+    cancelled = await api("POST", f"{about}/cancel")
+    assert (cancelled.json["status"], cancelled.headers["ETag"]) == ("cancelled", '"2"')
+    now = await api.get(about, If_None_Match='"1"')
+    assert (now.status, now.body) == (200, cancelled.body)
+    broken.error = None
+
+
 async def test_what_only_the_views_know_is_a_503(api: Client, broken: Broken) -> None:
     job = await api.submit("echo", 2)
     await api.service.views.failure_event.wait()
