@@ -8,9 +8,12 @@ from typing import Any
 import pytest
 
 from eventjobs.domain.events import ProgressReported
+from eventjobs.http import requests
+from eventjobs.projections.store import Store
 from tests.support.histories import job_id
 from tests.support.stream_reader import Message, Stream, Wire
 from tests.support.stream_site import ME, Site, change, open_site
+from tests.support.waiting import turns
 
 JOBS = "/v1/jobs"
 
@@ -77,6 +80,30 @@ async def test_a_stream_shows_what_was_written_before_it_was_asked_for(site: Sit
         [message] = await stream.messages(1)
         assert message.json["status"] == "queued"
         stream.drop()
+
+
+async def test_a_stream_ends_after_the_last_state_however_late_the_views_are(
+    site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The log has the end of the job before the views show it."""
+    id = await site.submit()
+    await site.start(id)
+    await site.wait_for_views()
+    apply, may_apply = Store.apply, asyncio.Event()
+
+    async def apply_later(store: Store, batch: Any, **options: Any) -> Any:
+        await may_apply.wait()
+        return await apply(store, batch, **options)
+
+    monkeypatch.setattr(Store, "apply", apply_later)
+    monkeypatch.setattr(requests, "VIEWS_S", 0.01)
+    await site.complete(id)
+    stream = await site.watch(f"{JOBS}/{id}")
+    assert [each.json["status"] for each in await stream.messages(1)] == ["running"]
+    await turns()  # it looks whether the job has ended
+    may_apply.set()
+    last, end = await stream.rest()
+    assert (last.json["status"], end.event) == ("completed", "end")
 
 
 async def test_a_slow_reader_skips_states_but_gets_the_newest_and_the_last(site: Site) -> None:
