@@ -88,6 +88,20 @@ async def test_only_what_was_asked_for_is_told(client: Connect, receiver: Receiv
     assert len({headers["webhook-id"] for headers, _ in receiver.got}) == 2
 
 
+async def test_a_webhook_of_an_owner_is_told_of_the_jobs_of_that_owner_alone(
+    client: Connect, receiver: Receiver
+) -> None:
+    api = await client(work, outbound_allow=LOCAL)
+    webhook = await subscribe(api, receiver, owner="ann")
+    for owner in ("bob", None, "ann"):
+        job = await api.submit("work", owner=owner)
+        await api.service.wait(job["job_id"])
+    [message] = await receiver.has(1)
+    assert (message["data"]["job_id"], message["data"]["owner"]) == (job["job_id"], "ann")
+    [delivery] = await deliveries(api, webhook)
+    assert delivery["owner"] == "ann"
+
+
 async def test_deliveries_go_on_where_they_were_after_a_restart(
     serve: Serve, receiver: Receiver
 ) -> None:
