@@ -8,6 +8,8 @@ import pytest
 from eventjobs.domain.events import AttemptFailed, ProgressReported
 from eventjobs.errors import DiskFull
 from eventjobs.handlers.declare import handler
+from eventjobs.projections.fold import Applied
+from eventjobs.projections.store import Store
 from eventjobs.service import Service
 from tests.conftest import Connect, Serve
 from tests.support.clock import FakeClock
@@ -150,6 +152,26 @@ async def test_a_log_that_takes_nothing_loses_the_attempt_later(
     await refused.wait()
     monkeypatch.setattr(api.service.log, "append", append)
     await time_passing(clock, until_lost(api.service, job_id))
+
+
+async def test_an_attempt_is_lost_once_though_the_views_are_behind(
+    client: Connect, clock: FakeClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    api = await client(FAR, clock=clock, lease_s=30)
+    job_id = await submit_and_claim(api)
+    await api.service.views.wait_for_position(api.service.log.head)
+    apply, caught_up = Store.apply, asyncio.Event()
+
+    async def apply_late(*given: Any, **more: Any) -> Applied:
+        await caught_up.wait()
+        return await apply(*given, **more)
+
+    monkeypatch.setattr(Store, "apply", apply_late)
+    await clock.advance(31)
+    await until_lost(api.service, job_id)
+    await turns()
+    assert api.service.leases.held_by(WORKER) == []
+    caught_up.set()
 
 
 async def test_what_a_deaf_worker_loses_does_not_go_to_its_own_open_claim(

@@ -16,6 +16,7 @@ import pytest
 from eventjobs.domain.events import AttemptReleased
 from eventjobs.execution import slots
 from eventjobs.execution.slots import Slot, Slots
+from eventjobs.execution.source import Capacity
 from eventjobs.handlers.context import Context
 from eventjobs.handlers.declare import handler
 from eventjobs.handlers.registry import Handler
@@ -221,6 +222,30 @@ async def test_when_a_thousand_may_go_on_at_once_so_many_do_as_there_are_slots()
     assert (running_count.most, of_mode["thread"].most) == (5, 2)
     [capacity], limit = pool.capacities({"thread": ["t"]}, {})
     assert (capacity.free, capacity.children_only, limit) == (2, (), 5)
+
+
+@pytest.mark.parametrize(("taken", "free", "ahead"), [(1, 1, 3), (2, 0, 3), (3, 0, 2), (6, 0, 0)])
+def test_jobs_that_are_prefetched_count_towards_their_number(
+    taken: int, free: int, ahead: int
+) -> None:
+    pool = Slots(10, {"process": 2})
+    taken_slots = [pool.take("process") for _ in range(taken)]
+    assert [each.is_prefetched for each in taken_slots] == [False, False, *[True] * 4][:taken]
+    assert pool.capacities({"process": ["p"]}, {"process": 3}) == (
+        [Capacity(["p"], free, ahead)],
+        10 - taken,
+    )
+
+
+def test_no_job_is_prefetched_while_one_of_its_mode_has_lent_its_slot() -> None:
+    """It could take the slot that the other waits for."""
+    pool = Slots(10, {"process": 2})
+    first, _ = pool.take("process"), pool.take("process")
+    pool.release_while_waiting(first)
+    assert pool.capacities({"process": ["p"]}, {"process": 3}) == (
+        [Capacity(["p"], 1, children_only=["p"])],
+        8,
+    )
 
 
 async def wait_for_turn(slot: Slot) -> asyncio.Task[None]:

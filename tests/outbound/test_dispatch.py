@@ -3,6 +3,7 @@
 import asyncio
 import subprocess
 import sys
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from eventjobs.domain.events import (
 )
 from eventjobs.errors import InvalidInput
 from eventjobs.handlers.declare import external
+from eventjobs.outbound.client import OutboundResponse
 from eventjobs.service import Service
 from eventjobs.settings import Settings
 from tests.conftest import Connect, Serve
@@ -31,6 +33,7 @@ from tests.support.external_jobs import (
     submit_and_accept,
 )
 from tests.support.external_service import LOOPBACK, ExternalService, external_service
+from tests.support.log_lines import capture_logs
 from tests.support.waiting import job_when, kinds, recorded_of, time_passing
 
 # --- the request
@@ -298,6 +301,31 @@ async def test_a_service_is_told_again_when_it_did_not_hear(
         withdrawals = [await time_passing(clock, at.next()) for _ in range(2)]
         assert [each.path for each in withdrawals] == ["/stop", "/stop"]
         assert [each.body["reason"] for each in withdrawals] == ["stalled", "stalled"]
+
+
+async def test_a_stop_request_is_repeated_three_times_with_pauses_between(
+    client: Connect, clock: FakeClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with external_service((202, {"cancel_url": "/stop"})) as at:
+        api = await connect(client, analyse(at), clock)
+        sent = await submit_and_accept(api, at)
+        requests: list[tuple[str, float]] = []
+
+        async def post(url: str, *given: Any, **more: Any) -> OutboundResponse:
+            requests.append((url, clock.monotonic_s()))
+            return OutboundResponse(503, b"")
+
+        monkeypatch.setattr(api.service.outbound, "post", post)
+        with capture_logs() as lines:
+            await api("POST", f"/v1/jobs/{job_id_of(sent)}/cancel")
+            await ended_job(api, job_id_of(sent))
+            await clock.advance(60.0)
+        assert [url for url, _ in requests] == [f"{at.url}/stop"] * 3
+        first_s, second_s = (later - before for (_, before), (_, later) in pairwise(requests))
+        assert 0.75 <= first_s <= 1.25
+        assert 1.5 <= second_s <= 2.5
+        [failed] = [each for each in lines if each["event"] == "stop request failed"]
+        assert (failed["job_id"], failed["error"]) == (job_id_of(sent), "503")
 
 
 async def test_a_job_that_is_cancelled_while_it_is_sent_ends_at_once(client: Connect) -> None:

@@ -133,7 +133,7 @@ def deaf(context: ThreadContext, payload: Any) -> None:
 
 
 @handler("left", process=True)
-def left(context: ThreadContext, payload: Any) -> None:
+def left(context: ThreadContext, payload: Any) -> int:
     """Leaves a thread behind that continues to report."""
     pause = threading.Event()
 
@@ -144,6 +144,7 @@ def left(context: ThreadContext, payload: Any) -> None:
             pause.wait(0.001)
 
     threading.Thread(target=tell, daemon=True).start()
+    return os.getpid()
 
 
 @handler("forks", process=True)

@@ -72,9 +72,10 @@ async def test_a_flood_of_reports_is_taken_like_that_of_others(serve: Serve) -> 
 
 async def test_what_a_thread_tells_after_its_job_is_not_the_next_ones(serve: Serve) -> None:
     service = await serve(left, pid)
-    await result_of(service, "left")
+    process = await result_of(service, "left")
     for _ in range(20):
         job = await service.wait((await service.submit("pid")).job_id)
+        assert job.result == process, "the process is used again"
         assert await kinds(service, job.job_id) == "JobSubmitted AttemptStarted JobCompleted"
 
 

@@ -1,0 +1,46 @@
+"""A runner that is stopped leaves nothing behind that goes on."""
+
+import asyncio
+from typing import Any
+
+import pytest
+
+from eventjobs.domain.events import AttemptReleased, Event
+from eventjobs.domain.recorded import Recorded
+from eventjobs.errors import DiskFull
+from eventjobs.handlers.context import Context
+from eventjobs.handlers.declare import handler
+from tests.conftest import Serve
+from tests.support.clock import FakeClock
+from tests.support.waiting import job_when, kinds, time_passing, turns
+
+
+@handler("endless")
+async def endless(context: Context, payload: Any) -> None:
+    await asyncio.Event().wait()
+
+
+async def test_an_outcome_that_the_log_never_takes_does_not_outlive_the_service(
+    serve: Serve, clock: FakeClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    service = await serve(endless, clock=clock, drain_s=0, grace_s=1)
+    job = await service.submit("endless")
+    await job_when(service, job.job_id, lambda job: job.status == "running")
+    append = service.log.append
+    refused = 0
+
+    async def failing(job_id: str, version: int, event: Event, *, actor: str) -> Recorded:
+        nonlocal refused
+        if isinstance(event, AttemptReleased):
+            refused += 1
+            raise DiskFull
+        return await append(job_id, version, event, actor=actor)
+
+    monkeypatch.setattr(service.log, "append", failing)
+    await time_passing(clock, service.close())
+    await turns()
+    assert service.runner.running == 0
+    assert refused > 1
+    again = await serve(clock=clock)
+    expected = "JobSubmitted AttemptStarted AttemptFailed"
+    assert await kinds(again, job.job_id) == expected, "the next start finds it lost"
