@@ -12,9 +12,10 @@ from eventjobs.domain.events import (
     AttemptFailed,
     AttemptStarted,
 )
+from eventjobs.domain.ids import new_id
 from eventjobs.domain.job import Job
 from eventjobs.domain.limits import ConcurrencyLimits, Rate
-from eventjobs.errors import InvalidInput, Rejected
+from eventjobs.errors import InvalidInput, JobUnreadable, Rejected
 from eventjobs.execution.source import Capacity
 from eventjobs.handlers.context import Context
 from eventjobs.handlers.declare import handler
@@ -236,6 +237,30 @@ async def test_a_rate_holds_across_a_restart(serve: Serve, clock: FakeClock) -> 
         await again.wait(job.job_id)
     starts = [await recorded_of(again, job.job_id, AttemptStarted) for job in jobs]
     assert [each.at_us - begun_us for [each] in starts] == [60 * SECOND, 70 * SECOND]
+
+
+async def test_jobs_that_wait_for_their_rate_hide_no_other(serve: Serve, clock: FakeClock) -> None:
+    service = await serve(paced, free, clock=clock)
+    await asyncio.gather(*(service.submit("paced") for _ in range(300)))
+    other = await service.submit("free", 1)
+    assert (await service.wait(other.job_id)).result == 1
+
+
+async def test_a_job_that_cannot_be_read_takes_no_start_of_its_rate(
+    serve: Serve, clock: FakeClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    service = await serve(paced, clock=clock)
+    start, unreadable = service.jobs.start, new_id(clock.now_us())
+
+    async def start_if_readable(job_id: str, **more: Any) -> Job:
+        if job_id == unreadable:
+            raise JobUnreadable("by this version")
+        return await start(job_id, **more)
+
+    monkeypatch.setattr(service.jobs, "start", start_if_readable)
+    await service.submit("paced", job_id=unreadable)
+    for _ in range(3):
+        await service.wait((await service.submit("paced")).job_id)
 
 
 async def test_a_retry_counts_as_a_start(serve: Serve, clock: FakeClock) -> None:

@@ -10,7 +10,7 @@ from pydantic import BaseModel, model_validator
 
 from eventjobs.domain.job import Job
 from eventjobs.domain.spec import JobSpec
-from eventjobs.errors import JobError, NotJSON
+from eventjobs.errors import JobError, NotJSON, TooLarge
 from eventjobs.handlers.context import Context
 from eventjobs.handlers.declare import handler
 from eventjobs.handlers.registry import Handler
@@ -334,11 +334,18 @@ async def test_a_cancellation_that_a_handler_leaves_behind_does_not_lose_its_out
 
 
 @pytest.mark.parametrize(
-    "error", [KeyError("no such thing"), UnicodeError("\ud800"), MemoryError()]
+    ("error", "code", "message"),
+    [
+        (KeyError("no such thing"), "outcome_not_recorded", "KeyError"),
+        (UnicodeError("\ud800"), "outcome_not_recorded", "UnicodeError"),
+        (MemoryError(), "outcome_not_recorded", "MemoryError"),
+        (TooLarge("larger than any artifact"), "too_large", "larger than any artifact"),
+    ],
 )
 async def test_an_outcome_that_cannot_be_recorded_is_a_failure_that_says_so(
-    serve: Serve, monkeypatch: pytest.MonkeyPatch, error: Exception
+    serve: Serve, monkeypatch: pytest.MonkeyPatch, error: Exception, code: str, message: str
 ) -> None:
+    """Another attempt would end like it: there is none."""
     service = await serve(good, concurrency=1)
 
     async def complete(*_: Any, **__: Any) -> Job:
@@ -346,11 +353,11 @@ async def test_an_outcome_that_cannot_be_recorded_is_a_failure_that_says_so(
 
     with monkeypatch.context() as patched:
         patched.setattr(service.jobs, "complete", complete)
-        job = await service.submit("good", 1)
+        job = await service.submit("good", 1, max_attempts=2)
         job = await service.wait(job.job_id)
     assert job.error is not None
-    assert (job.status, job.error["code"]) == ("failed", "outcome_not_recorded")
-    assert type(error).__name__ in job.error["message"]
+    assert (job.status, job.attempt, job.error["code"]) == ("failed", 1, code)
+    assert message in job.error["message"]
     await frees_all(service)
 
 

@@ -318,6 +318,33 @@ async def test_what_a_handler_has_left_behind_lends_no_slot(mode: str) -> None:
         assert pool.capacities({mode: ["x"]}, {})[1] == 1
 
 
+async def test_an_error_of_what_is_waited_for_is_raised_and_the_slot_is_taken_again() -> None:
+    pool = Slots(1, {})
+    slot = pool.take("loop")
+    with pytest.raises(ValueError, match="its own"):
+        async with slot.released_while_waiting():
+            raise ValueError("its own")
+    assert not slot.is_lent
+    assert pool.capacities({"loop": ["x"]}, {}) == ([Capacity(["x"], 0, children_only=["x"])], 0)
+
+
+def test_a_thread_is_free_for_the_next_job_before_the_slot_is() -> None:
+    pool = Slots(3, {"thread": 1})
+
+    def free_threads_and_slots() -> tuple[int, int]:
+        [capacity], free = pool.capacities({"thread": ["t"]}, {})
+        return capacity.free, free
+
+    for _ in range(2):
+        slot = pool.take("thread")
+        assert free_threads_and_slots() == (0, 2)
+        assert slot.free_mode()
+        assert free_threads_and_slots() == (1, 2)
+        slot.release()
+        assert free_threads_and_slots() == (1, 3)
+    assert not pool.take("loop").free_mode(), "its mode has no limit"
+
+
 # --- how a parent that waits may end
 
 
@@ -406,18 +433,19 @@ async def test_a_parent_whose_process_dies_while_it_waits(serve: Serve) -> None:
     await nothing_is_amiss(service)
 
 
+@pytest.mark.parametrize(("digger", "most"), [(dig, 3), (dig_in_a_process, 1)])
 async def test_more_than_may_wait_is_an_error_and_not_a_standstill(
-    serve: Serve, monkeypatch: pytest.MonkeyPatch
+    serve: Serve, monkeypatch: pytest.MonkeyPatch, digger: Handler, most: int
 ) -> None:
-    monkeypatch.setitem(slots.WAITING_MAX, "loop", 3)
-    service = await serve(replace(dig, max_attempts=1), **ONE)
-    job = await service.submit("dig", 4)
+    monkeypatch.setitem(slots.WAITING_MAX, digger.mode, most)
+    service = await serve(replace(digger, max_attempts=1), **ONE)
+    job = await service.submit(digger.type, most + 1)
     ended = await service.wait(job.job_id)
     assert ended.error is not None
     assert (ended.status, ended.error["code"]) == ("failed", "child_failed")
-    assert "too_many_waiting: 3 jobs here wait" in await deepest(service, job.job_id)
-    job = await service.submit("dig", 3)
-    assert (await service.wait(job.job_id)).result == 3
+    assert f"too_many_waiting: {most} jobs here wait" in await deepest(service, job.job_id)
+    job = await service.submit(digger.type, most)
+    assert (await service.wait(job.job_id)).result == most
 
 
 async def deepest(service: Any, job_id: str) -> str:

@@ -110,7 +110,13 @@ def tidy(context: ThreadContext, payload: Any) -> str | None:
         context.log("begun", pid=os.getpid())
         threading.Event().wait()
     except BaseException:
+        for each in threading.enumerate():
+            if each.name not in ("MainThread", "service"):
+                each.join()  # the thread that interrupts a handler does so once
         context.log("tidied up", cancelled=context.cancelled)
+        if payload == "sleep":
+            context.sleep(0.0)
+            return "slept"
         if payload == "fail":
             raise RuntimeError("while it was tidied up") from None
         if payload == "choose":
@@ -145,6 +151,13 @@ def left(context: ThreadContext, payload: Any) -> int:
 
     threading.Thread(target=tell, daemon=True).start()
     return os.getpid()
+
+
+@handler("tells in a thread", process=True)
+def tells_in_a_thread(context: ThreadContext, payload: Any) -> None:
+    thread = threading.Thread(target=context.log, args=["from a thread"])
+    thread.start()
+    thread.join()
 
 
 @handler("forks", process=True)

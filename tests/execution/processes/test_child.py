@@ -1,6 +1,7 @@
 """Handlers in processes: their jobs are like those of other handlers."""
 
 import os
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -9,6 +10,9 @@ import pytest
 
 from eventjobs.domain.events import LogWritten
 from eventjobs.errors import InvalidInput
+from eventjobs.execution.processes.child import ChildProcess
+from eventjobs.execution.processes.wire import MESSAGE_BYTES_MAX, read_message
+from eventjobs.handlers.base_context import Stopped
 from tests.conftest import Connect, Serve
 from tests.support.cli import ROOT
 from tests.support.process_handlers import (
@@ -17,6 +21,7 @@ from tests.support.process_handlers import (
     large,
     left,
     pid,
+    tells_in_a_thread,
     work,
 )
 from tests.support.processes import result_of
@@ -58,9 +63,40 @@ async def test_a_payload_that_does_not_fit_is_refused(serve: Serve) -> None:
 
 
 async def test_a_large_result_comes_whole(serve: Serve) -> None:
+    """Also one that is larger than a message of the process."""
     service = await serve(large)
-    job = await service.wait((await service.submit("large", 9 * 2**20)).job_id)
-    assert job.result == {"artifact": "result.json", "size": 9 * 2**20 + 2}
+    for size in (9 * 2**20, MESSAGE_BYTES_MAX):
+        job = await service.wait((await service.submit("large", size)).job_id)
+        assert job.result == {"artifact": "result.json", "size": size + 2}
+
+
+async def test_a_thread_of_a_handler_reports_like_the_handler(serve: Serve) -> None:
+    service = await serve(tells_in_a_thread)
+    job_id = (await service.submit("tells in a thread")).job_id
+    assert (await service.wait(job_id)).status == "completed"
+    lines = [each.event for each in await recorded_of(service, job_id, LogWritten)]
+    assert lines == [LogWritten(1, "info", "from a thread")]
+
+
+def test_a_stop_during_a_message_is_raised_once_and_behind_it() -> None:
+    ours, theirs = socket.socketpair()
+    with ours, theirs, theirs.makefile("rb") as sent:
+        process = ChildProcess(ours)
+        process._may_raise = process._stopping = True
+        with pytest.raises(Stopped):
+            process.send("a line")
+        process.send("tidied up")
+        assert [read_message(sent) for _ in range(2)] == [["a line"], ["tidied up"]]
+
+
+def test_a_process_whose_service_has_ended_ends_at_once() -> None:
+    """The service ended before the process could ask the kernel to be ended with it."""
+    code = "from eventjobs.execution.processes.child import main; main(service=0)"
+    ours, theirs = socket.socketpair()
+    with ours, theirs:  # open: a process that reads from it waits for ever
+        command = [sys.executable, "-c", code]
+        run = subprocess.run(command, stdin=theirs.fileno(), check=False, timeout=20)
+    assert run.returncode == 1
 
 
 async def test_a_flood_of_reports_is_taken_like_that_of_others(serve: Serve) -> None:

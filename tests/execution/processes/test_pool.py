@@ -103,12 +103,13 @@ async def two(service: Service, pipe: Path, **spec: Any) -> tuple[str, str, int]
     return running, waiting, process
 
 
+@pytest.mark.parametrize("limit", ["timeout_s", "stall_timeout_s"])
 async def test_while_jobs_are_short_the_next_waits_for_the_process(
-    serve: Serve, clock: FakeClock, pipe: Path
+    serve: Serve, clock: FakeClock, pipe: Path, limit: str
 ) -> None:
     """And its time begins with its handler."""
     service = await serve(pid, waits, processes=1, clock=clock)
-    running, waiting, process = await two(service, pipe, timeout_s=pool.WAIT_S / 2)
+    running, waiting, process = await two(service, pipe, **{limit: pool.WAIT_S / 2})
     await clock.advance(pool.WAIT_S * 0.9)
     await asyncio.to_thread(pipe.write_text, "done")
     assert (await service.wait(waiting)).result == process

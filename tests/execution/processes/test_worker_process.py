@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from eventjobs.domain.events import AttemptFailed, LogWritten
+from eventjobs.execution.processes.reaper import ProcessReaper
 from tests.conftest import Connect, Serve
 from tests.support.clock import FakeClock
 from tests.support.process_handlers import (
@@ -142,20 +143,28 @@ async def test_a_run_that_takes_too_long_is_stopped(serve: Serve, clock: FakeClo
     [
         ("raise", "cancelled", None),
         ("fail", "cancelled", None),
+        ("sleep", "cancelled", None),
         ("return", "completed", "what there was"),
     ],
 )
 async def test_a_handler_that_is_stopped_can_tidy_up(
-    serve: Serve, clock: FakeClock, does: str, status: str, result: Any
+    serve: Serve,
+    clock: FakeClock,
+    capfd: pytest.CaptureFixture[str],
+    does: str,
+    status: str,
+    result: Any,
 ) -> None:
     service = await serve(tidy, clock=clock)
     job_id = (await service.submit("tidy", does)).job_id
-    await first_report(service, job_id)
+    process = (await first_report(service, job_id))["pid"]
     await service.jobs.cancel(job_id, actor="test")
     job = await service.wait(job_id)
     assert (job.status, job.result) == (status, result)
     lines = [each.event for each in await recorded_of(service, job_id, LogWritten)]
     assert lines[-1] == LogWritten(1, "info", "tidied up", {"cancelled": True})
+    await until_gone(process)
+    assert "Traceback" not in capfd.readouterr().err
 
 
 @pytest.mark.parametrize(
@@ -217,3 +226,24 @@ async def test_a_process_that_cannot_be_started_is_a_failed_attempt(
     assert job.error["retryable"]
     assert not list((service.settings.data / "scratch").iterdir())
     assert await result_of(service, "pid")
+
+
+async def test_a_process_that_nothing_would_kill_with_the_service_is_not_used(
+    serve: Serve, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    service = await serve(pid)
+    registered, unregistered = list[int](), list[int]()
+
+    async def register(reaper: ProcessReaper, group: int) -> None:
+        registered.append(group)
+        raise OSError("too many processes")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(ProcessReaper, "register", register)
+        patch.setattr(ProcessReaper, "unregister", lambda _, group: unregistered.append(group))
+        job = await service.wait((await service.submit("pid", max_attempts=1)).job_id)
+    assert job.error is not None
+    assert job.error["code"] == "worker_not_started"
+    assert unregistered == registered
+    await until_gone(registered[0])
+    assert not list((service.settings.data / "scratch").iterdir())
