@@ -22,8 +22,8 @@ async def recover(
     limiter: ConcurrencyLimiter,
     *,
     actor: str,
-) -> int:
-    """Recover the running jobs, before any job is claimed. Returns how many attempts were lost.
+) -> None:
+    """Recover the running jobs, before any job is claimed.
 
     An attempt that ran in this service is recorded as lost. An attempt of a remote worker or an
     external service may go on, and gets a lease. Each running job counts against its limits.
@@ -48,7 +48,6 @@ async def recover(
             log.error("not recovered", job_id=job_id, exc_info=error)
     if lost:
         log.warning("attempts lost", jobs=lost)
-    return lost
 
 
 async def load_recent_starts(

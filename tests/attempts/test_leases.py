@@ -13,6 +13,7 @@ from eventjobs.projections.store import Store
 from eventjobs.service import Service
 from tests.conftest import Connect, Serve
 from tests.support.clock import FakeClock
+from tests.support.log_lines import capture_logs
 from tests.support.remote_worker import (
     FAR,
     WORKER,
@@ -43,8 +44,11 @@ async def test_a_silent_worker_is_lost_within_its_lease_and_a_second(
     job_id = await submit_and_claim(api)
     await clock.advance(29.5)
     assert await status(api.service, job_id) == "running"
-    await clock.advance(1.5)
-    await until_lost(api.service, job_id)
+    with capture_logs() as lines:
+        await clock.advance(1.5)
+        await until_lost(api.service, job_id)
+        await turns()
+    assert [each["worker"] for each in lines if each["event"] == "attempt lost"] == [WORKER]
     [lost] = await recorded_of(api.service, job_id, AttemptFailed)
     assert isinstance(lost.event, AttemptFailed)
     assert (lost.event.code, lost.actor) == ("worker_lost", "service")
@@ -185,6 +189,7 @@ async def test_what_a_deaf_worker_loses_does_not_go_to_its_own_open_claim(
     await clock.advance(11)
     await until_lost(api.service, job_id)
     assert await open_claim == []
+    await wait_for_claims(api, WORKER, 0)
     assert [each["job_id"] for each in await claim(api, "worker-2")] == [job_id]
 
 
@@ -250,8 +255,11 @@ async def test_a_limit_holds_for_a_worker_that_does_not_keep_it(
         assert (await report(api, job_id, "heartbeat")).status == 200
     await clock.advance(1)
     assert (await report(api, job_id, "heartbeat")).json["reason"] == code
-    await clock.advance(5)
-    job = await job_when(api.service, job_id, lambda job: job.status == "failed")
+    with capture_logs() as lines:
+        await clock.advance(5)
+        job = await job_when(api.service, job_id, lambda job: job.status == "failed")
+        await turns()
+    assert [each["why"] for each in lines if each["event"] == "attempt ended"] == [code]
     assert job.error is not None
     assert job.error["code"] == code
 

@@ -13,6 +13,7 @@ from eventjobs.projections import Views
 from eventjobs.projections.fold import Applied
 from eventjobs.projections.store import Store
 from tests.conftest import Serve
+from tests.support.log_lines import capture_logs
 from tests.support.waiting import kinds
 
 
@@ -58,6 +59,12 @@ async def test_recovery_waits_for_views_that_are_behind_the_log(
     monkeypatch.setattr(Store, "apply", apply_late)
     monkeypatch.setattr(Views, "wait_for_position", wait_for_position)
     monkeypatch.setattr(Views, "running", read_running)
-    service = await serve(ok, data=tmp_path / "data", concurrency=0)
+    with capture_logs() as lines:
+        service = await serve(ok, data=tmp_path / "data", concurrency=0)
     assert service.recovered
     assert await kinds(service, job_id) == "JobSubmitted AttemptStarted AttemptFailed"
+    assert [each["jobs"] for each in lines if each["event"] == "attempts lost"] == [1]
+    await service.close()
+    with capture_logs() as lines:
+        await serve(ok, data=tmp_path / "data", concurrency=0)
+    assert "attempts lost" not in [each["event"] for each in lines]

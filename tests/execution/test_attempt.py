@@ -9,8 +9,10 @@ import pytest
 from pydantic import BaseModel, model_validator
 
 from eventjobs.domain.job import Job
+from eventjobs.domain.outcomes import Outcome
 from eventjobs.domain.spec import JobSpec
 from eventjobs.errors import JobError, NotJSON, TooLarge
+from eventjobs.execution.attempt import RunningAttempt
 from eventjobs.handlers.context import Context
 from eventjobs.handlers.declare import handler
 from eventjobs.handlers.registry import Handler
@@ -25,6 +27,7 @@ from tests.support.hostile import (
     raises_in_a_process,
     returns_in_a_process,
 )
+from tests.support.log_lines import capture_logs
 from tests.support.waiting import job_when, time_passing, turns
 
 
@@ -378,4 +381,20 @@ async def test_a_report_that_cannot_be_recorded_is_lost_and_the_outcome_is_not(
         patched.setattr(service.jobs, "report", report)
         job = await service.submit("tells")
         assert (await service.wait(job.job_id)).result == "done"
+    await frees_all(service)
+
+
+async def test_a_fault_of_ours_in_an_attempt_fails_it_and_is_logged(
+    serve: Serve, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    service = await serve(good)
+
+    async def run(attempt: RunningAttempt) -> Outcome:
+        raise KeyError("a fault of ours")
+
+    with capture_logs() as lines, monkeypatch.context() as patched:
+        patched.setattr(RunningAttempt, "run", run)
+        job = await service.wait((await service.submit("good")).job_id)
+    assert (job.status, job.error and job.error["code"]) == ("failed", "handler_error")
+    assert [each["job_id"] for each in lines if each["event"] == "attempt broke"] == [job.job_id]
     await frees_all(service)

@@ -1,5 +1,6 @@
 """Reports of an attempt: their rate, their order, their bound."""
 
+import asyncio
 from itertools import pairwise
 from typing import Any
 
@@ -38,8 +39,11 @@ async def test_progress_faster_than_the_rate_is_the_first_and_the_last(serve: Se
 async def test_progress_is_stored_at_the_set_rate(serve: Serve, clock: FakeClock) -> None:
     @handler("count")
     async def count(context: Context, payload: Any) -> None:
+        for stage in ("open", "check", "read"):
+            context.progress(0, 100, stage=stage)
+            await sleep(clock, 0.3)
         for number in range(1, 101):
-            context.progress(number, 100)
+            context.progress(number, 100, stage="read")
             await sleep(clock, 0.1)
 
     service = await serve(count, clock=clock, progress_interval_s=1.0)
@@ -47,9 +51,9 @@ async def test_progress_is_stored_at_the_set_rate(serve: Serve, clock: FakeClock
     await time_passing(clock, service.wait(job.job_id), 0.05)
     reports = progress_of(await recorded_of(service, job.job_id, ProgressReported))
     done = [each.done or 0 for each in reports]
-    assert done[0] == 1
+    assert done[:3] == [0, 0, 0], "a new stage does not wait"
     assert done[-1] == 100, "the last one does not wait"
-    steps = [b - a for a, b in pairwise(done[:-1])]
+    steps = [b - a for a, b in pairwise(done[3:-1])]
     assert len(steps) >= 8, "it lasts ten seconds"
     assert set(steps) <= {9, 10, 11}, "ten reports a second, one of them is stored"
 
@@ -109,10 +113,11 @@ async def test_a_flood_of_lines_is_cut_and_says_so(
 
 
 async def test_the_newest_stage_is_told_after_a_flood_of_lines(
-    serve: Serve, monkeypatch: pytest.MonkeyPatch
+    serve: Serve, clock: FakeClock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """It used to be dropped with the lines that did not fit."""
+    """It used to be dropped with the lines that did not fit. It does not wait for the end."""
     monkeypatch.setattr(reporter, "WAITING_MAX", 100)
+    go = asyncio.Event()
 
     @handler("flood")
     async def flood(context: Context, payload: Any) -> None:
@@ -120,12 +125,20 @@ async def test_the_newest_stage_is_told_after_a_flood_of_lines(
             context.log(f"line {number}")
         context.progress(1, 2, stage="first")
         context.progress(2, 2, stage="second")
+        await go.wait()
 
-    service = await serve(flood)
-    job = await service.submit("flood")
-    await service.wait(job.job_id)
-    reports = progress_of(await recorded_of(service, job.job_id, ProgressReported))
+    service = await serve(flood, clock=clock)
+    job_id = (await service.submit("flood")).job_id
+
+    async def reported() -> list[ProgressReported]:
+        while not (reports := progress_of(await recorded_of(service, job_id, ProgressReported))):
+            await service.log.wait(service.log.head, job_id)
+        return reports
+
+    reports = await time_passing(clock, reported())
     assert [(each.done, each.stage) for each in reports] == [(2, "second")]
+    go.set()
+    await service.wait(job_id)
 
 
 async def test_a_file_that_the_log_does_not_take_is_an_error_of_the_handler_at_once(

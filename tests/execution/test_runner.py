@@ -188,8 +188,10 @@ async def test_a_handler_that_ignores_being_stopped_is_left_behind(
         job = await service.submit("deaf")
         await running(service, job.job_id)
         await service.jobs.cancel(job.job_id, actor="test")
-        cancelled = await time_passing(clock, service.wait(job.job_id))
+        with capture_logs() as lines:
+            cancelled = await time_passing(clock, service.wait(job.job_id))
         assert cancelled.status == "cancelled"
+        assert "handler ignores being stopped" in [each["event"] for each in lines]
         await still_serves(service)
     finally:
         over.set()

@@ -8,6 +8,7 @@ import pytest
 from eventjobs.domain.events import AttemptReleased, Event
 from eventjobs.domain.recorded import Recorded
 from eventjobs.errors import DiskFull
+from eventjobs.execution.source import ClaimableJob
 from eventjobs.handlers.context import Context
 from eventjobs.handlers.declare import handler
 from tests.conftest import Serve
@@ -44,3 +45,30 @@ async def test_an_outcome_that_the_log_never_takes_does_not_outlive_the_service(
     again = await serve(clock=clock)
     expected = "JobSubmitted AttemptStarted AttemptFailed"
     assert await kinds(again, job.job_id) == expected, "the next start finds it lost"
+
+
+async def test_a_job_that_is_found_just_before_a_stop_is_released(
+    serve: Serve, clock: FakeClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    service = await serve(endless, clock=clock, drain_s=0)
+    found, go = asyncio.Event(), asyncio.Event()
+    next_jobs = service.job_source.next_jobs
+
+    async def find_late(*given: Any) -> list[ClaimableJob]:
+        jobs = await next_jobs(*given)
+        if jobs:
+            found.set()
+            await go.wait()
+        return jobs
+
+    monkeypatch.setattr(service.job_source, "next_jobs", find_late)
+    service.job_source.interrupt_wait()
+    await turns()
+    job = await service.submit("endless")
+    await found.wait()
+    closing = asyncio.create_task(service.close())
+    await turns()
+    go.set()
+    await time_passing(clock, asyncio.wait({closing}))
+    again = await serve(clock=clock)
+    assert await kinds(again, job.job_id) == "JobSubmitted AttemptStarted AttemptReleased"

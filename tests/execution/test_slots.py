@@ -246,6 +246,18 @@ def test_no_job_is_prefetched_while_one_of_its_mode_has_lent_its_slot() -> None:
         [Capacity(["p"], 1, children_only=["p"])],
         8,
     )
+    assert not pool.take("process").is_prefetched, "it has the slot that is lent"
+
+
+def test_no_job_is_prefetched_beside_a_free_slot_while_another_is_lent() -> None:
+    pool = Slots(10, {"process": 3})
+    first, _ = pool.take("process"), pool.take("process")
+    pool.release_while_waiting(first)
+    types = {"process": ["p"], "loop": ["x"]}
+    assert pool.capacities(types, {"process": 3}) == (
+        [Capacity(["p"], 1), Capacity(["x"], 10)],
+        8,
+    )
 
 
 async def wait_for_turn(slot: Slot) -> asyncio.Task[None]:
@@ -428,6 +440,8 @@ async def test_a_parent_whose_process_dies_while_it_waits(serve: Serve) -> None:
     ended = await service.wait(job.job_id)
     assert ended.error is not None
     assert ended.error["code"] == "worker_crashed"
+    await turns()
+    assert "reply" not in [each.get_name() for each in asyncio.all_tasks()]
     await service.jobs.cancel(child, actor="test")
     await service.wait(child)
     await nothing_is_amiss(service)

@@ -14,6 +14,7 @@ from eventjobs.errors import CorruptLog, LogUnavailable
 from eventjobs.outbound.webhooks.deliveries import BATCH
 from tests.conftest import Connect, Serve
 from tests.support.clock import FakeClock
+from tests.support.log_lines import capture_logs
 from tests.support.waiting import time_passing
 from tests.support.webhook_receiver import receiving, subscribe
 
@@ -95,7 +96,10 @@ async def test_a_job_that_cannot_be_read_holds_up_no_other_delivery(
     monkeypatch.setattr(jobs, "load_even_parked", load_or_fail)
     async with receiving() as receiver:
         await subscribe(api, receiver, events=["JobSubmitted"])
-        await api.service.submit("echo", "first", job_id=first)
-        await api.service.submit("echo", "second")
-        messages = await time_passing(clock, receiver.has(len(delivered)))
+        with capture_logs() as lines:
+            await api.service.submit("echo", "first", job_id=first)
+            await api.service.submit("echo", "second")
+            messages = await time_passing(clock, receiver.has(len(delivered)))
     assert [each["data"]["event"]["payload"] for each in messages] == delivered
+    left_out = [each["exc_info"] for each in lines if each["event"] == "event not delivered"]
+    assert left_out[:1] == ([] if "first" in delivered else [error])

@@ -1,6 +1,7 @@
 """Every event of a subscription is delivered once, signed, and retried until it is accepted."""
 
 from collections.abc import AsyncIterator
+from itertools import pairwise
 from typing import Any
 
 import pytest
@@ -9,9 +10,10 @@ from standardwebhooks.webhooks import Webhook, WebhookVerificationError
 from eventjobs.domain.events import AttemptFailed, Event, JobSubmitted
 from eventjobs.domain.ids import delivery_id
 from eventjobs.domain.recorded import Recorded
-from eventjobs.errors import DiskFull, JobError
+from eventjobs.errors import DiskFull, JobError, OutboundRefused
 from eventjobs.handlers.context import Context
 from eventjobs.handlers.declare import handler, remote
+from eventjobs.outbound.webhooks.deliveries import RETRY_DELAY_S
 from eventjobs.outbound.webhooks.sender import SCHEDULE_S
 from tests.conftest import Connect, Serve
 from tests.support.clock import SECOND, FakeClock
@@ -185,6 +187,50 @@ async def test_what_was_received_can_be_sent_again(client: Connect, receiver: Re
     assert again[0] == again[1], "its receiver can tell that it had it"
 
 
+async def test_an_event_is_sent_again_by_the_delivery_that_it_has(
+    client: Connect, clock: FakeClock, receiver: Receiver
+) -> None:
+    """One that waits is left alone. One that has ended is retried, and its schedule starts anew."""
+    receiver.answers = [500, 500]
+    api = await client(work, clock=clock, outbound_allow=LOCAL)
+    webhook = await subscribe(api, receiver)
+    job = await api.submit("work")
+    ended = await api.service.wait(job["job_id"])
+    job_id = delivery_id(webhook["webhook_id"], ended.position)
+
+    async def send_again() -> None:
+        reply = await api("POST", webhook["links"]["redeliver"], {"after": 0})
+        assert reply.json["deliveries"] == [job_id]
+
+    await job_when(api.service, job_id, lambda job: job.attempt == 1 and job.status == "queued")
+    await send_again()
+    assert len(receiver.got) == 1
+    await api("POST", f"/v1/jobs/{job_id}/cancel")
+    await send_again()
+    await job_when(api.service, job_id, lambda job: job.attempt == 2 and job.status == "queued")
+    for failed in await recorded_of(api.service, job_id, AttemptFailed):
+        assert isinstance(failed.event, AttemptFailed)
+        assert failed.event.retry_at_us is not None
+        assert failed.event.retry_at_us - failed.at_us <= 1.1 * SCHEDULE_S[0] * SECOND
+
+
+async def test_a_delivery_to_an_address_that_is_no_longer_allowed_is_not_repeated(
+    client: Connect, receiver: Receiver, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def post(*given: Any, **more: Any) -> None:
+        raise OutboundRefused("no longer")
+
+    api = await client(work, outbound_allow=LOCAL)
+    monkeypatch.setattr(api.service.outbound, "post", post)
+    webhook = await subscribe(api, receiver)
+    job = await api.submit("work")
+    ended = await api.service.wait(job["job_id"])
+    job_id = delivery_id(webhook["webhook_id"], ended.position)
+    delivery = await job_when(api.service, job_id, lambda job: job.error is not None)
+    assert delivery.error is not None
+    assert (delivery.status, delivery.error["code"]) == ("failed", "outbound_refused")
+
+
 async def test_an_event_whose_delivery_is_hidden_can_be_sent_again(
     client: Connect, receiver: Receiver
 ) -> None:
@@ -253,18 +299,19 @@ async def test_a_log_that_is_full_for_a_while_loses_no_delivery(
     api = await client(work, clock=clock, outbound_allow=LOCAL)
     await subscribe(api, receiver)
     append = api.service.log.append
-    left = [2]
+    refused_s: list[float] = []
 
     async def failing(job_id: str, version: int, event: Event, *, actor: str) -> Recorded:
-        if isinstance(event, JobSubmitted) and actor == "webhooks" and left[0]:
-            left[0] -= 1
+        if isinstance(event, JobSubmitted) and actor == "webhooks" and len(refused_s) < 3:
+            refused_s.append(clock.monotonic_s())
             raise DiskFull
         return await append(job_id, version, event, actor=actor)
 
     monkeypatch.setattr(api.service.log, "append", failing)
     await api.submit("work")
     await time_passing(clock, receiver.has(1))
-    assert left == [0]
+    pauses_s = [later - before for before, later in pairwise(refused_s)]
+    assert pauses_s == [RETRY_DELAY_S] * 2
 
 
 async def test_a_large_event_is_told_of_without_its_data(

@@ -11,7 +11,7 @@ import pytest
 from eventjobs.domain.events import LogWritten
 from eventjobs.errors import InvalidInput
 from eventjobs.execution.processes.child import ChildProcess
-from eventjobs.execution.processes.wire import MESSAGE_BYTES_MAX, read_message
+from eventjobs.execution.processes.wire import MESSAGE_BYTES_MAX, frame, read_message
 from eventjobs.handlers.base_context import Stopped
 from tests.conftest import Connect, Serve
 from tests.support.cli import ROOT
@@ -24,7 +24,7 @@ from tests.support.process_handlers import (
     tells_in_a_thread,
     work,
 )
-from tests.support.processes import result_of
+from tests.support.processes import result_of, wait_until_gone
 from tests.support.waiting import kinds, recorded_of
 
 
@@ -85,8 +85,32 @@ def test_a_stop_during_a_message_is_raised_once_and_behind_it() -> None:
         process._may_raise = process._stopping = True
         with pytest.raises(Stopped):
             process.send("a line")
+        assert process._interrupted.is_set(), "no further signal is needed"
         process.send("tidied up")
         assert [read_message(sent) for _ in range(2)] == [["a line"], ["tidied up"]]
+
+
+MAIN = "from eventjobs.execution.processes.child import main; main(int(sys.argv[1]))"
+STARTS_A_PROCESS = f"""
+import os, subprocess, sys
+command = [sys.executable, "-c", "import sys; {MAIN}", str(os.getpid())]
+print(subprocess.Popen(command).pid, flush=True)
+os.read(os.open(sys.argv[1], os.O_RDONLY), 1)
+"""
+
+
+def test_the_kernel_ends_a_process_with_its_service(pipe: Path) -> None:
+    """Also when its connection stays open, and no reaper knows of it."""
+    ours, theirs = socket.socketpair()
+    with ours, theirs, ours.makefile("rb") as received:
+        command = [sys.executable, "-c", STARTS_A_PROCESS, str(pipe)]
+        with subprocess.Popen(command, stdin=theirs.fileno(), stdout=subprocess.PIPE) as service:
+            assert service.stdout is not None
+            process = int(service.stdout.readline())
+            ours.sendall(frame("job", 1, {}))
+            assert read_message(received)[:3] == ["outcome", 1, "Failed"], "it is up"
+            service.kill()
+        wait_until_gone(process)
 
 
 def test_a_process_whose_service_has_ended_ends_at_once() -> None:

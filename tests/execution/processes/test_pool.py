@@ -160,6 +160,25 @@ async def test_a_job_that_waits_has_nothing_to_do_with_how_the_other_ends(
     await until_gone(process)
 
 
+async def test_after_a_long_job_none_is_prefetched(
+    serve: Serve, clock: FakeClock, pipe: Path
+) -> None:
+    service = await serve(pid, waits, processes=1, clock=clock)
+    for _ in range(2):
+        await result_of(service, "pid")
+    for _ in range(2):
+        running = (await service.submit("waits", str(pipe))).job_id
+        await first_report(service, running)
+        behind = (await service.submit("pid")).job_id
+        await service.views.wait_for_position(service.log.head)
+        await clock.advance(1.0)
+        before = await kinds(service, behind)
+        await asyncio.to_thread(pipe.write_text, "done")
+        await service.wait(running)
+        await service.wait(behind)
+    assert before == "JobSubmitted"
+
+
 async def test_closing_gives_back_what_waits_and_lets_finish_what_runs(
     serve: Serve, clock: FakeClock, pipe: Path
 ) -> None:

@@ -3,6 +3,7 @@
 import asyncio
 import os
 import signal
+import stat
 import sys
 from pathlib import Path
 from typing import Any
@@ -111,7 +112,9 @@ async def test_what_does_not_stop_is_killed_with_all_it_has_started(
     service = await serve(deaf, pid, clock=clock, grace_s=5, processes=1)
     job_id = (await service.submit("deaf")).job_id
     its = await first_report(service, job_id)
-    assert Path(its["file"]).is_relative_to(service.settings.data / "scratch")
+    folder = Path(its["file"]).parent
+    assert folder.parent == service.settings.data / "scratch"
+    assert [stat.S_IMODE(each.stat().st_mode) for each in (folder, folder.parent)] == [0o700] * 2
     await service.jobs.cancel(job_id, actor="test")
     await service.views.wait_for_position(service.log.head)
     await turns()
