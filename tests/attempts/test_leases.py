@@ -193,6 +193,25 @@ async def test_what_a_deaf_worker_loses_does_not_go_to_its_own_open_claim(
     assert [each["job_id"] for each in await claim(api, "worker-2")] == [job_id]
 
 
+async def test_an_attempt_that_ended_has_no_lease(client: Connect) -> None:
+    api = await client(FAR)
+    job_id = await submit_and_claim(api)
+    await report(api, job_id, "progress", done=1)
+    await report(api, job_id, "complete")
+    await api.service.views.wait_for_position(api.service.log.head)
+    assert len(api.service.leases) == 0
+
+
+async def test_a_service_that_takes_no_more_reports_ends_no_attempt(
+    client: Connect, clock: FakeClock
+) -> None:
+    api = await client(FAR, clock=clock, lease_s=30)
+    job_id = await submit_and_claim(api)
+    api.service.leases.close()
+    await clock.advance(60)
+    assert await status(api.service, job_id) == "running"
+
+
 # --- stops
 
 
@@ -243,16 +262,20 @@ async def test_nobody_is_cancelled_who_was_not_asked_to_stop(client: Connect) ->
 
 
 @pytest.mark.parametrize(
-    ("limit", "code"), [({"timeout_s": 60}, "timeout"), ({"stall_timeout_s": 60}, "stalled")]
+    ("limit", "sign", "code"),
+    [
+        ({"timeout_s": 60}, "progress", "timeout"),
+        ({"stall_timeout_s": 60}, "heartbeat", "stalled"),
+    ],
 )
 async def test_a_limit_holds_for_a_worker_that_does_not_keep_it(
-    client: Connect, clock: FakeClock, limit: dict[str, Any], code: str
+    client: Connect, clock: FakeClock, limit: dict[str, Any], sign: str, code: str
 ) -> None:
     api = await client(FAR, clock=clock, grace_s=5, lease_s=30, max_attempts=1)
     job_id = await submit_and_claim(api, **limit)
     for _ in range(3):
         await clock.advance(20)
-        assert (await report(api, job_id, "heartbeat")).status == 200
+        assert (await report(api, job_id, sign)).status == 200
     await clock.advance(1)
     assert (await report(api, job_id, "heartbeat")).json["reason"] == code
     with capture_logs() as lines:

@@ -370,8 +370,11 @@ async def test_a_queued_job_is_cancelled_at_once(serve: Serve) -> None:
 
 
 @BOTH_ENDLESS
-async def test_a_running_job_is_told_and_then_cancelled(serve: Serve, forever: Handler) -> None:
-    service = await serve(forever, quick, concurrency=1)
+async def test_a_running_job_is_told_and_then_cancelled(
+    serve: Serve, clock: FakeClock, forever: Handler
+) -> None:
+    """The clock stands still: no grace time passes."""
+    service = await serve(forever, quick, clock=clock, concurrency=1)
     job = await service.submit("endless")
     await running(service, job.job_id)
     await service.jobs.cancel(job.job_id, actor="test")

@@ -357,6 +357,15 @@ def test_a_thread_is_free_for_the_next_job_before_the_slot_is() -> None:
     assert not pool.take("loop").free_mode(), "its mode has no limit"
 
 
+async def test_a_task_that_a_handler_leaves_behind_lends_no_slot() -> None:
+    pool = Slots(2, {"thread": 1})
+    slot = pool.take("thread")
+    slot.free_mode()
+    async with slot.released_while_waiting():
+        assert not slot.is_lent
+    assert pool.capacities({"thread": ["t"]}, {}) == ([Capacity(["t"], 1)], 1)
+
+
 # --- how a parent that waits may end
 
 

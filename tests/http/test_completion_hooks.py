@@ -329,3 +329,15 @@ SECRET_JOB = {"type": "secret", "payload": {"card": "4111111111111111"}}
 def test_a_bad_setting_stops_the_start(hook: dict[str, Any], message: str) -> None:
     with pytest.raises(InvalidInput, match=message):
         Service(handlers=[echo], settings=Settings(completion_hooks=(hook,)))
+
+
+async def test_a_service_that_is_not_there_is_tried_again(client: Connect) -> None:
+    async with http_server(Stories().add) as port:
+        gone = f"http://127.0.0.1:{port}/"
+    hook = completion_hook("echo", name="story", url=gone)
+    api = await client(echo, hook, outbound_allow=LOOPBACK)
+    job_id = (await api.submit("echo"))["job_id"]
+    hook_job = hook_id(job_id, "story")
+    failed = await job_when(api.service, hook_job, lambda job: job.error is not None)
+    assert failed.error is not None
+    assert (failed.status, failed.error["code"]) == ("queued", "outbound_failed")
