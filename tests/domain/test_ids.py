@@ -4,6 +4,8 @@ import asyncio
 import sqlite3
 import uuid
 from contextlib import closing
+from functools import reduce
+from operator import and_, or_
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlencode
@@ -73,6 +75,16 @@ def test_derived_ids_are_uuids_of_their_own_kind_and_differ(one: list[str], two:
 @given(st.uuids() | st.integers(0, 2**40).map(lambda us: uuid.UUID(new_id(us))))
 def test_ids_of_clients_are_not_of_that_kind(given: uuid.UUID) -> None:
     assert parse_chosen_id(str(given)) == str(given)
+
+
+def test_a_new_id_begins_with_its_time_and_ends_with_62_random_bits() -> None:
+    """A fixed bit of the last would be the same in all of 200 ids."""
+    numbers = [uuid.UUID(new_id(1_735_689_600_123_456)).int for _ in range(200)]
+    for number in numbers:
+        assert number >> 80 == 1_735_689_600_123
+        assert (uuid.UUID(int=number).version, uuid.UUID(int=number).variant) == (7, uuid.RFC_4122)
+        assert number >> 66 & 0x3FF == 456
+    assert reduce(or_, numbers) - reduce(and_, numbers) == 2**62 - 1
 
 
 @pytest.mark.parametrize("job_id", DERIVED)
