@@ -42,6 +42,11 @@ class FakeClock:
     def monotonic_s(self) -> float:
         return self._elapsed_us / SECOND
 
+    @property
+    def timers_set(self) -> int:
+        """How many timers were set so far."""
+        return self._set
+
     def call_later(self, delay_s: float, callback: Callable[[], object]) -> Timer:
         if delay_s <= 0:  # due already: like the real loop, next turn and without advance
             return asyncio.get_running_loop().call_soon(callback)

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from eventjobs.domain.events import LogWritten
 from eventjobs.domain.recorded import Recorded
 from tests.support.histories import job_id
 from tests.support.stream_reader import Message, Stream, positions
@@ -176,6 +177,20 @@ async def test_clients_that_join_between_two_writes_get_exactly_what_comes_after
             finished.set()
 
 
+def count_reads(site: Site, monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """The numbers of events on the pages that are read from the log."""
+    read: list[int] = []
+    from_log = site.service.log.read
+
+    async def count(after: int, limit: int = 512) -> list[Recorded]:
+        page = await from_log(after, limit)
+        read.append(len(page))
+        return page
+
+    monkeypatch.setattr(site.service.log, "read", count)
+    return read
+
+
 async def test_a_stream_of_few_jobs_in_a_long_log_reads_nobody_elses_facts(
     site: Site, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -187,16 +202,8 @@ async def test_a_stream_of_few_jobs_in_a_long_log_reads_nobody_elses_facts(
         await site.append_many(other, 2000)
         for each in mine:
             await site.append_many(each, 150)
-    read = []
-    from_log = site.service.log.read
-
-    async def count(after: int, limit: int = 512) -> list[Recorded]:
-        page = await from_log(after, limit)
-        read.append(len(page))
-        return page
-
     facts = await site.facts()
-    monkeypatch.setattr(site.service.log, "read", count)
+    read = count_reads(site, monkeypatch)
     for path, wanted in (
         (events_path(mine[0]), {mine[0]}),
         (f"{EVENTS}?id={','.join(mine)}", set(mine)),
@@ -205,3 +212,50 @@ async def test_a_stream_of_few_jobs_in_a_long_log_reads_nobody_elses_facts(
         expected = messages_after(facts, wanted, 0)
         assert await stream.messages(len(expected)) == expected
     assert sum(read) < 1000
+
+
+async def test_the_one_event_of_a_job_at_the_end_of_a_long_log_is_written(site: Site) -> None:
+    mine, other = await site.submit(), await site.submit("b")
+    await site.start(mine, other)
+    after = site.head
+    await site.append_many(other, 600)
+    await site.write_lines(mine, "the newest")
+    stream = await site.watch(events_path(mine), after)
+    assert positions(await stream.messages(1)) == [site.head]
+
+
+async def test_a_stream_of_many_jobs_that_misses_little_does_not_read_each_job(
+    site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ids = [await site.submit() for _ in range(3)]
+    await site.start(*ids)
+    await site.append_many(ids[0], 600)
+    pages = []
+    from_log = site.service.log.read_job
+
+    async def note(id: str, after: int = 0, limit: int | None = None) -> list[Recorded]:
+        if limit is not None:  # a load of the job has none
+            pages.append(id)
+        return await from_log(id, after, limit)
+
+    monkeypatch.setattr(site.service.log, "read_job", note)
+    stream = await site.watch(f"{EVENTS}?id={','.join(ids)}", site.head - 2)
+    assert positions(await stream.messages(2)) == [site.head - 1, site.head]
+    assert pages == []
+
+
+async def test_pages_are_as_long_as_what_fits_in_a_write(
+    site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Large events would be read again and again if all pages were long."""
+    id = await site.submit()
+    await site.start(id)
+    await site.append_many(id, 500)
+    await site.append_many(id, 40, LogWritten(1, "info", "x" * 50_000))
+    await site.append_many(id, 100)
+    facts = await site.facts()
+    read = count_reads(site, monkeypatch)
+    stream = await site.watch(EVENTS)
+    assert positions(await stream.messages(len(facts))) == [each.position for each in facts]
+    assert sum(read) < 2 * len(facts)
+    assert len(read) < 40

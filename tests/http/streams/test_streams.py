@@ -1,6 +1,7 @@
 """Streams over HTTP: the bytes, how they end, and what a cursor means."""
 
 import asyncio
+from pathlib import Path
 
 import orjson
 import pytest
@@ -12,9 +13,11 @@ from eventjobs.domain.events import (
     LogWritten,
     ProgressReported,
 )
+from tests.support.clock import FakeClock
 from tests.support.histories import job_id
+from tests.support.log_lines import capture_logs
 from tests.support.stream_reader import Message, Stream, positions, whatwg
-from tests.support.stream_site import EVENTS, ME, Site, as_messages, events_path
+from tests.support.stream_site import EVENTS, ME, Site, as_messages, events_path, open_site
 
 
 async def test_the_headers_are_those_of_a_stream_that_proxies_let_through(site: Site) -> None:
@@ -324,3 +327,28 @@ async def test_every_fact_is_told_as_pages_tell_it(site: Site) -> None:
     facts = await site.facts()
     assert isinstance(facts[0].event, JobSubmitted)
     assert isinstance(facts[2].event, LogWritten)
+
+
+async def test_a_client_that_stops_reading_is_dropped(tmp_path: Path, clock: FakeClock) -> None:
+    async with open_site(tmp_path, clock, stall_s=5.0, stream_buffer_bytes_max=4096) as site:
+        id = await site.submit()
+        await site.start(id)
+        large = LogWritten(1, "info", "x" * 100_000)
+        await site.append_many(id, 120, large)
+        with capture_logs() as lines:
+            stream = await site.watch(EVENTS)
+            while len(site.streams):
+                await clock.advance(5)
+            assert [each["event"] for each in lines] == ["reader dropped", "request"]
+        assert len(await stream.rest()) < 120
+        assert not stream.ended
+
+
+async def test_nothing_goes_on_after_the_service_is_closed(
+    tmp_path: Path, clock: FakeClock
+) -> None:
+    async with open_site(tmp_path, clock) as site:
+        await site.watch(EVENTS)
+    before = clock.timers_set
+    await clock.advance(1000)
+    assert clock.timers_set == before
