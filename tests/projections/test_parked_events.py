@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from eventjobs.domain.codec import encode
-from eventjobs.domain.events import JobSubmitted, Paused, Unreadable
+from eventjobs.domain.events import Event, JobSubmitted, Paused, Unreadable
 from eventjobs.domain.job import evolve, fold
 from eventjobs.domain.recorded import Recorded
 from eventjobs.domain.spec import JobSpec
@@ -359,6 +359,45 @@ async def test_what_a_projection_refuses_is_parked_and_the_others_of_its_batch_a
     assert [(row[0], row[3]) for row in whole["parked"]] == [(13, "RuntimeError: thirteen")]
     assert len(whole["queue"]) == 29
     assert await build(tmp_path / "cut", [log[:10], log[10:14], log[14:]]) == whole
+
+
+@pytest.mark.parametrize("refused", [0, 1, 2, 3])
+async def test_what_is_applied_and_parked_of_a_batch_is_returned_in_order(
+    monkeypatch: pytest.MonkeyPatch, refused: int
+) -> None:
+    refuse_payload_13(monkeypatch)
+    with quick_folder() as folder:
+        store = await Store.open(folder / "views.db", LOG_ID, 10**9)
+        for size in range(1, 5):
+            await check_batch(store, size, refused)
+        await store.close()
+
+
+async def check_batch(store: Store, size: int, refused: int) -> None:
+    first = store.position + 1
+    batch = [
+        Recorded(n, job_id(n), 1, START_US, "x", event, *encode(event))
+        for n in range(first, first + size)
+        for event in [JobSubmitted(JobSpec("echo", 13 if n - first == refused else 0))]
+    ]
+    applied = await store.apply(batch, parking=True)
+    good = [each for each in batch if each.position != first + refused]
+    assert [each.after.position for each in applied.changes] == [e.position for e in good]
+    assert [each.position for each in applied.parked] == [
+        each.position for each in batch if each not in good
+    ]
+    assert store.position == batch[-1].position
+
+
+async def test_a_pause_that_cannot_follow_pauses_nothing(tmp_path: Path) -> None:
+    events: list[Event] = [JobSubmitted(JobSpec("echo")), Paused("type", "echo")]
+    log = [
+        Recorded(n, job_id(1), n, START_US, "x", event, *encode(event))
+        for n, event in enumerate(events, start=1)
+    ]
+    rows = await build(tmp_path / "views.db", [log])
+    assert [row[0] for row in rows["parked"]] == [2]
+    assert rows["pauses"] == []
 
 
 def test_an_event_that_does_not_follow_parks_the_job() -> None:
