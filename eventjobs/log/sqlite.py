@@ -65,7 +65,8 @@ class SQLiteLog:
         await asyncio.to_thread(sync_database, path)
         connection, reader = await _connect(path)
         try:
-            tail = Tail(await fetch_value(connection, HEAD))
+            # A reader that has read holds a lock: closing the writer then leaves the -wal (_close).
+            tail = Tail(await fetch_value(reader or connection, HEAD))
             log_id = await fetch_value(connection, LOG_ID)
             writer = GroupCommitWriter(
                 path, connection, clock, tail, exclusive=reader is None, **limits

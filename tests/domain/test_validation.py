@@ -211,12 +211,15 @@ async def test_a_client_guesses_no_time_zone(client: Connect) -> None:
         JobSubmitted(JobSpec("echo", run_at_us=1.5)),  # type: ignore[arg-type]
         JobSubmitted(JobSpec("echo", timeout_s=math.nan)),
         JobSubmitted(JobSpec("echo", artifacts=(Artifact(5, SHA256, 1),))),  # type: ignore[arg-type]
+        JobSubmitted(JobSpec("echo", tags="abc")),  # type: ignore[arg-type]
+        JobSubmitted(JobSpec("echo", tags={"a": 1})),  # type: ignore[arg-type]
         AttemptStarted(2**63, "worker"),
         AttemptStarted(1, "\ud800"),
         ProgressReported(1, math.inf),
         ProgressReported(1, "1"),  # type: ignore[arg-type]
         Paused("type", None),  # type: ignore[arg-type]
         WebhookAdded((5,)),  # type: ignore[arg-type]
+        WebhookAdded("JobCompleted"),  # type: ignore[arg-type]
     ],
 )
 def test_an_event_with_a_value_of_the_wrong_type_is_not_encoded(event: Event) -> None:

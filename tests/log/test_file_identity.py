@@ -100,6 +100,16 @@ async def test_what_takes_its_place_is_not_written_to(
     assert path.with_name("log.db-wal").read_bytes() == b"of another program"
 
 
+async def test_a_wal_of_another_program_is_not_removed_at_the_end(
+    log: SQLiteLog, path: Path
+) -> None:
+    """SQLite removes it by its name, when the last connection that writes is closed last."""
+    wal_replaced(path)
+    path.with_name("log.db-wal").write_bytes(b"of another program")
+    await log.close()
+    assert path.with_name("log.db-wal").read_bytes() == b"of another program"
+
+
 async def test_it_goes_on_when_the_file_is_back(
     log: SQLiteLog, path: Path, clock: FakeClock
 ) -> None:
