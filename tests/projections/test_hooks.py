@@ -18,6 +18,7 @@ JOB = job_id(1)
 HOOK = hook_id(JOB, "story")
 HOOK_SPEC = JobSpec(hook_type("csv", "story"), {"job": JOB, "hook": "story"}, max_attempts=1)
 
+other = (job_id(2), e.JobSubmitted(JobSpec("csv")))
 submitted = (JOB, e.JobSubmitted(JobSpec("csv", max_attempts=1, hooks=("story",))))
 started = (JOB, e.AttemptStarted(1, "worker"))
 completed = (JOB, e.JobCompleted(1))
@@ -32,6 +33,7 @@ linked = (JOB, e.HookCompleted("story", "7"))
 
 #: Each event, and what is pending after it: None, a submission, or an end that is to be recorded.
 HISTORY: list[tuple[tuple[str, e.Event], bool | None]] = [
+    (other, None),
     (submitted, None),
     (started, None),
     (completed, False),
@@ -46,7 +48,7 @@ HISTORY: list[tuple[tuple[str, e.Event], bool | None]] = [
 ]
 
 
-@pytest.mark.parametrize("size", [1, 2, 3, 5, 11])
+@pytest.mark.parametrize("size", [1, 2, 3, 4, 6, 12])
 async def test_pending_hooks_are_those_with_something_left_to_do(size: int) -> None:
     log = MemoryLog()
     versions: dict[str, int] = {}

@@ -200,6 +200,8 @@ async def test_what_is_left_is_a_range_learned_from_earlier_jobs(kind: Kind) -> 
     assert await kind.estimate() == Estimate(6, 10, "usual")
     kind.clock.jump_wall(8)
     assert await kind.estimate() == Estimate(0, 2, "usual")
+    kind.clock.jump_wall(2)
+    assert await kind.estimate() == Estimate(0, 0, "usual")
 
 
 async def test_there_is_nothing_to_learn_from_a_few(kind: Kind) -> None:

@@ -340,7 +340,8 @@ async def test_views_can_be_closed_during_a_rebuild(tmp_path: Path, clock: FakeC
             rebuilding = asyncio.create_task(views.rebuild())
             for _ in range(number * 3):
                 await asyncio.to_thread(str)
-        await asyncio.wait({rebuilding})
+        await turns()
+        assert rebuilding.done(), "closing waits for it"
     async with running(path, log, clock) as views:
         await views.wait_for_position(log.head)
         assert len(await views.jobs({}, order="newest", cursor=None, limit=99)) == 12

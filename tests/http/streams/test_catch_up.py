@@ -244,6 +244,16 @@ async def test_a_stream_of_many_jobs_that_misses_little_does_not_read_each_job(
     assert pages == []
 
 
+async def test_a_filter_that_no_named_job_matches_ends_the_stream_of_a_long_log(
+    site: Site,
+) -> None:
+    id = await site.submit()
+    await site.start(id)
+    await site.append_many(id, 600)
+    stream = await site.watch(f"{EVENTS}?id={id}&type=b")
+    assert [each.event for each in await stream.rest()] == ["end"]
+
+
 async def test_pages_are_as_long_as_what_fits_in_a_write(
     site: Site, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -13,6 +13,7 @@ from eventjobs.domain.events import (
     LogWritten,
     ProgressReported,
 )
+from eventjobs.domain.timestamps import rfc3339
 from tests.support.clock import FakeClock
 from tests.support.histories import job_id
 from tests.support.log_lines import capture_logs
@@ -231,6 +232,20 @@ async def test_unknown_jobs_are_a_404_and_hidden_ones_a_410(site: Site, path: st
     ids = f"{EVENTS}?id={visible},{job_id(9)}"
     head, _ = await site.get(ids, headers={"Accept": "text/event-stream"})
     assert head.status == 404
+
+
+async def test_jobs_that_are_all_hidden_are_gone_since_the_last_one_was(
+    tmp_path: Path, clock: FakeClock
+) -> None:
+    async with open_site(tmp_path, clock) as site:
+        ids = [await site.completed_job() for _ in range(3)]
+        for id in (ids[0], ids[2], ids[1]):
+            clock.jump_wall(1)
+            await site.jobs.expire(id, "over", actor=ME)
+        accept = {"Accept": "text/event-stream"}
+        head, body = await site.get(f"{EVENTS}?id={','.join(ids)}", headers=accept)
+        assert head.status == 410
+        assert orjson.loads(body)["expired_at"] == rfc3339(clock.now_us())
 
 
 async def test_one_hidden_job_among_others_does_not_end_their_stream_for_good(site: Site) -> None:
