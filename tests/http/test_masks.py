@@ -191,6 +191,27 @@ async def test_live_streams_hide_values_from_some_and_not_from_others(api: Clien
         assert (HIDDEN.encode() in got) is (name == "root")
 
 
+@pytest.mark.parametrize("named", [False, True])
+async def test_who_reads_alone_sees_the_values_of_its_own_job_among_others(
+    api: Client, named: bool
+) -> None:
+    ann, root = await key_of(api, "ann"), await key_of_admin(api)
+    own, foreign = [
+        (await submit(api, key, {"card": CARD}, delay_s=3600))["job_id"] for key in (root, ann)
+    ]
+    head = api.service.log.head
+    path = f"/v1/events?after={head}" + (f"&id={own},{foreign}" if named else "")
+    reading = asyncio.create_task(read_stream(api, path, root, head + 2))
+    while count_live(api) < 1:  # noqa: ASYNC110  going live has no event
+        await asyncio.sleep(0)
+    for job_id in (own, foreign):
+        cancelled = {"reason": f"{job_id} has {CARD}"}
+        await api("POST", f"/v1/jobs/{job_id}/cancel", cancelled, headers=root)
+    got = (await reading).decode()
+    assert f"{own} has {CARD}" in got
+    assert f"{foreign} has {HIDDEN}" in got
+
+
 async def test_a_masked_body_has_a_tag_of_its_own(api: Client) -> None:
     ann, root = await key_of(api, "ann"), await key_of_admin(api)
     path = f"/v1/jobs/{await run(api, ann, {'card': CARD})}"

@@ -49,6 +49,7 @@ async def test_a_stream_above_the_limit_ends_and_its_client_comes_back(client: C
         refused = await api("GET", path, headers=ann | STREAM)
         assert (refused.status, refused.headers["Content-Type"]) == (200, "text/event-stream")
         assert re.fullmatch(rb"retry: \d{4,5}\n\n", refused.body)
+        assert "Connection" not in refused.headers  # it stays open
     other = await api.session.get("/v1/jobs", headers=bob | STREAM)
     assert (await other.content.readany()).startswith(b"retry: 2000\n")
     assert (await api("GET", "/v1/jobs", headers=ann)).status == 200  # a page
