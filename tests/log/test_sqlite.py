@@ -22,6 +22,7 @@ from eventjobs.log import sqlite
 from eventjobs.log.sqlite import SQLiteLog
 from eventjobs.log.sqlite_authorizer import SCHEMA
 from eventjobs.storage.sqlite import fetch_value
+from tests.support.clock import FakeClock
 from tests.support.histories import job_id
 
 SUBMITTED = JobSubmitted(JobSpec("test", {"secret": "Zoë"}))
@@ -353,6 +354,18 @@ async def test_a_batch_is_bounded_and_order_is_kept_across_batches(path: Path) -
     large = LogWritten(1, "info", "x" * 30_000)
     appended = await asyncio.gather(*(add(log, A, n, large) for n in range(40)))
     assert [each.position for each in appended] == list(range(1, 41))
+    await log.close()
+
+
+async def test_a_full_disk_that_has_space_again_is_noticed_without_an_append(
+    path: Path, clock: FakeClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("eventjobs.storage.sqlite.FREE_BYTES_MIN", 2**62)
+    log = await SQLiteLog.open(path, clock)
+    assert await log.unwritable() == "the disk is full"
+    for _ in range(5):
+        await clock.advance(1.0)
+    assert await log.unwritable() is None
     await log.close()
 
 
