@@ -20,21 +20,21 @@ async def test_an_owner_has_the_files_that_a_job_was_given_and_those_that_it_mad
         await log.append(job_id(number), version, event, actor="tester")
         await views.wait_for_position(log.head)
 
-    async def owned(owner: str) -> list[str]:
+    async def files_of(owner: str) -> list[str]:
         return [each for each in (GIVEN, MADE, FOREIGN) if await views.owns_file(owner, each)]
 
     with quick_folder() as folder:
         async with running(folder / "views.db", log, clock) as views:
             given = JobSpec("echo", owner="ann", artifacts=(Artifact("in.txt", GIVEN, 1),))
             await record(1, 0, JobSubmitted(given))
-            assert await owned("ann") == [GIVEN]
+            assert await files_of("ann") == [GIVEN]
             await record(1, 1, AttemptStarted(1, "worker"))
             await record(1, 2, ArtifactStored(1, "out.txt", MADE, 1, "text/plain"))
             of_none = JobSpec("echo", artifacts=(Artifact("in.txt", FOREIGN, 1),))
             await record(2, 0, JobSubmitted(of_none))
-            assert await owned("ann") == [GIVEN, MADE]
-            assert await owned("bob") == await owned("") == []
+            assert await files_of("ann") == [GIVEN, MADE]
+            assert await files_of("bob") == await files_of("") == []
             await record(1, 3, JobExpired("deleted"))
-            assert await owned("ann") == [GIVEN, MADE]
+            assert await files_of("ann") == [GIVEN, MADE]
             await views.rebuild()
-            assert await owned("ann") == [GIVEN, MADE]
+            assert await files_of("ann") == [GIVEN, MADE]
