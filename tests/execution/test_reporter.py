@@ -130,12 +130,12 @@ async def test_the_newest_stage_is_told_after_a_flood_of_lines(
     service = await serve(flood, clock=clock)
     job_id = (await service.submit("flood")).job_id
 
-    async def reported() -> list[ProgressReported]:
+    async def wait_for_reports() -> list[ProgressReported]:
         while not (reports := progress_of(await recorded_of(service, job_id, ProgressReported))):
             await service.log.wait(service.log.head, job_id)
         return reports
 
-    reports = await time_passing(clock, reported())
+    reports = await time_passing(clock, wait_for_reports())
     assert [(each.done, each.stage) for each in reports] == [(2, "second")]
     go.set()
     await service.wait(job_id)

@@ -51,13 +51,13 @@ async def test_a_job_that_is_found_just_before_a_stop_is_released(
     serve: Serve, clock: FakeClock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     service = await serve(endless, clock=clock, drain_s=0)
-    found, go = asyncio.Event(), asyncio.Event()
+    search_ended, go = asyncio.Event(), asyncio.Event()
     next_jobs = service.job_source.next_jobs
 
     async def find_late(*given: Any) -> list[ClaimableJob]:
         jobs = await next_jobs(*given)
         if jobs:
-            found.set()
+            search_ended.set()
             await go.wait()
         return jobs
 
@@ -65,7 +65,7 @@ async def test_a_job_that_is_found_just_before_a_stop_is_released(
     service.job_source.interrupt_wait()
     await turns()
     job = await service.submit("endless")
-    await found.wait()
+    await search_ended.wait()
     closing = asyncio.create_task(service.close())
     await turns()
     go.set()
