@@ -3,18 +3,32 @@
 docs/internals/group-commit.md describes how the SQLite log writes.
 """
 
-from collections.abc import AsyncIterator
-from typing import Protocol
+from collections.abc import AsyncIterator, Sequence
+from typing import NamedTuple, Protocol
 
+from eventjobs.domain.codec import encode
 from eventjobs.domain.events import Event
 from eventjobs.domain.recorded import Recorded
-from eventjobs.errors import InvalidInput
+from eventjobs.errors import Conflict, InvalidInput
 
 #: Longest job id or actor name, in characters. The longest name is that of a worker of a user: the
 #: owner's, percent-encoded, and the worker's own.
 TEXT_CHARS_MAX = 1000
 #: Events in one page of *read* and *follow*.
 PAGE_MAX = 512
+
+
+#: Most events of one *append_many*.
+APPEND_MAX = 1024
+
+
+class NewEvent(NamedTuple):
+    """An event to be recorded as number *version* + 1 of its job."""
+
+    job_id: str
+    version: int
+    event: Event
+    actor: str
 
 
 class EventLog(Protocol):
@@ -42,6 +56,14 @@ class EventLog(Protocol):
         Raises Conflict when the job is not at *version*; Overloaded, DiskFull or LogUnavailable
         when nothing was written; OutcomeUnknown when it is unknown whether it was; TypeError or
         ValueError for what cannot be stored. A cancelled append may have happened.
+        """
+
+    async def append_many(self, events: Sequence[NewEvent]) -> list[Recorded | Conflict]:
+        """Record up to APPEND_MAX events in one commit; return the outcome of each, in order.
+
+        A conflict is of its event alone: the others are recorded. Events of one job have
+        consecutive versions. Raises as *append* does for all events together; then none is
+        recorded, or OutcomeUnknown says so.
         """
 
     async def read(self, after: int, limit: int = PAGE_MAX) -> list[Recorded]:
@@ -84,3 +106,19 @@ def check_text(text: str) -> None:
             text.encode()
         except UnicodeEncodeError as error:
             raise InvalidInput(f"this text cannot be stored: {error.reason}") from None
+
+
+def without_position(events: Sequence[NewEvent], at_us: int) -> list[Recorded]:
+    """*events* as they are recorded at *at_us*, with position 0.
+
+    Raises ValueError when they are too many; TypeError, ValueError for what cannot be stored.
+    """
+    if not 0 < len(events) <= APPEND_MAX:
+        raise ValueError(f"{len(events)} events; an append has 1 to {APPEND_MAX}")
+    recorded = []
+    for job_id, version, event, actor in events:
+        check_text(job_id)
+        check_text(actor)
+        type, facts, body = encode(event)
+        recorded.append(Recorded(0, job_id, version + 1, at_us, actor, event, type, facts, body))
+    return recorded

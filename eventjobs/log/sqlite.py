@@ -2,6 +2,7 @@
 
 import asyncio
 import sqlite3
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -9,10 +10,10 @@ import aiosqlite
 import orjson
 
 from eventjobs.clock import Clock, SystemClock
-from eventjobs.domain.codec import encode
 from eventjobs.domain.events import Event
 from eventjobs.domain.recorded import Recorded
-from eventjobs.log import PAGE_MAX, check_text
+from eventjobs.errors import Conflict
+from eventjobs.log import PAGE_MAX, NewEvent, without_position
 from eventjobs.log.damage import read_around_damage
 from eventjobs.log.rows import READ, READ_JOB, recorded_from_text
 from eventjobs.log.sqlite_authorizer import connect_writer
@@ -98,13 +99,14 @@ class SQLiteLog:
         await self._writer.set_meta(name, value)
 
     async def append(self, job_id: str, version: int, event: Event, *, actor: str) -> Recorded:
+        (outcome,) = await self.append_many([NewEvent(job_id, version, event, actor)])
+        if isinstance(outcome, Conflict):
+            raise outcome
+        return outcome
+
+    async def append_many(self, events: Sequence[NewEvent]) -> list[Recorded | Conflict]:
         self._writer.check_accepts()
-        check_text(job_id)
-        check_text(actor)
-        type, facts, body = encode(event)
-        at_us = self._clock.now_us()
-        recorded = Recorded(0, job_id, version + 1, at_us, actor, event, type, facts, body)
-        return await self._writer.enqueue(recorded, body)
+        return await self._writer.enqueue(without_position(events, self._clock.now_us()))
 
     async def read(self, after: int, limit: int = PAGE_MAX) -> list[Recorded]:
         recent = self._tail.since(after, limit)

@@ -25,7 +25,7 @@ from eventjobs.errors import (
     OutcomeUnknown,
     Overloaded,
 )
-from eventjobs.log.batch import APPEND, PendingAppend, append_parameters, refuse_all
+from eventjobs.log.batch import APPEND, Batch, PendingAppend
 from eventjobs.log.file_identity import FileIdentity
 from eventjobs.log.rows import FIND_BY_SALT, VERSIONS
 from eventjobs.log.sqlite_authorizer import connect_writer
@@ -72,6 +72,7 @@ class GroupCommitWriter:
         self._batch_max = batch_max
         self._batch_bytes_max = batch_bytes_max
         self._waiting: deque[PendingAppend] = deque()
+        self._waiting_count = 0  # of events
         self._waiting_bytes = 0
         self._work = asyncio.Event()  # set while appends wait, and to close
         self._closed = False
@@ -122,17 +123,22 @@ class GroupCommitWriter:
         """Raises LogUnavailable or Overloaded when an append would be refused now."""
         if self._broken is not None or self._closed:
             raise LogUnavailable(self._broken or "the log is closed")
-        if len(self._waiting) >= self._waiting_max or self._waiting_bytes > self._waiting_bytes_max:
+        if self._waiting_count >= self._waiting_max:
+            raise Overloaded
+        if self._waiting_bytes > self._waiting_bytes_max:
             raise Overloaded
 
-    def enqueue(self, recorded: Recorded, body: bytes) -> asyncio.Future[Recorded]:
-        """A future of *recorded* with its position, done once it is durable.
+    def enqueue(self, events: list[Recorded]) -> asyncio.Future[list[Recorded | Conflict]]:
+        """A future of *events* with their positions, or conflicts; done once they are durable.
 
-        It raises as EventLog.append does.
+        It raises as EventLog.append_many does.
         """
-        result: asyncio.Future[Recorded] = asyncio.get_running_loop().create_future()
-        self._waiting.append(PendingAppend(recorded, body, result))
-        self._waiting_bytes += len(recorded.facts) + len(body)
+        result: asyncio.Future[list[Recorded | Conflict]]
+        result = asyncio.get_running_loop().create_future()
+        append = PendingAppend(events, result)
+        self._waiting.append(append)
+        self._waiting_count += len(events)
+        self._waiting_bytes += append.size
         if not self._work.is_set():
             self._work.set()
         return result
@@ -195,94 +201,78 @@ class GroupCommitWriter:
             self._failing = None
             await self._store_reserved_after()
 
-    def _next_batch(self) -> list[PendingAppend]:
-        batch: list[PendingAppend] = []
-        size = 0
-        while self._waiting and len(batch) < self._batch_max and size < self._batch_bytes_max:
-            append = self._waiting.popleft()
-            size += len(append.recorded.facts) + len(append.body)
-            batch.append(append)
+    def _next_batch(self) -> Batch:
+        """Of the waiting appends, the first; more of them only while the batch is small enough."""
+        appends: list[PendingAppend] = []
+        count = size = 0
+        while self._waiting and size < self._batch_bytes_max:
+            append = self._waiting[0]
+            if appends and count + len(append.events) > self._batch_max:
+                break
+            appends.append(self._waiting.popleft())
+            count += len(append.events)
+            size += append.size
+        self._waiting_count -= count
         self._waiting_bytes -= size
-        return batch
+        return Batch(appends)
 
-    async def _commit(self, batch: Sequence[PendingAppend]) -> None:
+    async def _commit(self, batch: Batch) -> None:
         """Write *batch* in one durable transaction, and publish it."""
         first = self._tail.head + 1
-        await self._execute(APPEND, append_parameters(batch, first))
-        self._publish(batch, range(first, first + len(batch)))
+        await self._execute(APPEND, batch.parameters(first))
+        self._publish(batch, range(first, first + len(batch.events)))
 
-    def _publish(self, batch: Sequence[PendingAppend], positions: Sequence[int]) -> None:
-        for append, position in zip(batch, positions, strict=True):
-            append.recorded.position = position
-        self._tail.publish([append.recorded for append in batch])
-        for append in batch:
-            if not append.result.done():
-                append.result.set_result(append.recorded)
+    def _publish(self, batch: Batch, positions: Sequence[int]) -> None:
+        for event, position in zip(batch.events, positions, strict=True):
+            event.position = position
+        self._tail.publish(batch.events)
+        batch.answer()
 
-    async def _commit_without_conflicts(self, batch: Sequence[PendingAppend]) -> None:
-        """Commit the appends of *batch* whose version is the next of their job; refuse the rest."""
-        unanswered = batch
-        conflicts: list[tuple[PendingAppend, Conflict]] = []
+    async def _commit_without_conflicts(self, batch: Batch) -> None:
+        """Commit the events of *batch* whose version is the next of their job; refuse the rest."""
         try:
-            ids = orjson.dumps(list({append.recorded.job_id for append in batch})).decode()
-            versions: dict[str, int] = orjson.loads(
-                await fetch_value(self.connection, VERSIONS, ids)
-            )
-            next_ones = []
-            for append in batch:
-                job_id, version = append.recorded.job_id, append.recorded.version
-                current = versions.get(job_id, 0)
-                if version == current + 1:
-                    versions[job_id] = version
-                    next_ones.append(append)
-                else:
-                    message = f"job {job_id} is at version {current}, not {version - 1}"
-                    conflicts.append((append, Conflict(message)))
-            unanswered = next_ones
-            if next_ones:
-                await self._commit(next_ones)
+            ids = orjson.dumps(list(batch.job_ids)).decode()
+            batch.remove_conflicts(orjson.loads(await fetch_value(self.connection, VERSIONS, ids)))
+            if batch.events:
+                await self._commit(batch)
+            else:
+                batch.answer()
         except (sqlite3.Error, LogGone) as error:
-            await self._handle_failure(unanswered, error)
-        # Only after the others are published: a refused caller reads the job again at once.
-        for append, conflict in conflicts:
-            append.refuse(conflict)
+            await self._handle_failure(batch, error)
 
-    async def _handle_failure(
-        self, batch: Sequence[PendingAppend], error: sqlite3.Error | LogGone
-    ) -> None:
+    async def _handle_failure(self, batch: Batch, error: sqlite3.Error | LogGone) -> None:
         code = getattr(error, "sqlite_errorcode", sqlite3.SQLITE_ERROR) & 0xFF
         if code == sqlite3.SQLITE_FULL:
             # SQLite rolled back. The next batch shows whether there is space again.
-            self._log.warning("disk full", waiting=len(batch))
+            self._log.warning("disk full", waiting=len(batch.events))
             self._failing = DISK_IS_FULL
-            refuse_all(batch, DiskFull())
+            batch.refuse(DiskFull())
         elif code in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED):
             self._failing = "another program holds the database"
-            refuse_all(batch, LogUnavailable(self._failing))
+            batch.refuse(LogUnavailable(self._failing))
         else:
             await self._recover(batch, error)
 
-    async def _recover(
-        self, batch: Sequence[PendingAppend], error: sqlite3.Error | LogGone
-    ) -> None:
+    async def _recover(self, batch: Batch, error: sqlite3.Error | LogGone) -> None:
         """Reopen the database, look up whether *batch* was committed, and answer its callers."""
         self._broken = f"the database failed: {error}"
         if isinstance(error, LogGone):
             self._broken = error.message
             if not error.written:
-                refuse_all(batch, LogUnavailable(self._broken))
-                batch = ()
-        self._log.error("write failed", error=str(error), waiting=len(batch))
+                batch.refuse(LogUnavailable(self._broken))
+                batch = Batch(())
+        self._log.error("write failed", error=str(error), waiting=len(batch.events))
         while True:
             try:
                 positions = await self._reopen(batch)
                 break
             except (sqlite3.Error, OSError, DataDirectoryError) as failure:
                 # Callers do not wait until a disk is replaced.
-                refuse_all(batch, OutcomeUnknown())
-                refuse_all(self._waiting, LogUnavailable(self._broken))
+                batch.refuse(OutcomeUnknown())
+                for append in self._waiting:
+                    append.refuse(LogUnavailable(self._broken))
                 self._waiting.clear()
-                self._waiting_bytes = 0
+                self._waiting_count = self._waiting_bytes = 0
                 self._log.error("cannot reopen", error=str(failure))
                 if self._closed:
                     return
@@ -290,23 +280,18 @@ class GroupCommitWriter:
         if positions:
             self._publish(batch, positions)
         else:
-            refuse_all(batch, LogUnavailable("the database failed; nothing was written"))
+            batch.refuse(LogUnavailable("the database failed; nothing was written"))
         self._broken = None
         self._log.warning("writing again", written=len(positions))
 
-    async def _reopen(self, batch: Sequence[PendingAppend]) -> list[int]:
+    async def _reopen(self, batch: Batch) -> list[int]:
         """Positions of *batch* if it was committed, else []. Raises sqlite3.Error, LogGone."""
         await asyncio.to_thread(self._identity.check_database)
         await self.connection.close()
         self.connection = await connect_writer(self._path, alone=self._exclusive)
         await asyncio.to_thread(self._identity.accept_wal)
-        salts = [
-            (append.recorded.job_id, append.recorded.version, append.salt.hex().upper())
-            for append in batch
-        ]
-        parameter = orjson.dumps(salts).decode()
         positions: list[int] = orjson.loads(
-            await fetch_value(self.connection, FIND_BY_SALT, parameter)
+            await fetch_value(self.connection, FIND_BY_SALT, batch.salt_keys())
         )
         # Frames that were written and not committed stay in the WAL, and a crash could still bring
         # them back after their append was refused. The next commit overwrites them: make it now.

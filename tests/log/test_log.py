@@ -15,7 +15,7 @@ from eventjobs.domain.events import Event, JobSubmitted
 from eventjobs.domain.recorded import Recorded
 from eventjobs.domain.spec import JobSpec
 from eventjobs.errors import Conflict, LogError, LogUnavailable, NotJSON
-from eventjobs.log import EventLog, follow
+from eventjobs.log import APPEND_MAX, EventLog, NewEvent, follow
 from eventjobs.log.sqlite import SQLiteLog
 from tests.support.clock import FakeClock
 from tests.support.histories import events, job_id, texts
@@ -257,6 +257,54 @@ async def test_a_reader_sees_a_prefix_of_the_log_at_every_moment(log: EventLog) 
         await asyncio.sleep(0)
     await writing
     assert log.head == 100
+
+
+# --- append many
+
+
+async def test_events_appended_together_are_recorded_in_order(log: EventLog) -> None:
+    """Also several of one job; a follower gets all of them at once."""
+    following = asyncio.create_task(anext(follow_batches(log, 0, 512)))
+    await turns()
+    together = [new(A, 0), new(B, 0), new(A, 1), new(A, 2), new(C, 0)]
+    outcomes = await log.append_many(together)
+    assert await following == outcomes == await log.read(0)
+    assert [(each.position, each.job_id, each.version) for each in await log.read(0)] == [
+        (1, A, 1),
+        (2, B, 1),
+        (3, A, 2),
+        (4, A, 3),
+        (5, C, 1),
+    ]
+
+
+async def test_a_conflict_is_of_its_event_alone(log: EventLog) -> None:
+    await add(log, A, 0)
+    outcomes = await log.append_many([new(B, 0), new(A, 0), new(A, 1), new(C, 1), new(A, 2)])
+    assert [type(each) for each in outcomes] == [Recorded, Conflict, Recorded, Conflict, Recorded]
+    assert "is at version 1, not 0" in str(outcomes[1])
+    assert [each.position for each in outcomes if isinstance(each, Recorded)] == [2, 3, 4]
+
+
+async def test_conflicts_alone_append_nothing(log: EventLog) -> None:
+    await add(log, A, 0)
+    outcomes = await log.append_many([new(A, 0), new(B, 7)])
+    assert [type(each) for each in outcomes] == [Conflict] * 2
+    assert log.head == 1
+
+
+async def test_of_events_appended_together_all_are_stored_or_none(log: EventLog) -> None:
+    with pytest.raises(ValueError, match="cannot be stored"):
+        await log.append_many([new(A, 0), NewEvent(B, 0, SUBMITTED, "\udcff")])
+    for count in (0, APPEND_MAX + 1):
+        with pytest.raises(ValueError, match=f"{count} events"):
+            await log.append_many([new(A, n) for n in range(count)])
+    assert log.head == 0
+    assert len(await log.append_many([new(A, n) for n in range(APPEND_MAX)])) == APPEND_MAX
+
+
+def new(job_id: str, version: int) -> NewEvent:
+    return NewEvent(job_id, version, SUBMITTED, "tester")
 
 
 # --- wait

@@ -17,8 +17,8 @@ from eventjobs.domain.events import Event, JobSubmitted, LogWritten, Unreadable
 from eventjobs.domain.recorded import Recorded
 from eventjobs.domain.spec import JobSpec
 from eventjobs.errors import DatabaseTooNew, ForeignDatabase, Overloaded
+from eventjobs.log import NewEvent, follow, sqlite
 from eventjobs.log import rows as stored
-from eventjobs.log import sqlite
 from eventjobs.log.sqlite import SQLiteLog
 from eventjobs.log.sqlite_authorizer import SCHEMA
 from eventjobs.storage.sqlite import fetch_value
@@ -366,6 +366,29 @@ async def test_a_full_disk_that_has_space_again_is_noticed_without_an_append(
     for _ in range(5):
         await clock.advance(1.0)
     assert await log.unwritable() is None
+    await log.close()
+
+
+async def test_events_appended_together_share_one_commit(path: Path) -> None:
+    """However many fit beside others; the bound of waiting events counts each of them."""
+    log = await SQLiteLog.open(path, batch_max=7, waiting_max=60)
+    commits: list[list[Recorded]] = []
+
+    async def watch() -> None:
+        async for batch in follow(log, 0):
+            commits.append(batch)
+            if batch[-1].position == 60:
+                return
+
+    watching = asyncio.create_task(watch())
+    groups = [[NewEvent(job_id(n), k, SUBMITTED, "me") for k in range(5)] for n in range(12)]
+    appends = [asyncio.create_task(log.append_many(each)) for each in groups]
+    await asyncio.sleep(0)
+    with pytest.raises(Overloaded):
+        await log.append_many(groups[0])
+    outcomes = await asyncio.gather(*appends)
+    await watching
+    assert outcomes == commits
     await log.close()
 
 

@@ -1,14 +1,14 @@
 """The reference implementation of a log: lists in memory."""
 
 import sys
+from collections.abc import Sequence
 from uuid import uuid4
 
 from eventjobs.clock import Clock, SystemClock
-from eventjobs.domain.codec import encode
 from eventjobs.domain.events import Event
 from eventjobs.domain.recorded import Recorded
 from eventjobs.errors import Conflict, LogUnavailable
-from eventjobs.log import PAGE_MAX, check_text
+from eventjobs.log import PAGE_MAX, NewEvent, without_position
 from eventjobs.log.tail import Tail
 
 
@@ -28,25 +28,22 @@ class MemoryLog:
         return self._tail.head
 
     async def append(self, job_id: str, version: int, event: Event, *, actor: str) -> Recorded:
+        (outcome,) = await self.append_many([NewEvent(job_id, version, event, actor)])
+        if isinstance(outcome, Conflict):
+            raise outcome
+        return outcome
+
+    async def append_many(self, events: Sequence[NewEvent]) -> list[Recorded | Conflict]:
         if self._closed:
             raise LogUnavailable("the log is closed")
-        check_text(job_id)
-        check_text(actor)
-        events = self._by_job.setdefault(job_id, [])
-        if version != len(events):
-            raise Conflict(f"job {job_id} is at version {len(events)}, not {version}")
-        type, facts, body = encode(event)
-        recorded = Recorded(
-            self.head + 1,
-            job_id,
-            version + 1,
-            self._clock.now_us(),
-            actor,
-            event,
-            type,
-            facts,
-            body,
-        )
+        return [self._append(each) for each in without_position(events, self._clock.now_us())]
+
+    def _append(self, recorded: Recorded) -> Recorded | Conflict:
+        events = self._by_job.setdefault(recorded.job_id, [])
+        if recorded.version != len(events) + 1:
+            version = recorded.version - 1
+            return Conflict(f"job {recorded.job_id} is at version {len(events)}, not {version}")
+        recorded.position = self.head + 1
         events.append(recorded)
         self._tail.publish([recorded])
         return recorded
