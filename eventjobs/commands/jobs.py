@@ -3,14 +3,13 @@
 from collections.abc import Callable
 from contextlib import suppress
 from functools import partial
-from typing import NamedTuple
 
 import orjson
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from eventjobs.cache import LRUCache
 from eventjobs.clock import Clock, SystemClock
-from eventjobs.concurrency.keyed_lock import KeyedLock
+from eventjobs.commands.command_queue import CommandQueue, CommandResult, Decide
+from eventjobs.commands.job_cache import JobCache
 from eventjobs.domain import decisions
 from eventjobs.domain.decisions import Report
 from eventjobs.domain.events import (
@@ -20,6 +19,7 @@ from eventjobs.domain.events import (
     HookCompleted,
     HookFailed,
     JobImported,
+    JobSubmitted,
     StepCompleted,
 )
 from eventjobs.domain.ids import (
@@ -30,7 +30,7 @@ from eventjobs.domain.ids import (
     new_id,
     parse_id,
 )
-from eventjobs.domain.job import Job, evolve, fold, require_readable
+from eventjobs.domain.job import Job
 from eventjobs.domain.json_fields import fragment_of
 from eventjobs.domain.spec import JSON, JobSpec
 from eventjobs.domain.validation import Reason, read_name, read_reason, validate
@@ -39,14 +39,9 @@ from eventjobs.errors import (
     IdempotencyKeyReused,
     JobExists,
     JobNotFound,
-    JobUnreadable,
-    Rejected,
     StepTooLarge,
 )
 from eventjobs.log import EventLog
-
-#: Conflicts of one command before it raises Conflict.
-CONFLICTS_MAX = 10
 
 
 class CommandReason(BaseModel):
@@ -72,13 +67,6 @@ class RetryOptions(CommandReason):
         return self
 
 
-class CommandResult(NamedTuple):
-    """The job after a command, and whether the command changed it."""
-
-    job: Job
-    changed: bool
-
-
 class Jobs:
     """The write side of jobs. Each command returns the job as it is after the command.
 
@@ -97,12 +85,8 @@ class Jobs:
         self.clock = clock or SystemClock()
         self._step_bytes_max = step_bytes_max
         self._log_lines_max = log_lines_max
-        # A stale job costs a Conflict and a read, never a wrong decision.
-        self._cache: LRUCache[Job] = LRUCache(entries_max=20_000, bytes_max=64 * 2**20)
-        self._locks = KeyedLock()
-        #: The newest reader of each job that is being read. An append removes it, so that a read
-        #: from before the append is not cached.
-        self._readers: dict[str, object] = {}
+        self._cache = JobCache(log)
+        self._commands = CommandQueue(self._cache, self.clock)
 
     async def submit(
         self, spec: JobSpec, *, actor: str, job_id: str | None = None, key: bool = False
@@ -113,14 +97,14 @@ class Jobs:
         """
         # Ids are hardly ever taken, so this appends without reading, and reads after a Conflict.
         try:
-            return await self._append(
-                None, job_id or new_id(self.clock.now_us()), decisions.submit(None, spec), actor
+            return await self._append_first(
+                job_id or new_id(self.clock.now_us()), JobSubmitted(spec), actor
             )
         except Conflict:
             assert job_id is not None, "two new ids were equal"
         await self._require_stream_of_job(job_id)
         try:
-            return await self._execute(job_id, partial(decisions.submit, spec=spec), actor)
+            return await self._commands.execute(job_id, partial(decisions.submit, spec=spec), actor)
         except JobExists as error:
             if key:
                 raise IdempotencyKeyReused from error
@@ -142,14 +126,20 @@ class Jobs:
         """
         if self._cache.get(job_id) is None:
             with suppress(Conflict):  # most are new, as in *submit*
-                return await self._append(None, job_id, imported, actor)
+                return await self._append_first(job_id, imported, actor)
             await self._require_stream_of_job(job_id)
         decide = partial(decisions.import_job, imported=imported, newest=newest, revive=revive)
-        return await self._execute(job_id, decide, actor)
+        return await self._commands.execute(job_id, decide, actor)
 
     async def delete_import(self, job_id: str, *, actor: str) -> CommandResult:
         """Hide an imported job in any state. Raises WrongState for another job."""
-        return await self._execute(job_id, decisions.delete_import, actor)
+        return await self._commands.execute(job_id, decisions.delete_import, actor)
+
+    async def _change(self, job_id: str, decide: Decide, actor: str) -> Job:
+        return (await self._commands.execute(job_id, decide, actor)).job
+
+    async def _append_first(self, job_id: str, event: Event, actor: str) -> CommandResult:
+        return CommandResult(await self._cache.append(None, job_id, event, actor), True)
 
     async def _require_stream_of_job(self, job_id: str) -> None:
         if await self.load(job_id) is None:
@@ -163,17 +153,17 @@ class Jobs:
         """
         now_us = self.clock.now_us() if now_us is None else now_us
         decide = partial(decisions.start, now_us=now_us, worker=worker, lease_s=lease_s)
-        return (await self._execute(job_id, decide, worker)).job
+        return await self._change(job_id, decide, worker)
 
     async def hand_over(self, job_id: str, handed: AttemptHandedOver, *, actor: str) -> Job:
-        return (await self._execute(job_id, partial(decisions.hand_over, handed=handed), actor)).job
+        return await self._change(job_id, partial(decisions.hand_over, handed=handed), actor)
 
     async def report(self, job_id: str, event: Report, *, actor: str) -> Job:
         """Record a report of a running attempt. Raises StaleAttempt, StepTooLarge, TooManySteps."""
         if isinstance(event, StepCompleted):
             self._check_step_size(event)
         decide = partial(decisions.report, event=event, lines_max=self._log_lines_max)
-        return (await self._execute(job_id, decide, actor)).job
+        return await self._change(job_id, decide, actor)
 
     def _check_step_size(self, step: StepCompleted) -> None:
         size = len(orjson.dumps(fragment_of(step, "result")))
@@ -184,19 +174,17 @@ class Jobs:
         self, job_id: str, attempt: int, result: JSON, issues: JSON = None, *, actor: str
     ) -> Job:
         decide = partial(decisions.complete, attempt=attempt, result=result, issues=issues)
-        return (await self._execute(job_id, decide, actor)).job
+        return await self._change(job_id, decide, actor)
 
     async def fail(self, job_id: str, failed: AttemptFailed, *, actor: str) -> Job:
-        return (await self._execute(job_id, partial(decisions.fail, failed=failed), actor)).job
+        return await self._change(job_id, partial(decisions.fail, failed=failed), actor)
 
     async def release(self, job_id: str, attempt: int, reason: str, *, actor: str) -> Job:
         decide = partial(decisions.release, attempt=attempt, reason=reason)
-        return (await self._execute(job_id, decide, actor)).job
+        return await self._change(job_id, decide, actor)
 
     async def cancel_attempt(self, job_id: str, attempt: int, *, actor: str) -> Job:
-        return (
-            await self._execute(job_id, partial(decisions.cancel_attempt, attempt=attempt), actor)
-        ).job
+        return await self._change(job_id, partial(decisions.cancel_attempt, attempt=attempt), actor)
 
     async def cancel(
         self, job_id: str, reason: str | None = None, *, actor: str, guard: "Guard | None" = None
@@ -204,7 +192,7 @@ class Jobs:
         """Cancel a job; a running one is asked to stop. Raises WrongState, and as *guard* does."""
         job_id, reason = parse_id(job_id), read_reason(reason, "reason")
         decide = partial(decisions.cancel, reason=reason)
-        return await self._execute(job_id, _with_guard(decide, guard), actor)
+        return await self._commands.execute(job_id, _with_guard(decide, guard), actor)
 
     async def retry(
         self,
@@ -222,11 +210,11 @@ class Jobs:
         present = {name: each for name, each in fields.items() if each is not None}
         options = validate(RetryOptions, present, "retry")
         decide = partial(decisions.retry, **vars(options))
-        return await self._execute(job_id, _with_guard(decide, guard), actor)
+        return await self._commands.execute(job_id, _with_guard(decide, guard), actor)
 
     async def refuse(self, job_id: str, attempt: int, report: str, *, actor: str) -> CommandResult:
         """Record, once, that a *report* of *attempt* came too late."""
-        return await self._execute(
+        return await self._commands.execute(
             job_id, partial(decisions.refuse, attempt=attempt, report=report), actor
         )
 
@@ -235,13 +223,13 @@ class Jobs:
     ) -> CommandResult:
         job_id, reason = parse_id(job_id), read_name(reason, "reason")
         decide = partial(decisions.expire, reason=reason)
-        return await self._execute(job_id, _with_guard(decide, guard), actor)
+        return await self._commands.execute(job_id, _with_guard(decide, guard), actor)
 
     async def end_hook(
         self, job_id: str, event: HookCompleted | HookFailed, *, actor: str
     ) -> CommandResult:
         """Record the end of a completion hook. After the first record nothing changes."""
-        return await self._execute(job_id, partial(decisions.end_hook, event=event), actor)
+        return await self._commands.execute(job_id, partial(decisions.end_hook, event=event), actor)
 
     async def child_id(self, parent: Job, name: str) -> str:
         """The id of the child *name*: its legacy id if an earlier version submitted the child."""
@@ -267,34 +255,17 @@ class Jobs:
 
     async def load(self, job_id: str) -> Job | None:
         """The job, possibly a cached one that lags behind the log. Raises JobUnreadable."""
-        job = await self._load(job_id)
-        return None if job is None else require_readable(job)
+        return await self._cache.load(job_id)
 
     async def load_even_parked(self, job_id: str) -> Job | None:
         """As *load*, but a parked job is returned. None also for a job whose first event is
         unreadable.
         """
-        try:
-            return await self._load(job_id)
-        except JobUnreadable:
-            return None
-
-    async def _load(self, job_id: str) -> Job | None:
-        if (job := self._cache.get(job_id)) is None:
-            self._readers[job_id] = mine = object()
-            events = await self.log.read_job(job_id)
-            job = fold(events)
-            # False after an append, or for a newer reader: the events may be stale.
-            if self._readers.get(job_id) is mine:
-                del self._readers[job_id]
-                if job is not None:
-                    size = sum(len(each.facts) + len(each.body or b"") for each in events)
-                    self._cache.put(job_id, job, size)
-        return job
+        return await self._cache.load_even_parked(job_id)
 
     async def current(self, job_id: str) -> Job | None:
         """The job with all events that are in the log now. Raises JobUnreadable."""
-        return await self._catch_up(job_id, await self.load(job_id))
+        return await self._cache.catch_up(job_id, await self.load(job_id))
 
     async def wait_until_finished(self, job_id: str, *, hooks: bool = False) -> Job:
         """The job, once it has ended, with *hooks* once its completion hooks have, too. Raises
@@ -309,71 +280,10 @@ class Jobs:
                 return job
             await self.log.wait(head, job_id)
 
-    async def _catch_up(self, job_id: str, job: Job | None) -> Job | None:
-        if job is None:
-            return await self.load(job_id)
-        for recorded in await self.log.read_job(job_id, job.position):
-            job = evolve(job, recorded)
-        return job
-
-    async def _execute(
-        self, job_id: str, decide: Callable[[Job | None], Event | None], actor: str
-    ) -> CommandResult:
-        # One command at a time for each job, in order: without the lock a handler that reports
-        # constantly would win every conflict, and a cancel would never succeed.
-        if not self._locks.try_acquire(job_id):
-            await self._locks.acquire(job_id)
-        try:
-            return await self._decide_and_append(job_id, decide, actor)
-        finally:
-            self._locks.release(job_id)
-
-    async def _decide_and_append(
-        self, job_id: str, decide: Callable[[Job | None], Event | None], actor: str
-    ) -> CommandResult:
-        job = self._cache.get(job_id) or await self.load(job_id)
-        for _ in range(CONFLICTS_MAX):
-            try:
-                event = decide(job)
-            except Rejected:
-                decided_on, job = job, await self._catch_up(job_id, job)
-                if job is decided_on:
-                    raise
-                continue  # the cached job was stale
-            if event is None:
-                if job is None:
-                    raise JobNotFound
-                return CommandResult(job, False)
-            try:
-                return await self._append(job, job_id, event, actor)
-            except Conflict:
-                job = await self._catch_up(job_id, job)
-        raise Conflict(f"job {job_id} changed {CONFLICTS_MAX} times during this command")
-
-    async def _append(
-        self, job: Job | None, job_id: str, event: Event | None, actor: str
-    ) -> CommandResult:
-        assert event is not None
-        try:
-            recorded = await self.log.append(job_id, job.version if job else 0, event, actor=actor)
-        except BaseException:
-            # The cached job is stale, or the outcome of the append is unknown: read it next time.
-            self._cache.drop(job_id)
-            raise
-        finally:
-            self._readers.pop(job_id, None)
-        job = evolve(job, recorded)
-        if job.finished:
-            self._cache.drop(job_id)  # hardly any command follows the end of a job
-        else:
-            self._cache.grow(job_id, job, len(recorded.facts) + len(recorded.body or b""))
-        return CommandResult(job, True)
-
 
 #: Raises a Rejected when a command must not be done on the job. If the job was stale, it is read
 #: again and checked again.
 Guard = Callable[[Job], None]
-Decide = Callable[[Job | None], Event | None]
 
 
 def _with_guard(decide: Decide, guard: Guard | None) -> Decide:

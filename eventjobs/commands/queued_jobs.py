@@ -3,7 +3,7 @@
 from collections import Counter, defaultdict
 from collections.abc import Awaitable, Callable, Sequence
 
-from eventjobs.commands.jobs import CommandResult
+from eventjobs.commands.command_queue import CommandResult
 from eventjobs.domain.ids import is_of_service
 from eventjobs.domain.job import Job
 from eventjobs.errors import LogUnavailable, OwnerLimit

@@ -8,7 +8,8 @@ from typing import Any
 from eventjobs.auth.policy import Action
 from eventjobs.auth.principals import LOCAL, Principal
 from eventjobs.commands.access import permits_job
-from eventjobs.commands.jobs import CommandResult, Guard, Jobs, RetryOptions
+from eventjobs.commands.command_queue import CommandResult
+from eventjobs.commands.jobs import Guard, Jobs, RetryOptions
 from eventjobs.commands.queued_jobs import QueuedJobs
 from eventjobs.domain.ids import new_id, parse_id
 from eventjobs.domain.spec import Artifact, JobSpec

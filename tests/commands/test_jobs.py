@@ -11,7 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from eventjobs.cache import LRUCache
-from eventjobs.commands.jobs import CONFLICTS_MAX, CommandResult, Jobs
+from eventjobs.commands.command_queue import CONFLICTS_MAX, CommandResult
+from eventjobs.commands.jobs import Jobs
 from eventjobs.domain.events import AttemptFailed, LogWritten, ProgressReported, WebhookAdded
 from eventjobs.domain.ids import new_id, parse_id
 from eventjobs.domain.job import Job, fold
@@ -211,8 +212,8 @@ async def test_what_is_kept_in_memory_is_bounded(jobs: Jobs) -> None:
     for number in range(80):
         spec = JobSpec("test", "x" * 2**20)
         await jobs.submit(spec, actor="ann", job_id=job_id(number))
-    assert jobs._cache._bytes <= 64 * 2**20
-    assert 0 < len(jobs._cache) < 80
+    assert jobs._cache._jobs._bytes <= 64 * 2**20
+    assert 0 < len(jobs._cache._jobs) < 80
     await jobs.cancel(job_id(0), actor="ann")
     await jobs.cancel(job_id(79), actor="ann")
 
@@ -227,7 +228,7 @@ async def test_what_is_kept_never_changes_an_outcome(steps: list[tuple[int, str]
     for entries_max in (10, 0):
         log = MemoryLog(FakeClock())
         jobs = Jobs(log, FakeClock())
-        jobs._cache = LRUCache(entries_max, 2**20)
+        jobs._cache._jobs = LRUCache(entries_max, 2**20)
         await submit(jobs)
         outcomes: list[object] = []
         for number, command in steps:

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from eventjobs.commands.jobs import CommandResult
+from eventjobs.commands.command_queue import CommandResult
 from eventjobs.commands.queued_jobs import QueuedJobs
 from eventjobs.errors import JobExists, LogUnavailable, OwnerLimit
 from eventjobs.handlers.context import Context

@@ -5,7 +5,9 @@ from typing import Any
 
 import pytest
 
+from eventjobs.domain.events import AttemptStarted, Event
 from eventjobs.domain.job import Job
+from eventjobs.domain.recorded import Recorded
 from eventjobs.errors import JobError
 from eventjobs.handlers.context import Context
 from eventjobs.handlers.declare import handler, remote
@@ -257,17 +259,23 @@ async def test_everybody_is_busy(client: Connect) -> None:
     await api.service.wait(job["job_id"])
 
 
-async def test_nothing_is_in_its_way(client: Connect) -> None:
+async def test_nothing_is_in_its_way(client: Connect, monkeypatch: pytest.MonkeyPatch) -> None:
     """It is being claimed, and a claim for more waits."""
     api = await client(noop)
     job_id = "00000000-0000-4000-8000-000000000001"
-    turns = api.service.jobs._locks
-    await turns.acquire(job_id)
+    append, is_free = api.service.log.append, asyncio.Event()
+
+    async def append_late(id: str, version: int, event: Event, *, actor: str) -> Recorded:
+        if isinstance(event, AttemptStarted):
+            await is_free.wait()
+        return await append(id, version, event, actor=actor)
+
+    monkeypatch.setattr(api.service.log, "append", append_late)
     job = (await api("PUT", f"/v1/jobs/{job_id}", {"type": "noop"})).json
     while not api.service.claims.waiters.has_capacity_for("noop", child=False):  # noqa: ASYNC110  no event for it
         await asyncio.sleep(0)
     assert await codes(api, job) == ["ready"]
-    turns.release(job_id)
+    is_free.set()
     await api.service.wait(job_id)
 
 
