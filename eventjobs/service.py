@@ -2,7 +2,7 @@
 
 import asyncio
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
@@ -25,10 +25,9 @@ from eventjobs.commands.pauses import Pauses
 from eventjobs.commands.queued_jobs import QueuedJobs
 from eventjobs.commands.submissions import SpecDefaults, Submissions
 from eventjobs.data_files import open_files
-from eventjobs.domain.ids import parse_chosen_id, parse_id
+from eventjobs.domain.ids import parse_id
 from eventjobs.domain.job import Job
-from eventjobs.domain.submission import build_spec
-from eventjobs.errors import InvalidInput, LogError
+from eventjobs.errors import EventjobsError, InvalidInput, LogError
 from eventjobs.execution.build import build_call_policy, build_dispatch_runner, build_runner
 from eventjobs.execution.loop_monitor import LoopMonitor
 from eventjobs.execution.runner import Runner
@@ -328,10 +327,7 @@ class Service:
         await recover(self.jobs, self.views, self.recorder, self.leases, self.limiter, actor=actor)
         newest_us = await self.views.newest_us()
         self.claims.due_times.timeline = Timeline(self.clock, lambda: self.log.head, newest_us)
-        changed = await self.views.breakers()
-        self.breakers.restore(
-            (each.name, each.changed_us or 0, each.until_us) for each in changed if each.until_us
-        )
+        self.breakers.restore(await self.views.open_breakers())
 
     async def _recall_starts(self) -> None:
         await load_recent_starts(self.log, self.views, self.limiter, self.clock)
@@ -385,11 +381,17 @@ class Service:
         Raises UnknownType, UnknownJob, InvalidInput, JobExists, Overloaded, DiskFull,
         LogUnavailable.
         """
-        # Set here, not by SpecDefaults.complete: it would copy the specification.
-        attempts = self._defaults.max_attempts(type)
-        job_spec = build_spec(type, payload, spec, max_attempts=attempts)
-        job_id = None if job_id is None else parse_chosen_id(job_id)
-        return (await self.submissions.submit(job_spec, actor=actor, job_id=job_id)).job
+        new = self.submissions.new_job(type, payload, job_id=job_id, **spec)
+        return (await self.submissions.submit(new.spec, actor=actor, job_id=new.job_id)).job
+
+    async def submit_many(
+        self, jobs: Iterable[Mapping[str, Any]], *, actor: str = "python"
+    ) -> list[Job | EventjobsError]:
+        """Submit jobs, each a mapping of the arguments of *submit*, up to 512 in one commit. The
+        outcomes, in order; that of a refused one is its error, and harms no other.
+        """
+        outcomes = await self.submissions.submit_values(jobs, actor=actor)
+        return [each if isinstance(each, EventjobsError) else each.job for each in outcomes]
 
     async def wait(self, job_id: str, *, hooks: bool = False) -> Job:
         """The job, once it has ended, with *hooks* once its completion hooks have, too. Raises

@@ -112,6 +112,14 @@ class ViewQueries(ABC):
         ids: list[str] = await self.query(status.SELECT_RUNNING)
         return ids
 
+    async def open_breakers(self) -> list[tuple[str, int, int]]:
+        """Of the breakers that are open: name, open since, open until, in µs."""
+        return [
+            (each.name, each.changed_us or 0, each.until_us)
+            for each in await self.breakers()
+            if each.until_us
+        ]
+
     async def breakers(self) -> list[LastBreakerChange]:
         """The circuit breakers that ever opened, by name, as they were changed last."""
         return [LastBreakerChange(*row) for row in await self.query(breakers.SELECT_BREAKERS)]

@@ -1,6 +1,6 @@
 """The commands on jobs. Each loads a job, decides, appends one event, and repeats on Conflict."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from functools import partial
 
@@ -41,7 +41,7 @@ from eventjobs.errors import (
     JobNotFound,
     StepTooLarge,
 )
-from eventjobs.log import EventLog
+from eventjobs.log import EventLog, NewEvent
 
 
 class CommandReason(BaseModel):
@@ -109,6 +109,20 @@ class Jobs:
             if key:
                 raise IdempotencyKeyReused from error
             raise
+
+    async def submit_new(
+        self, new_jobs: Sequence[tuple[str, JobSpec]], *, actor: str
+    ) -> list[CommandResult | None]:
+        """Submit these (job id, specification) in one commit; None where the id is taken.
+
+        Raises as EventLog.append_many does.
+        """
+        events = [NewEvent(job_id, 0, JobSubmitted(spec), actor) for job_id, spec in new_jobs]
+        outcomes = await self._cache.append_many([None] * len(events), events)
+        return [
+            CommandResult(outcome, True) if isinstance(outcome, Job) else None
+            for outcome in outcomes
+        ]
 
     async def import_state(
         self,

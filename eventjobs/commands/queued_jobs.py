@@ -45,31 +45,38 @@ class QueuedJobs:
         Raises OwnerLimit without calling it when the owner has too many, LogUnavailable before
         they are counted, and what *command* raises.
         """
-        if owner is None or self._limit is None or is_of_service(job_id):
-            return await command()
-        is_new = self._reserve(owner, job_id, self._limit)
+        is_new = self.reserve(owner, job_id)
         try:
             result = await command()
         except BaseException:
-            if is_new:
-                self._release(owner, job_id)
+            self.release(owner, job_id, is_new=is_new)
             raise
-        if is_new and not result.changed:
-            self._release(owner, job_id)
+        if not result.changed:
+            self.release(owner, job_id, is_new=is_new)
         return result
 
-    def _reserve(self, owner: str, job_id: str, limit: int) -> bool:
-        """Reserve until the views show the job. False when a concurrent command has done that."""
+    def reserve(self, owner: str | None, job_id: str) -> bool:
+        """Reserve until the views show the job. False when there is nothing to release.
+
+        Raises OwnerLimit, LogUnavailable as *queue* does.
+        """
+        if owner is None or self._limit is None or is_of_service(job_id):
+            return False
         if self._loaded_at is None:
             raise LogUnavailable("the service is starting; nothing was written")
         reserved = self._reserved[owner]
         if job_id in reserved:
-            return False
-        if self._counts[owner] + len(reserved) >= limit:
+            return False  # a concurrent command has done that
+        if self._counts[owner] + len(reserved) >= self._limit:
             self._drop_empty(owner)
-            raise OwnerLimit(f"an owner has at most {limit} queued jobs")
+            raise OwnerLimit(f"an owner has at most {self._limit} queued jobs")
         reserved.add(job_id)
         return True
+
+    def release(self, owner: str | None, job_id: str, *, is_new: bool) -> None:
+        """The command, whose *reserve* returned *is_new*, queued nothing."""
+        if is_new and owner is not None:
+            self._release(owner, job_id)
 
     def _release(self, owner: str, job_id: str) -> None:
         self._reserved[owner].discard(job_id)

@@ -1,9 +1,9 @@
 """Submitting jobs: a specification is checked, completed from its handler, and appended."""
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 
 from eventjobs.auth.policy import Action
 from eventjobs.auth.principals import LOCAL, Principal
@@ -11,15 +11,25 @@ from eventjobs.commands.access import permits_job
 from eventjobs.commands.command_queue import CommandResult
 from eventjobs.commands.jobs import Guard, Jobs, RetryOptions
 from eventjobs.commands.queued_jobs import QueuedJobs
-from eventjobs.domain.ids import new_id, parse_id
+from eventjobs.domain.ids import new_id, parse_chosen_id, parse_id
 from eventjobs.domain.spec import Artifact, JobSpec
-from eventjobs.domain.submission import is_checked, rebuild_spec
+from eventjobs.domain.submission import build_spec, is_checked, rebuild_spec
 from eventjobs.domain.validation import read_files
-from eventjobs.errors import InvalidInput, OwnerLimit, UnknownArtifact, UnknownJob
+from eventjobs.errors import (
+    EventjobsError,
+    InvalidInput,
+    LogError,
+    OwnerLimit,
+    UnknownArtifact,
+    UnknownJob,
+)
 from eventjobs.handlers.registry import HandlerRegistry
 from eventjobs.projections import Views
 from eventjobs.storage.artifacts import Artifacts
 from eventjobs.storage.uploads import Uploads
+
+#: Most submissions in one commit.
+GROUP_MAX = 512
 
 
 class SpecDefaults:
@@ -59,6 +69,24 @@ class SpecDefaults:
         return replace(spec, **open_fields) if open_fields else spec
 
 
+class NewJob(NamedTuple):
+    """A submission: under a new id without *job_id*; *key*: the id is that of a key."""
+
+    spec: JobSpec
+    job_id: str | None = None
+    key: bool = False
+
+
+class _Prepared(NamedTuple):
+    """A submission that is checked: its place in the list, and what to append."""
+
+    place: int
+    job_id: str
+    spec: JobSpec
+    #: Whether a place in the owner's limit is reserved for it.
+    is_new: bool
+
+
 class Submissions:
     """Submits jobs for Python, HTTP, schedules and handlers alike, and queues them again."""
 
@@ -78,6 +106,37 @@ class Submissions:
         self._queued_jobs = queued_jobs
         self.defaults = defaults
 
+    def new_job(
+        self,
+        type: str,
+        payload: Any = None,
+        *,
+        job_id: str | None = None,
+        **options: Any,
+    ) -> NewJob:
+        """A submission from Python values. Raises InvalidInput, UnknownType."""
+        # Set here, not by SpecDefaults.complete: it would copy the specification.
+        attempts = self.defaults.max_attempts(type)
+        spec = build_spec(type, payload, options, max_attempts=attempts)
+        return NewJob(spec, None if job_id is None else parse_chosen_id(job_id))
+
+    async def submit_values(
+        self, jobs: Iterable[Mapping[str, Any]], *, actor: str
+    ) -> list[CommandResult | EventjobsError]:
+        """Submit jobs that are given as arguments of *new_job*; the outcome of each, in order."""
+        outcomes: list[CommandResult | EventjobsError | None] = []
+        new_jobs = []
+        for values in jobs:
+            try:
+                if not isinstance(values, Mapping) or "type" not in values:
+                    raise InvalidInput("a job is a mapping with a type")
+                new_jobs.append(self.new_job(**values))
+                outcomes.append(None)
+            except EventjobsError as error:
+                outcomes.append(error)
+        submitted = iter(await self.submit_many(new_jobs, actor=actor))
+        return [next(submitted) if each is None else each for each in outcomes]
+
     async def submit(
         self,
         spec: JobSpec,
@@ -93,13 +152,7 @@ class Submissions:
         Raises what Jobs.submit does, OwnerLimit, UnknownType, UnknownJob, UnknownArtifact,
         InvalidInput.
         """
-        if not is_checked(spec):
-            spec = rebuild_spec(spec)
-            await self._check_artifacts(spec)
-        if spec.after or spec.parent is not None:
-            await self._check_named_jobs(spec, principal)
-        job_id = None if job_id is None else parse_id(job_id)
-        completed = self.defaults.complete(spec)
+        completed, job_id = await self._prepare(NewJob(spec, job_id, key), principal)
         if spec.owner is None:
             return await self._jobs.submit(completed, actor=actor, job_id=job_id, key=key)
         job_id = job_id or new_id(self._jobs.clock.now_us())
@@ -110,6 +163,77 @@ class Submissions:
             if await self._jobs.load(job_id) is None:
                 raise
             return await submit()  # again: it queues nothing
+
+    async def submit_many(
+        self, new_jobs: Sequence[NewJob], *, actor: str, principal: Principal = LOCAL
+    ) -> list[CommandResult | EventjobsError]:
+        """Submit *new_jobs*, of which one may name those before it; the outcome of each, in order.
+
+        As many as possible are in one commit. Their errors are those of *submit*.
+        """
+        outcomes: list[CommandResult | EventjobsError] = []
+        for group in _groups(new_jobs):
+            outcomes += await self._submit_group(group, actor, principal)
+        return outcomes
+
+    async def _submit_group(
+        self, group: Sequence[NewJob], actor: str, principal: Principal
+    ) -> list[CommandResult | EventjobsError]:
+        """Submit jobs that do not name each other."""
+        outcomes: dict[int, CommandResult | EventjobsError] = {}
+        together: list[_Prepared] = []
+        for place, new in enumerate(group):
+            try:
+                completed, job_id = await self._prepare(new, principal)
+                job_id = job_id or new_id(self._jobs.clock.now_us())
+                is_new = self._queued_jobs.reserve(completed.owner, job_id)
+            except OwnerLimit:
+                outcomes[place] = await self._outcome(new, actor, principal)
+            except EventjobsError as error:
+                outcomes[place] = error
+            else:
+                together.append(_Prepared(place, job_id, completed, is_new))
+        for each, outcome in zip(together, await self._append(together, actor), strict=True):
+            if not isinstance(outcome, CommandResult):
+                self._queued_jobs.release(each.spec.owner, each.job_id, is_new=each.is_new)
+            outcomes[each.place] = (
+                await self._outcome(group[each.place], actor, principal)
+                if outcome is None
+                else outcome
+            )
+        return [outcomes[place] for place in range(len(group))]
+
+    async def _append(
+        self, together: Sequence["_Prepared"], actor: str
+    ) -> Sequence[CommandResult | EventjobsError | None]:
+        """The outcomes of these submissions in one commit; None where the id is taken."""
+        if not together:
+            return ()
+        try:
+            new_jobs = [(each.job_id, each.spec) for each in together]
+            return await self._jobs.submit_new(new_jobs, actor=actor)
+        except LogError as error:
+            return [error] * len(together)
+
+    async def _outcome(
+        self, new: NewJob, actor: str, principal: Principal
+    ) -> CommandResult | EventjobsError:
+        spec, job_id, key = new
+        try:
+            return await self.submit(spec, actor=actor, principal=principal, job_id=job_id, key=key)
+        except EventjobsError as error:
+            return error
+
+    async def _prepare(self, new: NewJob, principal: Principal) -> tuple[JobSpec, str | None]:
+        """The completed specification, and the job id. Raises as *submit* does."""
+        spec = new.spec
+        if not is_checked(spec):
+            spec = rebuild_spec(spec)
+            await self._check_artifacts(spec)
+        if spec.after or spec.parent is not None:
+            await self._check_named_jobs(spec, principal)
+        job_id = None if new.job_id is None else parse_id(new.job_id)
+        return self.defaults.complete(spec), job_id
 
     async def retry(
         self, job_id: str, options: RetryOptions, *, actor: str, guard: Guard | None = None
@@ -174,3 +298,17 @@ class Submissions:
     async def _may_name(self, job_id: str, principal: Principal) -> bool:
         job = await self._jobs.load(job_id)
         return job is not None and await permits_job(self._jobs, principal, Action.READ, job)
+
+
+def _groups(new_jobs: Sequence[NewJob]) -> Iterator[Sequence[NewJob]]:
+    """*new_jobs* in order, cut where a job names one of its group, and where a commit is full."""
+    begin = 0
+    ids: set[str] = set()
+    for place, (spec, job_id, _) in enumerate(new_jobs):
+        if place - begin == GROUP_MAX or not ids.isdisjoint((*spec.after, spec.parent, job_id)):
+            yield new_jobs[begin:place]
+            begin, ids = place, set()
+        if job_id is not None:
+            ids.add(job_id)
+    if begin < len(new_jobs):
+        yield new_jobs[begin:]

@@ -79,6 +79,23 @@ async def test_a_batch_can_be_repeated(client: Connect) -> None:
     assert (lone.status, lone.json["job_id"]) == (200, first[0]["job_id"])
 
 
+async def test_lines_name_jobs_of_earlier_lines(client: Connect) -> None:
+    """However many are between them: lines are submitted in groups."""
+    api = await client(*HANDLERS, concurrency=0)
+    first, last = str(uuid4()), str(uuid4())
+    between = [{"type": "echo", "payload": n} for n in range(1200)]
+    named = [
+        {"type": "echo", "job_id": first},
+        *between,
+        {"type": "echo", "job_id": last, "after": [first]},
+        {"type": "echo", "after": [last, first]},
+        {"type": "echo", "after": [str(uuid4())]},
+    ]
+    statuses = [each["status"] for each in await batch(api, named)]
+    assert statuses == [202] * 1203 + [422]
+    assert api.service.log.head == 1203
+
+
 async def test_a_batch_too_large_ends_where_it_is_too_large(client: Connect) -> None:
     api = await client(*HANDLERS, concurrency=0, batch_lines_max=2, batch_bytes_max=2048)
     outcomes = await batch(api, [{"type": "echo"}] * 3)

@@ -3,15 +3,16 @@
 import asyncio
 import re
 from collections import deque
-from collections.abc import AsyncIterator
-from typing import Any
+from collections.abc import AsyncIterator, Iterator
+from typing import NamedTuple
 
 import orjson
 from aiohttp import web
 
 from eventjobs.auth.principals import Principal
+from eventjobs.commands.command_queue import CommandResult
+from eventjobs.commands.submissions import GROUP_MAX, NewJob
 from eventjobs.domain.ids import new_id, parse_chosen_id
-from eventjobs.domain.spec import JobSpec
 from eventjobs.errors import EventjobsError, OutcomeUnknown, TooLarge
 from eventjobs.http import problem, slow_clients
 from eventjobs.http.app_context import AppContext
@@ -27,6 +28,8 @@ _NDJSON_TYPES = re.compile(r"application/(?:x-)?(?:ndjson|jsonl|json-?lines)")
 
 #: Lines that are submitted concurrently: enough to fill two commits.
 CONCURRENT_LINES_MAX = 2048
+#: Bytes of lines that are submitted together.
+GROUP_BYTES_MAX = 2**20
 #: Bytes of one write: less than the transport's buffer, so that the write does not wait.
 WRITE_BYTES = 32_768
 
@@ -44,20 +47,21 @@ async def submit_batch(context: AppContext, request: web.Request) -> web.StreamR
     response = web.StreamResponse(headers={"Content-Type": NDJSON, "Cache-Control": "no-store"})
     await response.prepare(request)
     outcomes = _Outcomes(service, request, response)
-    named: _NamedLines = {}
+    batch = _Batch(service, principal)
     number = 0
     quota = None  # the first line is counted with the request
     try:
         async for lines in _lines(service, request):
-            for number, line in lines:
+            for group in _groups(lines):
                 if outcomes.full:
                     await outcomes.drain_half()
-                outcome = _submit(service, principal, number, line, named, quota)
-                outcomes.append(asyncio.create_task(outcome))
+                parsed = [await batch.parse(*line, quota) for line in group]
+                outcomes.append(batch.submit(parsed), len(group))
+                number = group[-1][0]
                 quota = request.get(QUOTA)
     except EventjobsError as error:
         # The rest of the batch cannot be read: the last outcome holds the error.
-        outcomes.append(asyncio.create_task(_unread_line(number + 1, error)))
+        outcomes.append(asyncio.create_task(_unread_line(number + 1, error)), 1)
     finally:
         await outcomes.collect()
     await outcomes.write_all()
@@ -78,21 +82,24 @@ class _Outcomes:
         self._service = service
         self._request = request
         self._response = response
-        self._tasks: deque[asyncio.Task[bytes]] = deque()
+        #: Each returns the outcomes of so many lines.
+        self._tasks: deque[tuple[asyncio.Task[bytes], int]] = deque()
+        self._count = 0  # of their lines
         self._unwritten = bytearray()
 
-    def append(self, task: asyncio.Task[bytes]) -> None:
-        """Add the outcome that *task* returns."""
-        self._tasks.append(task)
+    def append(self, task: asyncio.Task[bytes], count: int) -> None:
+        """Add the outcomes of *count* lines, which *task* returns."""
+        self._tasks.append((task, count))
+        self._count += count
 
     @property
     def full(self) -> bool:
-        return len(self._tasks) >= CONCURRENT_LINES_MAX
+        return self._count >= CONCURRENT_LINES_MAX
 
     async def drain_half(self) -> None:
         """Return when half of the lines have their outcomes. The other half keeps the log busy."""
-        while len(self._tasks) > CONCURRENT_LINES_MAX // 2:
-            self._unwritten += await self._tasks.popleft()
+        while self._count > CONCURRENT_LINES_MAX // 2:
+            await self._collect_first()
         while len(self._unwritten) >= WRITE_BYTES and self._write_buffer_is_empty():
             await self._response.write(self._unwritten[:WRITE_BYTES])
             del self._unwritten[:WRITE_BYTES]
@@ -104,7 +111,12 @@ class _Outcomes:
     async def collect(self) -> None:
         """Return when every line has its outcome, also after the client has disconnected."""
         while self._tasks:
-            self._unwritten += await self._tasks.popleft()
+            await self._collect_first()
+
+    async def _collect_first(self) -> None:
+        task, count = self._tasks.popleft()
+        self._count -= count
+        self._unwritten += await task
 
     async def write_all(self) -> None:
         """Write the rest. Raises ConnectionResetError when the client stops reading."""
@@ -115,8 +127,6 @@ class _Outcomes:
 
 
 NumberedLines = list[tuple[int, bytes | None]]
-#: The lines that name a job id or key, by job id: the line's number and its task.
-_NamedLines = dict[str, tuple[int, asyncio.Task[Any]]]
 
 
 async def _lines(service: Service, request: web.Request) -> AsyncIterator[NumberedLines]:
@@ -158,57 +168,100 @@ async def _with_final_newline(parts: AsyncIterator[bytes]) -> AsyncIterator[byte
     yield b"\n"
 
 
-async def _submit(
-    service: Service,
-    principal: Principal,
-    number: int,
-    raw: bytes | None,
-    named: _NamedLines,
-    quota: Quota | None,
-) -> bytes:
-    """The outcome of one line, which counts against *quota*. Errors of the line are a part of it,
-    and are not raised.
-    """
-    job_id = None
-    try:
-        if quota is not None:
-            quota.count_again()
-        if raw is None:
-            raise TooLarge(f"the line has more than {service.settings.body_bytes_max} bytes")
-        line = parse(raw, BatchLine, request_limits(service.settings))
-        owner = owner_of(principal, line.owner)
-        if line.job_id is not None:
-            job_id = parse_chosen_id(line.job_id)
-        elif line.idempotency_key is not None:
-            job_id = await service.jobs.id_of_key(line.idempotency_key, owner)
-        if job_id is not None and (task := asyncio.current_task()) is not None:
-            named.setdefault(job_id, (number, task))
-        spec = await line.spec(service, principal, owner, named=job_id is not None)
-        await _wait_for_named_jobs(spec, number, named)
-        job_id = job_id or new_id(service.clock.now_us())
-        job, changed = await service.submissions.submit(
-            spec,
-            actor=principal.name,
-            principal=principal,
-            job_id=job_id,
-            key=line.idempotency_key is not None,
+def _groups(lines: NumberedLines) -> Iterator[NumberedLines]:
+    """*lines* in order, as many together as are submitted together."""
+    group: NumberedLines = []
+    size = 0
+    for number, line in lines:
+        if len(group) == GROUP_MAX or size > GROUP_BYTES_MAX:
+            yield group
+            group, size = [], 0
+        group.append((number, line))
+        size += len(line or b"")
+    if group:
+        yield group
+
+
+class _Line(NamedTuple):
+    """A line: the job that it submits, or the outcome of a line that is refused."""
+
+    number: int
+    new: NewJob | None
+    #: Whether it has an id that other lines can name.
+    is_named: bool = False
+    outcome: bytes = b""
+
+
+class _Batch:
+    """Submits groups of lines."""
+
+    def __init__(self, service: Service, principal: Principal) -> None:
+        self._service = service
+        self._principal = principal
+        #: By job id that a line names, or has by its key: the submission of its group.
+        self._submissions: dict[str, asyncio.Task[bytes]] = {}
+
+    async def parse(self, number: int, raw: bytes | None, quota: Quota | None) -> _Line:
+        """One line, which counts against *quota*. Errors of the line are its outcome."""
+        service, principal = self._service, self._principal
+        job_id = None
+        try:
+            if quota is not None:
+                quota.count_again()
+            if raw is None:
+                raise TooLarge(f"the line has more than {service.settings.body_bytes_max} bytes")
+            line = parse(raw, BatchLine, request_limits(service.settings))
+            owner = owner_of(principal, line.owner)
+            if line.job_id is not None:
+                job_id = parse_chosen_id(line.job_id)
+            elif line.idempotency_key is not None:
+                job_id = await service.jobs.id_of_key(line.idempotency_key, owner)
+            spec = await line.spec(service, principal, owner, named=job_id is not None)
+        except EventjobsError as error:
+            return _Line(number, None, outcome=_error_line(number, error))
+        new = NewJob(
+            spec, job_id or new_id(service.clock.now_us()), line.idempotency_key is not None
         )
-    except EventjobsError as error:
-        unknown = job_id if isinstance(error, OutcomeUnknown) else None
-        return _error_line(number, error, unknown)
+        return _Line(number, new, is_named=job_id is not None)
+
+    def submit(self, lines: list[_Line]) -> asyncio.Task[bytes]:
+        """The outcomes of *lines*, in order. Those of jobs that they name come before."""
+        new_jobs = [line.new for line in lines if line.new is not None]
+        named = [each for new in new_jobs for each in (*new.spec.after, new.spec.parent or "")]
+        earlier = {self._submissions[each] for each in named if each in self._submissions}
+        task = asyncio.create_task(self._submit(lines, new_jobs, earlier))
+        for line in lines:
+            if line.is_named and line.new is not None and line.new.job_id is not None:
+                self._submissions[line.new.job_id] = task
+        return task
+
+    async def _submit(
+        self, lines: list[_Line], new_jobs: list[NewJob], earlier: set[asyncio.Task[bytes]]
+    ) -> bytes:
+        if earlier:
+            await asyncio.wait(earlier)
+        principal = self._principal
+        outcomes = await self._service.submissions.submit_many(
+            new_jobs, actor=principal.name, principal=principal
+        )
+        each = iter(outcomes)
+        return b"".join(
+            line.outcome if line.new is None else _outcome_line(line.number, line.new, next(each))
+            for line in lines
+        )
+
+
+def _outcome_line(number: int, new: NewJob, outcome: CommandResult | EventjobsError) -> bytes:
+    if isinstance(outcome, EventjobsError):
+        unknown = new.job_id if isinstance(outcome, OutcomeUnknown) else None
+        return _error_line(number, outcome, unknown)
+    job, changed = outcome
     return b'{"line":%d,"status":%d,"job_id":"%b","position":%d}\n' % (
         number,
         202 if changed else 200,
         job.job_id.encode(),
         job.position,
     )
-
-
-async def _wait_for_named_jobs(spec: JobSpec, number: int, named: _NamedLines) -> None:
-    """Return when the jobs that *spec* names and earlier lines submit have their outcomes."""
-    lines = [named[each] for each in (*spec.after, spec.parent or "") if each in named]
-    if earlier := [task for line, task in lines if line < number]:
-        await asyncio.wait(earlier)
 
 
 async def _unread_line(number: int, error: EventjobsError) -> bytes:
