@@ -12,6 +12,7 @@ from eventjobs.commands.jobs import Jobs
 from eventjobs.domain import decisions
 from eventjobs.domain.events import ArtifactStored, AttemptFailed, AttemptHandedOver, ends_job
 from eventjobs.domain.job import Job, Status
+from eventjobs.domain.json_fields import as_fragment
 from eventjobs.domain.outcomes import (
     RESULT,
     Cancelled,
@@ -132,7 +133,7 @@ class OutcomeRecorder:
             return None
         encoded = orjson.dumps(result)
         if len(encoded) <= self._result_bytes_max:
-            return orjson.Fragment(encoded)
+            return as_fragment(result)
         sha256, size = await asyncio.to_thread(self._artifacts.store, encoded)
         stored = ArtifactStored(job.attempt, RESULT, sha256, size, "application/json")
         await self._jobs.report(job.job_id, stored, actor=actor)

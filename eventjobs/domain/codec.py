@@ -13,6 +13,7 @@ from eventjobs.domain.json_fields import as_fragments
 from eventjobs.domain.spec import JobSpec
 from eventjobs.domain.timestamps import MAX_US
 from eventjobs.errors import CorruptLog, NotJSON
+from eventjobs.storable import trim
 
 Upcaster = Callable[[dict[str, Any], dict[str, Any]], tuple[str, dict[str, Any], dict[str, Any]]]
 
@@ -155,7 +156,7 @@ class _FieldGroup:
                 present[name] = value
         if not present.keys() >= self._needed:
             raise TypeError(f"{', '.join(sorted(self._needed - present.keys()))} cannot be None")
-        return orjson.dumps(present) if present else b"{}"
+        return trim(orjson.dumps(present)) if present else b"{}"
 
 
 def _build_submission(**spec: Any) -> JobSubmitted:

@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 
 import orjson
 
-from eventjobs.storable import json_fragment
+from eventjobs.storable import json_fragment, trim
 
 
 class JSONField:
@@ -34,7 +34,7 @@ class JSONField:
 
 
 # Needed to pickle, and to copy deeply, a dataclass with a JSONField.
-copyreg.pickle(orjson.Fragment, lambda text: (orjson.Fragment, (orjson.dumps(text),)))
+copyreg.pickle(orjson.Fragment, lambda text: (orjson.Fragment, (trim(orjson.dumps(text)),)))
 
 Class = TypeVar("Class", bound=type)
 #: The JSONFields of each class that has some.
@@ -66,7 +66,7 @@ def fragment_of(holder: Any, name: str) -> orjson.Fragment | None:
 
 def as_fragment(value: Any) -> orjson.Fragment | None:
     """*value*, which orjson has decoded, as JSON text again; None for null."""
-    return None if value is None else orjson.Fragment(orjson.dumps(value))
+    return None if value is None else orjson.Fragment(trim(orjson.dumps(value)))
 
 
 def as_fragments(kind: type, values: dict[str, Any]) -> dict[str, Any]:

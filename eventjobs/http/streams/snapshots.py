@@ -10,6 +10,7 @@ from eventjobs.domain.job import Job, Status
 from eventjobs.domain.mask import Mask
 from eventjobs.http.render import hook_links, render
 from eventjobs.projections import JobView, Views
+from eventjobs.storable import trim
 
 
 class Snapshot(NamedTuple):
@@ -62,7 +63,7 @@ class Snapshots:
         cached = self._cache.get(job.job_id)
         if cached is not None and cached.job is job and job.status != Status.RUNNING:
             return cached
-        body = self.encode(view)
+        body = trim(self.encode(view))
         snapshot = Snapshot(job, body, etag_of(job))
         self._cache.put(job.job_id, snapshot, len(body))
         return snapshot
