@@ -7,11 +7,11 @@ A stored event has two parts. *facts* are what the state machine needs; they are
 *body*, the fields that a class lists in BODY, is what users put in; it can be erased.
 """
 
-from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from eventjobs.domain.json_fields import json_fields
 from eventjobs.domain.spec import JSON, JobSpec
+from eventjobs.domain.values import value
 
 #: The type of webhook deliveries, which are jobs. The payload names the webhook and the position.
 DELIVERY = "eventjobs.webhook"
@@ -22,7 +22,7 @@ OWN_TYPES = "eventjobs."
 HOOK_TYPES = "eventjobs.hook."
 
 
-@dataclass(frozen=True, slots=True)
+@value(frozen=True, slots=True)
 class JobSubmitted:
     spec: JobSpec
 
@@ -32,7 +32,7 @@ IMPORTED_STATUSES = frozenset({"queued", "running", "completed", "failed", "canc
 
 
 @json_fields("record")
-@dataclass(frozen=True)
+@value(frozen=True)
 class JobImported:
     """The state of a job in another store, with the times of that store.
 
@@ -60,7 +60,7 @@ class JobImported:
             raise ValueError(f"status cannot be {self.status!r:.100}")
 
 
-@dataclass(frozen=True, slots=True)
+@value(frozen=True, slots=True)
 class AttemptStarted:
     """A worker has claimed the job. A remote worker has a lease of *lease_s* seconds, which each of
     its requests renews.
@@ -71,7 +71,7 @@ class AttemptStarted:
     lease_s: float | None = None
 
 
-@dataclass(frozen=True, slots=True)
+@value(frozen=True, slots=True)
 class AttemptHandedOver:
     """An external service, now the *worker*, has accepted the job and will report.
 
@@ -88,7 +88,7 @@ class AttemptHandedOver:
 
 
 @json_fields("data")
-@dataclass(frozen=True)
+@value(frozen=True)
 class ProgressReported:
     BODY: ClassVar = frozenset({"message", "data"})
 
@@ -101,7 +101,7 @@ class ProgressReported:
 
 
 @json_fields("fields")
-@dataclass(frozen=True)
+@value(frozen=True)
 class LogWritten:
     BODY: ClassVar = frozenset({"message", "fields"})
 
@@ -111,7 +111,7 @@ class LogWritten:
     fields: JSON = None
 
 
-@dataclass(frozen=True, slots=True)
+@value(frozen=True, slots=True)
 class ArtifactStored:
     attempt: int
     name: str
@@ -121,7 +121,7 @@ class ArtifactStored:
 
 
 @json_fields("result")
-@dataclass(frozen=True)
+@value(frozen=True)
 class StepCompleted:
     """*number* is the index of the step in its attempt: 0, 1, 2 …"""
 
@@ -135,7 +135,7 @@ class StepCompleted:
     was: str | None = None
 
 
-@dataclass(frozen=True, slots=True)
+@value(frozen=True, slots=True)
 class BreakerChanged:
     """A call of this job opened or closed the circuit breaker *name*."""
 
@@ -147,7 +147,7 @@ class BreakerChanged:
 
 
 @json_fields("details")
-@dataclass(frozen=True)
+@value(frozen=True)
 class AttemptFailed:
     """With a *retry_at_us* the job is queued again; without one it has failed.
 
@@ -165,7 +165,7 @@ class AttemptFailed:
     held_off: bool | None = None
 
 
-@dataclass(frozen=True, slots=True)
+@value(frozen=True, slots=True)
 class AttemptReleased:
     """The attempt ended unfinished, for example at a shutdown. It is not counted."""
 
@@ -174,7 +174,7 @@ class AttemptReleased:
 
 
 @json_fields("result", "issues")
-@dataclass(frozen=True)
+@value(frozen=True)
 class JobCompleted:
     BODY: ClassVar = frozenset({"result", "issues"})
 
@@ -183,14 +183,14 @@ class JobCompleted:
     issues: JSON = None
 
 
-@dataclass(frozen=True, slots=True)
+@value(frozen=True, slots=True)
 class CancelRequested:
     BODY: ClassVar = frozenset({"reason"})
 
     reason: str | None = None
 
 
-@dataclass(frozen=True, slots=True)
+@value(frozen=True, slots=True)
 class JobCancelled:
     BODY: ClassVar = frozenset({"reason"})
 
@@ -198,7 +198,7 @@ class JobCancelled:
     reason: str | None = None
 
 
-@dataclass(frozen=True, slots=True)
+@value(frozen=True, slots=True)
 class JobRetried:
     """A user queued the job again. Completed steps are kept, except *from_step* and later ones."""
 
@@ -210,14 +210,14 @@ class JobRetried:
     restart: bool | None = None
 
 
-@dataclass(frozen=True, slots=True)
+@value(frozen=True, slots=True)
 class JobExpired:
     """The job is hidden from lists and reads. The log keeps its events."""
 
     reason: str
 
 
-@dataclass(frozen=True, slots=True)
+@value(frozen=True, slots=True)
 class LateReportRefused:
     """A *report* of an *attempt* that no longer held the job was refused."""
 
@@ -225,7 +225,7 @@ class LateReportRefused:
     report: str
 
 
-@dataclass(frozen=True, slots=True)
+@value(frozen=True, slots=True)
 class HookCompleted:
     """A completion hook has made its record of the completed job: the record's id and URL."""
 
@@ -236,7 +236,7 @@ class HookCompleted:
     url: str | None = None
 
 
-@dataclass(frozen=True, slots=True)
+@value(frozen=True, slots=True)
 class HookFailed:
     """A completion hook has failed, with no attempt left. The job stays completed.
 
@@ -253,7 +253,7 @@ class HookFailed:
 # --- events of the service: each type, queue, schedule, webhook and API key has its own stream
 
 
-@dataclass(frozen=True, slots=True)
+@value(frozen=True, slots=True)
 class Paused:
     """No job of this type or queue starts, or this schedule submits none, until it is resumed."""
 
@@ -264,13 +264,13 @@ class Paused:
     reason: str | None = None
 
 
-@dataclass(frozen=True, slots=True)
+@value(frozen=True, slots=True)
 class Resumed:
     kind: str
     name: str
 
 
-@dataclass(frozen=True, slots=True)
+@value(frozen=True, slots=True)
 class WebhookAdded:
     """Later events that match are sent to *url*. An empty or missing filter matches all."""
 
@@ -287,14 +287,14 @@ class WebhookAdded:
                 object.__setattr__(self, name, tuple(getattr(self, name)))
 
 
-@dataclass(frozen=True, slots=True)
+@value(frozen=True, slots=True)
 class WebhookRemoved:
     BODY: ClassVar = frozenset({"reason"})
 
     reason: str | None = None
 
 
-@dataclass(frozen=True, slots=True)
+@value(frozen=True, slots=True)
 class KeyCreated:
     """An API key is valid until *expires_us*, or until it is revoked."""
 
@@ -309,14 +309,14 @@ class KeyCreated:
             object.__setattr__(self, "scopes", tuple(self.scopes))
 
 
-@dataclass(frozen=True, slots=True)
+@value(frozen=True, slots=True)
 class KeyRevoked:
     BODY: ClassVar = frozenset({"reason"})
 
     reason: str | None = None
 
 
-@dataclass(frozen=True, slots=True)
+@value(frozen=True, slots=True)
 class Unreadable:
     """What readers get for a stored event that this version cannot read. It is never stored."""
 

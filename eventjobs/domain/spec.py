@@ -1,14 +1,14 @@
 """The specification of a job, as its first event stores it."""
 
-from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from eventjobs.domain.json_fields import json_fields
+from eventjobs.domain.values import value
 
 JSON = Any  # a value that orjson reads and writes; reading such a field gives a new copy each time
 
 
-@dataclass(frozen=True, slots=True)
+@value(frozen=True, slots=True)
 class Artifact:
     """A named file of a job. Its content is stored under *sha256*."""
 
@@ -24,7 +24,7 @@ def _artifact_of(value: Any) -> Any:
 
 
 @json_fields("payload")
-@dataclass(frozen=True)
+@value(frozen=True)
 class JobSpec:
     """What a job does, when, and how often. It is built once, where the submission arrives, and is
     never changed.
