@@ -25,16 +25,20 @@ def render(view: JobView, ttl_s: float = math.inf) -> dict[str, Any]:
     """
     job, progress, estimate = view
     hooks = _hooks(job) if job.spec.hooks else []
-    links = _links(job) | hook_links(hooks)
-    return (
-        {"job_id": job.job_id, "type": job.spec.type, "status": job.status}
-        | _progress(job, progress)
-        | _estimate(estimate)
-        | _attempt(job)
-        | _times(job, ttl_s)
-        | {"version": job.version, "position": job.position, "links": links, "hooks": hooks}
-        | {"masked": False}
-    )
+    return {  # one dict: joined by `|`, each part would copy the ones before it
+        "job_id": job.job_id,
+        "type": job.spec.type,
+        "status": job.status,
+        **_progress(job, progress),
+        **_estimate(estimate),
+        **_attempt(job),
+        **_times(job, ttl_s),
+        "version": job.version,
+        "position": job.position,
+        "links": {**_links(job), **hook_links(hooks)},
+        "hooks": hooks,
+        "masked": False,
+    }
 
 
 def _progress(job: Job, progress: Progress | None) -> dict[str, Any]:
