@@ -52,17 +52,20 @@ class Progress:
 
 def advance(progress: Progress | None, recorded: Recorded) -> Progress | None:
     """The progress after one more event; None until the first progress report."""
-    match recorded.event:
-        case ProgressReported() as event:
-            return _with_report(progress or Progress(), event, recorded.at_us)
-        case JobImported() as event:
-            return _of_record(event)
+    event, at_us = recorded.event, recorded.at_us
+    if isinstance(event, ProgressReported):
+        return _with_report(progress or Progress(), event, at_us)
+    if isinstance(event, JobImported):
+        return _of_record(event)
+    if progress is None:
+        return None  # as of most events: few jobs report
+    match event:
         case AttemptStarted():
-            return Progress(reported_us=recorded.at_us) if progress is not None else None
-        case JobCompleted() if progress is not None:
-            return _with_end(progress, recorded.at_us, 1.0)
-        case AttemptFailed() | AttemptReleased() | JobCancelled() if progress is not None:
-            return _with_end(progress, recorded.at_us, progress.fraction)
+            return Progress(reported_us=at_us)
+        case JobCompleted():
+            return _with_end(progress, at_us, 1.0)
+        case AttemptFailed() | AttemptReleased() | JobCancelled():
+            return _with_end(progress, at_us, progress.fraction)
         case _:
             return progress
 

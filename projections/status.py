@@ -62,25 +62,30 @@ CREATE TABLE counts (
 """
 
 ADD_JOBS = """
+WITH new AS MATERIALIZED (SELECT value FROM json_each(?1))
 INSERT INTO jobs
 SELECT value ->> 0, value ->> 6, value ->> 7, value ->> 8, value ->> 9, value ->> 10, value ->> 1,
   value ->> 1 IS NOT NULL, value -> 2, value ->> 3, value ->> 11, value ->> 4, value ->> 5
-FROM json_each(?1)
+FROM new
 """
 HIDE_JOBS = "UPDATE jobs SET listed = 0 WHERE born IN (SELECT value FROM json_each(?1))"
 #: A hidden job is shown again when it is imported again.
 SHOW_JOBS = "UPDATE jobs SET listed = 1 WHERE born IN (SELECT value FROM json_each(?1))"
 #: Apart from ADD_JOBS: to extract a value from JSON costs more than to store it.
 CHANGE_JOBS = """
+WITH changed AS MATERIALIZED (SELECT value FROM json_each(?1))
 UPDATE jobs SET status = new.status, state = new.state, outcome = new.outcome,
   ended_us = new.ended_us, expires_us = new.expires_us
 FROM (
   SELECT value ->> 0 AS born, value ->> 1 AS status, value -> 2 AS state, value ->> 3 AS outcome,
     value ->> 4 AS ended_us, value ->> 5 AS expires_us
-  FROM json_each(?1)) AS new
+  FROM changed) AS new
 WHERE jobs.born = new.born
 """
-ADD_SPECS = "INSERT INTO specs SELECT value ->> 0, value -> 1 FROM json_each(?1)"
+ADD_SPECS = """
+WITH new AS MATERIALIZED (SELECT value FROM json_each(?1))
+INSERT INTO specs SELECT value ->> 0, value -> 1 FROM new
+"""
 ADD_TAGS = "INSERT OR IGNORE INTO tags SELECT value ->> 0, value ->> 1 FROM json_each(?1)"
 ADD_COUNTS = """
 INSERT INTO counts SELECT value ->> 0, value ->> 1, value ->> 2 FROM json_each(?1) WHERE true

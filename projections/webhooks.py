@@ -55,13 +55,11 @@ def apply(batch: Sequence[Recorded]) -> Iterator[Statement]:
                 added.append((*columns, event.url, event.events, event.types, event.owner))
             case WebhookRemoved():
                 removed.append(each.job_id)
-            case JobSubmitted(
-                spec=JobSpec(
-                    type="eventjobs.webhook",
-                    payload={"webhook": str(webhook_id), "position": int(position)},
-                )
-            ):
-                delivered.append((webhook_id, position))
+            # A pattern reads all its fields before it compares one, and a payload is decoded.
+            case JobSubmitted(spec=JobSpec(type="eventjobs.webhook") as spec):
+                match spec.payload:
+                    case {"webhook": str(webhook_id), "position": int(position)}:
+                        delivered.append((webhook_id, position))
             case _:
                 pass
     if added:
