@@ -24,6 +24,8 @@ class JobChange:
     progress_before: Progress | None
     progress: Progress | None
     events: list[Recorded] = field(default_factory=list)
+    #: Bytes of the facts and bodies of *events*.
+    size: int = 0
 
     @property
     def submission(self) -> orjson.Fragment:

@@ -1,6 +1,6 @@
 """Folds a batch of events into changes of jobs."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple
 
 from eventjobs.domain.events import SERVICE_EVENTS, JobImported, JobSubmitted, Unreadable
@@ -32,33 +32,40 @@ def events_of_jobs(batch: Sequence[Recorded]) -> list[Recorded]:
     ]
 
 
-def fold(
-    events: Sequence[Recorded], jobs: Mapping[str, FoldedJob], refused: str | None = None
-) -> Applied:
-    """The changes by *events* of *jobs*, the ones that exist before them.
+class Fold:
+    """The changes of jobs by a batch of events, which are folded part by part, in order."""
 
-    With *refused*, the only event is parked for that reason.
-    """
-    changes: dict[str, JobChange] = {}
-    parked: list[ParkedEvent] = []
-    for recorded in events:
-        job_id = recorded.job_id
-        if recorded.event.__class__ is Unreadable:
-            parked.append(parked_event(recorded, recorded.event.why))
-        change = changes.get(job_id)
-        if change is None:
-            before, progress = jobs.get(job_id) or (None, None)
-            if before is None and not _begins_job(recorded, refused):
-                continue  # a stream that is no job, or whose first event cannot be read
-            change = JobChange(before, before, progress, progress)  # type: ignore[arg-type]
-            changes[job_id] = change
-        previous, change.after = change.after, _evolved_job(change.after, recorded, refused)
-        if change.after.parked is None:
-            change.progress = advance(change.progress, recorded)
-        elif previous.parked is None and recorded.event.__class__ is not Unreadable:
-            parked.append(parked_event(recorded, change.after.parked["why"]))
-        change.events.append(recorded)
-    return Applied(list(changes.values()), parked)
+    def __init__(self, jobs: Mapping[str, FoldedJob]) -> None:
+        """*jobs* are those of the batch that exist before it."""
+        self.changes: dict[str, JobChange] = {}
+        self.parked: list[ParkedEvent] = []
+        self._jobs = jobs
+
+    def add(self, events: Iterable[Recorded], refused: str | None = None) -> None:
+        """Fold *events*, the next of the batch. With *refused*, the only one is parked."""
+        changes, parked = self.changes, self.parked
+        for recorded in events:
+            job_id = recorded.job_id
+            if recorded.event.__class__ is Unreadable:
+                parked.append(parked_event(recorded, recorded.event.why))
+            change = changes.get(job_id)
+            if change is None:
+                before, progress = self._jobs.get(job_id) or (None, None)
+                if before is None and not _begins_job(recorded, refused):
+                    continue  # a stream that is no job, or whose first event cannot be read
+                change = JobChange(before, before, progress, progress)  # type: ignore[arg-type]
+                changes[job_id] = change
+            job = change.after
+            if refused is None or job.parked is not None:
+                change.after = after = evolve(job, recorded)
+            else:
+                change.after = after = park(job, recorded, refused)
+            if after.parked is None:
+                change.progress = advance(change.progress, recorded)
+            elif job.parked is None and recorded.event.__class__ is not Unreadable:
+                parked.append(parked_event(recorded, after.parked["why"]))
+            change.events.append(recorded)
+            change.size += len(recorded.facts) + len(recorded.body or b"")
 
 
 def parked_event(recorded: Recorded, why: str) -> ParkedEvent:
@@ -68,9 +75,3 @@ def parked_event(recorded: Recorded, why: str) -> ParkedEvent:
 def _begins_job(recorded: Recorded, refused: str | None) -> bool:
     begins = recorded.event.__class__ in (JobSubmitted, JobImported)
     return refused is None and begins and recorded.version == 1
-
-
-def _evolved_job(job: Job, recorded: Recorded, refused: str | None) -> Job:
-    if refused is None or job.parked is not None:
-        return evolve(job, recorded)
-    return park(job, recorded, refused)

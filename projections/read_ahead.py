@@ -1,4 +1,4 @@
-"""Reads pages far behind the head of a log: the next one while the one before is applied."""
+"""Reads a log far behind its head in windows: the next one while the one before is applied."""
 
 import asyncio
 from contextlib import AbstractContextManager
@@ -6,8 +6,13 @@ from typing import Protocol
 
 from eventjobs.domain.recorded import Recorded
 
-#: Events of one page. With larger pages fewer jobs are in two of them, and written twice.
-PAGE = 2000
+#: Events of one read of the log. They are decoded in one turn of the event loop.
+PAGE = 500
+#: Events of one window. A job with events in two windows is written twice; the larger a window,
+#: the more objects the garbage collector visits.
+WINDOW = 4000
+#: Bytes of the facts and bodies of a window; in memory, decoded, they are a few times as many.
+WINDOW_BYTES = 16 * 2**20
 
 
 class Readable(Protocol):
@@ -17,27 +22,44 @@ class Readable(Protocol):
 
 
 class ReadAhead(AbstractContextManager["ReadAhead"]):
-    """For one reader at a time, inside `with`."""
+    """For one reader at a time, inside `with`. At most two windows are in memory."""
 
     def __init__(self, log: Readable) -> None:
         self._log = log
-        #: The page that is being read ahead, and the position that it begins after.
+        #: The window that is being read ahead, and the position that it begins after.
         self._ahead: tuple[int, asyncio.Task[list[Recorded]]] | None = None
+        #: Events of the next page: a quarter of a window's bytes at the size of the newest ones.
+        self._page = PAGE
 
-    async def read(self, after: int, limit: int = PAGE) -> list[Recorded]:
-        """Up to *limit* events with positions above *after*, at most a page."""
+    async def read(self, after: int, limit: int | None = None) -> list[Recorded]:
+        """The events with positions above *after*: a window, or *limit* if that is less."""
         ahead, self._ahead = self._ahead, None
         if ahead is not None and ahead[0] == after:
-            page = await ahead[1]
+            window = await ahead[1]
         else:
             if ahead is not None:
                 ahead[1].cancel()
-            page = await self._log.read(after, PAGE)
-        last = after + len(page)
-        if page and self._log.head >= last + PAGE:  # otherwise a later read gets more in one page
-            task = asyncio.create_task(self._log.read(last, PAGE), name="read ahead")
-            self._ahead = last, task
-        return page[:limit]
+            window = await self._read_window(after)
+        last = after + len(window)
+        if window and self._log.head >= last + PAGE:  # otherwise a later read gets more at once
+            self._ahead = last, asyncio.create_task(self._read_window(last), name="read ahead")
+        return window[:limit]
+
+    async def _read_window(self, after: int) -> list[Recorded]:
+        window: list[Recorded] = []
+        size = 0
+        while len(window) < WINDOW and size < WINDOW_BYTES:
+            asked = min(self._page, WINDOW - len(window))
+            page = await self._log.read(after + len(window), asked)
+            window += page
+            page_size = sum([len(each.facts) + len(each.body or b"") for each in page])
+            size += page_size
+            if page_size:
+                fitting = WINDOW_BYTES // 4 * len(page) // page_size
+                self._page = max(1, min(PAGE, fitting))
+            if len(page) < asked:
+                break
+        return window
 
     def __exit__(self, *error: object) -> None:
         if self._ahead is not None:

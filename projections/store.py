@@ -3,7 +3,7 @@
 import asyncio
 import errno
 import sqlite3
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +18,7 @@ from eventjobs.errors import ForeignDatabase
 from eventjobs.projections import parked_events, progress, status
 from eventjobs.projections.attempt_progress import Progress
 from eventjobs.projections.change import Statement
-from eventjobs.projections.fold import Applied, FoldedJob, events_of_jobs, fold, parked_event
+from eventjobs.projections.fold import Applied, Fold, FoldedJob, events_of_jobs, parked_event
 from eventjobs.projections.registry import EVENT_PROJECTIONS, PROJECTIONS, schema, versions
 from eventjobs.projections.store_errors import StaleViews, blames_event, is_transient
 from eventjobs.storage.sqlite import (
@@ -47,6 +47,8 @@ SET_META = "INSERT INTO meta VALUES (?1, ?2) ON CONFLICT DO UPDATE SET value = e
 WAL_BYTES_MAX = 64 * 2**20
 CACHE_JOBS_MAX = 20_000
 CACHE_BYTES_MAX = 64 * 2**20
+#: Events that are folded in one turn of the event loop.
+FOLDED_AT_ONCE = 1000
 
 
 class Store:
@@ -175,25 +177,19 @@ class Store:
         # A job that begins in this batch is not in the file: most batches read nothing.
         begun = {recorded.job_id for recorded in events if recorded.version == 1}
         jobs = await self._load({recorded.job_id for recorded in events} - begun)
-        changes, left_out = applied = fold(events, jobs, refused)
+        fold = Fold(jobs)
+        for begin in range(0, len(events), FOLDED_AT_ONCE):
+            fold.add(events[begin : begin + FOLDED_AT_ONCE], refused)
+            if begin + FOLDED_AT_ONCE < len(events):
+                await asyncio.sleep(0)
+        changes, left_out = applied = Applied(list(fold.changes.values()), fold.parked)
         if refused is not None and not left_out:
             left_out.append(parked_event(batch[0], refused))
+        # Made by the thread of the connection, one by one: those of a window take long.
+        await transaction(self._writer, _statements(batch, applied))
         position = batch[-1].position
-        statements: list[Statement] = [
-            statement for projection in PROJECTIONS for statement in projection.apply(changes)
-        ]
-        if left_out:
-            positions = {event.position for event in left_out}
-            batch = [recorded for recorded in batch if recorded.position not in positions]
-        for event_projection in EVENT_PROJECTIONS:
-            statements += event_projection.apply(batch)
-        statements += parked_events.apply(left_out)
-        await transaction(self._writer, [*statements, (SET_META, ("position", str(position)))])
         for change in changes:
-            size = 0
-            for recorded in change.events:
-                size += len(recorded.facts) + len(recorded.body or b"")
-            self._cache.grow(change.after.job_id, (change.after, change.progress), size)
+            self._cache.grow(change.after.job_id, (change.after, change.progress), change.size)
         self.position = position
         return applied
 
@@ -258,6 +254,20 @@ class Store:
             if position == self.position:  # otherwise the cached job may be newer
                 self._cache.put(job.job_id, jobs[job.job_id], size)
         return jobs
+
+
+def _statements(batch: Sequence[Recorded], applied: Applied) -> Iterator[Statement]:
+    """What *batch* writes, its position included."""
+    position = batch[-1].position
+    for projection in PROJECTIONS:
+        yield from projection.apply(applied.changes)
+    if applied.parked:
+        left_out = {event.position for event in applied.parked}
+        batch = [recorded for recorded in batch if recorded.position not in left_out]
+    for event_projection in EVENT_PROJECTIONS:
+        yield from event_projection.apply(batch)
+    yield from parked_events.apply(applied.parked)
+    yield SET_META, ("position", str(position))
 
 
 async def _close(connections: Iterable[aiosqlite.Connection]) -> None:

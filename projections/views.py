@@ -113,11 +113,11 @@ class Views(ViewQueries):
 
     async def run(self) -> None:
         """Apply the events of the log. Never ends. On a full disk the views fall behind."""
-        with ReadAhead(self._events) as pages:
+        with ReadAhead(self._events) as windows:
             while True:
                 try:
                     await self._reopen()
-                    batch = await pages.read(self.position)
+                    batch = await windows.read(self.position)
                     if batch:
                         await self._apply(batch)
                     else:
@@ -274,11 +274,11 @@ class Views(ViewQueries):
 
     async def _catch_up(self, new: Store, progress: Callable[[int, int], object] | None) -> None:
         # Only up to the live views: their listeners have not yet been notified of later events.
-        with ReadAhead(self._events) as pages:
+        with ReadAhead(self._events) as windows:
             while (left := self.position - new.position) > 0:
                 if self._closing:
                     raise asyncio.CancelledError
-                await new.apply(await pages.read(new.position, left), parking=True)
+                await new.apply(await windows.read(new.position, left), parking=True)
                 if progress is not None:
                     progress(new.position, self._events.head)
                 await asyncio.sleep(0)

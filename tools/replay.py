@@ -22,11 +22,12 @@ from rich.console import Console
 from rich.progress import MofNCompleteColumn, Progress, TextColumn
 
 from eventjobs.errors import EventjobsError, ForeignDatabase
+from eventjobs.projections.read_ahead import ReadAhead
 from eventjobs.projections.store import Store
 from eventjobs.storage.sqlite import lock_directory
 
 from .compare_views import Difference, copy, differences
-from .read_log import PAGE, LogFile, require_log
+from .read_log import LogFile, require_log
 
 #: Characters of one value that are printed.
 CHARS_MAX = 200
@@ -43,12 +44,13 @@ async def build(data: Path, target: Path, position: int | None, on_progress: OnP
         until = log.head if position is None else min(position, log.head)
         store = await Store.open(target, log.log_id, log.head)
         try:
-            while store.position < until:
-                page = await log.read(store.position, min(PAGE, until - store.position))
-                if not page:
-                    raise ForeignDatabase(f"the log ends at {store.position}, before {until}")
-                await store.apply(page, parking=True)
-                on_progress(store.position, until)
+            with ReadAhead(log) as windows:
+                while store.position < until:
+                    window = await windows.read(store.position, until - store.position)
+                    if not window:
+                        raise ForeignDatabase(f"the log ends at {store.position}, before {until}")
+                    await store.apply(window, parking=True)
+                    on_progress(store.position, until)
             return store.position
         finally:
             await store.close()

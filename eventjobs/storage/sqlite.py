@@ -4,7 +4,7 @@ import asyncio
 import fcntl
 import os
 import sqlite3
-from collections.abc import Sequence
+from collections.abc import Iterable
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -95,7 +95,7 @@ async def fetch_value(connection: aiosqlite.Connection, sql: str, *parameters: A
 
 
 async def transaction(
-    connection: aiosqlite.Connection, statements: Sequence[tuple[str, tuple[Any, ...]]]
+    connection: aiosqlite.Connection, statements: Iterable[tuple[str, tuple[Any, ...]]]
 ) -> None:
     """Run *statements* as one transaction, in one call of the connection's thread.
 
