@@ -14,12 +14,12 @@ from eventjobs.clock import Clock, Timer
 from eventjobs.concurrency import forks
 from eventjobs.http import problem
 from eventjobs.http.connection_limits import ConnectionLimits
+from eventjobs.http.held_requests import HELD
 from eventjobs.http.middleware import set_default_headers
 from eventjobs.http.refusals import HEAD_BYTES_MAX, parser_error, refusal_response
 from eventjobs.http.request_body import abandon_body
 from eventjobs.http.request_errors import HeadersTooLarge, HeadTimeout, RequestError
 from eventjobs.http.request_ids import RequestIds
-from eventjobs.http.streams.subscriber import SUBSCRIBER
 from eventjobs.observability.logging import get_logger
 
 #: Seconds for which input is read after a refusal, so that the client receives the response.
@@ -122,6 +122,8 @@ class ServerConnection(web.RequestHandler):
 
     def connection_lost(self, error: BaseException | None) -> None:
         super().connection_lost(error)
+        if self._request is not None and (held := self._request.get(HELD)) is not None:
+            held.leave()
         self._request = None
         self._end_input()
         self._end_head()
@@ -138,8 +140,8 @@ class ServerConnection(web.RequestHandler):
         if (request := self._request) is None:
             return bool(self._messages)
         self._end_body(request)
-        if (subscriber := request.get(SUBSCRIBER)) is not None:
-            subscriber.probe()
+        if (held := request.get(HELD)) is not None:
+            held.probe()
         return True
 
     def _end_input(self) -> None:

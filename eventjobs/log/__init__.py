@@ -75,9 +75,10 @@ class EventLog(Protocol):
         """One job's events with positions above *after*, oldest first."""
 
     async def wait(self, after: int, job_id: str | None = None) -> int:
-        """The head, once it is above *after*.
+        """The head, once it is above *after*; with *job_id*, once an event of that job is.
 
-        With *job_id* it may return only after an event of that job.
+        An event of that job is not waited for when *after* is far behind the head: then it is read.
+        Raises LogUnavailable when the log closes.
         """
 
     async def close(self) -> None:

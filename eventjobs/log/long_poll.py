@@ -1,4 +1,4 @@
-"""Long polls: a lookup that is repeated whenever the log has moved, until it has a result."""
+"""Long polls: a lookup, repeated after each event that may change its result."""
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -13,7 +13,9 @@ Result = TypeVar("Result")
 
 
 class LongPolls:
-    """All waits of HTTP requests. Each is bounded; all end when the service closes."""
+    """All waits of HTTP requests. Each is bounded; all end when the service closes. Its length is
+    their number.
+    """
 
     def __init__(self, log: EventLog, clock: Clock, wait_max_s: float) -> None:
         self._log = log
@@ -22,31 +24,28 @@ class LongPolls:
         self._open: set[asyncio.Timeout] = set()
         self._closed = False
 
-    async def wait_until(
+    def __len__(self) -> int:
+        return len(self._open)
+
+    @property
+    def is_closed(self) -> bool:
+        return self._closed
+
+    async def repeat(
         self,
         lookup: Callable[[], Awaitable[Result | None]],
-        wait_s: float,
-        job_id: str | None = None,
-    ) -> Result | None:
-        """The first result of *lookup* that is not None; None after *wait_s*.
+        wait: Callable[[int], Awaitable[object]],
+    ) -> Result:
+        """The first result of *lookup* that is not None.
 
-        With *job_id* only that job's events cause another lookup.
+        In between *wait* returns when an event above the position that it gets may give another
+        result. It costs nothing while there are events of others only.
         """
-        if wait_s <= 0 or self._closed:
-            return await lookup()
-        try:
-            async with self.bounded_wait(wait_s):
-                while True:
-                    # The wait begins before the lookup: an event during the lookup ends it.
-                    moved = asyncio.ensure_future(self._log.wait(self._log.head, job_id))
-                    try:
-                        if (result := await lookup()) is not None:
-                            return result
-                        await moved
-                    finally:
-                        moved.cancel()
-        except TimeoutError:
-            return None
+        while True:
+            head = self._log.head  # the wait begins before the lookup: an event during it counts
+            if (result := await lookup()) is not None:
+                return result
+            await wait(head)
 
     def close(self) -> None:
         """End all waits, and every later one at once."""

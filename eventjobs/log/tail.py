@@ -6,6 +6,8 @@ from collections.abc import Sequence
 from eventjobs.domain.recorded import Recorded
 from eventjobs.errors import LogUnavailable
 
+CLOSED = "the log is closed"
+
 
 class Tail:
     """The newest events, decoded, and the tasks that wait for the next.
@@ -32,8 +34,8 @@ class Tail:
         self._trim()
         _wake(self._waiting)
         if self._waiting_by_job:
-            for event in batch:
-                if waiting := self._waiting_by_job.get(event.job_id):
+            for job_id in {event.job_id for event in batch}:
+                if waiting := self._waiting_by_job.get(job_id):
                     _wake(waiting)
 
     def since(self, after: int, limit: int) -> list[Recorded] | None:
@@ -44,26 +46,40 @@ class Tail:
         return None if after < first else self._events[after - first : after - first + limit]
 
     async def wait(self, after: int, job_id: str | None = None) -> int:
-        while self.head <= after:
-            if self._closed:
-                raise LogUnavailable("the log is closed")
-            future = asyncio.get_running_loop().create_future()
-            waiting = self._waiting
-            if job_id is not None:
+        if job_id is not None:
+            if not self._may_have(job_id, after):
                 waiting = self._waiting_by_job.setdefault(job_id, set())
-            waiting.add(future)
-            try:
-                await future
-            finally:
-                waiting.discard(future)
-                if job_id is not None and not waiting:
-                    self._waiting_by_job.pop(job_id, None)
+                try:
+                    await self._wait_in(waiting)
+                finally:
+                    if not waiting:
+                        self._waiting_by_job.pop(job_id, None)
+            return self.head
+        while self.head <= after:
+            await self._wait_in(self._waiting)
         return self.head
+
+    def _may_have(self, job_id: str, after: int) -> bool:
+        """Whether an event of the job is above *after*, or may be and is not in memory."""
+        recent = self.since(after, self.head)
+        return recent is None or any(event.job_id == job_id for event in recent)
+
+    async def _wait_in(self, waiting: set[asyncio.Future[None]]) -> None:
+        if self._closed:
+            raise LogUnavailable(CLOSED)
+        future = asyncio.get_running_loop().create_future()
+        waiting.add(future)
+        try:
+            await future
+        finally:
+            waiting.discard(future)
 
     def close(self) -> None:
         self._closed = True
         for waiting in (self._waiting, *self._waiting_by_job.values()):
-            _wake(waiting)
+            for future in waiting:
+                if not future.done():
+                    future.set_exception(LogUnavailable(CLOSED))
 
     def _trim(self) -> None:
         if len(self._events) > 2 * self._events_max:

@@ -6,7 +6,6 @@ import random
 import resource
 import socket
 import struct
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -14,12 +13,13 @@ import orjson
 import pytest
 
 from eventjobs import Context, handler
-from eventjobs.http.streams import subscriber
+from eventjobs.http import held_requests
 from eventjobs.service import Service
 from eventjobs.settings import Settings
 from tests.conftest import Connect
 from tests.support.clock import FakeClock
 from tests.support.http_client import Client, connect_client, half_closed
+from tests.support.waiting import until
 
 HOST = b"Host: 127.0.0.1\r\n"
 CLOSE = HOST + b"Connection: close\r\n\r\n"
@@ -297,7 +297,7 @@ async def test_a_client_that_has_gone_does_not_keep_its_stream(
     client: Connect, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """It looks like a client that still reads: only a failed write shows that it has gone."""
-    monkeypatch.setattr(subscriber, "PROBE_S", 0.05)
+    monkeypatch.setattr(held_requests, "PROBE_S", 0.05)
     api = await client(echo, concurrency=0)
     job = await api.submit("echo")
     reader, writer = await asyncio.open_connection(api.listening.host, api.listening.port)
@@ -412,12 +412,6 @@ async def test_a_large_body_has_the_time_it_needs(client: Connect, clock: FakeCl
 
 
 # --- descriptors
-
-
-async def until(fact: Callable[[], bool]) -> None:
-    async with asyncio.timeout(20):
-        while not fact():  # noqa: ASYNC110  the fact has no event
-            await asyncio.sleep(0)
 
 
 async def test_a_connection_that_takes_the_last_descriptors_is_answered_503(

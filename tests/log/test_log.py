@@ -343,6 +343,28 @@ async def test_who_waits_for_a_job_is_woken_by_that_job_alone(log: EventLog) -> 
     assert await for_a == 2
 
 
+async def test_events_of_others_from_before_the_wait_do_not_end_it(log: EventLog) -> None:
+    await add(log, A, 0)
+    await add(log, B, 0)
+    waiting = asyncio.create_task(log.wait(1, A))
+    assert await log.wait(0, A) == 2, "no need to wait for what is there"
+    await turns()
+    await add(log, B, 1)
+    await turns()
+    assert not waiting.done()
+    await add(log, A, 1)
+    assert await waiting == 4
+
+
+async def test_a_closed_log_ends_every_wait(log: EventLog) -> None:
+    waiting = [asyncio.create_task(log.wait(0, job)) for job in (A, None)]
+    await turns()
+    await log.close()
+    for each in (*waiting, log.wait(0, A), log.wait(0)):
+        with pytest.raises(LogUnavailable):
+            await each
+
+
 async def test_a_waiter_that_gives_up_is_forgotten(log: EventLog) -> None:
     waiting = [asyncio.create_task(log.wait(0, job)) for job in (A, A, B, None)]
     await turns()

@@ -11,6 +11,7 @@ from aiohttp import ClientSession
 
 from eventjobs.http import serve
 from eventjobs.http.server import Listening
+from eventjobs.http.streams.subscriber import EventWait
 from eventjobs.service import Service
 
 
@@ -65,9 +66,10 @@ class Client:
         return reply.json
 
     async def wait_for_long_poll(self) -> None:
-        """Return when a long poll waits for events. The views always wait."""
-        tail = self.service.log._tail
-        while not tail._waiting_by_job and len(tail._waiting) < 2:  # noqa: ASYNC110  a wait has no event
+        """Return when a long poll waits for events."""
+        by_job = self.service.log._tail._waiting_by_job
+        events = self.listening.context.streams._events
+        while not (by_job or any(isinstance(each, EventWait) for each in events._all())):  # noqa: ASYNC110  a wait has no event
             await asyncio.sleep(0)
 
     async def raw(self, data: bytes) -> bytes:

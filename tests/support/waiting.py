@@ -48,6 +48,13 @@ async def time_passing(
     return await task
 
 
+async def until(fact: Callable[[], bool]) -> None:
+    """Return once *fact* holds. For what has no event."""
+    async with asyncio.timeout(20):
+        while not fact():  # noqa: ASYNC110  the fact has no event
+            await asyncio.sleep(0)
+
+
 async def turns(count: int = 20) -> None:
     """Let tasks run that wait neither for time nor for threads."""
     for _ in range(count):

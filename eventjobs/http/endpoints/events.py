@@ -1,5 +1,6 @@
 """Events after a position: as a page, awaited, or as a stream."""
 
+from functools import partial
 from typing import NamedTuple
 
 from aiohttp import web
@@ -14,11 +15,13 @@ from eventjobs.http.app_context import AppContext
 from eventjobs.http.auth import principal_of
 from eventjobs.http.current_job import hide_events, require_logged_job
 from eventjobs.http.headers import wants_stream
+from eventjobs.http.polls import poll
 from eventjobs.http.request_errors import BadCursor
 from eventjobs.http.requests import path_id, read_query
 from eventjobs.http.responses import JSON_HEADERS
 from eventjobs.http.schemas.queries import AllEventsQuery, EventsQuery
 from eventjobs.http.streams.job_filter import JobFilter, restrict_filter
+from eventjobs.http.streams.subscriber import EventWait
 from eventjobs.log import PAGE_MAX, EventLog
 from eventjobs.service import Service
 
@@ -54,8 +57,8 @@ async def job_events(context: AppContext, request: web.Request) -> web.StreamRes
         events = await hide_events(context, request, job, events)
         return Page(events, last, ended) if events or ended else None
 
-    with context.owner_polls.hold(principal_of(request), waits=query.wait > 0):
-        page = await context.long_polls.wait_until(look, query.wait, job_id)
+    wait = partial(service.log.wait, job_id=job_id)
+    page = await poll(context, request, look, query.wait, wait)
     return _reply(page or Page([], after), service.log)
 
 
@@ -78,8 +81,8 @@ async def logs(context: AppContext, request: web.Request) -> web.StreamResponse:
         lines = await hide_events(context, request, job, lines)
         return Page(lines, seen, ended) if lines or ended or not all_read else None
 
-    with context.owner_polls.hold(principal_of(request), waits=query.wait > 0):
-        page = await context.long_polls.wait_until(look, query.wait, job_id)
+    wait = partial(service.log.wait, job_id=job_id)
+    page = await poll(context, request, look, query.wait, wait)
     return _reply(page or Page([], seen), service.log)
 
 
@@ -110,19 +113,20 @@ async def events(context: AppContext, request: web.Request) -> web.StreamRespons
     if wants_stream(request):
         return await context.streams.events(request, selection, query.after)
     limit = min(query.limit, service.settings.page_max)
-    seen = _after(query, service.log)
+    waiting = EventWait(selection, _after(query, service.log))
 
     async def look() -> Page | None:
-        nonlocal seen
-        first = seen
-        page = await _page(service, principal, selection, seen, limit)
-        seen = page.next
+        first = waiting.position
+        page = await _page(service, principal, selection, first, limit)
+        waiting.position = page.next
         page = page._replace(events=await context.streams.lookup.hide(selection, page.events))
-        return page if page.events or seen - first >= EVENTS_READ_MAX else None
+        return page if page.events or page.next - first >= EVENTS_READ_MAX else None
 
-    with context.owner_polls.hold(principal_of(request), waits=query.wait > 0):
-        page = await context.long_polls.wait_until(look, query.wait)
-    return _reply(page or Page([], seen), service.log)
+    async def wait(_: int) -> None:
+        await context.streams.wait_for_event(waiting)
+
+    page = await poll(context, request, look, query.wait, wait)
+    return _reply(page or Page([], waiting.position), service.log)
 
 
 def _after(query: EventsQuery, log: EventLog) -> int:

@@ -1,5 +1,6 @@
 """Jobs: list, read, cancel, retry, delete."""
 
+from functools import partial
 from typing import Any
 
 import orjson
@@ -30,6 +31,7 @@ from eventjobs.http.headers import (
     wants_stream,
 )
 from eventjobs.http.json_body import read_json
+from eventjobs.http.polls import poll
 from eventjobs.http.raw_response import can_send_raw, raw_response
 from eventjobs.http.request_errors import query_error
 from eventjobs.http.requests import path_id, read_query, read_reason, views_caught_up
@@ -103,8 +105,8 @@ async def _when_changed(context: AppContext, request: web.Request) -> web.Respon
         check_match(request, snapshot.etag)
         return None if is_known(request, snapshot.etag) else snapshot
 
-    with context.owner_polls.hold(principal_of(request), waits=bool(wait_s)):
-        changed = await context.long_polls.wait_until(look, wait_s or 0, job_id)
+    wait = partial(context.service.log.wait, job_id=job_id)
+    changed = await poll(context, request, look, wait_s or 0, wait)
     response = _unless_known(request, changed or await _snapshot(context, request, job_id))
     if wait_s is not None:
         response.headers["Preference-Applied"] = f"wait={wait_s}"

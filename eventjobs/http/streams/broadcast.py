@@ -1,8 +1,8 @@
-"""Broadcasters: each new event reaches all subscribers that are up to date.
+"""Broadcasters: each new event reaches all followers that are up to date.
 
-A subscriber that is up to date has no queue. Each new event is encoded once and written to all
-subscribers with the same filter. A subscriber whose transport is full is detached: it reads from
-its own position until it is up to date again.
+A follower that is up to date has no queue. The new events of a batch are encoded once and written
+to all subscribers with the same filter, with one write for each. A subscriber whose transport is
+full is detached: it reads from its own position until it is up to date again.
 """
 
 import asyncio
@@ -21,15 +21,15 @@ from eventjobs.http.streams.frames import (
 )
 from eventjobs.http.streams.job_filter import JobFilter
 from eventjobs.http.streams.job_lookup import JobLookup
-from eventjobs.http.streams.live_subscribers import LiveSubscribers
+from eventjobs.http.streams.live_followers import LiveFollowers
 from eventjobs.http.streams.snapshots import Snapshot, Snapshots
-from eventjobs.http.streams.subscriber import Subscriber
+from eventjobs.http.streams.subscriber import Follower
 from eventjobs.log import PAGE_MAX, EventLog
 from eventjobs.projections import JobChange, Views
 
 
-class EventBroadcaster(LiveSubscribers):
-    """Writes each new event of the log to the live subscribers whose filter matches its job."""
+class EventBroadcaster(LiveFollowers):
+    """Offers each new event of the log to the live followers whose filter matches its job."""
 
     def __init__(self, log: EventLog, lookup: JobLookup) -> None:
         super().__init__(log.head)
@@ -43,61 +43,64 @@ class EventBroadcaster(LiveSubscribers):
                 self.position = head
                 continue
             events = prefix_that_fits(await self._log.read(self.position, PAGE_MAX), event_size)
-            filtered = any(not each.matches_everything for each in self._filters_without_ids)
-            filtered = filtered or bool(self._filters_with_reader)
-            jobs = await self._lookup.jobs_of(events) if filtered else {}
-            # No await from here to the new position: a subscriber joins before or after the whole
+            jobs = await self._lookup.jobs_of(events) if self._filters_with_jobs else {}
+            # No await from here to the new position: a follower joins before or after the whole
             # batch, and its own position says which.
             finished = self._send(events, jobs)
             self.position = events[-1].position
-            for subscriber in finished:
-                self.detach(subscriber, "ended")
-            await asyncio.sleep(0)  # detached subscribers run, however many batches follow
+            for follower in finished:
+                self.detach(follower, "ended")
+            await asyncio.sleep(0)  # detached followers run, however many batches follow
 
-    def _send(self, batch: list[Recorded], jobs: dict[str, Job | None]) -> list[Subscriber]:
-        """Write *batch* to all; returns the subscribers one of whose named jobs has ended."""
-        by_job: dict[str, list[Recorded]] = {}
-        for recorded in batch:
-            if recorded.job_id in self._filters_by_job:
-                by_job.setdefault(recorded.job_id, []).append(recorded)
-        finished: list[Subscriber] = []
-        named = (self._filters_by_job[job_id] for job_id in by_job)
-        for job_filter in self._filters_without_ids.union(*named):
-            subscribers = self._by_filter[job_filter]
-            if job_filter.ids is not None:
-                parts = [by_job[job_id] for job_id in job_filter.ids & by_job.keys()]
-                events = parts[0] if len(parts) == 1 else _merge(parts)
-                if any(map(is_end, events)):
-                    finished += subscribers
-                events = job_filter.select(events)
-            elif job_filter.matches_everything:
-                events = batch
-            else:
-                events = [each for each in batch if job_filter.matches(jobs.get(each.job_id))]
-            self._write(job_filter.hide(events, jobs), subscribers)
+    def _send(self, batch: list[Recorded], jobs: dict[str, Job | None]) -> list[Follower]:
+        """Offer *batch* to all; returns the followers one of whose named jobs has ended."""
+        finished: list[Follower] = []
+        for job_filter, parts in self._parts_of(batch, jobs).items():
+            followers = self._by_filter[job_filter]
+            events = parts[0] if len(parts) == 1 else _merge(parts)
+            if job_filter.ids is not None and any(map(is_end, events)):
+                finished += followers
+            self._write(job_filter.hide(job_filter.select(events), jobs), followers)
         return finished
 
-    def _write(self, events: Sequence[Recorded], subscribers: Iterable[Subscriber]) -> None:
+    def _parts_of(
+        self, batch: list[Recorded], jobs: dict[str, Job | None]
+    ) -> dict[JobFilter, list[list[Recorded]]]:
+        """The events for each filter, job by job. A filter of everything has the batch itself."""
+        by_job: dict[str, list[Recorded]] = {}
+        for recorded in batch:
+            by_job.setdefault(recorded.job_id, []).append(recorded)
+        parts: dict[JobFilter, list[list[Recorded]]] = {}
+        for job_id, events in by_job.items():
+            job = jobs.get(job_id)
+            for job_filter in self._index.candidates(job_id, job):
+                if job_filter.matches_everything:
+                    parts[job_filter] = [batch]
+                elif job_filter.ids is not None or job_filter.matches(job):
+                    parts.setdefault(job_filter, []).append(events)
+        return parts
+
+    def _write(self, events: Sequence[Recorded], followers: Iterable[Follower]) -> None:
         if not events:
             return
         frames = b"".join(map(event_frame, events))
         chunk = as_chunk(frames)
-        for subscriber in subscribers:
-            if subscriber.position <= self.position:
-                self.write_or_detach(subscriber, frames, chunk)
-            elif newer := [each for each in events if each.position > subscriber.position]:
-                # The subscriber read the first events of this batch before it joined.
+        for follower in followers:
+            if follower.position <= self.position:
+                self.offer(follower, frames, chunk)
+            elif newer := [each for each in events if each.position > follower.position]:
+                # The follower read the first events of this batch before it joined.
                 own = b"".join(map(event_frame, newer))
-                self.write_or_detach(subscriber, own, as_chunk(own))
+                self.offer(follower, own, as_chunk(own))
 
 
 def _merge(parts: Iterable[Iterable[Recorded]]) -> list[Recorded]:
     return sorted(chain.from_iterable(parts), key=lambda each: each.position)
 
 
-class SnapshotBroadcaster(LiveSubscribers):
-    """Writes the newest snapshot of each changed job to the live subscribers whose filter
-    matches the change.
+class SnapshotBroadcaster(LiveFollowers):
+    """Offers the newest snapshot of each changed job to the live followers whose filter matches the
+    change.
     """
 
     def __init__(self, views: Views, snapshots: Snapshots) -> None:
@@ -110,9 +113,9 @@ class SnapshotBroadcaster(LiveSubscribers):
         views.listen(self._note_changes)
 
     def _note_changes(self, changes: Iterable[JobChange]) -> None:
-        for change in changes:
+        for change in changes if self else ():
             job_id = change.after.job_id
-            if self._filters_without_ids or job_id in self._filters_by_job:
+            if self._index.candidates(job_id, change.after):
                 statuses = self._changed.setdefault(job_id, set())
                 statuses.update(
                     job.status for job in (change.before, change.after) if job is not None
@@ -151,10 +154,9 @@ class SnapshotBroadcaster(LiveSubscribers):
         finished: set[JobFilter] = set()
         for snapshot in batch:
             job = snapshot.job
-            named = self._filters_by_job.get(job.job_id, set())
-            if job.is_over:
-                finished |= named  # a hidden job has ended, too
-            for job_filter in self._filters_without_ids | named:
+            for job_filter in self._index.candidates(job.job_id, job):
+                if job.is_over and job_filter.ids is not None:
+                    finished.add(job_filter)  # a hidden job has ended, too
                 if job_filter.matches_change(job, changed[job.job_id]):
                     masked = snapshot.hide(job_filter.mask_of(job))
                     matches.setdefault(job_filter, []).append(masked)
@@ -162,23 +164,23 @@ class SnapshotBroadcaster(LiveSubscribers):
             self._write(snapshots, self._by_filter[job_filter], upto)
         self.position = max(self.position, min(batch[-1].job.position, upto))
         for job_filter in finished:
-            for subscriber in self._by_filter[job_filter]:
-                self.detach(subscriber, "ended")
+            for follower in self._by_filter[job_filter]:
+                self.detach(follower, "ended")
 
     def _write(
-        self, snapshots: Sequence[Snapshot], subscribers: Iterable[Subscriber], upto: int
+        self, snapshots: Sequence[Snapshot], followers: Iterable[Follower], upto: int
     ) -> None:
         frames = _frames(snapshots, upto)
         chunk = as_chunk(frames)
         oldest = snapshots[0].job.position
-        for subscriber in subscribers:
-            if subscriber.position > upto:
+        for follower in followers:
+            if follower.position > upto:
                 continue  # it subscribed during this batch; the next batch contains what it misses
-            if subscriber.position < oldest:
-                self.write_or_detach(subscriber, frames, chunk)
-            elif newer := [each for each in snapshots if each.job.position > subscriber.position]:
+            if follower.position < oldest:
+                self.offer(follower, frames, chunk)
+            elif newer := [each for each in snapshots if each.job.position > follower.position]:
                 own = _frames(newer, upto)
-                self.write_or_detach(subscriber, own, as_chunk(own))
+                self.offer(follower, own, as_chunk(own))
 
 
 def _frames(snapshots: Iterable[Snapshot], upto: int) -> bytes:

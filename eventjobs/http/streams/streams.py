@@ -17,6 +17,7 @@ from eventjobs.domain.job import Job
 from eventjobs.errors import EventjobsError, JobGone, JobNotFound, JobUnreadable
 from eventjobs.http.auth import principal_of
 from eventjobs.http.headers import last_event_id
+from eventjobs.http.held_requests import HELD
 from eventjobs.http.owner_limits import OwnerLimits
 from eventjobs.http.request_errors import ViewsBehind
 from eventjobs.http.requests import require_job, views_caught_up
@@ -26,9 +27,9 @@ from eventjobs.http.streams.catch_up import CatchUp, EventCatchUp, SnapshotCatch
 from eventjobs.http.streams.frames import HELLO, end_frame, reset_frame, retry_frame
 from eventjobs.http.streams.job_filter import JobFilter
 from eventjobs.http.streams.job_lookup import JobLookup
-from eventjobs.http.streams.live_subscribers import LiveSubscribers
+from eventjobs.http.streams.live_followers import LiveFollowers
 from eventjobs.http.streams.snapshots import Snapshots
-from eventjobs.http.streams.subscriber import SUBSCRIBER, Subscriber
+from eventjobs.http.streams.subscriber import SUBSCRIBER, EventWait, Subscriber
 from eventjobs.observability.logging import get_logger
 from eventjobs.service import Service
 
@@ -97,6 +98,21 @@ class Streams:
                 request, job_filter, after, self._snapshots, self._missed_snapshots.frames
             )
 
+    async def wait_for_event(self, wait: EventWait) -> None:
+        """Return when an event after the position of *wait* matches. *wait* is at that event then;
+        it moves past events that do not match in any case.
+        """
+        self._start()
+        if wait.position < self._events.position:
+            return  # it has to read what it misses
+        detached = wait.go_live()
+        self._events.join(wait)
+        try:
+            await asyncio.wait([detached])  # a wait that is cut off is detached below
+        finally:
+            self._events.detach(wait, "gone")
+            self._events.leave(wait)
+
     async def refuse(self, request: web.Request, wait_s: float = 0.0) -> web.StreamResponse:
         """A stream that ends at once. The client reconnects *wait_s* seconds later or more.
 
@@ -131,6 +147,8 @@ class Streams:
     # --- broadcasters, which run once there is a stream
 
     def _start(self) -> None:
+        if self._tasks:
+            return
         self._events.position = self._service.log.head
         for broadcaster in (self._events, self._snapshots):
             name = type(broadcaster).__name__
@@ -163,7 +181,7 @@ class Streams:
         request: web.Request,
         job_filter: JobFilter,
         after: int | None,
-        broadcaster: LiveSubscribers,
+        broadcaster: LiveFollowers,
         catch_up: CatchUp,
     ) -> web.StreamResponse:
         principal = principal_of(request)
@@ -194,7 +212,7 @@ class Streams:
                 subscriber.write(reset_frame(head))
                 after = 0
             subscriber.position = after
-            request[SUBSCRIBER] = subscriber
+            request[SUBSCRIBER] = request[HELD] = subscriber
             self._add(subscriber)
             await self._serve(request, response, subscriber, broadcaster, catch_up)
         except (ConnectionError, TimeoutError) as error:
@@ -213,8 +231,7 @@ class Streams:
         elif left_s is not None:
             expiry = self._service.clock.call_later(left_s, partial(self._revoke, subscriber))
         self._open[subscriber] = expiry
-        if not self._tasks:
-            self._start()
+        self._start()
 
     def _remove(self, subscriber: Subscriber) -> None:
         if (expiry := self._open.pop(subscriber, None)) is not None:
@@ -227,7 +244,7 @@ class Streams:
         request: web.Request,
         response: web.StreamResponse,
         subscriber: Subscriber,
-        broadcaster: LiveSubscribers,
+        broadcaster: LiveFollowers,
         catch_up: CatchUp,
     ) -> None:
         """Catch up and go live in turn, until the stream ends."""

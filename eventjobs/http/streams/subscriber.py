@@ -1,27 +1,65 @@
-"""One open stream: its filter, its position, and writes to its transport."""
+"""Who follows the events at the head of the log: streams, and polls that wait for one event."""
 
 import asyncio
+from abc import ABC, abstractmethod
 from typing import Literal
 
 from aiohttp import web
 
 from eventjobs.auth.principals import Principal
+from eventjobs.http.held_requests import HeldRequest
 from eventjobs.http.streams.frames import HEARTBEAT, as_chunk
 from eventjobs.http.streams.job_filter import JobFilter
 
-#: Seconds between the two writes of a probe.
-PROBE_S = 1.0
-
-#: Why a subscriber is no longer live.
+#: Why a follower is no longer live.
 DetachReason = Literal["behind", "gone", "ended", "revoked", "shutdown"]
 
 
-class Subscriber:
-    """One client of a stream.
+class Follower(ABC):
+    """A filter and a position.
 
-    A subscriber catches up by reading from its position, and then goes live: a broadcaster writes
-    new events to it, until it is detached.
+    A follower catches up by reading from its position, and then goes live: a broadcaster offers new
+    events to it, until it is detached.
     """
+
+    def __init__(self, job_filter: JobFilter, position: int = 0) -> None:
+        self.job_filter = job_filter
+        #: All that matches up to this position was read. While the follower is live, the
+        #: broadcaster's position counts, if that is higher.
+        self.position = position
+        self._detached: asyncio.Future[DetachReason] | None = None
+
+    @abstractmethod
+    def offer(self, frames: bytes, chunk: bytes) -> DetachReason | None:
+        """Take *frames*, or say why not. Never waits. *chunk* is *frames* as a chunk of HTTP."""
+
+    def beat(self, chunk: bytes) -> DetachReason | None:
+        """Take a heartbeat, or say why not."""
+        return None
+
+    def go_live(self) -> asyncio.Future[DetachReason]:
+        """Returns a future that is done when the follower is detached."""
+        self._detached = asyncio.get_running_loop().create_future()
+        return self._detached
+
+    @property
+    def is_live(self) -> bool:
+        return self._detached is not None and not self._detached.done()
+
+    def detach(self, reason: DetachReason) -> None:
+        if self._detached is not None and not self._detached.done():
+            self._detached.set_result(reason)
+
+
+class EventWait(Follower):
+    """A long poll that waits for the next event that matches; it then reads from its position."""
+
+    def offer(self, frames: bytes, chunk: bytes) -> DetachReason | None:
+        return "behind"
+
+
+class Subscriber(Follower, HeldRequest):
+    """One client of a stream."""
 
     def __init__(
         self,
@@ -32,18 +70,14 @@ class Subscriber:
         principal: Principal,
         chunked: bool,
     ) -> None:
-        self.job_filter = job_filter
+        super().__init__(job_filter)
         self.principal = principal
         #: Whether its credential was revoked or has expired, or permits the stream no longer.
         self.is_revoked = False
-        #: All that matches up to this position was written. While the subscriber is live, the
-        #: broadcaster's position counts, if that is higher.
-        self.position = 0
         self.written_bytes = 0
         self._transport = transport
         self._chunked = chunked
         self._buffer_bytes_max = buffer_bytes_max
-        self._detached: asyncio.Future[DetachReason] | None = None
 
     @property
     def is_gone(self) -> bool:
@@ -63,27 +97,22 @@ class Subscriber:
     def abort(self) -> None:
         self._transport.abort()
 
-    def go_live(self) -> asyncio.Future[DetachReason]:
-        """Returns a future that is done when the subscriber is detached."""
-        self._detached = asyncio.get_running_loop().create_future()
-        return self._detached
+    def leave(self) -> None:
+        self.detach("gone")
 
-    @property
-    def is_live(self) -> bool:
-        return self._detached is not None and not self._detached.done()
-
-    def detach(self, reason: DetachReason) -> None:
-        if self._detached is not None and not self._detached.done():
-            self._detached.set_result(reason)
-
-    def probe(self) -> None:
-        """Find out whether a client that closed its sending side still reads.
-
-        The machine of a client that has gone answers the first write with a reset, and the second
-        write fails.
-        """
+    def write_probe(self) -> None:
         self.write(HEARTBEAT)
-        asyncio.get_running_loop().call_later(PROBE_S, self.write, HEARTBEAT)
+
+    def offer(self, frames: bytes, chunk: bytes) -> DetachReason | None:
+        if self.is_gone:
+            return "gone"
+        if self.is_full:
+            return "behind"
+        self.write(frames, chunk)
+        return None
+
+    def beat(self, chunk: bytes) -> DetachReason | None:
+        return self.offer(HEARTBEAT, chunk)
 
     def write(self, frames: bytes, chunk: bytes | None = None) -> None:
         """Write *frames* at once. *chunk* is the same as a chunk of HTTP, if it is encoded already.

@@ -1,0 +1,69 @@
+"""The followers that are up to date, grouped by what they want."""
+
+from itertools import chain
+
+from eventjobs.http.streams.filter_index import FilterIndex
+from eventjobs.http.streams.frames import HEARTBEAT, as_chunk
+from eventjobs.http.streams.job_filter import JobFilter
+from eventjobs.http.streams.subscriber import DetachReason, Follower
+
+
+class LiveFollowers:
+    """Followers at the head, by filter."""
+
+    def __init__(self, position: int) -> None:
+        #: All up to this position was offered to the followers whose own position is not higher.
+        self.position = position
+        self._by_filter: dict[JobFilter, set[Follower]] = {}
+        self._index = FilterIndex()
+        #: Those that need the job of an event.
+        self._filters_with_jobs: set[JobFilter] = set()
+
+    def __bool__(self) -> bool:
+        return bool(self._by_filter)
+
+    def join(self, follower: Follower) -> None:
+        job_filter = follower.job_filter
+        if (group := self._by_filter.get(job_filter)) is not None:
+            group.add(follower)
+            return
+        self._by_filter[job_filter] = {follower}
+        self._index.add(job_filter)
+        named = job_filter.ids is not None or job_filter.matches_everything
+        if not named or job_filter.reader is not None:
+            self._filters_with_jobs.add(job_filter)
+
+    def leave(self, follower: Follower) -> None:
+        job_filter = follower.job_filter
+        group = self._by_filter.get(job_filter, set())
+        group.discard(follower)
+        if not group and self._by_filter.pop(job_filter, None) is not None:
+            self._index.discard(job_filter)
+            self._filters_with_jobs.discard(job_filter)
+
+    def detach(self, follower: Follower, reason: DetachReason) -> None:
+        """End the live phase of *follower*, which goes on from the current position."""
+        if follower.is_live:
+            follower.position = max(follower.position, self.position)
+            follower.detach(reason)
+
+    def detach_all(self, reason: DetachReason) -> None:
+        for follower in self._all():
+            self.detach(follower, reason)
+
+    def send_heartbeat(self) -> None:
+        chunk = as_chunk(HEARTBEAT)
+        for follower in self._all():
+            if follower.is_live and (reason := follower.beat(chunk)):
+                self.detach(follower, reason)
+
+    def offer(self, follower: Follower, frames: bytes, chunk: bytes) -> None:
+        """Offer *frames* to a live follower, and detach it if it does not take them.
+
+        *chunk* is *frames* as a chunk of HTTP.
+        """
+        if follower.is_live and (reason := follower.offer(frames, chunk)):
+            self.detach(follower, reason)
+
+    def _all(self) -> list[Follower]:
+        return list(chain.from_iterable(self._by_filter.values()))
