@@ -1,7 +1,7 @@
 """A cache that drops the least recently used entries, bounded by number and by bytes."""
 
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Hashable
 from typing import Generic, TypeVar
 
 Value = TypeVar("Value")
@@ -14,29 +14,29 @@ class LRUCache(Generic[Value]):
         self._entries_max = entries_max
         self._bytes_max = bytes_max
         self._bytes = 0
-        self._entries: OrderedDict[str, tuple[Value, int]] = OrderedDict()
+        self._entries: OrderedDict[Hashable, tuple[Value, int]] = OrderedDict()
 
     def __len__(self) -> int:
         return len(self._entries)
 
-    def get(self, key: str) -> Value | None:
+    def get(self, key: Hashable) -> Value | None:
         entry = self._entries.get(key)
         if entry is None:
             return None
         self._entries.move_to_end(key)
         return entry[0]
 
-    def size(self, key: str) -> int:
+    def size(self, key: Hashable) -> int:
         """The size of the entry in bytes; 0 without one."""
         entry = self._entries.get(key)
         return 0 if entry is None else entry[1]
 
-    def put(self, key: str, value: Value, size: int) -> None:
+    def put(self, key: Hashable, value: Value, size: int) -> None:
         """Store *value*, of *size* bytes, as the most recently used entry."""
         self.drop(key)
         self.grow(key, value, size)
 
-    def grow(self, key: str, value: Value, more: int) -> None:
+    def grow(self, key: Hashable, value: Value, more: int) -> None:
         """Replace the entry by *value*, which has *more* bytes than it; without one as *put*."""
         entry = self._entries.pop(key, None)
         self._entries[key] = value, more if entry is None else entry[1] + more
@@ -45,7 +45,7 @@ class LRUCache(Generic[Value]):
             _, (_, dropped) = self._entries.popitem(last=False)
             self._bytes -= dropped
 
-    def drop(self, key: str) -> None:
+    def drop(self, key: Hashable) -> None:
         entry = self._entries.pop(key, None)
         if entry is not None:
             self._bytes -= entry[1]

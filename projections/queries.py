@@ -11,6 +11,7 @@ from eventjobs.domain.job import Job, Status
 from eventjobs.projections import (
     breakers,
     dependencies,
+    event_pages,
     files,
     hooks,
     parked_events,
@@ -198,6 +199,27 @@ class ViewQueries(ABC):
         }
         ids: list[str] = await self._read_named(status.SELECT_EXPIRING, parameters)
         return ids
+
+    async def skip_events(
+        self, after: int, types: Collection[str] | None, owner: str | None
+    ) -> int:
+        """A position from *after* on, such that all events in between are of jobs of other types,
+        or of another *owner*. None is any. It is at most the position of the views.
+        """
+        if types is None and owner is None:
+            return after
+        parameters = {
+            "page": event_pages.page_of(after + 1),
+            "types": None if types is None else orjson.dumps(sorted(types)).decode(),
+            "owner": owner,
+        }
+        sql = (
+            event_pages.SELECT_PAGE_OF_TYPES if owner is None else event_pages.SELECT_PAGE_OF_OWNER
+        )
+        position, page = await self._read_named(sql, parameters)
+        if page is not None:
+            position = min(position or 0, page * event_pages.PAGE_EVENTS)
+        return max(after, position or 0)
 
     async def parked_events(self, limit: int) -> tuple[int, list[ParkedEvent]]:
         """How many events could not be applied, and the first *limit* of them."""

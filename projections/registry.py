@@ -8,6 +8,7 @@ from eventjobs.projections import (
     api_keys,
     breakers,
     dependencies,
+    event_pages,
     files,
     hooks,
     parked_events,
@@ -41,7 +42,15 @@ class EventProjection(Tables, Protocol):
 
 
 #: In this order: dependencies reads what status and queue have written.
-PROJECTIONS: tuple[Projection, ...] = (status, progress, queue, dependencies, files, hooks)
+PROJECTIONS: tuple[Projection, ...] = (
+    status,
+    progress,
+    queue,
+    dependencies,
+    files,
+    hooks,
+    event_pages,
+)
 EVENT_PROJECTIONS: tuple[EventProjection, ...] = (webhooks, pauses, breakers, api_keys)
 
 

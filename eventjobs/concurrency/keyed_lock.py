@@ -2,21 +2,22 @@
 
 import asyncio
 from collections import deque
+from collections.abc import Hashable
 
 
 class KeyedLock:
     def __init__(self) -> None:
         #: The waiters of each held key; None, as for most keys, without any.
-        self._waiters: dict[str, deque[asyncio.Future[None]] | None] = {}
+        self._waiters: dict[Hashable, deque[asyncio.Future[None]] | None] = {}
 
-    def try_acquire(self, key: str) -> bool:
+    def try_acquire(self, key: Hashable) -> bool:
         """Acquire a free lock, and whether it was free. Needs no coroutine."""
         if key in self._waiters:
             return False
         self._waiters[key] = None
         return True
 
-    async def acquire(self, key: str) -> None:
+    async def acquire(self, key: Hashable) -> None:
         """Return once the caller holds the lock; *release* must follow."""
         if self.try_acquire(key):
             return
@@ -32,7 +33,7 @@ class KeyedLock:
                 self.release(key)  # granted while we were cancelled: pass it on
             raise
 
-    def release(self, key: str) -> None:
+    def release(self, key: Hashable) -> None:
         waiting = self._waiters[key]
         while waiting:
             future = waiting.popleft()

@@ -18,6 +18,8 @@ _HOST = re.compile(r"(\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9._~!$&'()*+,;=%-]*)(?::([0-9]
 _WEIGHT = re.compile(r"0(?:\.\d*)?|1(?:\.0*)?")
 #: An entity tag (RFC 9110, 8.8.3). A backslash is an ordinary character in it.
 _TAG = re.compile(r'(?:W/)?"[^"]*"')
+#: The position of a cursor that is not a number: beyond every log.
+_NEVER = 2**62
 
 
 def header_list(request: web.BaseRequest, name: str) -> str:
@@ -50,7 +52,7 @@ def preference(request: web.BaseRequest, name: str) -> str | None:
     return None
 
 
-def last_event_id(request: web.BaseRequest) -> str | None:
+def _last_event_id(request: web.BaseRequest) -> str | None:
     """The query parameter `lastEventId`, in any spelling, of an EventSource that cannot send the
     header Last-Event-ID.
     """
@@ -58,6 +60,19 @@ def last_event_id(request: web.BaseRequest) -> str | None:
         if name.replace("-", "").replace("_", "").lower() == "lasteventid":
             return value
     return None
+
+
+def stream_cursor(request: web.BaseRequest, after: int | None) -> tuple[int, bool]:
+    """The position to start after, and whether an EventSource resumes there.
+
+    The cursor of an EventSource wins over *after*. It is a header, or a parameter from clients
+    that cannot send headers.
+    """
+    last_id = request.headers.get("Last-Event-ID") or _last_event_id(request)
+    if not last_id:
+        return after or 0, False
+    is_position = last_id.isascii() and last_id.isdigit() and len(last_id) < 19
+    return int(last_id) if is_position else _NEVER, True
 
 
 def _parts(member: str) -> list[str]:

@@ -2,7 +2,7 @@
 
 import asyncio
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from typing import Any, cast
 
 from aiohttp import web
@@ -99,6 +99,21 @@ class SimulatedViews:
 
     def all(self) -> dict[str, Job]:
         return self._jobs
+
+    async def skip_events(
+        self, after: int, types: Collection[str] | None, owner: str | None
+    ) -> int:
+        await pause(self._rng)
+        if types is None and owner is None:
+            return after
+        upto = self.position
+        for each in self._events.all()[after:upto]:
+            if types is None or self._jobs[each.job_id].spec.type in types:
+                # Any position up to the first event that matches will do.
+                upto = self._rng.randint(after, each.position - 1)
+                break
+        await pause(self._rng)
+        return max(after, upto)
 
     async def job(self, job_id: str) -> JobView | None:
         await pause(self._rng)

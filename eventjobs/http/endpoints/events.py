@@ -35,6 +35,8 @@ class Page(NamedTuple):
     events: list[Recorded]
     next: int
     end: bool = False
+    #: Whether so many events were read in vain that the page ends before the head.
+    is_cut: bool = False
 
 
 async def job_events(context: AppContext, request: web.Request) -> web.StreamResponse:
@@ -116,11 +118,10 @@ async def events(context: AppContext, request: web.Request) -> web.StreamRespons
     waiting = EventWait(selection, _after(query, service.log))
 
     async def look() -> Page | None:
-        first = waiting.position
-        page = await _page(service, principal, selection, first, limit)
+        page = await _page(service, principal, selection, waiting.position, limit)
         waiting.position = page.next
         page = page._replace(events=await context.streams.lookup.hide(selection, page.events))
-        return page if page.events or page.next - first >= EVENTS_READ_MAX else None
+        return page if page.events or page.is_cut else None
 
     async def wait(_: int) -> None:
         await context.streams.wait_for_event(waiting)
@@ -147,9 +148,12 @@ async def _page(
     if selection.ids is not None:
         return await _page_of_jobs(service, principal, selection, after, limit)
     selected: list[Recorded] = []
-    until = after + EVENTS_READ_MAX
-    while after < min(until, log.head):
-        batch = await log.read(after, service.settings.page_max)
+    count = 0
+    while after < log.head and count < EVENTS_READ_MAX:
+        if log.head - after > PAGE_MAX:  # otherwise they are in memory
+            after = await service.views.skip_events(after, selection.type, selection.owner)
+        batch = await log.read(after, PAGE_MAX - after % PAGE_MAX)
+        count += len(batch)
         jobs = {
             each: await service.jobs.load_even_parked(each) for each in {r.job_id for r in batch}
         }
@@ -159,7 +163,7 @@ async def _page(
                 selected.append(each)
                 if len(selected) == limit:
                     return Page(selected, after)
-    return Page(selected, after)
+    return Page(selected, after, is_cut=count >= EVENTS_READ_MAX)
 
 
 async def _page_of_jobs(

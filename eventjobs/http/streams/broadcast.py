@@ -12,7 +12,7 @@ from itertools import chain
 from eventjobs.domain.job import Job
 from eventjobs.domain.recorded import Recorded
 from eventjobs.http.streams.frames import (
-    as_chunk,
+    Frames,
     event_frame,
     event_size,
     is_end,
@@ -83,15 +83,13 @@ class EventBroadcaster(LiveFollowers):
     def _write(self, events: Sequence[Recorded], followers: Iterable[Follower]) -> None:
         if not events:
             return
-        frames = b"".join(map(event_frame, events))
-        chunk = as_chunk(frames)
+        frames = Frames(b"".join(map(event_frame, events)))
         for follower in followers:
             if follower.position <= self.position:
-                self.offer(follower, frames, chunk)
+                self.offer(follower, frames)
             elif newer := [each for each in events if each.position > follower.position]:
                 # The follower read the first events of this batch before it joined.
-                own = b"".join(map(event_frame, newer))
-                self.offer(follower, own, as_chunk(own))
+                self.offer(follower, Frames(b"".join(map(event_frame, newer))))
 
 
 def _merge(parts: Iterable[Iterable[Recorded]]) -> list[Recorded]:
@@ -171,17 +169,17 @@ class SnapshotBroadcaster(LiveFollowers):
         self, snapshots: Sequence[Snapshot], followers: Iterable[Follower], upto: int
     ) -> None:
         frames = _frames(snapshots, upto)
-        chunk = as_chunk(frames)
         oldest = snapshots[0].job.position
         for follower in followers:
             if follower.position > upto:
                 continue  # it subscribed during this batch; the next batch contains what it misses
             if follower.position < oldest:
-                self.offer(follower, frames, chunk)
+                self.offer(follower, frames)
             elif newer := [each for each in snapshots if each.job.position > follower.position]:
-                own = _frames(newer, upto)
-                self.offer(follower, own, as_chunk(own))
+                self.offer(follower, _frames(newer, upto))
 
 
-def _frames(snapshots: Iterable[Snapshot], upto: int) -> bytes:
-    return b"".join(snapshot_frame(each, min(each.job.position, upto)) for each in snapshots)
+def _frames(snapshots: Iterable[Snapshot], upto: int) -> Frames:
+    return Frames(
+        b"".join(snapshot_frame(each, min(each.job.position, upto)) for each in snapshots)
+    )

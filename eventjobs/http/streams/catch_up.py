@@ -1,16 +1,19 @@
 """What a subscriber misses: frames from its position up to the head.
 
 Each generator moves the subscriber's position to where its frames end, before it yields them.
-A client that does not read holds one batch of frames, and no events.
+A client that does not read holds one batch of frames, and no events. Subscribers with the same
+filter share what they read.
 """
 
-from collections.abc import AsyncGenerator, Callable, Collection
-from contextlib import aclosing
+from collections.abc import AsyncGenerator, Collection
+from dataclasses import dataclass
+from typing import Protocol
 
 from eventjobs.domain.job import Job
 from eventjobs.domain.recorded import Recorded
 from eventjobs.http.streams.frames import (
     WRITE_BYTES,
+    Frames,
     event_frame,
     event_size,
     prefix_that_fits,
@@ -18,73 +21,151 @@ from eventjobs.http.streams.frames import (
 )
 from eventjobs.http.streams.job_filter import JobFilter
 from eventjobs.http.streams.job_lookup import JobLookup
+from eventjobs.http.streams.shared_pages import SharedPages
 from eventjobs.http.streams.snapshots import Snapshots
 from eventjobs.http.streams.subscriber import Subscriber
 from eventjobs.log import PAGE_MAX, EventLog
 from eventjobs.projections import Views
 
-#: Events of named jobs that are in memory for a subscriber.
+#: Events of named jobs that are in memory for a page.
 NAMED_MAX = 128
+#: Bytes of events that are encoded at once. Only a single event may be longer.
+PAGE_BYTES = 2**20
 
-CatchUp = Callable[[Subscriber], AsyncGenerator[bytes, None]]
+
+class CatchUp(Protocol):
+    """Reads what a subscriber misses."""
+
+    @property
+    def head(self) -> int:
+        """The newest position that it reads."""
+
+    def frames(self, subscriber: Subscriber) -> AsyncGenerator[Frames, None]:
+        """What matches after the subscriber's position, up to the head."""
+
+
+@dataclass(frozen=True, slots=True)
+class EventPage:
+    """The frames of what matches after a position, up to *end*."""
+
+    after: int
+    frames: Frames
+    end: int
+
+    @property
+    def size(self) -> int:
+        return 200 + len(self.frames)
 
 
 class EventCatchUp:
     """Every event after the position that matches, in order."""
 
-    def __init__(self, log: EventLog, lookup: JobLookup) -> None:
+    def __init__(self, log: EventLog, views: Views, lookup: JobLookup) -> None:
         self._log = log
+        self._views = views
         self._lookup = lookup
+        self._pages: SharedPages[EventPage] = SharedPages()
+        #: Events that are read at once: fewer while they are large.
+        self._limit = PAGE_MAX
 
-    async def frames(self, subscriber: Subscriber) -> AsyncGenerator[bytes, None]:
-        job_filter = subscriber.job_filter
-        limit = PAGE_MAX
-        while subscriber.position < (head := self._log.head):
-            if job_filter.ids is not None and head - subscriber.position > PAGE_MAX:
-                named = self._frames_of_jobs(subscriber, job_filter.ids, head)
-                async with aclosing(named) as batches:
-                    async for frames in batches:
-                        yield frames
-                continue
-            page = prefix_that_fits(await self._log.read(subscriber.position, limit), event_size)
-            limit = min(PAGE_MAX, 2 * len(page))  # what does not fit is read again
-            subscriber.position = page[-1].position
-            page = await self._select_matching(page, job_filter)
-            page = await self._lookup.hide(job_filter, page)
-            frames = b"".join(map(event_frame, page))
-            del page  # a client that does not read holds these frames alone
-            yield frames
+    @property
+    def head(self) -> int:
+        return self._log.head
+
+    async def frames(self, subscriber: Subscriber) -> AsyncGenerator[Frames, None]:
+        while subscriber.position < self.head:
+            page = await self._pages.get(subscriber.job_filter, subscriber.position, self._read)
+            subscriber.position = page.end
+            yield page.frames
+
+    async def _read(self, job_filter: JobFilter, after: int) -> list[EventPage]:
+        """The next pages: one write each. All are of one page of the log, which all share."""
+        head = self.head
+        if job_filter.ids is not None and head - after > PAGE_MAX:
+            events, end = await self._events_of_jobs(job_filter.ids, after, head)
+        else:
+            begin = await self._skip(job_filter, after)
+            if begin >= head:
+                return [EventPage(after, Frames(b""), begin)]
+            limit = min(self._limit, PAGE_MAX - begin % PAGE_MAX)
+            events = await self._log.read(begin, limit)
+            end = events[-1].position
+            self._adapt_limit(events)
+            events = await self._select_matching(events, job_filter)
+        events = job_filter.select(events)
+        return _encode(await self._lookup.hide(job_filter, events), after, end)
+
+    async def _skip(self, job_filter: JobFilter, after: int) -> int:
+        """The position up to which no event matches, as far as the views know."""
+        if self.head - after <= PAGE_MAX or job_filter.ids is not None:
+            return after  # it is in memory, or others are read by name
+        return await self._views.skip_events(after, job_filter.type, job_filter.owner)
+
+    def _adapt_limit(self, events: list[Recorded]) -> None:
+        total = sum(map(event_size, events))
+        if total > PAGE_BYTES:
+            self._limit = max(1, len(events) * PAGE_BYTES // total)
+        else:
+            self._limit = min(PAGE_MAX, 2 * self._limit)
 
     async def _select_matching(self, page: list[Recorded], job_filter: JobFilter) -> list[Recorded]:
         if job_filter.ids is not None:
-            return job_filter.select([each for each in page if each.job_id in job_filter.ids])
+            return [each for each in page if each.job_id in job_filter.ids]
         if job_filter.matches_everything:
             return page
         jobs = await self._lookup.jobs_of(page)
         return [each for each in page if job_filter.matches(jobs[each.job_id])]
 
-    async def _frames_of_jobs(
-        self, subscriber: Subscriber, ids: Collection[str], head: int
-    ) -> AsyncGenerator[bytes, None]:
-        """The events of each named job, merged. Events of other jobs are not read."""
-        limit = max(8, NAMED_MAX // max(1, len(ids)))
-        read_to = dict.fromkeys(sorted(ids), subscriber.position)
-        unsent: list[Recorded] = []
-        while subscriber.position < head:
+    async def _events_of_jobs(
+        self, ids: Collection[str], after: int, head: int
+    ) -> tuple[list[Recorded], int]:
+        """The next events of these jobs, in order, and the position up to which they are all.
+
+        Events of other jobs are not read.
+        """
+        limit = min(self._limit, max(8, NAMED_MAX // max(1, len(ids))))
+        read_to = dict.fromkeys(sorted(ids), after)
+        events: list[Recorded] = []
+        upto = after
+        while upto < head and sum(each.position <= upto for each in events) < NAMED_MAX:
             for job_id, position in read_to.items():
-                if position == subscriber.position:  # none of the job's events is in *unsent*
-                    events = await self._log.read_job(job_id, position, limit)
-                    read_to[job_id] = events[-1].position if len(events) == limit else head
-                    unsent += events
-            subscriber.position = upto = min(read_to.values(), default=head)
-            unsent.sort(key=lambda each: each.position)
-            while unsent and unsent[0].position <= upto:
-                fitting = prefix_that_fits(unsent, event_size)
-                batch = [each for each in fitting if each.position <= upto]
-                unsent = unsent[len(batch) :]
-                batch = subscriber.job_filter.select(batch)
-                batch = await self._lookup.hide(subscriber.job_filter, batch)
-                yield b"".join(map(event_frame, batch))
+                if position == upto:  # none of the job's events above it is in *events*
+                    more = await self._log.read_job(job_id, position, limit)
+                    read_to[job_id] = more[-1].position if len(more) == limit else head
+                    events += more
+            upto = min(read_to.values(), default=head)
+        self._adapt_limit(events)
+        events = [each for each in events if each.position <= upto]
+        return sorted(events, key=lambda each: each.position), upto
+
+
+def _encode(events: list[Recorded], after: int, end: int) -> list[EventPage]:
+    """Pages of *events*, which are all from *after* to *end*; of many bytes only the first ones."""
+    pages: list[EventPage] = []
+    total = 0
+    while events and total < PAGE_BYTES:
+        fitting = prefix_that_fits(events, event_size)
+        events = events[len(fitting) :]
+        upto = fitting[-1].position if events else end
+        frames = Frames(b"".join(map(event_frame, fitting)))
+        pages.append(EventPage(after, frames, upto))
+        after, total = upto, total + len(frames)
+    return pages or [EventPage(after, Frames(b""), end)]
+
+
+@dataclass(frozen=True, slots=True)
+class ChangePage:
+    """The jobs that match and changed after a position, up to *end*: positions and ids."""
+
+    after: int
+    jobs: list[tuple[int, str]]
+    end: int
+    #: The position of the views when it was read.
+    read_at: int
+
+    @property
+    def size(self) -> int:
+        return 200 + 150 * len(self.jobs)
 
 
 class SnapshotCatchUp:
@@ -98,29 +179,50 @@ class SnapshotCatchUp:
         self._log = log
         self._snapshots = snapshots
         self._page_max = page_max
+        self._pages: SharedPages[ChangePage] = SharedPages()
 
-    async def frames(self, subscriber: Subscriber) -> AsyncGenerator[bytes, None]:
+    @property
+    def head(self) -> int:
+        return self._views.position
+
+    async def frames(self, subscriber: Subscriber) -> AsyncGenerator[Frames, None]:
         job_filter = subscriber.job_filter
-        while subscriber.position < (upto := self._views.position):
+        while subscriber.position < (upto := self.head):
             after = subscriber.position
             if job_filter.ids is not None:
                 changes = await self._named_jobs(job_filter.ids, job_filter, after)
-            elif after > 0:
-                changes, upto = await self._changes_on_page(job_filter, after, upto)
             else:
-                changes = await self._newest(job_filter)
+                page = await self._pages.get(job_filter, after, self._read, self._is_recent)
+                changes, upto = page.jobs, page.end
             subscriber.position = upto
             frames: list[bytes] = []
-            for position, job_id in sorted(changes):
+            size = 0
+            for position, job_id in changes:
                 # One by one: a client that does not read holds a few snapshots at most.
                 snapshot = await self._snapshots.get(job_id)
                 if snapshot is not None:
                     snapshot = snapshot.hide(job_filter.mask_of(snapshot.job))
                     frames.append(snapshot_frame(snapshot, min(position, upto)))
-                if sum(map(len, frames)) > WRITE_BYTES:
-                    yield b"".join(frames)
+                    size += len(frames[-1])
+                if size > WRITE_BYTES:
+                    yield Frames(b"".join(frames))
                     frames.clear()
-            yield b"".join(frames)
+                    size = 0
+            yield Frames(b"".join(frames))
+
+    def _is_recent(self, page: ChangePage) -> bool:
+        """Whether what a stream by filter misses since *page* was read is one page of the log."""
+        return self.head - page.read_at <= PAGE_MAX
+
+    async def _read(self, job_filter: JobFilter, after: int) -> list[ChangePage]:
+        upto = self.head
+        if after == 0:
+            return [ChangePage(after, sorted(await self._newest(job_filter)), upto, upto)]
+        begin = await self._views.skip_events(after, job_filter.type, job_filter.owner)
+        if begin >= upto:
+            return [ChangePage(after, [], begin, upto)]
+        changes, end = await self._changes_on_page(job_filter, begin, upto)
+        return [ChangePage(after, sorted(changes), end, upto)]
 
     async def _newest(self, job_filter: JobFilter) -> list[tuple[int, str]]:
         """Positions and ids of the newest jobs that match."""
@@ -143,7 +245,7 @@ class SnapshotCatchUp:
                 matches = job.expired_us is None and job_filter.matches_change(job, [job.status])
             if matches:
                 changes.append((job.position, job_id))
-        return changes
+        return sorted(changes)
 
     async def _changes_on_page(
         self, job_filter: JobFilter, after: int, upto: int
@@ -154,7 +256,8 @@ class SnapshotCatchUp:
         A job with a newer event belongs to a later page. So each job is written once, in order of
         position, and a client that is cut off resumes from the last one.
         """
-        page = [each for each in await self._log.read(after, PAGE_MAX) if each.position <= upto]
+        limit = PAGE_MAX - after % PAGE_MAX  # streams from other positions share the next page
+        page = [each for each in await self._log.read(after, limit) if each.position <= upto]
         end = page[-1].position
         changes = []
         for job_id in dict.fromkeys(each.job_id for each in page):

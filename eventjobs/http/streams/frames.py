@@ -51,9 +51,25 @@ def retry_frame(delay_ms: int) -> bytes:
     return b"retry: %d\n\n" % delay_ms
 
 
-def as_chunk(data: bytes) -> bytes:
-    """*data* as one chunk of HTTP/1.1 (RFC 9112, 7.1)."""
-    return b"%x\r\n%s\r\n" % (len(data), data)
+class Frames:
+    """Frames that are encoded once and written to many clients, as a chunk of HTTP/1.1 (RFC 9112,
+    7.1). Its length is that of the frames, in bytes.
+    """
+
+    __slots__ = ("_begin", "chunk")
+
+    def __init__(self, data: bytes) -> None:
+        head = b"%x\r\n" % len(data)
+        self.chunk = head + data + b"\r\n"
+        self._begin = len(head)
+
+    def __len__(self) -> int:
+        return len(self.chunk) - self._begin - 2
+
+    @property
+    def data(self) -> bytes:
+        """The frames for HTTP/1.0, which has no chunks."""
+        return self.chunk[self._begin : -2]
 
 
 def prefix_that_fits(items: list[T], size: Callable[[T], int]) -> list[T]:

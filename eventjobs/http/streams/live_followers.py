@@ -3,7 +3,7 @@
 from itertools import chain
 
 from eventjobs.http.streams.filter_index import FilterIndex
-from eventjobs.http.streams.frames import HEARTBEAT, as_chunk
+from eventjobs.http.streams.frames import HEARTBEAT, Frames
 from eventjobs.http.streams.job_filter import JobFilter
 from eventjobs.http.streams.subscriber import DetachReason, Follower
 
@@ -52,17 +52,14 @@ class LiveFollowers:
             self.detach(follower, reason)
 
     def send_heartbeat(self) -> None:
-        chunk = as_chunk(HEARTBEAT)
+        heartbeat = Frames(HEARTBEAT)
         for follower in self._all():
-            if follower.is_live and (reason := follower.beat(chunk)):
+            if follower.is_live and (reason := follower.beat(heartbeat)):
                 self.detach(follower, reason)
 
-    def offer(self, follower: Follower, frames: bytes, chunk: bytes) -> None:
-        """Offer *frames* to a live follower, and detach it if it does not take them.
-
-        *chunk* is *frames* as a chunk of HTTP.
-        """
-        if follower.is_live and (reason := follower.offer(frames, chunk)):
+    def offer(self, follower: Follower, frames: Frames) -> None:
+        """Offer *frames* to a live follower, and detach it if it does not take them."""
+        if follower.is_live and (reason := follower.offer(frames)):
             self.detach(follower, reason)
 
     def _all(self) -> list[Follower]:

@@ -2,7 +2,7 @@
 
 import asyncio
 import random
-from collections.abc import Sequence
+from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing, suppress
 from dataclasses import replace
 from functools import partial
@@ -16,7 +16,7 @@ from eventjobs.commands.access import mask_for, permits_id
 from eventjobs.domain.job import Job
 from eventjobs.errors import EventjobsError, JobGone, JobNotFound, JobUnreadable
 from eventjobs.http.auth import principal_of
-from eventjobs.http.headers import last_event_id
+from eventjobs.http.headers import stream_cursor
 from eventjobs.http.held_requests import HELD
 from eventjobs.http.owner_limits import OwnerLimits
 from eventjobs.http.request_errors import ViewsBehind
@@ -24,7 +24,7 @@ from eventjobs.http.requests import require_job, views_caught_up
 from eventjobs.http.streams.backpressure import drain, limit_buffers
 from eventjobs.http.streams.broadcast import EventBroadcaster, SnapshotBroadcaster
 from eventjobs.http.streams.catch_up import CatchUp, EventCatchUp, SnapshotCatchUp
-from eventjobs.http.streams.frames import HELLO, end_frame, reset_frame, retry_frame
+from eventjobs.http.streams.frames import HELLO, Frames, end_frame, reset_frame, retry_frame
 from eventjobs.http.streams.job_filter import JobFilter
 from eventjobs.http.streams.job_lookup import JobLookup
 from eventjobs.http.streams.live_followers import LiveFollowers
@@ -44,8 +44,8 @@ HEADERS = {
 GOODBYE_S = 1.0
 #: The longest wait for a rate after which a refused client reconnects, in seconds.
 RETRY_MAX_S = 60.0
-#: The position of a cursor that is not a number: beyond every log.
-NEVER = 2**62
+#: Streams that read what they miss at a time, and write in one turn of the event loop.
+CATCH_UPS_MAX = 4
 
 
 class Streams:
@@ -57,10 +57,11 @@ class Streams:
         self.lookup = lookup = JobLookup(service.jobs)
         self._events = EventBroadcaster(service.log, lookup)
         self._snapshots = SnapshotBroadcaster(service.views, snapshots)
-        self._missed_events = EventCatchUp(service.log, lookup)
+        self._missed_events = EventCatchUp(service.log, service.views, lookup)
         self._missed_snapshots = SnapshotCatchUp(
             service.views, service.log, snapshots, self._settings.page_max
         )
+        self._catch_ups = asyncio.Semaphore(CATCH_UPS_MAX)
         #: The timer of each is for the end of its credential.
         self._open: dict[Subscriber, Timer | None] = {}
         self._owner_streams = OwnerLimits(self._settings.owner_streams_max, "streams")
@@ -80,9 +81,7 @@ class Streams:
     ) -> web.StreamResponse:
         """Every matching event after the cursor, in order."""
         with self._owner_streams.hold(principal_of(request)):
-            return await self._stream(
-                request, job_filter, after, self._events, self._missed_events.frames
-            )
+            return await self._stream(request, job_filter, after, self._events, self._missed_events)
 
     async def snapshots(
         self, request: web.Request, job_filter: JobFilter, after: int | None = None
@@ -95,7 +94,7 @@ class Streams:
             await views_caught_up(self._service)
         with self._owner_streams.hold(principal_of(request)):
             return await self._stream(
-                request, job_filter, after, self._snapshots, self._missed_snapshots.frames
+                request, job_filter, after, self._snapshots, self._missed_snapshots
             )
 
     async def wait_for_event(self, wait: EventWait) -> None:
@@ -186,7 +185,7 @@ class Streams:
     ) -> web.StreamResponse:
         principal = principal_of(request)
         jobs = await self._named_jobs(principal, job_filter)
-        after, resumed = _cursor(request, after)
+        after, resumed = stream_cursor(request, after)
         head = self._service.log.head
         if resumed and after <= head and _is_over(jobs, after):
             return web.Response(status=204)  # makes an EventSource stop reconnecting
@@ -207,9 +206,9 @@ class Streams:
             if self._closing or len(self._open) >= self._settings.streams_max:
                 await _end_until_later(subscriber, response)
                 return response
-            subscriber.write(HELLO)
+            subscriber.write(Frames(HELLO))
             if after > head:
-                subscriber.write(reset_frame(head))
+                subscriber.write(Frames(reset_frame(head)))
                 after = 0
             subscriber.position = after
             request[SUBSCRIBER] = request[HELD] = subscriber
@@ -250,13 +249,11 @@ class Streams:
         """Catch up and go live in turn, until the stream ends."""
         checked = -1  # the position at which the named jobs had not ended
         while not subscriber.is_gone:
-            async with aclosing(catch_up(subscriber)) as batches:
-                async for frames in batches:
+            async with aclosing(catch_up.frames(subscriber)) as batches:
+                while (frames := await self._next(batches, subscriber, catch_up)) is not None:
                     if frames:
                         subscriber.write(frames)
                         await self._drain(request, subscriber)
-                    if self._closing or subscriber.is_revoked or subscriber.is_gone:
-                        break
             if subscriber.is_revoked:
                 await response.write_eof()
                 return
@@ -265,7 +262,7 @@ class Streams:
                 return
             if checked != subscriber.position:
                 if await self._is_finished(subscriber):
-                    subscriber.write(end_frame(subscriber.position))
+                    subscriber.write(Frames(end_frame(subscriber.position)))
                     await self._drain(request, subscriber)
                     await response.write_eof()
                     return
@@ -278,6 +275,22 @@ class Streams:
             broadcaster.leave(subscriber)
             checked = -1
             await self._drain(request, subscriber)
+
+    async def _next(
+        self, batches: AsyncGenerator[Frames, None], subscriber: Subscriber, catch_up: CatchUp
+    ) -> Frames | None:
+        """The next frames of a catch-up, in its turn; None at its end, or when it must not go on.
+
+        Nothing is awaited after the catch-up has reached its end.
+        """
+        if subscriber.position < catch_up.head and not self._must_end(subscriber):
+            async with self._catch_ups:
+                await asyncio.sleep(0)  # other tasks run between two batches
+                return None if self._must_end(subscriber) else await anext(batches, None)
+        return None if self._must_end(subscriber) else await anext(batches, None)
+
+    def _must_end(self, subscriber: Subscriber) -> bool:
+        return self._closing or subscriber.is_revoked or subscriber.is_gone
 
     async def _drain(self, request: web.Request, subscriber: Subscriber) -> None:
         await drain(request, subscriber, self._service.clock, self._settings.stall_s)
@@ -362,22 +375,9 @@ def _is_over(jobs: Sequence[Job], after: int) -> bool:
     return bool(jobs) and all(job.is_over and job.position <= after for job in jobs)
 
 
-def _cursor(request: web.BaseRequest, after: int | None) -> tuple[int, bool]:
-    """The position to start after, and whether an EventSource resumes there.
-
-    The cursor of an EventSource wins over *after*. It is a header, or a parameter from clients
-    that cannot send headers.
-    """
-    last_id = request.headers.get("Last-Event-ID") or last_event_id(request)
-    if not last_id:
-        return after or 0, False
-    is_position = last_id.isascii() and last_id.isdigit() and len(last_id) < 19
-    return int(last_id) if is_position else NEVER, True
-
-
 async def _end_until_later(subscriber: Subscriber, response: web.StreamResponse) -> None:
     """End a stream whose client reconnects."""
-    subscriber.write(_retry_later())
+    subscriber.write(Frames(_retry_later()))
     await response.write_eof()
 
 

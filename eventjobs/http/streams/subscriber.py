@@ -8,7 +8,7 @@ from aiohttp import web
 
 from eventjobs.auth.principals import Principal
 from eventjobs.http.held_requests import HeldRequest
-from eventjobs.http.streams.frames import HEARTBEAT, as_chunk
+from eventjobs.http.streams.frames import HEARTBEAT, Frames
 from eventjobs.http.streams.job_filter import JobFilter
 
 #: Why a follower is no longer live.
@@ -30,11 +30,11 @@ class Follower(ABC):
         self._detached: asyncio.Future[DetachReason] | None = None
 
     @abstractmethod
-    def offer(self, frames: bytes, chunk: bytes) -> DetachReason | None:
-        """Take *frames*, or say why not. Never waits. *chunk* is *frames* as a chunk of HTTP."""
+    def offer(self, frames: Frames) -> DetachReason | None:
+        """Take *frames*, or say why not. Never waits."""
 
-    def beat(self, chunk: bytes) -> DetachReason | None:
-        """Take a heartbeat, or say why not."""
+    def beat(self, heartbeat: Frames) -> DetachReason | None:
+        """Take *heartbeat*, or say why not."""
         return None
 
     def go_live(self) -> asyncio.Future[DetachReason]:
@@ -54,7 +54,7 @@ class Follower(ABC):
 class EventWait(Follower):
     """A long poll that waits for the next event that matches; it then reads from its position."""
 
-    def offer(self, frames: bytes, chunk: bytes) -> DetachReason | None:
+    def offer(self, frames: Frames) -> DetachReason | None:
         return "behind"
 
 
@@ -101,31 +101,28 @@ class Subscriber(Follower, HeldRequest):
         self.detach("gone")
 
     def write_probe(self) -> None:
-        self.write(HEARTBEAT)
+        self.write(Frames(HEARTBEAT))
 
-    def offer(self, frames: bytes, chunk: bytes) -> DetachReason | None:
+    def offer(self, frames: Frames) -> DetachReason | None:
         if self.is_gone:
             return "gone"
         if self.is_full:
             return "behind"
-        self.write(frames, chunk)
+        self.write(frames)
         return None
 
-    def beat(self, chunk: bytes) -> DetachReason | None:
-        return self.offer(HEARTBEAT, chunk)
+    def beat(self, heartbeat: Frames) -> DetachReason | None:
+        return self.offer(heartbeat)
 
-    def write(self, frames: bytes, chunk: bytes | None = None) -> None:
-        """Write *frames* at once. *chunk* is the same as a chunk of HTTP, if it is encoded already.
+    def write(self, frames: Frames) -> None:
+        """Write *frames* at once.
 
         The bytes go to the transport: a write of aiohttp's response object costs ten times as much.
         """
         if self.is_gone:
             return  # a write would be silent in asyncio, and an error in uvloop
         self.written_bytes += len(frames)
-        if self._chunked:
-            self._transport.write(as_chunk(frames) if chunk is None else chunk)
-        else:
-            self._transport.write(frames)
+        self._transport.write(frames.chunk if self._chunked else frames.data)
 
 
 #: The subscriber of a request that is answered with a stream.

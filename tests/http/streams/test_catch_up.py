@@ -8,6 +8,9 @@ import pytest
 
 from eventjobs.domain.events import LogWritten
 from eventjobs.domain.recorded import Recorded
+from eventjobs.http.streams import streams
+from eventjobs.http.streams.frames import Frames
+from eventjobs.http.streams.subscriber import Subscriber
 from tests.support.histories import job_id
 from tests.support.stream_reader import Message, Stream, positions
 from tests.support.stream_site import EVENTS, Site, as_messages, change, events_path, open_site
@@ -203,7 +206,7 @@ async def test_a_stream_of_few_jobs_in_a_long_log_reads_nobody_elses_facts(
         for each in mine:
             await site.append_many(each, 150)
     facts = await site.facts()
-    read = count_reads(site, monkeypatch)
+    counts = count_reads(site, monkeypatch)
     for path, wanted in (
         (events_path(mine[0]), {mine[0]}),
         (f"{EVENTS}?id={','.join(mine)}", set(mine)),
@@ -211,7 +214,7 @@ async def test_a_stream_of_few_jobs_in_a_long_log_reads_nobody_elses_facts(
         stream = await site.watch(path)
         expected = messages_after(facts, wanted, 0)
         assert await stream.messages(len(expected)) == expected
-    assert sum(read) < 1000
+    assert sum(counts) < 1000
 
 
 async def test_the_one_event_of_a_job_at_the_end_of_a_long_log_is_written(site: Site) -> None:
@@ -269,3 +272,89 @@ async def test_pages_are_as_long_as_what_fits_in_a_write(
     assert positions(await stream.messages(len(facts))) == [each.position for each in facts]
     assert sum(read) < 2 * len(facts)
     assert len(read) < 40
+
+
+async def fill_log(site: Site, others: int = 2000) -> None:
+    """A log of several pages in the file: one event of type "b", others of "a", and one of "b"."""
+    await site.submit("b")
+    other = await site.submit("a")
+    await site.start(other)
+    for _ in range(3):
+        await site.append_many(other, others)
+    await site.submit("b")
+    await site.wait_for_views()
+
+
+async def test_a_stream_of_a_type_in_a_long_log_reads_the_pages_of_that_type(
+    site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await fill_log(site)
+    facts = await site.facts()
+    expected = as_messages([facts[0], facts[-1]])
+    counts = count_reads(site, monkeypatch)
+    stream = await site.watch(f"{EVENTS}?type=b")
+    assert await stream.messages(2) == expected
+    assert sum(counts) <= 2 * 512
+    page = await site.json(f"{EVENTS}?type=b")
+    assert [each["position"] for each in page["events"]] == [1, site.head]
+    assert sum(counts) <= 4 * 512
+    states = await site.watch("/v1/jobs?type=b", 1)
+    assert [each.json["position"] for each in await states.messages(1)] == [site.head]
+    assert sum(counts) <= 6 * 512 < site.head
+
+
+async def test_streams_that_catch_up_together_share_what_they_read(
+    site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await fill_log(site)
+    expected = as_messages(await site.facts())
+    counts = count_reads(site, monkeypatch)
+    first, *others = [await site.watch(EVENTS) for _ in range(4)]
+    later = await site.watch(EVENTS, 700)
+    assert await first.messages(site.head) == expected
+    for each in others:
+        assert await each.messages(site.head) == expected
+    assert await later.messages(site.head - 700) == expected[700:]
+    assert sum(counts) < 1.5 * site.head
+
+
+async def test_few_streams_catch_up_in_one_turn_of_the_loop(
+    site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Other tasks that are ready run in between."""
+    await fill_log(site)
+    writes_of_turn: list[int] = [0]
+    write = Subscriber.write
+
+    def count(self: Subscriber, frames: Frames) -> None:
+        writes_of_turn[-1] += len(frames) > 1000
+        write(self, frames)
+
+    async def turn() -> None:
+        while True:
+            writes_of_turn.append(0)
+            await asyncio.sleep(0)
+
+    monkeypatch.setattr(Subscriber, "write", count)
+    turning = asyncio.create_task(turn())
+    opened = [await site.watch(EVENTS) for _ in range(20)]
+    for each in opened:
+        assert len(await each.messages(site.head)) == site.head
+    turning.cancel()
+    assert sum(writes_of_turn) >= 20
+    assert max(writes_of_turn) <= streams.CATCH_UPS_MAX
+
+
+async def test_large_events_are_read_few_at_a_time(
+    site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    other = await site.submit("a")
+    await site.start(other)
+    await site.append_many(other, 100, LogWritten(1, "info", "x" * 100_000))
+    await site.append_many(other, 5000)
+    expected = as_messages(await site.facts())
+    counts = count_reads(site, monkeypatch)
+    stream = await site.watch(EVENTS)
+    assert await stream.messages(site.head) == expected
+    assert max(counts[2:8]) <= 20
+    assert counts[-1] > 100, "small ones are read many at a time again"

@@ -4,7 +4,7 @@ import pytest
 
 from eventjobs.http.streams import frames
 from eventjobs.http.streams.frames import (
-    as_chunk,
+    Frames,
     end_frame,
     prefix_that_fits,
     reset_frame,
@@ -35,4 +35,5 @@ def test_what_ends_or_resets_a_stream_is_read_as_such() -> None:
 
 
 def test_a_chunk_is_one_of_http() -> None:
-    assert Chunks().feed(as_chunk(b"x" * 300) + as_chunk(b"y")) == b"x" * 300 + b"y"
+    assert Chunks().feed(Frames(b"x" * 300).chunk + Frames(b"y").chunk) == b"x" * 300 + b"y"
+    assert (Frames(b"x" * 300).data, len(Frames(b"xy"))) == (b"x" * 300, 2)
