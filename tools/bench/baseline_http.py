@@ -34,7 +34,7 @@ async def batch(request: web.Request) -> web.Response:
 
 
 class Hub:
-    """Writes the same bytes to every client."""
+    """Writes the same bytes to every client, those of one turn of the loop at once."""
 
     def __init__(self) -> None:
         self._transports: set[asyncio.WriteTransport] = set()
@@ -42,6 +42,7 @@ class Hub:
         recorded = Recorded(1, new_id(1), 1, START_US, ACTOR, progress, *encode(progress))
         frame = b"id: 1\nevent: event\ndata: %s\n\n" % recorded.json()
         self._chunk = b"%x\r\n%s\r\n" % (len(frame), frame)
+        self._unsent = 0
 
     async def stream(self, request: web.Request) -> web.StreamResponse:
         response = web.StreamResponse(headers={"Content-Type": "text/event-stream"})
@@ -57,10 +58,15 @@ class Hub:
         return response
 
     async def send(self, number: int) -> float:
-        began_s = now_s()
+        if not self._unsent:
+            asyncio.get_running_loop().call_soon(self._write)
+        self._unsent += 1
+        return now_s()
+
+    def _write(self) -> None:
+        chunks, self._unsent = self._chunk * self._unsent, 0
         for transport in self._transports:
-            transport.write(self._chunk)
-        return began_s
+            transport.write(chunks)
 
 
 def bare() -> None:

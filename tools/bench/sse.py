@@ -14,6 +14,8 @@ from .sse_readers import MARK
 #: Events a second of the watched job.
 RATE = 50
 BARE = "bare aiohttp, the same bytes to the same clients"
+#: Events of one job that are reported at the same time.
+TOGETHER = 64
 #: A pause before each measurement.
 SETTLE_S = 0.2
 
@@ -48,19 +50,24 @@ class Publisher:
             for _ in acks:
                 self._arrived.put_nowait(1)
 
-    async def publish(self, events: int, every_s: float = 0.0, **to: str) -> Answer:
-        """The time of each event, and the seconds of all; without *every_s* each waits."""
+    async def publish(
+        self, events: int, every_s: float = 0.0, together: int = 1, **to: str
+    ) -> Answer:
+        """The time of each event, and the seconds of all. Without *every_s* so many are sent
+        *together* once those before have arrived.
+        """
         while not self._arrived.empty():
             self._arrived.get_nowait()
         await asyncio.sleep(SETTLE_S)
-        at_s = []
+        at_s: list[float] = []
         began_s = now_s()
-        for number in range(events):
-            self._number += 1
+        for first in range(0, events, together):
             if every_s:
-                await asyncio.sleep(max(0.0, began_s + number * every_s - now_s()))
-            at_s.append(await self._send(self._number, **to))
-            if not every_s:
+                await asyncio.sleep(max(0.0, began_s + first * every_s - now_s()))
+            numbers = range(self._number + 1, self._number + together + 1)
+            self._number += together
+            at_s += await asyncio.gather(*(self._send(number, **to) for number in numbers))
+            for _ in numbers if not every_s else ():
                 await asyncio.wait_for(self._arrived.get(), 30)
         return {"at": at_s, "seconds": now_s() - began_s}
 
@@ -76,6 +83,7 @@ def watch(bench: Bench) -> list[Row]:
     half = Row(f"{what}, p50", MILLISECONDS, BARE)
     most = Row(f"{what}, p99", MILLISECONDS, BARE, Floor(30))
     fast = Row(f"{clients}, each event waits for the last", DELIVERIES, BARE, Floor(100_000))
+    burst = Row(f"the same, {TOGETHER} events in flight", DELIVERIES, BARE, Floor(1_000_000))
     states = Row("the same, snapshots instead of facts", DELIVERIES, BARE)
     with ExitStack() as stack:
         ours, at = stack.enter_context(bench.fresh("serve_http", **bench.parameters(0)))
@@ -94,8 +102,12 @@ def watch(bench: Bench) -> list[Row]:
                 row.add(percentile(late, share) * 1000, percentile(raw, share) * 1000)
             limit = deliveries(others, bare, size)
             fast.add(deliveries(facts, ours, size, job=fact["job"]), limit)
+            limit_of_bursts = deliveries(others, bare, size, together=TOGETHER)
+            burst.add(
+                deliveries(facts, ours, size, together=TOGETHER, job=fact["job"]), limit_of_bursts
+            )
             states.add(deliveries(snapshots, ours, size, job=state["job"]), limit)
-    return [half, most, fast, states]
+    return [half, most, fast, burst, states]
 
 
 def idle(bench: Bench) -> list[Row]:
@@ -150,12 +162,15 @@ def lateness(reader: Child, server: Child, events: int, **to: Any) -> list[float
     return [last - first for first, last in zip(published, reader.answer()["at"], strict=True)]
 
 
-def deliveries(reader: Child, server: Child, size: Size, **to: Any) -> Sample:
-    """Deliveries a second when each event waits until the previous one has reached all clients."""
-    reader.call("count", events=size.bursts)
+def deliveries(reader: Child, server: Child, size: Size, together: int = 1, **to: Any) -> Sample:
+    """Deliveries a second when so many events are sent *together*, once the previous ones have
+    reached all clients.
+    """
+    events = size.bursts * together
+    reader.call("count", events=events)
     cpu_s = server.cpu_s()
-    seconds = server.call("publish", events=size.bursts, **to)["seconds"]
+    seconds = server.call("publish", events=events, together=together, **to)["seconds"]
     cpu_s = server.cpu_s() - cpu_s
     reader.answer()
-    delivered = size.bursts * size.watchers
+    delivered = events * size.watchers
     return Sample(delivered / seconds, cpu_s / delivered * 1e6)

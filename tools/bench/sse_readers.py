@@ -82,7 +82,7 @@ class Counter:
         for number in range(events):
             for place, client in enumerate(clients):
                 while had[place] <= number:
-                    came = read(client, 4096)
+                    came = read(client, 65_536)
                     assert came, "a client was dropped"
                     had[place] += came.count(MARK)
             at_s.append(now_s())
