@@ -103,8 +103,12 @@ async def test_nothing_is_left_of_a_long_poll_that_has_ended(clock: FakeClock, e
             raise PermissionError
         return outcome or None
 
+    async def poll(job: str | None) -> str:
+        async with polls.bounded_wait(30):
+            return await polls.repeat(lookup, lambda head: log.wait(head, job))
+
     before = reachable(polls)
-    polling = [asyncio.create_task(polls.wait_until(lookup, 30, job)) for job in (None, *JOBS)]
+    polling = [asyncio.create_task(poll(job)) for job in (None, *JOBS)]
     await turns()
     assert reachable(polls) != before
     if end == "cancelled":
