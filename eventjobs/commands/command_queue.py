@@ -121,10 +121,10 @@ class CommandQueue:
                 break
             new = NewEvent(job_id, job.version if job else 0, event, command.actor)
             events.append(new)
-            job = evolve(job, self._expected(new))
+            job = evolve(job, self._provisional(new))
         return present, events
 
-    def _expected(self, new: NewEvent) -> Recorded:
+    def _provisional(self, new: NewEvent) -> Recorded:
         """*new* as it will be recorded, as far as decisions depend on it."""
         at_us = self._clock.now_us()
         return Recorded(0, new.job_id, new.version + 1, at_us, new.actor, new.event, "", b"", b"")

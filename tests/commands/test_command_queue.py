@@ -163,9 +163,9 @@ async def test_together_they_do_what_they_do_one_by_one(names: list[str]) -> Non
         else:
             outcomes = [(await outcomes_of(each))[0] for each in commands]
         kinds = [type(each) if isinstance(each, EventjobsError) else each for each in outcomes]
-        results.append((kinds, [stored(each) for each in await log.read(0)]))
+        results.append((kinds, [columns(each) for each in await log.read(0)]))
     assert results[0] == results[1]
 
 
-def stored(recorded: Recorded) -> tuple[int, int, Event, str]:
+def columns(recorded: Recorded) -> tuple[int, int, Event, str]:
     return recorded.position, recorded.version, recorded.event, recorded.actor

@@ -8,7 +8,7 @@ from eventjobs.concurrency.keyed_lock import KeyedLock
 from eventjobs.http.streams.job_filter import JobFilter
 
 
-class Page(Protocol):
+class SharedPage(Protocol):
     """What a filter matches after a position."""
 
     @property
@@ -19,7 +19,7 @@ class Page(Protocol):
         """About how many bytes it has."""
 
 
-P = TypeVar("P", bound=Page)
+P = TypeVar("P", bound=SharedPage)
 
 
 class SharedPages(Generic[P]):
