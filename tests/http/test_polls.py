@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from eventjobs.http import held_requests
+from eventjobs.http.app_context import APP_CONTEXT
 from eventjobs.log.long_poll import LongPolls
 from tests.conftest import Connect
 from tests.support.clock import FakeClock
@@ -75,6 +76,27 @@ async def test_events_of_others_cause_no_lookup(
     assert reply.status == 200
     assert b"cancelled" in reply.body or b"JobCancelled" in reply.body or reply.json["end"]
     assert len(lookups) == 2
+
+
+@pytest.mark.parametrize(("wait_s", "closed"), [(0, False), (20, True)])
+async def test_a_poll_that_may_not_wait_looks_once_however_long_that_takes(
+    client: Connect, monkeypatch: pytest.MonkeyPatch, wait_s: int, closed: bool
+) -> None:
+    api = await client(*HANDLERS, concurrency=0)
+    job_id = await submit_polled(api)
+    read_job = api.service.log.read_job
+
+    async def read_late(*arguments: Any) -> Any:
+        await turns()
+        return await read_job(*arguments)
+
+    monkeypatch.setattr(api.service.log, "read_job", read_late)
+    if closed:
+        api.listening._runner.app[APP_CONTEXT].long_polls.close()
+    reply = await api.get(f"/v1/jobs/{job_id}/events?after=0&wait={wait_s}")
+    assert [each["type"] for each in reply.json["events"]] == ["JobSubmitted"]
+    reply = await api.get(f"/v1/jobs/{job_id}/events?after=1&wait={wait_s}")
+    assert (reply.status, reply.json["events"]) == (200, [])
 
 
 async def test_an_event_of_another_during_a_lookup_causes_no_other_one(

@@ -130,25 +130,6 @@ async def test_nothing_is_left_of_a_long_poll_that_has_ended(clock: FakeClock, e
     assert [left[kind] for kind in kinds] == [before[kind] for kind in kinds]
 
 
-@pytest.mark.parametrize("wait_s", [0, -1, 30])
-async def test_a_long_poll_that_may_not_wait_looks_once_however_long_that_takes(
-    clock: FakeClock, wait_s: float
-) -> None:
-    polls = LongPolls(MemoryLog(FakeClock()), clock, wait_max_s=60)
-    if wait_s > 0:
-        polls.close()
-    looks = []
-
-    async def lookup() -> str | None:
-        await turns()
-        looks.append(wait_s)
-        return result
-
-    for result in ("found", None):
-        assert await polls.wait_until(lookup, wait_s) == result
-    assert len(looks) == 2
-
-
 async def test_a_bounded_wait_ends_at_once_after_the_service_has_closed(clock: FakeClock) -> None:
     polls = LongPolls(MemoryLog(FakeClock()), clock, wait_max_s=60)
     polls.close()

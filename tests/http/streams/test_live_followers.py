@@ -1,10 +1,10 @@
-"""The subscribers that are up to date leave nothing behind."""
+"""The followers that are up to date leave nothing behind."""
 
 import asyncio
 
 from eventjobs.auth.principals import LOCAL
 from eventjobs.http.streams.job_filter import JobFilter
-from eventjobs.http.streams.live_subscribers import LiveSubscribers
+from eventjobs.http.streams.live_followers import LiveFollowers
 from eventjobs.http.streams.subscriber import Subscriber
 from tests.support.reachable import reachable
 
@@ -22,7 +22,7 @@ def subscriber(job_filter: JobFilter) -> Subscriber:
 
 
 def test_nothing_is_left_of_subscribers_that_leave() -> None:
-    live = LiveSubscribers(0)
+    live = LiveFollowers(0)
     before = reachable(live)
     subscribers = [subscriber(each) for each in FILTERS for _ in range(2)]
     for each in subscribers:
