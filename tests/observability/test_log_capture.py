@@ -101,7 +101,7 @@ async def test_a_stream_has_the_lines_alone_live_and_afterwards(client: Connect)
         return whatwg(reply.body)
 
     reading = asyncio.create_task(read())
-    await asked.wait_for_long_poll()
+    await asked.wait_for_stream()
     await job_when(asked.service, job_id, lambda job: job.lines == 1)
     go.set()
     live = await reading

@@ -72,6 +72,11 @@ class Client:
         while not (by_job or any(isinstance(each, EventWait) for each in events._all())):  # noqa: ASYNC110  a wait has no event
             await asyncio.sleep(0)
 
+    async def wait_for_stream(self) -> None:
+        """Return when a stream of events is live."""
+        while not self.listening.context.streams._events:  # noqa: ASYNC110  a stream has no event
+            await asyncio.sleep(0)
+
     async def raw(self, data: bytes) -> bytes:
         """All bytes of the server until it closes the connection."""
         address = self.listening.host, self.listening.port

@@ -55,10 +55,11 @@ async def submit_batch(context: AppContext, request: web.Request) -> web.StreamR
             for group in _groups(lines):
                 if outcomes.full:
                     await outcomes.drain_half()
-                parsed = [await batch.parse(*line, quota) for line in group]
+                parsed = []
+                for number, line in group:
+                    parsed.append(await batch.parse(number, line, quota))
+                    quota = request.get(QUOTA)
                 outcomes.append(batch.submit(parsed), len(group))
-                number = group[-1][0]
-                quota = request.get(QUOTA)
     except EventjobsError as error:
         # The rest of the batch cannot be read: the last outcome holds the error.
         outcomes.append(asyncio.create_task(_unread_line(number + 1, error)), 1)
