@@ -49,10 +49,12 @@ async def test_an_expired_session_leads_to_the_login(page: Page, client: Connect
     await fill_in(page, key)
     await expect(page.locator("#connection")).to_have_text("live")
     job = await api.service.submit("echo", owner="alice")
+    row = page.locator(f'#jobs tr[data-job-id="{job.job_id}"]')
+    await expect(row).to_be_visible()
     cookies = await page.context.cookies()
     session = await api.service.credentials.verify(cookies[0].get("value", ""))
     api.service.credentials.revoke(session.credentials[0], session.expires_us)
-    await page.locator(f'#jobs tr[data-job-id="{job.job_id}"]').click()
+    await row.click()
     await expect(page).to_have_url(f"{home}login?next=%2F&ended")
     await expect(page.get_by_text(LOGIN_ENDED)).to_be_visible()
 
