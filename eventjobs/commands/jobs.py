@@ -1,5 +1,6 @@
 """The commands on jobs. Each loads a job, decides, appends one event, and repeats on Conflict."""
 
+import asyncio
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from functools import partial
@@ -36,9 +37,11 @@ from eventjobs.domain.spec import JSON, JobSpec
 from eventjobs.domain.validation import Reason, read_name, read_reason, validate
 from eventjobs.errors import (
     Conflict,
+    EventjobsError,
     IdempotencyKeyReused,
     JobExists,
     JobNotFound,
+    LogError,
     StepTooLarge,
 )
 from eventjobs.log import EventLog, NewEvent
@@ -102,6 +105,12 @@ class Jobs:
             )
         except Conflict:
             assert job_id is not None, "two new ids were equal"
+        return await self._submit_taken(spec, job_id, key, actor)
+
+    async def _submit_taken(
+        self, spec: JobSpec, job_id: str, key: bool, actor: str
+    ) -> CommandResult:
+        """As *submit*, where there is an event with this id already."""
         await self._require_stream_of_job(job_id)
         try:
             return await self._commands.execute(job_id, partial(decisions.submit, spec=spec), actor)
@@ -110,19 +119,35 @@ class Jobs:
                 raise IdempotencyKeyReused from error
             raise
 
-    async def submit_new(
-        self, new_jobs: Sequence[tuple[str, JobSpec]], *, actor: str
-    ) -> list[CommandResult | None]:
-        """Submit these (job id, specification) in one commit; None where the id is taken.
-
-        Raises as EventLog.append_many does.
+    async def submit_many(
+        self, new_jobs: Sequence[tuple[JobSpec, str, bool]], *, actor: str
+    ) -> list[CommandResult | EventjobsError]:
+        """Submit these (specification, job id, whether it is that of a key) in one commit; the
+        outcome of each, as *submit* returns or raises it.
         """
-        events = [NewEvent(job_id, 0, JobSubmitted(spec), actor) for job_id, spec in new_jobs]
-        outcomes = await self._cache.append_many([None] * len(events), events)
-        return [
-            CommandResult(outcome, True) if isinstance(outcome, Job) else None
-            for outcome in outcomes
+        events = [NewEvent(job_id, 0, JobSubmitted(spec), actor) for spec, job_id, _ in new_jobs]
+        try:
+            appended = await self._cache.append_many([None] * len(events), events)
+        except LogError as error:
+            return [error] * len(events)
+        taken = [
+            self._try_taken(*new, actor)
+            for outcome, new in zip(appended, new_jobs, strict=True)
+            if isinstance(outcome, Conflict)
         ]
+        others = iter(await asyncio.gather(*taken))
+        return [
+            CommandResult(outcome, True) if isinstance(outcome, Job) else next(others)
+            for outcome in appended
+        ]
+
+    async def _try_taken(
+        self, spec: JobSpec, job_id: str, key: bool, actor: str
+    ) -> CommandResult | EventjobsError:
+        try:
+            return await self._submit_taken(spec, job_id, key, actor)
+        except EventjobsError as error:
+            return error
 
     async def import_state(
         self,

@@ -18,7 +18,6 @@ from eventjobs.domain.validation import read_files
 from eventjobs.errors import (
     EventjobsError,
     InvalidInput,
-    LogError,
     OwnerLimit,
     UnknownArtifact,
     UnknownJob,
@@ -193,27 +192,14 @@ class Submissions:
                 outcomes[place] = error
             else:
                 together.append(_Prepared(place, job_id, completed, is_new))
-        for each, outcome in zip(together, await self._append(together, actor), strict=True):
-            if not isinstance(outcome, CommandResult):
-                self._queued_jobs.release(each.spec.owner, each.job_id, is_new=each.is_new)
-            outcomes[each.place] = (
-                await self._outcome(group[each.place], actor, principal)
-                if outcome is None
-                else outcome
-            )
+        if together:
+            new_jobs = [(each.spec, each.job_id, group[each.place].key) for each in together]
+            submitted = await self._jobs.submit_many(new_jobs, actor=actor)
+            for each, outcome in zip(together, submitted, strict=True):
+                if not (isinstance(outcome, CommandResult) and outcome.changed):
+                    self._queued_jobs.release(each.spec.owner, each.job_id, is_new=each.is_new)
+                outcomes[each.place] = outcome
         return [outcomes[place] for place in range(len(group))]
-
-    async def _append(
-        self, together: Sequence["_Prepared"], actor: str
-    ) -> Sequence[CommandResult | EventjobsError | None]:
-        """The outcomes of these submissions in one commit; None where the id is taken."""
-        if not together:
-            return ()
-        try:
-            new_jobs = [(each.job_id, each.spec) for each in together]
-            return await self._jobs.submit_new(new_jobs, actor=actor)
-        except LogError as error:
-            return [error] * len(together)
 
     async def _outcome(
         self, new: NewJob, actor: str, principal: Principal
