@@ -10,16 +10,10 @@ class KeyedLock:
         #: The waiters of each held key; None, as for most keys, without any.
         self._waiters: dict[Hashable, deque[asyncio.Future[None]] | None] = {}
 
-    def try_acquire(self, key: Hashable) -> bool:
-        """Acquire a free lock, and whether it was free. Needs no coroutine."""
-        if key in self._waiters:
-            return False
-        self._waiters[key] = None
-        return True
-
     async def acquire(self, key: Hashable) -> None:
         """Return once the caller holds the lock; *release* must follow."""
-        if self.try_acquire(key):
+        if key not in self._waiters:
+            self._waiters[key] = None
             return
         waiting = self._waiters[key]
         if waiting is None:
