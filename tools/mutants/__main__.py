@@ -205,6 +205,7 @@ def main(arguments: list[str] | None = None, root: Path = ROOT) -> int:
         last = {tuple(each) for each in json.loads(results.read_text())}
         changes = [change for change in changes if change.identity in last]
     trials, survivors = [], []
+    results.write_text("[]")
     for trial in try_all(root, changes, Reach.load(recorded), options.budget, options.processes):
         trials.append(trial)
         if len(trials) % 50 == 0:
