@@ -322,7 +322,7 @@ class Service:
         )
 
     async def _recover(self) -> None:
-        await self.queued_jobs.load()
+        await asyncio.gather(self.queued_jobs.load(), self.claims.load())
         actor = self.job_source.worker
         await recover(self.jobs, self.views, self.recorder, self.leases, self.limiter, actor=actor)
         newest_us = await self.views.newest_us()

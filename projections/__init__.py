@@ -1,6 +1,6 @@
 """The read models: pure functions of events, stored in views.db, which can always be rebuilt.
 
-docs/internals/due-query.md describes how the next jobs are selected.
+docs/internals/ready-queue.md describes how the next jobs are selected.
 """
 
 from eventjobs.projections.change import JobChange

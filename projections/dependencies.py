@@ -9,6 +9,7 @@ from typing import NamedTuple
 
 from eventjobs.domain.job import Job, Status
 from eventjobs.projections.change import JobChange, Statement, rows
+from eventjobs.projections.queue import SELECT_MOVED
 from eventjobs.projections.status import outcome
 
 NAME = "ties"
@@ -114,6 +115,7 @@ def apply(changes: Iterable[JobChange]) -> Iterator[Statement]:
     if dependents or new_outcomes:
         yield MARK_CHANGED, (*rows(dependents), *rows(new_outcomes))
         yield UPDATE_WAITS, ()
+        yield SELECT_MOVED, ()
         yield CLEAR_CANCEL_MARKS, ()
         yield MARK_TO_CANCEL, ()
         yield CLEAR_CHANGED, ()

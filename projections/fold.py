@@ -1,6 +1,7 @@
 """Folds a batch of events into changes of jobs."""
 
 from collections.abc import Iterable, Mapping, Sequence
+from types import MappingProxyType
 from typing import NamedTuple
 
 from eventjobs.domain.events import SERVICE_EVENTS, JobImported, JobSubmitted, Unreadable
@@ -9,15 +10,22 @@ from eventjobs.domain.recorded import Recorded
 from eventjobs.projections.attempt_progress import Progress, advance
 from eventjobs.projections.change import JobChange
 from eventjobs.projections.parked_events import ParkedEvent
+from eventjobs.projections.pauses import Pause
+from eventjobs.projections.queue import MovedJob
 
 FoldedJob = tuple[Job, Progress | None]
 
 
 class Applied(NamedTuple):
-    """The changes of jobs by a batch, and its events that were left out."""
+    """The changes by a batch."""
 
     changes: list[JobChange]
+    #: its events that were left out
     parked: list[ParkedEvent]
+    #: the queued jobs whose relatives have changed, as they are now
+    moved: Sequence[MovedJob] = ()
+    #: by kind and name: what was paused; None for what was resumed
+    pauses: Mapping[tuple[str, str], Pause | None] = MappingProxyType({})
 
 
 def events_of_jobs(batch: Sequence[Recorded]) -> list[Recorded]:

@@ -42,7 +42,8 @@ class Pause(NamedTuple):
     reason: str | None
 
 
-def apply(batch: Sequence[Recorded]) -> Iterator[Statement]:
+def pauses_of(batch: Sequence[Recorded]) -> dict[tuple[str, str], Pause | None]:
+    """By kind and name: what *batch* has paused, or None for what it has resumed."""
     newest: dict[tuple[str, str], Pause | None] = {}
     for each in batch:
         match each.event:
@@ -52,6 +53,10 @@ def apply(batch: Sequence[Recorded]) -> Iterator[Statement]:
                 newest[kind, name] = None
             case _:
                 pass
-    if newest:
+    return newest
+
+
+def apply(batch: Sequence[Recorded]) -> Iterator[Statement]:
+    if newest := pauses_of(batch):
         yield DELETE_PAUSES, rows([key for key, pause in newest.items() if pause is None])
         yield PUT_PAUSES, rows([tuple(pause) for pause in newest.values() if pause is not None])

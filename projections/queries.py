@@ -25,7 +25,6 @@ from eventjobs.projections.dependencies import CancelCause
 from eventjobs.projections.hooks import PendingHook
 from eventjobs.projections.parked_events import ParkedEvent
 from eventjobs.projections.progress import Estimate
-from eventjobs.projections.queue import NO_FULL_LIMITS, DueJob, FullLimits
 from eventjobs.projections.store import Store
 
 T = TypeVar("T")
@@ -124,31 +123,6 @@ class ViewQueries(ABC):
     async def breakers(self) -> list[LastBreakerChange]:
         """The circuit breakers that ever opened, by name, as they were changed last."""
         return [LastBreakerChange(*row) for row in await self.query(breakers.SELECT_BREAKERS)]
-
-    async def due(
-        self,
-        now_us: int,
-        types: Iterable[str],
-        taken: Collection[str],
-        limit: int,
-        *,
-        held: FullLimits = NO_FULL_LIMITS,
-        key_max: int = 1,
-        children_only: bool = False,
-    ) -> list[DueJob]:
-        """Up to *limit* jobs that may start, best first, *key_max* of a type with one key.
-
-        With *children_only* those that have a parent, the one with the newest parent first. None
-        is in *taken*, has a limit that is in *held*, waits for another job, or is paused.
-        """
-        sql = queue.SELECT_DUE_CHILDREN if children_only else queue.SELECT_DUE
-        parameters = queue.due_parameters(now_us, types, taken, held, limit, key_max)
-        return [DueJob(*row) for row in await self._read_named(sql, parameters)]
-
-    async def next_due_us(self, now_us: int) -> int | None:
-        """When the first of the jobs scheduled for later becomes due."""
-        due_us: int | None = await self._read_named(queue.SELECT_NEXT_DUE_TIME, {"1": now_us})
-        return due_us
 
     async def newest_us(self) -> int:
         """The highest time of an event; 0 without events."""

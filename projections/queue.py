@@ -1,18 +1,16 @@
-"""The queue: which jobs are due, by priority and age.
+"""The queue: the durable list of the jobs that wait, which the ready queue in memory is read from.
 
-docs/internals/due-query.md explains the lanes, the triggers and the query.
+docs/internals/ready-queue.md explains the order and what reads it.
 """
 
-from collections.abc import Collection, Iterable, Iterator
-from typing import Any, NamedTuple
+from collections.abc import Iterable, Iterator
+from typing import NamedTuple
 
-import orjson
-
-from eventjobs.domain.job import Status
+from eventjobs.domain.job import Job, Status
 from eventjobs.projections.change import JobChange, Statement, rows
 
 NAME = "queue"
-VERSION = 5
+VERSION = 6
 
 PRIORITY_MAX = 1000
 #: One step of priority is worth this much waiting, so that nothing starves: a job of priority 0
@@ -28,47 +26,14 @@ CREATE TABLE queue (
   key    TEXT    NOT NULL,  -- of those with the same, only so many run at once; empty: none
   due_us INTEGER NOT NULL,
   rank   INTEGER NOT NULL,  -- due_us less what priority is worth: the order, fixed once
-  later  INTEGER NOT NULL,  -- 1 until there is an event of the time at which it is due
+  later  INTEGER NOT NULL,  -- 1 when it was not due yet when it was queued
   branch INTEGER,           -- of a job with a parent: less the place of that, the order of children
-  waits  INTEGER NOT NULL   -- 1 while it waits for other jobs; see ties.py
+  waits  INTEGER NOT NULL   -- 1 while it waits for other jobs; see dependencies.py
 ) STRICT;
-CREATE INDEX queue_lane ON queue (type, queue, key, rank, born) WHERE NOT waits AND NOT later;
-CREATE INDEX queue_branch ON queue (branch, born) WHERE branch IS NOT NULL AND NOT waits;
-CREATE INDEX queue_later ON queue (due_us) WHERE later;
-
--- The first job of each lane, among those that wait for nothing else. What keeps one job of a lane
--- from starting keeps all of them: a look passes over the first, however many are behind it.
-CREATE TABLE lanes (
-  type  TEXT    NOT NULL,
-  queue TEXT    NOT NULL,
-  key   TEXT    NOT NULL,
-  rank  INTEGER NOT NULL,
-  born  INTEGER NOT NULL,
-  PRIMARY KEY (type, queue, key)
-) STRICT, WITHOUT ROWID;
-CREATE INDEX lanes_rank ON lanes (type, rank, born);
-
-CREATE TRIGGER queue_put AFTER INSERT ON queue WHEN NOT new.waits AND NOT new.later BEGIN
-  INSERT INTO lanes VALUES (new.type, new.queue, new.key, new.rank, new.born)
-  ON CONFLICT DO UPDATE SET rank = excluded.rank, born = excluded.born
-  WHERE (excluded.rank, excluded.born) < (rank, born);
-END;
-CREATE TRIGGER queue_removed AFTER DELETE ON queue WHEN NOT old.waits AND NOT old.later BEGIN
-  DELETE FROM lanes
-  WHERE type = old.type AND queue = old.queue AND key = old.key AND born = old.born;
-  INSERT OR IGNORE INTO lanes
-  SELECT type, queue, key, rank, born FROM queue
-  WHERE NOT waits AND NOT later AND type = old.type AND queue = old.queue AND key = old.key
-  ORDER BY rank, born LIMIT 1;
-END;
-CREATE TRIGGER queue_changed AFTER UPDATE OF waits, later ON queue
-WHEN (new.waits OR new.later) IS NOT (old.waits OR old.later) BEGIN
-  DELETE FROM lanes WHERE type = new.type AND queue = new.queue AND key = new.key;
-  INSERT INTO lanes
-  SELECT type, queue, key, rank, born FROM queue
-  WHERE NOT waits AND NOT later AND type = new.type AND queue = new.queue AND key = new.key
-  ORDER BY rank, born LIMIT 1;
-END;
+CREATE INDEX queue_rank ON queue (type, queue, rank, born) WHERE NOT waits;
+CREATE INDEX queue_key ON queue (type, queue, key, rank, born) WHERE key != '' AND NOT waits;
+CREATE INDEX queue_branch ON queue (type, branch, born) WHERE branch IS NOT NULL AND NOT waits;
+CREATE INDEX queue_later ON queue (due_us, born) WHERE later AND NOT waits;
 
 -- The time of the newest event, as far as the clock went on.
 CREATE TABLE queue_time (us INTEGER NOT NULL) STRICT;
@@ -94,7 +59,6 @@ FROM json_each(?1)
 """
 SELECT_NEWEST_TIME = "SELECT json_quote(us) FROM queue_time"
 ADVANCE_NEWEST_TIME = "UPDATE queue_time SET us = max(us, ?1)"
-MARK_DUE = "UPDATE queue SET later = 0 WHERE later AND due_us <= (SELECT us FROM queue_time)"
 ADD_COUNTS = """
 INSERT INTO queue_counts SELECT value ->> 0, value ->> 1, value ->> 2 FROM json_each(?1) WHERE true
 ON CONFLICT DO UPDATE SET jobs = jobs + excluded.jobs
@@ -102,112 +66,83 @@ ON CONFLICT DO UPDATE SET jobs = jobs + excluded.jobs
 DELETE_ZERO_COUNTS = "DELETE FROM queue_counts WHERE jobs = 0"
 SELECT_QUEUE_COUNTS = "SELECT json_group_array(json_array(queue, status, jobs)) FROM queue_counts"
 
-#: Begins with the best lane of each type. From the best row so far it continues with the next lane
-#: of the type and the next job of the lane. So it visits no more jobs than it returns, and no more
-#: lanes than are better than those.
-SELECT_DUE = """
-WITH RECURSIVE
-types AS (
-  SELECT value AS type FROM json_each(:types)
-  WHERE value NOT IN (SELECT name FROM pauses WHERE kind = 'type')
-),
-shut AS (
-  SELECT value AS queue FROM json_each(:queues)
-  UNION ALL SELECT name FROM pauses WHERE kind = 'queue'
-),
-open AS NOT MATERIALIZED (
-  SELECT type, rank, born FROM lanes
-  WHERE queue NOT IN shut AND key NOT IN (SELECT value FROM json_each(:keys))
-    AND (type, key) NOT IN (SELECT value ->> 0, value ->> 1 FROM json_each(:keys_of_types))
-),
-best (rank, born, type, queue, key, nth) AS (
-  SELECT rank, born, type, queue, key, 1 FROM types CROSS JOIN queue USING (type)
-  WHERE born = (SELECT born FROM open WHERE type = types.type ORDER BY rank, born LIMIT 1)
-  UNION ALL  -- jobs that became due since the newest event are in no lane yet
-  SELECT rank, born, type, queue, key, NULL FROM queue
-  WHERE later AND due_us <= :now_us AND NOT waits AND type IN types AND queue NOT IN shut
-    AND key NOT IN (SELECT value FROM json_each(:keys))
-    AND (type, key) NOT IN (SELECT value ->> 0, value ->> 1 FROM json_each(:keys_of_types))
+#: The types and queues of the jobs that wait for no other job.
+SELECT_LINES = """
+WITH RECURSIVE lines (type, queue) AS (
+  SELECT * FROM (SELECT type, queue FROM queue WHERE NOT waits ORDER BY type, queue LIMIT 1)
   UNION ALL
-  SELECT other.rank, other.born, other.type, other.queue, other.key, 1
-  FROM best CROSS JOIN queue AS other ON other.born = (
-    SELECT born FROM open WHERE type = best.type AND (rank, born) > (best.rank, best.born)
-    ORDER BY rank, born LIMIT 1)
-  WHERE nth = 1
-  UNION ALL
-  SELECT other.rank, other.born, other.type, other.queue, other.key, nth + 1
-  FROM best CROSS JOIN queue AS other ON other.born = (
-    SELECT born FROM queue
-    WHERE type = best.type AND queue = best.queue AND key = best.key
-      AND (rank, born) > (best.rank, best.born) AND NOT waits AND NOT later
-    ORDER BY rank, born LIMIT 1)
-  WHERE nth < CASE best.key WHEN '' THEN 9e18 ELSE :key_max END
-  ORDER BY 1, 2
-  LIMIT -1  -- without a limit SQLite drops the order
+  SELECT other.type, other.queue
+  FROM lines CROSS JOIN queue AS other ON other.born = coalesce(
+    (SELECT born FROM queue WHERE NOT waits AND type = lines.type AND queue > lines.queue
+     ORDER BY queue, rank, born LIMIT 1),
+    (SELECT born FROM queue WHERE NOT waits AND type > lines.type
+     ORDER BY type, queue, rank, born LIMIT 1))
 )
-SELECT json_group_array(json_array(job_id, type, queue, key)) FROM (
-  SELECT job_id, best.type, best.queue, nullif(best.key, '') AS key
-  FROM best CROSS JOIN queue USING (born)
-  WHERE due_us <= :now_us AND job_id NOT IN (SELECT value FROM json_each(:taken))
-  LIMIT :limit)
+SELECT json_group_array(json_array(type, queue)) FROM lines
 """
-#: Jobs with a parent, the one with the newest parent first: a tree of jobs is run to the bottom
-#: before it gets broader, so that few of its jobs wait for others at once.
-SELECT_DUE_CHILDREN = """
-SELECT json_group_array(json_array(job_id, type, queue, key)) FROM (
-  SELECT job_id, type, queue, nullif(key, '') AS key FROM queue
-  WHERE branch IS NOT NULL AND NOT waits AND due_us <= :now_us
-    AND type IN (SELECT value FROM json_each(:types))
-    AND job_id NOT IN (SELECT value FROM json_each(:taken))
-    AND key NOT IN (SELECT value FROM json_each(:keys))
-    AND (type, key) NOT IN (SELECT value ->> 0, value ->> 1 FROM json_each(:keys_of_types))
-    AND queue NOT IN (SELECT value FROM json_each(:queues))
-    AND queue NOT IN (SELECT name FROM pauses WHERE kind = 'queue')
-    AND type NOT IN (SELECT name FROM pauses WHERE kind = 'type')
-  ORDER BY branch, born LIMIT :limit)
+_ROWS = """
+SELECT json_group_array(
+  json_array(born, job_id, type, queue, nullif(key, ''), due_us, rank, later, branch))
+FROM (SELECT * FROM queue INDEXED BY """
+#: Pages of QueuedJobs behind a place of an order, of those due at a time.
+#: A job that came after the search began is due later than the search goes, and is of the page all
+#: the same: it may have been left to the table already.
+SELECT_LINE = f"""{_ROWS} queue_rank
+  WHERE type = ? AND queue = ? AND NOT waits AND (rank, born) > (?, ?)
+    AND (NOT later OR due_us <= ?)
+  ORDER BY rank, born LIMIT ?)"""
+SELECT_LANE = f"""{_ROWS} queue_key
+  WHERE type = ? AND queue = ? AND key = ? AND key != '' AND NOT waits
+    AND (rank, born) > (?, ?) AND (NOT later OR due_us <= ?)
+  ORDER BY rank, born LIMIT ?)"""
+SELECT_CHILDREN = f"""{_ROWS} queue_branch
+  WHERE type = ? AND branch IS NOT NULL AND NOT waits
+    AND (branch, born) > (?, ?) AND (NOT later OR due_us <= ?)
+  ORDER BY branch, born LIMIT ?)"""
+#: The same of those that become due later, in that order.
+SELECT_LATER = f"""{_ROWS} queue_later
+  WHERE later AND NOT waits AND (due_us, born) > (?, ?) LIMIT ?)"""
+#: Rows of MovedJob, of the jobs that dependencies.py has marked.
+SELECT_MOVED = """
+SELECT json_group_array(json_array(waits,
+  json_array(born, job_id, type, queue, nullif(key, ''), due_us, rank, later, branch)))
+FROM moved CROSS JOIN queue USING (born)
 """
-SELECT_NEXT_DUE_TIME = "SELECT min(due_us) FROM queue WHERE later AND due_us > ?1"
 
 
-class DueJob(NamedTuple):
-    """A due job, and what its limits apply to."""
+class WaitingJob(NamedTuple):
+    """A job that waits to start: what its order and its limits depend on."""
 
+    born: int
     job_id: str
     type: str
     queue: str
     key: str | None
+    due_us: int
+    rank: int
+    later: bool
+    branch: int | None = None
+
+    @classmethod
+    def of(cls, job: Job) -> "WaitingJob":
+        """Without the branch, which depends on the parent."""
+        spec = job.spec
+        rank = job.due_us - spec.priority * AGEING_US
+        later = job.due_us > job.updated_us
+        key = spec.concurrency_key
+        return cls(job.born, job.job_id, spec.type, job.queue, key, job.due_us, rank, later)
 
 
-class FullLimits(NamedTuple):
-    """Queues, concurrency keys and (type, key) pairs whose limit is full."""
+class MovedJob(NamedTuple):
+    """A queued job, and whether it waits for other jobs."""
 
-    queues: Collection[str] = ()
-    keys: Collection[str] = ()
-    keys_of_types: Collection[tuple[str, str]] = ()
-
-
-NO_FULL_LIMITS = FullLimits()
+    waits: bool
+    job: WaitingJob
 
 
-def due_parameters(
-    now_us: int,
-    types: Iterable[str],
-    taken: Collection[str],
-    held: FullLimits,
-    limit: int,
-    key_max: int,
-) -> dict[str, Any]:
-    """The parameters of SELECT_DUE and SELECT_DUE_CHILDREN."""
-    return {
-        "now_us": now_us,
-        "types": orjson.dumps(list(dict.fromkeys(types))).decode(),
-        "taken": orjson.dumps(list(taken)).decode(),
-        "queues": orjson.dumps(list(held.queues)).decode(),
-        "keys": orjson.dumps(list(held.keys)).decode(),
-        "keys_of_types": orjson.dumps(list(held.keys_of_types)).decode(),
-        "key_max": key_max,
-        "limit": limit,
-    }
+def has_relatives(job: Job) -> bool:
+    """Whether its place in the queue depends on other jobs: those it waits for, or a parent."""
+    return bool(job.spec.after) or job.spec.parent is not None
 
 
 def apply(changes: Iterable[JobChange]) -> Iterator[Statement]:
@@ -224,11 +159,8 @@ def apply(changes: Iterable[JobChange]) -> Iterator[Statement]:
         if change.before is not None and change.before.status == Status.QUEUED:
             removed.append(job.born)
         if job.status == Status.QUEUED:
-            rank = job.due_us - job.spec.priority * AGEING_US
-            later = int(job.due_us > job.updated_us)
-            spec = job.spec
-            columns = (job.born, job.job_id, spec.type, job.queue, spec.concurrency_key or "")
-            queued.append((*columns, job.due_us, rank, later, spec.parent))
+            row = WaitingJob.of(job)
+            queued.append((*row[:4], row.key or "", *row[5:7], int(row.later), job.spec.parent))
         status_before = change.before and change.before.status
         if status_before != job.status:
             for status, difference in ((status_before, -1), (job.status, +1)):
@@ -240,7 +172,6 @@ def apply(changes: Iterable[JobChange]) -> Iterator[Statement]:
     if queued:
         yield ADD_TO_QUEUE, rows(queued)
     yield ADVANCE_NEWEST_TIME, (newest_us,)
-    yield MARK_DUE, ()
     if counts:
         yield ADD_COUNTS, rows([(*key, difference) for key, difference in counts.items()])
         yield DELETE_ZERO_COUNTS, ()

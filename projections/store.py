@@ -19,6 +19,8 @@ from eventjobs.projections import parked_events, progress, status
 from eventjobs.projections.attempt_progress import Progress
 from eventjobs.projections.change import Statement
 from eventjobs.projections.fold import Applied, Fold, FoldedJob, events_of_jobs, parked_event
+from eventjobs.projections.pauses import pauses_of
+from eventjobs.projections.queue import MovedJob, WaitingJob
 from eventjobs.projections.registry import EVENT_PROJECTIONS, PROJECTIONS, schema, versions
 from eventjobs.projections.store_errors import StaleViews, blames_event, is_transient
 from eventjobs.storage.sqlite import (
@@ -169,7 +171,12 @@ class Store:
         middle = len(batch) // 2
         first = await self.apply(batch[:middle], parking=True)
         second = await self.apply(batch[middle:], parking=True)
-        return Applied([*first.changes, *second.changes], [*first.parked, *second.parked])
+        return Applied(
+            [*first.changes, *second.changes],
+            [*first.parked, *second.parked],
+            [*first.moved, *second.moved],
+            {**first.pauses, **second.pauses},
+        )
 
     async def _apply(self, batch: Sequence[Recorded], refused: str | None = None) -> Applied:
         """With *refused* the only event of *batch* is parked for that reason."""
@@ -182,16 +189,24 @@ class Store:
             fold.add(events[begin : begin + FOLDED_AT_ONCE], refused)
             if begin + FOLDED_AT_ONCE < len(events):
                 await asyncio.sleep(0)
-        changes, left_out = applied = Applied(list(fold.changes.values()), fold.parked)
+        changes, left_out, *_ = applied = Applied(list(fold.changes.values()), fold.parked)
         if refused is not None and not left_out:
             left_out.append(parked_event(batch[0], refused))
-        # Made by the thread of the connection, one by one: those of a window take long.
-        await transaction(self._writer, _statements(batch, applied))
         position = batch[-1].position
+        if left_out:
+            positions = {event.position for event in left_out}
+            batch = [recorded for recorded in batch if recorded.position not in positions]
+        # Made by the thread of the connection, one by one: those of a window take long.
+        results = await transaction(self._writer, _statements(batch, applied, position))
+        moved = [
+            MovedJob(waits, WaitingJob(*row))
+            for text in results
+            for waits, row in orjson.loads(text)
+        ]
         for change in changes:
             self._cache.grow(change.after.job_id, (change.after, change.progress), change.size)
         self.position = position
-        return applied
+        return applied._replace(moved=moved, pauses=pauses_of(batch))
 
     def wal_bytes(self) -> int:
         """The size of the -wal. Blocks."""
@@ -256,14 +271,10 @@ class Store:
         return jobs
 
 
-def _statements(batch: Sequence[Recorded], applied: Applied) -> Iterator[Statement]:
-    """What *batch* writes, its position included."""
-    position = batch[-1].position
+def _statements(batch: Sequence[Recorded], applied: Applied, position: int) -> Iterator[Statement]:
+    """What *batch*, without the events that are left out, writes; and the *position* after it."""
     for projection in PROJECTIONS:
         yield from projection.apply(applied.changes)
-    if applied.parked:
-        left_out = {event.position for event in applied.parked}
-        batch = [recorded for recorded in batch if recorded.position not in left_out]
     for event_projection in EVENT_PROJECTIONS:
         yield from event_projection.apply(batch)
     yield from parked_events.apply(applied.parked)

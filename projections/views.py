@@ -20,6 +20,7 @@ from eventjobs.observability.logging import get_logger
 from eventjobs.projections import store
 from eventjobs.projections.change import JobChange
 from eventjobs.projections.current_store import CurrentStore, FollowedLog
+from eventjobs.projections.fold import Applied
 from eventjobs.projections.queries import JobView, ViewQueries
 from eventjobs.projections.read_ahead import ReadAhead
 from eventjobs.projections.store import Store
@@ -53,6 +54,7 @@ class Views(ViewQueries):
         self._applying = asyncio.Lock()  # held to apply a batch, and to swap files
         self._waiting: set[asyncio.Future[None]] = set()
         self._listeners: list[Callable[[list[JobChange]], object]] = []
+        self._batch_listeners: list[Callable[[Applied], object]] = []
         self._rebuilding: asyncio.Task[int] | None = None
         self._closing = False
         self._batches = 0
@@ -90,7 +92,7 @@ class Views(ViewQueries):
                 await sleep(self._clock, RETRY_S)
                 continue
             self._set_working()
-            self._notify([])
+            self._notify(Applied([], []))
 
     async def _log_parked(self) -> None:
         count, first = await self.parked_events(10)
@@ -145,7 +147,7 @@ class Views(ViewQueries):
         self._set_working()
         for event in applied.parked:
             self._log.error("event parked", **event._asdict())
-        self._notify(applied.changes)
+        self._notify(applied)
         self._batches += 1
         if self._batches % WAL_CHECK_BATCHES == 0:
             await self._bound_wal()
@@ -189,6 +191,10 @@ class Views(ViewQueries):
         """Call *listener* with the changes of each applied batch; it must not block."""
         self._listeners.append(listener)
 
+    def listen_to_batches(self, listener: Callable[[Applied], object]) -> None:
+        """As *listen*, with all that a batch has changed."""
+        self._batch_listeners.append(listener)
+
     async def wait_for_position(self, position: int) -> None:
         """Return once the views show everything up to *position*.
 
@@ -226,10 +232,12 @@ class Views(ViewQueries):
                 return
             await self._events.wait(head, job_id)
 
-    def _notify(self, changes: list[JobChange]) -> None:
+    def _notify(self, applied: Applied) -> None:
         self._wake()
+        for batch_listener in self._batch_listeners:
+            batch_listener(applied)
         for listener in self._listeners:
-            listener(changes)
+            listener(applied.changes)
 
     def _wake(self) -> None:
         for future in self._waiting:

@@ -4,27 +4,33 @@ Local runners, external dispatchers and remote workers all claim here (docs/inte
 """
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from eventjobs.attempts.due_times import DueTimes
-from eventjobs.attempts.limiter import ConcurrencyLimiter, LimitKind
+from eventjobs.attempts.limiter import ConcurrencyLimiter
+from eventjobs.attempts.ready_feed import ReadyFeed
+from eventjobs.attempts.ready_queue import Answer, Offer, ReadyQueue
+from eventjobs.attempts.ready_window import ReadyWindow
 from eventjobs.attempts.waiters import ClaimWaiters
-from eventjobs.clock import Clock, sleep
+from eventjobs.clock import Clock, Timer, sleep
 from eventjobs.commands.jobs import Jobs
 from eventjobs.domain.job import Job
 from eventjobs.errors import JobUnreadable, LogError, OutcomeUnknown, Rejected
 from eventjobs.execution.source import Capacity
 from eventjobs.observability.logging import get_logger
-from eventjobs.projections import JobChange, Views
-from eventjobs.projections.queue import DueJob, FullLimits
+from eventjobs.projections import Views
+from eventjobs.projections.fold import Applied
+from eventjobs.projections.queue import WaitingJob
 
-#: Due jobs read at a time once some of a page did not fit.
-PAGE = 256
-#: The longest time between two searches. A wall clock that jumps delays a scheduled job this long.
-SEARCH_INTERVAL_S = 30.0
+#: The longest time between two looks at the clocks. A wall clock that jumps delays a scheduled job
+#: this long.
+CLOCK_INTERVAL_S = 30.0
 #: Seconds before a claim that the log did not take is tried again.
 RETRY_DELAY_S = 0.5
+
+#: ReadyQueue.take or take_children.
+_Take = Callable[[Sequence[str], Offer], ReadyWindow | None]
 
 
 @dataclass
@@ -59,17 +65,25 @@ class ClaimQueue:
         self.last_requested_us: dict[str, int] = {}
         self.opened_us = clock.now_us()
         self.due_times = DueTimes(jobs, clock)
-        self.waiters = ClaimWaiters(clock)
-        #: By id of a selected job: the position at which the views show its claim, None before.
-        self._selected: dict[str, int | None] = {}
-        self._seen_position = views.position
+        self.waiters = ClaimWaiters()
+        self._ready = ReadyQueue()
+        self._feed = ReadyFeed(self._ready, views)
+        #: By id of a claimed job: the position at which the views show what became of the claim.
+        self._claimed: dict[str, int] = {}
+        #: Fires when a job becomes due or a rate opens, while claimers wait.
+        self._timer: Timer | None = None
+        self._timer_s = 0.0
         self._log = get_logger("eventjobs.claims")
-        views.listen(self._on_changes)
+        limiter.on_free = self._ready.free
+        views.listen_to_batches(self._on_batch)
 
-    async def select(
-        self, until_us: int, capacities: Sequence[Capacity], limit: int
-    ) -> list[tuple[str, str]]:
-        """The (id, type) of up to *limit* jobs that are due *until_us* and fit, best first."""
+    async def load(self) -> None:
+        """Load the jobs that wait. Before that none is selected."""
+        await self._feed.load()
+        self.waiters.wake_all()
+
+    async def select(self, capacities: Sequence[Capacity], limit: int) -> list[tuple[str, str]]:
+        """The (id, type) of up to *limit* jobs that are due and fit, best first."""
         free: dict[str, _FreeCapacity] = {}
         free_for_children: dict[str, _FreeCapacity] = {}
         for capacity in capacities:
@@ -77,83 +91,79 @@ class ClaimQueue:
             shared = _FreeCapacity(capacity.free, capacity.prefetch)  # by all its types
             for type in capacity.types if shared else ():
                 (free_for_children if type in capacity.children_only else free)[type] = shared
-        self._forget_visible()
-        selected: list[DueJob] = []
+        selected: list[WaitingJob] = []
         try:
+            until_us = await self._admit_due()
             if free_for_children:
-                # A parent is about to wait for its newest child: the views have to show it.
+                # A parent is about to wait for its newest child: the queue has to have it.
                 await self._views.wait_for_position(self._jobs.log.head)
-            await self._select(until_us, free_for_children, limit, selected, children_only=True)
-            await self._select(until_us, free, limit, selected)
+                take = self._ready.take_children
+                await self._select(take, until_us, free_for_children, limit, selected)
+            await self._select(self._ready.take, until_us, free, limit, selected)
         except BaseException:
-            for due in selected:
-                self._release(due.job_id, 0)
+            for job in selected:
+                self._release(job.job_id, 0)
             raise
-        return [(due.job_id, due.type) for due in selected]
+        return [(job.job_id, job.type) for job in selected]
+
+    async def _admit_due(self) -> int:
+        """Admit the jobs that are due to the queue. Returns the due time up to which it went."""
+        until_us = self.due_times.search_until_us()
+        while (window := self._ready.admit_due(until_us)) is not None:
+            await self._feed.read(window, until_us)
+        self._ready.admit_deferred(self.due_times.not_due())
+        return until_us
 
     async def _select(
         self,
+        take: _Take,
         until_us: int,
         free: dict[str, _FreeCapacity],
         limit: int,
-        selected: list[DueJob],
-        *,
-        children_only: bool = False,
+        selected: list[WaitingJob],
     ) -> None:
-        limiter = self._limiter
-        passed_over = set[tuple[str, str]]()
-        size = limit - len(selected)
-        while len(selected) < limit and (types := self._types_with_capacity(free)):
-            queues, keys = limiter.full_names("queue"), limiter.full_names("key")
-            not_due = self.due_times.not_due()
-            page = await self._views.due(
-                until_us,
-                types,
-                self._selected.keys() | not_due if not_due else self._selected,
-                size,
-                held=FullLimits(tuple(queues), tuple(keys), passed_over),
-                key_max=limiter.key_max,
-                children_only=children_only,
-            )
-            not_due = await self.due_times.find_not_due(due.job_id for due in page)
-            for due in page:
-                if due.job_id in not_due:
-                    continue
-                if len(selected) < limit and self._try_select(due, free[due.type]):
-                    selected.append(due)
-                elif due.key is not None:
-                    passed_over.add((due.type, due.key))  # jobs behind it are read in its place
-            if len(page) < size:
-                break
-            size = max(limit - len(selected), PAGE)
+        taken: list[WaitingJob] = []
 
-    def _try_select(self, due: DueJob, free: _FreeCapacity) -> bool:
-        """Whether the job is selected. Not when another search has selected it since the page was
-        read, or one of its limits is full.
-        """
-        if due.job_id in self._selected or not free:
-            return False
-        if free.free <= 0 and self._limiter.is_limited(due):
+        def offer(job: WaitingJob) -> Answer:
+            answer = self._try_acquire(job, free[job.type])
+            if answer == "taken":
+                taken.append(job)
+                selected.append(job)
+                if len(selected) == limit:
+                    return "last"
+            return answer
+
+        while len(selected) < limit and (types := [type for type, each in free.items() if each]):
+            window = take(types, offer)
+            not_due = await self.due_times.find_not_due(job.job_id for job in taken)
+            for job in taken:
+                if job.job_id in not_due:
+                    selected.remove(job)
+                    free[job.type].free += 1
+                    self._defer(job.job_id)
+            taken.clear()
+            if window is not None:
+                await self._feed.read(window, until_us)
+            elif not not_due:
+                break
+
+    def _try_acquire(self, job: WaitingJob, free: _FreeCapacity) -> Answer:
+        if not free:
+            return "type"
+        if free.free <= 0 and self._limiter.is_limited(job):
             # A prefetched job must not hold a limit, and no job behind it may overtake it.
             free.prefetch = 0
-            return False
-        if not self._limiter.try_acquire(due):
-            return False
+            return "type"
+        full = self._limiter.try_acquire(job)
+        if full is not None:
+            return full
         free.use()
-        self._selected[due.job_id] = None
-        return True
+        return "taken"
 
-    def _forget_visible(self) -> None:
-        """Forget the selected jobs whose claims the views show."""
-        position = self._views.position
-        for job_id, visible_at in list(self._selected.items()):
-            if visible_at is not None and visible_at <= position:
-                del self._selected[job_id]
-                self._limiter.forget_selection(job_id)
-
-    def _types_with_capacity(self, free: dict[str, _FreeCapacity]) -> list[str]:
-        full = set(self._limiter.full_names("type"))
-        return [type for type, capacity in free.items() if capacity and type not in full]
+    def _defer(self, job_id: str) -> None:
+        self._ready.defer(job_id)
+        self._limiter.cancel_start(job_id)
+        self._limiter.forget_selection(job_id)
 
     async def claim(self, job_id: str, *, worker: str, lease_s: float | None = None) -> Job | None:
         """The selected job, claimed by *worker*. None when it cannot be claimed any more."""
@@ -172,7 +182,7 @@ class ClaimQueue:
             except Rejected:
                 current = await self._jobs.current(job_id) if unknown else None
                 if current is None or current.worker != worker:
-                    # Cancelled or claimed since the views were read.
+                    # Cancelled or claimed since it was selected.
                     self._release(job_id, self._jobs.log.head)
                     return None
                 job = current  # the append of unknown outcome has claimed it
@@ -186,51 +196,81 @@ class ClaimQueue:
                 return None
             except BaseException:
                 # The append may have been made: the limits count it until the views show it.
-                self._selected[job_id] = self._jobs.log.head + 1
-                self._limiter.record_start(job_id)
+                self._record_start(job_id, self._jobs.log.head + 1)
                 raise
-            self._selected[job_id] = job.position
-            self._limiter.record_start(job_id)
+            self._record_start(job_id, job.position)
             return job
+
+    def _record_start(self, job_id: str, visible_at: int) -> None:
+        self._limiter.record_start(job_id)
+        self._end_at(job_id, visible_at)
+        if self._timer is not None and self._limiter.limits.rates:
+            self._set_timer()  # it is known now when the rate opens
 
     def _release(self, job_id: str, visible_at: int) -> None:
         """The claim failed. Free its limits once the views have reached position *visible_at*."""
-        self._selected[job_id] = visible_at
         self._limiter.cancel_start(job_id)
-        self.waiters.wake_all()
+        self._end_at(job_id, visible_at)
+        self._wake_claimers()
 
-    async def wait_for_work(
-        self, wake: asyncio.Event, searched_us: int, capacities: Sequence[Capacity]
-    ) -> None:
-        """Return when a search may select a job. The last one, until *searched_us* and within
-        *capacities*, selected none.
-        """
-        wait_s = SEARCH_INTERVAL_S
+    def _end_at(self, job_id: str, position: int) -> None:
+        """The job counts as the views show it once they are at *position*."""
+        if position <= self._feed.position:
+            self._end(job_id)
+        else:
+            self._claimed[job_id] = position
+
+    def _end(self, job_id: str) -> None:
+        self._ready.put_back(job_id)
+        self._limiter.forget_selection(job_id)
+
+    # --- waiting
+
+    async def wait_for_work(self, wake: asyncio.Event, capacities: Sequence[Capacity]) -> None:
+        """Return when a search within *capacities* may select a job. The last one selected none."""
         capacities = [each for each in capacities if each.free > 0 or each.prefetch > 0]
         if capacities:  # without any, no due time matters
-            # A job may have become due since the search: count from *searched_us*, not from now.
-            next_us = await self._views.next_due_us(searched_us)
-            if next_us is not None:
-                wait_s = max(0.0, (next_us - self.due_times.search_until_us()) / 1e6)
-            if (next_due_s := self.due_times.next_due_s()) is not None:
-                wait_s = min(wait_s, max(0.0, next_due_s))
-            if (opening_s := self._limiter.next_opening_s()) is not None:
-                wait_s = min(wait_s, opening_s)
-        await self.waiters.sleep(wake, capacities, min(wait_s, SEARCH_INTERVAL_S))
+            self._set_timer()
+        await self.waiters.sleep(wake, capacities)
 
-    def slots_of(self, kind: LimitKind, name: str, type: str) -> tuple[int | None, frozenset[str]]:
-        """As ConcurrencyLimiter.slots_of, without the claims that the views show as ended."""
-        self._forget_visible()
-        return self._limiter.slots_of(kind, name, type)
+    def _set_timer(self) -> None:
+        """Let the timer fire when a job becomes due or a rate opens, or earlier."""
+        delays_s = [CLOCK_INTERVAL_S, self.due_times.next_due_s(), self._limiter.next_opening_s()]
+        if (due_us := self._ready.next_due_us()) is not None:
+            delays_s.append((due_us - self.due_times.search_until_us()) / 1e6)
+        delay_s = max(0.0, min(each for each in delays_s if each is not None))
+        at_s = self._clock.monotonic_s() + delay_s
+        if self._timer is not None:
+            if self._timer_s <= at_s:
+                return
+            self._timer.cancel()
+        self._timer, self._timer_s = self._clock.call_later(delay_s, self._on_timer), at_s
 
-    def _on_changes(self, changes: list[JobChange]) -> None:
-        self._limiter.update_all(changes)
-        self.due_times.forget(change.after.job_id for change in changes)
-        previous, self._seen_position = self._seen_position, self._views.position
-        new = {change.after.spec.type for change in changes if change.before is None}
-        added = sum(change.before is None for change in changes)
-        if added == self._seen_position - previous:  # one event each: nothing but new jobs
-            self.waiters.wake_for(new)
-        else:
-            # A pause may have ended, a dependency completed or a limit become free.
-            self.waiters.wake_all()
+    def _on_timer(self) -> None:
+        self._timer = None
+        until_us = self.due_times.search_until_us()
+        if self._ready.admit_due(until_us) is not None:
+            self.waiters.wake_all()  # one of them reads the table
+        self._ready.admit_deferred(self.due_times.not_due())
+        self._limiter.free_open_rates()
+        self._wake_claimers()
+        if self.waiters.are_waiting:
+            self._set_timer()
+
+    def _wake_claimers(self) -> None:
+        if types := self._ready.take_available():
+            self.waiters.wake_for(types)
+
+    def _on_batch(self, applied: Applied) -> None:
+        if self._views.position <= self._feed.position:
+            return  # it is applied to a new file, whose old one was lost
+        self._limiter.update_all(applied.changes)
+        self.due_times.forget(change.after.job_id for change in applied.changes)
+        self._feed.apply(applied)
+        for job_id, position in [*self._claimed.items()]:
+            if position <= self._feed.position:
+                del self._claimed[job_id]
+                self._end(job_id)
+        self._wake_claimers()
+        if self._timer is not None:
+            self._set_timer()

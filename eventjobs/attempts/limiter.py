@@ -1,19 +1,18 @@
 """Concurrency and rate limits: which types, queues and concurrency keys are full."""
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Literal
 
 from eventjobs.attempts.rate_window import RateWindow
 from eventjobs.clock import Clock
 from eventjobs.domain.job import Job
 from eventjobs.domain.limits import (
-    KEY_CONCURRENCY,
     RECEIVER,
     RECEIVER_CONCURRENCY,
     ConcurrencyLimits,
 )
 from eventjobs.projections import JobChange
-from eventjobs.projections.queue import DueJob
+from eventjobs.projections.queue import WaitingJob
 
 LimitKind = Literal["type", "queue", "key"]
 #: What a concurrency limit applies to: a job type, a queue or a concurrency key.
@@ -28,6 +27,8 @@ class ConcurrencyLimiter:
 
     def __init__(self, limits: ConcurrencyLimits, clock: Clock) -> None:
         self.limits = limits
+        #: Called with a limit that may allow a start again, which it did not before.
+        self.on_free: Callable[[LimitKind, str], object] = lambda kind, name: None
         self._clock = clock
         #: By limit: the ids of the jobs that count against it.
         self._holders: dict[LimitKey, set[str]] = {}
@@ -38,23 +39,17 @@ class ConcurrencyLimiter:
         #: Jobs that count because the views show them as running.
         self._running: set[str] = set()
         self._windows = {type: RateWindow(rate) for type, rate in limits.rates.items()}
-        #: By job id: the rate window in which its start is reserved.
-        self._reserved: dict[str, RateWindow] = {}
-        #: The highest limit of a key for any type. A key with so many holders is full for each.
-        self.key_max = max([KEY_CONCURRENCY, *limits.keys.values()])
+        #: By job id: the type with a rate in which its start is reserved.
+        self._reserved: dict[str, str] = {}
         self._has_limits = bool(limits.types or limits.queues or limits.rates)
 
     # --- full limits
 
-    def full_names(self, kind: LimitKind) -> Iterator[str]:
-        """The names of the types, queues or keys that allow no further start now."""
-        for (holder_kind, name), holders in self._holders.items():
-            if holder_kind == kind and len(holders) >= self._limit(kind, name):
-                yield name
-        if kind == "type":
-            for type in self._windows:
-                if not self._rate_is_open(type):
-                    yield type
+    def free_open_rates(self) -> None:
+        """Call *on_free* for each type with a rate that allows a start."""
+        for type in self._windows:
+            if self._rate_is_open(type):
+                self.on_free("type", type)
 
     def next_opening_s(self) -> float | None:
         """Seconds until a rate that is exhausted allows a start. None if no rate is."""
@@ -82,39 +77,42 @@ class ConcurrencyLimiter:
 
     # --- the job that is selected and claimed
 
-    def is_limited(self, due: DueJob) -> bool:
+    def is_limited(self, due: WaitingJob) -> bool:
         """Whether the job counts against any limit."""
         return bool(self._limit_keys(due.type, due.queue, due.key)) or due.type in self._windows
 
-    def try_acquire(self, due: DueJob) -> bool:
-        """Count the job against all of its limits. False, with no effect, when one is full."""
+    def try_acquire(self, due: WaitingJob) -> LimitKind | None:
+        """Count the job against all of its limits. When one is full, it is returned, and no other
+        effect takes place.
+        """
         if due.key is None and not self._has_limits:
-            return True
+            return None
         keys = self._limit_keys(due.type, due.queue, due.key)
         for key in keys:
             holders = self._holders.get(key, ())
             if len(holders) >= self._limit(*key, due.type) and due.job_id not in holders:
-                return False
+                return key[0]
         window = self._windows.get(due.type)
         if window is not None:
             if not self._rate_is_open(due.type):
-                return False
+                return "type"
             window.reserve()
-            self._reserved[due.job_id] = window
+            self._reserved[due.job_id] = due.type
         if keys:
             self._selected.add(due.job_id)
             self._acquire(due.job_id, keys)
-        return True
+        return None
 
     def record_start(self, job_id: str) -> None:
         """The log has the start of a selected job."""
-        if (window := self._reserved.pop(job_id, None)) is not None:
-            window.record_start(self._now_us())
+        if (type := self._reserved.pop(job_id, None)) is not None:
+            self._windows[type].record_start(self._now_us())
 
     def cancel_start(self, job_id: str) -> None:
         """A selected job did not start. It counts until *forget_selection*."""
-        if (window := self._reserved.pop(job_id, None)) is not None:
-            window.cancel()
+        if (type := self._reserved.pop(job_id, None)) is not None:
+            self._windows[type].cancel()
+            self.on_free("type", type)
 
     def forget_selection(self, job_id: str) -> None:
         """The views show what became of a selected job."""
@@ -147,6 +145,7 @@ class ConcurrencyLimiter:
         now_us = self._now_us()
         for type, window in self._windows.items():
             window.load(now_us - each for each in ago_us.get(type, ()))
+        self.free_open_rates()
 
     def _acquire(self, job_id: str, keys: tuple[LimitKey, ...]) -> None:
         self._keys_of[job_id] = keys
@@ -160,6 +159,7 @@ class ConcurrencyLimiter:
             self._holders[key].discard(job_id)
             if not self._holders[key]:
                 del self._holders[key]
+            self.on_free(*key)
 
     def _limit_keys(self, type: str, queue: str, key: str | None) -> tuple[LimitKey, ...]:
         keys: list[LimitKey] = []
@@ -171,8 +171,8 @@ class ConcurrencyLimiter:
             keys.append(("key", key))
         return tuple(keys)
 
-    def _limit(self, kind: LimitKind, name: str, type: str | None = None) -> int:
-        """The limit for jobs of *type*. Of a key without a *type*: the highest of any type."""
+    def _limit(self, kind: LimitKind, name: str, type: str) -> int:
+        """The limit for jobs of *type*."""
         match kind:
             case "type":
                 return self.limits.types[name]
@@ -181,7 +181,7 @@ class ConcurrencyLimiter:
             case "key" if name.startswith(RECEIVER):
                 return RECEIVER_CONCURRENCY
             case "key":
-                return self.key_max if type is None else self.limits.of_key(type)
+                return self.limits.of_key(type)
 
     def _rate_is_open(self, type: str) -> bool:
         now_us = self._now_us()

@@ -48,11 +48,9 @@ class LocalJobSource:
 
     async def next_jobs(self, capacities: Sequence[Capacity], limit: int) -> list[ClaimableJob]:
         self._wake.clear()
-        until_us = self._claims.due_times.search_until_us()
-        selected = await self._claims.select(until_us, capacities, limit)
+        selected = await self._claims.select(capacities, limit)
         if not selected:
-            free = capacities if limit > 0 else ()
-            await self._claims.wait_for_work(self._wake, until_us, free)
+            await self._claims.wait_for_work(self._wake, capacities if limit > 0 else ())
         return [self._claimable(job_id, type) for job_id, type in selected]
 
     def _claimable(self, job_id: str, type: str) -> ClaimableJob:

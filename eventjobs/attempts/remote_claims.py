@@ -84,8 +84,7 @@ class RemoteClaims:
                     return unanswered[: request.limit]
             while True:
                 wake.clear()
-                until_us = self._claims.due_times.search_until_us()
-                selected, jobs = await self._claim(request, until_us, gone)
+                selected, jobs = await self._claim(request, gone)
                 if jobs or gone():
                     return jobs
                 if selected:
@@ -93,7 +92,7 @@ class RemoteClaims:
                 left_s = deadline_s - self._clock.monotonic_s()
                 if left_s <= 0 or ended.is_set():
                     return []
-                if not await self._wait(request, wake, until_us, left_s):
+                if not await self._wait(request, wake, left_s):
                     return []
         finally:
             self._claims.waiters.unsubscribe(wake)
@@ -102,12 +101,12 @@ class RemoteClaims:
                 self._ended.pop(worker, None)
 
     async def _claim(
-        self, request: ClaimRequest, until_us: int, gone: Callable[[], bool]
+        self, request: ClaimRequest, gone: Callable[[], bool]
     ) -> tuple[int, list[Job]]:
         """The number of selected jobs, and the claimed ones."""
         if not request.wants_jobs or gone():
             return 0, []
-        selected = await self._claims.select(until_us, request.capacities, request.limit)
+        selected = await self._claims.select(request.capacities, request.limit)
         claims = [
             self._claims.claim(job_id, worker=request.worker, lease_s=request.lease_s)
             for job_id, _ in selected
@@ -123,16 +122,14 @@ class RemoteClaims:
             return 0, []
         return len(selected), jobs
 
-    async def _wait(
-        self, request: ClaimRequest, wake: asyncio.Event, searched_us: int, wait_s: float
-    ) -> bool:
+    async def _wait(self, request: ClaimRequest, wake: asyncio.Event, wait_s: float) -> bool:
         """Whether another search may select a job. False once the wait is over."""
         try:
             async with self._polls.bounded_wait(wait_s) as end:
                 waiting = self._waiting.setdefault(request.worker, [])
                 waiting.append(end)
                 try:
-                    await self._claims.wait_for_work(wake, searched_us, request.capacities)
+                    await self._claims.wait_for_work(wake, request.capacities)
                 finally:
                     waiting.remove(end)
                     if not waiting:

@@ -202,6 +202,8 @@ class Runner:
 
     def _start_limits(self, attempt: RunningAttempt) -> None:
         """Start the time limits of an attempt whose handler starts."""
+        if attempt.handler.mode == "process":
+            self._source.interrupt_wait()  # while it is new, jobs may be prefetched
         spec = attempt.job.spec
         if spec.timeout_s is not None:
             self._call_later(

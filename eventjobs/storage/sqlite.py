@@ -96,24 +96,29 @@ async def fetch_value(connection: aiosqlite.Connection, sql: str, *parameters: A
 
 async def transaction(
     connection: aiosqlite.Connection, statements: Iterable[tuple[str, tuple[Any, ...]]]
-) -> None:
-    """Run *statements* as one transaction, in one call of the connection's thread.
+) -> list[Any]:
+    """Run *statements* as one transaction, in one call of the connection's thread. Returns the
+    values of those that return a row of one column.
 
     With a call for each, a cancelled task could leave the transaction open. A call costs 70 µs.
     """
 
-    def run() -> None:
+    def run() -> list[Any]:
+        values = []
         connection._conn.execute("BEGIN IMMEDIATE")
         try:
             for sql, parameters in statements:
-                connection._conn.execute(sql, parameters)
+                if (row := connection._conn.execute(sql, parameters).fetchone()) is not None:
+                    values.append(row[0])
             connection._conn.execute("COMMIT")
         except BaseException:
             if connection._conn.in_transaction:
                 connection._conn.execute("ROLLBACK")
             raise
+        return values
 
-    await connection._execute(run)  # type: ignore[no-untyped-call]
+    result: list[Any] = await connection._execute(run)  # type: ignore[no-untyped-call]
+    return result
 
 
 def may_be_disk_full(error: sqlite3.Error) -> bool:

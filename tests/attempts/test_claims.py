@@ -1,7 +1,8 @@
 """Jobs that may not run hide none that may, and a change wakes the claimers that it concerns."""
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterable
+from datetime import UTC, datetime
 from functools import partial
 from typing import Any
 
@@ -84,16 +85,42 @@ async def test_a_job_that_is_cancelled_while_it_is_claimed_leaves_its_key(serve:
     first, second = [await service.submit("free", concurrency_key="k") for _ in range(2)]
     await service.views.wait_for_position(service.log.head)
     claims = service.claims
-    [(picked, _)] = await claims.select(service.clock.now_us(), [Capacity(["free"], 9)], 9)
+    [(picked, _)] = await claims.select([Capacity(["free"], 9)], 9)
     assert picked == first.job_id
     await service.jobs.cancel(picked, actor="ann")
     await service.views.wait_for_position(service.log.head)
     wake = claims.waiters.subscribe()
     assert await claims.claim(picked, worker="w") is None
     assert wake.is_set(), "who looked in vain has to look again"
-    picks = await claims.select(service.clock.now_us(), [Capacity(["free"], 9)], 9)
+    picks = await claims.select([Capacity(["free"], 9)], 9)
     assert picks == [(second.job_id, "free")]
     await claims.claim(second.job_id, worker="w")
+
+
+async def test_a_job_that_comes_between_the_begin_of_a_search_and_its_read_is_not_lost(
+    serve: Serve, clock: FakeClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is due later than the search goes, and its part of the table is not read yet."""
+    before = await serve(free, two, clock=clock, concurrency=0)
+    at = datetime.fromtimestamp(clock.now_us() / 1e6 + 3600, UTC)
+    await before.submit("free", run_at=at)
+    await before.close()
+    service = await serve(free, two, clock=clock, concurrency=0)
+    wait, ids = service.views.wait_for_position, list[str]()
+
+    async def wait_late(position: int) -> None:
+        if not ids:
+            ids.append("")
+            await clock.advance(1)
+            ids[0] = (await service.submit("free")).job_id
+            await wait(service.log.head)
+        await wait(position)
+
+    monkeypatch.setattr(service.views, "wait_for_position", wait_late)
+    capacities = [Capacity(["two"], 9, children_only=["two"]), Capacity(["free"], 9)]
+    selected = [each for _ in range(2) for each in await service.claims.select(capacities, 9)]
+    assert selected == [(ids[0], "free")]
+    await service.claims.claim(ids[0], worker="w")
 
 
 async def test_a_search_that_is_cut_off_keeps_neither_its_jobs_nor_their_places(
@@ -106,27 +133,28 @@ async def test_a_search_that_is_cut_off_keeps_neither_its_jobs_nor_their_places(
         for _ in range(2)
     ]
     await service.views.wait_for_position(service.log.head)
-    claims, due, wake = service.claims, service.views.due, service.claims.waiters.subscribe()
-    searches = asyncio.Event()
+    claims, wake = service.claims, service.claims.waiters.subscribe()
+    find_not_due, searches = claims.due_times.find_not_due, asyncio.Event()
 
-    async def endless(now_us: int, types: list[str], *arguments: Any, **more: Any) -> Any:
-        if "two" not in types:
-            return await due(now_us, types, *arguments, **more)
+    async def endless(job_ids: Iterable[str]) -> set[str]:
+        if (ids := list(job_ids)) != [parent.job_id]:
+            return await find_not_due(ids)
         searches.set()
-        return await asyncio.Event().wait()
+        await asyncio.Event().wait()
+        return set()
 
     async def cut_off() -> None:
         capacities = [Capacity(["free"], 9, children_only=["free"]), Capacity(["two"], 9)]
         searches.clear()
         with monkeypatch.context() as patch:
-            patch.setattr(service.views, "due", endless)
-            search = asyncio.create_task(claims.select(service.clock.now_us(), capacities, 9))
+            patch.setattr(claims.due_times, "find_not_due", endless)
+            search = asyncio.create_task(claims.select(capacities, 9))
             await searches.wait()
             search.cancel()
             await asyncio.wait({search})
 
     async def select() -> list[tuple[str, str]]:
-        return await claims.select(service.clock.now_us(), [Capacity(["free"], 9)], 9)
+        return await claims.select([Capacity(["free"], 9)], 9)
 
     await cut_off()
     assert wake.is_set(), "who looked in vain has to look again"
@@ -153,7 +181,7 @@ async def test_a_claim_that_is_cut_off_keeps_its_place_until_the_views_show_what
 
     async def select() -> list[tuple[str, str]]:
         await service.views.wait_for_position(service.log.head)
-        return await service.claims.select(service.clock.now_us(), [Capacity(["free"], 9)], 9)
+        return await service.claims.select([Capacity(["free"], 9)], 9)
 
     async def endless(*arguments: Any, **more: Any) -> Any:
         appends.set()
@@ -179,8 +207,8 @@ async def rare(context: Context, payload: Any) -> None: ...
 async def select_one(service: Service, type: str) -> list[str]:
     """The id of the job that is selected, once the views show all that has happened."""
     await service.views.wait_for_position(service.log.head)
-    now_us, capacities = service.clock.now_us(), [Capacity([type], 1)]
-    return [job_id for job_id, _ in await service.claims.select(now_us, capacities, 1)]
+    selected = await service.claims.select([Capacity([type], 1)], 1)
+    return [job_id for job_id, _ in selected]
 
 
 @pytest.mark.parametrize("why", ["cancelled", "unreadable", "log full"])
@@ -260,20 +288,21 @@ async def test_a_search_that_fails_keeps_none_of_the_jobs_that_it_has_selected(
     service = await serve(rare, free, concurrency=0)
     parent = await service.submit("free")
     child = await service.submit("rare", parent=parent.job_id)
-    claims, due, searches = service.claims, service.views.due, 0
+    claims, searches = service.claims, 0
+    find_not_due = claims.due_times.find_not_due
 
-    async def fail_at_the_second_search(*args: Any, **kwargs: Any) -> Any:
+    async def fail_at_the_second_search(job_ids: Iterable[str]) -> set[str]:
         nonlocal searches
         searches += 1
         if searches == 2:
             raise OSError("no")
-        return await due(*args, **kwargs)
+        return await find_not_due(job_ids)
 
-    monkeypatch.setattr(service.views, "due", fail_at_the_second_search)
+    monkeypatch.setattr(claims.due_times, "find_not_due", fail_at_the_second_search)
     capacities = [Capacity(["rare"], 1, children_only=["rare"]), Capacity(["free"], 1)]
     with pytest.raises(OSError, match="no"):
-        await claims.select(service.clock.now_us(), capacities, 2)
-    picked = await claims.select(service.clock.now_us(), capacities, 2)
+        await claims.select(capacities, 2)
+    picked = await claims.select(capacities, 2)
     assert picked == [(child.job_id, "rare"), (parent.job_id, "free")]
     for job_id, _ in picked:
         await claims.claim(job_id, worker="w")
@@ -285,7 +314,7 @@ async def test_a_key_may_hold_more_of_one_type_than_of_another(serve: Serve) -> 
         await service.submit(type, concurrency_key="k")
     await service.views.wait_for_position(service.log.head)
     rooms = [Capacity(["free", "pair"], 9)]
-    picked = await service.claims.select(service.clock.now_us(), rooms, 9)
+    picked = await service.claims.select(rooms, 9)
     assert [type for _, type in picked] == ["free", "pair"]
     for job_id, _ in picked:
         await service.claims.claim(job_id, worker="w")
@@ -297,14 +326,14 @@ async def test_jobs_of_a_key_that_another_type_holds_hide_nobody(serve: Serve) -
     await service.submit("pair", concurrency_key="k")
     rooms = [Capacity(["free", "pair"], 9)]
     await service.views.wait_for_position(service.log.head)
-    [(holder, _)] = await service.claims.select(service.clock.now_us(), rooms, 1)
+    [(holder, _)] = await service.claims.select(rooms, 1)
     await service.claims.claim(holder, worker="w")
     await asyncio.gather(
         *(service.submit("free", queue=f"q{n}", concurrency_key="k") for n in range(300))
     )
     last = await service.submit("free")
     await service.views.wait_for_position(service.log.head)
-    picked = await service.claims.select(service.clock.now_us(), rooms, 1)
+    picked = await service.claims.select(rooms, 1)
     assert picked == [(last.job_id, "free")]
     await service.claims.claim(last.job_id, worker="w")
 
@@ -322,9 +351,7 @@ async def test_what_is_taken_ahead_keeps_no_place_from_others(
     await service.views.wait_for_position(service.log.head)
 
     async def claim(room: Capacity) -> list[str]:
-        picked = [
-            each for each, _ in await service.claims.select(service.clock.now_us(), [room], 9)
-        ]
+        picked = [each for each, _ in await service.claims.select([room], 9)]
         for each in picked:
             await service.claims.claim(each, worker="w")
         await service.views.wait_for_position(service.log.head)
@@ -339,8 +366,8 @@ async def test_what_is_taken_ahead_keeps_no_place_from_others(
 async def asleep(service: Service, *types: str) -> asyncio.Task[None]:
     """A claimer that waits for jobs of these types."""
     claims = service.claims
-    wake, now_us = claims.waiters.subscribe(), service.clock.now_us()
-    waiting = asyncio.create_task(claims.wait_for_work(wake, now_us, [Capacity(types, 1)]))
+    wake = claims.waiters.subscribe()
+    waiting = asyncio.create_task(claims.wait_for_work(wake, [Capacity(types, 1)]))
     while not claims.waiters.is_sleeping(wake):  # noqa: ASYNC110  no event is set
         await asyncio.sleep(0)
     return waiting
@@ -361,17 +388,29 @@ async def test_a_new_job_wakes_those_who_take_its_type(serve: Serve) -> None:
     other.cancel()
 
 
-async def test_whatever_else_happens_wakes_all_also_beside_a_new_job(serve: Serve) -> None:
+async def test_a_claimer_is_woken_by_what_makes_a_job_of_its_types_available(
+    serve: Serve,
+) -> None:
     service = await serve(free, two, concurrency=0)
     await service.pauses.pause("type", "two", actor="ann")
+    await service.pauses.pause("queue", "later", actor="ann")
+    await service.submit("two")
+    job = await service.submit("two", queue="later")
     await service.views.wait_for_position(service.log.head)
-    waiting = await asleep(service, "two")
-    resumed = service.pauses.resume("type", "two", actor="ann")
-    await asyncio.gather(resumed, service.submit("free"))
+    waiting, other = await asleep(service, "two"), await asleep(service, "free")
+    for kind in ("queue", "type"):
+        assert not waiting.done()
+        position = await service.pauses.resume(
+            kind, {"queue": "later", "type": "two"}[kind], actor="ann"
+        )
+        await service.views.wait_for_position(position)
+        await turns()
     await waiting
-    waiting, job = await asleep(service, "two"), await service.submit("free")
-    await asyncio.gather(service.jobs.cancel(job.job_id, actor="ann"), service.submit("free"))
-    await waiting
+    await service.jobs.cancel(job.job_id, actor="ann")
+    await service.views.wait_for_position(service.log.head)
+    await turns()
+    assert not other.done(), "nothing of its type has happened"
+    other.cancel()
 
 
 async def test_what_comes_while_a_runner_searches_starts_at_once(
@@ -381,7 +420,7 @@ async def test_what_comes_while_a_runner_searches_starts_at_once(
     service = await serve(free, clock=clock)
 
     async def search_during(change: Callable[[], Awaitable[object]]) -> None:
-        done = during_a_search(service, monkeypatch, "free", change)
+        done = during_a_search(service, monkeypatch, change)
         service.job_source.interrupt_wait()
         await done.wait()
 

@@ -49,7 +49,7 @@ class Claimers:
 
     async def claim(self, who: int, number: int) -> None:
         claims = self.service.claims
-        picked = await claims.select(self.clock.now_us(), [Capacity(TYPES, 1 + number)], 1 + number)
+        picked = await claims.select([Capacity(TYPES, 1 + number)], 1 + number)
         for job_id, _ in picked:
             job = await claims.claim(job_id, worker=f"w{who}", lease_s=30 if who % 2 else None)
             if job is not None:

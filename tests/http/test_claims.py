@@ -146,7 +146,7 @@ async def test_a_job_that_comes_while_a_claim_looks_for_jobs_is_its_answer(
 ) -> None:
     """The clock stands still, so nothing but the job ends the wait."""
     api = await client(FAR, clock=clock)
-    during_a_search(api.service, monkeypatch, "far", partial(api.service.submit, "far", 1))
+    during_a_search(api.service, monkeypatch, partial(api.service.submit, "far", 1))
     async with asyncio.timeout(20):
         assert [each["payload"] for each in await claim(api, wait_s=20)] == [1]
 

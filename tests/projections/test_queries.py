@@ -134,8 +134,8 @@ async def test_a_listing_that_takes_long_keeps_nobody_waiting(clock: FakeClock) 
         async with views._current.reading() as store:
             slow = asyncio.create_task(store._list_reader._execute(go.wait))  # type: ignore[no-untyped-call]
         listing = asyncio.create_task(page(views))
-        due = await views.due(clock.now_us(), ["csv"], [], 9)
-        assert [each.job_id for each in due] == [job_id(0)]
+        due = await views.query(queue.SELECT_LINE, "csv", "default", 0, 0, clock.now_us(), 9)
+        assert [row[1] for row in due] == [job_id(0)]
         assert await views.counts() == {"csv": {"queued": 1}}
         assert not listing.done()
         go.set()
@@ -212,22 +212,14 @@ BOUND = {
     "cursor": 10**9,
     "limit": 50,
     "now_us": START_US,
-    "types": '["csv"]',
-    "taken": "[]",
     "ended_us": START_US,
     "after_us": -1,
     "ended_after_us": -1,
-    "keys": "[]",
-    "queues": "[]",
-    "keys_of_types": "[]",
-    "key_max": 1,
     "1": "[]",
     "2": "[]",
 }
 READS = {
-    "due": queue.SELECT_DUE,
-    "due children": queue.SELECT_DUE_CHILDREN,
-    "next due": queue.SELECT_NEXT_DUE_TIME,
+    "moved": queue.SELECT_MOVED,
     "jobs": status.SELECT_JOBS,
     "running": status.SELECT_RUNNING,
     "expiring": status.SELECT_EXPIRING,

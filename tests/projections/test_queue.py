@@ -1,172 +1,103 @@
-"""What is due, against a model in plain Python; and what a backlog costs."""
+"""The table of waiting jobs, against a model in plain Python; and what a page of it costs."""
 
-from collections import Counter
 from pathlib import Path
 from typing import Any
 
+import orjson
 import pytest
-from hypothesis import example, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from eventjobs.domain.events import Paused
-from eventjobs.domain.job import Job, Status
+from eventjobs.domain.job import Job
 from eventjobs.domain.recorded import Recorded
 from eventjobs.domain.spec import JobSpec
 from eventjobs.projections import queue
-from eventjobs.projections.queue import FullLimits
+from eventjobs.projections.queue import WaitingJob
 from eventjobs.projections.store import Store
 from tests.support.clock import SECOND, FakeClock
-from tests.support.histories import START_US, histories, job_id, play, record
+from tests.support.histories import START_US, histories, job_id, play
 from tests.support.memory_log import MemoryLog
-from tests.support.view_model import count_steps, jobs_of, some_types, submit, unmet
+from tests.support.view_model import count_steps, jobs_of, submit, unmet
+from tests.support.view_rows import HEAD, LOG_ID, cut
 from tests.support.views import quick_folder, running, views_of
 
-MINUTE = 60
+Place = tuple[int, int]
+FIRST: Place = (-(2**63), 0)
 
 
-def rank(job: Job) -> int:
-    return job.due_us - job.spec.priority * queue.AGEING_US
+def queued_jobs(history: list[Recorded]) -> list[WaitingJob]:
+    """The jobs that wait to start, and for no other job, with their branches."""
+    jobs = jobs_of(history)
+    born = {job.job_id: job.born for job in jobs}
 
+    def branch(job: Job) -> int | None:
+        if job.spec.parent is None:
+            return None
+        parent = born.get(job.spec.parent, 0)
+        return -parent if parent < job.born else 0  # older than it, as parents are
 
-some_held = st.builds(
-    FullLimits,
-    st.lists(st.sampled_from(["default", "q"]), max_size=1),
-    st.lists(st.sampled_from(["k", "l"]), max_size=1),
-    st.lists(st.sampled_from([("csv", "k"), ("mail", "l")]), max_size=1),
-)
+    waiting = [job for job in jobs if job.waits and not unmet(job, jobs)]
+    return [WaitingJob.of(job)._replace(branch=branch(job)) for job in waiting]
 
 
 @settings(max_examples=60)
 @given(
     histories(jobs_max=9, steps_max=60),
     st.integers(-100, 1000),
-    some_types,
-    st.lists(st.integers(0, 8).map(job_id), max_size=3),
-    some_held,
+    st.integers(0, 9),
     st.integers(1, 9),
-    st.integers(1, 3),
 )
-@example(
-    play([JobSpec("csv")], [(0, "submit", 0, 0)]), 0, ["csv", "csv"], [], queue.NO_FULL_LIMITS, 2, 1
-)
-async def test_what_is_due_comes_by_priority_and_age(
-    history: list[Recorded],
-    seconds: int,
-    types: list[str],
-    taken: list[str],
-    held: FullLimits,
-    limit: int,
-    key_max: int,
+async def test_pages_have_the_next_jobs_of_each_order(
+    history: list[Recorded], seconds: int, behind: int, limit: int
 ) -> None:
-    """And of jobs with one key no more than may start at once, if it is the first of its lane."""
-    now_us = START_US + seconds * SECOND
-    jobs = jobs_of(history)
-    due = []
-    lanes = Counter[tuple[str, str, str]]()
-    for job in sorted(jobs, key=lambda job: (rank(job), job.born)):
-        if not job.waits or unmet(job, jobs) or not may_start(job, types, held):
-            continue
-        key = job.spec.concurrency_key
-        if key is not None and job.due_us <= history[-1].at_us:
-            lanes[job.spec.type, job.queue, key] += 1
-            if lanes[job.spec.type, job.queue, key] > key_max:
-                continue
-        if job.due_us <= now_us and job.job_id not in taken:
-            due.append((job.job_id, job.spec.type, job.queue, key))
+    jobs = queued_jobs(history)
+    until_us = START_US + seconds * SECOND
+    orders: list[tuple[str, tuple[str, ...], list[tuple[Place, WaitingJob]]]] = []
+    for type in ("csv", "render"):
+        of_type = [job for job in jobs if job.type == type and job.due_us <= until_us]
+        by_branch = [((job.branch, job.born), job) for job in of_type if job.branch is not None]
+        orders.append((queue.SELECT_CHILDREN, (type,), by_branch))
+        for name in ("default", "q"):
+            line = [((job.rank, job.born), job) for job in of_type if job.queue == name]
+            orders.append((queue.SELECT_LINE, (type, name), line))
+            lane = [(place, job) for place, job in line if job.key == "k"]
+            orders.append((queue.SELECT_LANE, (type, name, "k"), lane))
+    later = [((job.due_us, job.born), job) for job in jobs if job.later]
     async with views_of(history) as views:
-        result = await views.due(now_us, types, taken, limit, held=held, key_max=key_max)
-        assert result == due[:limit]
+        lines = await views.query(queue.SELECT_LINES)
+        assert lines == [list(each) for each in sorted({(job.type, job.queue) for job in jobs})]
+        for sql, names, placed in [*orders, (queue.SELECT_LATER, (), later)]:
+            placed.sort()
+            place = placed[behind][0] if behind < len(placed) else FIRST
+            until = () if sql is queue.SELECT_LATER else (until_us,)
+            rows = await views.query(sql, *names, *place, *until, limit)
+            expected = [job for each, job in placed if each > place]
+            assert [WaitingJob(*row) for row in rows] == expected[:limit]
 
 
-def may_start(job: Job, types: list[str], held: FullLimits) -> bool:
-    type, key = job.spec.type, job.spec.concurrency_key
-    return (
-        type in types
-        and job.queue not in held.queues
-        and key not in held.keys
-        and (type, key) not in held.keys_of_types
-    )
-
-
-@settings(max_examples=40)
-@given(histories(jobs_max=9, steps_max=60), st.integers(-100, 1000), some_types, st.integers(1, 9))
-async def test_of_children_those_are_due_first_whose_parent_is_the_newest(
-    history: list[Recorded], seconds: int, types: list[str], limit: int
+@settings(max_examples=60)
+@given(histories(jobs_max=9, steps_max=60), st.lists(st.integers(1, 6), max_size=20))
+async def test_a_batch_names_each_job_with_relatives_that_it_changes(
+    history: list[Recorded], sizes: list[int]
 ) -> None:
-    jobs = jobs_of(history)
-    now_us = START_US + seconds * SECOND
-    born = {job.job_id: job.born for job in jobs}
-
-    def place(job: Job) -> tuple[int, int]:
-        parent = born.get(job.spec.parent or "", 0)
-        return (-parent if parent < job.born else 0, job.born)  # older than it, as parents are
-
-    due = [
-        job
-        for job in jobs
-        if job.status == Status.QUEUED and job.due_us <= now_us and job.spec.type in types
-        if job.spec.parent is not None and not unmet(job, jobs)
-    ]
-    expected = [job.job_id for job in sorted(due, key=place)]
-    async with views_of(history) as views:
-        result = await views.due(now_us, types, [], limit, children_only=True)
-        assert [each.job_id for each in result] == expected[:limit]
-        taken = expected[:limit]
-        more = await views.due(now_us, types, taken, 99, children_only=True)
-        assert [each.job_id for each in more] == expected[limit:]
-
-
-@settings(max_examples=30)
-@given(histories(jobs_max=9, steps_max=60))
-async def test_the_next_job_to_be_due_is_known(history: list[Recorded]) -> None:
-    now_us = history[-1].at_us
-    later = [
-        job.due_us
-        for job in jobs_of(history)
-        if job.status == Status.QUEUED and job.due_us > now_us
-    ]
-    async with views_of(history) as views:
-        assert await views.next_due_us(now_us) == min(later, default=None)
-
-
-async def due_of(log: MemoryLog, clock: FakeClock) -> list[str]:
+    """After each batch the named ones are as they are: so nothing else need be looked up."""
     with quick_folder() as folder:
-        async with running(folder / "views.db", log, clock) as views:
-            await views.wait_for_position(log.head)
-            return [each.job_id for each in await views.due(clock.now_us(), ["csv"], [], 99)]
-
-
-async def test_a_higher_priority_goes_first_and_among_equals_the_older(clock: FakeClock) -> None:
-    log = MemoryLog(clock)
-    for number, priority in enumerate([0, 5, 0, 5, -5]):
-        await submit(log, number, priority=priority)
-    assert await due_of(log, clock) == [job_id(number) for number in (1, 3, 0, 2, 4)]
-
-
-async def test_a_job_that_has_waited_long_goes_before_a_new_one_of_higher_priority(
-    clock: FakeClock,
-) -> None:
-    """One step of priority is worth a minute: nothing starves."""
-    log = MemoryLog(clock)
-    await submit(log, 0, priority=0)
-    await clock.advance(8 * MINUTE)
-    await submit(log, 1, priority=9)
-    assert await due_of(log, clock) == [job_id(1), job_id(0)]
-    await clock.advance(2 * MINUTE)
-    await submit(log, 2, priority=9)
-    assert await due_of(log, clock) == [job_id(1), job_id(0), job_id(2)]
-
-
-async def test_the_highest_priority_there_is_does_not_make_a_job_due_early(
-    clock: FakeClock,
-) -> None:
-    log = MemoryLog(clock)
-    late_us = clock.now_us() + 60 * SECOND
-    await submit(log, 0, priority=queue.PRIORITY_MAX, run_at_us=late_us)
-    await submit(log, 1, priority=-queue.PRIORITY_MAX)
-    assert await due_of(log, clock) == [job_id(1)]
-    await clock.advance(MINUTE)
-    assert await due_of(log, clock) == [job_id(0), job_id(1)]
+        store = await Store.open(folder / "views.db", LOG_ID, HEAD)
+        free: dict[str, WaitingJob] = {}
+        seen = 0
+        for batch in cut(history, sizes):
+            applied = await store.apply(batch)
+            seen += len(batch)
+            for change in applied.changes:
+                free.pop(change.after.job_id, None)
+                if change.after.waits and not queue.has_relatives(change.after):
+                    free[change.after.job_id] = WaitingJob.of(change.after)
+            for waits, job in applied.moved:
+                free.pop(job.job_id, None)
+                if not waits:
+                    free[job.job_id] = job
+            assert sorted(free.values()) == queued_jobs(history[:seen])
+        await store.close()
 
 
 async def test_the_newest_time_stays_when_the_clock_is_set_back(clock: FakeClock) -> None:
@@ -174,7 +105,7 @@ async def test_the_newest_time_stays_when_the_clock_is_set_back(clock: FakeClock
     log, newest_us = MemoryLog(clock), clock.now_us()
     for number in range(2):
         await submit(log, number)
-        clock.jump_wall(-60 * MINUTE)
+        clock.jump_wall(-3600)
     with quick_folder() as folder:
         async with running(folder / "views.db", log, clock) as views:
             for number in range(2, 4):
@@ -185,66 +116,35 @@ async def test_the_newest_time_stays_when_the_clock_is_set_back(clock: FakeClock
 
 # --- a backlog
 
-
-BACKLOGS: dict[str, tuple[dict[str, Any], FullLimits]] = {
-    "a held key": ({"concurrency_key": "k"}, FullLimits(keys=["k"])),
-    "a key that is held for their type": (
-        {"concurrency_key": "k"},
-        FullLimits(keys_of_types=[("csv", "k")]),
-    ),
-    "one of them with the same key": ({"concurrency_key": "k"}, queue.NO_FULL_LIMITS),
-    "a full queue": ({"queue": "q"}, FullLimits(queues=["q"])),
-    "a paused queue": ({"queue": "paused"}, queue.NO_FULL_LIMITS),
-    "a paused type": ({"type": "paused"}, queue.NO_FULL_LIMITS),
-    "nobody who has room for their type": ({"type": "mail"}, queue.NO_FULL_LIMITS),
-    "a time to come": ({"run_at_us": START_US + 3600 * SECOND}, queue.NO_FULL_LIMITS),
-    "another job": ({"after": (job_id(10**6),)}, queue.NO_FULL_LIMITS),
-    "nothing": ({}, queue.NO_FULL_LIMITS),
+PAGES: dict[str, tuple[str, tuple[str, ...]]] = {
+    "a line": (queue.SELECT_LINE, ("render", "default")),
+    "a lane": (queue.SELECT_LANE, ("render", "default", "k")),
+    "children": (queue.SELECT_CHILDREN, ("render",)),
+    "later": (queue.SELECT_LATER, ()),
 }
 
 
-async def backlog(path: Path, size: int, fields: dict[str, Any]) -> list[Recorded]:
-    """Views of *size* jobs that wait, and behind them one that may start."""
-    specs = [*[JobSpec(**{"type": "csv", **fields}) for _ in range(size)], JobSpec("render")]
-    log = play(specs, [(number, "submit", 0, 0) for number in range(size + 1)])
-    for kind in ("type", "queue"):
-        pause = Paused(kind, "paused", None)
-        log.append(record(pause, job_id(10**7 + len(log)), None, len(log) + 1, START_US))
-    store = await Store.open(path, "0" * 32, 10**9)
+async def backlog(path: Path, size: int) -> None:
+    """Views of *size* jobs of another type, and behind them some that the pages have."""
+    specs = [JobSpec("csv", concurrency_key="k", parent=job_id(10**6))] * size
+    specs += [JobSpec("render", concurrency_key="k", parent=job_id(10**6))] * 2
+    specs += [JobSpec("mail", run_at_us=START_US + SECOND)] * 2
+    log = play(specs, [(number, "submit", 0, 0) for number in range(len(specs))])
+    store = await Store.open(path, LOG_ID, HEAD)
     await store.apply(log)
     await store.close()
-    return log
 
 
-@pytest.mark.parametrize("why", BACKLOGS)
-async def test_a_look_costs_the_same_however_many_jobs_wait_for_(why: str) -> None:
-    fields, held = BACKLOGS[why]
+@pytest.mark.parametrize("what", [*PAGES, "lines"])
+async def test_a_page_costs_the_same_however_many_other_jobs_wait(what: str) -> None:
     with quick_folder() as folder:
         costs = []
         for size in (20, 500):
-            await backlog(path := folder / f"{size}.db", size, fields)
-            bound = queue.due_parameters(
-                START_US + SECOND, ["csv", "render", "paused"], [], held, 2, 1
-            )
-            result, steps = count_steps(path, queue.SELECT_DUE, bound)
-            expected = {
-                "nothing": [job_id(0), job_id(1)],
-                "one of them with the same key": [job_id(0), job_id(size)],
-            }
-            assert [row[0] for row in result] == expected.get(why, [job_id(size)])
+            await backlog(path := folder / f"{size}.db", size)
+            sql, names = PAGES.get(what, (queue.SELECT_LINES, ()))
+            until = () if what == "later" else (START_US + SECOND,)
+            bound: Any = () if what == "lines" else (*names, *FIRST, *until, 9)
+            result, steps = count_steps(path, sql, bound)
+            assert len(result) == (3 if what == "lines" else 2), orjson.dumps(result)
             costs.append(steps)
-    assert costs[0] == costs[1], "SQLite went over what waits"
-
-
-@pytest.mark.parametrize(
-    "why",
-    [why for why in BACKLOGS if why not in ("a time to come", "one of them with the same key")],
-)
-async def test_a_job_whose_time_has_come_since_the_newest_event_still_waits_for_(why: str) -> None:
-    fields, held = BACKLOGS[why]
-    with quick_folder() as folder:
-        await backlog(path := folder / "views.db", 1, {**fields, "run_at_us": START_US + 1})
-        bound = queue.due_parameters(START_US + SECOND, ["csv", "render", "paused"], [], held, 2, 1)
-        result, _ = count_steps(path, queue.SELECT_DUE, bound)
-    due = [job_id(1), job_id(0)] if why == "nothing" else [job_id(1)]
-    assert [row[0] for row in result] == due
+    assert costs[0] == costs[1], "SQLite went over what others wait for"

@@ -16,7 +16,7 @@ from eventjobs.domain.events import JobSubmitted
 from eventjobs.domain.job import Job, evolve
 from eventjobs.domain.recorded import Recorded
 from eventjobs.domain.spec import JobSpec
-from eventjobs.projections import Views, progress, status
+from eventjobs.projections import Views, progress, queue, status
 from eventjobs.projections.attempt_progress import Progress, advance
 from eventjobs.projections.store import Store
 from eventjobs.projections.store_errors import StaleViews
@@ -142,7 +142,7 @@ HISTORY = play(
 async def answers(views: Views) -> Any:
     listed = await views.jobs({}, order="newest", cursor=None, limit=99)
     assert listed
-    return listed, await views.counts(), await views.running(), await views.next_due_us(0)
+    return listed, await views.counts(), await views.running(), await views.newest_us()
 
 
 async def test_views_that_are_deleted_give_the_same_answers(
@@ -290,8 +290,8 @@ async def test_reads_and_writes_go_on_during_a_rebuild(tmp_path: Path, clock: Fa
             lambda: views.jobs({"status": ["queued"]}, order="newest", cursor=None, limit=20),
             lambda: views.job(job_id(0)),
             views.counts,
-            lambda: views.due(clock.now_us(), ["render"], [], 10),
-            lambda: views.next_due_us(0),
+            lambda: views.query(queue.SELECT_LINE, "render", "default", 0, 0, 2**62, 10),
+            views.newest_us,
         ]
         reading = [asyncio.create_task(read(each)) for each in readers for _ in range(2)]
         for number in range(300):

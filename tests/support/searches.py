@@ -1,8 +1,7 @@
 """Changes that come while a claimer searches."""
 
 import asyncio
-from collections.abc import Awaitable, Callable
-from typing import Any
+from collections.abc import Awaitable, Callable, Iterable
 
 import pytest
 
@@ -10,23 +9,21 @@ from eventjobs.service import Service
 
 
 def during_a_search(
-    service: Service,
-    monkeypatch: pytest.MonkeyPatch,
-    type: str,
-    change: Callable[[], Awaitable[object]],
+    service: Service, monkeypatch: pytest.MonkeyPatch, change: Callable[[], Awaitable[object]]
 ) -> asyncio.Event:
-    """Make *change* once, as soon as a search for jobs of *type* has read what is due. The search
-    goes on when the views show the change, and then the event is set.
+    """Make *change* once, as soon as a search has selected from what is due. The search goes on
+    when the views show the change, and then the event is set.
     """
-    due, done, changes = service.views.due, asyncio.Event(), [change]
+    due_times, done, changes = service.claims.due_times, asyncio.Event(), [change]
+    find_not_due = due_times.find_not_due
 
-    async def stale(now_us: int, types: list[str], *arguments: Any, **more: Any) -> Any:
-        page = await due(now_us, types, *arguments, **more)
-        if changes and type in types:
+    async def find_late(job_ids: Iterable[str]) -> set[str]:
+        not_due = await find_not_due(job_ids)
+        if changes:
             await changes.pop()()
             await service.views.wait_for_position(service.log.head)
             done.set()
-        return page
+        return not_due
 
-    monkeypatch.setattr(service.views, "due", stale)
+    monkeypatch.setattr(due_times, "find_not_due", find_late)
     return done

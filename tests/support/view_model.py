@@ -44,7 +44,7 @@ def unmet(job: Job, jobs: list[Job]) -> list[tuple[str, str | None]]:
     return sorted(waiting)
 
 
-def count_steps(path: Path, sql: str, bound: dict[str, Any]) -> tuple[Any, int]:
+def count_steps(path: Path, sql: str, bound: dict[str, Any] | tuple[Any, ...]) -> tuple[Any, int]:
     """What *sql* answers, and how many steps of SQLite's machine that took."""
     steps = 0
 

@@ -92,7 +92,7 @@ async def _situation(service: Service, principal: Principal, job: Job) -> QueueS
 async def _limit_reached(
     service: Service, principal: Principal, job: Job, kind: LimitKind, name: str
 ) -> FullLimit | None:
-    limit, holders = service.claims.slots_of(kind, name, job.spec.type)
+    limit, holders = service.limiter.slots_of(kind, name, job.spec.type)
     if limit is None or len(holders) < limit or job.job_id in holders:
         return None
     since: list[tuple[str, int | None]] = []
