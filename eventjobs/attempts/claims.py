@@ -93,31 +93,28 @@ class ClaimQueue:
                 (free_for_children if type in capacity.children_only else free)[type] = shared
         selected: list[WaitingJob] = []
         try:
-            until_us = await self._admit_due()
+            await self._admit_due()
             if free_for_children:
                 # A parent is about to wait for its newest child: the queue has to have it.
                 await self._views.wait_for_position(self._jobs.log.head)
                 take = self._ready.take_children
-                await self._select(take, until_us, free_for_children, limit, selected)
-            await self._select(self._ready.take, until_us, free, limit, selected)
+                await self._select(take, free_for_children, limit, selected)
+            await self._select(self._ready.take, free, limit, selected)
         except BaseException:
             for job in selected:
                 self._release(job.job_id, 0)
             raise
         return [(job.job_id, job.type) for job in selected]
 
-    async def _admit_due(self) -> int:
-        """Admit the jobs that are due to the queue. Returns the due time up to which it went."""
+    async def _admit_due(self) -> None:
         until_us = self.due_times.search_until_us()
         while (window := self._ready.admit_due(until_us)) is not None:
-            await self._feed.read(window, until_us)
+            await self._feed.read(window)
         self._ready.admit_deferred(self.due_times.not_due())
-        return until_us
 
     async def _select(
         self,
         take: _Take,
-        until_us: int,
         free: dict[str, _FreeCapacity],
         limit: int,
         selected: list[WaitingJob],
@@ -143,7 +140,7 @@ class ClaimQueue:
                     self._defer(job.job_id)
             taken.clear()
             if window is not None:
-                await self._feed.read(window, until_us)
+                await self._feed.read(window)
             elif not not_due:
                 break
 

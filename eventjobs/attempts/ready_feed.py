@@ -78,8 +78,8 @@ class ReadyFeed:
         if job.waits and not has_relatives(job):
             self._queue.put(WaitingJob.of(job))
 
-    async def read(self, window: ReadyWindow, until_us: int) -> None:
-        """Read the next jobs of *window* that are due *until_us* from the table."""
+    async def read(self, window: ReadyWindow) -> None:
+        """Read the next jobs of *window* from the table."""
         horizon = window.horizon
         async with self._reading:
             if window.horizon != horizon or horizon is None:
@@ -92,7 +92,7 @@ class ReadyFeed:
                 kind, *names = window.place
                 parameters: list[Any] = [*names, *begin]
                 if window is not self._queue.later:
-                    parameters.append(until_us)
+                    parameters.append(self._queue.admitted_until_us)
                 rows = await self._views.query(_QUERIES[kind], *parameters, limit)
                 page = [WaitingJob(*row) for row in rows]
             finally:

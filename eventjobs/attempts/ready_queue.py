@@ -66,6 +66,9 @@ class ReadyQueue:
         self._children: dict[str, ReadyWindow] = {}
         self._held_children: dict[str, ReadyWindow] = {}
         self.later = ReadyWindow(("later",), by_due_time, jobs_max, NOTHING_READ)
+        #: The jobs that are due up to this time are not in *later*. It never goes back, though
+        #: clocks do: such a job may have been left to the table of its line.
+        self.admitted_until_us = 0
         #: Jobs that are not due, though their due time has passed: the wall clock was set.
         self._deferred: dict[str, WaitingJob] = {}
         self._taken: dict[str, WaitingJob | None] = {}
@@ -122,6 +125,7 @@ class ReadyQueue:
 
         When the table may have more of them, the window to be read; call it again after that.
         """
+        self.admitted_until_us = max(self.admitted_until_us, until_us)
         later = self.later
         while (rank := later.next_rank()) is not None and rank[0] <= until_us:
             if (job := later.first()) is None:

@@ -230,6 +230,23 @@ async def test_what_changes_during_a_read_of_the_table_is_not_lost(clock: FakeCl
         assert await each.take(["csv"], 9) == [job_id(6), job_id(8), job_id(9)]
 
 
+async def test_a_job_that_was_due_is_read_again_after_the_clock_was_set_back(
+    clock: FakeClock,
+) -> None:
+    """It is in the window of later jobs no more. The claimer says whether it is due."""
+    async with world(clock) as each:
+        await each.do_submit(0, JobSpec("csv", priority=-5, run_at_us=START_US + 60 * SECOND))
+        await each.follow()
+        clock.freeze(60)
+        assert await each.take(["csv"], 9) == [job_id(0)]
+        each.queue.put_back(job_id(0))
+        for _ in range(3 * WINDOW):  # so that it is left to the table
+            await each.do_submit(0, JobSpec("csv", priority=5))
+        await each.follow()
+        clock.jump_wall(-3600)
+        assert await each.take(["csv"], 99) == [*(job_id(1 + n) for n in range(9)), job_id(0)]
+
+
 async def test_claimers_that_read_at_once_read_once(
     clock: FakeClock, monkeypatch: pytest.MonkeyPatch
 ) -> None:

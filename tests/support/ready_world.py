@@ -82,10 +82,10 @@ class World:
 
         now_us = self.clock.now_us()
         while (window := self.queue.admit_due(now_us)) is not None:
-            await self.feed.read(window, now_us)
+            await self.feed.read(window)
         take = self.queue.take_children if children else self.queue.take
         while (window := take(types, offer)) is not None:
-            await self.feed.read(window, now_us)
+            await self.feed.read(window)
         return taken
 
     def reference(self, types: list[str], limit: int, *, children: bool = False) -> list[str]:
