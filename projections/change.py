@@ -27,6 +27,17 @@ class JobChange:
     #: Bytes of the facts and bodies of *events*.
     size: int = 0
 
+    def followed_by(self, later: "JobChange") -> "JobChange":
+        """This change and the next one of the job, as one."""
+        return JobChange(
+            self.before,
+            later.after,
+            self.progress_before,
+            later.progress,
+            self.events + later.events,
+            self.size + later.size,
+        )
+
     @property
     def submission(self) -> orjson.Fragment:
         """The specification as it was recorded. For a job that is new in this batch."""

@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 from eventjobs.domain.job import Job, Status
 from eventjobs.projections.change import JobChange, Statement, rows
-from eventjobs.projections.queue import SELECT_MOVED
+from eventjobs.projections.queue import SELECT_MOVED, has_relatives
 from eventjobs.projections.status import outcome
 
 NAME = "ties"
@@ -75,6 +75,7 @@ SELECT born FROM moved WHERE EXISTS (SELECT 1 FROM dooming WHERE dooming.born = 
 """
 CLEAR_CHANGED = "DELETE FROM moved"
 
+COUNT_DEPENDENTS = "SELECT count(DISTINCT born) FROM ties"
 SELECT_UNMET = """
 SELECT json_group_array(json_array(other, unmet.status))
 FROM jobs JOIN unmet USING (born) WHERE job_id = ?1
@@ -102,12 +103,12 @@ def apply(changes: Iterable[JobChange]) -> Iterator[Statement]:
     dependents: list[int] = []
     new_outcomes: list[str] = []
     for change in changes:
-        job, before = change.after, change.before
+        job = change.after
         current = _dependencies_of(job)
-        if current or (before is not None and _dependencies_of(before)):
+        if current or has_dependencies(change.before):
             dependencies += current
             dependents.append(job.born)
-        if outcome(job) != (None if before is None else outcome(before)):
+        if outcome(job) != _outcome_before(change):
             new_outcomes.append(job.job_id)
     if dependents:
         yield DELETE_DEPENDENCIES, rows(dependents)
@@ -119,6 +120,26 @@ def apply(changes: Iterable[JobChange]) -> Iterator[Statement]:
         yield CLEAR_CANCEL_MARKS, ()
         yield MARK_TO_CANCEL, ()
         yield CLEAR_CHANGED, ()
+
+
+def has_dependencies(job: Job | None) -> bool:
+    """Whether the table has rows of it."""
+    return job is not None and bool(_dependencies_of(job))
+
+
+def may_move_others(changes: Iterable[JobChange], dependents: int) -> bool:
+    """Whether the place of a job in the queue, or whether it is to be cancelled, may depend on
+    *changes*. *dependents* is the number of jobs with dependencies.
+    """
+    return any(
+        has_relatives(change.after)
+        or (dependents > 0 and outcome(change.after) != _outcome_before(change))
+        for change in changes
+    )
+
+
+def _outcome_before(change: JobChange) -> str | None:
+    return None if change.before is None else outcome(change.before)
 
 
 def _dependencies_of(job: Job) -> list[tuple[str, int, str]]:

@@ -1,6 +1,6 @@
 """Folds a batch of events into changes of jobs."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from types import MappingProxyType
 from typing import NamedTuple
 
@@ -16,16 +16,22 @@ from eventjobs.projections.queue import MovedJob
 FoldedJob = tuple[Job, Progress | None]
 
 
-class Applied(NamedTuple):
-    """The changes by a batch."""
+class Folded(NamedTuple):
+    """The changes by a batch, before they are in the views file."""
 
     changes: list[JobChange]
-    #: its events that were left out
-    parked: list[ParkedEvent]
-    #: the queued jobs whose relatives have changed, as they are now
-    moved: Sequence[MovedJob] = ()
     #: by kind and name: what was paused; None for what was resumed
     pauses: Mapping[tuple[str, str], Pause | None] = MappingProxyType({})
+
+
+class Written(NamedTuple):
+    """The changes between two positions of the views file."""
+
+    changes: Collection[JobChange] = ()
+    #: the events that were left out
+    parked: Sequence[ParkedEvent] = ()
+    #: the queued jobs whose relatives have changed, as they are now
+    moved: Sequence[MovedJob] = ()
 
 
 def events_of_jobs(batch: Sequence[Recorded]) -> list[Recorded]:

@@ -10,16 +10,23 @@ from typing import Any
 import aiosqlite
 import orjson
 
-from eventjobs.cache import LRUCache
 from eventjobs.domain.job import Job
 from eventjobs.domain.recorded import Recorded
 from eventjobs.durability import replace, sync
 from eventjobs.errors import ForeignDatabase
-from eventjobs.projections import parked_events, progress, status
+from eventjobs.projections import dependencies, parked_events, progress, status
 from eventjobs.projections.attempt_progress import Progress
-from eventjobs.projections.change import Statement
-from eventjobs.projections.fold import Applied, Fold, FoldedJob, events_of_jobs, parked_event
+from eventjobs.projections.change import JobChange, Statement
+from eventjobs.projections.fold import (
+    Fold,
+    Folded,
+    FoldedJob,
+    Written,
+    events_of_jobs,
+    parked_event,
+)
 from eventjobs.projections.pauses import pauses_of
+from eventjobs.projections.present import Present, UnwrittenChanges
 from eventjobs.projections.queue import MovedJob, WaitingJob
 from eventjobs.projections.registry import EVENT_PROJECTIONS, PROJECTIONS, schema, versions
 from eventjobs.projections.store_errors import StaleViews, blames_event, is_transient
@@ -47,8 +54,6 @@ SET_META = "INSERT INTO meta VALUES (?1, ?2) ON CONFLICT DO UPDATE SET value = e
 
 #: The size that the -wal is truncated to after a checkpoint.
 WAL_BYTES_MAX = 64 * 2**20
-CACHE_JOBS_MAX = 20_000
-CACHE_BYTES_MAX = 64 * 2**20
 #: Events that are folded in one turn of the event loop.
 FOLDED_AT_ONCE = 1000
 
@@ -59,19 +64,19 @@ class Store:
     def __init__(
         self,
         path: Path,
+        present: Present,
         writer: aiosqlite.Connection,
         reader: aiosqlite.Connection,
         list_reader: aiosqlite.Connection,
     ) -> None:
         self.path = path
-        self.position = 0
+        self.position = present.position
         #: Created by this process. A failure to apply an event is then not a fault of the file.
         self.is_new = False
         self._writer = writer
         self._reader = reader
         self._list_reader = list_reader
-        #: Folded jobs as of *position*, so that a job's next event needs no read.
-        self._cache: LRUCache[FoldedJob] = LRUCache(CACHE_JOBS_MAX, CACHE_BYTES_MAX)
+        self._present = present
 
     @classmethod
     async def open(cls, path: Path, log_id: str, head: int) -> "Store":
@@ -113,6 +118,7 @@ class Store:
                 raise StaleViews("of another log, or other versions of the projections")
             if position > head:
                 raise StaleViews("further than the log")
+            dependents = int(await fetch_value(writer, dependencies.COUNT_DEPENDENTS))
             connections.append(writer if exclusive else await connect(path, read_only=True))
             connections.append(writer if exclusive else await connect(path, read_only=True))
         except BaseException as error:
@@ -122,8 +128,8 @@ class Store:
             if is_transient(error):
                 raise
             raise StaleViews(str(error)) from error  # any other fault is cured by a rebuild
-        store = cls(path, *connections)
-        store.position, store.is_new = position, is_new
+        store = cls(path, Present(position, dependents), *connections)
+        store.is_new = is_new
         return store
 
     @staticmethod
@@ -155,30 +161,35 @@ class Store:
     async def close(self) -> None:
         await _close([self._writer, self._reader, self._list_reader])
 
-    async def apply(self, batch: Sequence[Recorded], *, parking: bool = False) -> Applied:
-        """Fold *batch* into every projection and move the position, in one transaction.
+    @property
+    def present_position(self) -> int:
+        """The position of the jobs in memory, from *position* on."""
+        return self._present.position
 
-        Raises the errors of projections and SQLite. With *parking*, for a file known to be sound,
-        an event that raises is left out, and the batch is applied in parts around it.
+    @property
+    def unwritten(self) -> UnwrittenChanges:
+        """What *fold* has added since the last write began."""
+        return self._present.unwritten
+
+    async def fold(self, batch: Sequence[Recorded], *, parking: bool = False) -> Folded:
+        """Fold *batch* in memory. *write* writes it.
+
+        Raises what the fold raises, and sqlite3.Error. With *parking*, for a file known to be
+        sound, an event that raises is left out, and the batch is folded in parts around it.
         """
         try:
-            return await self._apply(batch)
+            return await self._fold(batch)
         except Exception as error:
             if not parking or not blames_event(error):
                 raise
             if len(batch) == 1:
-                return await self._apply(batch, f"{type(error).__name__}: {error}")
+                return await self._fold(batch, _refusal(error))
         middle = len(batch) // 2
-        first = await self.apply(batch[:middle], parking=True)
-        second = await self.apply(batch[middle:], parking=True)
-        return Applied(
-            [*first.changes, *second.changes],
-            [*first.parked, *second.parked],
-            [*first.moved, *second.moved],
-            {**first.pauses, **second.pauses},
-        )
+        first = await self.fold(batch[:middle], parking=True)
+        second = await self.fold(batch[middle:], parking=True)
+        return Folded([*first.changes, *second.changes], {**first.pauses, **second.pauses})
 
-    async def _apply(self, batch: Sequence[Recorded], refused: str | None = None) -> Applied:
+    async def _fold(self, batch: Sequence[Recorded], refused: str | None = None) -> Folded:
         """With *refused* the only event of *batch* is parked for that reason."""
         events = events_of_jobs(batch)
         # A job that begins in this batch is not in the file: most batches read nothing.
@@ -189,24 +200,70 @@ class Store:
             fold.add(events[begin : begin + FOLDED_AT_ONCE], refused)
             if begin + FOLDED_AT_ONCE < len(events):
                 await asyncio.sleep(0)
-        changes, left_out, *_ = applied = Applied(list(fold.changes.values()), fold.parked)
+        changes, left_out = list(fold.changes.values()), fold.parked
         if refused is not None and not left_out:
             left_out.append(parked_event(batch[0], refused))
         position = batch[-1].position
         if left_out:
             positions = {event.position for event in left_out}
             batch = [recorded for recorded in batch if recorded.position not in positions]
+        self._present.add(batch, changes, left_out, position)
+        return Folded(changes, pauses_of(batch))
+
+    def may_move_others(self, changes: Iterable[JobChange]) -> bool:
+        """Whether, by *changes*, another job may become able to start, or be cancelled."""
+        return dependencies.may_move_others(changes, self._present.dependents)
+
+    async def write(self) -> Written:
+        """Write what was folded into every projection, and move the position, in one transaction.
+
+        Raises the errors of projections and SQLite. After one, *forget_unwritten* is to be called.
+        """
+        window = self._present.begin_write()
         # Made by the thread of the connection, one by one: those of a window take long.
-        results = await transaction(self._writer, _statements(batch, applied, position))
+        results = await transaction(self._writer, _statements(window))
         moved = [
             MovedJob(waits, WaitingJob(*row))
             for text in results
             for waits, row in orjson.loads(text)
+            if not self._is_changed(row)
         ]
-        for change in changes:
-            self._cache.grow(change.after.job_id, (change.after, change.progress), change.size)
-        self.position = position
-        return applied._replace(moved=moved, pauses=pauses_of(batch))
+        self.position = window.position
+        self._present.end_write()
+        return Written(window.changes.values(), window.parked, moved)
+
+    def _is_changed(self, row: Sequence[Any]) -> bool:
+        """Whether the job of this row has changed since: the next write has it again."""
+        return WaitingJob(*row).job_id in self._present.unwritten.changes
+
+    def forget_unwritten(self) -> None:
+        """Go back to the position of the file."""
+        self._present.forget_unwritten(self.position)
+
+    async def apply(self, batch: Sequence[Recorded], *, parking: bool = False) -> Written:
+        """Fold *batch*, and write it before the next one is folded.
+
+        Raises as *fold* and *write* do, and then nothing has changed. With *parking* an event that
+        cannot be written is left out, too.
+        """
+        try:
+            await self.fold(batch, parking=parking)
+            return await self.write()
+        except Exception as error:
+            self.forget_unwritten()
+            if not parking or not blames_event(error):
+                raise
+            if len(batch) == 1:
+                await self._fold(batch, _refusal(error))
+                return await self.write()
+        middle = len(batch) // 2
+        first = await self.apply(batch[:middle], parking=True)
+        second = await self.apply(batch[middle:], parking=True)
+        return Written(
+            [*first.changes, *second.changes],
+            [*first.parked, *second.parked],
+            [*first.moved, *second.moved],
+        )
 
     def wal_bytes(self) -> int:
         """The size of the -wal. Blocks."""
@@ -226,11 +283,12 @@ class Store:
         return bool(row[0] == 0)
 
     def get_cached(self, job_id: str) -> FoldedJob | None:
-        """The job as of *position*, if it is in memory."""
-        return self._cache.get(job_id)
+        """The job as of *present_position*, if it is in memory."""
+        return self._present.get(job_id)
 
     async def get(self, job_id: str) -> FoldedJob | None:
-        return self._cache.get(job_id) or (await self._load({job_id})).get(job_id)
+        """The job as of *present_position*."""
+        return self._present.get(job_id) or (await self._load({job_id})).get(job_id)
 
     async def read(self, sql: str, *parameters: Any) -> Any:
         """The JSON value of a query that returns one row of one column.
@@ -256,29 +314,34 @@ class Store:
 
     async def _load(self, ids: set[str]) -> dict[str, FoldedJob]:
         """The existing jobs of *ids*, from memory or the file."""
-        jobs = {id: cached for id in ids if (cached := self._cache.get(id)) is not None}
+        present = self._present
+        jobs = {id: cached for id in ids if (cached := present.get(id)) is not None}
         if len(jobs) == len(ids):
             return jobs
-        position = self.position
+        epoch, position = present.epoch, present.position
         missing = orjson.dumps([id for id in ids if id not in jobs]).decode()
         rows = await self.read(status.SELECT_JOBS, missing)
         sized = [(status.job_from_row(row[:-1]), row[-1]) for row in rows]
         progress_of = await self.progress_of([job for job, _ in sized]) if sized else {}
         for job, size in sized:
             jobs[job.job_id] = job, progress_of.get(job.job_id)
-            if position == self.position:  # otherwise the cached job may be newer
-                self._cache.put(job.job_id, jobs[job.job_id], size)
+            # Otherwise the present may have a newer one.
+            if (epoch, position) == (present.epoch, present.position):
+                present.put(job.job_id, jobs[job.job_id], size)
         return jobs
 
 
-def _statements(batch: Sequence[Recorded], applied: Applied, position: int) -> Iterator[Statement]:
-    """What *batch*, without the events that are left out, writes; and the *position* after it."""
+def _refusal(error: Exception) -> str:
+    return f"{type(error).__name__}: {error}"
+
+
+def _statements(window: UnwrittenChanges) -> Iterator[Statement]:
     for projection in PROJECTIONS:
-        yield from projection.apply(applied.changes)
+        yield from projection.apply(window.changes.values())
     for event_projection in EVENT_PROJECTIONS:
-        yield from event_projection.apply(batch)
-    yield from parked_events.apply(applied.parked)
-    yield SET_META, ("position", str(position))
+        yield from event_projection.apply(window.events)
+    yield from parked_events.apply(window.parked)
+    yield SET_META, ("position", str(window.position))
 
 
 async def _close(connections: Iterable[aiosqlite.Connection]) -> None:

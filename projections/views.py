@@ -1,12 +1,14 @@
-"""*Views* follows a log and keeps every projection in one file, `views.db`.
+"""*Views* follows a log: it folds each batch in memory, and writes every projection to `views.db`.
 
 The file can be deleted at any time: it is rebuilt from the log. A new projection is a module with
 NAME, VERSION, SCHEMA and a pure *apply*, and one more entry in registry.PROJECTIONS.
+docs/internals/views.md explains the present, which is ahead of the file, and the writes behind it.
 """
 
 import asyncio
 import sqlite3
 from collections.abc import AsyncGenerator, Awaitable, Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import TypeVar
 
@@ -20,16 +22,18 @@ from eventjobs.observability.logging import get_logger
 from eventjobs.projections import store
 from eventjobs.projections.change import JobChange
 from eventjobs.projections.current_store import CurrentStore, FollowedLog
-from eventjobs.projections.fold import Applied
+from eventjobs.projections.fold import Folded, Written
+from eventjobs.projections.position_waits import PositionWaits
 from eventjobs.projections.queries import JobView, ViewQueries
 from eventjobs.projections.read_ahead import ReadAhead
 from eventjobs.projections.store import Store
 from eventjobs.projections.store_errors import StaleViews, is_transient
+from eventjobs.projections.write_behind import WriteBehind
 
 #: The pause before another attempt after a failure.
 RETRY_S = 0.5
-#: Batches between two checks of the size of the -wal.
-WAL_CHECK_BATCHES = 64
+#: Writes between two checks of the size of the -wal.
+WAL_CHECK_WRITES = 64
 #: A -wal of this many times the size that it is truncated to is given up, and its file with it.
 WAL_FACTOR_MAX = 4
 
@@ -51,13 +55,22 @@ class Views(ViewQueries):
         self._events = log
         self._clock = clock
         self._current = CurrentStore(path, log)
-        self._applying = asyncio.Lock()  # held to apply a batch, and to swap files
-        self._waiting: set[asyncio.Future[None]] = set()
+        #: The position of the newest change that listeners were notified of.
+        self._notified = 0
+        self._folding = asyncio.Lock()
+        self._applying = asyncio.Lock()  # held to write to the file, and to swap files
+        self._writes = WriteBehind(
+            self._current, clock, self._applying, self._on_write, self._on_write_failure
+        )
+        self._write_count = 0
+        self._waits = PositionWaits(lambda: self.position)
+        self._present_waits = PositionWaits(lambda: self.present_position)
         self._listeners: list[Callable[[list[JobChange]], object]] = []
-        self._batch_listeners: list[Callable[[Applied], object]] = []
+        self._batch_listeners: list[Callable[[Folded], object]] = []
+        self._write_listeners: list[Callable[[Written], object]] = []
         self._rebuilding: asyncio.Task[int] | None = None
+        self._recoveries: set[asyncio.Task[None]] = set()
         self._closing = False
-        self._batches = 0
         self._log = get_logger("eventjobs.views")
 
     @classmethod
@@ -77,6 +90,7 @@ class Views(ViewQueries):
     async def _open(self) -> None:
         """Raises OSError, sqlite3.Error, StaleViews."""
         await self._current.open()
+        self._notified = max(self._notified, self.position)
         await self._log_parked()
 
     async def _reopen(self) -> None:
@@ -92,7 +106,6 @@ class Views(ViewQueries):
                 await sleep(self._clock, RETRY_S)
                 continue
             self._set_working()
-            self._notify(Applied([], []))
 
     async def _log_parked(self) -> None:
         count, first = await self.parked_events(10)
@@ -102,41 +115,85 @@ class Views(ViewQueries):
 
     async def close(self) -> None:
         self._closing = True
-        self._wake()
+        self._waits.close()
+        self._present_waits.close()
         if self._rebuilding is not None:
             await asyncio.wait({self._rebuilding})  # it ends before its next step
+        for recovery in self._recoveries:
+            recovery.cancel()
+        await asyncio.gather(*self._recoveries, return_exceptions=True)
+        await self._writes.close()
         await self._current.close()
 
     # --- following the log
 
     @property
     def position(self) -> int:
+        """The position of the file: all queries but those of one job are answered as of it."""
         return self._current.position
 
+    @property
+    def present_position(self) -> int:
+        """The position of the present: *job* and *cached_job* are as of it."""
+        if not self._current.is_opened:
+            return 0
+        # It is less after a failure, until what is in the log was folded again.
+        return min(self._notified, self._current.store.present_position)
+
     async def run(self) -> None:
-        """Apply the events of the log. Never ends. On a full disk the views fall behind."""
+        """Follow the log. Never ends. On a full disk the views fall behind."""
         with ReadAhead(self._events) as windows:
             while True:
                 try:
                     await self._reopen()
-                    batch = await windows.read(self.position)
-                    if batch:
-                        await self._apply(batch)
-                    else:
-                        self._set_working()
-                        await self._events.wait(self.position)
+                    async with self._folding:
+                        await self._repeat()
+                        await self._follow(windows)
+                    await self._events.wait(self._notified)
                 except LogUnavailable:
                     raise  # it is closed
                 except Exception as error:  # noqa: BLE001 without views no job is run
                     self._set_failing(error)
                     await sleep(self._clock, RETRY_S)
 
-    async def _apply(self, batch: list[Recorded]) -> None:
-        async with self._applying:
-            current = self._current.store
+    async def _follow(self, windows: ReadAhead) -> None:
+        """Fold what is in the log now, and let it be written."""
+        while batch := await windows.read(self._notified):
+            await self._writes.wait_for_space()
+            store = self._current.store
+            if store.present_position != self._notified:
+                return  # a write has failed, or the file was swapped
             try:
-                applied = await current.apply(batch, parking=current.is_new)
+                folded = await store.fold(batch, parking=store.is_new)
             except Exception as error:  # noqa: BLE001 any failure is cured by a rebuild
+                self._set_failing(error)
+                await self._heal(error)
+                return
+            self._notified = batch[-1].position
+            self._notify_of_fold(folded)
+            if store.may_move_others(folded.changes):
+                self._writes.want(self._notified)
+            else:
+                self._writes.write_if_due()
+        if self.present_position == self._notified:
+            self._set_working()
+
+    async def _repeat(self) -> None:
+        """Bring a file that was lost, or not written, to what listeners were notified of."""
+        with ReadAhead(self._events) as windows:
+            while (left := self._notified - self._current.store.present_position) > 0:
+                await self._reopen()
+                if batch := await windows.read(self.position, left):
+                    await self._apply(batch)
+                    self._present_waits.wake()
+
+    async def _apply(self, batch: list[Recorded]) -> None:
+        """Fold and write *batch*, which was folded before."""
+        async with self._applying:
+            store = self._current.store
+            try:
+                written = await store.apply(batch, parking=store.is_new)
+            except Exception as error:  # noqa: BLE001 as above
                 self._set_failing(error)
                 failure: Exception | None = error
             else:
@@ -144,13 +201,41 @@ class Views(ViewQueries):
         if failure is not None:
             await self._heal(failure)
             return
+        await self._on_write(written)
+        if written.parked:  # listeners have these jobs as they were
+            parked = [each for each in written.changes if each.after.parked is not None]
+            self._notify_of_fold(Folded(parked))
+
+    # --- writing behind
+
+    async def _on_write(self, written: Written) -> None:
         self._set_working()
-        for event in applied.parked:
+        for event in written.parked:
             self._log.error("event parked", **event._asdict())
-        self._notify(applied)
-        self._batches += 1
-        if self._batches % WAL_CHECK_BATCHES == 0:
+        self._waits.wake()
+        for listener in self._write_listeners:
+            listener(written)
+        self._write_count += 1
+        if self._write_count % WAL_CHECK_WRITES == 0:
             await self._bound_wal()
+
+    def _on_write_failure(self, error: Exception) -> None:
+        self._set_failing(error)
+        self._recover(error)
+
+    def _recover(self, error: Exception | None = None) -> None:
+        """Write again what was folded and is not in the file, after a failure or a swap."""
+
+        async def recover() -> None:
+            with suppress(LogUnavailable):  # it is closed
+                async with self._folding:
+                    if error is not None:
+                        await self._heal(error)
+                    await self._repeat()
+
+        recovery = asyncio.create_task(recover(), name="recover views")
+        self._recoveries.add(recovery)
+        recovery.add_done_callback(self._recoveries.discard)
 
     async def _bound_wal(self) -> None:
         """Truncate a large -wal. One that another program keeps open is left to that program."""
@@ -188,27 +273,30 @@ class Views(ViewQueries):
     # --- waiting for changes
 
     def listen(self, listener: Callable[[list[JobChange]], object]) -> None:
-        """Call *listener* with the changes of each applied batch; it must not block."""
+        """Call *listener* with the changes of each batch, as soon as the present has them; it must
+        not block. Queries of the file show them after *wait_for_position*.
+        """
         self._listeners.append(listener)
 
-    def listen_to_batches(self, listener: Callable[[Applied], object]) -> None:
+    def listen_to_batches(self, listener: Callable[[Folded], object]) -> None:
         """As *listen*, with all that a batch has changed."""
         self._batch_listeners.append(listener)
 
+    def listen_to_writes(self, listener: Callable[[Written], object]) -> None:
+        """Call *listener* with what each write of the file has changed; it must not block."""
+        self._write_listeners.append(listener)
+
     async def wait_for_position(self, position: int) -> None:
-        """Return once the views show everything up to *position*.
+        """Return once the file shows everything up to *position*; it is written at once.
 
         Raises LogUnavailable when the views are closed before that.
         """
-        while self.position < position:
-            if self._closing:
-                raise LogUnavailable("the views are closed")
-            future = asyncio.get_running_loop().create_future()
-            self._waiting.add(future)
-            try:
-                await future
-            finally:
-                self._waiting.discard(future)
+        self._writes.want(position)
+        await self._waits.wait(position)
+
+    async def wait_for_present(self, position: int) -> None:
+        """Return once *job* and *cached_job* show everything up to *position*. Raises as above."""
+        await self._present_waits.wait(position)
 
     async def watch(self, job_id: str) -> AsyncGenerator[JobView, None]:
         """The job now, and again after each change, until it has ended or is hidden.
@@ -219,7 +307,7 @@ class Views(ViewQueries):
         seen = 0
         while True:
             head = self._events.head  # a later event ends the wait below
-            await self.wait_for_position(head)
+            await self.wait_for_present(head)
             view = await self.job(job_id)
             if view is None and not seen:
                 raise JobNotFound
@@ -232,17 +320,12 @@ class Views(ViewQueries):
                 return
             await self._events.wait(head, job_id)
 
-    def _notify(self, applied: Applied) -> None:
-        self._wake()
+    def _notify_of_fold(self, folded: Folded) -> None:
+        self._present_waits.wake()
         for batch_listener in self._batch_listeners:
-            batch_listener(applied)
+            batch_listener(folded)
         for listener in self._listeners:
-            listener(applied.changes)
-
-    def _wake(self) -> None:
-        for future in self._waiting:
-            if not future.done():
-                future.set_result(None)
+            listener(folded.changes)
 
     # --- rebuilding
 
@@ -277,6 +360,8 @@ class Views(ViewQueries):
             raise
         self._log.info("views rebuilt", position=self.position)
         self._set_working()
+        if self.position < self._notified:
+            self._recover()
         await self._log_parked()
         return self.position
 

@@ -20,7 +20,7 @@ from eventjobs.errors import JobUnreadable, LogError, OutcomeUnknown, Rejected
 from eventjobs.execution.source import Capacity
 from eventjobs.observability.logging import get_logger
 from eventjobs.projections import Views
-from eventjobs.projections.fold import Applied
+from eventjobs.projections.fold import Folded, Written
 from eventjobs.projections.queue import WaitingJob
 
 #: The longest time between two looks at the clocks. A wall clock that jumps delays a scheduled job
@@ -76,6 +76,7 @@ class ClaimQueue:
         self._log = get_logger("eventjobs.claims")
         limiter.on_free = self._ready.free
         views.listen_to_batches(self._on_batch)
+        views.listen_to_writes(self._on_write)
 
     async def load(self) -> None:
         """Load the jobs that wait. Before that none is selected."""
@@ -258,16 +259,22 @@ class ClaimQueue:
         if types := self._ready.take_available():
             self.waiters.wake_for(types)
 
-    def _on_batch(self, applied: Applied) -> None:
-        if self._views.position <= self._feed.position:
-            return  # it is applied to a new file, whose old one was lost
-        self._limiter.update_all(applied.changes)
-        self.due_times.forget(change.after.job_id for change in applied.changes)
-        self._feed.apply(applied)
+    def _on_batch(self, folded: Folded) -> None:
+        self._limiter.update_all(folded.changes)
+        self.due_times.forget(change.after.job_id for change in folded.changes)
+        self._feed.apply(folded)
         for job_id, position in [*self._claimed.items()]:
             if position <= self._feed.position:
                 del self._claimed[job_id]
                 self._end(job_id)
+        self._look_again()
+
+    def _on_write(self, written: Written) -> None:
+        if written.moved:
+            self._feed.move(written)
+            self._look_again()
+
+    def _look_again(self) -> None:
         self._wake_claimers()
         if self._timer is not None:
             self._set_timer()

@@ -1,4 +1,4 @@
-"""Feeds the ready queue: with each batch that the views apply, and from their table."""
+"""Feeds the ready queue: with each batch that the views fold, and from their table."""
 
 import asyncio
 from collections.abc import Mapping
@@ -7,7 +7,7 @@ from typing import Any
 from eventjobs.attempts.ready_queue import ReadyQueue
 from eventjobs.attempts.ready_window import ReadyWindow
 from eventjobs.projections import JobChange, Views
-from eventjobs.projections.fold import Applied
+from eventjobs.projections.fold import Folded, Written
 from eventjobs.projections.pauses import SELECT_PAUSES, Pause
 from eventjobs.projections.queue import (
     SELECT_CHILDREN,
@@ -29,10 +29,10 @@ _QUERIES = {
 
 
 class ReadyFeed:
-    """Keeps *queue* as of *position*, to which the views have brought it."""
+    """Keeps *queue* as of *position*, the present of the views."""
 
     def __init__(self, queue: ReadyQueue, views: Views) -> None:
-        self.position = views.position
+        self.position = views.present_position
         self._queue = queue
         self._views = views
         self._reading = asyncio.Lock()
@@ -48,20 +48,22 @@ class ReadyFeed:
         early, self._early_pauses = self._early_pauses or {}, None
         self._apply_pauses({(pause.kind, pause.name): pause for pause in pauses} | early)
 
-    def apply(self, applied: Applied) -> None:
-        """Bring the queue to the position of the views, which have applied a later batch."""
-        self.position = self._views.position
-        queue = self._queue
-        for change in applied.changes:
+    def apply(self, folded: Folded) -> None:
+        """Bring the queue to the position of the present, after the next batch."""
+        self.position = max(self.position, self._views.present_position)
+        for change in folded.changes:
             self._apply_change(change)
-        for waits, job in applied.moved:
-            queue.remove(job)
-            if not waits:
-                queue.put(job)
         if self._early_pauses is None:
-            self._apply_pauses(applied.pauses)
+            self._apply_pauses(folded.pauses)
         else:
-            self._early_pauses.update(applied.pauses)
+            self._early_pauses.update(folded.pauses)
+
+    def move(self, written: Written) -> None:
+        """Add the jobs that wait for no other one any more; remove those that do."""
+        for waits, job in written.moved:
+            self._queue.remove(job)
+            if not waits:
+                self._queue.put(job)
 
     def _apply_pauses(self, pauses: Mapping[tuple[str, str], Pause | None]) -> None:
         for (kind, name), pause in pauses.items():

@@ -13,7 +13,7 @@ from eventjobs.http.app_context import AppContext
 from eventjobs.http.auth import principal_of
 from eventjobs.http.headers import header_list
 from eventjobs.http.request_errors import ViewsBehind
-from eventjobs.http.requests import require_job, views_caught_up
+from eventjobs.http.requests import present_caught_up, require_job
 from eventjobs.http.responses import JSON_HEADERS
 from eventjobs.http.streams.snapshots import Snapshot, etag_of, masked_etag
 from eventjobs.projections import JobView
@@ -26,7 +26,7 @@ async def current_snapshot(context: AppContext, job_id: str) -> Snapshot:
     Raises JobNotFound, JobUnreadable, JobGone.
     """
     with suppress(ViewsBehind):
-        await views_caught_up(context.service)
+        await present_caught_up(context.service)
         if (snapshot := await context.snapshots.get(job_id)) is not None:
             require_job(snapshot.job)
             return snapshot
@@ -40,7 +40,7 @@ async def snapshot_since(context: AppContext, job: Job) -> Snapshot:
     behind, it is *job* without progress.
     """
     with suppress(ViewsBehind):
-        await views_caught_up(context.service)
+        await present_caught_up(context.service)
         snapshot = await context.snapshots.get(job.job_id)
         if snapshot is not None and snapshot.job.version >= job.version:
             return snapshot

@@ -1,6 +1,6 @@
 """Reads of a request's ids, query and reason, and the checks that several endpoints share."""
 
-from collections.abc import Collection, Mapping
+from collections.abc import Awaitable, Callable, Collection, Mapping
 from typing import Any, TypeVar
 
 from aiohttp import web
@@ -81,13 +81,23 @@ async def views_caught_up(service: Service) -> None:
 
     Raises ViewsBehind after VIEWS_S seconds, and at once while the views fail.
     """
-    views = service.views
-    if views.failing is not None:
+    await _wait_for_head(service, service.views.position, service.views.wait_for_position)
+
+
+async def present_caught_up(service: Service) -> None:
+    """As *views_caught_up*, for reads of one job: these do not wait for a write of the views."""
+    await _wait_for_head(service, service.views.present_position, service.views.wait_for_present)
+
+
+async def _wait_for_head(
+    service: Service, position: int, wait: Callable[[int], Awaitable[None]]
+) -> None:
+    if service.views.failing is not None:
         raise ViewsBehind
-    if views.position < (head := service.log.head):
+    if position < (head := service.log.head):
         try:
             async with timeout(service.clock, VIEWS_S):
-                await views.wait_for_position(head)
+                await wait(head)
         except TimeoutError as error:
             raise ViewsBehind from error
 

@@ -34,6 +34,7 @@ class CascadeCanceller:
         """Cancel jobs until cancelled."""
         while True:
             self._wake.clear()
+            await self._views.wait_for_position(self._jobs.log.head)
             # Jobs that cannot be cancelled now must not take the places of those behind them.
             causes = await self._views.jobs_to_cancel(PAGE + len(self._isolation))
             # A job may have several causes. The first one becomes its reason.
@@ -45,7 +46,6 @@ class CascadeCanceller:
                         await self._wake.wait()
                 continue
             await asyncio.gather(*map(self._cancel, ready))
-            await self._views.wait_for_position(self._jobs.log.head)
 
     async def _cancel(self, cause: CancelCause) -> None:
         async def cancel() -> None:

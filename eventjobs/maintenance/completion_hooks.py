@@ -48,6 +48,7 @@ class CompletionHooks:
         """Handle hooks until cancelled."""
         while True:
             self._wake.clear()
+            await self._views.wait_for_position(self._jobs.log.head)
             # Hooks that cannot be handled now must not take the places of others.
             pending = await self._views.pending_hooks(PAGE + len(self._isolation))
             ready = [each for each in pending if self._isolation.may_run(each.hook_id)]
@@ -57,7 +58,6 @@ class CompletionHooks:
                         await self._wake.wait()
                 continue
             await asyncio.gather(*map(self._handle, ready))
-            await self._views.wait_for_position(self._jobs.log.head)
 
     async def _handle(self, hook: PendingHook) -> None:
         work = self._record_end(hook) if hook.ended else self._submit(hook)

@@ -8,7 +8,7 @@ import pytest
 from eventjobs.domain.events import AttemptFailed, ProgressReported
 from eventjobs.errors import DiskFull
 from eventjobs.handlers.declare import handler
-from eventjobs.projections.fold import Applied
+from eventjobs.projections.fold import Folded
 from eventjobs.projections.store import Store
 from eventjobs.service import Service
 from tests.conftest import Connect, Serve
@@ -164,13 +164,13 @@ async def test_an_attempt_is_lost_once_though_the_views_are_behind(
     api = await client(FAR, clock=clock, lease_s=30)
     job_id = await submit_and_claim(api)
     await api.service.views.wait_for_position(api.service.log.head)
-    apply, caught_up = Store.apply, asyncio.Event()
+    fold, caught_up = Store.fold, asyncio.Event()
 
-    async def apply_late(*given: Any, **more: Any) -> Applied:
+    async def fold_late(*given: Any, **more: Any) -> Folded:
         await caught_up.wait()
-        return await apply(*given, **more)
+        return await fold(*given, **more)
 
-    monkeypatch.setattr(Store, "apply", apply_late)
+    monkeypatch.setattr(Store, "fold", fold_late)
     await clock.advance(31)
     await until_lost(api.service, job_id)
     await turns()

@@ -10,7 +10,7 @@ import pytest
 from eventjobs import Context, handler
 from eventjobs.domain.recorded import Recorded
 from eventjobs.projections import Views
-from eventjobs.projections.fold import Applied
+from eventjobs.projections.fold import Folded
 from eventjobs.projections.store import Store
 from tests.conftest import Serve
 from tests.support.log_lines import capture_logs
@@ -35,16 +35,16 @@ async def start_and_stop(serve: Serve, data: Path) -> str:
 async def test_recovery_waits_for_views_that_are_behind_the_log(
     serve: Serve, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """They apply nothing here before recovery waits for them, or has asked them what runs."""
+    """They fold nothing here before recovery waits for them, or has asked them what runs."""
     job_id = await start_and_stop(serve, tmp_path / "data")
     asked = asyncio.Event()
-    apply, wait, running = Store.apply, Views.wait_for_position, Views.running
+    fold, wait, running = Store.fold, Views.wait_for_position, Views.running
 
-    async def apply_late(
+    async def fold_late(
         store: Store, batch: Sequence[Recorded], *, parking: bool = False
-    ) -> Applied:
+    ) -> Folded:
         await asked.wait()
-        return await apply(store, batch, parking=parking)
+        return await fold(store, batch, parking=parking)
 
     async def wait_for_position(views: Views, position: int) -> None:
         asked.set()
@@ -56,7 +56,7 @@ async def test_recovery_waits_for_views_that_are_behind_the_log(
         finally:
             asked.set()
 
-    monkeypatch.setattr(Store, "apply", apply_late)
+    monkeypatch.setattr(Store, "fold", fold_late)
     monkeypatch.setattr(Views, "wait_for_position", wait_for_position)
     monkeypatch.setattr(Views, "running", read_running)
     with capture_logs() as lines:

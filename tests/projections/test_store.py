@@ -10,7 +10,7 @@ from eventjobs.domain.events import JobSubmitted
 from eventjobs.domain.recorded import Recorded
 from eventjobs.domain.spec import JobSpec
 from eventjobs.errors import LogUnavailable
-from eventjobs.projections import Views, store
+from eventjobs.projections import Views, present
 from eventjobs.projections.store import Store
 from tests.support.clock import FakeClock
 from tests.support.histories import START_US, job_id
@@ -27,7 +27,7 @@ def submission(position: int, payload: str = "") -> Recorded:
 
 
 async def test_jobs_in_memory_have_a_bound_in_bytes(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(store, "CACHE_BYTES_MAX", 10_000)
+    monkeypatch.setattr(present, "BYTES_MAX", 10_000)
     with quick_folder() as folder:
         views = await Store.open(folder / "views.db", LOG_ID, HEAD)
         await views.apply([submission(n, "x" * 2000) for n in range(1, 21)])
@@ -80,4 +80,4 @@ async def test_nothing_is_left_of_a_wait_for_views(clock: FakeClock) -> None:
 
 
 def waits_of(views: Views) -> int:
-    return reachable(views._waiting)["Future"]
+    return reachable(views._waits._futures)["Future"]

@@ -121,7 +121,7 @@ async def test_what_the_views_hold_is_what_the_events_add_up_to(history: list[Re
                 assert view is not None
                 assert view.job == job
                 assert view.progress == progress_of[id]
-                views._current.store._cache.drop(id)
+                views._current.store._present._cache.drop(id)
         assert await views.job(job_id(99)) is None
 
 

@@ -2,17 +2,20 @@
 
 import asyncio
 import sqlite3
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import closing
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from eventjobs.domain.job import Job, evolve
+from eventjobs.domain.recorded import Recorded
 from eventjobs.handlers.context import Context
 from eventjobs.handlers.declare import handler
 from eventjobs.http import requests
 from eventjobs.projections import store as views_store
+from eventjobs.projections.fold import Written
 from eventjobs.projections.store import Store
 from tests.conftest import Connect
 from tests.support.http_client import Client
@@ -40,15 +43,15 @@ class Broken:
 @pytest.fixture
 def broken(monkeypatch: pytest.MonkeyPatch) -> Broken:
     broken = Broken()
-    apply = Store._apply
+    write = Store.write
 
-    async def failing(store: Store, *arguments: Any, **more: Any) -> Any:
+    async def failing(store: Store) -> Written:
         broken.tried.set()
         if broken.error is not None:
             raise broken.error
-        return await apply(store, *arguments, **more)
+        return await write(store)
 
-    monkeypatch.setattr(Store, "_apply", failing)
+    monkeypatch.setattr(Store, "write", failing)
     monkeypatch.setattr(requests, "VIEWS_S", 0.05)
     return broken
 
@@ -67,7 +70,8 @@ async def api(client: Connect, broken: Broken) -> AsyncIterator[Client]:
 
 @pytest.mark.parametrize("is_cached", [False, True], ids=["at first", "later"])
 async def test_a_job_is_told_from_the_log(api: Client, broken: Broken, is_cached: bool) -> None:
-    job = await api.submit("echo", 2)
+    later = {"run_at": "2100-01-01T00:00:00Z"}
+    job = await api.submit("echo", 2, **later)
     about = f"/v1/jobs/{job['job_id']}"
     if is_cached:
         await api.service.views.failure_event.wait()
@@ -76,7 +80,7 @@ async def test_a_job_is_told_from_the_log(api: Client, broken: Broken, is_cached
     assert (await api.get(about, If_None_Match=reply.headers["ETag"])).status == 304
     assert (await api.get(f"{about}/events")).status == 200
     assert (await api.get(f"{about}/history")).status == 200
-    again = await api("PUT", about, {"type": "echo", "payload": 2})
+    again = await api("PUT", about, {"type": "echo", "payload": 2, **later})
     assert (again.status, again.json["job_id"]) == (200, job["job_id"])
     cancelled = await api("POST", f"{about}/cancel")
     assert (cancelled.status, cancelled.json["status"]) == (200, "cancelled")
@@ -153,10 +157,36 @@ async def test_a_fold_that_raises_is_no_end(
     client: Connect, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Views of before are made anew; what raises again is parked, and the next job runs."""
+
+    def refuse(monkeypatch: pytest.MonkeyPatch) -> None:
+        def strict(job: Job | None, recorded: Recorded) -> Job:
+            after = evolve(job, recorded)
+            if after.spec.payload == 13:
+                raise RuntimeError("thirteen")
+            return after
+
+        monkeypatch.setattr("eventjobs.projections.fold.evolve", strict)
+
+    await raise_at_payload_13(client, monkeypatch, refuse, "queued")
+
+
+async def test_a_projection_that_raises_is_no_end(
+    client: Connect, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The same: but the job itself runs, which does not wait for what the projection writes."""
+    await raise_at_payload_13(client, monkeypatch, refuse_payload_13, "completed")
+
+
+async def raise_at_payload_13(
+    client: Connect,
+    monkeypatch: pytest.MonkeyPatch,
+    refuse: Callable[[pytest.MonkeyPatch], None],
+    status: str,
+) -> None:
     api = await client(echo)
     await api.service.wait((await api.service.submit("echo", 1)).job_id)
     await api.service.views.wait_for_position(api.service.log.head)
-    refuse_payload_13(monkeypatch)
+    refuse(monkeypatch)
     api.service.views._current.store.is_new = False  # as after a restart
     bad = await api.submit("echo", 13)
     good = await api.submit("echo", 14)
@@ -164,7 +194,7 @@ async def test_a_fold_that_raises_is_no_end(
     await api.service.views.wait_for_position(api.service.log.head)
     readiness = (await api.get("/readyz")).json["parked"]
     assert (readiness["count"], readiness["first"][0]["job_id"]) == (1, bad["job_id"])
-    assert (await api.get(f"/v1/jobs/{bad['job_id']}")).json["status"] == "queued", "by the log"
+    assert (await api.get(f"/v1/jobs/{bad['job_id']}")).json["status"] == status, "by the log"
 
 
 async def test_reading_spoilt_views_makes_them_anew(client: Connect) -> None:
@@ -208,7 +238,7 @@ async def test_the_wal_of_the_views_does_not_grow_for_ever(
 ) -> None:
     """Also while another program has a transaction open on it: but only then is it rebuilt."""
     monkeypatch.setattr(views_store, "WAL_BYTES_MAX", 200_000)
-    monkeypatch.setattr("eventjobs.projections.views.WAL_CHECK_BATCHES", 4)
+    monkeypatch.setattr("eventjobs.projections.views.WAL_CHECK_WRITES", 4)
     api = await client(echo, concurrency=0)
     path = api.service.settings.data / "views.db"
     file = path.stat().st_ino

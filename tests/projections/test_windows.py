@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from eventjobs.domain.recorded import Recorded
 from eventjobs.domain.spec import JobSpec
 from eventjobs.projections import read_ahead, store
-from eventjobs.projections.fold import Fold
+from eventjobs.projections.fold import Fold, Written
 from eventjobs.projections.store import Store
 from tests.support.clock import FakeClock
 from tests.support.histories import histories, log_of, play
@@ -88,14 +88,14 @@ async def test_a_job_is_written_once_a_window(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     written: list[list[int]] = []
-    whole = Store._apply
+    whole = Store.write
 
-    async def noting(self: Store, batch: Any, refused: str | None = None) -> Any:
-        applied = await whole(self, batch, refused)
-        written.append([len(change.events) for change in applied.changes])
-        return applied
+    async def noting(self: Store) -> Written:
+        changes = await whole(self)
+        written.append([len(change.events) for change in changes.changes])
+        return changes
 
-    monkeypatch.setattr(Store, "_apply", noting)
+    monkeypatch.setattr(Store, "write", noting)
     log = await log_of(ROUNDS, clock := FakeClock())
     async with running(tmp_path / "views.db", log, clock) as views:
         await views.wait_for_position(log.head)

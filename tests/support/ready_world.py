@@ -12,7 +12,7 @@ from eventjobs.domain.job import Job, evolve
 from eventjobs.domain.spec import JobSpec
 from eventjobs.errors import Rejected
 from eventjobs.projections import Views
-from eventjobs.projections.fold import Applied
+from eventjobs.projections.fold import Folded, Written
 from eventjobs.projections.queue import AGEING_US, WaitingJob
 from tests.support.clock import FakeClock
 from tests.support.histories import COMMANDS, job_id
@@ -39,9 +39,13 @@ class World:
         self.taken: list[str] = []
         self.offered = 0
         views.listen_to_batches(self._apply)
+        views.listen_to_writes(self._move)
 
-    def _apply(self, applied: Applied) -> None:
-        self.feed.apply(applied)  # of the newest start
+    def _apply(self, folded: Folded) -> None:
+        self.feed.apply(folded)  # of the newest start
+
+    def _move(self, written: Written) -> None:
+        self.feed.move(written)
 
     async def start(self, window: int = WINDOW) -> None:
         self.taken = []

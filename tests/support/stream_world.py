@@ -59,10 +59,12 @@ class SlowLog(MemoryLog):
 
 
 class SimulatedViews:
-    """The part of Views that streams use. It follows the log with a delay."""
+    """The part of Views that streams use. It follows the log with a delay, and its file the present
+    with another.
+    """
 
     def __init__(self, log: SlowLog, rng: random.Random) -> None:
-        self.position = 0
+        self.present_position = self.position = 0
         self.failing: str | None = None
         self._events = log
         self._rng = rng
@@ -74,10 +76,10 @@ class SimulatedViews:
 
     async def run(self) -> None:
         while True:
-            await self._events.wait(self.position)
+            await self._events.wait(self.present_position)
             if self._rng.random() < 0.2:
                 await asyncio.sleep(self._rng.random() * 0.1)
-            batch = await self._events.read(self.position)
+            batch = await self._events.read(self.present_position)
             changes: dict[str, JobChange] = {}
             for each in batch:
                 job = self._jobs.get(each.job_id)
@@ -85,14 +87,20 @@ class SimulatedViews:
                 change = changes.setdefault(each.job_id, JobChange(job, after, None, None))
                 change.after = after
                 change.events.append(each)
-            self.position = batch[-1].position
+            self.present_position = batch[-1].position
+            if self._rng.random() < 0.3:
+                self.position = self.present_position
             for listener in self._listeners:
                 listener(list(changes.values()))
 
-    async def wait_for_position(self, position: int) -> None:
-        while self.position < position:
-            await self._events.wait(self.position)
+    async def wait_for_present(self, position: int) -> None:
+        while self.present_position < position:
+            await self._events.wait(self.present_position)
             await asyncio.sleep(TURN_S)
+
+    async def wait_for_position(self, position: int) -> None:
+        await self.wait_for_present(position)
+        self.position = self.present_position
 
     def cached_job(self, job_id: str) -> Job | None:
         return self._jobs.get(job_id)

@@ -16,7 +16,7 @@ from eventjobs.http.app_context import AppContext
 from eventjobs.http.auth import owner_of, principal_of
 from eventjobs.http.request_errors import ViewsBehind
 from eventjobs.http.request_ids import JOB_ID
-from eventjobs.http.requests import require_job, views_caught_up
+from eventjobs.http.requests import present_caught_up, require_job
 from eventjobs.http.schemas.submission import Submission
 from eventjobs.projections import JobView
 from eventjobs.service import Service
@@ -53,7 +53,7 @@ async def view_for(service: Service, principal: Principal, job_id: str) -> JobVi
 
 async def _find_view(service: Service, job_id: str) -> JobView:
     with suppress(ViewsBehind):
-        await views_caught_up(service)
+        await present_caught_up(service)
         if (view := await service.views.job(job_id)) is not None:
             require_job(view.job)
             return view

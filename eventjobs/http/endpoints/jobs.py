@@ -64,7 +64,7 @@ def get_cached(context: AppContext, request: web.Request, vary: str) -> web.Stre
     service = context.service
     headers = request.headers
     if (
-        service.views.position < service.log.head
+        service.views.present_position < service.log.head
         or "Prefer" in headers
         or "If-Match" in headers
         or request.rel_url.raw_query_string

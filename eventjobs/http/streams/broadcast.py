@@ -102,7 +102,7 @@ class SnapshotBroadcaster(LiveFollowers):
     """
 
     def __init__(self, views: Views, snapshots: Snapshots) -> None:
-        super().__init__(views.position)
+        super().__init__(views.present_position)
         self._views = views
         self._snapshots = snapshots
         #: Changed jobs with the statuses they had: several changes become one snapshot.
@@ -125,7 +125,7 @@ class SnapshotBroadcaster(LiveFollowers):
             await self._wake.wait()
             self._wake.clear()
             changed, self._changed = self._changed, {}
-            upto = self._views.position
+            upto = self._views.present_position
             snapshots = await self._read(changed)
             # In order of position: a client that is cut off misses none before its cursor.
             snapshots.sort(key=lambda each: each.job.position)

@@ -183,7 +183,7 @@ class SnapshotCatchUp:
 
     @property
     def head(self) -> int:
-        return self._views.position
+        return self._views.present_position
 
     async def frames(self, subscriber: Subscriber) -> AsyncGenerator[Frames, None]:
         job_filter = subscriber.job_filter
@@ -217,6 +217,7 @@ class SnapshotCatchUp:
     async def _read(self, job_filter: JobFilter, after: int) -> list[ChangePage]:
         upto = self.head
         if after == 0:
+            await self._views.wait_for_position(upto)  # a list is read from the file
             return [ChangePage(after, sorted(await self._newest(job_filter)), upto, upto)]
         begin = await self._views.skip_events(after, job_filter.type, job_filter.owner)
         if begin >= upto:

@@ -20,7 +20,7 @@ from eventjobs.http.headers import stream_cursor
 from eventjobs.http.held_requests import HELD
 from eventjobs.http.owner_limits import OwnerLimits
 from eventjobs.http.request_errors import ViewsBehind
-from eventjobs.http.requests import require_job, views_caught_up
+from eventjobs.http.requests import present_caught_up, require_job
 from eventjobs.http.streams.backpressure import drain, limit_buffers
 from eventjobs.http.streams.broadcast import EventBroadcaster, SnapshotBroadcaster
 from eventjobs.http.streams.catch_up import CatchUp, EventCatchUp, SnapshotCatchUp
@@ -91,7 +91,7 @@ class Streams:
         A client that reads slowly skips snapshots, never the newest one of a job.
         """
         with suppress(ViewsBehind):
-            await views_caught_up(self._service)
+            await present_caught_up(self._service)
         with self._owner_streams.hold(principal_of(request)):
             return await self._stream(
                 request, job_filter, after, self._snapshots, self._missed_snapshots

@@ -89,19 +89,19 @@ async def test_a_stream_ends_after_the_last_state_however_late_the_views_are(
     id = await site.submit()
     await site.start(id)
     await site.wait_for_views()
-    apply, may_apply = Store.apply, asyncio.Event()
+    fold, may_fold = Store.fold, asyncio.Event()
 
-    async def apply_later(store: Store, batch: Any, **options: Any) -> Any:
-        await may_apply.wait()
-        return await apply(store, batch, **options)
+    async def fold_later(store: Store, batch: Any, **options: Any) -> Any:
+        await may_fold.wait()
+        return await fold(store, batch, **options)
 
-    monkeypatch.setattr(Store, "apply", apply_later)
+    monkeypatch.setattr(Store, "fold", fold_later)
     monkeypatch.setattr(requests, "VIEWS_S", 0.01)
     await site.complete(id)
     stream = await site.watch(f"{JOBS}/{id}")
     assert [each.json["status"] for each in await stream.messages(1)] == ["running"]
     await turns()  # it looks whether the job has ended
-    may_apply.set()
+    may_fold.set()
     last, end = await stream.rest()
     assert (last.json["status"], end.event) == ("completed", "end")
 
