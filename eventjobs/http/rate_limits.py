@@ -15,7 +15,7 @@ from eventjobs.auth.principals import ANONYMOUS, LOCAL, Principal
 from eventjobs.clock import Clock
 from eventjobs.http.request_errors import RateLimited
 from eventjobs.settings import Settings
-from eventjobs.settings.formats import RatesByKind
+from eventjobs.settings.formats import RatesByKind, parse_rate
 
 #: Periods of one rate that are remembered. Beyond it the oldest one is forgotten.
 PERIODS_MAX = 100_000
@@ -164,12 +164,7 @@ class RateLimits:
 
 
 def _rates(subject: str, rates: RatesByKind, clock: Clock) -> dict[RequestKind, RequestRate]:
-    if not rates:
-        return {}
-    from limits import parse  # takes 80 ms, and most services have no rates
-
-    parsed = {RequestKind(kind): parse(text) for kind, text in rates.items()}
     return {
-        kind: RequestRate(f"{kind}-{subject}", rate.amount, rate.get_expiry(), clock)
-        for kind, rate in parsed.items()
+        RequestKind(kind): RequestRate(f"{kind}-{subject}", *parse_rate(text), clock)
+        for kind, text in rates.items()
     }

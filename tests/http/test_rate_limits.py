@@ -13,6 +13,7 @@ from eventjobs.http import rate_limits
 from eventjobs.http.proxies import client_network
 from eventjobs.http.rate_limits import RequestRate
 from eventjobs.settings import Settings
+from eventjobs.settings.formats import parse_rate
 from tests.conftest import Connect
 from tests.support.clock import FakeClock
 from tests.support.http_client import Client
@@ -53,6 +54,21 @@ def test_rates_are_read_from_text() -> None:
 
 
 @pytest.mark.parametrize(
+    ("text", "rate"),
+    [
+        ("100/minute", (100, 60)),
+        ("5 per 10 seconds", (5, 10)),
+        ("5/2hours", (5, 7200)),
+        (" 1 PER Day ", (1, 86_400)),
+        ("7 / month", (7, 2_592_000)),
+        ("7/year", (7, 31_104_000)),
+    ],
+)
+def test_a_rate_is_a_number_of_requests_in_a_time(text: str, rate: tuple[int, int]) -> None:
+    assert parse_rate(text) == rate
+
+
+@pytest.mark.parametrize(
     "text",
     [
         "submit",
@@ -60,6 +76,8 @@ def test_rates_are_read_from_text() -> None:
         "login=5/minute",
         "read=0/minute",
         "read=5/eon",
+        "read=5/0 minutes",
+        "read=\u0665/minute",
         "read=1/second;5/minute",
         "100/minute",
     ],
