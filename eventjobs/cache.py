@@ -8,11 +8,16 @@ Value = TypeVar("Value")
 
 
 class LRUCache(Generic[Value]):
-    """At most *entries_max* entries and *bytes_max* bytes, by the sizes that callers state."""
+    """At most *entries_max* entries and *bytes_max* bytes.
 
-    def __init__(self, entries_max: int, bytes_max: int) -> None:
+    An entry counts *entry_bytes*, what the smallest one takes in memory, and the size that its
+    caller states, what it has beyond that.
+    """
+
+    def __init__(self, entries_max: int, bytes_max: int, entry_bytes: int = 0) -> None:
         self._entries_max = entries_max
         self._bytes_max = bytes_max
+        self._entry_bytes = entry_bytes
         self._bytes = 0
         self._entries: OrderedDict[Hashable, tuple[Value, int]] = OrderedDict()
 
@@ -27,18 +32,20 @@ class LRUCache(Generic[Value]):
         return entry[0]
 
     def size(self, key: Hashable) -> int:
-        """The size of the entry in bytes; 0 without one."""
+        """The bytes that the entry counts; 0 without one."""
         entry = self._entries.get(key)
         return 0 if entry is None else entry[1]
 
     def put(self, key: Hashable, value: Value, size: int) -> None:
-        """Store *value*, of *size* bytes, as the most recently used entry."""
+        """Store *value* as the most recently used entry. *size* is that beyond *entry_bytes*."""
         self.drop(key)
         self.grow(key, value, size)
 
     def grow(self, key: Hashable, value: Value, more: int) -> None:
         """Replace the entry by *value*, which has *more* bytes than it; without one as *put*."""
         entry = self._entries.pop(key, None)
+        if entry is None:
+            more += self._entry_bytes
         self._entries[key] = value, more if entry is None else entry[1] + more
         self._bytes += more
         while len(self._entries) > self._entries_max or self._bytes > self._bytes_max:

@@ -79,7 +79,7 @@ class Fold:
             elif job.parked is None and recorded.event.__class__ is not Unreadable:
                 parked.append(parked_event(recorded, after.parked["why"]))
             change.events.append(recorded)
-            change.size += len(recorded.facts) + len(recorded.body or b"")
+            change.size += recorded.size
 
 
 def parked_event(recorded: Recorded, why: str) -> ParkedEvent:

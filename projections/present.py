@@ -3,7 +3,8 @@
 from collections.abc import Iterable
 
 from eventjobs.cache import LRUCache
-from eventjobs.domain.recorded import Recorded
+from eventjobs.domain.job import JOB_BYTES
+from eventjobs.domain.recorded import EVENT_BYTES, EVENT_COPIES, Recorded
 from eventjobs.projections import read_ahead
 from eventjobs.projections.change import JobChange
 from eventjobs.projections.dependencies import has_dependencies
@@ -12,6 +13,8 @@ from eventjobs.projections.parked_events import ParkedEvent
 
 JOBS_MAX = 20_000
 BYTES_MAX = 64 * 2**20
+#: Bytes in memory of a job and its progress, without texts.
+JOB_AND_PROGRESS_BYTES = JOB_BYTES + 700
 
 
 class UnwrittenChanges:
@@ -23,12 +26,12 @@ class UnwrittenChanges:
         self.events: list[Recorded] = []
         self.changes: dict[str, JobChange] = {}
         self.parked: list[ParkedEvent] = []
-        #: Bytes of the facts and bodies of *events* of jobs.
-        self.size = 0
+        #: Bytes in memory of the events of jobs.
+        self.memory_size = 0
 
     @property
     def is_full(self) -> bool:
-        return len(self.events) >= read_ahead.WINDOW or self.size >= read_ahead.WINDOW_BYTES
+        return len(self.events) >= read_ahead.WINDOW or self.memory_size >= read_ahead.WINDOW_BYTES
 
     def add(
         self,
@@ -41,7 +44,7 @@ class UnwrittenChanges:
             job_id = change.after.job_id
             earlier = self.changes.get(job_id)
             self.changes[job_id] = change if earlier is None else earlier.followed_by(change)
-            self.size += change.size
+            self.memory_size += EVENT_BYTES * len(change.events) + EVENT_COPIES * change.size
         self.events += events
         self.parked += parked
         self.position = position
@@ -58,7 +61,7 @@ class Present:
         self.epoch = 0
         self.unwritten = UnwrittenChanges()
         self._writing = UnwrittenChanges()
-        self._cache: LRUCache[FoldedJob] = LRUCache(JOBS_MAX, BYTES_MAX)
+        self._cache: LRUCache[FoldedJob] = LRUCache(JOBS_MAX, BYTES_MAX, JOB_AND_PROGRESS_BYTES)
 
     def get(self, job_id: str) -> FoldedJob | None:
         """The job; None when the views file has it as it is, or there is none."""

@@ -8,10 +8,12 @@ from eventjobs.domain.recorded import Recorded
 
 #: Events of one read of the log. They are decoded in one turn of the event loop.
 PAGE = 500
+#: Events of the first page, whose sizes nothing is known of.
+FIRST_PAGE = 20
 #: Events of one window. A job with events in two windows is written twice; the larger a window,
 #: the more objects the garbage collector visits.
 WINDOW = 4000
-#: Bytes of the facts and bodies of a window; in memory, decoded, they are a few times as many.
+#: Bytes of a window in memory.
 WINDOW_BYTES = 16 * 2**20
 
 
@@ -29,7 +31,7 @@ class ReadAhead(AbstractContextManager["ReadAhead"]):
         #: The window that is being read ahead, and the position that it begins after.
         self._ahead: tuple[int, asyncio.Task[list[Recorded]]] | None = None
         #: Events of the next page: a quarter of a window's bytes at the size of the newest ones.
-        self._page = PAGE
+        self._page = FIRST_PAGE
 
     async def read(self, after: int, limit: int | None = None) -> list[Recorded]:
         """The events with positions above *after*: a window, or *limit* if that is less."""
@@ -52,7 +54,7 @@ class ReadAhead(AbstractContextManager["ReadAhead"]):
             asked = min(self._page, WINDOW - len(window))
             page = await self._log.read(after + len(window), asked)
             window += page
-            page_size = sum([len(each.facts) + len(each.body or b"") for each in page])
+            page_size = sum([each.memory_size for each in page])
             size += page_size
             if page_size:
                 fitting = WINDOW_BYTES // 4 * len(page) // page_size

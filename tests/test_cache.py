@@ -38,17 +38,19 @@ def test_a_value_larger_than_everything_is_not_kept() -> None:
     assert kept.get("a") is None
 
 
-@given(steps)
-def test_it_keeps_the_last_used_that_fit(steps: list[tuple[str, str, int]]) -> None:
-    kept = LRUCache[int](entries_max=3, bytes_max=100)
+@given(steps, st.integers(0, 30))
+def test_it_keeps_the_last_used_that_fit(
+    steps: list[tuple[str, str, int]], entry_bytes: int
+) -> None:
+    kept = LRUCache[int](entries_max=3, bytes_max=100, entry_bytes=entry_bytes)
     model: dict[str, int] = {}  # in order of use
     for number, (action, key, size) in enumerate(steps):
         match action:
             case "put" | "grow":
-                before = model.pop(key, 0)
+                before = model.pop(key, entry_bytes)
                 if action == "put":
                     kept.put(key, number, size)
-                    model[key] = size
+                    model[key] = entry_bytes + size
                 else:
                     kept.grow(key, number, size)
                     model[key] = before + size

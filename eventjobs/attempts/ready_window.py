@@ -26,26 +26,49 @@ def by_branch(job: WaitingJob) -> Rank:
     return job.branch or 0, job.born
 
 
+class WindowSize:
+    """The jobs of each window of a kind: *jobs_max*, or its share of *total_max* if less."""
+
+    def __init__(self, jobs_max: int, total_max: int) -> None:
+        self._jobs_max = jobs_max
+        self._total_max = total_max
+        #: The number of windows that there are.
+        self.windows = 0
+
+    @property
+    def jobs(self) -> int:
+        return min(self._jobs_max, max(1, self._total_max // max(1, self.windows)))
+
+
 class ReadyWindow:
     """Has each job of its order up to *horizon*; those behind it are in the table of the views.
 
-    Without a horizon it has all. It is cut to *size* jobs when it has twice as many.
+    Without a horizon it has all. It is cut to *size* when it has twice as many.
     """
 
-    __slots__ = ("_changed", "_heap", "_jobs", "_order", "horizon", "place", "size")
+    __slots__ = ("_changed", "_heap", "_jobs", "_order", "_size", "horizon", "place")
 
     def __init__(
-        self, place: Place, order: Callable[[WaitingJob], Rank], size: int, horizon: Rank | None
+        self,
+        place: Place,
+        order: Callable[[WaitingJob], Rank],
+        size: WindowSize,
+        horizon: Rank | None,
     ) -> None:
         self.place = place
-        self.size = size
         self.horizon = horizon
+        self._size = size
         self._order = order
         self._jobs: dict[str, WaitingJob] = {}
         #: Has jobs that were removed, too, until they come first or are too many.
         self._heap: list[tuple[Rank, WaitingJob]] = []
         #: The changes during a read of the table, which may not show them: by job id.
         self._changed: dict[str, WaitingJob | None] | None = None
+
+    @property
+    def size(self) -> int:
+        """The number of jobs to read at a time."""
+        return self._size.jobs
 
     @property
     def is_used_up(self) -> bool:

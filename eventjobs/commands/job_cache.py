@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 from eventjobs.cache import LRUCache
 from eventjobs.domain.events import Event
-from eventjobs.domain.job import Job, evolve, fold, require_readable
+from eventjobs.domain.job import JOB_BYTES, Job, evolve, fold, require_readable
 from eventjobs.domain.recorded import Recorded
 from eventjobs.errors import Conflict, JobUnreadable
 from eventjobs.log import EventLog, NewEvent
@@ -15,7 +15,7 @@ class JobCache:
 
     def __init__(self, log: EventLog) -> None:
         self.log = log
-        self._jobs: LRUCache[Job] = LRUCache(entries_max=20_000, bytes_max=64 * 2**20)
+        self._jobs: LRUCache[Job] = LRUCache(20_000, 64 * 2**20, JOB_BYTES)
         #: The newest reader of each job that is being read. An append removes it, so that a read
         #: from before the append is not cached.
         self._readers: dict[str, object] = {}
@@ -47,7 +47,7 @@ class JobCache:
             if self._readers.get(job_id) is mine:
                 del self._readers[job_id]
                 if job is not None:
-                    self._jobs.put(job_id, job, sum(map(_size, events)))
+                    self._jobs.put(job_id, job, sum([each.size for each in events]))
         return job
 
     async def catch_up(self, job_id: str, job: Job | None) -> Job | None:
@@ -99,14 +99,10 @@ class JobCache:
         if job.finished:
             self._jobs.drop(job.job_id)  # hardly any command follows the end of a job
         else:
-            self._jobs.grow(job.job_id, job, _size(recorded))
+            self._jobs.grow(job.job_id, job, recorded.size)
         return job
 
     def _forget(self, job_id: str) -> None:
         """It is stale, or the outcome of its append is unknown: read it next time."""
         self._jobs.drop(job_id)
         self._readers.pop(job_id, None)
-
-
-def _size(recorded: Recorded) -> int:
-    return len(recorded.facts) + len(recorded.body or b"")

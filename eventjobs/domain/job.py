@@ -57,6 +57,9 @@ class Status(StrEnum):
 DEFAULT_QUEUE = "default"
 #: The error code of an imported job that has failed.
 ELSEWHERE = "failed_elsewhere"
+#: Bytes in memory of a job and its specification, without texts: measured with tracemalloc, 860 to
+#: 1,360, and 120 for its place in a cache. Its texts are among those of its events.
+JOB_BYTES = 1_500
 FINISHED = frozenset({Status.COMPLETED, Status.FAILED, Status.CANCELLED})
 
 
@@ -255,22 +258,26 @@ def _field(record: Any, name: str) -> Any:
 def evolve(job: Job | None, recorded: Recorded) -> Job:
     """The job after *recorded*. An event that cannot follow parks the job; none raises an error.
 
-    The result is cached in *recorded* and used again for the same *job*.
+    The result is kept in *recorded* for a second call, with the same *job*.
     """
-    transition = recorded.transition
-    if transition is None or transition[0] is not job:
-        if job is None:
-            transition = job, _first_state(recorded)
-        elif job.parked is not None:
-            transition = job, _copy(job, recorded)
-        else:
-            try:
-                transition = job, _apply(job, recorded)
-            except (AssertionError, AttributeError, LookupError, TypeError, ValueError) as error:
-                transition = job, park(job, recorded, f"it does not follow: {error}")
-        recorded.transition = transition
-    after: Job = transition[1]
+    transition, recorded.transition = recorded.transition, None
+    after: Job
+    if transition is not None and transition[0] is job:
+        after = transition[1]
+        return after
+    after = _first_state(recorded) if job is None else _next_state(job, recorded)
+    if transition is None:
+        recorded.transition = job, after
     return after
+
+
+def _next_state(job: Job, recorded: Recorded) -> Job:
+    if job.parked is not None:
+        return _copy(job, recorded)
+    try:
+        return _apply(job, recorded)
+    except (AssertionError, AttributeError, LookupError, TypeError, ValueError) as error:
+        return park(job, recorded, f"it does not follow: {error}")
 
 
 #: Fields that only a job that has ended, or is to be cancelled, has.

@@ -8,6 +8,12 @@ import orjson
 from eventjobs.domain.events import Event, Unreadable
 from eventjobs.domain.timestamps import rfc3339
 
+#: Bytes in memory of an event and the outcome of its fold, without texts: measured with
+#: tracemalloc, 500 to 1,250 by type.
+EVENT_BYTES = 1_250
+#: Its texts are in memory as stored, as decoded, and as JSON.
+EVENT_COPIES = 3
+
 
 @dataclass(slots=True)
 class Recorded:
@@ -22,10 +28,20 @@ class Recorded:
     type: str
     facts: bytes
     body: bytes | None  # None once erased
-    #: (job before, job after) of the last job.evolve with this event. The write side computes it,
-    #: and the views use it again.
+    #: (job before, job after) of the first job.evolve with this event, until the second one: the
+    #: write side computes it, and the views use it again. It holds the payload of the job.
     transition: tuple[Any, Any] | None = field(default=None, compare=False, repr=False)
     _json: bytes | None = field(default=None, compare=False, repr=False)
+
+    @property
+    def size(self) -> int:
+        """Bytes of the facts and the body."""
+        return len(self.facts) + (0 if self.body is None else len(self.body))
+
+    @property
+    def memory_size(self) -> int:
+        """About how many bytes it takes in memory."""
+        return EVENT_BYTES + EVENT_COPIES * self.size
 
     @property
     def data(self) -> bytes:

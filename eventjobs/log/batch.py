@@ -31,8 +31,8 @@ class PendingAppend:
     result: asyncio.Future[list[Recorded | Conflict]]
 
     @property
-    def size(self) -> int:
-        return sum(len(event.facts) + len(event.body or b"") for event in self.events)
+    def memory_size(self) -> int:
+        return sum([event.memory_size for event in self.events])
 
     def refuse(self, error: LogError) -> None:
         if not self.result.done():  # its caller may have been cancelled

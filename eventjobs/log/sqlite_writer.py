@@ -138,7 +138,7 @@ class GroupCommitWriter:
         append = PendingAppend(events, result)
         self._waiting.append(append)
         self._waiting_count += len(events)
-        self._waiting_bytes += append.size
+        self._waiting_bytes += append.memory_size
         if not self._work.is_set():
             self._work.set()
         return result
@@ -211,7 +211,7 @@ class GroupCommitWriter:
                 break
             appends.append(self._waiting.popleft())
             count += len(append.events)
-            size += append.size
+            size += append.memory_size
         self._waiting_count -= count
         self._waiting_bytes -= size
         return Batch(appends)

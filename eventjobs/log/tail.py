@@ -29,7 +29,7 @@ class Tail:
     def publish(self, batch: Sequence[Recorded]) -> None:
         """Add durable events, and wake each task that waits for one of them once."""
         self._events.extend(batch)
-        self._bytes += _weight(batch)
+        self._bytes += _memory_size(batch)
         self.head = batch[-1].position
         self._trim()
         _wake(self._waiting)
@@ -89,12 +89,12 @@ class Tail:
             self._drop(len(self._events) // 2)
 
     def _drop(self, count: int) -> None:
-        self._bytes -= _weight(self._events[:count])
+        self._bytes -= _memory_size(self._events[:count])
         del self._events[:count]
 
 
-def _weight(events: Sequence[Recorded]) -> int:
-    return sum(len(event.facts) + len(event.body or b"") for event in events)
+def _memory_size(events: Sequence[Recorded]) -> int:
+    return sum(event.memory_size for event in events)
 
 
 def _wake(waiting: set[asyncio.Future[None]]) -> None:

@@ -200,6 +200,21 @@ async def test_a_backlog_takes_bounded_memory_and_costs_a_search_nothing(
         assert offers[0] == 1, "it is not asked again before it is free"
 
 
+async def test_many_lines_share_the_memory(clock: FakeClock) -> None:
+    lines = 40
+    async with world(clock) as each:
+        for number in range(5 * lines):
+            await each.do_submit(0, JobSpec("csv", queue=f"q{number % lines}"))
+        await each.follow()
+        assert in_memory(each.queue) <= 2 * lines
+        assert await each.take(["csv"], 999) == [job_id(number) for number in range(5 * lines)]
+        assert await each.take(["csv"], 1) == []
+        for _ in range(2 * WINDOW):
+            await each.do_submit(0, JobSpec("csv"))
+        await each.follow()
+        assert in_memory(each.queue) == 2 * WINDOW, "there is one line again"
+
+
 async def test_a_taken_job_is_not_read_again_from_the_table(clock: FakeClock) -> None:
     async with world(clock) as each:
         await each.do_submit(0, JobSpec("csv"))

@@ -125,7 +125,7 @@ async def test_it_goes_on_when_the_file_is_back(
 
 async def test_refused_appends_take_no_place_of_later_ones(path: Path, clock: FakeClock) -> None:
     """Those that wait while the file cannot be opened again are refused, and wait no more."""
-    log = await SQLiteLog.open(path, clock, waiting_bytes_max=1000, waiting_max=9, batch_max=1)
+    log = await SQLiteLog.open(path, clock, waiting_bytes_max=12_000, waiting_max=9, batch_max=1)
     event = JobSubmitted(JobSpec("test", "x" * 400))
     for attempt in range(3):
         path.rename(path.with_name("aside"))

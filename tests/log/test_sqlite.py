@@ -339,7 +339,7 @@ async def test_too_many_waiting_appends_are_refused_and_harm_no_other(path: Path
 
 
 async def test_too_many_waiting_bytes_are_refused(path: Path) -> None:
-    log = await SQLiteLog.open(path, waiting_bytes_max=50_000)
+    log = await SQLiteLog.open(path, waiting_bytes_max=150_000)
     large = LogWritten(1, "info", "x" * 20_000)
     outcomes = await asyncio.gather(
         *(add(log, job_id(n), 0, large) for n in range(5)), return_exceptions=True

@@ -17,6 +17,7 @@ PAGE, WINDOW = 5, 20
 @pytest.fixture(autouse=True)
 def small_windows(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(read_ahead, "PAGE", PAGE)
+    monkeypatch.setattr(read_ahead, "FIRST_PAGE", PAGE)
     monkeypatch.setattr(read_ahead, "WINDOW", WINDOW)
 
 
@@ -73,8 +74,8 @@ async def test_near_the_head_nothing_is_read_ahead() -> None:
 
 async def test_a_window_is_bounded_in_bytes(monkeypatch: pytest.MonkeyPatch) -> None:
     """Large events come in small pages after the first, and in small windows."""
-    monkeypatch.setattr(read_ahead, "WINDOW_BYTES", 8_000)
-    log = await log_of(3 * WINDOW, "x" * 1_000)
+    monkeypatch.setattr(read_ahead, "WINDOW_BYTES", 80_000)
+    log = await log_of(3 * WINDOW, "x" * 10_000)
     read: list[Recorded] = []
     with ReadAhead(log) as ahead:
         while window := await ahead.read(len(read)):
@@ -85,8 +86,8 @@ async def test_a_window_is_bounded_in_bytes(monkeypatch: pytest.MonkeyPatch) -> 
 
 
 async def test_pages_grow_again_after_large_events(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(read_ahead, "WINDOW_BYTES", 8_000)
-    log = await log_of(WINDOW, "x" * 10_000)
+    monkeypatch.setattr(read_ahead, "WINDOW_BYTES", 80_000)
+    log = await log_of(WINDOW, "x" * 100_000)
     for number in range(WINDOW):
         event = JobSubmitted(JobSpec("work"))
         await log.append(f"small-{number}", 0, event, actor="test")

@@ -27,7 +27,7 @@ def submission(position: int, payload: str = "") -> Recorded:
 
 
 async def test_jobs_in_memory_have_a_bound_in_bytes(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(present, "BYTES_MAX", 10_000)
+    monkeypatch.setattr(present, "BYTES_MAX", 20_000)
     with quick_folder() as folder:
         views = await Store.open(folder / "views.db", LOG_ID, HEAD)
         await views.apply([submission(n, "x" * 2000) for n in range(1, 21)])

@@ -26,6 +26,7 @@ def set_sizes(window: int, page: int, folded_at_once: int, window_bytes: int) ->
     monkeypatch = pytest.MonkeyPatch()
     monkeypatch.setattr(read_ahead, "WINDOW", window)
     monkeypatch.setattr(read_ahead, "PAGE", page)
+    monkeypatch.setattr(read_ahead, "FIRST_PAGE", min(page, 3))
     monkeypatch.setattr(read_ahead, "WINDOW_BYTES", window_bytes)
     monkeypatch.setattr(store, "FOLDED_AT_ONCE", folded_at_once)
     return monkeypatch
@@ -47,7 +48,9 @@ def without_meta(rows: dict[str, Any]) -> dict[str, Any]:
 
 
 @settings(max_examples=25)
-@given(histories(), st.integers(1, 30), st.integers(1, 9), st.integers(1, 9), st.integers(1, 4000))
+@given(
+    histories(), st.integers(1, 30), st.integers(1, 9), st.integers(1, 9), st.integers(1, 40_000)
+)
 async def test_a_window_may_end_anywhere(
     history: list[Recorded], window: int, page: int, folded_at_once: int, window_bytes: int
 ) -> None:

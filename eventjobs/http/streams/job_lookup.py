@@ -1,6 +1,7 @@
 """Jobs by the events of theirs that a filter is applied to."""
 
 from collections.abc import Sequence
+from sys import getsizeof
 
 from eventjobs.cache import LRUCache
 from eventjobs.commands.jobs import Jobs
@@ -9,6 +10,9 @@ from eventjobs.domain.job import Job, evolve
 from eventjobs.domain.mask import drop_payload
 from eventjobs.domain.recorded import Recorded
 from eventjobs.http.streams.job_filter import JobFilter
+
+#: Bytes in memory of a job whose fields are all set, without tags: measured with tracemalloc.
+SLIM_JOB_BYTES = 2_600
 
 
 class JobLookup:
@@ -20,7 +24,7 @@ class JobLookup:
 
     def __init__(self, jobs: Jobs) -> None:
         self._jobs = jobs
-        self._cache: LRUCache[Job] = LRUCache(entries_max=20_000, bytes_max=20_000)
+        self._cache: LRUCache[Job] = LRUCache(20_000, 64 * 2**20, SLIM_JOB_BYTES)
 
     async def jobs_of(self, events: Sequence[Recorded]) -> dict[str, Job | None]:
         """The jobs of *events* by id; None for one that cannot be read."""
@@ -53,5 +57,6 @@ class JobLookup:
             job.position,
             job.updated_us,
         )
-        self._cache.put(job.job_id, slim, 1)
+        texts = *slim.spec.tags, *slim.spec.after, *slim.spec.sensitive
+        self._cache.put(job.job_id, slim, sum(map(getsizeof, texts)))
         return slim

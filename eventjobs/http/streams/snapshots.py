@@ -6,11 +6,14 @@ from typing import NamedTuple
 import orjson
 
 from eventjobs.cache import LRUCache
-from eventjobs.domain.job import Job, Status
+from eventjobs.domain.job import JOB_BYTES, Job, Status
 from eventjobs.domain.mask import Mask
 from eventjobs.http.render import hook_links, render
 from eventjobs.projections import JobView, Views
 from eventjobs.storable import trim
+
+#: Bytes in memory of a snapshot and its job, without texts.
+SNAPSHOT_BYTES = JOB_BYTES + 250
 
 
 class Snapshot(NamedTuple):
@@ -38,7 +41,7 @@ class Snapshots:
     def __init__(self, views: Views, ttl_s: float = math.inf) -> None:
         self._views = views
         self._ttl_s = ttl_s
-        self._cache: LRUCache[Snapshot] = LRUCache(entries_max=20_000, bytes_max=64 * 2**20)
+        self._cache: LRUCache[Snapshot] = LRUCache(20_000, 64 * 2**20, SNAPSHOT_BYTES)
 
     def get_cached(self, job_id: str) -> Snapshot | None:
         """The job's newest snapshot; None if it is not in memory, or the job runs.
@@ -65,7 +68,7 @@ class Snapshots:
             return cached
         body = trim(self.encode(view))
         snapshot = Snapshot(job, body, etag_of(job))
-        self._cache.put(job.job_id, snapshot, len(body))
+        self._cache.put(job.job_id, snapshot, 2 * len(body))  # the texts are in the job, too
         return snapshot
 
     def encode(self, view: JobView) -> bytes:
