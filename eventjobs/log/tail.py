@@ -94,7 +94,7 @@ class Tail:
 
 
 def _memory_size(events: Sequence[Recorded]) -> int:
-    return sum(event.memory_size for event in events)
+    return sum([event.memory_size for event in events])
 
 
 def _wake(waiting: set[asyncio.Future[None]]) -> None:
