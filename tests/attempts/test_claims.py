@@ -177,19 +177,20 @@ async def test_a_claim_that_is_cut_off_keeps_its_place_until_the_views_show_what
     service = await serve(free, concurrency=0)
     first = await service.submit("free", concurrency_key="k")
     await service.submit("free", concurrency_key="k")
-    appends = asyncio.Event()
+    appends, end = asyncio.Event(), asyncio.Event()
 
     async def select() -> list[tuple[str, str]]:
         await service.views.wait_for_position(service.log.head)
         return await service.claims.select([Capacity(["free"], 9)], 9)
 
-    async def endless(*arguments: Any, **more: Any) -> Any:
+    async def refuse_late(*arguments: Any) -> Any:
         appends.set()
-        return await asyncio.Event().wait()
+        await end.wait()
+        raise DiskFull
 
     assert await select() == [(first.job_id, "free")]
     with monkeypatch.context() as patch:
-        patch.setattr(service.log, "append", endless)
+        patch.setattr(service.log, "append_many", refuse_late)
         claim = asyncio.create_task(service.claims.claim(first.job_id, worker="w"))
         await appends.wait()
         claim.cancel()
@@ -197,6 +198,7 @@ async def test_a_claim_that_is_cut_off_keeps_its_place_until_the_views_show_what
     assert await select() == []
     await service.pauses.pause("type", "two", actor="ann")
     assert await select() == [(first.job_id, "free")]
+    end.set()
     assert await service.claims.claim(first.job_id, worker="w") is not None
 
 

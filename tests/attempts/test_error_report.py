@@ -7,13 +7,14 @@ from typing import Any
 
 import pytest
 
-from eventjobs.domain.events import ArtifactStored, AttemptFailed, Event
-from eventjobs.domain.recorded import Recorded
+from eventjobs.domain.events import ArtifactStored, AttemptFailed
 from eventjobs.domain.timestamps import rfc3339
 from eventjobs.errors import DiskFull, JobError
 from eventjobs.handlers.context import Context
 from eventjobs.handlers.declare import handler
+from eventjobs.log import NewEvent
 from tests.conftest import Connect, Serve
+from tests.support.appends import at_each_append
 from tests.support.clock import FakeClock
 from tests.support.waiting import job_when, kinds, recorded_of, time_passing
 
@@ -78,14 +79,13 @@ async def test_error_json_has_the_time_of_its_failure_however_late_the_log_takes
     client: Connect, clock: FakeClock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     api = await client(fails, clock=clock)
-    append, refusals = api.service.log.append, [DiskFull(), DiskFull(), DiskFull()]
+    refusals = [DiskFull(), DiskFull(), DiskFull()]
 
-    async def refuse(job_id: str, version: int, event: Event, *, actor: str) -> Recorded:
-        if isinstance(event, AttemptFailed) and refusals:
+    async def refuse(new: NewEvent) -> None:
+        if isinstance(new.event, AttemptFailed) and refusals:
             raise refusals.pop()
-        return await append(job_id, version, event, actor=actor)
 
-    monkeypatch.setattr(api.service.log, "append", refuse)
+    at_each_append(monkeypatch, api.service.log, before=refuse)
     job_id = (await api.submit("fails", max_attempts=1))["job_id"]
     for tries in (4, 1):
         failed_us = clock.now_us()

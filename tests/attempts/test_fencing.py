@@ -5,11 +5,12 @@ from typing import Any
 
 import pytest
 
-from eventjobs.domain.events import Event, JobCompleted, LateReportRefused
-from eventjobs.domain.recorded import Recorded
+from eventjobs.domain.events import JobCompleted, LateReportRefused
 from eventjobs.errors import DiskFull
 from eventjobs.handlers.declare import handler
+from eventjobs.log import NewEvent
 from tests.conftest import Connect
+from tests.support.appends import at_each_append
 from tests.support.clock import FakeClock
 from tests.support.remote_worker import FAR, WORKER, claim, report, submit_and_claim, until_lost
 from tests.support.waiting import job_when, kinds, recorded_of
@@ -93,15 +94,13 @@ async def test_a_late_report_is_refused_although_that_cannot_be_recorded(
     job_id = await submit_and_claim(api)
     job = await job_when(api.service, job_id, lambda job: True)
     await api.service.recorder.record_lost(job, "no report", actor="service")
-    append = api.service.log.append
     full = [DiskFull()]
 
-    async def refusing(job_id: str, version: int, event: Event, *, actor: str) -> Recorded:
-        if isinstance(event, LateReportRefused) and full:
+    async def refuse(new: NewEvent) -> None:
+        if isinstance(new.event, LateReportRefused) and full:
             raise full.pop()
-        return await append(job_id, version, event, actor=actor)
 
-    monkeypatch.setattr(api.service.log, "append", refusing)
+    at_each_append(monkeypatch, api.service.log, before=refuse)
     reply = await report(api, job_id, name)
     assert (reply.status, reply.code) == (409, "stale_attempt")
     assert not full

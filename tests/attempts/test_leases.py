@@ -144,17 +144,17 @@ async def test_a_log_that_takes_nothing_loses_the_attempt_later(
 ) -> None:
     api = await client(FAR, clock=clock, lease_s=30)
     job_id = await submit_and_claim(api)
-    append = api.service.log.append
+    append_many = api.service.log.append_many
     refused = asyncio.Event()
 
     async def full(*args: Any, **kwargs: Any) -> Any:
         refused.set()
         raise DiskFull
 
-    monkeypatch.setattr(api.service.log, "append", full)
+    monkeypatch.setattr(api.service.log, "append_many", full)
     await clock.advance(31)
     await refused.wait()
-    monkeypatch.setattr(api.service.log, "append", append)
+    monkeypatch.setattr(api.service.log, "append_many", append_many)
     await time_passing(clock, until_lost(api.service, job_id))
 
 

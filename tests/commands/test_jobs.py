@@ -166,25 +166,25 @@ async def test_a_job_cancelled_while_it_is_claimed_is_never_both(jobs: Jobs) -> 
 # --- what there is not
 
 
-COMMANDS: dict[str, Callable[[Jobs], Awaitable[object]]] = {
-    "start": lambda jobs: jobs.start(A, worker="w"),
-    "report": lambda jobs: jobs.report(A, ProgressReported(1), actor="w"),
-    "complete": lambda jobs: jobs.complete(A, 1, None, actor="w"),
-    "fail": lambda jobs: jobs.fail(A, AttemptFailed(1, "io", True), actor="w"),
-    "release": lambda jobs: jobs.release(A, 1, "shutdown", actor="w"),
-    "stopped": lambda jobs: jobs.cancel_attempt(A, 1, actor="w"),
-    "cancel": lambda jobs: jobs.cancel(A, actor="ann"),
-    "retry": lambda jobs: jobs.retry(A, actor="ann"),
-    "expire": lambda jobs: jobs.expire(A, "ttl", actor="ann"),
+COMMANDS: dict[str, Callable[[Jobs, str], Awaitable[object]]] = {
+    "start": lambda jobs, id: jobs.start(id, worker="w"),
+    "report": lambda jobs, id: jobs.report(id, ProgressReported(1), actor="w"),
+    "complete": lambda jobs, id: jobs.complete(id, 1, None, actor="w"),
+    "fail": lambda jobs, id: jobs.fail(id, AttemptFailed(1, "io", True), actor="w"),
+    "release": lambda jobs, id: jobs.release(id, 1, "shutdown", actor="w"),
+    "stopped": lambda jobs, id: jobs.cancel_attempt(id, 1, actor="w"),
+    "cancel": lambda jobs, id: jobs.cancel(id, actor="ann"),
+    "retry": lambda jobs, id: jobs.retry(id, actor="ann"),
+    "expire": lambda jobs, id: jobs.expire(id, "ttl", actor="ann"),
 }
 
 
 @pytest.mark.parametrize("command", COMMANDS.values(), ids=COMMANDS)
 async def test_a_command_on_no_job_is_refused(
-    jobs: Jobs, command: Callable[[Jobs], Awaitable[object]]
+    jobs: Jobs, command: Callable[[Jobs, str], Awaitable[object]]
 ) -> None:
     with pytest.raises(JobNotFound):
-        await command(jobs)
+        await command(jobs, A)
     assert await jobs.load(A) is None
     assert jobs.log.head == 0
 
@@ -233,7 +233,7 @@ async def test_what_is_kept_never_changes_an_outcome(steps: list[tuple[int, str]
         outcomes: list[object] = []
         for number, command in steps:
             try:
-                outcome = await COMMANDS[command](jobs)
+                outcome = await COMMANDS[command](jobs, A)
                 outcomes.append(outcome.changed if isinstance(outcome, CommandResult) else True)
             except Rejected as refusal:
                 outcomes.append(type(refusal))

@@ -7,14 +7,16 @@ from typing import Any
 import pytest
 
 from eventjobs.clock import sleep
-from eventjobs.domain.events import ArtifactStored, Event, LogWritten, ProgressReported
+from eventjobs.domain.events import ArtifactStored, LogWritten, ProgressReported
 from eventjobs.domain.recorded import Recorded
 from eventjobs.errors import DiskFull
 from eventjobs.execution import reporter
 from eventjobs.handlers.context import Context
 from eventjobs.handlers.declare import handler
 from eventjobs.handlers.thread_context import ThreadContext
+from eventjobs.log import NewEvent
 from tests.conftest import Serve
+from tests.support.appends import at_each_append
 from tests.support.clock import FakeClock
 from tests.support.waiting import recorded_of, time_passing
 
@@ -153,13 +155,12 @@ async def test_a_file_that_the_log_does_not_take_is_an_error_of_the_handler_at_o
         return "without"
 
     service = await serve(saves)
-    append, full = service.log.append, [DiskFull()]
+    full = [DiskFull()]
 
-    async def refusing(job_id: str, version: int, event: Event, *, actor: str) -> Recorded:
-        if isinstance(event, ArtifactStored) and full:
+    async def refuse(new: NewEvent) -> None:
+        if isinstance(new.event, ArtifactStored) and full:
             raise full.pop()
-        return await append(job_id, version, event, actor=actor)
 
-    monkeypatch.setattr(service.log, "append", refusing)
+    at_each_append(monkeypatch, service.log, before=refuse)
     job = await service.submit("saves", max_attempts=1)
     assert (await service.wait(job.job_id)).result == "without"

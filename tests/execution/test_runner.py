@@ -22,14 +22,15 @@ from eventjobs.domain.events import (
     LogWritten,
 )
 from eventjobs.domain.job import Job
-from eventjobs.domain.recorded import Recorded
 from eventjobs.errors import DiskFull, JobError, LogError, OutcomeUnknown
 from eventjobs.handlers.context import Context
 from eventjobs.handlers.declare import handler
 from eventjobs.handlers.registry import Handler
 from eventjobs.handlers.thread_context import ThreadContext
+from eventjobs.log import NewEvent
 from eventjobs.service import Service
 from tests.conftest import Serve
+from tests.support.appends import at_each_append
 from tests.support.clock import SECOND, FakeClock
 from tests.support.log_lines import capture_logs
 from tests.support.waiting import job_when, kinds, recorded_of, time_passing, turns
@@ -545,19 +546,15 @@ async def test_a_log_that_fails_for_a_while_loses_neither_claim_nor_outcome(
     written: bool,
 ) -> None:
     service = await serve(quick, clock=clock, concurrency=1)
-    append = service.log.append
     left = [3]
 
-    async def failing(job_id: str, version: int, event: Event, *, actor: str) -> Recorded:
-        if isinstance(event, kind) and left[0]:
+    async def fail(new: NewEvent) -> None:
+        if isinstance(new.event, kind) and left[0]:
             left[0] -= 1
-            if written:
-                await append(job_id, version, event, actor=actor)
             error: LogError = OutcomeUnknown() if written else DiskFull()
             raise error
-        return await append(job_id, version, event, actor=actor)
 
-    monkeypatch.setattr(service.log, "append", failing)
+    at_each_append(monkeypatch, service.log, **{"after" if written else "before": fail})
     jobs = [await service.submit("quick", number) for number in range(3)]
     for number, job in enumerate(jobs):
         ended = await time_passing(clock, service.wait(job.job_id))

@@ -5,13 +5,14 @@ from typing import Any
 
 import pytest
 
-from eventjobs.domain.events import AttemptReleased, Event
-from eventjobs.domain.recorded import Recorded
+from eventjobs.domain.events import AttemptReleased
 from eventjobs.errors import DiskFull
 from eventjobs.execution.source import ClaimableJob
 from eventjobs.handlers.context import Context
 from eventjobs.handlers.declare import handler
+from eventjobs.log import NewEvent
 from tests.conftest import Serve
+from tests.support.appends import at_each_append
 from tests.support.clock import FakeClock
 from tests.support.waiting import job_when, kinds, time_passing, turns
 
@@ -27,17 +28,15 @@ async def test_an_outcome_that_the_log_never_takes_does_not_outlive_the_service(
     service = await serve(endless, clock=clock, drain_s=0, grace_s=1)
     job = await service.submit("endless")
     await job_when(service, job.job_id, lambda job: job.status == "running")
-    append = service.log.append
     refused = 0
 
-    async def failing(job_id: str, version: int, event: Event, *, actor: str) -> Recorded:
+    async def refuse(new: NewEvent) -> None:
         nonlocal refused
-        if isinstance(event, AttemptReleased):
+        if isinstance(new.event, AttemptReleased):
             refused += 1
             raise DiskFull
-        return await append(job_id, version, event, actor=actor)
 
-    monkeypatch.setattr(service.log, "append", failing)
+    at_each_append(monkeypatch, service.log, before=refuse)
     await time_passing(clock, service.close())
     await turns()
     assert service.runner.running == 0

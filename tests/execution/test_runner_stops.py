@@ -7,15 +7,16 @@ from typing import Any
 import pytest
 
 from eventjobs.attempts.local_source import LocalJobSource
-from eventjobs.domain.events import AttemptStarted, Event
+from eventjobs.domain.events import AttemptStarted
 from eventjobs.domain.job import Job
 from eventjobs.domain.outcomes import Outcome
-from eventjobs.domain.recorded import Recorded
 from eventjobs.errors import OutcomeUnknown
 from eventjobs.execution.source import WithdrawReason
 from eventjobs.handlers.context import Context
 from eventjobs.handlers.declare import handler
+from eventjobs.log import NewEvent
 from tests.conftest import Serve
+from tests.support.appends import at_each_append
 from tests.support.clock import FakeClock
 from tests.support.waiting import job_when, kinds, time_passing, turns
 
@@ -112,15 +113,13 @@ async def test_a_cancel_reaches_an_attempt_whose_claim_is_not_confirmed_yet(
         await asyncio.Event().wait()
 
     service = await serve(endless, clock=clock)
-    append, unknown = service.log.append, [OutcomeUnknown()]
+    unknown = [OutcomeUnknown()]
 
-    async def append_and_fail(job_id: str, version: int, event: Event, *, actor: str) -> Recorded:
-        appended = await append(job_id, version, event, actor=actor)
-        if isinstance(event, AttemptStarted) and unknown:
+    async def fail(new: NewEvent) -> None:
+        if isinstance(new.event, AttemptStarted) and unknown:
             raise unknown.pop()
-        return appended
 
-    monkeypatch.setattr(service.log, "append", append_and_fail)
+    at_each_append(monkeypatch, service.log, after=fail)
     job = await service.submit("endless")
     await job_when(service, job.job_id, lambda job: job.status == "running")
     await service.jobs.cancel(job.job_id, actor="test")

@@ -7,15 +7,17 @@ from typing import Any
 
 import pytest
 
-from eventjobs.domain.events import Event, LogWritten, StepCompleted
+from eventjobs.domain.events import LogWritten, StepCompleted
 from eventjobs.domain.job import Job
 from eventjobs.domain.recorded import Recorded
 from eventjobs.errors import DiskFull, JobError, LogError
 from eventjobs.handlers.context import Context
 from eventjobs.handlers.declare import handler
 from eventjobs.handlers.thread_context import ThreadContext
+from eventjobs.log import NewEvent
 from eventjobs.service import Service
 from tests.conftest import Connect, Serve
+from tests.support.appends import at_each_append
 from tests.support.clock import FakeClock
 from tests.support.remote_runner import declare_remote, remote_runner
 from tests.support.waiting import job_when, kinds, recorded_of, time_passing, turns
@@ -374,14 +376,12 @@ async def test_a_thread_that_should_stop_does_so_before_its_next_step(
 
 def refuse_steps(service: Service, monkeypatch: pytest.MonkeyPatch, errors: list[LogError]) -> None:
     """The log refuses the next steps with these errors."""
-    append = service.log.append
 
-    async def refusing(job_id: str, version: int, event: Event, *, actor: str) -> Recorded:
-        if isinstance(event, StepCompleted) and errors:
+    async def refuse(new: NewEvent) -> None:
+        if isinstance(new.event, StepCompleted) and errors:
             raise errors.pop()
-        return await append(job_id, version, event, actor=actor)
 
-    monkeypatch.setattr(service.log, "append", refusing)
+    at_each_append(monkeypatch, service.log, before=refuse)
 
 
 @pytest.mark.parametrize("threaded", [False, True], ids=["loop", "thread"])

@@ -20,8 +20,10 @@ from eventjobs.domain.job import Job
 from eventjobs.errors import DiskFull, InvalidInput
 from eventjobs.handlers.hooks import CompletionHook
 from eventjobs.handlers.registry import HandlerRegistry
+from eventjobs.log import NewEvent
 from eventjobs.service import Service
 from tests.conftest import Serve
+from tests.support.appends import at_each_append
 from tests.support.clock import FakeClock
 from tests.support.servers import serving, start
 from tests.support.waiting import job_when, kinds, recorded_of, time_passing
@@ -253,15 +255,15 @@ async def test_a_kill_at_any_moment_leaves_one_record(
         return record
 
     service = await serve(analyze, hook(save))
-    append, lock = service.log.append, asyncio.Lock()
+    append_many, lock = service.log.append_many, asyncio.Lock()
 
     async def append_and_copy(*args: Any, **more: Any) -> Any:
         async with lock:
-            recorded = await append(*args, **more)
+            outcomes = await append_many(*args, **more)
             await asyncio.to_thread(kills.copy)
-        return recorded
+        return outcomes
 
-    monkeypatch.setattr(service.log, "append", append_and_copy)
+    monkeypatch.setattr(service.log, "append_many", append_and_copy)
     job_id = (await service.submit("analyze", 3, owner="ann")).job_id
     await over(service, job_id)
     async with lock:
@@ -328,17 +330,17 @@ async def test_a_full_disk_delays_a_hook(
     serve: Serve, stories: Stories, clock: FakeClock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     service = await serve(analyze, hook(stories.save), clock=clock)
-    append, failures = service.log.append, [DiskFull("the disk is full")] * 2
+    failures = [DiskFull("the disk is full")] * 2
 
-    async def append_or_fail(job_id: str, version: int, event: Any, **more: Any) -> Any:
+    async def refuse(new: NewEvent) -> None:
+        event = new.event
         if failures and (
             isinstance(event, HookCompleted)
             or (isinstance(event, JobSubmitted) and event.spec.type == STORY)
         ):
             raise failures.pop()
-        return await append(job_id, version, event, **more)
 
-    monkeypatch.setattr(service.log, "append", append_or_fail)
+    at_each_append(monkeypatch, service.log, before=refuse)
     job_id = (await service.submit("analyze", 3, owner="ann")).job_id
     await time_passing(clock, over(service, job_id))
     assert not failures

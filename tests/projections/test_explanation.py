@@ -5,13 +5,14 @@ from typing import Any
 
 import pytest
 
-from eventjobs.domain.events import AttemptStarted, Event
+from eventjobs.domain.events import AttemptStarted
 from eventjobs.domain.job import Job
-from eventjobs.domain.recorded import Recorded
 from eventjobs.errors import JobError
 from eventjobs.handlers.context import Context
 from eventjobs.handlers.declare import handler, remote
+from eventjobs.log import NewEvent
 from tests.conftest import Connect
+from tests.support.appends import at_each_append
 from tests.support.child_jobs import child_of
 from tests.support.clock import FakeClock
 from tests.support.http_client import Client
@@ -263,14 +264,13 @@ async def test_nothing_is_in_its_way(client: Connect, monkeypatch: pytest.Monkey
     """It is being claimed, and a claim for more waits."""
     api = await client(noop)
     job_id = "00000000-0000-4000-8000-000000000001"
-    append, is_free = api.service.log.append, asyncio.Event()
+    is_free = asyncio.Event()
 
-    async def append_late(id: str, version: int, event: Event, *, actor: str) -> Recorded:
-        if isinstance(event, AttemptStarted):
+    async def wait(new: NewEvent) -> None:
+        if isinstance(new.event, AttemptStarted):
             await is_free.wait()
-        return await append(id, version, event, actor=actor)
 
-    monkeypatch.setattr(api.service.log, "append", append_late)
+    at_each_append(monkeypatch, api.service.log, before=wait)
     job = (await api("PUT", f"/v1/jobs/{job_id}", {"type": "noop"})).json
     while not api.service.claims.waiters.has_capacity_for("noop", child=False):  # noqa: ASYNC110  no event for it
         await asyncio.sleep(0)

@@ -393,7 +393,7 @@ async def test_a_service_whose_disk_is_full_is_told_again_later(
     client: Connect, folder: Path, turn: Turn, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     api = await client(*declare_remote(story))
-    append = api.service.log.append
+    append_many = api.service.log.append_many
     refused = asyncio.Semaphore(0)
 
     async def full(*args: Any, **kwargs: Any) -> Any:
@@ -403,11 +403,11 @@ async def test_a_service_whose_disk_is_full_is_told_again_later(
     async with remote_runner(api, folder, story):
         job = await api.submit("story")
         await turn.begun.wait()
-        monkeypatch.setattr(api.service.log, "append", full)
+        monkeypatch.setattr(api.service.log, "append_many", full)
         turn.go_on.set()
         for _ in range(3):
             await refused.acquire()
-        monkeypatch.setattr(api.service.log, "append", append)
+        monkeypatch.setattr(api.service.log, "append_many", append_many)
         done = await api.service.wait(job["job_id"])
     assert (done.result, done.attempt) == ("the end", 1)
     assert [each.name for each in done.artifacts] == ["first.txt", "second.txt"]
