@@ -29,8 +29,8 @@ class Slots:
         self._concurrency = concurrency
         self._limits = limits
         #: By mode: slots that jobs have, and those of them that are lent.
-        self._taken: Counter[str] = Counter()
-        self._lent: Counter[str] = Counter()
+        self._taken = Counter(dict.fromkeys(WAITING_MAX, 0))  # a missing key is slow
+        self._lent = Counter(self._taken)
         #: Lent slots whose jobs wait to get them back, in order of their requests.
         self._waiters: dict[Slot, asyncio.Future[None]] = {}
 
@@ -121,6 +121,8 @@ class Slots:
 
     def _grant(self) -> None:
         """Give free slots back to waiting jobs, oldest first. New jobs cannot take them first."""
+        if not self._waiters:
+            return
         left = self._concurrency - self._taken.total() + self._lent.total()
         for slot in list(self._waiters) if left > 0 else ():
             mode = slot.mode
