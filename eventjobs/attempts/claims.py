@@ -178,9 +178,12 @@ class ClaimQueue:
                 self._limiter.forget_selection(job_id)
                 return None
             except Rejected:
-                current = await self._jobs.current(job_id) if unknown else None
-                if current is None or current.worker != worker:
-                    # Cancelled or claimed since it was selected.
+                selected = self._ready.taken(job_id)
+                current = await self._jobs.current(job_id)
+                if current is None or not unknown or current.worker != worker:
+                    # Cancelled or claimed since it was selected, or it is not due.
+                    if current is None or not current.waits:
+                        self._ready.forget(selected)
                     self._release(job_id, self._jobs.log.head)
                     return None
                 job = current  # the append of unknown outcome has claimed it

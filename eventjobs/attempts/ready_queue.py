@@ -269,6 +269,18 @@ class ReadyQueue:
         if job is not None:
             self.put(job)
 
+    def taken(self, job_id: str) -> WaitingJob | None:
+        """The taken job, as it is now; None if it was removed."""
+        return self._taken.get(job_id)
+
+    def forget(self, job: WaitingJob | None) -> None:
+        """The log says that *job* does not wait: do not put it back, unless it has changed since.
+
+        Otherwise a wrong entry would be taken again and again.
+        """
+        if job is not None and self._taken.get(job.job_id) is job:
+            self._taken[job.job_id] = None
+
     def kept_aside(self) -> set[str]:
         """The ids of the jobs that are taken or deferred."""
         return self._taken.keys() | self._deferred.keys()

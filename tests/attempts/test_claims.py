@@ -13,6 +13,8 @@ from eventjobs.errors import DiskFull, JobUnreadable
 from eventjobs.execution.source import Capacity
 from eventjobs.handlers.context import Context
 from eventjobs.handlers.declare import handler
+from eventjobs.projections.fold import Written
+from eventjobs.projections.queue import MovedJob, WaitingJob
 from eventjobs.service import Service
 from tests.conftest import Serve
 from tests.support.clock import FakeClock
@@ -95,6 +97,26 @@ async def test_a_job_that_is_cancelled_while_it_is_claimed_leaves_its_key(serve:
     picks = await claims.select([Capacity(["free"], 9)], 9)
     assert picks == [(second.job_id, "free")]
     await claims.claim(second.job_id, worker="w")
+
+
+async def test_a_job_that_does_not_wait_is_not_offered_again_and_again(serve: Serve) -> None:
+    """What the log says counts, should the queue ever be wrong. A retry brings the job back."""
+    service = await serve(free, concurrency=0)
+    claims, search = service.claims, [Capacity(["free"], 9)]
+    job = await service.submit("free")
+    await service.views.wait_for_position(service.log.head)
+    cancelled = await service.jobs.cancel(job.job_id, actor="ann")
+    await service.views.wait_for_position(service.log.head)
+    for is_retried in (False, True):
+        claims._on_write(Written(moved=[MovedJob(False, WaitingJob.of(job))]))
+        assert await claims.select(search, 9) == [(job.job_id, "free")]
+        if is_retried:
+            await service.jobs.retry(cancelled.job.job_id, actor="ann")
+            assert await claims.claim(job.job_id, worker="w") is not None
+        else:
+            assert await claims.claim(job.job_id, worker="w") is None
+        await service.views.wait_for_position(service.log.head)
+        assert await claims.select(search, 9) == []
 
 
 async def test_a_job_that_comes_between_the_begin_of_a_search_and_its_read_is_not_lost(
