@@ -115,8 +115,19 @@ def test_people_read_where_it_came_from() -> None:
     assert describe_receipt(events)["text"] == [
         "imported from jobs/1.json; another program runs it, or ran it"
     ]
-    [reason] = explain_imported(job_after(running))
-    assert (reason["code"], reason["source"]) == ("imported", "jobs/1.json")
+    for events_seen, text in (
+        (
+            (running,),
+            "it was imported from jobs/1.json, where it is running; another program runs it",
+        ),
+        (
+            (running, done),
+            "it was imported from jobs/1.json, where it is completed; another program ran it",
+        ),
+    ):
+        [reason] = explain_imported(job_after(*events_seen))
+        assert (reason["code"], reason["source"]) == ("imported", "jobs/1.json")
+        assert reason["text"] == text
 
 
 def test_the_program_that_runs_a_job_may_delete_it_and_store_it_again() -> None:

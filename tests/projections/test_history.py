@@ -91,6 +91,23 @@ def test_a_reason_is_told_where_there_is_one() -> None:
     ]
 
 
+def test_the_end_of_a_completion_hook_is_a_sentence() -> None:
+    hooks = (
+        e.HookCompleted("story", "7", "/stories/7"),
+        e.HookCompleted("story", "7"),
+        e.HookCompleted("mail"),
+        e.HookFailed("story", "busy", "The database is busy."),
+        e.HookFailed("mail", "no_route"),
+    )
+    assert sentences(submitted, started, e.JobCompleted(1), *hooks)[3:] == [
+        "the completion hook story made the record /stories/7",
+        "the completion hook story made the record 7",
+        "the completion hook mail made the record",
+        "the completion hook story failed with busy: The database is busy.",
+        "the completion hook mail failed with no_route",
+    ]
+
+
 def test_reports_and_logs_are_counted_not_told() -> None:
     texts = describe_history(
         as_recorded(

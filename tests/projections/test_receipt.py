@@ -43,6 +43,16 @@ def test_a_late_report_after_the_end_overlaps_all_that_ran_since() -> None:
     assert overlaps(submitted, first, lost, second, *again) == [[2, 3], [1], [1]]
 
 
+def test_a_late_report_says_how_long_after_the_end_it_came() -> None:
+    receipt = describe_receipt(as_recorded(submitted, first, lost, second, late))
+    [refused] = receipt["attempts"][0]["late"]
+    assert refused["after_s"] == 2.0
+    assert receipt["text"][1] == (
+        "  REFUSED complete of attempt 1 by tester at 1970-01-01T00:00:05.000000Z,"
+        " 2.000 s after its end"
+    )
+
+
 def test_a_job_that_never_ran_has_an_empty_receipt() -> None:
     assert describe_receipt(as_recorded(submitted)) == {
         "attempts": [],
