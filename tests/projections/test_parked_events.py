@@ -361,6 +361,26 @@ async def test_what_a_projection_refuses_is_parked_and_the_others_of_its_batch_a
     assert await build(tmp_path / "cut", [log[:10], log[10:14], log[14:]]) == whole
 
 
+@pytest.mark.parametrize("error", [OSError("no file is left"), MemoryError()], ids=["os", "memory"])
+async def test_an_event_is_not_parked_for_an_error_that_may_pass(
+    monkeypatch: pytest.MonkeyPatch, error: Exception
+) -> None:
+    event = JobSubmitted(JobSpec("echo", 13))
+    batch = [Recorded(1, job_id(1), 1, START_US, "x", event, *encode(event))]
+    with quick_folder() as folder:
+        store = await Store.open(folder / "views.db", LOG_ID, 10**9)
+        with monkeypatch.context() as failing:
+            refuse_payload_13(failing, error)
+            with pytest.raises(type(error)):
+                await store.apply(batch, parking=True)
+        applied = await store.apply(batch, parking=True)
+        assert ([each.after.job_id for each in applied.changes], applied.parked) == (
+            [job_id(1)],
+            [],
+        )
+        await store.close()
+
+
 @pytest.mark.parametrize("refused", [0, 1, 2, 3])
 async def test_what_is_applied_and_parked_of_a_batch_is_returned_in_order(
     monkeypatch: pytest.MonkeyPatch, refused: int
@@ -414,3 +434,10 @@ def test_a_row_of_the_log_is_read_whatever_its_bytes_are() -> None:
     write_poison = recorded_from_bytes(1, b'\xff"', 1, b"\xfe", 2**62, b"\xfd", b"\xfc", b"\xfb")
     assert isinstance(write_poison.event, Unreadable)
     assert orjson.loads(write_poison.json())["data"]["facts"] == "\\xfc"
+
+
+def test_the_first_moment_of_1970_is_a_time_in_a_row_of_bytes() -> None:
+    submitted = JobSubmitted(JobSpec("echo"))
+    type, facts, body = encode(submitted)
+    row = recorded_from_bytes(1, job_id(1).encode(), 1, type.encode(), 0, b"x", facts, body)
+    assert row == Recorded(1, job_id(1), 1, 0, "x", submitted, type, facts, body)

@@ -1,6 +1,7 @@
 """One views file: what it keeps in memory, and how it is opened; and waits for views."""
 
 import asyncio
+import sqlite3
 from contextlib import suppress
 
 import pytest
@@ -57,6 +58,14 @@ async def test_a_start_that_is_cancelled_is_no_sign_of_damage() -> None:
             opening.cancel()
             with suppress(asyncio.CancelledError):
                 await (await opening).close()
+
+
+async def test_a_file_that_cannot_be_opened_now_is_no_sign_of_damage() -> None:
+    with quick_folder() as folder:
+        await (await Store.open(folder / "views.db", LOG_ID, HEAD)).close()
+        (folder / "views.db-wal").mkdir()
+        with pytest.raises(sqlite3.OperationalError):
+            await Store.open(folder / "views.db", LOG_ID, HEAD)
 
 
 async def test_nothing_is_left_of_a_wait_for_views(clock: FakeClock) -> None:

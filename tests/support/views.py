@@ -37,14 +37,16 @@ async def views_of(
             yield views
 
 
-def refuse_payload_13(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A projection that raises RuntimeError("thirteen") for any change of a job with payload 13."""
+def refuse_payload_13(monkeypatch: pytest.MonkeyPatch, error: Exception | None = None) -> None:
+    """A projection that raises *error*, or RuntimeError("thirteen"), for any change of a job with
+    payload 13.
+    """
     apply = queue.apply
 
     def strict(changes: Iterable[JobChange]) -> Iterator[Statement]:
         changes = list(changes)
         if any(each.after.spec.payload == 13 and each.after.parked is None for each in changes):
-            raise RuntimeError("thirteen")
+            raise error or RuntimeError("thirteen")
         return apply(changes)
 
     monkeypatch.setattr(queue, "apply", strict)
