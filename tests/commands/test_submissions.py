@@ -1,7 +1,7 @@
 """A submission from Python is checked like one over HTTP, before anything is appended."""
 
 import math
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from datetime import UTC, date, datetime, timedelta, timezone, tzinfo
 from enum import IntEnum
 from typing import Any
@@ -12,6 +12,7 @@ import pytest
 from pydantic import BaseModel
 
 from eventjobs.domain.spec import Artifact, JobSpec
+from eventjobs.domain.timestamps import microseconds
 from eventjobs.errors import InvalidInput, NotJSON, UnknownArtifact, UnknownType
 from eventjobs.handlers.context import Context
 from eventjobs.handlers.declare import handler
@@ -53,6 +54,8 @@ class NoZone(tzinfo):
         return None
 
 
+FIRST, LAST = datetime(1970, 1, 2, tzinfo=UTC), datetime(9000, 1, 1, tzinfo=UTC)
+
 #: As over HTTP where there is such a value; where there is none, only here.
 WRONG: list[tuple[str, Any]] = [
     ("priority", "high"),
@@ -71,6 +74,8 @@ WRONG: list[tuple[str, Any]] = [
     ("run_at", 1_893_456_000),
     ("run_at", datetime.min.replace(tzinfo=timezone(timedelta(hours=23)))),
     ("run_at", datetime(9500, 1, 1, tzinfo=UTC)),
+    ("run_at", FIRST - timedelta(microseconds=1)),
+    ("run_at", LAST + timedelta(microseconds=1)),
     ("run_at", datetime(2030, 1, 1, tzinfo=NoZone())),
     ("tags", "abc"),
     ("tags", {"a", "b"}),
@@ -109,6 +114,7 @@ WRONG: list[tuple[str, Any]] = [
     ("parent", UUID("8c1d9a52-6a3b-4f0e-9d52-1f7f0c2b7a11")),
     ("artifacts", {"a.txt": SHA256}),
     ("artifacts", [("a.txt", SHA256, 1)]),
+    ("artifacts", [asdict(Artifact("a.txt", SHA256, 1))]),
     ("artifacts", [Artifact("../a", SHA256, 1)]),
     ("artifacts", [Artifact("a", "x", 1)]),
     ("artifacts", [Artifact("a", SHA256, True)]),
@@ -150,6 +156,13 @@ def is_json(value: Any) -> bool:
     except NotJSON:
         return False
     return True
+
+
+@pytest.mark.parametrize("at", [FIRST, LAST])
+async def test_the_first_and_the_last_time_are_accepted(serve: Serve, at: datetime) -> None:
+    service = await serve(echo)
+    job = await service.submit("echo", run_at=at)
+    assert job.spec.run_at_us == microseconds(at)
 
 
 async def test_a_value_that_cannot_be_read_is_refused(service: Service) -> None:
@@ -213,6 +226,8 @@ async def test_who_does_it_and_the_id_are_checked(service: Service) -> None:
 async def test_a_file_has_to_be_here(service: Service) -> None:
     with pytest.raises(UnknownArtifact):
         await service.submit("echo", artifacts=[Artifact("a.txt", SHA256, 1)])
+    with pytest.raises(InvalidInput, match="a list of Artifacts"):
+        await service.submit("echo", artifacts=[asdict(Artifact("a.txt", SHA256, 1))])
     wrong: list[Any] = [{"../a": SHA256}, {"a": "../../etc/passwd"}, {5: SHA256}, [SHA256], None]
     for given in wrong:
         with pytest.raises(InvalidInput):

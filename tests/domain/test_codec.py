@@ -17,6 +17,7 @@ from eventjobs.domain.recorded import Recorded
 from eventjobs.domain.spec import JobSpec
 from eventjobs.domain.timestamps import rfc3339
 from eventjobs.errors import CorruptLog
+from eventjobs.storable import DEPTH_MAX
 from tests.support.decisions import JOB_ID, as_recorded
 from tests.support.histories import BY_CLASS, events, texts
 
@@ -62,6 +63,14 @@ def test_what_people_put_in_is_in_the_body_alone() -> None:
 def test_what_json_cannot_hold_is_a_type_error(value: object) -> None:
     with pytest.raises(TypeError):
         encode(e.JobSubmitted(JobSpec("csv", value)))
+
+
+def test_what_was_stored_is_read_also_where_it_could_no_longer_be_submitted() -> None:
+    """An earlier version may have had a higher limit."""
+    depth = DEPTH_MAX + 20
+    body = b'{"result":' + b"[" * depth + b"]" * depth + b"}"
+    event = decode("JobCompleted", b'{"attempt":1}', body)
+    assert encode(event) == ("JobCompleted", b'{"attempt":1}', body)
 
 
 # --- golden files: never edited, also when the classes change

@@ -105,6 +105,11 @@ def test_many_or_long_values_hide_all_texts(values: Any) -> None:
     }
 
 
+def test_as_many_values_as_may_be_are_looked_for() -> None:
+    mask = mask_of({"password": [f"value{n:04}" for n in range(VALUES_MAX)]})
+    assert mask.text("not value0000, nor value0031") == f"not {HIDDEN}, nor {HIDDEN}"
+
+
 def test_a_large_payload_with_several_values_hides_all_texts() -> None:
     """To look for each value in each text of it would hold up the service."""
     values = [f"value{n:04}" for n in range(20)]

@@ -17,6 +17,7 @@ from eventjobs.domain.events import (
     ProgressReported,
     WebhookAdded,
 )
+from eventjobs.domain.limits import Rate
 from eventjobs.domain.spec import Artifact, JobSpec
 from eventjobs.errors import InvalidInput
 from eventjobs.handlers.context import Context
@@ -68,6 +69,11 @@ def test_an_option_of_a_handler_that_does_not_fit_is_refused(name: str, value: A
         with pytest.raises(InvalidInput) as refused:
             declare("echo", **{name: value})
         assert error_fields(refused.value) == {name}
+
+
+def test_the_lowest_limit_of_a_handler_is_one() -> None:
+    limits = remote("far", concurrency=1, key_concurrency=1, rate="1/d").limits
+    assert (limits.concurrency, limits.key_concurrency, limits.rate) == (1, 1, Rate(1, 86_400))
 
 
 @pytest.mark.parametrize("type", [5, None, "", "a\0b", "a" * 201, "\ud800", ["echo"]])
