@@ -484,6 +484,23 @@ async def test_it_stays_open_over_a_restart(
     assert (job.result, upstream.calls) == ("HEY", 5)
 
 
+async def test_a_clock_that_is_set_back_while_nothing_runs_does_not_keep_it_open(
+    serve: Serve, clock: FakeClock, upstream: Upstream
+) -> None:
+    service = await serve(*handlers(upstream), clock=clock)
+    for _ in range(3):
+        await service.wait((await service.submit("shout", "hey")).job_id)
+    await service.close()
+    clock.jump_wall(-86_400)
+    service = await serve(*handlers(upstream), clock=clock)
+    upstream.state = "up"
+    job = await service.wait((await service.submit("shout", "hey")).job_id)
+    assert (job.result, upstream.calls) == ("hey!", 3)
+    await clock.advance(601)
+    job = await service.wait((await service.submit("shout", "hey")).job_id)
+    assert (job.result, upstream.calls) == ("HEY", 4)
+
+
 # --- issues
 
 

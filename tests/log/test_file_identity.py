@@ -15,6 +15,7 @@ from eventjobs.log.sqlite import SQLiteLog
 from tests.conftest import Connect
 from tests.support.clock import FakeClock
 from tests.support.histories import job_id
+from tests.support.log_lines import capture_logs
 from tests.support.waiting import time_passing
 
 
@@ -121,6 +122,20 @@ async def test_it_goes_on_when_the_file_is_back(
         await clock.advance(1.0)
         await asyncio.to_thread(str)
     assert (await add(log, 3)).position == 2
+
+
+async def test_it_tries_to_open_the_file_once_a_second(
+    log: SQLiteLog, path: Path, clock: FakeClock
+) -> None:
+    path.rename(path.with_name("aside"))
+    with capture_logs() as lines:
+        with pytest.raises(LogUnavailable):
+            await add(log, 2)
+        for attempts in range(1, 4):
+            await clock.advance(0.5)
+            assert [each["event"] for each in lines].count("cannot reopen") == attempts
+            await clock.advance(0.5)
+    path.with_name("aside").rename(path)
 
 
 async def test_refused_appends_take_no_place_of_later_ones(path: Path, clock: FakeClock) -> None:

@@ -41,6 +41,11 @@ ENDS: dict[str, dict[str, Any]] = {
         "message": "the process ended with exit code 3 before the handler returned",
         "details": {"exit_code": 3},
     },
+    "exit code 0": {
+        "code": "worker_crashed",
+        "message": "the process ended with exit code 0 before the handler returned",
+        "details": {"exit_code": 0},
+    },
     "another program": {"code": "worker_crashed", "details": {"exit_code": 4}},
     "sys.exit": {"code": "handler_error", "message": "SystemExit: 5"},
     "exception": {"code": "handler_error", "message": "ValueError: a ? wrong value"},
