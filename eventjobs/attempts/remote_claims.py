@@ -84,7 +84,7 @@ class RemoteClaims:
                     return unanswered[: request.limit]
             while True:
                 wake.clear()
-                selected, jobs = await self._claim(request, gone)
+                selected, jobs = await self._claim(request, wake, gone)
                 if jobs or gone():
                     return jobs
                 if selected:
@@ -101,12 +101,14 @@ class RemoteClaims:
                 self._ended.pop(worker, None)
 
     async def _claim(
-        self, request: ClaimRequest, gone: Callable[[], bool]
+        self, request: ClaimRequest, wake: asyncio.Event, gone: Callable[[], bool]
     ) -> tuple[int, list[Job]]:
         """The number of selected jobs, and the claimed ones."""
         if not request.wants_jobs or gone():
             return 0, []
         selected = await self._claims.select(request.capacities, request.limit)
+        if selected:
+            self._claims.waiters.pass_turn(wake)  # before the commit of these claims
         claims = [
             self._claims.claim(job_id, worker=request.worker, lease_s=request.lease_s)
             for job_id, _ in selected

@@ -189,3 +189,28 @@ async def test_a_client_of_http_1_0_gets_no_interim_response(
     job_id = await submit_polled(api)
     sent = f"GET /v1/jobs/{job_id}/events?after=1&wait=0.2 HTTP/1.0\r\n".encode() + HOST
     assert (await half_closed(api.listening, sent)).startswith(b"HTTP/1.0 200 ")
+
+
+async def test_polls_that_begin_at_one_moment_read_no_job_that_a_poll_has_seen(
+    client: Connect, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    api = await client(*HANDLERS)
+    first = asyncio.create_task(api.get("/v1/events?type=fail&wait=20"))
+    await api.wait_for_long_poll()
+    job = await api.service.submit("echo")
+    await api.service.wait(job.job_id)
+    end = api.service.log.head
+    await until(lambda: api.listening.context.streams._events.position == end)
+    reads: list[str] = []
+    read_job = api.service.log.read_job
+
+    async def read_and_note(job_id: str, *arguments: Any) -> Any:
+        reads.append(job_id)
+        return await read_job(job_id, *arguments)
+
+    monkeypatch.setattr(api.service.log, "read_job", read_and_note)
+    path = f"/v1/events?after={end - 1}&type=fail"
+    for reply in await asyncio.gather(*(api.get(path) for _ in range(5))):
+        assert (reply.json["events"], reply.json["next"]) == ([], end)
+    assert not reads
+    first.cancel()

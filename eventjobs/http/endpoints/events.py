@@ -118,7 +118,7 @@ async def events(context: AppContext, request: web.Request) -> web.StreamRespons
     waiting = EventWait(selection, _after(query, service.log))
 
     async def look() -> Page | None:
-        page = await _page(service, principal, selection, waiting.position, limit)
+        page = await _page(context, principal, selection, waiting.position, limit)
         waiting.position = page.next
         page = page._replace(events=await context.streams.lookup.hide(selection, page.events))
         return page if page.events or page.is_cut else None
@@ -139,9 +139,9 @@ def _after(query: EventsQuery, log: EventLog) -> int:
 
 
 async def _page(
-    service: Service, principal: Principal, selection: JobFilter, after: int, limit: int
+    context: AppContext, principal: Principal, selection: JobFilter, after: int, limit: int
 ) -> Page:
-    log = service.log
+    service, log = context.service, context.service.log
     if selection.matches_everything:
         events = await log.read(after, limit)
         return Page(events, events[-1].position if events else after)
@@ -154,9 +154,7 @@ async def _page(
             after = await service.views.skip_events(after, selection.type, selection.owner)
         batch = await log.read(after, PAGE_MAX - after % PAGE_MAX)
         count += len(batch)
-        jobs = {
-            each: await service.jobs.load_even_parked(each) for each in {r.job_id for r in batch}
-        }
+        jobs = await context.streams.lookup.jobs_of(batch)
         for each in batch:
             after = each.position
             if selection.matches(jobs[each.job_id]):
