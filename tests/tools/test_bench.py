@@ -35,6 +35,8 @@ TINY = Size(
     workers=(1,),
     worked=20,
     claims=5,
+    beside=(20,),
+    waiters=3,
 )
 
 
@@ -122,6 +124,17 @@ def test_a_floor_is_met_by_the_median_and_the_paired_share() -> None:
     assert row.met
     assert not Row("x", REQUESTS, "y", Floor(share=0.53), row.ours, row.raw).met
     assert not Row("x", MILLISECONDS, "y", Floor(100), [90, 110, 120]).met
+
+
+def test_a_floor_of_cpu_time_is_met_by_the_paired_share() -> None:
+    row = Row("x", REQUESTS, "y", Floor(cpu_share=0.9))
+    for ours, raw in ((100.0, 80.0), (100.0, 95.0), (200.0, 190.0)):
+        row.add(Sample(1.0, ours), Sample(2.0, raw))
+    assert row.cpu_share == 0.95
+    assert row.met
+    row.floor = Floor(cpu_share=0.96)
+    assert not row.met
+    assert "at least 96% by CPU time" in row.cells()
 
 
 def test_less_is_better_for_times() -> None:

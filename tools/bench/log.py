@@ -5,7 +5,7 @@ import hashlib
 import os
 import sqlite3
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, contextmanager
 from itertools import count, islice
 from pathlib import Path
@@ -67,6 +67,9 @@ DROPS = (
 )
 ACTOR = "bench"
 START_US = 1_735_689_600_000_000
+LATER_US = 4_102_444_800_000_000
+#: A type of jobs that only remote workers run.
+REMOTE = "remote"
 #: Jobs that are unfinished at one time in a generated log.
 OPEN = 100
 
@@ -100,6 +103,12 @@ def story(number: int, job_id: str) -> Iterator[Entry]:
         events.append(AttemptStarted(2, "worker-01234567"))
     events.append(JobCompleted(attempt, {"rows": number, "sum": number * 1.5}))
     return ((job_id, version, event) for version, event in enumerate(events, 1))
+
+
+def waiting(number: int, job_id: str) -> Iterator[Entry]:
+    """The event of a job that waits: for a remote worker, or for its time."""
+    spec = JobSpec(REMOTE) if number % 2 else JobSpec("noop", run_at_us=LATER_US)
+    yield job_id, 1, JobSubmitted(spec)
 
 
 def reports(writers: int) -> Iterator[Entry]:
@@ -153,6 +162,7 @@ def rows_of(entries: Iterator[Entry]) -> Iterator[LogRow]:
 @contextmanager
 def plain_log(path: Path, *, triggers: bool = True) -> Iterator[sqlite3.Connection]:
     """The table of the log in a new file, written without the service."""
+    path.touch(0o600)
     with closing(sqlite3.connect(path, isolation_level=None)) as connection:
         connection.executescript(SCHEMA)
         for statement in (*PRAGMAS, *(() if triggers else DROPS)):
@@ -246,10 +256,19 @@ def append(directory: str, seconds: float, writers: int) -> Answer:
 # --- the views
 
 
-def make(directory: str, data: str, events: int) -> Answer:
-    """Make a data directory with about *events* events of whole jobs, without the service."""
+#: Jobs of a generated log: their events, and how many each has on average.
+KINDS: dict[str, tuple[Callable[[int, str], Iterator[Entry]], float]] = {
+    "usual": (story, 3.8),
+    "finished": (lambda _, job_id: noop(job_id), 3),
+    "waiting": (waiting, 1),
+}
+
+
+def make(directory: str, data: str, events: int, kind: str = "usual") -> Answer:
+    """Make a data directory with about *events* events of jobs of a kind, without the service."""
     MasterKey.open(Path(data) / "secret.key")
-    stories = (story(number, new_id(number)) for number in range(min(events, MADE) * 10 // 38))
+    job, events_of_job = KINDS[kind]
+    stories = (job(n, new_id(n)) for n in range(round(min(events, MADE) / events_of_job)))
     rows = rows_of(interleave(stories))
     with plain_log(Path(data) / "log.db") as connection:
         connection.execute("PRAGMA synchronous = OFF")
@@ -311,7 +330,7 @@ def appends(bench: Bench) -> list[Row]:
     rows = []
     for writers in size.writers:
         what = f"durable events appended by {writers:,} concurrent writers"
-        same = Row(what, EVENTS, "plain sqlite3, same table and batches", Floor(40_000, 0.5))
+        same = Row(what, EVENTS, "plain sqlite3, same table and batches", Floor(share=0.5))
         bare = Row("the same", EVENTS, "plain sqlite3, same batches, no triggers")
         for number in range(size.runs):
             say(f"appends, {writers} writers, run {number + 1}")
@@ -332,7 +351,7 @@ def rebuilds(bench: Bench) -> list[Row]:
     data = bench.data()
     events = bench.once("make", data=data, events=bench.size.rebuilt)["events"]
     what = f"rebuild of all views from {events:,} events"
-    row = Row(what, EVENTS, "read by plain sqlite3 and decoded", Floor(100_000))
+    row = Row(what, EVENTS, "read by plain sqlite3 and decoded", Floor(share=0.27))
     for number in range(bench.size.runs):
         say(f"rebuild, run {number + 1}")
         ours = bench.once("rebuild", data=data)

@@ -57,6 +57,8 @@ class Size:
     workers: tuple[int, ...] = (1, 4)
     worked: int = 5_000
     claims: int = 1_000
+    beside: tuple[int, ...] = (100_000, 1_000_000)
+    waiters: int = 1_500
 
 
 class Sample(NamedTuple):
@@ -172,15 +174,15 @@ class Bench:
     ) -> None:
         self._open.close()
 
-    def once(self, name: str, **parameters: Any) -> Answer:
-        """The result of one measurement in a process of its own."""
+    def once(self, name: str, *, timeout_s: float = ANSWER_S, **parameters: Any) -> Answer:
+        """The result of one measurement in a process of its own. Raises Died."""
         parameters = {"directory": str(self.directory), **parameters}
         if not self._alone:
             answer = self._children[name](**parameters)
             assert answer is not None
             return answer
         with Child(name, parameters) as child:
-            return child.answer()
+            return child.answer(timeout_s)
 
     def server(self, name: str, **parameters: Any) -> tuple[Child, Answer]:
         """A server that runs until the end, shared by equal parameters; and its address."""

@@ -45,10 +45,13 @@ PART_US = Unit("µs", 1)
 
 @dataclass(frozen=True)
 class Floor:
-    """The least that must be reached: a figure, a share of the raw limit, or both."""
+    """The least that must be reached: a figure, or a share of the raw limit; by rates, or by CPU
+    time, which other load on the machine hardly changes.
+    """
 
     figure: float | None = None
     share: float | None = None
+    cpu_share: float | None = None
 
 
 @dataclass
@@ -85,27 +88,37 @@ class Row:
         return median(raw / ours if self.unit.less else ours / raw for ours, raw in pairs)
 
     @property
+    def cpu_share(self) -> float | None:
+        """The CPU time of the raw limit as a share of ours; the median of the pairs."""
+        pairs = [(o, r) for o, r in zip(self.ours_cpu, self.raw_cpu, strict=False) if o]
+        return median(raw / ours for ours, raw in pairs) if pairs else None
+
+    @property
     def met(self) -> bool | None:
         if self.floor is None or not self.ours:
             return None
-        figure, share = self.floor.figure, self.floor.share
+        figure = self.floor.figure
         if figure is not None and (
             median(self.ours) > figure if self.unit.less else median(self.ours) < figure
         ):
             return False
-        return share is None or (self.share is not None and self.share >= share)
+        shares = (self.share, self.floor.share), (self.cpu_share, self.floor.cpu_share)
+        return all(least is None or (share or 0) >= least for share, least in shares)
 
     def cells(self) -> tuple[str, ...]:
         return (
             self.what,
             _figures(self.ours, self.unit),
             _figures(self.raw, self.unit),
-            "" if self.share is None else f"{self.share:.0%}",
+            "" if self.share is None else _percent(self.share),
             _floor(self.floor, self.unit),
             {None: "", True: "yes", False: "NO"}[self.met],
-            _cpu_of(self.ours_cpu, self.raw_cpu),
+            "" if self.cpu_share is None else self._cpu(self.cpu_share),
             self.limit,
         )
+
+    def _cpu(self, share: float) -> str:
+        return f"{median(self.ours_cpu):.1f}, {median(self.raw_cpu):.1f} ({share:.0%})"
 
     def as_json(self) -> dict[str, Any]:
         return {
@@ -130,11 +143,8 @@ def _figures(values: list[float], unit: Unit) -> str:
     return f"{middle} {unit.name}" + (f" ({low}..{high})" if len(values) > 1 else "")
 
 
-def _cpu_of(ours: list[float], raw: list[float]) -> str:
-    if not ours or not raw:
-        return ""
-    share = median(limit / own for own, limit in zip(ours, raw, strict=True) if own)
-    return f"{median(ours):.1f}, {median(raw):.1f} ({share:.0%})"
+def _percent(share: float) -> str:
+    return f"{share:.0%}" if share >= 0.1 else f"{share:.1%}"
 
 
 def _floor(floor: Floor | None, unit: Unit) -> str:
@@ -144,7 +154,9 @@ def _floor(floor: Floor | None, unit: Unit) -> str:
     if floor.figure is not None:
         parts.append(f"{'under' if unit.less else 'at least'} {floor.figure:,g} {unit.name}")
     if floor.share is not None:
-        parts.append(f"at least {floor.share:.0%}")
+        parts.append(f"at least {_percent(floor.share)}")
+    if floor.cpu_share is not None:
+        parts.append(f"at least {floor.cpu_share:.0%} by CPU time")
     return ", ".join(parts)
 
 

@@ -81,8 +81,8 @@ def watch(bench: Bench) -> list[Row]:
     clients = f"{size.watchers:,} SSE clients of one job"
     what = f"{clients}, {RATE} events/s, commit to the last client"
     half = Row(f"{what}, p50", MILLISECONDS, BARE)
-    most = Row(f"{what}, p99", MILLISECONDS, BARE, Floor(30))
-    fast = Row(f"{clients}, each event waits for the last", DELIVERIES, BARE, Floor(100_000))
+    most = Row(f"{what}, p99", MILLISECONDS, BARE, Floor(share=1))
+    fast = Row(f"{clients}, each event waits for the last", DELIVERIES, BARE, Floor(share=0.9))
     burst = Row(f"the same, {TOGETHER} events in flight", DELIVERIES, BARE, Floor(1_000_000))
     states = Row("the same, snapshots instead of facts", DELIVERIES, BARE)
     with ExitStack() as stack:
@@ -113,7 +113,7 @@ def watch(bench: Bench) -> list[Row]:
 def idle(bench: Bench) -> list[Row]:
     """Very many clients that receive almost nothing."""
     clients = f"{bench.size.idle:,} idle SSE clients"
-    cost = Row(f"{clients}, memory for each", KIBIBYTES, BARE, Floor(16))
+    cost = Row(f"{clients}, memory for each", KIBIBYTES, BARE, Floor(12))
     late = Row(f"{clients}, one broadcast to the last", MILLISECONDS, BARE, Floor(200))
     for number in range(min(bench.size.idle_runs, bench.size.runs)):
         say(f"idle, run {number + 1}")
