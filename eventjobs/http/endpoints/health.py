@@ -9,7 +9,7 @@ from eventjobs.errors import InvalidCredential
 from eventjobs.http.app_context import AppContext
 from eventjobs.http.auth import principal_of
 from eventjobs.http.request_errors import NotReady, RequestError
-from eventjobs.http.requests import permitted_counts
+from eventjobs.http.requests import permitted_counts, views_caught_up
 from eventjobs.http.responses import reply
 from eventjobs.projections import Views
 from eventjobs.version import __version__
@@ -25,8 +25,12 @@ async def counts(context: AppContext, request: web.Request) -> web.StreamRespons
 
 
 async def rebuild(context: AppContext, request: web.Request) -> web.StreamResponse:
-    """Build the views anew from the log, beside the live ones; answers when they are in place."""
-    return reply({"position": await context.service.views.rebuild()})
+    """Build the views anew from the log, beside the live ones; answers when they are in place, and
+    show what was in the log before.
+    """
+    await context.service.views.rebuild()
+    await views_caught_up(context.service)
+    return reply({"position": context.service.views.position})
 
 
 async def healthz(context: AppContext, request: web.Request) -> web.StreamResponse:

@@ -1,6 +1,5 @@
 """Streams over HTTP: the bytes, how they end, and what a cursor means."""
 
-import asyncio
 from pathlib import Path
 
 import orjson
@@ -8,12 +7,14 @@ import pytest
 
 from eventjobs.domain.events import (
     AttemptFailed,
+    JobCompleted,
     JobExpired,
     JobSubmitted,
     LogWritten,
     ProgressReported,
 )
 from eventjobs.domain.timestamps import rfc3339
+from eventjobs.log import NewEvent
 from tests.support.clock import FakeClock
 from tests.support.histories import job_id
 from tests.support.log_lines import capture_logs
@@ -269,9 +270,9 @@ async def test_a_job_that_is_hidden_as_it_ends_ends_its_stream(site: Site) -> No
     job = await site.jobs.load(id)
     assert job is not None
     # In one commit: no reader sees the job finished and not hidden.
-    completing = site.jobs.complete(id, 1, None, actor=ME)
-    hiding = site.service.log.append(id, job.version + 1, JobExpired("over"), actor=ME)
-    await asyncio.gather(completing, hiding)
+    completed = NewEvent(id, job.version, JobCompleted(1), ME)
+    hidden = NewEvent(id, job.version + 1, JobExpired("over"), ME)
+    await site.service.log.append_many([completed, hidden])
     assert positions(await facts.rest()) == [1, 2, 3, 4]
     assert (await states.rest())[-1].event == "end"
 
