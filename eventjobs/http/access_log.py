@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+from collections.abc import Callable
 from typing import Any
 
 from aiohttp import web
@@ -11,7 +12,6 @@ from eventjobs.http.auth import PRINCIPAL
 from eventjobs.http.problem import CODE, encodable
 from eventjobs.http.proxies import TrustedProxies
 from eventjobs.http.request_ids import REQUEST_ID, job_id_of
-from eventjobs.http.streams.subscriber import SUBSCRIBER
 from eventjobs.observability.logging import StructuredLogger
 
 #: Not there, or no longer: a job that has expired, an address of another version.
@@ -56,6 +56,26 @@ class AccessLog(AbstractAccessLogger):
             level = logging.INFO if status in MISSING else logging.WARNING
             self._write(level, "request refused", request, response, time)
 
+    def end_of_stream(
+        self, request: web.BaseRequest, response: web.StreamResponse, began_s: float
+    ) -> Callable[[int], None] | None:
+        """Logs a stream that began at *began_s* of the event loop's time, when it is called at the
+        end with the bytes that were written after the head. None: it has no line.
+        """
+        if not self.logs_success:
+            return None
+        # Only the fields are kept, and not the request.
+        fields = self._fields(request, response)
+        head_bytes, now_s = request.writer.output_size, asyncio.get_running_loop().time
+
+        def log_end(written_bytes: int) -> None:
+            fields["stream"] = True
+            fields["bytes"] = head_bytes + written_bytes
+            fields["s"] = round(now_s() - began_s, 6)
+            self._log.log(self._success, "request", **fields)
+
+        return log_end
+
     def log_cut_off(self, request: web.BaseRequest, began_s: float) -> None:
         """Log a request whose client disconnected before the end of the response; it began at
         *began_s* of the event loop's time.
@@ -71,6 +91,14 @@ class AccessLog(AbstractAccessLogger):
         response: web.StreamResponse | None,
         time: float,
     ) -> None:
+        fields = self._fields(request, response)
+        if response is not None:
+            fields["bytes"] = response.body_length  # aiohttp includes the head
+        self._log.log(level, event, **fields, s=round(time, 6))
+
+    def _fields(
+        self, request: web.BaseRequest, response: web.StreamResponse | None
+    ) -> dict[str, Any]:
         fields: dict[str, Any] = {"method": request.method}
         fields["path"] = encodable(request.rel_url.raw_path)
         request_id = request.get(REQUEST_ID)
@@ -80,15 +108,9 @@ class AccessLog(AbstractAccessLogger):
             fields["status"] = response.status
             if response.status >= 400:
                 fields["code"] = response.get(CODE)
-            size = response.body_length  # aiohttp includes the head
-            if (subscriber := request.get(SUBSCRIBER)) is not None:
-                fields["stream"] = True
-                size += subscriber.written_bytes  # written to the transport directly
-            fields["bytes"] = size
             request_id = request_id or response.headers.get("X-Request-ID")
-        fields["s"] = round(time, 6)
         fields["request_id"] = request_id
         if (principal := request.get(PRINCIPAL)) is not None:
             fields["principal"] = principal.name
         fields["client"] = self._proxies.original(request).address
-        self._log.log(level, event, **fields)
+        return fields

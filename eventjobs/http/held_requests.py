@@ -31,5 +31,5 @@ class HeldRequest(ABC):
             call_later(number * PROBE_S, self.write_probe)
 
 
-#: What holds a request open.
+#: The long poll that holds a request open.
 HELD = web.RequestKey("held", HeldRequest)

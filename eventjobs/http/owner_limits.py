@@ -21,16 +21,29 @@ class OwnerLimits:
     @contextmanager
     def hold(self, principal: Principal, *, waits: bool = True) -> Iterator[None]:
         """Count one more while the block runs, unless it does not wait. Raises OwnerLimit."""
-        owner, limit = principal.owner, self._limit
-        if owner is None or limit is None or not waits:
+        if not waits:
             yield
+            return
+        self.acquire(principal)
+        try:
+            yield
+        finally:
+            self.release(principal)
+
+    def acquire(self, principal: Principal) -> None:
+        """Count one more until *release*. Raises OwnerLimit."""
+        owner, limit = principal.owner, self._limit
+        if owner is None or limit is None:
             return
         if self._open[owner] >= limit:
             raise OwnerLimit(f"an owner has at most {limit} open {self._name}")
         self._open[owner] += 1
-        try:
-            yield
-        finally:
-            self._open[owner] -= 1
-            if not self._open[owner]:
-                del self._open[owner]
+
+    def release(self, principal: Principal) -> None:
+        """Count one less."""
+        owner = principal.owner
+        if owner is None or self._limit is None:
+            return
+        self._open[owner] -= 1
+        if not self._open[owner]:
+            del self._open[owner]

@@ -1,7 +1,6 @@
 """Connections of HTTP/1.1: refusals of malformed input, and a graceful close."""
 
 import asyncio
-import socket
 from collections.abc import Iterator
 from contextlib import suppress
 from typing import Any
@@ -12,11 +11,18 @@ from aiohttp.web_protocol import _ErrInfo
 
 from eventjobs.clock import Clock, Timer
 from eventjobs.concurrency import forks
-from eventjobs.http import problem
+from eventjobs.http.access_log import AccessLog
 from eventjobs.http.connection_limits import ConnectionLimits
+from eventjobs.http.held_connections import HeldConnection
 from eventjobs.http.held_requests import HELD
-from eventjobs.http.middleware import set_default_headers
-from eventjobs.http.refusals import HEAD_BYTES_MAX, parser_error, refusal_response
+from eventjobs.http.refusals import (
+    HEAD_BYTES_MAX,
+    PARSER_LIMITS,
+    asks_for_upgrade,
+    parser_error,
+    refusal_bytes,
+    refusal_response,
+)
 from eventjobs.http.request_body import abandon_body
 from eventjobs.http.request_errors import HeadersTooLarge, HeadTimeout, RequestError
 from eventjobs.http.request_ids import RequestIds
@@ -24,40 +30,75 @@ from eventjobs.observability.logging import get_logger
 
 #: Seconds for which input is read after a refusal, so that the client receives the response.
 LINGER_S = 1.0
+#: Seconds of an idle connection after a response. aiohttp's default is an hour.
+KEEPALIVE_S = 60.0
 
 
 class Connections:
     """The open connections of a server, and whether it is closing them."""
 
     def __init__(
-        self, limits: ConnectionLimits, clock: Clock, *, head_timeout_s: float, stall_s: float
+        self,
+        manager: web.Server,
+        limits: ConnectionLimits,
+        access_log: AccessLog,
+        clock: Clock,
+        *,
+        head_timeout_s: float,
     ) -> None:
         self.closing = False
         self.limits = limits
+        self.access_log = access_log
         self.clock = clock
         self.head_timeout_s = head_timeout_s
-        self.stall_s = stall_s
-        self._open: set[ServerConnection] = set()
+        self._manager = manager
+        self._served: set[ServerConnection] = set()
+        #: Those with a stream.
+        self.held: set[HeldConnection] = set()
         self._closed = asyncio.Event()
 
     def __len__(self) -> int:
-        return len(self._open)
+        return len(self._served) + len(self.held)
+
+    def connect(self) -> "ServerConnection":
+        """A new connection, for the event loop's server."""
+        return ServerConnection(
+            self,
+            self._manager,
+            loop=asyncio.get_running_loop(),
+            keepalive_timeout=KEEPALIVE_S,
+            tcp_keepalive=False,  # the listening socket has it
+            lingering_time=LINGER_S,
+            access_log_class=lambda *_: self.access_log,
+            auto_decompress=False,
+            **PARSER_LIMITS,
+        )
 
     def add(self, connection: "ServerConnection") -> None:
-        self._open.add(connection)
+        self._served.add(connection)
 
-    def discard(self, connection: "ServerConnection") -> None:
-        self._open.discard(connection)
+    def discard(self, connection: "ServerConnection | HeldConnection") -> None:
+        """Drop a connection that is lost."""
+        self._served.discard(connection)
+        self.held.discard(connection)
+        if connection.address is not None:
+            self.limits.release(connection.address)
         self._closed.set()
 
+    def take_back(self, held: HeldConnection) -> None:
+        """Answer the next requests of *held*."""
+        self.held.discard(held)
+        self.connect().resume(held)
+
     def __iter__(self) -> Iterator["ServerConnection"]:
-        return iter(list(self._open))
+        """Those without a stream."""
+        return iter(list(self._served))
 
     async def wait_closed(self, timeout_s: float) -> None:
         """Return when no connection is open, or after *timeout_s* seconds."""
         with suppress(TimeoutError):
             async with asyncio.timeout(timeout_s):
-                while self._open:
+                while len(self):
                     self._closed.clear()
                     await self._closed.wait()
 
@@ -66,15 +107,17 @@ class ServerConnection(web.RequestHandler):
     """A connection that answers malformed requests with problems, and can be closed gracefully."""
 
     __slots__ = (
-        "_address",
         "_body",
         "_connections",
         "_head_bytes",
         "_head_refused",
         "_head_timer",
+        "_held",
         "_input_end",
+        "_input_is_whole",
         "_refusal_task",
         "_request",
+        "address",
         "connection_error",
         "input_ended",
         "refusal",
@@ -84,7 +127,7 @@ class ServerConnection(web.RequestHandler):
         super().__init__(manager, **more)
         self._connections = connections
         #: The address by which the connection is counted; None where it is refused.
-        self._address: str | None = None
+        self.address: str | None = None
         #: The body of the newest request that has a complete head.
         self._body: Any = EMPTY_PAYLOAD
         #: The bytes that were received of an incomplete head, and its timeout.
@@ -93,8 +136,12 @@ class ServerConnection(web.RequestHandler):
         self._head_refused = False
         #: Whether the client has ended its side of the connection.
         self.input_ended = False
+        #: Whether the newest input ended with a head; what is behind a head may be part of another.
+        self._input_is_whole = False
         #: Set at the end of the input, while the connection lingers.
         self._input_end: asyncio.Event | None = None
+        #: The stream that goes on with the transport.
+        self._held: HeldConnection | None = None
         #: The request that is not answered yet.
         self._request: web.BaseRequest | None = None
         #: The error of the newest request, where it is refused before routing.
@@ -104,16 +151,10 @@ class ServerConnection(web.RequestHandler):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         super().connection_made(transport)
-        client = transport.get_extra_info("socket")
-        forks.close_in_children(client.fileno())
-        if hasattr(socket, "TCP_USER_TIMEOUT"):
-            # Otherwise a client that reads no response holds its memory, also after a close, and
-            # the kernel waits a quarter of an hour for one whose network is gone.
-            timeout_ms = max(1, int(self._connections.stall_s * 1000))
-            client.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, timeout_ms)
+        forks.close_in_children(transport.get_extra_info("socket").fileno())
         self._connections.add(self)
         try:
-            self._address = self._connections.limits.admit(transport)
+            self.address = self._connections.limits.admit(transport)
         except RequestError as error:
             self.close()  # its input is not parsed
             self._refusal_task = asyncio.ensure_future(self._refuse_connection(error))
@@ -129,8 +170,49 @@ class ServerConnection(web.RequestHandler):
         self._end_head()
         self._body = EMPTY_PAYLOAD
         self._connections.discard(self)
-        if self._address is not None:
-            self._connections.limits.release(self._address)
+
+    # --- a stream has the connection for itself until its end
+
+    def hand_over(self, held: HeldConnection) -> None:
+        """Let *held* write the rest of the response. The handler of its request returns then,
+        without another await.
+        """
+        request, transport = self._request, self.transport
+        assert request is not None
+        assert transport is not None
+        self._held = held
+        # Another parser cannot go on with a request that this one has read in part.
+        in_parser = self._upgraded or self._buffer_paused or not self._body.is_eof()
+        is_whole = self._input_is_whole and not in_parser
+        if held.is_chunked and request.keep_alive and is_whole:
+            held.is_reusable = True
+            held.requests = tuple(self._messages)
+        held.is_paused = self._paused
+        held.begin(self._connections, transport, self.address)
+        self._connections.held.add(held)
+        if self.input_ended:
+            held.eof_received()
+        self._end_head()
+        self.transport = self.address = None
+        self._connections.discard(self)
+        super().connection_lost(None)
+
+    def resume(self, held: HeldConnection) -> None:
+        """Go on with the connection of *held*, whose stream has ended."""
+        transport = held.transport
+        assert transport is not None
+        transport.set_protocol(self)
+        transport.resume_reading()
+        self.address = held.address
+        self._connections.add(self)
+        super().connection_made(transport)
+        if held.is_paused:
+            self.pause_writing()
+        self._messages.extend(held.requests)
+        if held.input:
+            self.data_received(held.input)
+        if held.input_ended and not self.eof_received():
+            transport.close()
 
     # --- a client may end its side of the connection, and still read (RFC 9293, 3.6)
 
@@ -152,6 +234,7 @@ class ServerConnection(web.RequestHandler):
     def data_received(self, data: bytes) -> None:
         if self._head_refused:
             return
+        self._input_is_whole = data.endswith(b"\r\n\r\n")
         in_body, requests = not self._body.is_eof(), self._request_count
         super().data_received(data)
         if self._request_count > requests:
@@ -177,6 +260,12 @@ class ServerConnection(web.RequestHandler):
     async def finish_response(
         self, request: web.BaseRequest, resp: web.StreamResponse, start_time: float | None
     ) -> tuple[web.StreamResponse, bool]:
+        if self._held is not None:
+            self._request = None
+            assert start_time is not None
+            log = self._connections.access_log
+            self._held.log_end = log.end_of_stream(request, resp, start_time)
+            return resp, True
         try:
             result = await super().finish_response(request, resp, start_time)
             if self.refusal is not None or asks_for_upgrade(request):
@@ -299,30 +388,10 @@ class ServerConnection(web.RequestHandler):
 
     async def _refuse_connection(self, error: RequestError) -> None:
         """Send *error* without reading a request, and close."""
-        request_id = RequestIds().new()
-        response = problem.response(error, "", request_id, None)
-        set_default_headers(response.headers, request_id)
-        body = response.body
         assert self.transport is not None
-        assert isinstance(body, bytes)
-        headers = {
-            **response.headers,
-            "Content-Length": str(len(body)),
-            "Connection": "close",
-        }
-        lines = "".join(f"{name}: {value}\r\n" for name, value in headers.items())
-        head = f"HTTP/1.1 {response.status} {response.reason}\r\n{lines}\r\n"
-        self.transport.write(head.encode() + body)
+        self.transport.write(refusal_bytes(error))
         await self._linger()
         self.force_close()
-
-
-def asks_for_upgrade(request: web.BaseRequest) -> bool:
-    """Whether another protocol may follow *request*: it has Upgrade, or is a CONNECT.
-
-    What follows is no request then, so the connection is closed (RFC 9110, 7.8 and 9.3.6).
-    """
-    return request._message.upgrade
 
 
 def connection_of(request: web.BaseRequest) -> ServerConnection:

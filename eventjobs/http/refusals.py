@@ -20,6 +20,7 @@ from eventjobs.http.request_errors import (
     UnknownTransferCoding,
     VersionNotSupported,
 )
+from eventjobs.http.request_ids import RequestIds
 
 #: Bytes of the address in a request line. RFC 9112, 3 requires 8,000 at least.
 TARGET_BYTES_MAX = 8190
@@ -27,6 +28,12 @@ TARGET_BYTES_MAX = 8190
 #: that tells the two apart in aiohttp's LineTooLong.
 FIELD_BYTES_MAX = 8192
 FIELDS_MAX = 128
+#: The names of these limits in aiohttp.
+PARSER_LIMITS = {
+    "max_line_size": TARGET_BYTES_MAX,
+    "max_field_size": FIELD_BYTES_MAX,
+    "max_headers": FIELDS_MAX,
+}
 #: Bytes of a request line and its header fields. It bounds the memory of an incomplete head.
 HEAD_BYTES_MAX = 131_072
 VERSIONS = frozenset({HttpVersion10, HttpVersion11})
@@ -109,3 +116,27 @@ def refusal_response(
     response = problem.response(error, request.rel_url.raw_path, request_id, None)
     set_default_headers(response.headers, request_id)
     return response
+
+
+def refusal_bytes(error: RequestError) -> bytes:
+    """The response on a connection that is refused before it has sent a request."""
+    request_id = RequestIds().new()
+    response = problem.response(error, "", request_id, None)
+    set_default_headers(response.headers, request_id)
+    body = response.body
+    assert isinstance(body, bytes)
+    headers = {
+        **response.headers,
+        "Content-Length": str(len(body)),
+        "Connection": "close",
+    }
+    lines = "".join(f"{name}: {value}\r\n" for name, value in headers.items())
+    return f"HTTP/1.1 {response.status} {response.reason}\r\n{lines}\r\n".encode() + body
+
+
+def asks_for_upgrade(request: web.BaseRequest) -> bool:
+    """Whether another protocol may follow *request*: it has Upgrade, or is a CONNECT.
+
+    What follows is no request then, so the connection is closed (RFC 9110, 7.8 and 9.3.6).
+    """
+    return request._message.upgrade

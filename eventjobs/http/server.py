@@ -1,6 +1,7 @@
 """The server on an address, and its graceful close."""
 
 import asyncio
+import socket
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 
@@ -11,30 +12,19 @@ from eventjobs.errors import EventjobsError
 from eventjobs.http.app_context import APP_CONTEXT, AppContext
 from eventjobs.http.connection_limits import ConnectionLimits
 from eventjobs.http.origin_guard import check_host
-from eventjobs.http.protocol import (
-    LINGER_S,
-    Connections,
-    ServerConnection,
-    asks_for_upgrade,
-    connection_of,
-)
+from eventjobs.http.protocol import LINGER_S, Connections, connection_of
 from eventjobs.http.refusals import (
-    FIELD_BYTES_MAX,
-    FIELDS_MAX,
-    TARGET_BYTES_MAX,
+    asks_for_upgrade,
     check_expectation,
     refusal_response,
     with_refusals,
 )
-from eventjobs.observability.logging import get_logger
 from eventjobs.settings.formats import format_address
 
 #: Seconds at a close in which an idle connection may still send a request.
 LAST_REQUEST_S = 0.1
 #: Seconds after which incomplete requests are refused; their responses get as long again.
 SHUTDOWN_S = 2.0
-#: Seconds of an idle connection after a response. aiohttp's default is an hour.
-KEEPALIVE_S = 60.0
 
 Handler = Callable[[web.BaseRequest], Awaitable[web.StreamResponse]]
 
@@ -46,7 +36,6 @@ class Listening:
     connections: Connections
     context: AppContext
     _runner: web.AppRunner
-    _connect: Callable[[], ServerConnection]
     _servers: list[asyncio.Server] = field(default_factory=list)
     #: The host and the port of each server.
     _bound: list[tuple[str, int]] = field(default_factory=list)
@@ -73,9 +62,10 @@ class Listening:
         """Listen on one more address; port 0 selects a free port. Raises as *listen*."""
         check_host(self.context.service.settings, host)
         loop = asyncio.get_running_loop()
-        server = await loop.create_server(self._connect, host, port, backlog=1024)
+        server = await loop.create_server(self.connections.connect, host, port, backlog=1024)
         for each in server.sockets:
             forks.close_in_children(each.fileno())
+            _set_timeouts(each, self.context.service.settings.stall_s)
         self._servers.append(server)
         bound = server.sockets[0].getsockname()
         self._bound.append((bound[0], bound[1]))
@@ -97,6 +87,8 @@ class Listening:
         await self.connections.wait_closed(SHUTDOWN_S)
         for each in self.connections:
             each.abandon_request()
+        for held in list(self.connections.held):
+            held.abort()  # the client has not read the end of its stream
         await self.connections.wait_closed(LINGER_S)
         await self._runner.cleanup()
 
@@ -113,40 +105,33 @@ async def listen(app: web.Application, host: str, port: int) -> Listening:
     manager = runner.server
     assert manager is not None
     connections = Connections(
+        manager,
         ConnectionLimits(
             settings.connections_max, settings.address_connections_max, context.proxies.trusts
         ),
+        context.access_log,
         service.clock,
         head_timeout_s=settings.head_timeout_s,
-        stall_s=settings.stall_s,
     )
     manager.request_handler = _with_problems(manager.request_handler, connections, context)
     manager.request_factory = with_refusals(manager.request_factory, context.guard)
-    loop = asyncio.get_running_loop()
-    log = get_logger("eventjobs.http")
-
-    def connect() -> ServerConnection:
-        return ServerConnection(
-            connections,
-            manager,
-            loop=loop,
-            keepalive_timeout=KEEPALIVE_S,
-            lingering_time=LINGER_S,
-            access_log=log,
-            access_log_class=lambda *_: context.access_log,
-            max_line_size=TARGET_BYTES_MAX,
-            max_field_size=FIELD_BYTES_MAX,
-            max_headers=FIELDS_MAX,
-            auto_decompress=False,
-        )
-
-    listening = Listening(connections, context, runner, connect)
+    listening = Listening(connections, context, runner)
     try:
         await listening.add(host, port)
     except BaseException:
         await runner.cleanup()
         raise
     return listening
+
+
+def _set_timeouts(listening: socket.socket, stall_s: float) -> None:
+    """Let the kernel end connections whose clients are gone. New ones inherit that."""
+    listening.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+    if hasattr(socket, "TCP_USER_TIMEOUT"):
+        # Otherwise a client that reads no response holds its memory, also after a close, and the
+        # kernel waits a quarter of an hour for one whose network is gone.
+        timeout_ms = max(1, int(stall_s * 1000))
+        listening.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, timeout_ms)
 
 
 def _with_problems(handle: Handler, connections: Connections, context: AppContext) -> Handler:

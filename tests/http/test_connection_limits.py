@@ -9,7 +9,7 @@ from typing import Any
 import orjson
 import pytest
 
-from eventjobs.http import server as listening
+from eventjobs.http import protocol
 from eventjobs.http.connection_limits import ConnectionLimits
 from eventjobs.http.refusals import HEAD_BYTES_MAX
 from eventjobs.http.request_errors import TooManyConnections, TooManyConnectionsOfAddress
@@ -120,7 +120,7 @@ async def test_a_connection_without_a_request_is_closed_silently(
 async def test_an_idle_connection_is_closed(
     client: Connect, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(listening, "KEEPALIVE_S", 0.2)
+    monkeypatch.setattr(protocol, "KEEPALIVE_S", 0.2)
     api = await client(echo)
     async with connection(api) as one:
         one.writer.write(GET + b"\r\n")  # an empty line is no request

@@ -3,6 +3,7 @@
 import asyncio
 import sys
 from collections import Counter
+from contextlib import AsyncExitStack
 from types import CodeType, FrameType
 from typing import Any
 
@@ -10,9 +11,9 @@ from eventjobs.attempts.remote_claims import RemoteClaims
 from eventjobs.handlers.declare import remote
 from eventjobs.http.polls import poll
 from eventjobs.http.streams.catch_up import EventCatchUp, SnapshotCatchUp
+from eventjobs.http.streams.feed import Feed
 from eventjobs.http.streams.job_filter import JobFilter
 from eventjobs.http.streams.live_followers import LiveFollowers
-from eventjobs.http.streams.streams import Streams
 from tests.conftest import Connect
 from tests.support.http_client import Client, Reply
 from tests.support.http_jobs import HANDLERS
@@ -28,7 +29,7 @@ CODE_OF_WAITERS: dict[CodeType, str] = {
     for function in (
         RemoteClaims.claim,
         poll,
-        Streams._serve,
+        Feed._serve,
         EventCatchUp._read,
         SnapshotCatchUp._read,
         JobFilter.matches,
@@ -56,7 +57,9 @@ class Entered:
         sys.setprofile(self._before)
 
 
-async def begin_to_wait(api: Client, job_id: str) -> list["asyncio.Task[Reply]"]:
+async def begin_to_wait(
+    api: Client, job_id: str, streaming: AsyncExitStack
+) -> list["asyncio.Task[Reply]"]:
     """Wait for the job *job_id* or for its type in every way; the polls."""
     head = api.service.log.head
     polls = (
@@ -77,12 +80,12 @@ async def begin_to_wait(api: Client, job_id: str) -> list["asyncio.Task[Reply]"]
         waiting += [asyncio.create_task(api.get(path)) for path in polls]
         waiting.append(asyncio.create_task(api.get(f"/v1/jobs/{job_id}", **state)))
         for path in streams:
-            response = await api.session.get(path, headers={"Accept": "text/event-stream"})
-            assert response.status == 200
+            stream = api.session.get(path, headers={"Accept": "text/event-stream"})
+            assert (await streaming.enter_async_context(stream)).status == 200
     context = api.listening.context
     await until(lambda: len(context.long_polls) == WAITERS * 4)
-    await until(lambda: len(context.streams._events._all()) == WAITERS * 4)
-    await until(lambda: len(context.streams._snapshots._all()) == WAITERS * 3)
+    await until(lambda: len(context.streams._events.broadcaster._all()) == WAITERS * 4)
+    await until(lambda: len(context.streams._snapshots.broadcaster._all()) == WAITERS * 3)
     return waiting
 
 
@@ -90,7 +93,12 @@ async def test_changes_that_do_not_concern_them_enter_no_code_of_waiters(client:
     api = await client(*HANDLERS, remote("far"), remote("near"))
     job = await api.submit("far", tags=["far"])
     await api.service.views.wait_for_position(api.service.log.head)
-    polls = await begin_to_wait(api, job["job_id"])
+    async with AsyncExitStack() as streaming:
+        polls = await begin_to_wait(api, job["job_id"], streaming)
+        await check_changes(api, job["job_id"], polls)
+
+
+async def check_changes(api: Client, job_id: str, polls: list["asyncio.Task[Reply]"]) -> None:
     workers = []
     for number in range(WAITERS):
         workers.append(asyncio.create_task(claim(api, f"w{number}", ("near",), wait_s=20)))
@@ -107,12 +115,12 @@ async def test_changes_that_do_not_concern_them_enter_no_code_of_waiters(client:
 
     with Entered() as counts:
         await api.submit("near")
-        await api("POST", f"/v1/jobs/{job['job_id']}/cancel")
+        await api("POST", f"/v1/jobs/{job_id}/cancel")
         assert {reply.status for reply in await asyncio.gather(*polls)} == {200}
         _, others = await asyncio.wait(workers, return_when=asyncio.FIRST_COMPLETED)
         await turns()
     assert counts["poll"] >= len(polls)
-    assert set(counts) >= {"RemoteClaims.claim", "Streams._serve", "LiveFollowers.offer"}
+    assert set(counts) >= {"RemoteClaims.claim", "Feed._serve", "LiveFollowers.offer"}
     assert len(others) == WAITERS - 1
     for each in others:
         each.cancel()

@@ -166,7 +166,7 @@ async def test_no_route_or_stream_shows_a_value_to_others(
 def count_live(api: Client) -> int:
     app = api.listening._runner.app
     streams = app[APP_CONTEXT].streams
-    return len([*streams._events._all(), *streams._snapshots._all()])
+    return len([each for feed in streams._feeds for each in feed.broadcaster._all()])
 
 
 async def test_live_streams_hide_values_from_some_and_not_from_others(api: Client) -> None:

@@ -129,7 +129,7 @@ async def test_the_position_after_a_poll_in_vain_is_past_the_events_of_others(
     await api.wait_for_long_poll()
     for _ in range(3):
         await api.submit("echo")
-    await until(lambda: api.listening.context.streams._events.position == 3)
+    await until(lambda: api.listening.context.streams._events.broadcaster.position == 3)
 
     async def answer() -> Any:
         return await polling
@@ -200,7 +200,7 @@ async def test_polls_that_begin_at_one_moment_read_no_job_that_a_poll_has_seen(
     job = await api.service.submit("echo")
     await api.service.wait(job.job_id)
     end = api.service.log.head
-    await until(lambda: api.listening.context.streams._events.position == end)
+    await until(lambda: api.listening.context.streams._events.broadcaster.position == end)
     reads: list[str] = []
     read_job = api.service.log.read_job
 

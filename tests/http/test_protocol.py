@@ -286,7 +286,7 @@ async def test_a_stream_goes_on_for_a_client_that_ended_its_side(client: Connect
     here = job["links"]["self"]
     sent = f"GET {here}/events HTTP/1.1\r\nAccept: text/event-stream\r\n".encode()
     streaming = asyncio.create_task(half_closed(api.listening, sent + HOST + b"\r\n"))
-    await until(lambda: any(each.input_ended for each in api.listening.connections))
+    await until(lambda: any(each.input_ended for each in api.listening.connections.held))
     await api("POST", f"{here}/cancel")
     answer = await streaming
     assert b"JobCancelled" in answer

@@ -68,7 +68,7 @@ class Client:
     async def wait_for_long_poll(self) -> None:
         """Return when a long poll waits for events."""
         by_job = self.service.log._tail._waiting_by_job
-        events = self.listening.context.streams._events
+        events = self.listening.context.streams._events.broadcaster
         while not (by_job or any(isinstance(each, EventWait) for each in events._all())):  # noqa: ASYNC110  a wait has no event
             await asyncio.sleep(0)
 

@@ -1,8 +1,10 @@
 """An event loop with virtual time that draws the next callback, and a transport without sockets."""
 
 import asyncio
+import os
 import random
 import selectors
+import socket
 from collections.abc import Iterable
 from typing import Any
 
@@ -54,11 +56,26 @@ def _task_number(handle: Any) -> int:
     return int(name.removeprefix("Task-")) if name.startswith("Task-") else 0
 
 
+class SimulatedSocket:
+    """What the service sets on a socket has no effect."""
+
+    family = socket.AF_UNIX
+    _descriptor = os.open(os.devnull, os.O_RDONLY)
+
+    def fileno(self) -> int:
+        return self._descriptor
+
+    def setsockopt(self, *_: int) -> None:
+        pass
+
+
 class SimulatedTransport(asyncio.Transport):
     """The server's end of a connection. Written bytes wait here until the client takes them."""
 
+    _protocol: asyncio.Protocol
+
     def __init__(self, protocol: asyncio.Protocol) -> None:
-        super().__init__()
+        super().__init__({"socket": SimulatedSocket()})
         self._protocol = protocol
         self._unsent = bytearray()
         self._high, self._low = 65_536, 16_384
@@ -66,8 +83,15 @@ class SimulatedTransport(asyncio.Transport):
         self._more = asyncio.Event()
         protocol.connection_made(self)
 
-    def get_extra_info(self, name: str, default: Any = None) -> Any:
-        return default
+    def set_protocol(self, protocol: asyncio.BaseProtocol) -> None:
+        assert isinstance(protocol, asyncio.Protocol)
+        self._protocol = protocol
+
+    def pause_reading(self) -> None:
+        pass
+
+    def resume_reading(self) -> None:
+        pass
 
     def set_write_buffer_limits(self, high: int | None = None, low: int | None = None) -> None:
         assert high is not None

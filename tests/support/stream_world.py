@@ -14,11 +14,19 @@ from eventjobs.commands.jobs import Jobs
 from eventjobs.domain.job import Job, evolve
 from eventjobs.domain.recorded import Recorded
 from eventjobs.errors import JobGone
+from eventjobs.http.access_log import AccessLog
 from eventjobs.http.auth import PRINCIPAL
+from eventjobs.http.connection_limits import ConnectionLimits
+from eventjobs.http.origin_guard import OriginGuard
+from eventjobs.http.protocol import Connections
+from eventjobs.http.proxies import TrustedProxies
+from eventjobs.http.refusals import with_refusals
+from eventjobs.http.request_ids import REQUEST_ID
 from eventjobs.http.streams.job_filter import JobFilter
 from eventjobs.http.streams.snapshots import Snapshots
 from eventjobs.http.streams.streams import Streams
 from eventjobs.log import PAGE_MAX
+from eventjobs.observability.logging import get_logger
 from eventjobs.projections import JobChange, JobView, Views
 from eventjobs.service import Service
 from eventjobs.settings import Settings
@@ -30,6 +38,7 @@ from tests.support.stream_site import change
 BEAT_S = 0.5
 
 
+PROXIES = TrustedProxies(())
 SETTINGS = Settings(heartbeat_s=BEAT_S, stall_s=60, stream_buffer_bytes_max=1024)
 
 
@@ -169,10 +178,20 @@ class World:
         #: By the number in a request's path: the filter, and whether snapshots are streamed.
         self.subscriptions: list[tuple[JobFilter, bool]] = []
         self.errors: list[Exception] = []
-        self._server = web.Server(self._serve, access_log=None)
+        server = web.Server(self._serve)
+        server.request_factory = with_refusals(
+            server.request_factory, OriginGuard(SETTINGS, PROXIES)
+        )
+        self._connections = Connections(
+            server,
+            ConnectionLimits(SETTINGS.connections_max, None, PROXIES.trusts),
+            AccessLog(get_logger("eventjobs.http"), PROXIES, all_requests=False),
+            self.clock,
+            head_timeout_s=SETTINGS.head_timeout_s,
+        )
 
     async def _serve(self, request: web.BaseRequest) -> web.StreamResponse:
-        request[PRINCIPAL] = LOCAL
+        request[PRINCIPAL], request[REQUEST_ID] = LOCAL, "simulated"
         job_filter, snapshots = self.subscriptions[int(request.path[1:])]
         open_stream = self.streams.snapshots if snapshots else self.streams.events
         after = int(request.query["after"]) if "after" in request.query else None
@@ -185,7 +204,7 @@ class World:
             raise
 
     def connect(self, request: bytes) -> SimulatedTransport:
-        protocol = self._server()
+        protocol = self._connections.connect()
         transport = SimulatedTransport(protocol)
         protocol.data_received(request)
         return transport

@@ -1,14 +1,14 @@
 """One event for many SSE clients: the latency of the last one, and the cost of each."""
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from contextlib import ExitStack
 from typing import Any
 
 from eventjobs.domain.events import ProgressReported
 
 from .processes import Answer, Bench, Child, Sample, Size, cpu, now_s, rss, say
-from .report import DELIVERIES, KIBIBYTES, MILLISECONDS, Floor, Row, percentile
+from .report import DELIVERIES, KIBIBYTES, MILLISECONDS, SECONDS, Floor, Row, percentile
 from .sse_readers import MARK
 
 #: Events a second of the watched job.
@@ -113,6 +113,7 @@ def watch(bench: Bench) -> list[Row]:
 def idle(bench: Bench) -> list[Row]:
     """Very many clients that receive almost nothing."""
     clients = f"{bench.size.idle:,} idle SSE clients"
+    begin = Row(f"{bench.size.idle:,} SSE clients connect", SECONDS, BARE, Floor(2))
     cost = Row(f"{clients}, memory for each", KIBIBYTES, BARE, Floor(12))
     late = Row(f"{clients}, one broadcast to the last", MILLISECONDS, BARE, Floor(200))
     for number in range(min(bench.size.idle_runs, bench.size.runs)):
@@ -123,21 +124,24 @@ def idle(bench: Bench) -> list[Row]:
             ours = quiet(bench.size, server, at, path, job=job["job"])
         with bench.fresh("bare") as (server, at):
             bare = quiet(bench.size, server, at, "/events")
-        for row, figures, others in zip((cost, late), ours, bare, strict=True):
+        for row, figures, others in zip((begin, cost, late), ours, bare, strict=True):
             for figure, other in zip(figures, others, strict=True):
                 row.add(figure, other)
-    return [cost, late]
+    return [begin, cost, late]
 
 
 def quiet(
     size: Size, server: Child, at: Answer, path: str, **to: Any
-) -> tuple[list[float], list[float]]:
-    """KiB of each client, and the milliseconds of each broadcast."""
-    before = server.call("rss")["bytes"]
-    with readers(at, path, size.idle) as reader:
+) -> list[Sequence[float | Sample]]:
+    """The seconds in which all connect, KiB of each client, and milliseconds of each broadcast."""
+    before, cpu_s = server.call("rss")["bytes"], server.cpu_s()
+    reader, seconds = connect(at, path, size.idle)
+    with reader:
+        cpu_s = server.cpu_s() - cpu_s
         after = server.call("rss")["bytes"]
         spent = lateness(reader, server, size.broadcasts, **to)
-    return [(after - before) / size.idle / 1024], [each * 1000 for each in spent]
+    connected = Sample(seconds, cpu_s / size.idle * 1e6)
+    return [[connected], [(after - before) / size.idle / 1024], [each * 1000 for each in spent]]
 
 
 # --- readers
@@ -145,14 +149,18 @@ def quiet(
 
 def readers(at: Answer, path: str, clients: int) -> Child:
     """A process with *clients* connected clients."""
+    return connect(at, path, clients)[0]
+
+
+def connect(at: Answer, path: str, clients: int) -> tuple[Child, float]:
+    """A process with *clients* connected clients, and the seconds in which they connected."""
     parameters = {"port": at["port"], "path": path, "clients": clients, "acks": at["acks"]}
     child = Child("readers", parameters, "eventjobs.tools.bench.sse_readers")
     try:
-        child.answer()
+        return child, child.answer()["seconds"]
     except BaseException:
         child.close()
         raise
-    return child
 
 
 def lateness(reader: Child, server: Child, events: int, **to: Any) -> list[float]:

@@ -28,6 +28,7 @@ def readers(port: int, path: str, clients: int, acks: int) -> None:
     ).encode()
     connections: list[socket.socket] = []
     waiting = iter(range(clients))
+    began_s = now_s()
     while wave := len(list(islice(waiting, CONNECTING))):
         begun = [socket.create_connection((host, port), ANSWER_S) for _ in range(wave)]
         for each in begun:
@@ -35,12 +36,13 @@ def readers(port: int, path: str, clients: int, acks: int) -> None:
         for each in begun:
             greet(each)
         connections += begun
+    seconds = now_s() - began_s
     acknowledge = socket.create_connection((host, acks), ANSWER_S)
     acknowledge.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     counter = Counter(connections)
     gc.collect()
     gc.disable()
-    print_answer({"clients": clients})
+    print_answer({"clients": clients, "seconds": seconds})
     while line := sys.stdin.buffer.readline():
         command = orjson.loads(line)
         print_answer({})

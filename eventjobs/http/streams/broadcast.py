@@ -56,7 +56,7 @@ class EventBroadcaster(LiveFollowers):
         """Offer *batch* to all; returns the followers one of whose named jobs has ended."""
         finished: list[Follower] = []
         for job_filter, parts in self._parts_of(batch, jobs).items():
-            followers = self._by_filter[job_filter]
+            followers = self._of_filter(job_filter)
             events = parts[0] if len(parts) == 1 else _merge(parts)
             if job_filter.ids is not None and any(map(is_end, events)):
                 finished += followers
@@ -159,10 +159,10 @@ class SnapshotBroadcaster(LiveFollowers):
                     masked = snapshot.hide(job_filter.mask_of(job))
                     matches.setdefault(job_filter, []).append(masked)
         for job_filter, snapshots in matches.items():
-            self._write(snapshots, self._by_filter[job_filter], upto)
+            self._write(snapshots, self._of_filter(job_filter), upto)
         self.position = max(self.position, min(batch[-1].job.position, upto))
         for job_filter in finished:
-            for follower in self._by_filter[job_filter]:
+            for follower in self._of_filter(job_filter):
                 self.detach(follower, "ended")
 
     def _write(

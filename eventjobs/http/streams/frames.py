@@ -1,5 +1,6 @@
 """Server-sent events as bytes (WHATWG HTML, 9.2), and how many are written at once."""
 
+import random
 from collections.abc import Callable
 from typing import TypeVar
 
@@ -14,6 +15,9 @@ T = TypeVar("T")
 
 #: Bytes of frames in one write. Only a single frame may be longer.
 WRITE_BYTES = 131_072
+
+#: The longest wait for a rate after which a refused client reconnects, in seconds.
+RETRY_MAX_S = 60.0
 
 HEARTBEAT = b":\n\n"
 #: The first bytes of every stream. Some proxies hold the headers back until the body begins.
@@ -47,8 +51,10 @@ def end_frame(position: int) -> bytes:
     return b'id: %d\n\nevent: end\ndata: {"reason":"finished"}\n\n' % position
 
 
-def retry_frame(delay_ms: int) -> bytes:
-    return b"retry: %d\n\n" % delay_ms
+def retry_later_frame(wait_s: float = 0.0) -> bytes:
+    """The frame that delays a reconnect: at random, so that not all clients come at one moment."""
+    wait_ms = int(min(wait_s, RETRY_MAX_S) * 1000)
+    return b"retry: %d\n\n" % (wait_ms + random.randint(1_000, 10_000))  # noqa: S311
 
 
 class Frames:

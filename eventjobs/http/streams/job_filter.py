@@ -12,7 +12,7 @@ from eventjobs.domain.recorded import Recorded
 from eventjobs.http.auth import restrict_owner
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class JobFilter:
     """Named jobs, or all that match. A field that is None does not limit."""
 
@@ -31,7 +31,8 @@ class JobFilter:
 
     @property
     def matches_everything(self) -> bool:
-        return replace(self, reader=None) == _EVERYTHING
+        limits = (self.ids, self.type, self.owner, self.queue, self.parent, self.tag, self.status)
+        return not self.logs and all(each is None for each in limits)
 
     @property
     def _includes_internal_jobs(self) -> bool:
@@ -113,11 +114,10 @@ def restrict_filter(principal: Principal, job_filter: JobFilter) -> JobFilter:
     """*job_filter* for the jobs that *principal* may see, and for what it may read of them. Named
     jobs are checked one by one instead. Raises as *restrict_owner*.
     """
-    reader = None if principal is LOCAL else principal.owner or ""
+    if principal is LOCAL:
+        return job_filter
+    reader = principal.owner or ""
     if job_filter.ids is not None:
         return replace(job_filter, reader=reader)
     owner = restrict_owner(principal, job_filter.owner)
     return replace(job_filter, owner=owner, reader=None if owner == reader else reader)
-
-
-_EVERYTHING = JobFilter()

@@ -25,6 +25,7 @@ class LiveFollowers:
     def join(self, follower: Follower) -> None:
         job_filter = follower.job_filter
         if (group := self._by_filter.get(job_filter)) is not None:
+            follower.job_filter = next(iter(group)).job_filter  # equal filters are one object
             group.add(follower)
             return
         self._by_filter[job_filter] = {follower}
@@ -33,19 +34,24 @@ class LiveFollowers:
         if not named or job_filter.reader is not None:
             self._filters_with_jobs.add(job_filter)
 
-    def leave(self, follower: Follower) -> None:
+    def leave(self, follower: Follower) -> bool:
+        """Offer nothing more to *follower*. Returns whether it was live."""
         job_filter = follower.job_filter
-        group = self._by_filter.get(job_filter, set())
-        group.discard(follower)
-        if not group and self._by_filter.pop(job_filter, None) is not None:
+        group = self._by_filter.get(job_filter)
+        if group is None or follower not in group:
+            return False
+        group.remove(follower)
+        if not group:
+            del self._by_filter[job_filter]
             self._index.discard(job_filter)
             self._filters_with_jobs.discard(job_filter)
+        return True
 
     def detach(self, follower: Follower, reason: DetachReason) -> None:
         """End the live phase of *follower*, which goes on from the current position."""
-        if follower.is_live:
+        if self.leave(follower):
             follower.position = max(follower.position, self.position)
-            follower.detach(reason)
+            follower.on_detached(reason)
 
     def detach_all(self, reason: DetachReason) -> None:
         for follower in self._all():
@@ -54,13 +60,17 @@ class LiveFollowers:
     def send_heartbeat(self) -> None:
         heartbeat = Frames(HEARTBEAT)
         for follower in self._all():
-            if follower.is_live and (reason := follower.beat(heartbeat)):
+            if reason := follower.beat(heartbeat):
                 self.detach(follower, reason)
 
     def offer(self, follower: Follower, frames: Frames) -> None:
         """Offer *frames* to a live follower, and detach it if it does not take them."""
-        if follower.is_live and (reason := follower.offer(frames)):
+        if reason := follower.offer(frames):
             self.detach(follower, reason)
+
+    def _of_filter(self, job_filter: JobFilter) -> list[Follower]:
+        """The followers with that filter; the list stays as it is while some are detached."""
+        return list(self._by_filter.get(job_filter, ()))
 
     def _all(self) -> list[Follower]:
         return list(chain.from_iterable(self._by_filter.values()))

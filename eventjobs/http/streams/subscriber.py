@@ -2,12 +2,10 @@
 
 import asyncio
 from abc import ABC, abstractmethod
-from typing import Literal
-
-from aiohttp import web
+from typing import Literal, Protocol
 
 from eventjobs.auth.principals import Principal
-from eventjobs.http.held_requests import HeldRequest
+from eventjobs.http.held_connections import HeldConnection
 from eventjobs.http.streams.frames import HEARTBEAT, Frames
 from eventjobs.http.streams.job_filter import JobFilter
 
@@ -18,112 +16,106 @@ DetachReason = Literal["behind", "gone", "ended", "revoked", "shutdown"]
 class Follower(ABC):
     """A filter and a position.
 
-    A follower catches up by reading from its position, and then goes live: a broadcaster offers new
-    events to it, until it is detached.
+    A follower catches up by reading from its position, and then joins a broadcaster, which offers
+    new events to it until it is detached.
     """
 
-    def __init__(self, job_filter: JobFilter, position: int = 0) -> None:
-        self.job_filter = job_filter
-        #: All that matches up to this position was read. While the follower is live, the
-        #: broadcaster's position counts, if that is higher.
-        self.position = position
-        self._detached: asyncio.Future[DetachReason] | None = None
+    job_filter: JobFilter
+    #: All that matches up to this position was read. While the follower is live, the broadcaster's
+    #: position counts, if that is higher.
+    position: int
 
     @abstractmethod
     def offer(self, frames: Frames) -> DetachReason | None:
         """Take *frames*, or say why not. Never waits."""
 
+    @abstractmethod
     def beat(self, heartbeat: Frames) -> DetachReason | None:
         """Take *heartbeat*, or say why not."""
-        return None
 
-    def go_live(self) -> asyncio.Future[DetachReason]:
-        """Returns a future that is done when the follower is detached."""
-        self._detached = asyncio.get_running_loop().create_future()
-        return self._detached
-
-    @property
-    def is_live(self) -> bool:
-        return self._detached is not None and not self._detached.done()
-
-    def detach(self, reason: DetachReason) -> None:
-        if self._detached is not None and not self._detached.done():
-            self._detached.set_result(reason)
+    @abstractmethod
+    def on_detached(self, reason: DetachReason) -> None:
+        """Go on without the broadcaster, from the position."""
 
 
 class EventWait(Follower):
     """A long poll that waits for the next event that matches; it then reads from its position."""
 
+    def __init__(self, job_filter: JobFilter, position: int) -> None:
+        self.job_filter = job_filter
+        self.position = position
+        #: Set when the event has come.
+        self.detached = asyncio.Event()
+
     def offer(self, frames: Frames) -> DetachReason | None:
         return "behind"
 
+    def beat(self, heartbeat: Frames) -> DetachReason | None:
+        return None
 
-class Subscriber(Follower, HeldRequest):
-    """One client of a stream."""
+    def on_detached(self, reason: DetachReason) -> None:
+        self.detached.set()
+
+
+class SubscriberFeed(Protocol):
+    """Has what subscribers read."""
+
+    def serve(self, subscriber: "Subscriber") -> None:
+        """Write what the subscriber misses, until it is live."""
+
+    def remove(self, subscriber: "Subscriber") -> None:
+        """Drop a subscriber whose stream has ended. Harmless to repeat."""
+
+
+class Subscriber(Follower, HeldConnection):
+    """One client of a stream. While it is live it has no task."""
+
+    __slots__ = ("_feed", "is_revoked", "job_filter", "position", "principal", "request_id")
 
     def __init__(
         self,
-        transport: asyncio.Transport,
+        feed: SubscriberFeed,
         job_filter: JobFilter,
-        buffer_bytes_max: int,
+        position: int,
         *,
         principal: Principal,
-        chunked: bool,
+        request_id: str,
+        is_chunked: bool,
     ) -> None:
-        super().__init__(job_filter)
+        super().__init__(is_chunked=is_chunked)
+        self._feed = feed
+        self.job_filter = job_filter
+        self.position = position
         self.principal = principal
+        self.request_id = request_id
         #: Whether its credential was revoked or has expired, or permits the stream no longer.
         self.is_revoked = False
-        self.written_bytes = 0
-        self._transport = transport
-        self._chunked = chunked
-        self._buffer_bytes_max = buffer_bytes_max
 
-    @property
-    def is_gone(self) -> bool:
-        """Whether the connection is closed or closing."""
-        return self._transport.is_closing()
-
-    @property
-    def unsent_bytes(self) -> int:
-        """Bytes in the transport's buffer."""
-        return self._transport.get_write_buffer_size()
-
-    @property
-    def is_full(self) -> bool:
-        """Whether the transport's buffer is over its bound."""
-        return self.unsent_bytes > self._buffer_bytes_max
-
-    def abort(self) -> None:
-        self._transport.abort()
-
-    def leave(self) -> None:
-        self.detach("gone")
-
-    def write_probe(self) -> None:
-        self.write(Frames(HEARTBEAT))
+    def write(self, frames: Frames) -> None:
+        """Write *frames* at once."""
+        self.write_bytes(frames.chunk if self.is_chunked else frames.data)
 
     def offer(self, frames: Frames) -> DetachReason | None:
-        if self.is_gone:
+        # For each client and event: no other method is called.
+        transport = self.transport
+        if transport is None or transport.is_closing():
             return "gone"
-        if self.is_full:
+        if self.is_paused:
             return "behind"
-        self.write(frames)
+        data = frames.chunk if self.is_chunked else frames.data
+        self.written_bytes += len(data)
+        transport.write(data)
         return None
 
     def beat(self, heartbeat: Frames) -> DetachReason | None:
         return self.offer(heartbeat)
 
-    def write(self, frames: Frames) -> None:
-        """Write *frames* at once.
+    def on_detached(self, reason: DetachReason) -> None:
+        if reason != "gone":
+            self._feed.serve(self)
 
-        The bytes go to the transport: a write of aiohttp's response object costs ten times as much.
-        """
-        if self.is_gone:
-            return  # a write would be silent in asyncio, and an error in uvloop
-        self.written_bytes += len(frames)
-        self._transport.write(frames.chunk if self._chunked else frames.data)
+    def leave(self) -> None:
+        self._feed.remove(self)
 
-
-#: The subscriber of a request that is answered with a stream.
-SUBSCRIBER = web.RequestKey("subscriber", Subscriber)
+    def write_probe(self) -> None:
+        self.write(Frames(HEARTBEAT))

@@ -8,7 +8,7 @@ from eventjobs.http.streams.frames import (
     end_frame,
     prefix_that_fits,
     reset_frame,
-    retry_frame,
+    retry_later_frame,
 )
 from tests.support.stream_reader import Chunks, Wire
 
@@ -30,8 +30,8 @@ def test_what_ends_or_resets_a_stream_is_read_as_such() -> None:
     assert (end.event, end.json, wire.last_id) == ("end", {"reason": "finished"}, "7")
     [reset] = wire.feed(reset_frame(3))
     assert (reset.event, reset.json) == ("reset", {"head": 3})
-    assert wire.feed(retry_frame(1500)) == []
-    assert wire.retries == [1500]
+    assert wire.feed(retry_later_frame(7.5)) == []
+    assert 8_500 <= wire.retries[0] <= 17_500
 
 
 def test_a_chunk_is_one_of_http() -> None:

@@ -1,11 +1,11 @@
 """The followers that are up to date leave nothing behind."""
 
-import asyncio
+from unittest.mock import create_autospec
 
 from eventjobs.auth.principals import LOCAL
 from eventjobs.http.streams.job_filter import JobFilter
 from eventjobs.http.streams.live_followers import LiveFollowers
-from eventjobs.http.streams.subscriber import Subscriber
+from eventjobs.http.streams.subscriber import Subscriber, SubscriberFeed
 from tests.support.reachable import reachable
 
 FILTERS = [
@@ -18,7 +18,8 @@ FILTERS = [
 
 
 def subscriber(job_filter: JobFilter) -> Subscriber:
-    return Subscriber(asyncio.Transport(), job_filter, 1, principal=LOCAL, chunked=True)
+    feed = create_autospec(SubscriberFeed)
+    return Subscriber(feed, job_filter, 0, principal=LOCAL, request_id="a", is_chunked=True)
 
 
 def test_nothing_is_left_of_subscribers_that_leave() -> None:
