@@ -2,13 +2,16 @@
 
 import asyncio
 from collections.abc import Callable
-from typing import Any
+from typing import Any, cast
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from eventjobs.attempts.ready_feed import ReadyFeed
+from eventjobs.attempts.ready_queue import ReadyQueue
 from eventjobs.domain.spec import JobSpec
+from eventjobs.projections import Views
 from eventjobs.projections.queue import PRIORITY_MAX, WaitingJob
 from tests.support.clock import SECOND, FakeClock
 from tests.support.histories import START_US, job_id
@@ -144,6 +147,61 @@ async def test_many_jobs_that_become_due_at_once_come_in_order(clock: FakeClock)
         await submit(log, number, priority=number, run_at_us=late_us)
     clock.freeze(60)
     assert await due_of(log, clock) == [job_id(number) for number in reversed(range(20))]
+
+
+async def test_the_queue_knows_when_the_first_of_the_later_jobs_is_due(clock: FakeClock) -> None:
+    async with world(clock) as each:
+        for late_s in (90, 60):
+            await each.do_submit(0, JobSpec("csv", run_at_us=START_US + late_s * SECOND))
+        await each.follow()
+        assert await each.take(["csv"], 9) == []
+        assert each.queue.next_due_us() == START_US + 60 * SECOND
+        clock.freeze(60)
+        assert await each.take(["csv"], 9) == [job_id(1)]
+        assert each.queue.next_due_us() == START_US + 90 * SECOND
+        clock.freeze(30)
+        assert await each.take(["csv"], 9) == [job_id(0)]
+        assert each.queue.next_due_us() is None
+
+
+async def test_more_children_of_an_unknown_parent_than_are_in_memory_all_come(
+    clock: FakeClock,
+) -> None:
+    count = 3 * WINDOW
+    async with world(clock) as each:
+        for _ in range(count):
+            await each.do_submit(0, JobSpec("csv", parent=job_id(99)))
+        await each.follow()
+        children = await each.take(["csv"], 99, children=True)
+        assert children == [job_id(number) for number in range(count)]
+
+
+class LostViews:
+    """Views whose file was lost: they read nothing until they are back where they were."""
+
+    def __init__(self, views: Views) -> None:
+        self.position = views.position
+        self._views = views
+        self._is_lost = True
+
+    async def wait_for_position(self, position: int) -> None:
+        await self._views.wait_for_position(position)
+        self._is_lost = position < self.position
+
+    async def query(self, query: str, *parameters: Any) -> list[Any]:
+        return [] if self._is_lost else await self._views.query(query, *parameters)
+
+
+async def test_a_job_is_found_though_the_file_of_the_views_is_lost_at_the_start(
+    clock: FakeClock,
+) -> None:
+    async with world(clock) as each:
+        await each.do_submit(0, JobSpec("csv"))
+        await each.follow()
+        each.queue = ReadyQueue(WINDOW)
+        each.feed = ReadyFeed(each.queue, cast(Views, LostViews(each.views)))
+        await each.feed.load()
+        assert await each.take(["csv"], 9) == [job_id(0)]
 
 
 async def test_a_deferred_job_waits_until_it_is_admitted(clock: FakeClock) -> None:

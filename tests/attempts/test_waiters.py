@@ -116,3 +116,14 @@ async def test_no_claimer_sleeps_beside_a_job(seed: int) -> None:
         task.cancel()
     await turns()
     assert not claimers.waiters.are_waiting
+
+
+async def test_a_claimer_that_prefetches_alone_would_claim_no_job_at_once() -> None:
+    """The reasons of a job say "busy" then: a process has to end its job first."""
+    waiters = ClaimWaiters()
+    for free in (0, 1):
+        waiting = waiters.sleep(waiters.subscribe(), [Capacity({"csv"}, free, prefetch=1)])
+        sleeping = asyncio.create_task(waiting)
+        await turns(1)
+        assert waiters.has_capacity_for("csv", child=False) is (free > 0)
+        sleeping.cancel()
