@@ -109,6 +109,28 @@ async def test_a_retry_after_the_step_takes_as_long_as_it_says(
     assert 0.4 <= await starts_after(service, clock, job_id, 0.5) <= 0.7
 
 
+async def test_after_the_step_each_of_several_retries_starts_when_it_is_due(
+    serve: Serve, clock: FakeClock
+) -> None:
+    """A step forward makes all of them seem due. None waits for the last one."""
+
+    @handler("again", max_attempts=2)
+    async def again_after(context: Context, payload: float) -> None:
+        if context.attempt == 1:
+            raise JobError("again", "once more", retry_after_s=payload)
+
+    service = await serve(again_after, clock=clock)
+    delays_s = (5, 10, 20)
+    ids = [(await service.submit("again", each)).job_id for each in delays_s]
+    for job_id in ids:
+        await waits(service, job_id)
+    clock.jump_wall(HOUR_S)
+    began_s = clock.monotonic_s()
+    for job_id, delay_s in zip(ids, delays_s, strict=True):
+        await starts_after(service, clock, job_id, 10)
+        assert delay_s - 1 <= clock.monotonic_s() - began_s <= delay_s + 1
+
+
 async def test_a_clock_that_is_set_back_and_forth_changes_no_delay(
     serve: Serve, clock: FakeClock
 ) -> None:

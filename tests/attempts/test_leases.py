@@ -287,6 +287,18 @@ async def test_a_limit_holds_for_a_worker_that_does_not_keep_it(
     assert job.error["code"] == code
 
 
+async def test_a_time_limit_counts_from_the_claim(client: Connect, clock: FakeClock) -> None:
+    """Not from when the service began to watch leases: another one is older."""
+    api = await client(FAR, clock=clock, lease_s=60)
+    await submit_and_claim(api)
+    await clock.advance(50)
+    job_id = await submit_and_claim(api, timeout_s=60)
+    await clock.advance(55)
+    assert (await report(api, job_id, "heartbeat")).json["reason"] is None
+    await clock.advance(6)
+    assert (await report(api, job_id, "heartbeat")).json["reason"] == "timeout"
+
+
 async def test_who_stops_because_time_is_up_has_failed_and_was_not_cancelled(
     client: Connect, clock: FakeClock
 ) -> None:

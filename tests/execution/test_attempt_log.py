@@ -112,12 +112,14 @@ async def test_a_worker_elsewhere_that_fails_or_is_lost_is_told(
     api = await client(remote("far"), clock=clock, lease_s=30.0)
     with capture_logs() as lines:
         job_id = await submit_and_claim(api, max_attempts=2)
+        clock.freeze(3_600)
         await report(api, job_id, "fail", code="no_tea", message="none")
         again = await submit_and_claim(api, max_attempts=1)
         await time_passing(clock, api.service.wait(again))
     started, failed = of_attempts(lines, job_id)
     assert (started["event"], failed["event"]) == ("attempt started", "attempt failed")
     assert (failed["code"], failed["log_level"]) == ("no_tea", "warning")
+    assert failed["duration_s"] == 3_600
     lost = [each for each in of_attempts(lines, again) if each["event"] == "attempt failed"]
     assert [(each["code"], each["log_level"]) for each in lost] == [("worker_lost", "error")]
 
