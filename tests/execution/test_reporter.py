@@ -1,16 +1,30 @@
 """Reports of an attempt: their rate, their order, their bound."""
 
 import asyncio
+import gc
 from itertools import pairwise
-from typing import Any
+from typing import Any, cast
 
 import pytest
 
 from eventjobs.clock import sleep
-from eventjobs.domain.events import ArtifactStored, LogWritten, ProgressReported
+from eventjobs.domain.decisions import Report
+from eventjobs.domain.events import (
+    ArtifactStored,
+    AttemptStarted,
+    JobSubmitted,
+    LogWritten,
+    ProgressReported,
+    StepCompleted,
+)
+from eventjobs.domain.job import Job, fold
 from eventjobs.domain.recorded import Recorded
-from eventjobs.errors import DiskFull
+from eventjobs.domain.spec import JobSpec
+from eventjobs.errors import DiskFull, StaleAttempt
 from eventjobs.execution import reporter
+from eventjobs.execution.reporter import AttemptReporter
+from eventjobs.execution.slots import Slots
+from eventjobs.execution.source import JobSource
 from eventjobs.handlers.context import Context
 from eventjobs.handlers.declare import handler
 from eventjobs.handlers.thread_context import ThreadContext
@@ -18,6 +32,7 @@ from eventjobs.log import NewEvent
 from tests.conftest import Serve
 from tests.support.appends import at_each_append
 from tests.support.clock import FakeClock
+from tests.support.decisions import as_recorded
 from tests.support.waiting import recorded_of, time_passing
 
 
@@ -141,6 +156,60 @@ async def test_the_newest_stage_is_told_after_a_flood_of_lines(
     assert [(each.done, each.stage) for each in reports] == [(2, "second")]
     go.set()
     await service.wait(job_id)
+
+
+class RefusingSource:
+    """The job source of an attempt that has lost its job, once it *may_answer*."""
+
+    def __init__(self) -> None:
+        self.clock = FakeClock()
+        self.may_answer = asyncio.Event()
+        self.asked = asyncio.Event()
+        self.reports: list[Report] = []
+
+    async def report(self, job: Job, report: Report) -> None:
+        self.reports.append(report)
+        self.asked.set()
+        await self.may_answer.wait()
+        raise StaleAttempt
+
+    def reporter(self) -> AttemptReporter:
+        job = fold(as_recorded(JobSubmitted(JobSpec("x")), AttemptStarted(1, "w")))
+        assert job is not None
+        return AttemptReporter(cast(JobSource, self), job, Slots(1, {"": 1}).take(""), 1.0)
+
+
+async def test_an_attempt_that_has_lost_its_job_sends_nothing_more() -> None:
+    """A remote worker would make a request in vain for each line."""
+    source = RefusingSource()
+    source.may_answer.set()
+    sender = source.reporter()
+    first, *others = [LogWritten(1, "info", f"line {number}") for number in range(4)]
+    sender.add(first)
+    sender.add(others[0])
+    await sender.flush()
+    for each in others[1:]:
+        sender.add(each)
+        await sender.flush()
+    assert source.reports == [first]
+
+
+async def test_a_step_that_is_refused_after_its_caller_was_cancelled_is_no_error_of_the_loop() -> (
+    None
+):
+    errors: list[dict[str, Any]] = []
+    asyncio.get_running_loop().set_exception_handler(lambda _, about: errors.append(about))
+    source = RefusingSource()
+    sender = source.reporter()
+    recording = asyncio.create_task(sender.record(StepCompleted(1, "read", 1)))
+    await source.asked.wait()
+    recording.cancel()
+    await asyncio.wait({recording})
+    source.may_answer.set()
+    await sender.flush()
+    del sender, recording
+    gc.collect()
+    assert errors == []
 
 
 async def test_a_file_that_the_log_does_not_take_is_an_error_of_the_handler_at_once(

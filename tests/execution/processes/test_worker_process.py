@@ -1,7 +1,9 @@
 """How a process ends, and how its handler is stopped."""
 
 import asyncio
+import gc
 import os
+import shutil
 import signal
 import stat
 import sys
@@ -234,6 +236,21 @@ async def test_a_process_that_cannot_be_started_is_a_failed_attempt(
     assert job.error["retryable"]
     assert not list((service.settings.data / "scratch").iterdir())
     assert await result_of(service, "pid")
+
+
+async def test_temporary_files_that_are_gone_are_no_error_at_the_end_of_a_process(
+    serve: Serve,
+) -> None:
+    """A handler may remove its directory, or a program that tidies up the disk."""
+    errors: list[dict[str, Any]] = []
+    asyncio.get_running_loop().set_exception_handler(lambda _, about: errors.append(about))
+    service = await serve(pid)
+    process = await result_of(service, "pid")
+    await asyncio.to_thread(shutil.rmtree, service.settings.data / "scratch")
+    await service.close()
+    await until_gone(process)
+    gc.collect()
+    assert errors == []
 
 
 async def test_a_process_that_nothing_would_kill_with_the_service_is_not_used(
