@@ -273,6 +273,21 @@ async def test_a_removed_webhook_is_told_nothing(client: Connect, receiver: Rece
     assert redelivered.code == "webhook_not_found"
 
 
+async def test_a_webhook_that_is_removed_gets_no_delivery_of_later_events(
+    client: Connect, receiver: Receiver
+) -> None:
+    """No delivery job is made, though the events are read for another webhook."""
+    api = await client(work, outbound_allow=LOCAL)
+    removed, other = [await subscribe(api, receiver) for _ in range(2)]
+    await api.submit("work")
+    await receiver.has(2)
+    assert (await api("DELETE", removed["links"]["self"])).status == 204
+    await api.submit("work")
+    await receiver.has(3)
+    await api.service.views.wait_for_position(api.service.log.head)
+    assert [len(await deliveries(api, each)) for each in (removed, other)] == [1, 2]
+
+
 @pytest.mark.parametrize(
     ("given", "code"),
     [

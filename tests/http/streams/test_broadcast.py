@@ -1,10 +1,21 @@
-"""What is written to a subscriber that joins while a batch is prepared."""
+"""What is written to a subscriber that joins while a batch is prepared, or that is detached."""
 
 import asyncio
+from contextlib import suppress
 
 import pytest
 
+from eventjobs.commands.jobs import Jobs
+from eventjobs.domain.events import LogWritten
+from eventjobs.domain.spec import JobSpec
+from eventjobs.http.streams.broadcast import EventBroadcaster
+from eventjobs.http.streams.frames import Frames
+from eventjobs.http.streams.job_filter import JobFilter
+from eventjobs.http.streams.job_lookup import JobLookup
 from eventjobs.http.streams.snapshots import Snapshot, Snapshots
+from eventjobs.http.streams.subscriber import DetachReason, EventWait, Follower
+from eventjobs.log import PAGE_MAX
+from tests.support.memory_log import MemoryLog
 from tests.support.stream_reader import Stream
 from tests.support.stream_site import Site
 from tests.support.waiting import turns
@@ -47,3 +58,38 @@ async def test_the_cursor_of_who_joins_during_a_batch_does_not_go_back(
     may_read.set()
     assert await read(first, 3) == [("5", 7), ("6", 6), ("7", 7)]
     assert await read(second, 1) == [("7", 7)]
+
+
+class Reader(Follower):
+    """It takes all that it is offered."""
+
+    def offer(self, frames: Frames) -> DetachReason | None:
+        return None
+
+
+async def test_a_follower_that_is_detached_runs_before_the_next_batch() -> None:
+    """However many batches there are: a log whose newest events are in memory makes none wait."""
+    log = MemoryLog()
+    jobs = Jobs(log)
+    job = (await jobs.submit(JobSpec("a"), actor="me")).job
+    await jobs.start(job.job_id, worker="me")
+    broadcaster = EventBroadcaster(log, JobLookup(jobs))
+    began = log.head
+    for number in range(3 * PAGE_MAX):
+        line = LogWritten(1, "info", f"line {number}")
+        await log.append(job.job_id, 2 + number, line, actor="me")
+    followers = reader, wait = Reader(JobFilter()), EventWait(JobFilter())
+    detached = [each.go_live() for each in followers][1]
+    for each in followers:
+        broadcaster.join(each)
+
+    async def continue_behind() -> int:
+        await detached
+        return broadcaster.position
+
+    running = asyncio.create_task(broadcaster.run())
+    assert await asyncio.create_task(continue_behind()) == began + PAGE_MAX
+    running.cancel()
+    with suppress(asyncio.CancelledError):
+        await running
+    assert (reader.is_live, wait.is_live) == (True, False)

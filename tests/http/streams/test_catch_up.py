@@ -358,3 +358,26 @@ async def test_large_events_are_read_few_at_a_time(
     assert await stream.messages(site.head) == expected
     assert max(counts[2:8]) <= 20
     assert counts[-1] > 100, "small ones are read many at a time again"
+
+
+async def test_large_events_of_a_named_job_are_read_few_at_a_time(
+    site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    mine, other = await site.submit(), await site.submit("b")
+    await site.start(mine, other)
+    await site.append_many(mine, 200, LogWritten(1, "info", "x" * 50_000))
+    await site.append_many(other, 600)
+    expected = messages_after(await site.facts(), {mine}, 0)
+    counts = []
+    from_log = site.service.log.read_job
+
+    async def count(id: str, after: int = 0, limit: int | None = None) -> list[Recorded]:
+        page = await from_log(id, after, limit)
+        if limit is not None:  # a load of the job has none
+            counts.append(len(page))
+        return page
+
+    monkeypatch.setattr(site.service.log, "read_job", count)
+    stream = await site.watch(events_path(mine))
+    assert await stream.messages(len(expected)) == expected
+    assert max(counts[1:]) <= 25
