@@ -129,8 +129,6 @@ class OutcomeRecorder:
 
     async def _store_if_large(self, job: Job, result: Any, actor: str) -> Any:
         """*result* as JSON text. One too large for an event is stored, and a reference returned."""
-        if result is None:
-            return None
         encoded = orjson.dumps(result)
         if len(encoded) <= self._result_bytes_max:
             return as_fragment(result)
