@@ -1,6 +1,6 @@
 """The jobs of an order in memory, and a read of those behind them."""
 
-from eventjobs.attempts.ready_window import NOTHING_READ, Rank, ReadyWindow, by_rank
+from eventjobs.attempts.ready_window import NOTHING_READ, Rank, ReadyWindow, WindowSize, by_rank
 from eventjobs.projections.queue import WaitingJob
 from tests.support.histories import job_id
 
@@ -31,7 +31,7 @@ def take_all(window: ReadyWindow, table: list[WaitingJob]) -> list[int]:
 def test_a_window_that_is_cut_during_a_read_is_read_on_from_where_it_was_cut() -> None:
     """What was read is behind that. The jobs between were left to the table."""
     table = [waiting_job(rank) for rank in range(10, 19)]
-    window = ReadyWindow(("line", "csv", "default"), by_rank, SIZE, NOTHING_READ)
+    window = ReadyWindow(("line", "csv", "default"), by_rank, WindowSize(SIZE, SIZE), NOTHING_READ)
     begin = window.begin_read()
     window.end_read(begin, page_of(table, begin), SIZE, set())
     begin = window.begin_read()

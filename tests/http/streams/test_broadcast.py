@@ -63,8 +63,18 @@ async def test_the_cursor_of_who_joins_during_a_batch_does_not_go_back(
 class Reader(Follower):
     """It takes all that it is offered."""
 
+    def __init__(self, job_filter: JobFilter, position: int) -> None:
+        self.job_filter = job_filter
+        self.position = position
+
     def offer(self, frames: Frames) -> DetachReason | None:
         return None
+
+    def beat(self, heartbeat: Frames) -> DetachReason | None:
+        return None
+
+    def on_detached(self, reason: DetachReason) -> None:
+        raise AssertionError(reason)
 
 
 async def test_a_follower_that_is_detached_runs_before_the_next_batch() -> None:
@@ -78,13 +88,12 @@ async def test_a_follower_that_is_detached_runs_before_the_next_batch() -> None:
     for number in range(3 * PAGE_MAX):
         line = LogWritten(1, "info", f"line {number}")
         await log.append(job.job_id, 2 + number, line, actor="me")
-    followers = reader, wait = Reader(JobFilter()), EventWait(JobFilter())
-    detached = [each.go_live() for each in followers][1]
-    for each in followers:
-        broadcaster.join(each)
+    reader, wait = Reader(JobFilter(), began), EventWait(JobFilter(), began)
+    broadcaster.join(reader)
+    broadcaster.join(wait)
 
     async def continue_behind() -> int:
-        await detached
+        await wait.detached.wait()
         return broadcaster.position
 
     running = asyncio.create_task(broadcaster.run())
@@ -92,4 +101,4 @@ async def test_a_follower_that_is_detached_runs_before_the_next_batch() -> None:
     running.cancel()
     with suppress(asyncio.CancelledError):
         await running
-    assert (reader.is_live, wait.is_live) == (True, False)
+    assert (broadcaster.leave(reader), broadcaster.leave(wait)) == (True, False)
