@@ -2,16 +2,20 @@
 
 import asyncio
 from collections.abc import AsyncIterator
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, asynccontextmanager
 
 import pytest
 
 from eventjobs.domain.ids import child_id
 from eventjobs.domain.timestamps import parse_rfc3339, rfc3339
+from eventjobs.http.streams.streams import GOODBYE_S
 from tests.conftest import Connect
 from tests.support.clock import FakeClock
-from tests.support.keys import id_of, make_key
-from tests.support.owners import ANN, job_submitted, open_site, until_contains
+from tests.support.keys import bearer, id_of, make_key
+from tests.support.owners import ANN, Site, job_submitted, open_site, until_contains
+from tests.support.stream_reader import request
+
+Connection = tuple[asyncio.StreamReader, asyncio.StreamWriter]
 
 
 async def test_an_open_claim_of_a_revoked_worker_gets_no_job(client: Connect) -> None:
@@ -105,6 +109,51 @@ async def test_streams_end_when_their_credential_expires(client: Connect) -> Non
         await clock.advance(1.5)
         assert b"event:" not in await ending.content.read()
     assert (await site.get("short", "/v1/jobs")).code == "invalid_credential"
+
+
+@asynccontextmanager
+async def job_stream(site: Site, key: str, job_id: str) -> AsyncIterator[Connection]:
+    """A connection on which the stream of a job has begun."""
+    listening = site.api.listening
+    reader, writer = await asyncio.open_connection(listening.host, listening.port)
+    try:
+        writer.write(request(f"/v1/jobs/{job_id}/events", headers=bearer(key)))
+        await reader.readuntil(b"JobSubmitted")
+        yield reader, writer
+    finally:
+        writer.close()
+        await writer.wait_closed()
+
+
+async def test_the_end_of_a_credential_cuts_off_no_later_request_of_a_connection(
+    client: Connect, clock: FakeClock
+) -> None:
+    """A proxy uses a connection again, for other clients too, when a stream on it has ended."""
+    site = await open_site(client, clock=clock)
+    expiry = parse_rfc3339(rfc3339(clock.now_us() + 60_000_000))
+    key = await make_key(site.api.service, owner=ANN, expires_at=expiry)
+    job_id = await site.submit(ANN)
+    async with job_stream(site, key, job_id) as (reader, writer):
+        await site.send(ANN, "POST", f"/v1/jobs/{job_id}/cancel")
+        await reader.readuntil(b"\r\n0\r\n\r\n")
+        writer.write(request("/v1/events", headers=bearer(site.keys[ANN])))
+        await reader.readuntil(b"JobSubmitted")
+        await clock.advance(60 + GOODBYE_S)
+        later = await site.submit(ANN)
+        await reader.readuntil(later.encode())
+
+
+async def test_a_connection_that_a_revocation_is_to_cut_off_is_closed_with_its_stream(
+    client: Connect, clock: FakeClock
+) -> None:
+    """At once: no later request of a proxy is on it when its time is up."""
+    site = await open_site(client, clock=clock)
+    key = await site.add("second")
+    job_id = await site.submit("second")
+    async with job_stream(site, key, job_id) as (reader, _):
+        await site.api.service.api_keys.revoke(id_of(key), actor="test")
+        async with asyncio.timeout(20):
+            assert (await reader.read()).endswith(b"\r\n0\r\n\r\n")  # up to its close
 
 
 async def test_a_stream_of_a_worker_ends_when_it_holds_the_job_no_longer(

@@ -238,7 +238,7 @@ class Streams:
         while True:
             await sleep(self._service.clock, self._settings.heartbeat_s)
             for subscriber in list(self._open):
-                if not await self._is_permitted(subscriber):
+                if not await self._is_permitted(subscriber) and subscriber in self._open:
                     self._revoke(subscriber)
 
     async def _is_permitted(self, subscriber: Subscriber) -> bool:
