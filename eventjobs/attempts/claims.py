@@ -178,7 +178,7 @@ class ClaimQueue:
                 self._limiter.forget_selection(job_id)
                 return None
             except Rejected:
-                selected = self._ready.taken(job_id)
+                selected = self._ready.taken_job(job_id)
                 current = await self._jobs.current(job_id)
                 if current is None or not unknown or current.worker != worker:
                     # Cancelled or claimed since it was selected, or it is not due.

@@ -269,7 +269,7 @@ class ReadyQueue:
         if job is not None:
             self.put(job)
 
-    def taken(self, job_id: str) -> WaitingJob | None:
+    def taken_job(self, job_id: str) -> WaitingJob | None:
         """The taken job, as it is now; None if it was removed."""
         return self._taken.get(job_id)
 

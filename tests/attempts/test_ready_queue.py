@@ -180,13 +180,13 @@ class LostViews:
     """Views whose file was lost: they read nothing until they are back where they were."""
 
     def __init__(self, views: Views) -> None:
-        self.position = views.position
+        self.present_position = views.present_position
         self._views = views
         self._is_lost = True
 
     async def wait_for_position(self, position: int) -> None:
         await self._views.wait_for_position(position)
-        self._is_lost = position < self.position
+        self._is_lost = position < self.present_position
 
     async def query(self, query: str, *parameters: Any) -> list[Any]:
         return [] if self._is_lost else await self._views.query(query, *parameters)
