@@ -8,7 +8,12 @@ from typing import Any
 
 import pytest
 
+from eventjobs.attempts.claims import ClaimQueue
+from eventjobs.attempts.limiter import ConcurrencyLimiter
+from eventjobs.attempts.waiters import ClaimWaiters
+from eventjobs.commands.jobs import Jobs
 from eventjobs.domain.ids import new_id
+from eventjobs.domain.limits import ConcurrencyLimits
 from eventjobs.errors import DiskFull, JobUnreadable
 from eventjobs.execution.source import Capacity
 from eventjobs.handlers.context import Context
@@ -19,7 +24,10 @@ from eventjobs.service import Service
 from tests.conftest import Serve
 from tests.support.clock import FakeClock
 from tests.support.limited_jobs import free, most_at_once, paced, pair, two
+from tests.support.memory_log import MemoryLog
 from tests.support.searches import during_a_search
+from tests.support.view_model import submit
+from tests.support.views import quick_folder, running
 from tests.support.waiting import time_passing, turns
 
 
@@ -457,3 +465,36 @@ async def test_what_comes_while_a_runner_searches_starts_at_once(
         await service.views.wait_for_position(service.log.head)
         await search_during(partial(service.pauses.resume, "type", "free", actor="ann"))
         assert (await service.wait(paused.job_id)).status == "completed"
+
+
+async def test_no_claimer_waits_after_the_last_one_has_woken() -> None:
+    """Else the queue would set a timer again and again."""
+    waiters = ClaimWaiters()
+    wake = waiters.subscribe()
+    sleeping = asyncio.create_task(waiters.sleep(wake, [Capacity(["csv"], 1)]))
+    await turns()
+    assert waiters.are_waiting
+    waiters.wake_all()
+    await sleeping
+    assert not waiters.are_waiting
+
+
+async def test_a_claimer_that_came_before_the_queue_was_loaded_gets_its_first_job(
+    clock: FakeClock,
+) -> None:
+    """The clock stands still, so nothing but the load ends the wait."""
+    log = MemoryLog(clock)
+    job_id = await submit(log, 0)
+    with quick_folder() as folder:
+        async with running(folder / "views.db", log, clock) as views:
+            await views.wait_for_position(log.head)
+            limiter = ConcurrencyLimiter(ConcurrencyLimits(), clock)
+            queue = ClaimQueue(Jobs(log, clock), views, clock, limiter)
+            wake, capacities = queue.waiters.subscribe(), [Capacity(["csv"], 1)]
+            assert await queue.select(capacities, 1) == []
+            waiting = asyncio.create_task(queue.wait_for_work(wake, capacities))
+            await turns()
+            await queue.load()
+            async with asyncio.timeout(20):
+                await waiting
+            assert await queue.select(capacities, 1) == [(job_id, "csv")]

@@ -273,3 +273,17 @@ async def test_a_retry_counts_as_a_start(serve: Serve, clock: FakeClock) -> None
     job = await time_passing(clock, service.wait(job.job_id), 1)
     assert (job.status, job.attempt) == ("failed", 4)
     assert most_in_a_minute(await service.log.read(0, 1000), "paced") == 2
+
+
+async def test_starts_longer_ago_than_the_period_do_not_count_after_a_restart(
+    serve: Serve, clock: FakeClock
+) -> None:
+    service = await serve(paced, clock=clock)
+    for n in range(3):
+        await service.wait((await service.submit("paced", n)).job_id)
+    await time_passing(clock, service.close(), 0.01)
+    await clock.advance(60)
+    again = await serve(paced, clock=clock)
+    job = await again.submit("paced")
+    async with asyncio.timeout(20):
+        assert (await again.wait(job.job_id)).status == "completed"

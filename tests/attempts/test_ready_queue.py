@@ -341,3 +341,39 @@ async def test_claimers_that_read_at_once_read_once(
         first, second = await asyncio.gather(each.take(["csv"], 2), each.take(["csv"], 1))
         assert sorted([*first, *second]) == [job_id(number) for number in range(3)]
         assert queries == 1
+
+
+# --- what changes while a job is kept aside or read
+
+
+async def test_a_child_that_its_key_has_held_comes_when_the_key_is_free(clock: FakeClock) -> None:
+    async with world(clock) as each:
+        await each.do_submit(0, JobSpec("render"))
+        await each.do_submit(0, JobSpec("csv", parent=job_id(0), concurrency_key="k"))
+        await each.follow()
+        each.full = {("key", "k")}
+        assert await each.take(["csv"], 9, children=True) == []
+        await each.do_free(0, ("key", "k"))
+        assert await each.take(["csv"], 9, children=True) == [job_id(1)]
+
+
+async def test_a_job_that_became_due_and_is_put_back_may_start_at_once(clock: FakeClock) -> None:
+    """It does not wait for its due time a second time."""
+    async with world(clock) as each:
+        await each.do_submit(0, JobSpec("csv", run_at_us=clock.now_us() + 60 * SECOND))
+        await each.follow()
+        clock.freeze(60)
+        assert await each.take(["csv"], 1) == [job_id(0)]
+        each.queue.take_available()
+        each.queue.put_back(job_id(0))
+        assert each.queue.take_available() == {"csv"}
+
+
+def test_no_due_time_is_awaited_while_the_next_ones_are_read() -> None:
+    """The read ends by itself; a timer that is due at once would fire until then."""
+    queue = ReadyQueue()
+    assert queue.next_due_us() is not None
+    reading = queue.later.begin_read()
+    assert queue.next_due_us() is None
+    queue.later.end_read(reading, None, 1, set())
+    assert queue.next_due_us() is not None

@@ -16,7 +16,7 @@ from eventjobs.domain.codec import UPCASTERS, Upcaster, decode, encode
 from eventjobs.domain.recorded import Recorded
 from eventjobs.domain.spec import JobSpec
 from eventjobs.domain.timestamps import rfc3339
-from eventjobs.errors import CorruptLog
+from eventjobs.errors import CorruptLog, NotJSON
 from eventjobs.storable import DEPTH_MAX
 from tests.support.decisions import JOB_ID, as_recorded
 from tests.support.histories import BY_CLASS, events, texts
@@ -221,3 +221,10 @@ def test_a_time_is_rfc_3339_with_microseconds(at_us: int) -> None:
     seconds, micros = divmod(at_us, 1_000_000)
     wanted = datetime.fromtimestamp(seconds, UTC).replace(microsecond=micros)
     assert datetime.fromisoformat(text) == wanted
+
+
+def test_a_text_that_is_no_text_is_neither_written_nor_read() -> None:
+    with pytest.raises(CorruptLog, match="reason cannot be 1"):
+        decode("JobExpired", b'{"reason":1}', b"{}")
+    with pytest.raises(NotJSON, match="reason cannot be 1"):
+        encode(e.JobExpired(1))  # type: ignore[arg-type]

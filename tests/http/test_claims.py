@@ -8,11 +8,14 @@ import orjson
 import pytest
 from pydantic import BaseModel
 
+from eventjobs.attempts.remote_claims import ClaimRequest, RemoteClaims
 from eventjobs.domain.events import (
     AttemptStarted,
 )
+from eventjobs.execution.source import Capacity
 from eventjobs.handlers.context import Context
 from eventjobs.handlers.declare import handler, remote
+from eventjobs.log.long_poll import LongPolls
 from tests.conftest import Connect
 from tests.support.clock import FakeClock
 from tests.support.remote_worker import WORKER, claim, report, submit_and_claim, wait_for_claims
@@ -283,3 +286,24 @@ async def test_workers_elsewhere_may_do_what_this_service_does_not(client: Conne
     job = await api.submit("both")
     [given] = await claim(api, types=("both",))
     assert given["job_id"] == job["job_id"]
+
+
+async def test_a_worker_that_has_gone_while_it_was_given_jobs_has_none(client: Connect) -> None:
+    """Its response would not arrive: each job is queued again, and that is no attempt."""
+    service = (await client(FAR)).service
+    polls = LongPolls(service.log, service.clock, 20.0)
+    claims = RemoteClaims(
+        service.claims,
+        service.leases,
+        service.attempt_reports,
+        service.recorder,
+        service.clock,
+        polls,
+    )
+    job = await service.submit("far")
+    await service.views.wait_for_position(service.log.head)
+    head = service.log.head
+    request = ClaimRequest(WORKER, [Capacity(["far"], 1)], 1, 0.0, 60.0, None)
+    assert await claims.claim(request, lambda: service.log.head > head) == []
+    assert await kinds(service, job.job_id) == "JobSubmitted AttemptStarted AttemptReleased"
+    assert (await job_when(service, job.job_id, lambda job: True)).tries == 0
