@@ -303,8 +303,9 @@ async def test_a_service_is_told_again_when_it_did_not_hear(
         assert [each.body["reason"] for each in withdrawals] == ["stalled", "stalled"]
 
 
+@pytest.mark.parametrize("status", [500, 503])
 async def test_a_stop_request_is_repeated_three_times_with_pauses_between(
-    client: Connect, clock: FakeClock, monkeypatch: pytest.MonkeyPatch
+    client: Connect, clock: FakeClock, monkeypatch: pytest.MonkeyPatch, status: int
 ) -> None:
     async with external_service((202, {"cancel_url": "/stop"})) as at:
         api = await connect(client, analyse(at), clock)
@@ -313,7 +314,7 @@ async def test_a_stop_request_is_repeated_three_times_with_pauses_between(
 
         async def post(url: str, *given: Any, **more: Any) -> OutboundResponse:
             requests.append((url, clock.monotonic_s()))
-            return OutboundResponse(503, b"")
+            return OutboundResponse(status, b"")
 
         monkeypatch.setattr(api.service.outbound, "post", post)
         with capture_logs() as lines:
@@ -325,7 +326,7 @@ async def test_a_stop_request_is_repeated_three_times_with_pauses_between(
         assert 0.75 <= first_s <= 1.25
         assert 1.5 <= second_s <= 2.5
         [failed] = [each for each in lines if each["event"] == "stop request failed"]
-        assert (failed["job_id"], failed["error"]) == (job_id_of(sent), "503")
+        assert (failed["job_id"], failed["error"]) == (job_id_of(sent), str(status))
 
 
 async def test_a_job_that_is_cancelled_while_it_is_sent_ends_at_once(client: Connect) -> None:

@@ -313,6 +313,7 @@ async def test_a_worker_elsewhere_was_heard_from_at_a_time(
     running, stopping = await why(api, job)
     assert (running["since"], running["lease_s"], running["worker"]) == (begun, 60, "w-1")
     assert running["heard_at"] == "2025-01-01T00:00:10.000000Z"
+    assert running["text"].endswith(" every 60 s, last at 2025-01-01T00:00:10.000000Z")
     assert (stopping["code"], stopping["by"], stopping["reason"]) == ("stopping", "http", "enough")
 
 
@@ -426,3 +427,17 @@ async def test_after_a_restart_a_key_is_still_held_by_whom_it_was(
     reasons = await why(api, job)
     assert [each["code"] for each in reasons] == ["concurrency_key", "busy"][: len(reasons)]
     assert reasons[0]["jobs"][0]["job_id"] == holder["job_id"]
+
+
+async def test_a_failure_is_explained_with_its_traceback_if_it_has_one(client: Connect) -> None:
+    @handler("fails", retry_delay_s=3600)
+    async def fails(context: Context, payload: str) -> None:
+        raise ValueError("no such row") if payload == "trace" else JobError("no_line", "dead")
+
+    api = await client(fails, retry_delay_max_s=7200)
+    for payload in ("trace", "none"):
+        job = await api.submit("fails", payload)
+        await job_when(api.service, job["job_id"], lambda each: each.error is not None)
+        [reason] = await why(api, job)
+        assert ("trace" in reason) == (payload == "trace")
+        assert "no such row" in reason.get("trace", "no such row")

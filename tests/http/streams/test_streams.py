@@ -1,5 +1,6 @@
 """Streams over HTTP: the bytes, how they end, and what a cursor means."""
 
+import asyncio
 from pathlib import Path
 
 import orjson
@@ -368,3 +369,15 @@ async def test_nothing_goes_on_after_the_service_is_closed(
     before = clock.timers_set
     await clock.advance(1000)
     assert clock.timers_set == before
+
+
+async def test_a_stream_too_many_ends_at_once_and_is_to_come_back_later(tmp_path: Path) -> None:
+    async with open_site(tmp_path, streams_max=1) as site:
+        first = await site.watch(EVENTS)
+        second = await site.watch(EVENTS)
+        async with asyncio.timeout(20):
+            assert await second.rest() == []
+        [delay_ms] = second.wire.retries
+        assert 1_000 <= delay_ms <= 10_000
+        await site.submit()
+        assert positions(await first.messages(1)) == [1]
