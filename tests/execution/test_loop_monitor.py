@@ -3,6 +3,7 @@
 import asyncio
 import threading
 import time
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -45,3 +46,29 @@ def test_a_watchdog_ends_with_its_loop() -> None:
         if each.name == "watchdog":
             each.join(5)
             assert not each.is_alive()
+
+
+def test_a_loop_that_responds_is_asked_again_and_not_logged() -> None:
+    asked_again = threading.Event()
+
+    class RespondingLoop(asyncio.SelectorEventLoop):
+        asked = 0
+
+        def call_soon_threadsafe(  # type: ignore[override]
+            self, callback: Callable[[], object], *args: Any, context: Any = None
+        ) -> None:
+            callback()
+            self.asked += 1
+            if self.asked == 2:
+                asked_again.set()
+
+    class QuickMonitor(LoopMonitor):
+        BEAT_S = 0.001
+
+    loop = RespondingLoop()
+    with capture_logs() as lines:
+        monitor = QuickMonitor(loop)
+        assert asked_again.wait(10)
+        monitor.close()
+    loop.close()
+    assert lines == []

@@ -33,6 +33,7 @@ from tests.conftest import Serve
 from tests.support.appends import at_each_append
 from tests.support.clock import FakeClock
 from tests.support.decisions import as_recorded
+from tests.support.log_lines import capture_logs
 from tests.support.waiting import recorded_of, time_passing
 
 
@@ -233,3 +234,25 @@ async def test_a_file_that_the_log_does_not_take_is_an_error_of_the_handler_at_o
     at_each_append(monkeypatch, service.log, before=refuse)
     job = await service.submit("saves", max_attempts=1)
     assert (await service.wait(job.job_id)).result == "without"
+
+
+async def test_a_step_that_waits_for_the_log_is_logged(
+    serve: Serve, clock: FakeClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    @handler("steps")
+    async def steps(context: Context, payload: Any) -> Any:
+        return await context.step("add", lambda: 3)
+
+    service = await serve(steps, clock=clock)
+    full = [DiskFull()]
+
+    async def refuse(new: NewEvent) -> None:
+        if isinstance(new.event, StepCompleted) and full:
+            raise full.pop()
+
+    at_each_append(monkeypatch, service.log, refuse)
+    at_each_append(monkeypatch, service.log, before=refuse)
+        job = await service.submit("steps")
+        assert (await time_passing(clock, service.wait(job.job_id))).result == 3
+    [line] = [each for each in lines if each["event"] == "step waits"]
+    assert (line["job_id"], line["step"], line["error"]) == (job.job_id, "add", DiskFull().code)

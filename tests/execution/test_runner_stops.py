@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any
 
 import pytest
@@ -128,3 +129,40 @@ async def test_a_cancel_reaches_an_attempt_whose_claim_is_not_confirmed_yet(
         await time_passing(clock, service.wait(job.job_id))
     expected = "JobSubmitted AttemptStarted CancelRequested JobCancelled"
     assert await kinds(service, job.job_id) == expected
+
+
+async def test_a_shutdown_waits_until_the_end_of_an_abandoned_attempt_is_recorded(
+    serve: Serve, clock: FakeClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    begun, over, asked, go = (asyncio.Event() for _ in range(4))
+
+    @handler("deaf")
+    async def deaf(context: Context, payload: Any) -> None:
+        begun.set()
+        while not over.is_set():
+            with suppress(asyncio.CancelledError):
+                await over.wait()
+
+    service = await serve(deaf, clock=clock, grace_s=5)
+    record, recorded = service.job_source.record_outcome, []
+
+    async def slow(job: Job, outcome: Outcome) -> None:
+        asked.set()
+        await go.wait()
+        await record(job, outcome)
+        recorded.append(job.job_id)
+
+    monkeypatch.setattr(service.job_source, "record_outcome", slow)
+    job = await service.submit("deaf")
+    await begun.wait()
+    await service.jobs.cancel(job.job_id, actor="test")
+    await clock.advance(5)
+    await asked.wait()
+    closing = asyncio.create_task(service.close())
+    await clock.advance(0.1)
+    closed_early = closing.done()
+    go.set()
+    over.set()
+    await time_passing(clock, asyncio.wait([closing]))
+    assert not closed_early
+    assert recorded == [job.job_id]

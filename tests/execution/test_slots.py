@@ -479,3 +479,16 @@ async def deepest(service: Any, job_id: str) -> str:
         if (error := (await service.jobs.load(job_id)).error) is not None:
             errors.append(f"{error['code']}: {error['message']}")
     return errors[-1]
+
+
+def test_a_slot_that_is_lent_when_its_handler_ends_is_lent_no_more() -> None:
+    """A task that the handler has left behind may still wait for a job."""
+    used, unused = Slots(2, {"thread": 1}), Slots(2, {"thread": 1})
+    slot = used.take("thread")
+    used.release_while_waiting(slot)
+    assert slot.free_mode()
+    slot.release()
+    for slots_ in (used, unused):
+        slots_.take("thread")
+    types = {"thread": ["wait"]}
+    assert used.capacities(types, {}) == unused.capacities(types, {})
