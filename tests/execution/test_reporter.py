@@ -250,8 +250,8 @@ async def test_a_step_that_waits_for_the_log_is_logged(
         if isinstance(new.event, StepCompleted) and full:
             raise full.pop()
 
-    at_each_append(monkeypatch, service.log, refuse)
     at_each_append(monkeypatch, service.log, before=refuse)
+    with capture_logs() as lines:
         job = await service.submit("steps")
         assert (await time_passing(clock, service.wait(job.job_id))).result == 3
     [line] = [each for each in lines if each["event"] == "step waits"]
