@@ -3,14 +3,19 @@
 import asyncio
 import os
 import signal
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from eventjobs.attempts.local_source import LocalJobSource
+from eventjobs.domain.ids import new_id
 from eventjobs.domain.job import Job
 from eventjobs.domain.outcomes import Outcome
 from eventjobs.execution.processes import pool
+from eventjobs.execution.processes.worker_process import ProcessRun, WorkerProcess
+from eventjobs.execution.source import WithdrawReason
 from eventjobs.handlers.context import Context
 from eventjobs.handlers.declare import handler
 from eventjobs.service import Service
@@ -190,3 +195,43 @@ async def test_closing_gives_back_what_waits_and_lets_finish_what_runs(
     await asyncio.to_thread(pipe.write_text, "done")
     assert (await service.wait(running)).result == "done"
     await closing
+
+
+async def test_jobs_are_short_by_what_they_take_whatever_the_clock_shows(
+    serve: Serve, clock: FakeClock, pipe: Path
+) -> None:
+    clock.freeze(3600)
+    service = await serve(pid, waits, processes=1, clock=clock)
+    async with asyncio.timeout(60):
+        running, waiting, _ = await two(service, pipe)
+    await asyncio.to_thread(pipe.write_text, "done")
+    assert (await service.wait(running)).result == "done"
+    await service.wait(waiting)
+
+
+async def test_a_job_that_is_cancelled_as_it_gets_its_process_is_not_given_back(
+    serve: Serve, clock: FakeClock, pipe: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its handler runs, and is stopped like any other."""
+    stops: list[Callable[[str, int, WithdrawReason], object]] = []
+    monkeypatch.setattr(LocalJobSource, "on_stop", lambda source, stop: stops.append(stop))
+    begin, waiting = WorkerProcess.begin, new_id(clock.now_us())
+
+    def begin_and_stop(process: WorkerProcess, run: ProcessRun) -> None:
+        begin(process, run)
+        if run.job.job_id == waiting:
+            for stop in stops:
+                asyncio.get_running_loop().call_soon(stop, waiting, 1, "cancelled")
+
+    monkeypatch.setattr(WorkerProcess, "begin", begin_and_stop)
+    service = await serve(pid, waits, loop, processes=1, clock=clock)
+    for _ in range(2):
+        await result_of(service, "pid")
+    running = (await service.submit("waits", str(pipe))).job_id
+    await first_report(service, running)
+    await service.submit("loop", job_id=waiting)
+    await job_when(service, waiting, lambda job: job.status == "running")
+    await turns()
+    await asyncio.to_thread(pipe.write_text, "done")
+    ended = await job_when(service, waiting, lambda job: job.status != "running")
+    assert (ended.status, ended.attempt) == ("cancelled", 1)
