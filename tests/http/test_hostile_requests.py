@@ -20,7 +20,7 @@ from eventjobs.tools.soak.hostile.answers import Malformed, read_answers
 from tests.conftest import Connect
 from tests.support.http_client import connect_client, half_closed
 from tests.support.http_jobs import echo
-from tests.support.waiting import turns
+from tests.support.waiting import turns, until
 
 SHAPES = message_ends.SHAPES | message_syntax.SHAPES
 
@@ -52,7 +52,7 @@ async def test_every_shape_has_its_answers(
     tasks = len(asyncio.all_tasks())
     await check_shapes(api.service, api.listening)
     await wait_until_idle(api.listening)
-    assert len(asyncio.all_tasks()) == tasks
+    await until(lambda: len(asyncio.all_tasks()) == tasks)
     assert [each.getMessage() for each in caplog.records if each.levelno >= logging.ERROR] == []
 
 

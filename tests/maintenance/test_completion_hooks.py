@@ -167,8 +167,9 @@ async def test_a_hook_that_fails_twice_is_recorded_twice(serve: Serve) -> None:
     job_id = (await service.submit("analyze", 1)).job_id
     await over(service, job_id)
     await service.jobs.retry(hook_id(job_id, "story"), actor="operator")
+    head = service.log.head
     while len(await recorded_of(service, job_id, HookFailed)) < 2:
-        await service.log.wait(service.log.head)
+        head = await service.log.wait(head)
     await service.views.wait_for_position(service.log.head)
     assert await service.views.pending_hooks(10) == []
 

@@ -44,8 +44,9 @@ async def firings_when_ended(service: Service, clock: FakeClock, count: int) -> 
     """The firings, once there are *count* and their jobs have ended."""
 
     async def enough() -> list[str]:
+        head = service.log.head
         while len(times := await firings(service)) < count:
-            await service.log.wait(service.log.head)
+            head = await service.log.wait(head)
         for each in await service.log.read(0, 1000):
             if isinstance(each.event, JobSubmitted):
                 await service.wait(each.job_id)

@@ -59,10 +59,10 @@ async def open_site(client: Connect, *parts: Any, **settings: Any) -> Site:
 
 async def job_submitted(site: Site) -> None:
     """Return when there is a job."""
-    while not any(
-        isinstance(each.event, JobSubmitted) for each in await site.api.service.log.read(0)
-    ):
-        await site.api.service.log.wait(site.api.service.log.head)
+    log = site.api.service.log
+    head = log.head
+    while not any(isinstance(each.event, JobSubmitted) for each in await log.read(0)):
+        head = await log.wait(head)
 
 
 def job_ids(reply: Reply) -> list[str]:
