@@ -98,6 +98,24 @@ async def test_a_retry_that_waits_takes_as_long_as_it_says(
     assert 75 <= await starts_after(service, clock, job_id, 80) <= 90
 
 
+async def test_a_job_that_only_seems_due_uses_no_start_of_its_rate(
+    serve: Serve, clock: FakeClock
+) -> None:
+    @handler("paced", rate="2/m", max_attempts=2)
+    async def paced(context: Context, payload: Any) -> None:
+        if payload == "again" and context.attempt == 1:
+            raise JobError("again", "once more", retry_after_s=1000)
+
+    service = await serve(paced, clock=clock)
+    await waits(service, (await service.submit("paced", "again")).job_id)
+    await clock.advance(61)
+    clock.jump_wall(HOUR_S)
+    jobs = [await service.submit("paced") for _ in range(2)]
+    async with asyncio.timeout(20):
+        for job in jobs:
+            await service.wait(job.job_id)
+
+
 @pytest.mark.parametrize("step_s", [-HOUR_S, HOUR_S])
 async def test_a_retry_after_the_step_takes_as_long_as_it_says(
     serve: Serve, clock: FakeClock, step_s: float

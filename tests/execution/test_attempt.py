@@ -11,7 +11,7 @@ from pydantic import BaseModel, model_validator
 from eventjobs.domain.job import Job
 from eventjobs.domain.outcomes import Outcome
 from eventjobs.domain.spec import JobSpec
-from eventjobs.errors import JobError, NotJSON, TooLarge
+from eventjobs.errors import DiskFull, JobError, NotJSON, TooLarge
 from eventjobs.execution.attempt import RunningAttempt
 from eventjobs.handlers.context import Context
 from eventjobs.handlers.declare import handler
@@ -364,6 +364,32 @@ async def test_an_outcome_that_cannot_be_recorded_is_a_failure_that_says_so(
     assert (job.status, job.attempt, job.error["code"]) == ("failed", 1, code)
     assert message in job.error["message"]
     await frees_all(service)
+
+
+@pytest.mark.parametrize(
+    ("error", "reason"), [(OSError("no space"), "no space"), (DiskFull(), "disk_full")]
+)
+async def test_an_outcome_waits_until_it_can_be_written(
+    serve: Serve,
+    clock: FakeClock,
+    monkeypatch: pytest.MonkeyPatch,
+    error: Exception,
+    reason: str,
+) -> None:
+    service = await serve(good, clock=clock)
+    complete, errors = service.jobs.complete, [error]
+
+    async def complete_or_fail(*given: Any, **more: Any) -> Job:
+        if errors:
+            raise errors.pop()
+        return await complete(*given, **more)
+
+    monkeypatch.setattr(service.jobs, "complete", complete_or_fail)
+    with capture_logs() as lines:
+        job = await service.submit("good", 1)
+        job = await time_passing(clock, service.wait(job.job_id))
+    assert (job.status, job.attempt) == ("completed", 1)
+    assert [each["error"] for each in lines if each["event"] == "outcome waits"] == [reason]
 
 
 async def test_a_report_that_cannot_be_recorded_is_lost_and_the_outcome_is_not(

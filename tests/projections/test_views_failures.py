@@ -19,6 +19,7 @@ from eventjobs.projections.fold import Written
 from eventjobs.projections.store import Store
 from tests.conftest import Connect
 from tests.support.http_client import Client
+from tests.support.log_lines import capture_logs
 from tests.support.views import refuse_payload_13
 
 
@@ -195,6 +196,9 @@ async def raise_at_payload_13(
     readiness = (await api.get("/readyz")).json["parked"]
     assert (readiness["count"], readiness["first"][0]["job_id"]) == (1, bad["job_id"])
     assert (await api.get(f"/v1/jobs/{bad['job_id']}")).json["status"] == status, "by the log"
+    with capture_logs() as lines:
+        await api.service.views.rebuild()
+    assert [each["count"] for each in lines if each["event"] == "events are parked"] == [1]
 
 
 async def test_reading_spoilt_views_makes_them_anew(client: Connect) -> None:

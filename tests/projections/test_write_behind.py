@@ -12,7 +12,7 @@ from eventjobs.domain.events import AttemptStarted, JobCancelled, JobCompleted
 from eventjobs.domain.job import Status
 from eventjobs.domain.recorded import Recorded
 from eventjobs.errors import LogUnavailable
-from eventjobs.projections import JobChange, Views, present, read_ahead
+from eventjobs.projections import JobChange, Views, present, read_ahead, status
 from eventjobs.projections.fold import Written
 from eventjobs.projections.store import Store
 from eventjobs.projections.write_behind import INTERVAL_S
@@ -257,6 +257,23 @@ async def test_a_rebuild_keeps_what_was_not_written_yet(tmp_path: Path, clock: F
         await views.wait_for_position(3)
         assert await views.running() == []
         assert notified == [[1], [2], [3]]
+
+
+async def test_a_rebuild_waits_for_those_who_read_the_file_that_it_replaces(
+    tmp_path: Path, clock: FakeClock
+) -> None:
+    log = MemoryLog(clock)
+    async with running(tmp_path / "views.db", log, clock) as views:
+        await submit(log, 0)
+        await views.wait_for_position(1)
+        async with views._current.reading() as store:
+            rebuilding = asyncio.create_task(views.rebuild())
+            await until(lambda: not views._current.is_available)
+            for _ in range(9):
+                await asyncio.to_thread(str)  # as long as it takes to close the file
+            assert (await store.read(status.SELECT_RUNNING)) == []
+            assert not rebuilding.done()
+        await rebuilding
 
 
 async def test_the_present_does_not_outgrow_its_memory_while_a_write_takes_long(
