@@ -9,6 +9,7 @@ import orjson
 import pytest
 
 from eventjobs.tools.bench import __main__ as bench
+from eventjobs.tools.bench import handlers
 from eventjobs.tools.bench import http as bench_http
 from eventjobs.tools.bench import report as bench_report
 from eventjobs.tools.bench.processes import Answer, Bench, Child, Died, Sample, Size
@@ -153,3 +154,10 @@ def test_the_table_can_be_pasted() -> None:
 
 def test_the_machine_is_described(tmp_path: Path) -> None:
     assert all(bench_report.machine(tmp_path).values())
+
+
+def test_a_process_can_import_the_handlers_by_name() -> None:
+    """In a program that is run with -m, `__main__` has another name in each process."""
+    for each in (handlers.noop, handlers.noop_in_a_process):
+        assert each.function.__module__ == handlers.__name__
+        assert not handlers.__name__.endswith("__main__")

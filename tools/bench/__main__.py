@@ -28,15 +28,13 @@ from eventjobs import gc_tuning
 from eventjobs.domain.events import JobCompleted
 from eventjobs.domain.ids import new_id
 from eventjobs.domain.spec import JobSpec
-from eventjobs.handlers.context import Context
-from eventjobs.handlers.declare import handler
-from eventjobs.handlers.thread_context import ThreadContext
 from eventjobs.log import follow
 from eventjobs.observability.logging import configure
 from eventjobs.service import Service
 from eventjobs.settings import Settings
 
 from . import auth, baseline_http, baseline_pool, beside, http, log, sse, workers
+from .handlers import noop, noop_in_a_process
 from .processes import (
     ROOT,
     Answer,
@@ -89,16 +87,6 @@ QUICK = Size(
 
 
 # --- in a process of its own
-
-
-@handler("noop")
-async def noop(context: Context, payload: Any) -> None:
-    pass
-
-
-@handler("noop-in-a-process", process=True)
-def noop_in_a_process(context: ThreadContext, payload: Any) -> None:
-    pass
 
 
 @asynccontextmanager
