@@ -226,15 +226,13 @@ class Store:
             MovedJob(waits, WaitingJob(*row))
             for text in results
             for waits, row in orjson.loads(text)
-            if not self._is_changed(row)
         ]
         self.position = window.position
         self._present.end_write()
+        # The next write has those again that have changed since.
+        changed = self._present.unwritten.changes
+        moved = [each for each in moved if each.job.job_id not in changed]
         return Written(window.changes.values(), window.parked, moved)
-
-    def _is_changed(self, row: Sequence[Any]) -> bool:
-        """Whether the job of this row has changed since: the next write has it again."""
-        return WaitingJob(*row).job_id in self._present.unwritten.changes
 
     def forget_unwritten(self) -> None:
         """Go back to the position of the file."""

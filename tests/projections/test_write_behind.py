@@ -52,6 +52,18 @@ def writes_of(views: Views) -> list[Written]:
     return written
 
 
+def hold_writes(monkeypatch: pytest.MonkeyPatch) -> asyncio.Event:
+    """Let writes of the file begin only once the event is set."""
+    write, may_write = Store.write, asyncio.Event()
+
+    async def write_late(store: Store) -> Written:
+        await may_write.wait()
+        return await write(store)
+
+    monkeypatch.setattr(Store, "write", write_late)
+    return may_write
+
+
 async def test_a_change_is_in_the_present_at_once_and_in_the_file_within_the_interval(
     tmp_path: Path, clock: FakeClock
 ) -> None:
@@ -281,13 +293,7 @@ async def test_the_present_does_not_outgrow_its_memory_while_a_write_takes_long(
 ) -> None:
     monkeypatch.setattr(read_ahead, "WINDOW", 10)
     log = MemoryLog(clock)
-    write, may_write = Store.write, asyncio.Event()
-
-    async def write_late(store: Store) -> Written:
-        await may_write.wait()
-        return await write(store)
-
-    monkeypatch.setattr(Store, "write", write_late)
+    may_write = hold_writes(monkeypatch)
     async with running(tmp_path / "views.db", log, clock) as views:
         for number in range(50):
             await submit(log, number)
@@ -302,13 +308,7 @@ async def test_closing_ends_after_a_write_and_ends_all_waits(
     tmp_path: Path, clock: FakeClock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     log = MemoryLog(clock)
-    write, may_write = Store.write, asyncio.Event()
-
-    async def write_late(store: Store) -> Written:
-        await may_write.wait()
-        return await write(store)
-
-    monkeypatch.setattr(Store, "write", write_late)
+    may_write = hold_writes(monkeypatch)
     async with running(tmp_path / "views.db", log, clock) as views:
         await submit(log, 0)
         waits: list[Any] = [
